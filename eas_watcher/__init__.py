@@ -1,0 +1,1 @@
+"""Watch mailboxes on any Exchange ActiveSync server and tell when something new arrives."""

@@ -1,0 +1,88 @@
+"""Own what can go wrong between the relay and an EAS server: one class per remedy, not per cause.
+
+EasError
+├── Unreachable          no whole answer arrived: back off, Sync with the stored key, then Ping
+├── ServerBusy           the server asks to wait or has trouble of its own: wait as told, else back off
+├── Unauthorized         the credential was refused: stop the mailbox, confirm sparingly
+├── AccessDenied         account, device or path is not allowed to sync: re-check hourly, tell the operator
+├── NotProvisioned       acknowledge the policy, repeat
+├── RemoteWipeRequested  acknowledge, destroy the account's data
+├── VersionRefused       ask OPTIONS again, choose another version
+├── StateLost            every key of the device is void: FolderSync from 0, prime again
+├── HierarchyChanged     FolderSync with the stored key, repeat
+├── Redirected           the mailbox is better served at another URL
+└── ProtocolViolation    an answer that no reading makes sense of: log, back off
+"""
+
+
+class EasError(Exception):
+    """Cover everything that a watch has a remedy for."""
+
+
+class Unreachable(EasError):
+    """Tell that no whole answer arrived; what the server did is unknown.
+
+    `survived` is how many seconds the request was held before the connection was lost, `timed_out` whether our own
+    deadline ended it.
+    """
+
+    def __init__(self, detail: str, survived: float = 0.0, timed_out: bool = False) -> None:
+        super().__init__(detail)
+        self.survived = survived
+        self.timed_out = timed_out
+
+
+class ServerBusy(EasError):
+    """Tell that the server cannot serve now; `retry_after` is in seconds when the server named a time."""
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Unauthorized(EasError):
+    """Tell that the server refused the credential (HTTP 401)."""
+
+
+class AccessDenied(EasError):
+    """Tell that the account, the device or the URL may not sync; `code` says what refused it, e.g. "http-403"."""
+
+    def __init__(self, detail: str, code: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class NotProvisioned(EasError):
+    """Tell that the server wants the policy acknowledged first."""
+
+
+class RemoteWipeRequested(EasError):
+    """Tell that an administrator or the user wants this device's data gone."""
+
+    def __init__(self, detail: str, account_only: bool = False) -> None:
+        super().__init__(detail)
+        self.account_only = account_only
+
+
+class VersionRefused(EasError):
+    """Tell that the server does not speak the chosen protocol version or command form."""
+
+
+class StateLost(EasError):
+    """Tell that the server forgot the device's sync state."""
+
+
+class HierarchyChanged(EasError):
+    """Tell that folders came, went or moved."""
+
+
+class Redirected(EasError):
+    """Tell that the server names another URL for this mailbox."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__("the server names another URL for this mailbox")
+        self.location = location
+
+
+class ProtocolViolation(EasError):
+    """Tell that an answer broke the protocol; the text never quotes content of the answer."""

@@ -1,0 +1,46 @@
+"""Own what a watch needs from outside: a transport to the server and a journal that keeps its progress."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """Hold one request as it goes on the wire."""
+
+    method: str
+    url: str
+    """Absolute, already encoded."""
+    headers: Mapping[str, str]
+    body: bytes
+    deadline: float
+    """Seconds until a whole answer must be there."""
+
+
+class Transport(Protocol):
+    """Carry one request to the server and the whole answer back."""
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """Return any HTTP answer; raise Unreachable when none arrived whole in time.
+
+        A request is sent at most once: nothing is repeated, no redirect is followed, no cookie is kept.
+        """
+
+
+class Journal(Protocol):
+    """Keep the progress of watches."""
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        """Return when `progress` is durable, whole; raise Fenced when another process owns the mailbox now."""
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        """Note that a Ping of `heartbeat` seconds is held from now; need not be durable."""
+
+
+class Fenced(Exception):  # noqa: N818 - a situation, not a fault
+    """Tell that another process owns this mailbox: stop watching it, commit nothing more."""

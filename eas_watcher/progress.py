@@ -1,0 +1,113 @@
+"""Own what a watch keeps between two answers, and what one answer adds to it.
+
+Everything here is a frozen value without I/O; whoever stores it commits one `Progress` in one transaction.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from eas_watcher.names import (
+    NO_SYNC_KEY,
+    CollectionClass,
+    CollectionId,
+    PolicyKey,
+    ProtocolVersion,
+    ServerId,
+    SyncKey,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Partnership:
+    """Keep what server and device agreed on: version, policy and the key of the folder hierarchy."""
+
+    version: ProtocolVersion | None = None
+    policy_key: PolicyKey | None = None
+    """None: the server asked for no policy so far, or has none for us."""
+    hierarchy_key: SyncKey = NO_SYNC_KEY
+    informed: bool = False
+    """Whether the server knows our DeviceInformation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Keep where the relay stands in one collection."""
+
+    id: CollectionId
+    cls: CollectionClass
+    sync_key: SyncKey = NO_SYNC_KEY
+    tries: int = 0
+    """How often the present key was sent without a whole answer; at most 3 [observed: Z-Push 2.7.1, 2026-11]."""
+    newest: datetime | None = None
+    """The newest DateReceived seen (email only, aware UTC)."""
+    seen: tuple[ServerId, ...] = ()
+    """The last announced items, oldest first, bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Say that `count` new items of one class arrived; `certain` is False when the server lost count and we infer it."""
+
+    cls: CollectionClass
+    count: int
+    certain: bool = True
+
+
+class WatchState(StrEnum):
+    """Name what a watch is doing, as operators see it."""
+
+    VERIFYING = "verifying"
+    """The credential was never accepted so far."""
+    STARTING = "starting"
+    WATCHING = "watching"
+    WAITING = "waiting"
+    """Backing off; `reason` says why, `retry_in` until when."""
+    CREDENTIAL_REFUSED = "credential-refused"
+    BLOCKED = "blocked"
+    WIPED = "wiped"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Tell how a watch is: its state, a stable reason code for operators, and when it will try again."""
+
+    state: WatchState
+    reason: str = ""
+    """Lower-case words joined by hyphens, e.g. "unreachable"; empty while all is well."""
+    retry_in: float | None = None
+    """Seconds until the next try; None when nothing is planned."""
+    detail: str = ""
+    """One line for the operator; never content, never a credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Hold what must be committed together: advanced keys and the changes they stand for."""
+
+    partnership: Partnership | None = None
+    """None: unchanged."""
+    collections: tuple[Collection, ...] = ()
+    """Collections to insert or replace."""
+    dropped: tuple[CollectionId, ...] = ()
+    changes: tuple[Change, ...] = ()
+    condition: Condition | None = None
+    refusals: int | None = None
+    """How many times in a row the credential was refused; None: unchanged."""
+    attention: bool = False
+    """Whether the phones must be told that the watch needs their user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Hold everything a watch starts from."""
+
+    partnership: Partnership = field(default_factory=Partnership)
+    collections: tuple[Collection, ...] = ()
+    classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
+    """The classes that some registration asked for."""
+    accepted: bool = False
+    """Whether the server ever accepted the present credential."""
+    refusals: int = 0
+    retry_in: float = 0.0
+    """Seconds to wait before the first request; carries a wait over a restart."""

@@ -1,0 +1,201 @@
+"""Own what each role needs from outside, one protocol per need; adapters are built in `relay.app` only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import WatchState
+from relay.model import (
+    Candidate,
+    CommitEntry,
+    DuePush,
+    Mailbox,
+    Mark,
+    NewMailbox,
+    Platform,
+    Registration,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+    WatchRecord,
+)
+from relay.push.outcome import Outcome
+
+
+class Topic(StrEnum):
+    """Name what one role tells another has changed in the store."""
+
+    MAILBOXES = "mailboxes"
+    """api -> watch: mailboxes are dirty."""
+    VERDICTS = "verdicts"
+    """watch -> api: a candidate was accepted or refused."""
+    OUTBOX = "outbox"
+    """watch, api -> push: marks were set."""
+
+
+class Waiter(Protocol):
+    """Wait for one topic; remembers what was told between two waits, so nothing is missed."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when the topic was told since the last return, or after `timeout_s` seconds."""
+
+
+class Wakeups(Protocol):
+    """Carry wake-ups between roles; they may be lost, so every wait has a time limit."""
+
+    def tell(self, topic: Topic) -> None:
+        """Wake the waiters of this process; the store calls it after each commit (PostgreSQL tells the others)."""
+
+    def waiter(self, topic: Topic) -> Waiter:
+        """Start to listen to one topic."""
+
+
+class RegistrationStore(Protocol):
+    """Keep registrations for the API; never returns a credential."""
+
+    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
+        """Find a mailbox by its exact server name and user."""
+
+    async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
+        """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
+
+        Raises MailboxExists when (server, user) is already kept under another id.
+        """
+
+    async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
+        """Read one registration with its mailbox."""
+
+    async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
+        """Apply a change and mark the mailbox dirty.
+
+        A new device token counts from `now` and revives a `token-gone` registration; a new sealed candidate
+        replaces one that still waits.
+        """
+
+    async def remove(self, registration_id: RegistrationId) -> None:
+        """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
+
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
+        """Set a dirty mark by hand (test pushes)."""
+
+
+class WatchStore(Protocol):
+    """Keep the memory of watches and commit their progress."""
+
+    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
+        """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now.
+
+        Taking a shard raises its epoch, renewing does not. `take_over` takes every shard whoever owns it: only for
+        a process that knows the others are dead (the lock on an embedded database).
+        """
+
+    async def records(self, shards: Sequence[int]) -> list[WatchRecord]:
+        """Read all mailboxes of some shards and clear their dirty flags; counts a try on every collection's key,
+        since an answer may have been lost with the process before."""
+
+    async def take_dirty(self, shards: Sequence[int]) -> list[WatchRecord]:
+        """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
+
+    async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
+        """Commit progress of many mailboxes in one transaction; return those whose lease is no longer ours.
+
+        Changes become marks of the mailbox's active registrations that asked for the class: count added up,
+        generation raised, `first_at` kept, a mark that waits for a retry keeps waiting. `attention` marks them all.
+        A condition sets state, reason, detail, `since` (only when state or reason differ) and `next_try_at`
+        (now + retry_in). WIPED also destroys the sealed credential, the collections and all marks but attention.
+        Fenced entries change nothing; the others are committed all the same.
+        """
+
+    async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
+        """Note when each mailbox's last Ping began and its heartbeat in seconds."""
+
+    async def accept(self, candidate: Candidate, now: datetime) -> None:
+        """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
+
+        The mailbox's refusals (of candidates, and of the credential) start from nothing, its state becomes
+        `starting` if it was `verifying`, `credential-refused`. Does nothing when the candidate was replaced meanwhile.
+        """
+
+    async def refuse(self, candidate: Candidate, now: datetime) -> None:
+        """Drop a refused candidate and count it on the mailbox.
+
+        A registration that was never active becomes `credential-refused`, and a mailbox without any credential too.
+        """
+
+    async def forget(self, mailbox_id: MailboxId) -> bool:
+        """Delete a mailbox that no registration names any more; return whether it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Hold how one claimed push ended, and when a failed one is due again."""
+
+    push: DuePush
+    outcome: Outcome
+    next_try_at: datetime | None = None
+
+
+class OutboxStore(Protocol):
+    """Keep the dirty marks for senders."""
+
+    async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
+        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`."""
+
+    async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
+        """Record outcomes in one transaction.
+
+        Delivered: delete the mark if its generation is still the one sent, else keep what came meanwhile, due at
+        once. TokenGone: unless the token is younger than `gone_since`, set the registration `token-gone` and delete
+        its marks. RetryLater and Refused: count an attempt, due again at `next_try_at`. Every outcome ends the claim
+        and notes `last_push_at` (delivered only) and `last_outcome`.
+        """
+
+    async def release(self, owner: str | None) -> None:
+        """End all claims of one owner, or every claim when None (the other owners are known to be dead)."""
+
+    async def next_due(self, platform: Platform) -> datetime | None:
+        """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLevel:
+    """Tell how many marks wait for one platform and how old the oldest is."""
+
+    pending: int
+    oldest_at: datetime | None
+    failing: int
+    """How many of them have failed at least once."""
+
+
+class OpsStore(Protocol):
+    """Count, for health and metrics."""
+
+    async def reachable(self) -> None:
+        """Raise StoreUnavailable when the database does not answer."""
+
+    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, str], int]:
+        """Count mailboxes by state and reason."""
+
+    async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:
+        """Count registrations."""
+
+    async def outbox(self) -> Mapping[Platform, OutboxLevel]:
+        """Measure the outbox of each platform."""
+
+
+class PushSender(Protocol):
+    """Hand one push to a provider."""
+
+    async def send(self, push: DuePush) -> Outcome:
+        """Return what the provider said, in bounded time; never raises for anything a provider or network does."""
+
+
+class Clock(Protocol):
+    """Tell the time."""
+
+    def __call__(self) -> datetime:
+        """Return now as an aware UTC datetime."""

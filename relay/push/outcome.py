@@ -1,0 +1,42 @@
+"""Own what a gateway's answer means: a value with one remedy each, matched exhaustively."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The provider took the push."""
+
+    provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGone:
+    """The provider says the app left the device: the registration is no longer pushed to."""
+
+    reason: str
+    gone_since: datetime | None = None
+    """Since when, aware UTC (APNs 410 only). A token registered later is still good."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """Nothing is wrong with the push itself: try again, after `after` seconds if the provider named a time."""
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider will not take this push until somebody changes something: keep it, do not hammer, tell whom."""
+
+    reason: str
+    remedy: str
+    channel: bool = False
+    """Whether the fault lies with the whole channel (key, certificate, project) and not with this one token."""
+
+
+Outcome: TypeAlias = Delivered | TokenGone | RetryLater | Refused
