@@ -94,8 +94,10 @@ class WatchStore(Protocol):
         """
 
     async def records(self, shards: Sequence[int]) -> list[WatchRecord]:
-        """Read all mailboxes of some shards and clear their dirty flags; counts a try on every collection's key,
-        since an answer may have been lost with the process before."""
+        """Read all mailboxes of some shards and clear their dirty flags.
+
+        Counts a try on every collection's key, since an answer may have been lost with the process before.
+        """
 
     async def take_dirty(self, shards: Sequence[int]) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
@@ -116,8 +118,8 @@ class WatchStore(Protocol):
     async def accept(self, candidate: Candidate, now: datetime) -> None:
         """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
 
-        The mailbox's refusals (of candidates, and of the credential) start from nothing, its state becomes
-        `starting` if it was `verifying`, `credential-refused`. Does nothing when the candidate was replaced meanwhile.
+        The mailbox's refusals (of candidates, and of the credential) start from nothing; its state becomes `starting`
+        if it was `verifying` or `credential-refused`. Does nothing when the candidate was replaced meanwhile.
         """
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
