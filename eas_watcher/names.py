@@ -7,7 +7,7 @@ MailboxId = NewType("MailboxId", str)
 """Names one watched mailbox for its owner; opaque here."""
 
 DeviceId = NewType("DeviceId", str)
-"""Names the EAS device partnership: 1-32 letters and digits, constant for ever per mailbox [MS-ASHTTP 2.2.1.1.1.1.3]."""
+"""Names the EAS device: 1-32 letters and digits, constant for ever per mailbox [MS-ASHTTP 2.2.1.1.1.1.3]."""
 
 CollectionId = NewType("CollectionId", str)
 """Names a folder as Sync and Ping see it: the ServerId of FolderSync, opaque and case-sensitive."""

@@ -42,5 +42,5 @@ class Journal(Protocol):
         """Note that a Ping of `heartbeat` seconds is held from now; need not be durable."""
 
 
-class Fenced(Exception):  # noqa: N818 - a situation, not a fault
+class Fenced(Exception):
     """Tell that another process owns this mailbox: stop watching it, commit nothing more."""

@@ -47,7 +47,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Say that `count` new items of one class arrived; `certain` is False when the server lost count and we infer it."""
+    """Say that `count` new items of one class arrived; not `certain` when the server lost count and we infer it."""
 
     cls: CollectionClass
     count: int
