@@ -22,22 +22,27 @@ class EasError(Exception):
 class Unreachable(EasError):
     """Tell that no whole answer arrived; what the server did is unknown.
 
-    `survived` is how many seconds the request was held before the connection was lost, `timed_out` whether our own
-    deadline ended it.
+    `survived` is how many seconds the request was held before the connection was lost, `reached` whether the server
+    may have seen it (a refused connection is certain not to).
     """
 
-    def __init__(self, detail: str, survived: float = 0.0, timed_out: bool = False) -> None:
+    def __init__(self, detail: str, survived: float = 0.0, reached: bool = True) -> None:
         super().__init__(detail)
         self.survived = survived
-        self.timed_out = timed_out
+        self.reached = reached
 
 
 class ServerBusy(EasError):
-    """Tell that the server cannot serve now; `retry_after` is in seconds when the server named a time."""
+    """Tell that the server cannot serve now.
 
-    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+    `retry_after` is in seconds when the server named a time; `reached` is False when the request was turned away
+    before anything looked into it (503, 429).
+    """
+
+    def __init__(self, detail: str, retry_after: float | None = None, reached: bool = True) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.reached = reached
 
 
 class Unauthorized(EasError):

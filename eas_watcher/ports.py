@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from eas_watcher.commands.request import HttpReply
@@ -40,6 +41,13 @@ class Journal(Protocol):
 
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
         """Note that a Ping of `heartbeat` seconds is held from now; need not be durable."""
+
+
+class Now(Protocol):
+    """Tell the time."""
+
+    def __call__(self) -> datetime:
+        """Return now as an aware UTC datetime."""
 
 
 class Fenced(Exception):

@@ -31,6 +31,16 @@ class Partnership:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Hold what is known while a collection is primed: its backlog is not new, unless it came while we were deaf."""
+
+    since: datetime | None
+    """Items received later are new; None: the collection was never primed before, nothing of it is new."""
+    found: int = 0
+    """New items so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """Keep where the relay stands in one collection."""
 
@@ -40,9 +50,12 @@ class Collection:
     tries: int = 0
     """How often the present key was sent without a whole answer; at most 3 [observed: Z-Push 2.7.1, 2026-11]."""
     newest: datetime | None = None
-    """The newest DateReceived seen (email only, aware UTC)."""
+    """The newest DateReceived seen, aware UTC; None: never primed. Classes without that property keep the epoch."""
     seen: tuple[ServerId, ...] = ()
-    """The last announced items, oldest first, bounded."""
+    """The last items seen, oldest first, bounded."""
+    drain: Drain | None = None
+    """Set while the collection is primed. Never stored: until the drain ends nothing of the collection is committed,
+    so that a crash repeats the whole drain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,9 @@ class WatchStore(Protocol):
     async def take_dirty(self, shards: Sequence[int]) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
 
+    async def record(self, mailbox_id: MailboxId) -> WatchRecord | None:
+        """Read one mailbox as it is now, whether dirty or not."""
+
     async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
         """Commit progress of many mailboxes in one transaction; return those whose lease is no longer ours.
 

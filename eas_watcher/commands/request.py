@@ -17,6 +17,8 @@ class HttpReply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    set_cookies: tuple[str, ...] = ()
+    """The values of all Set-Cookie headers, in order."""
 
 
 class Command(ABC, Generic[R_co]):

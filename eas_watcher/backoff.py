@@ -1,0 +1,19 @@
+"""Own how long to wait before the next try; randomness comes in as an argument."""
+
+from random import Random
+from typing import Final
+
+FIRST: Final = 5.0  # seconds [MS-ASHTTP leaves it open; 5 s doubling is what phones do]
+CEILING: Final = 600.0  # seconds
+SPREAD: Final = 0.3  # up to 30 % more or less, so that a fleet does not return in step
+
+
+def delay(failures: int, random: Random) -> float:
+    """Tell how many seconds to wait after the given number of failures in a row (1 or more)."""
+    plain: float = min(CEILING, FIRST * 2.0 ** min(failures - 1, 16))
+    return plain * (1.0 + random.uniform(-SPREAD, SPREAD))
+
+
+def told(seconds: float, random: Random) -> float:
+    """Tell how long to wait when the server named a time: never less, up to 10 % more to spread the fleet."""
+    return seconds * (1.0 + random.uniform(0.0, 0.1))

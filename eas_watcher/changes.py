@@ -1,0 +1,148 @@
+"""Own how a Sync answer is read against what is kept: which items are new, and what must be done next.
+
+An item is new when it is an Add whose ServerId was not seen before; a mail must be unread too. Change, Delete and
+SoftDelete are never new items. While a collection is primed its backlog is not new, but what came in between a lost
+sync state and the new one is: there the newest DateReceived decides.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from eas_watcher.commands.status import raise_for_status
+from eas_watcher.commands.sync import Add, CollectionReply, SyncReply
+from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
+from eas_watcher.progress import Change, Collection, Drain
+
+SEEN_KEPT: Final = 64  # ServerIds per collection; one page of a Sync answer is 100, a repeated answer far less
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Collection statuses of Sync [MS-ASCMD 2.2.3.177.17]; codes above 100 are common to all commands.
+OK: Final = 1
+STALE_KEY: Final = 3
+HIERARCHY: Final = frozenset({8, 12})
+TRANSIENT: Final = frozenset({5, 9, 16})
+COMMON: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hold what one Sync answer means for the collections that were asked for."""
+
+    collections: tuple[Collection, ...]
+    """Where each stands now, in the order asked."""
+    changes: tuple[Change, ...] = ()
+    again: frozenset[CollectionId] = frozenset()
+    """Collections to sync once more before a Ping, which would answer at once [observed: SOGo 5.8, 2026-11]."""
+    trouble: EasError | None = None
+    """What went wrong for one collection or more while the others are good."""
+
+
+def digest(asked: Iterable[Collection], reply: SyncReply) -> Digest:
+    """Read a whole Sync answer."""
+    answers = {answer.id: answer for answer in reply.collections}
+    collections: list[Collection] = []
+    changes: list[Change] = []
+    again: set[CollectionId] = set()
+    trouble: EasError | None = None
+    for collection in asked:
+        try:
+            now, change, more = _read_collection(collection, answers.get(collection.id))
+        except EasError as error:
+            collections.append(collection)
+            trouble = trouble or error
+            continue
+        collections.append(now)
+        if change is not None:
+            changes.append(change)
+        if more:
+            again.add(now.id)
+    return Digest(tuple(collections), tuple(changes), frozenset(again), trouble)
+
+
+def restart(collection: Collection) -> Collection:
+    """Give up a sync key: prime again, and remember from when on items are new."""
+    since = collection.drain.since if collection.drain else collection.newest
+    return replace(collection, sync_key=NO_SYNC_KEY, tries=0, drain=Drain(since))
+
+
+def _read_collection(collection: Collection, answer: CollectionReply | None) -> tuple[Collection, Change | None, bool]:
+    """Tell where the collection stands now, what is new in it, and whether to Sync it again."""
+    priming = collection.sync_key == NO_SYNC_KEY
+    if answer is None:
+        if priming:
+            # A folder that is gone answers like one without changes [observed: SOGo 5.8, 2026-11].
+            raise HierarchyChanged("no answer to the first Sync of a collection")
+        return _settle(replace(collection, tries=0))
+    if answer.status == STALE_KEY:
+        if priming:
+            raise ServerBusy("the first Sync of a collection was answered with an invalid key")
+        return restart(collection), None, True
+    if answer.status != OK:
+        _raise_for_collection(answer.status)
+    if answer.sync_key is None or answer.sync_key == NO_SYNC_KEY:
+        raise ProtocolViolation("a Sync answer with status 1 has no new key")
+    moved = replace(collection, sync_key=answer.sync_key, tries=0)
+    if priming:
+        drain = collection.drain or Drain(collection.newest)
+        return replace(moved, drain=drain), None, True
+    stuck = answer.sync_key == collection.sync_key
+    more = (answer.has_commands or answer.more_available) and not stuck
+    counted, fresh = _count(moved, answer.adds)
+    if counted.drain is not None:
+        counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
+        return (counted, None, True) if more else _settle(counted)
+    change = Change(counted.cls, fresh) if fresh else None
+    return counted, change, more
+
+
+def _raise_for_collection(status: int) -> None:
+    """Raise the remedy of a collection's status [MS-ASCMD 2.2.3.177.17]."""
+    if status in HIERARCHY:
+        raise HierarchyChanged(f"Sync status {status}")
+    if status in TRANSIENT:
+        raise ServerBusy(f"Sync status {status}")
+    if status > COMMON:
+        raise_for_status("Sync", status)
+    raise ProtocolViolation(f"Sync status {status}")
+
+
+def _count(collection: Collection, adds: tuple[Add, ...]) -> tuple[Collection, int]:
+    """Remember the added items and count the new ones among them."""
+    fresh = 0
+    seen = dict.fromkeys(collection.seen)
+    newest = collection.newest
+    for add in adds:
+        known = add.server_id in seen
+        seen[add.server_id] = None
+        if not known and _is_new(collection, add):
+            fresh += 1
+        if add.received is not None and (newest is None or add.received > newest):
+            newest = add.received
+    return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
+
+
+def _is_new(collection: Collection, add: Add) -> bool:
+    if collection.cls is CollectionClass.EMAIL and add.read:
+        return False
+    if collection.drain is None:
+        return True
+    since = collection.drain.since
+    # An item of the very second of the newest known one is new if it was not seen; `seen` is checked by the caller.
+    return since is not None and add.received is not None and add.received >= since
+
+
+def _settle(collection: Collection) -> tuple[Collection, Change | None, bool]:
+    """End a drain, if there is one, and tell what it found."""
+    drain = collection.drain
+    if drain is None:
+        return collection, None, False
+    settled = replace(collection, drain=None, newest=collection.newest or EPOCH)
+    if drain.since is None:
+        return settled, None, False
+    if collection.cls is CollectionClass.EMAIL:
+        return settled, Change(collection.cls, drain.found) if drain.found else None, False
+    # Other classes have no arrival time: something may have come, so the app is told to look [design: lost state].
+    return settled, Change(collection.cls, 1, certain=False), False

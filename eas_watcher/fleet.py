@@ -1,0 +1,72 @@
+"""Own all watches of a process: one task per mailbox, started, replaced and stopped by name."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from eas_watcher.names import MailboxId
+from eas_watcher.ports import Fenced, Transport
+from eas_watcher.progress import Memory
+from eas_watcher.runner import Runner, Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.wire import Account
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """Hold at most one watch per mailbox.
+
+    A watch that ends by a fault of ours ends alone: it is logged, and `on_broken` is told so that its owner can start
+    it again from what is stored.
+    """
+
+    def __init__(self, around: Surroundings, on_broken: Callable[[MailboxId], None]) -> None:
+        """Take what all runners share and whom to tell of a broken watch."""
+        self._around = around
+        self._on_broken = on_broken
+        self._tasks: dict[MailboxId, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        """Count the watches that run."""
+        return len(self._tasks)
+
+    def __contains__(self, mailbox: object) -> bool:
+        """Tell whether a mailbox is watched."""
+        return mailbox in self._tasks
+
+    def start(self, account: Account, transport: Transport, memory: Memory, policy: Policy) -> None:
+        """Start a watch; the mailbox must have none."""
+        if account.mailbox in self._tasks:
+            raise ValueError("a mailbox has one watch, never two")
+        runner = Runner(account, transport, self._around)
+        task = asyncio.get_running_loop().create_task(runner.run(memory, policy), name=f"watch {account.mailbox}")
+        self._tasks[account.mailbox] = task
+        task.add_done_callback(lambda task, mailbox=account.mailbox: self._ended(mailbox, task))  # type: ignore[misc]
+
+    async def stop(self, mailbox: MailboxId) -> None:
+        """Stop a watch and return when its last request is closed; nothing happens without one."""
+        task = self._tasks.get(mailbox)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def stop_all(self) -> None:
+        """Stop every watch."""
+        tasks = set(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, mailbox: MailboxId, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(mailbox) is task:
+            del self._tasks[mailbox]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Fenced):
+            log.info("watch belongs to another process now", extra={"mailbox": mailbox})
+        elif error is not None:
+            log.error("watch broke", extra={"mailbox": mailbox}, exc_info=error)
+            self._on_broken(mailbox)

@@ -1,0 +1,109 @@
+"""Own the remedies: what each failure asks of a watch.
+
+Some remedies are done at once (provision, read the hierarchy, start from key 0), but only `IMMEDIATE` times in a row:
+then each waits its backoff first, so that no server can drive a watch into a busy loop.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from eas_watcher.changes import restart
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    ServerBusy,
+    StateLost,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.names import NO_SYNC_KEY
+from eas_watcher.progress import Condition, Progress, WatchState
+from eas_watcher.states import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
+
+CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
+IMMEDIATE: Final = 3  # remedies in a row without a wait between them
+RECHECK: Final = 3600.0  # seconds between tries while the server denies access
+
+
+def remedy(watch: Watch, error: EasError) -> Watch | Move:
+    """Tell what an error asks for: a watch to go on with at once, or a move that waits or ends."""
+    match error:
+        case Unauthorized():
+            return _refused(watch, error)
+        case RemoteWipeRequested(account_only=account_only):
+            return Wiping(watch), [AcknowledgeWipe(account_only)]
+        case AccessDenied(code=code):
+            return pause(watch, error, code, RECHECK, shown=WatchState.BLOCKED)
+        case Redirected():
+            return pause(watch, error, "redirected", RECHECK)
+        case NotProvisioned():
+            return at_once(replace(watch, provision_due=True), error, "not-provisioned")
+        case HierarchyChanged():
+            return at_once(replace(watch, hierarchy_due=True), error, "hierarchy-changed")
+        case VersionRefused():
+            partnership = replace(watch.partnership, version=None)
+            return at_once(replace(watch, partnership=partnership), error, "version-refused")
+        case StateLost():
+            return at_once(_forget_keys(watch), error, "state-lost")
+        case ServerBusy(retry_after=seconds):
+            return pause(watch, error, "server-busy", seconds)
+        case Unreachable():
+            return pause(watch, error, "unreachable")
+        case ProtocolViolation():
+            return pause(watch, error, "protocol-violation")
+        case _:
+            return pause(watch, error, "failed")
+
+
+def at_once(watch: Watch, error: EasError, reason: str) -> Watch | Move:
+    """Go on at once, unless remedies have not helped so far."""
+    if watch.failures >= IMMEDIATE:
+        return pause(watch, error, reason)
+    return replace(watch, failures=watch.failures + 1)
+
+
+def pause(
+    watch: Watch,
+    error: EasError,
+    reason: str,
+    seconds: float | None = None,
+    *,
+    shown: WatchState = WatchState.WAITING,
+    failures: int | None = None,
+) -> Move:
+    """Show why the watch waits, and wait; `failures` sets the backoff apart from the failures counted so far."""
+    watch = replace(watch, failures=watch.failures + 1, shown=shown)
+    condition = Condition(shown, reason, detail=str(error))
+    tried = tuple(c for c in watch.watched if c.drain is None and c.tries and c.sync_key != NO_SYNC_KEY)
+    progress = Progress(condition=condition, collections=tried, refusals=watch.refusals or None)
+    return Pausing(watch), [Pause(progress, failures or watch.failures, seconds)]
+
+
+def end(watch: Watch, condition: Condition) -> Move:
+    """Stop for good and tell the phones that the watch needs their user."""
+    watch = replace(watch, shown=condition.state)
+    return Ended(watch), [Record(Progress(condition=condition, refusals=watch.refusals, attention=True))]
+
+
+def _refused(watch: Watch, error: Unauthorized) -> Move:
+    """Stop everything; two spaced confirmations, for some servers say 401 when only their backend is down."""
+    watch = replace(watch, refusals=watch.refusals + 1)
+    if watch.refusals > len(CONFIRM_AFTER):
+        return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
+    return pause(watch, error, "http-401", CONFIRM_AFTER[watch.refusals - 1])
+
+
+def _forget_keys(watch: Watch) -> Watch:
+    """Start from nothing with this server, remembering from when on items are new."""
+    return replace(
+        watch,
+        partnership=replace(watch.partnership, hierarchy_key=NO_SYNC_KEY),
+        hierarchy_due=True,
+        collections=tuple(restart(collection) for collection in watch.collections),
+    )

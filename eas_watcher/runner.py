@@ -1,0 +1,211 @@
+"""Own the life of one watch: take the step function's actions, do them, and feed back what came of them."""
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, TypeVar
+
+from eas_watcher import backoff, cookies
+from eas_watcher.commands.http_status import raise_for_http
+from eas_watcher.commands.ping import Ping
+from eas_watcher.commands.provision import acknowledge_wipe, provision
+from eas_watcher.commands.request import Command
+from eas_watcher.errors import EasError, VersionRefused
+from eas_watcher.flow import Flow
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.ports import Journal, Now, Transport
+from eas_watcher.progress import Memory, Progress
+from eas_watcher.states import (
+    AcknowledgeWipe,
+    Action,
+    Answered,
+    Ended,
+    Event,
+    Failed,
+    Granted,
+    Pause,
+    Policy,
+    Provide,
+    Record,
+    Send,
+    State,
+    WipeAcknowledged,
+    Woken,
+)
+from eas_watcher.watch import begin, step
+from eas_watcher.wire import Account, compose
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class FleetStats:
+    """Count what all watches of a process do, for metrics; plain numbers, read whenever wanted."""
+
+    held: dict[MailboxId, float] = field(default_factory=dict)
+    """Heartbeat in seconds of every Ping held now."""
+    changes: Counter[CollectionClass] = field(default_factory=Counter)
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By command and what came of it: "answered" or the kind of failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Hold what all runners of a process share."""
+
+    journal: Journal
+    random: Random
+    now: Now
+    short_requests: asyncio.Semaphore
+    """Bounds how many requests other than held Pings are under way at once, so that no start or return is a storm."""
+    stats: FleetStats = field(default_factory=FleetStats)
+
+
+class Runner:
+    """Run the watch of one mailbox until it ends or is cancelled."""
+
+    __slots__ = ("_account", "_around", "_cookies", "_state", "_transport")
+
+    def __init__(self, account: Account, transport: Transport, around: Surroundings) -> None:
+        """Take the account, the transport to its server, and what all runners share."""
+        self._account = account
+        self._transport = transport
+        self._around = around
+        self._cookies: dict[str, str] = {}
+        self._state: State
+
+    async def run(self, memory: Memory, policy: Policy) -> None:
+        """Watch until the watch ends for good; raises Fenced when another process owns the mailbox."""
+        self._state, actions = begin(memory, policy)
+        while not (isinstance(self._state, Ended) and not actions):
+            event: Event | None = None
+            for action in actions:
+                event = await self._do(action) or event
+            if event is None:
+                return
+            before, (self._state, actions) = self._state, step(self._state, event)
+            if log.isEnabledFor(logging.DEBUG):
+                self._trace(before, event)
+
+    async def _do(self, action: Action) -> Event | None:
+        """Take one action; return the event it leads to, if it leads to one."""
+        match action:
+            case Record(progress):
+                await self._commit(progress)
+                return None
+            case Send(command):
+                return await self._send(command)
+            case Provide(acknowledgement):
+                return await self._provide(acknowledgement)
+            case AcknowledgeWipe(account_only):
+                try:
+                    await self._converse(acknowledge_wipe(account_only))
+                except EasError as error:
+                    return Failed(error)
+                return WipeAcknowledged()
+            case Pause():
+                await self._pause(action)
+                return Woken()
+
+    async def _commit(self, progress: Progress) -> None:
+        for change in progress.changes:
+            self._around.stats.changes[change.cls] += change.count
+        await self._around.journal.commit(self._account.mailbox, progress)
+
+    async def _send(self, command: Command[Any]) -> Event:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            reply = await self._exchange(command)
+        except EasError as error:
+            self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
+            return Failed(error)
+        self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
+        return Answered(reply, clock() - began)
+
+    async def _provide(self, acknowledgement: Any) -> Event:
+        version = self._state.watch.partnership.version
+        if version is None:
+            return Failed(VersionRefused("Provision needs a protocol version"))
+        try:
+            return Granted(await self._converse(provision(version, acknowledgement)))
+        except EasError as error:
+            return Failed(error)
+
+    async def _converse(self, flow: Flow[R]) -> R:
+        """Drive a flow: send what it yields, send in the reply or throw in the failure."""
+        try:
+            command = next(flow)
+            while True:
+                try:
+                    reply = await self._exchange(command)
+                except EasError as error:
+                    command = flow.throw(error)
+                else:
+                    command = flow.send(reply)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    async def _exchange(self, command: Command[R]) -> R:
+        """Send one command over HTTP and read its answer."""
+        partnership = self._state.watch.partnership
+        cookie = cookies.header(self._cookies) if self._cookies else ""
+        request = compose(self._account, command, partnership.version, partnership.policy_key, cookie)
+        if isinstance(command, Ping):
+            mailbox, held = self._account.mailbox, self._around.stats.held
+            held[mailbox] = command.heartbeat
+            self._around.journal.pinged(mailbox, command.heartbeat)
+            try:
+                reply = await self._transport.send(request)
+            finally:
+                held.pop(mailbox, None)
+        else:
+            async with self._around.short_requests:
+                reply = await self._transport.send(request)
+        if reply.set_cookies:
+            self._cookies = cookies.merge(self._cookies, reply.set_cookies)
+        raise_for_http(reply, self._around.now())
+        return command.read(reply)
+
+    async def _pause(self, pause: Pause) -> None:
+        """Record why and until when, then wait."""
+        random = self._around.random
+        told = pause.seconds is not None
+        seconds = (
+            backoff.told(pause.seconds, random) if told and pause.seconds else backoff.delay(pause.failures, random)
+        )
+        progress = pause.progress
+        if progress.condition is not None:
+            condition = replace(progress.condition, retry_in=seconds)
+            await self._commit(replace(progress, condition=condition))
+            log.info(
+                "watch waits",
+                extra={"mailbox": self._account.mailbox, "reason": condition.reason, "detail": condition.detail},
+            )
+        await asyncio.sleep(seconds)
+
+    def _trace(self, before: State, event: Event) -> None:
+        """Log one step; names only, for values may hold what must not be logged."""
+        log.debug(
+            "watch stepped",
+            extra={
+                "mailbox": self._account.mailbox,
+                "state": type(before).__name__,
+                "event": _name(event),
+                "next_state": type(self._state).__name__,
+            },
+        )
+
+
+def _name(event: Event) -> str:
+    match event:
+        case Answered(reply, held):
+            return f"{type(reply).__name__} after {held:.1f} s"
+        case Failed(error):
+            return f"{type(error).__name__}: {error}"
+        case _:
+            return type(event).__name__

@@ -1,0 +1,208 @@
+"""Own the states, events and actions of a watch: frozen values, compared with == in tests."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from eas_watcher.commands.folder_sync import FolderSyncReply
+from eas_watcher.commands.options import Capabilities
+from eas_watcher.commands.ping import PingReply
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.commands.request import Command
+from eas_watcher.commands.sync import SyncReply
+from eas_watcher.errors import EasError
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
+from eas_watcher.progress import Collection, Partnership, Progress, WatchState
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Hold what the operator decided for all watches of one server."""
+
+    versions: tuple[ProtocolVersion, ...] = tuple(ProtocolVersion)
+    acknowledgement: Acknowledgement = Acknowledgement.THIRD_PARTY
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Hold all that a watch knows; the states differ only in what they wait for."""
+
+    policy: Policy
+    partnership: Partnership
+    collections: tuple[Collection, ...]
+    classes: frozenset[CollectionClass]
+    heartbeat: Heartbeat
+    unsynced: frozenset[CollectionId]
+    """Collections that need a Sync before the next Ping."""
+    provision_due: bool = False
+    hierarchy_due: bool = False
+    refusals: int = 0
+    failures: int = 0
+    """Failures since the last sign that all is well."""
+    hasty: int = 0
+    """Pings in a row that were answered suspiciously fast without a new item."""
+    max_folders: int | None = None
+    quiet_for: float = 0.0
+    """Seconds of silent Pings since the last Sync."""
+    shown: WatchState | None = None
+    """The state that was last recorded."""
+
+    @property
+    def watched(self) -> tuple[Collection, ...]:
+        """The collections somebody asked for, Inbox first, no more than the server takes."""
+        wanted = sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first)
+        return tuple(wanted[: self.max_folders])
+
+
+@dataclass(frozen=True, slots=True)
+class Discovering:
+    """Wait for the answer to OPTIONS."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """Wait for the end of the Provision conversation."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingHierarchy:
+    """Wait for the answer to FolderSync."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Informing:
+    """Wait for the answer to Settings with our DeviceInformation."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Syncing:
+    """Wait for the answer to one Sync of `asked`."""
+
+    watch: Watch
+    asked: tuple[CollectionId, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pinging:
+    """Wait for the answer to a held Ping."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """Wait for a timer."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Wiping:
+    """Wait for the end of the wipe's acknowledgement, whatever it is."""
+
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Wait for nothing: only a new credential or registration starts this mailbox again."""
+
+    watch: Watch
+
+
+State: TypeAlias = (
+    Discovering | Provisioning | ReadingHierarchy | Informing | Syncing | Pinging | Pausing | Wiping | Ended
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Carry the reply of a sent command and how many seconds it took."""
+
+    reply: Capabilities | FolderSyncReply | SyncReply | PingReply | None
+    held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Carry the final policy key; None: the server has no policy for us."""
+
+    policy_key: PolicyKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Carry what went wrong instead of an answer."""
+
+    error: EasError
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Tell that the pause is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class WipeAcknowledged:
+    """Tell that the acknowledgement was sent."""
+
+
+Event: TypeAlias = Answered | Granted | Failed | Woken | WipeAcknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one command; its reply or failure is the next event."""
+
+    command: Command[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """Run the Provision conversation; `Granted` or `Failed` is the next event."""
+
+    acknowledgement: Acknowledgement
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeWipe:
+    """Run the wipe conversation; `WipeAcknowledged` or `Failed` is the next event."""
+
+    account_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Commit this before anything else happens."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Record the condition with the time of the next try, wait, then `Woken`.
+
+    Wait `seconds` when the time is decided, else the backoff after `failures` failures in a row.
+    """
+
+    progress: Progress
+    failures: int
+    seconds: float | None = None
+
+
+Action: TypeAlias = Send | Provide | AcknowledgeWipe | Record | Pause
+Move: TypeAlias = tuple[State, list[Action]]
+
+
+def _inbox_first(collection: Collection) -> tuple[bool, str]:
+    return collection.cls is not CollectionClass.EMAIL, collection.id

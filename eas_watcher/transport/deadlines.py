@@ -1,0 +1,91 @@
+"""Own dead-lines of many long waits with one timer per second for the whole process.
+
+`asyncio.timeout` costs a timer and an object in the loop's heap for every held Ping; here a wait is one entry in a set.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Final
+
+RESOLUTION: Final = 1.0  # seconds; a wait ends at most this much late, never early
+
+
+class Deadlines:
+    """End the waits of one event loop that take too long."""
+
+    def __init__(self) -> None:
+        """Start without a timer; it runs only while somebody waits."""
+        self._slots: dict[int, set[Deadline]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def within(self, seconds: float) -> "Deadline":
+        """Return a context whose body is cancelled after `seconds` and then raises TimeoutError."""
+        return Deadline(self, seconds)
+
+    def add(self, deadline: "Deadline", seconds: float) -> int:
+        """Enter a wait and return the slot it is in."""
+        loop = asyncio.get_running_loop()
+        slot = int((loop.time() + seconds) / RESOLUTION) + 1
+        self._slots.setdefault(slot, set()).add(deadline)
+        if self._timer is None:
+            self._timer = loop.call_later(RESOLUTION, self._tick, loop)
+        return slot
+
+    def remove(self, deadline: "Deadline", slot: int) -> None:
+        """Leave a wait."""
+        waits = self._slots.get(slot)
+        if waits is not None:
+            waits.discard(deadline)
+            if not waits:
+                del self._slots[slot]
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = int(loop.time() / RESOLUTION)
+        for slot in [slot for slot in self._slots if slot <= now]:
+            for deadline in self._slots.pop(slot):
+                deadline.expire()
+        self._timer = loop.call_later(RESOLUTION, self._tick, loop) if self._slots else None
+
+
+class Deadline:
+    """Bound one wait of one task; behaves like `asyncio.timeout`."""
+
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_seconds", "_slot", "_task")
+
+    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+        """Prepare the wait; it begins with the context."""
+        self._deadlines = deadlines
+        self._seconds = seconds
+        self._expired = False
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._slot = 0
+
+    def __enter__(self) -> None:
+        """Begin the wait."""
+        self._task = asyncio.current_task()
+        if self._task is None:
+            raise RuntimeError("a dead-line bounds the wait of a task")
+        self._cancelling = self._task.cancelling()
+        self._slot = self._deadlines.add(self, self._seconds)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the wait; turn our own cancellation into a TimeoutError, leave anybody else's as it is."""
+        self._deadlines.remove(self, self._slot)
+        task, self._task = self._task, None
+        if (
+            self._expired
+            and task is not None
+            and task.uncancel() <= self._cancelling
+            and kind is not None
+            and issubclass(kind, asyncio.CancelledError)
+        ):
+            raise TimeoutError from error
+
+    def expire(self) -> None:
+        """Cancel the wait."""
+        if self._task is not None:
+            self._expired = True
+            self._task.cancel()

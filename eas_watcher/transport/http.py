@@ -1,0 +1,121 @@
+"""Own HTTP to one EAS server: one client session for all its watches, and foreign errors turned into ours.
+
+Nothing is repeated, redirected, or remembered here: a Sync sent twice by a transport can lose a mail
+[observed: Z-Push 2.7.1, 2026-11], and a password must never follow a redirect.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import ProtocolViolation, Unreachable
+from eas_watcher.ports import HttpRequest
+from eas_watcher.transport.deadlines import Deadlines
+
+BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
+CONNECT: Final = 20.0  # seconds for TCP and TLS
+KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
+TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer shows after two minutes
+
+
+@asynccontextmanager
+async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["HttpTransport"]:
+    """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts."""
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        ttl_dns_cache=60,
+        keepalive_timeout=KEEP_IDLE,
+        ssl=tls or ssl.create_default_context(),
+        socket_factory=_kept_alive_socket,
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+    ) as session:
+        yield HttpTransport(session, Deadlines())
+
+
+class HttpTransport:
+    """Carry requests of any number of watches."""
+
+    def __init__(self, session: aiohttp.ClientSession, deadlines: Deadlines) -> None:
+        """Take the session of one server and the dead-lines of the process."""
+        self._session = session
+        self._deadlines = deadlines
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """Return any HTTP answer; raise Unreachable when none arrived whole in time.
+
+        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB.
+        """
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            with self._deadlines.within(request.deadline):
+                return await self._exchange(request)
+        except TimeoutError as error:
+            raise Unreachable("no answer in time", clock() - began) from error
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"no connection: {_describe(error.os_error)}", reached=False) from error
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            raise ProtocolViolation("the answer is not HTTP") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"connection lost: {type(error).__name__}", clock() - began) from error
+
+    async def _exchange(self, request: HttpRequest) -> HttpReply:
+        async with self._session.request(
+            request.method,
+            URL(request.url, encoded=True),
+            headers=request.headers,
+            data=request.body or None,
+            allow_redirects=False,
+        ) as response:
+            body = await _read_limited(response)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            versions = response.headers.getall("MS-ASProtocolVersions", [])
+            if len(versions) > 1:
+                # Exchange Online sends the list twice; merged like any repeated header [RFC 9110 5.3].
+                headers["ms-asprotocolversions"] = ",".join(versions)
+            return HttpReply(response.status, headers, body, tuple(response.headers.getall("Set-Cookie", [])))
+
+
+async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body chunk by chunk, so that a huge or endless one ends at the limit."""
+    length = response.content_length
+    if length is not None and length > BODY_LIMIT:
+        raise ProtocolViolation("the answer is larger than 8 MiB")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > BODY_LIMIT:
+            raise ProtocolViolation("the answer is larger than 8 MiB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _describe(error: OSError) -> str:
+    """Say what the network or TLS said, without addresses that change."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message}"
+    return error.strerror or type(error).__name__
+
+
+def _kept_alive_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make a socket that notices a peer which vanished without a word, the usual end of a long hold."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", TCP_IDLE), ("TCP_KEEPINTVL", TCP_INTERVAL), ("TCP_KEEPCNT", TCP_PROBES)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock

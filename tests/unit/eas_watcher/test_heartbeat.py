@@ -1,0 +1,62 @@
+from eas_watcher.heartbeat import MAXIMUM, Heartbeat, deadline
+
+
+def test_starts_above_the_average_that_alarms_exchange() -> None:
+    assert Heartbeat().interval == 600
+
+
+def test_raises_after_two_expiries_in_a_row() -> None:
+    once = Heartbeat().expired()
+    twice = once.expired()
+
+    assert (once.interval, twice.interval) == (600, 900)
+    assert twice.expiries == 0
+
+
+def test_stops_rising_at_its_maximum() -> None:
+    heartbeat = Heartbeat()
+    for _ in range(50):
+        heartbeat = heartbeat.expired()
+
+    assert heartbeat.interval == MAXIMUM
+
+
+def test_comes_down_to_three_quarters_of_what_survived_and_stays_there() -> None:
+    cut = Heartbeat().cut(300.0)
+
+    assert cut.interval == 225
+    assert cut.expired().expired().interval == 225
+
+
+def test_a_cut_never_raises_the_interval() -> None:
+    assert Heartbeat(interval=120).cut(1000.0).interval == 120
+
+
+def test_a_cut_stays_above_the_minimum() -> None:
+    assert Heartbeat().cut(40.0).interval == 60
+
+
+def test_a_connection_lost_at_once_says_nothing_about_idle_timeouts() -> None:
+    assert Heartbeat(expiries=1).cut(29.0) == Heartbeat()
+
+
+def test_adopts_an_upper_limit_for_good() -> None:
+    told = Heartbeat().told(10)
+
+    assert told.interval == 10
+    assert told.expired().expired().interval == 10
+
+
+def test_adopts_a_lower_limit_and_may_still_rise() -> None:
+    told = Heartbeat(interval=60).told(300)
+
+    assert (told.interval, told.minimum) == (300, 300)
+    assert told.expired().expired().interval == 600
+
+
+def test_a_senseless_limit_becomes_one_second() -> None:
+    assert Heartbeat().told(0).interval == 1
+
+
+def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
+    assert deadline(660) == 660 * 1.1 + 30
