@@ -1,0 +1,52 @@
+# Each target creates what it needs: a virtual environment from locked, hashed dependencies.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS   ?=
+B      ?= hold
+
+.PHONY: demo test check lint interop bench lock clean
+
+demo: $(VENV)/.run ## show the main job on embedded defaults; ARGS=--once ends by itself
+	$(BIN)/relay demo $(ARGS)
+
+test: $(VENV)/.dev ## unit, contract, integration and acceptance tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint ## the full gate: format, lint, types, import rules, tests with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+interop: $(VENV)/.dev ## against SOGo, a server nobody here wrote; installs Debian packages, needs root
+	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+bench: $(VENV)/.dev ## make bench B=hold|latency: one line per figure, "bench NAME VALUE UNIT"
+	$(BIN)/python tests/bench/$(B).py $(ARGS)
+
+lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
+	$(PIP) uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ...")'
+	@echo "preparing $(VENV): about a minute, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
