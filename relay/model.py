@@ -1,6 +1,6 @@
 """Own the values that the roles exchange through the store: mailboxes, registrations and dirty marks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
@@ -91,12 +91,12 @@ class Registration:
 
     id: RegistrationId
     mailbox_id: MailboxId
-    secret_hash: bytes
+    secret_hash: bytes = field(repr=False)
     """SHA-256 of the registration secret, 32 bytes."""
     app: str
     platform: Platform
     environment: Environment
-    device_token: str
+    device_token: str = field(repr=False)
     token_since: datetime
     classes: frozenset[CollectionClass]
     mode: Mode
@@ -134,7 +134,7 @@ class NewMailbox:
 class RegistrationChange:
     """Hold what a PATCH asks for; None leaves a property as it is."""
 
-    device_token: str | None = None
+    device_token: str | None = field(default=None, repr=False)
     environment: Environment | None = None
     classes: frozenset[CollectionClass] | None = None
     mode: Mode | None = None
@@ -190,7 +190,7 @@ class DuePush:
     platform: Platform
     app: str
     environment: Environment
-    device_token: str
+    device_token: str = field(repr=False)
     token_since: datetime
     mode: Mode
     locale: str

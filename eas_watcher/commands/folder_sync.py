@@ -1,0 +1,107 @@
+"""Own FolderSync: which folders a mailbox has, and what came and went [MS-ASCMD 2.2.1.6]."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+from eas_watcher.commands.reading import read_identifier, read_number, read_root, read_status, require_identifier
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.status import raise_for_status
+from eas_watcher.errors import ProtocolViolation, ServerBusy, StateLost
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
+from eas_watcher.wbxml.element import FOLDERHIERARCHY, Element
+from eas_watcher.wbxml.encode import encode
+
+# Status [MS-ASCMD 2.2.3.177.4]
+STALE_KEY: Final = 9
+MALFORMED: Final = 10
+TRANSIENT: Final = frozenset({6, 8, 11, 12})  # server error, timeout, unknown, unknown backend code
+
+ROOT: Final = CollectionId("0")
+UNKNOWN_TYPE: Final = 18
+
+CLASSES: Final = MappingProxyType(
+    dict.fromkeys((1, 2, 3, 4, 5, 6, 12), CollectionClass.EMAIL)
+    | dict.fromkeys((8, 13), CollectionClass.CALENDAR)
+    | dict.fromkeys((9, 14), CollectionClass.CONTACTS)
+    | dict.fromkeys((7, 15), CollectionClass.TASKS)
+    | dict.fromkeys((10, 17), CollectionClass.NOTES)
+)
+"""Folder type -> class [MS-ASCMD 2.2.3.186.3]; journals, the recipient cache and unknown folders have none."""
+
+
+def class_of(folder_type: int) -> CollectionClass | None:
+    """Tell what a folder of that type holds; None when it cannot be synced."""
+    return CLASSES.get(folder_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Hold one folder. Its DisplayName is content and not kept."""
+
+    id: CollectionId
+    parent: CollectionId
+    type: int
+
+    @property
+    def cls(self) -> CollectionClass | None:
+        """The class of its items; None when it cannot be synced."""
+        return class_of(self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSyncReply:
+    """Hold the new key of the hierarchy and what changed since the old one."""
+
+    sync_key: SyncKey
+    added: tuple[Folder, ...] = ()
+    updated: tuple[Folder, ...] = ()
+    deleted: tuple[CollectionId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSync(Command[FolderSyncReply]):
+    """Ask what changed in the hierarchy since a key; "0" asks for all of it."""
+
+    name: ClassVar[str] = "FolderSync"
+    sync_key: SyncKey
+
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
+        """Write FolderSync with its key."""
+        return encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("SyncKey", self.sync_key)))
+
+    def read(self, reply: HttpReply) -> FolderSyncReply:
+        """Read the changes; raises StateLost, ServerBusy, ProtocolViolation, or what a common status asks for."""
+        root = read_root(reply, "FolderHierarchy", "FolderSync", sparse=True)
+        _raise_for(read_status(root))
+        sync_key = SyncKey(require_identifier(root, "SyncKey"))
+        if sync_key == NO_SYNC_KEY:
+            raise ProtocolViolation("FolderSync was answered with the key 0")
+        changes = root.find("Changes")
+        if changes is None:
+            return FolderSyncReply(sync_key)
+        return FolderSyncReply(
+            sync_key,
+            added=tuple(map(_read_folder, changes.all("Add"))),
+            updated=tuple(map(_read_folder, changes.all("Update"))),
+            deleted=tuple(CollectionId(require_identifier(gone, "ServerId")) for gone in changes.all("Delete")),
+        )
+
+
+def _raise_for(status: int) -> None:
+    if status == STALE_KEY:
+        raise StateLost("the hierarchy key is not valid (FolderSync status 9)")
+    if status in TRANSIENT:
+        raise ServerBusy(f"the server has an error (FolderSync status {status})")
+    if status == MALFORMED:
+        raise ProtocolViolation("the server calls our request malformed (FolderSync status 10)")
+    raise_for_status("FolderSync", status)
+
+
+def _read_folder(element: Element) -> Folder:
+    folder_type = read_number(element, "Type")
+    return Folder(
+        CollectionId(require_identifier(element, "ServerId")),
+        CollectionId(read_identifier(element, "ParentId") or ROOT),
+        UNKNOWN_TYPE if folder_type is None else folder_type,
+    )

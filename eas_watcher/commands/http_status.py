@@ -1,0 +1,114 @@
+"""Own what an HTTP status asks for, before the body is read [MS-ASHTTP 2.2.2.1.1]."""
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from re import compile as pattern
+from types import MappingProxyType
+from typing import Final
+
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    ServerBusy,
+    Unauthorized,
+    VersionRefused,
+)
+
+FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
+CAP: Final = 3600.0  # seconds; the longest
+THROTTLED: Final = 60.0  # seconds; the least wait when the server says that it throttles us
+QUOTA: Final = 900.0  # seconds; a full mailbox does not empty itself
+
+SECONDS: Final = pattern(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+
+DENIED: Final = MappingProxyType(
+    {
+        403: "access is denied: ActiveSync is disabled for the user, or the device is blocked",
+        404: "nothing is there: the URL is not an ActiveSync server's",
+        405: "the URL does not take ActiveSync requests",
+        407: "a proxy wants authentication",
+        440: "a gateway before the server wants a login",
+        441: "a gateway before the server wants a login",
+        451: "the mailbox is served elsewhere, and the server does not say where",
+        456: "the account is blocked",
+        457: "the password has expired",
+    }
+)
+"""Status -> what denies access. 440 and 441 come from publishing gateways, not from the specification."""
+
+OK: Final = 200
+UNAUTHORIZED: Final = 401
+NOT_PROVISIONED: Final = 449
+ELSEWHERE: Final = 451
+INSUFFICIENT_STORAGE: Final = 507
+REDIRECTION: Final = range(300, 400)
+SERVER_ERROR: Final = range(500, 600)
+VERSION: Final = frozenset({400, 505})
+TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
+BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
+
+
+def raise_for_http(reply: HttpReply, now: datetime) -> None:
+    """Raise the EasError that an answer stands for, unless it is a 200 worth reading.
+
+    `now` is an aware datetime, for Retry-After may name a moment. Texts hold the status and fixed words only.
+    """
+    if reply.status != OK:
+        raise _error(reply, now)
+    if reply.body and reply.headers.get("content-type", "").strip().lower().startswith("text/html"):
+        raise ProtocolViolation("a web page came instead of an answer: a login form or a proxy is in between")
+
+
+def _error(reply: HttpReply, now: datetime) -> EasError:
+    status = reply.status
+    location = reply.headers.get("x-ms-location", "").strip()
+    if status == UNAUTHORIZED:
+        return Unauthorized("the server refuses the credential (HTTP 401)")
+    if status == ELSEWHERE and location:
+        return Redirected(location)
+    if status in DENIED:
+        return AccessDenied(f"{DENIED[status]} (HTTP {status})", f"http-{status}")
+    if status in REDIRECTION:
+        # Never followed: it could lead a password to another host.
+        return AccessDenied(f"the server redirects to elsewhere (HTTP {status})", "http-redirect")
+    return _passing_error(reply, now)
+
+
+def _passing_error(reply: HttpReply, now: datetime) -> EasError:
+    """Build the errors that a repetition may heal."""
+    status = reply.status
+    if status == NOT_PROVISIONED:
+        return NotProvisioned("the server wants its policy acknowledged (HTTP 449)")
+    if status in VERSION:
+        return VersionRefused(f"the server refuses the request's form or version (HTTP {status})")
+    if status == INSUFFICIENT_STORAGE:
+        return ServerBusy("the mailbox is full (HTTP 507)", QUOTA)
+    if status in BUSY or status in SERVER_ERROR:
+        reached = status not in TURNED_AWAY
+        return ServerBusy(f"the server cannot serve now (HTTP {status})", _retry_after(reply, now), reached)
+    return ProtocolViolation(f"the server answered with the unexpected HTTP status {status}")
+
+
+def _retry_after(reply: HttpReply, now: datetime) -> float | None:
+    """Read how long to wait, in seconds; None when the server does not say."""
+    seconds = _read_retry_after(reply.headers.get("retry-after", "").strip(), now)
+    if seconds is not None:
+        seconds = min(max(seconds, FLOOR), CAP)
+    if "x-ms-asthrottle" in reply.headers:
+        return max(seconds or 0.0, THROTTLED)
+    return seconds
+
+
+def _read_retry_after(text: str, now: datetime) -> float | None:
+    """Read seconds, fractional ones too [observed: Exchange 2010], or a date [RFC 9110 10.2.3]."""
+    if SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # no date, or one with a number beyond all bounds
+        return None
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

@@ -1,0 +1,90 @@
+"""Own Ping: a request that the server holds until something changes [MS-ASCMD 2.2.1.13]."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from eas_watcher.commands.reading import is_empty, read_number, read_root, read_status
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.status import COMMON_FROM, raise_for_status
+from eas_watcher.errors import ServerBusy
+from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion
+from eas_watcher.wbxml.element import PING, Element
+from eas_watcher.wbxml.encode import encode
+
+
+class PingStatus(IntEnum):
+    """Tell why the server ended a Ping [MS-ASCMD 2.2.3.177.11]."""
+
+    EXPIRED = 1
+    CHANGED = 2
+    PARAMETERS_MISSING = 3
+    SYNTAX = 4
+    HEARTBEAT_OUT_OF_RANGE = 5
+    TOO_MANY_FOLDERS = 6
+    HIERARCHY_CHANGED = 7
+    SERVER_ERROR = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PingReply:
+    """Hold why a Ping ended, and what the server tells with it."""
+
+    status: PingStatus
+    changed: tuple[CollectionId, ...] = ()
+    """The collections to Sync, with CHANGED."""
+    heartbeat: int | None = None
+    """The nearest heartbeat interval allowed, in seconds, with HEARTBEAT_OUT_OF_RANGE."""
+    max_folders: int | None = None
+    """With TOO_MANY_FOLDERS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(Command[PingReply]):
+    """Ask to be told of changes in some collections, within `heartbeat` seconds.
+
+    The body is always written in full: what servers keep of earlier Pings may be stale [observed: SOGo 5.8, 2026-11].
+    """
+
+    name: ClassVar[str] = "Ping"
+    carries_policy_key: ClassVar[bool] = False
+    heartbeat: int
+    collections: tuple[tuple[CollectionId, CollectionClass], ...]
+
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
+        """Write heartbeat and folders, in this order: the other one is refused [observed: Z-Push 2.7.1, 2026-11]."""
+        folders = (
+            PING("Folder", PING("Id", collection), PING("Class", cls.wire)) for collection, cls in self.collections
+        )
+        return encode(PING("Ping", PING("HeartbeatInterval", str(self.heartbeat)), PING("Folders", *folders)))
+
+    def read(self, reply: HttpReply) -> PingReply:
+        """Read why the Ping ended; raises ServerBusy for unknown statuses, or what a common status asks for."""
+        if is_empty(reply):
+            # A Ping that another one superseded ends so; what is asked for is a new, full one [MS-ASCMD 2.2.1.13].
+            return PingReply(PingStatus.PARAMETERS_MISSING)
+        root = read_root(reply, "Ping", "Ping")
+        return PingReply(
+            _read_status(root),
+            _read_changed(root),
+            read_number(root, "HeartbeatInterval"),
+            read_number(root, "MaxFolders"),
+        )
+
+
+def _read_status(root: Element) -> PingStatus:
+    status = read_status(root)
+    if status >= COMMON_FROM:
+        raise_for_status("Ping", status)
+    try:
+        return PingStatus(status)
+    except ValueError:
+        raise ServerBusy(f"Ping was answered with the unknown status {status}") from None
+
+
+def _read_changed(root: Element) -> tuple[CollectionId, ...]:
+    folders = root.find("Folders")
+    if folders is None:
+        return ()
+    named = (folder.string for folder in folders.all("Folder"))
+    return tuple(dict.fromkeys(CollectionId(name) for name in named if name))

@@ -1,0 +1,189 @@
+"""Own Provision: the policy key that other commands need, and the acknowledgement of a wipe [MS-ASPROV].
+
+Both conversations are flows here, for their requests make sense only in order.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Final
+
+from eas_watcher.commands.device import DEVICE, DeviceInformation
+from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.status import OK, raise_for_status
+from eas_watcher.errors import AccessDenied, NotProvisioned, ProtocolViolation, RemoteWipeRequested, ServerBusy
+from eas_watcher.flow import Flow, ask
+from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
+from eas_watcher.wbxml.element import PROVISION, Element
+from eas_watcher.wbxml.encode import encode
+
+POLICY_TYPE: Final = "MS-EAS-Provisioning-WBXML"  # of every version from 12.0 on [MS-ASPROV 2.2.2.43]
+POLICY_KEY_LENGTH: Final = 64  # characters [MS-ASPROV 2.2.2.42]
+
+# Provision/Status [MS-ASPROV 2.2.2.54.2]
+MALFORMED: Final = 2
+SERVER_ERROR: Final = 3
+
+
+class Acknowledgement(IntEnum):
+    """Tell the server what became of its policy [MS-ASPROV 2.2.2.54.1]."""
+
+    APPLIED = 1
+    PARTIAL = 2
+    NOT_APPLIED = 3
+    THIRD_PARTY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionReply:
+    """Hold what the server says of its policy, or that it wants a wipe."""
+
+    policy_key: PolicyKey | None = None
+    policy_status: int = OK
+    remote_wipe: bool = False
+    account_only_wipe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provision(Command[ProvisionReply]):
+    """Ask for the policy, or acknowledge it with the temporary key that came with it."""
+
+    name: ClassVar[str] = "Provision"
+    policy_key: PolicyKey = NO_POLICY_KEY
+    device: DeviceInformation | None = None
+    """Needed from 14.1 on in the first request, refused before [MS-ASPROV 2.2.2.54]."""
+    acknowledge: Acknowledgement | None = None
+
+    def encode(self, version: ProtocolVersion) -> bytes:
+        """Write the policy's type, and what there is of device, key and acknowledgement."""
+        policy = [PROVISION("PolicyType", POLICY_TYPE)]
+        if self.acknowledge is not None:
+            # In this order: some servers insist [observed: Z-Push 2.7.1, 2026-11].
+            policy += [PROVISION("PolicyKey", self.policy_key), PROVISION("Status", str(self.acknowledge.value))]
+        policies = PROVISION("Policies", PROVISION("Policy", *policy))
+        if self.device is None or version < ProtocolVersion.V14_1:
+            return encode(PROVISION("Provision", policies))
+        return encode(PROVISION("Provision", self.device.element(), policies))
+
+    def read(self, reply: HttpReply) -> ProvisionReply:
+        """Read key and status of the policy, or the wish for a wipe; the policy itself is not read."""
+        return _read(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class WipeInquiry(Command[ProvisionReply]):
+    """Ask which wipe is wanted, with an empty Provision [MS-ASPROV 3.1.5.1.2]."""
+
+    name: ClassVar[str] = "Provision"
+    policy_key: PolicyKey = NO_POLICY_KEY
+
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
+        """Write an empty Provision."""
+        return encode(PROVISION("Provision"))
+
+    def read(self, reply: HttpReply) -> ProvisionReply:
+        """Read which wipe is wanted."""
+        return _read(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class WipeAcknowledgement(Command[None]):
+    """Tell the server that its wipe is done [MS-ASPROV 3.1.5.1.2]."""
+
+    name: ClassVar[str] = "Provision"
+    account_only: bool
+    policy_key: PolicyKey = NO_POLICY_KEY
+
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
+        """Write success for the kind of wipe that was asked for."""
+        tag = "AccountOnlyRemoteWipe" if self.account_only else "RemoteWipe"
+        return encode(PROVISION("Provision", PROVISION(tag, PROVISION("Status", str(OK)))))
+
+    def read(self, reply: HttpReply) -> None:
+        """Take any 200: some servers repeat the wish for a wipe [observed: Exchange 2010]."""
+        is_empty(reply)
+
+
+def provision(version: ProtocolVersion, acknowledgement: Acknowledgement) -> Flow[PolicyKey | None]:
+    """Obtain a policy key that other commands may use; None when the server has no policy for us.
+
+    Two requests, always [MS-ASPROV 3.1.5.1.1]: the first answer carries a temporary key, good only for the second,
+    the acknowledgement, whose answer carries the final one. Without a policy there is nothing to acknowledge.
+
+    Raises RemoteWipeRequested, NotProvisioned when the key is void already, and AccessDenied for an acknowledgement
+    that the server does not accept ("eas-139", "eas-145").
+    """
+    device = DEVICE if version >= ProtocolVersion.V14_1 else None
+    temporary = _granted((yield from ask(Provision(device=device))))
+    if temporary is None:
+        return None
+    return _granted((yield from ask(Provision(temporary, acknowledge=acknowledgement))))
+
+
+def acknowledge_wipe(account_only: bool) -> Flow[None]:
+    """Tell the server that the data is destroyed, in two requests [MS-ASPROV 3.1.5.1.2].
+
+    The first answer says again what is to be wiped, and has the last word on it.
+    """
+    wish = yield from ask(WipeInquiry())
+    if wish.remote_wipe or wish.account_only_wipe:
+        account_only = not wish.remote_wipe
+    yield from ask(WipeAcknowledgement(account_only))
+
+
+def _granted(reply: ProvisionReply) -> PolicyKey | None:
+    """Return the key of an answer, None when there is no policy; raise for every other outcome.
+
+    The policy's status is the server's [MS-ASPROV 2.2.2.54.3]; an acknowledgement uses other numbers.
+    """
+    if reply.remote_wipe or reply.account_only_wipe:
+        raise RemoteWipeRequested("the server asks for a wipe", account_only=not reply.remote_wipe)
+    match reply.policy_status:
+        case 1 if reply.policy_key is not None:
+            return reply.policy_key
+        case 2:  # no policy
+            return None
+        case 3:
+            raise ProtocolViolation("the server does not know our type of policy (policy status 3)")
+        case 4:
+            raise AccessDenied("the server's policy is corrupt (policy status 4)", "policy-4")
+        case 5:
+            raise NotProvisioned("the server says that another policy key is due (policy status 5)")
+        case status:
+            raise ProtocolViolation(f"the server grants no policy key (policy status {status})")
+
+
+def _read(reply: HttpReply) -> ProvisionReply:
+    """Read an answer; its own Status may be missing [observed: Tencent Exmail]."""
+    root = read_root(reply, "Provision", "Provision")
+    remote_wipe = root.find("RemoteWipe") is not None
+    account_only_wipe = root.find("AccountOnlyRemoteWipe") is not None
+    if remote_wipe or account_only_wipe:
+        return ProvisionReply(remote_wipe=remote_wipe, account_only_wipe=account_only_wipe)
+    _raise_for(read_number(root, "Status"))
+    policies = root.find("Policies")
+    policy = None if policies is None else policies.find("Policy")
+    if policy is None:
+        return ProvisionReply()
+    status = read_number(policy, "Status")
+    return ProvisionReply(_read_key(policy), OK if status is None else status)
+
+
+def _raise_for(status: int | None) -> None:
+    if status is None:
+        return
+    if status == MALFORMED:
+        raise ProtocolViolation("the server calls our request malformed (Provision status 2)")
+    if status == SERVER_ERROR:
+        raise ServerBusy("the server has an error (Provision status 3)")
+    raise_for_status("Provision", status)
+
+
+def _read_key(policy: Element) -> PolicyKey | None:
+    """Read a policy key; it goes into a header, so it must be plain, but is opaque otherwise."""
+    key = read_identifier(policy, "PolicyKey")
+    if key is None:
+        return None
+    if len(key) > POLICY_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+        raise ProtocolViolation("the policy key cannot be sent in a header")
+    return PolicyKey(key)

@@ -1,0 +1,76 @@
+"""Own how an answer's root, numbers and identifiers are read, alike for all commands."""
+
+from typing import Final
+
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import ProtocolViolation, ServerBusy
+from eas_watcher.wbxml.decode import decode
+from eas_watcher.wbxml.element import Element
+
+DIGITS: Final = 10  # of a 32-bit number
+IDENTIFIER: Final = 1024  # characters; the longest seen have 100, the specification allows 64 [MS-ASCMD 2.2.3.30]
+HTTP_OK: Final = 200
+
+
+def is_empty(reply: HttpReply) -> bool:
+    """Tell whether an answer has no body.
+
+    Raises ProtocolViolation for anything but a 200: an answer that broke off may carry a key that is not valid
+    [observed: Z-Push 2.7.1, 2026-11].
+    """
+    if reply.status != HTTP_OK:
+        raise ProtocolViolation(f"an answer with HTTP status {reply.status} is not to be read")
+    return not reply.body
+
+
+def read_root(reply: HttpReply, page: str, tag: str, *, sparse: bool = False) -> Element:
+    """Read the body of a 200 answer whose root must be that element.
+
+    Raises ServerBusy for an empty body, which some servers send when their backend fails [observed: SOGo 5.8,
+    2026-11], WbxmlError, and ProtocolViolation for an answer that is not 200 or another document.
+    """
+    if is_empty(reply):
+        raise ServerBusy(f"the answer to {tag} is empty")
+    root = decode(reply.body, sparse=sparse)
+    if (root.page, root.tag) != (page, tag):
+        raise ProtocolViolation(f"the answer to {tag} is another document")
+    return root
+
+
+def read_number(parent: Element, tag: str) -> int | None:
+    """Read a child that holds a number; None when there is none. Raises ProtocolViolation when it is no number."""
+    child = parent.find(tag)
+    if child is None:
+        return None
+    text = child.string.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS):
+        raise ProtocolViolation(f"{parent.page}:{tag} is no number")
+    return int(text)
+
+
+def read_status(parent: Element) -> int:
+    """Read the Status that an element must have; raises ProtocolViolation when it has none."""
+    status = read_number(parent, "Status")
+    if status is None:
+        raise ProtocolViolation(f"{parent.page}:{parent.tag} has no Status")
+    return status
+
+
+def read_identifier(parent: Element, tag: str) -> str | None:
+    """Read a child that holds a key or an id, unchanged; None when it is missing or empty.
+
+    Raises ProtocolViolation when it is no text or too long to be kept.
+    """
+    child = parent.find(tag)
+    text = "" if child is None else child.string
+    if len(text) > IDENTIFIER:
+        raise ProtocolViolation(f"{parent.page}:{tag} is too long")
+    return text or None
+
+
+def require_identifier(parent: Element, tag: str) -> str:
+    """Read a child that must hold a key or an id; raises ProtocolViolation when it does not."""
+    text = read_identifier(parent, tag)
+    if text is None:
+        raise ProtocolViolation(f"{parent.page}:{parent.tag} has no {tag}")
+    return text

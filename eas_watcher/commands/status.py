@@ -1,0 +1,98 @@
+"""Own the status codes that all commands share [MS-ASCMD 2.2.2]: what each asks for."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    NotProvisioned,
+    ProtocolViolation,
+    RemoteWipeRequested,
+    ServerBusy,
+    StateLost,
+    VersionRefused,
+)
+
+OK: Final = 1
+COMMON_FROM: Final = 101  # lower codes mean something else in every command
+LONG: Final = 900.0  # seconds; for what does not heal soon: "do not retry soon", a full mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Hold what a status asks for, and its meaning in fixed words."""
+
+    error: type[EasError]
+    detail: str
+    retry_after: float | None = None
+    """Seconds to wait; of ServerBusy only."""
+
+
+COMMON: Final = MappingProxyType(
+    {
+        101: Meaning(ProtocolViolation, "the server calls our request invalid"),
+        102: Meaning(ProtocolViolation, "the server calls our WBXML invalid"),
+        103: Meaning(ProtocolViolation, "the server calls our XML invalid"),
+        104: Meaning(ProtocolViolation, "the server calls a date of ours invalid"),
+        105: Meaning(ProtocolViolation, "the server calls a combination of our ids invalid"),
+        106: Meaning(ProtocolViolation, "the server calls our ids invalid"),
+        107: Meaning(ProtocolViolation, "the server calls our MIME invalid"),
+        108: Meaning(ProtocolViolation, "the server calls our device id invalid"),
+        109: Meaning(ProtocolViolation, "the server calls our device type invalid"),
+        110: Meaning(ServerBusy, "the server has an error and asks not to retry soon", LONG),
+        111: Meaning(ServerBusy, "the server has an error and asks to retry later"),
+        112: Meaning(AccessDenied, "the server may not read the account in the directory"),
+        113: Meaning(ServerBusy, "the mailbox is full", LONG),
+        114: Meaning(ServerBusy, "the mailbox server is offline"),
+        115: Meaning(ServerBusy, "the send quota is exceeded", LONG),
+        123: Meaning(AccessDenied, "the user has no mailbox"),
+        124: Meaning(AccessDenied, "anonymous access is not allowed"),
+        125: Meaning(AccessDenied, "the user is not found in the directory"),
+        126: Meaning(AccessDenied, "the user may not use ActiveSync"),
+        127: Meaning(AccessDenied, "the mailbox is on a newer server that serves it at another URL"),
+        128: Meaning(AccessDenied, "the mailbox is on an older server that serves it at another URL"),
+        129: Meaning(AccessDenied, "the device is blocked for this user"),
+        130: Meaning(AccessDenied, "access is denied"),
+        131: Meaning(AccessDenied, "the account is disabled"),
+        132: Meaning(StateLost, "the server lost the sync state"),
+        133: Meaning(ServerBusy, "the sync state is locked, as while a mailbox moves"),
+        134: Meaning(StateLost, "the sync state is corrupt"),
+        135: Meaning(StateLost, "the sync state exists already"),
+        136: Meaning(StateLost, "the sync state is of another version"),
+        137: Meaning(VersionRefused, "the server does not know the command"),
+        138: Meaning(VersionRefused, "the server does not serve this protocol version"),
+        139: Meaning(AccessDenied, "the server wants its policy enforced by the device"),
+        140: Meaning(RemoteWipeRequested, "a remote wipe is requested"),
+        141: Meaning(NotProvisioned, "the server wants a policy key"),
+        142: Meaning(NotProvisioned, "the device is not provisioned"),
+        143: Meaning(NotProvisioned, "the policy is due for a refresh"),
+        144: Meaning(NotProvisioned, "the policy key is not valid"),
+        145: Meaning(AccessDenied, "the server refuses devices that a third party manages"),
+        149: Meaning(ServerBusy, "the server forgot the request it had stored"),
+        151: Meaning(AccessDenied, "the mailbox has more folders than the server can list"),
+        152: Meaning(ServerBusy, "the server found no folders"),
+        165: Meaning(NotProvisioned, "the server wants our device information"),
+        177: Meaning(AccessDenied, "the user has too many devices: remove old ones"),
+    }
+)
+"""Status -> what it asks for. Codes left out concern sending, searching or editing, which the relay never does."""
+
+
+def raise_for_status(command: str, status: int) -> None:
+    """Raise the EasError that a common status of a command's answer stands for; 1 is success and returns.
+
+    `command` is one of our own words. A status that is not in the table is a ProtocolViolation.
+    """
+    if status == OK:
+        return
+    meaning = COMMON.get(status)
+    if meaning is None:
+        raise ProtocolViolation(f"{command} was answered with the unexpected status {status}")
+    detail = f"{meaning.detail} ({command} status {status})"
+    if meaning.error is AccessDenied:
+        raise AccessDenied(detail, f"eas-{status}")
+    if meaning.error is ServerBusy:
+        raise ServerBusy(detail, meaning.retry_after)
+    raise meaning.error(detail)

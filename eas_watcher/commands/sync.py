@@ -1,0 +1,199 @@
+"""Own Sync: what changed in some collections since their keys, asked with the least content [MS-ASCMD 2.2.1.21].
+
+Of an item nothing is read but its ServerId, whether it is read, and when it was received.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root, require_identifier
+from eas_watcher.commands.reading import read_status as read_required_status
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.status import raise_for_status
+from eas_watcher.errors import HierarchyChanged, ProtocolViolation, ServerBusy, StateLost
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
+from eas_watcher.wbxml.encode import encode
+
+WINDOW_SIZE: Final = 100  # items per answer; the default, and 300 bytes each on a well-behaved server
+
+FILTER_TYPES: Final = MappingProxyType(
+    {
+        CollectionClass.EMAIL: 3,  # one week: a relay that was down over a long weekend must still see every mail
+        CollectionClass.CALENDAR: 4,  # two weeks, the shortest there is
+        CollectionClass.TASKS: 8,  # those not yet done
+    }
+)
+"""Class -> FilterType [MS-ASCMD 2.2.3.68.2]; contacts and notes have no age."""
+
+# Status for the whole request [MS-ASCMD 2.2.3.177.17]
+STALE_KEY: Final = 3
+TRANSIENT: Final = frozenset({5, 9, 16})  # server error, cannot complete, retry
+HIERARCHY: Final = frozenset({8, 12})  # folder not found, hierarchy changed
+OURS: Final = MappingProxyType(
+    {
+        4: "the server calls our request malformed",
+        6: "the server calls an item of ours invalid",
+        7: "the server sees a conflict with a change of ours",
+        13: "the server takes our request for a repetition of one it has not stored",
+        14: "the server takes our request for one to be held, with a bad interval",
+        15: "the request names more collections than the server takes",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRequest:
+    """Name a collection to Sync; with key "0" it is primed: the answer brings the first key and no items."""
+
+    id: CollectionId
+    cls: CollectionClass
+    sync_key: SyncKey
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Hold what is kept of an item that came into the collection's window."""
+
+    server_id: ServerId
+    read: bool | None = None
+    """None: the server did not say; only mails have it."""
+    received: datetime | None = None
+    """Aware UTC; None: the server did not say, or not in a readable way."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionReply:
+    """Hold what an answer says of one collection."""
+
+    id: CollectionId
+    status: int
+    """1 is success; the rest is the reader's to judge, for one collection's trouble is not the others'."""
+    sync_key: SyncKey | None
+    more_available: bool
+    has_commands: bool
+    adds: tuple[Add, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReply:
+    """Hold an answer; collections without changes may be missing from it."""
+
+    empty: bool
+    """Whether the body was empty: nothing changed, all keys stay."""
+    collections: tuple[CollectionReply, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sync(Command[SyncReply]):
+    """Ask for the changes of some collections, or for their first keys."""
+
+    name: ClassVar[str] = "Sync"
+    collections: tuple[CollectionRequest, ...]
+
+    def encode(self, version: ProtocolVersion) -> bytes:
+        """Write the collections; the order of elements matters [MS-ASCMD 2.2.3.29.2]."""
+        collections = (_write_collection(collection, version) for collection in self.collections)
+        return encode(AIRSYNC("Sync", AIRSYNC("Collections", *collections)))
+
+    def read(self, reply: HttpReply) -> SyncReply:
+        """Read the changes, without the items' content.
+
+        A failing Status of the whole raises StateLost, HierarchyChanged, ServerBusy, ProtocolViolation, or what a
+        common status asks for.
+        """
+        if is_empty(reply):
+            return SyncReply(empty=True)
+        root = read_root(reply, "AirSync", "Sync", sparse=True)
+        status = read_number(root, "Status")
+        if status is not None:
+            _raise_for(status)
+        collections = root.find("Collections")
+        found = () if collections is None else collections.all("Collection")
+        return SyncReply(empty=False, collections=tuple(map(_read_collection, found)))
+
+
+def _write_collection(collection: CollectionRequest, version: ProtocolVersion) -> Element:
+    """Write Class, SyncKey, CollectionId, GetChanges, WindowSize, Options, in this order [MS-ASCMD 2.2.3.29.2]."""
+    parts = [AIRSYNC("SyncKey", collection.sync_key), AIRSYNC("CollectionId", collection.id)]
+    old = version <= ProtocolVersion.V12_1
+    if old:
+        # Later versions allow Class only within Options [MS-ASCMD 2.2.3.27.5].
+        parts.insert(0, AIRSYNC("Class", collection.cls.wire))
+    if collection.sync_key == NO_SYNC_KEY:
+        # A prime with GetChanges is malformed; with Options it is slow [MS-ASCMD 2.2.3.84].
+        return AIRSYNC("Collection", *parts)
+    if old:
+        parts.append(AIRSYNC("GetChanges"))  # later versions imply it [MS-ASCMD 2.2.3.84]
+    parts += [AIRSYNC("WindowSize", str(WINDOW_SIZE)), _write_options(collection.cls)]
+    return AIRSYNC("Collection", *parts)
+
+
+def _write_options(cls: CollectionClass) -> Element:
+    """Ask for the least content; every time, for one Sync without brings all [observed: SOGo 5.8, 2026-11].
+
+    The older Truncation concerns the bodies of version 2.5 only [MS-ASCMD 2.2.3.185].
+    """
+    options: list[Element] = []
+    if cls in FILTER_TYPES:
+        options.append(AIRSYNC("FilterType", str(FILTER_TYPES[cls])))
+    if cls is CollectionClass.EMAIL:
+        # It is MIMETruncation 0 that keeps bodies out, with a BodyPreference beside it [observed: SOGo 5.8, 2026-11].
+        options += [AIRSYNC("MIMESupport", "0"), AIRSYNC("MIMETruncation", "0")]
+    # One byte of plain text; some servers read a TruncationSize of 0 as no limit.
+    options.append(AIRSYNCBASE("BodyPreference", AIRSYNCBASE("Type", "1"), AIRSYNCBASE("TruncationSize", "1")))
+    return AIRSYNC("Options", *options)
+
+
+def _raise_for(status: int) -> None:
+    if status == STALE_KEY:
+        raise StateLost("the server does not know our sync keys (Sync status 3)")
+    if status in HIERARCHY:
+        raise HierarchyChanged(f"Sync status {status}")
+    if status in TRANSIENT:
+        raise ServerBusy(f"the server cannot Sync now (Sync status {status})")
+    if status in OURS:
+        raise ProtocolViolation(f"{OURS[status]} (Sync status {status})")
+    raise_for_status("Sync", status)
+
+
+def _read_collection(element: Element) -> CollectionReply:
+    commands = element.find("Commands")
+    return CollectionReply(
+        id=CollectionId(require_identifier(element, "CollectionId")),
+        status=read_required_status(element),
+        sync_key=_read_key(element),
+        more_available=element.find("MoreAvailable") is not None,
+        has_commands=commands is not None and bool(commands.children),
+        adds=() if commands is None else tuple(map(_read_add, commands.all("Add"))),
+    )
+
+
+def _read_key(element: Element) -> SyncKey | None:
+    key = read_identifier(element, "SyncKey")
+    return None if key is None else SyncKey(key)
+
+
+def _read_add(element: Element) -> Add:
+    server_id = ServerId(require_identifier(element, "ServerId"))
+    data = element.find("ApplicationData")
+    if data is None:
+        return Add(server_id)
+    return Add(server_id, _read_flag(data.find("Read", "Email")), _read_moment(data.find("DateReceived", "Email")))
+
+
+def _read_flag(element: Element | None) -> bool | None:
+    return None if element is None else {"0": False, "1": True}.get(element.string.strip())
+
+
+def _read_moment(element: Element | None) -> datetime | None:
+    """Read a date such as 2025-03-04T05:06:07.000Z [MS-ASDTYPE 2.3]; one without a zone is UTC."""
+    if element is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(element.string.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError, ProtocolViolation):
+        return None

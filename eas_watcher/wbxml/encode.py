@@ -1,0 +1,65 @@
+"""Own the way from a tree to WBXML bytes [MS-ASWBXML 2.1.2; WBXML 1.3]."""
+
+from typing import Final
+
+from eas_watcher.wbxml.codepages import TOKENS
+from eas_watcher.wbxml.element import Element
+
+HEADER: Final = b"\x03\x01\x6a\x00"  # 03 01 6A 00: WBXML 1.3, public id unknown, UTF-8, no string table
+SWITCH_PAGE: Final = 0x00
+END: Final = 0x01
+STR_I: Final = 0x03
+OPAQUE: Final = 0xC3
+HAS_CONTENT: Final = 0x40
+CONTINUES: Final = 0x80  # in every byte of a mb_u_int32 but the last
+
+
+def encode(root: Element) -> bytes:
+    """Write a document with the one header that every server takes.
+
+    Raises ValueError for what WBXML cannot say: an unknown name, a NUL or a lone surrogate in a string.
+    """
+    out = bytearray(HEADER)
+    _write(out, root, 0)
+    return bytes(out)
+
+
+def _write(out: bytearray, element: Element, page: int) -> int:
+    """Append one element; return the page that is switched to after it."""
+    try:
+        own_page, token = TOKENS[element.page, element.tag]
+    except KeyError:
+        raise ValueError(f"{element.page}:{element.tag} has no token") from None
+    if own_page != page:
+        out += bytes((SWITCH_PAGE, own_page))
+        page = own_page
+    empty = element.text == "" and not element.children
+    out.append(token if empty else token | HAS_CONTENT)
+    if empty:
+        return page
+    _write_text(out, element)
+    for child in element.children:
+        page = _write(out, child, page)
+    out.append(END)
+    return page
+
+
+def _write_text(out: bytearray, element: Element) -> None:
+    if isinstance(element.text, bytes):
+        out.append(OPAQUE)
+        out += _mb_u_int32(len(element.text))
+        out += element.text
+    elif element.text:
+        if "\0" in element.text:
+            raise ValueError(f"{element.page}:{element.tag} holds a NUL")
+        out.append(STR_I)
+        out += element.text.encode()
+        out.append(0)
+
+
+def _mb_u_int32(value: int) -> bytes:
+    """Write a number in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F | CONTINUES)
+    return bytes(reversed(groups))

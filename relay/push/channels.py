@@ -1,0 +1,66 @@
+"""Own which channels of a provider rest after a fault of theirs, and how each is tried again.
+
+A channel is one app in one environment: a topic that Apple does not know must not silence the other apps. A resting
+channel is tried with one push at a time; the first that passes ends its rest.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from relay.model import Environment
+from relay.push import backoff
+
+Channel = tuple[str, Environment]
+
+PROBE_WAIT: Final = 5.0
+"""Seconds a push waits while another one tries the channel; less than a sender's time limit costs only a query more."""
+
+
+@dataclass(slots=True)
+class _Rest:
+    faults: int
+    until: float
+    probing: bool = False
+
+
+class Channels:
+    """Hold the resting channels; every moment is `loop.time()` in seconds."""
+
+    def __init__(self) -> None:
+        self._rests: dict[Channel, _Rest] = {}
+
+    def wait(self, channel: Channel, now: float) -> float:
+        """Tell how many seconds a push must wait; 0: send it now (on a resting channel it is the trial)."""
+        rest = self._rests.get(channel)
+        if rest is None:
+            return 0.0
+        if now < rest.until:
+            return rest.until - now
+        if rest.probing:
+            return PROBE_WAIT
+        rest.probing = True
+        return 0.0
+
+    def faulted(self, channel: Channel, now: float) -> float:
+        """Take a channel fault; return for how many seconds the channel rests.
+
+        Faults of pushes that were under way when the rest began do not lengthen it.
+        """
+        rest = self._rests.get(channel)
+        if rest is None:
+            rest = self._rests[channel] = _Rest(1, now + backoff.pause(1))
+        elif now >= rest.until:
+            rest.faults += 1
+            rest.until = now + backoff.pause(rest.faults)
+            rest.probing = False
+        return rest.until - now
+
+    def passed(self, channel: Channel) -> bool:
+        """Take a push that the provider judged by itself; return whether the channel was resting until now."""
+        return self._rests.pop(channel, None) is not None
+
+    def undecided(self, channel: Channel) -> None:
+        """Take an answer that says nothing about the channel: the next push is the trial."""
+        rest = self._rests.get(channel)
+        if rest is not None:
+            rest.probing = False

@@ -1,0 +1,111 @@
+"""Own the access token for FCM: when it is renewed, and that only one renewal runs at a time."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final
+
+from relay.ports import Clock
+from relay.push.outcome import Refused, RetryLater
+
+log = logging.getLogger(__name__)
+
+AHEAD: Final = 300.0
+"""Seconds before its expiry that a token is renewed, while the old one is still good for pushes."""
+JITTER: Final = 60.0
+"""Up to so many seconds earlier, so that several processes do not renew in step."""
+MARGIN: Final = 10.0
+"""Seconds of life a token must have left to be used at all."""
+QUIET: Final = 5.0
+"""Seconds after a failed renewal in which no other is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """Hold one OAuth 2.0 access token."""
+
+    value: str = field(repr=False)
+    expires_at: datetime
+
+
+class TokenNotGiven(Exception):
+    """Tell that no access token could be had; `outcome` is what that means for a push."""
+
+    def __init__(self, outcome: RetryLater | Refused) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+class AccessTokens:
+    """Keep one good token.
+
+    `mint` asks for a new one and raises TokenNotGiven only; it is awaited by a task of this object, so whoever gives
+    up waiting does not disturb the others.
+    """
+
+    def __init__(self, mint: Callable[[], Awaitable[AccessToken]], clock: Clock, random: Random) -> None:
+        """Take how to get a token."""
+        self._mint = mint
+        self._clock = clock
+        self._random = random
+        self._token: AccessToken | None = None
+        self._renew_at: datetime | None = None
+        self._minting: asyncio.Task[AccessToken] | None = None
+        self._failed: tuple[TokenNotGiven, float] | None = None
+
+    async def get(self) -> AccessToken:
+        """Return a token that is good now; raises TokenNotGiven."""
+        now = self._clock()
+        token = self._token
+        if token is None or token.expires_at <= now + timedelta(seconds=MARGIN):
+            return await self._fresh()
+        if self._renew_at is not None and now >= self._renew_at and not self._quiet():
+            self._start()
+        return token
+
+    async def renew(self, refused: AccessToken) -> AccessToken:
+        """Return another token than the refused one, which is used no more; raises TokenNotGiven."""
+        if self._token is not None and self._token.value == refused.value:
+            self._token = None
+        return await self.get()
+
+    async def close(self) -> None:
+        """Wait for no renewal any more."""
+        if self._minting is not None:
+            self._minting.cancel()
+            await asyncio.wait({self._minting})
+
+    async def _fresh(self) -> AccessToken:
+        if self._failed is not None and self._quiet():
+            raise TokenNotGiven(self._failed[0].outcome)
+        return await asyncio.shield(self._start())
+
+    def _quiet(self) -> bool:
+        return self._failed is not None and asyncio.get_running_loop().time() < self._failed[1] + QUIET
+
+    def _start(self) -> "asyncio.Task[AccessToken]":
+        if self._minting is None:
+            self._minting = asyncio.get_running_loop().create_task(self._renew(), name="FCM access token")
+            self._minting.add_done_callback(self._ended)
+        return self._minting
+
+    async def _renew(self) -> AccessToken:
+        token = await self._mint()
+        now = self._clock()
+        ahead = AHEAD + self._random.uniform(0.0, JITTER)
+        self._renew_at = max(token.expires_at - timedelta(seconds=ahead), now + (token.expires_at - now) / 2)
+        self._token = token
+        self._failed = None
+        return token
+
+    def _ended(self, task: "asyncio.Task[AccessToken]") -> None:
+        self._minting = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, TokenNotGiven):
+            self._failed = (error, asyncio.get_running_loop().time())
+            log.warning("no FCM access token", extra={"reason": error.outcome.reason})

@@ -1,0 +1,149 @@
+"""Own the fixed templates of pushes: everything that may ever leave the company, and nothing else.
+
+A body is made from a `Notice` only, and a notice has no field that could hold mail data: a mark, a count, whether it is
+certain, the opaque registration id, the mode and a locale. Whoever sends gets a message made of a notice; there is no
+way to hand in a body.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from relay.model import DuePush, Mark, Mode, RegistrationId
+from relay.push.texts import text
+
+SCHEMA: Final = 1
+"""The version of the data the app gets; raised when a field changes its meaning."""
+
+MOST: Final = 9999
+"""Counts stop here: an app shows no more, and a body keeps its size."""
+
+OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,54}", re.ASCII)
+"""What a registration id may look like; 54 bytes and the longest mark make 64, APNs' limit of a collapse id."""
+
+HOUR: Final = 3600  # seconds
+
+LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR}
+"""Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and as long as somebody tests."""
+
+Kind = Literal["new-items", "attention", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Hold everything a push may depend on; raises ValueError when the registration id is not an opaque one."""
+
+    mark: Mark
+    count: int
+    certain: bool
+    registration_id: RegistrationId
+    mode: Mode
+    locale: str
+
+    def __post_init__(self) -> None:
+        if not OPAQUE_ID.fullmatch(self.registration_id):
+            raise ValueError("a registration id has 1 to 54 letters, digits, - or _")
+
+    @classmethod
+    def of(cls, push: DuePush) -> "Notice":
+        """Take from a due push what may leave the company."""
+        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale)
+
+    @property
+    def kind(self) -> Kind:
+        """Name the template."""
+        match self.mark:
+            case Mark.ATTENTION:
+                return "attention"
+            case Mark.TEST:
+                return "test"
+            case _:
+                return "new-items"
+
+    @property
+    def uncertain(self) -> bool:
+        """Tell whether new items are only inferred; the two notices without a class are always certain."""
+        return self.kind == "new-items" and not self.certain
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether the push goes in the background; a change nobody saw must not ring."""
+        return self.mode is Mode.BACKGROUND or self.uncertain
+
+    @property
+    def collapse_id(self) -> str:
+        """Name what a newer push of the same registration and mark replaces on the phone; at most 64 bytes."""
+        return f"{self.registration_id}.{self.mark.value}"
+
+    @property
+    def lifetime(self) -> int:
+        """Tell how many seconds the provider keeps the push for a phone that is off."""
+        return LIFETIME[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class ApnsMessage:
+    """Render a notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
+
+    notice: Notice
+
+    @property
+    def push_type(self) -> Literal["alert", "background"]:
+        """Name the push type."""
+        return "background" if self.notice.silent else "alert"
+
+    @property
+    def priority(self) -> Literal[5, 10]:
+        """Tell the priority: 10 is refused for background pushes [Apple: Pushing background updates to your App]."""
+        return 5 if self.notice.silent else 10
+
+    @property
+    def body(self) -> dict[str, object]:
+        """Make the payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
+        return {"aps": self._aps(), "relay": self._data()}
+
+    def _aps(self) -> dict[str, object]:
+        if self.notice.silent:
+            return {"content-available": 1}
+        title, body = text(self.notice.mark, self.notice.locale)
+        return {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
+
+    def _data(self) -> dict[str, object]:
+        notice = self.notice
+        data: dict[str, object] = {"v": SCHEMA, "registration": notice.registration_id, "kind": notice.kind}
+        if notice.kind == "new-items":
+            data |= {"class": notice.mark.value, "count": _clip(notice.count)}
+        if notice.uncertain:
+            data["certain"] = False
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class FcmMessage:
+    """Render a notice as an FCM v1 data message; the app builds what the user sees, so there is no text in it."""
+
+    notice: Notice
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Make the data, whose values FCM wants as strings [Google: FCM REST v1, Message.data]."""
+        notice = self.notice
+        data = {"v": str(SCHEMA), "registration": str(notice.registration_id), "kind": str(notice.kind)}
+        if notice.kind == "new-items":
+            data |= {"class": notice.mark.value, "count": str(_clip(notice.count))}
+        if notice.uncertain:
+            data["certain"] = "false"
+        return data
+
+    @property
+    def android(self) -> dict[str, str]:
+        """Make the delivery options; HIGH wakes a dozing phone, NORMAL waits [Google: FCM REST v1, AndroidConfig]."""
+        return {
+            "priority": "NORMAL" if self.notice.silent else "HIGH",
+            "collapse_key": self.notice.collapse_id,
+            "ttl": f"{self.notice.lifetime}s",
+        }
+
+
+def _clip(count: int) -> int:
+    return max(1, min(count, MOST))

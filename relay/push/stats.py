@@ -1,0 +1,58 @@
+"""Own what a dispatcher lets others see: plain numbers and the channel faults of now, read whenever wanted."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from relay.model import DuePush, Environment
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+
+OutcomeName = Literal["delivered", "token-gone", "retry-later", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFault:
+    """Tell what ails one app's channel to its provider, and what to do."""
+
+    app: str
+    environment: Environment
+    reason: str
+    remedy: str
+    since: datetime
+
+
+def _nobody(push: DuePush) -> None:
+    """Hear of an accepted push and do nothing."""
+
+
+@dataclass(slots=True)
+class PushStats:
+    """Count what one dispatcher does."""
+
+    outcomes: Counter[OutcomeName] = field(default_factory=Counter)
+    in_flight: int = 0
+    """Pushes handed to the sender and not answered."""
+    faults: dict[tuple[str, Environment], ChannelFault] = field(default_factory=dict)
+    """By app and environment; empty while all channels work."""
+    on_accepted: Callable[[DuePush], None] = _nobody
+    """Called when a provider took a push, e.g. to measure the time since `first_at`."""
+
+    @property
+    def fault(self) -> ChannelFault | None:
+        """Give the oldest fault, or None while all channels work."""
+        return min(self.faults.values(), key=lambda fault: fault.since, default=None)
+
+
+def outcome_name(outcome: Outcome) -> OutcomeName:
+    """Name an outcome for counters."""
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case TokenGone():
+            return "token-gone"
+        case RetryLater():
+            return "retry-later"
+        case Refused():
+            return "refused"

@@ -1,0 +1,36 @@
+"""Own the SOGo server that the interop tests share, and what happens on a machine that cannot run it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.interop.sogo.configuration import Settings
+from tests.interop.sogo.packages import SogoUnavailable
+from tests.interop.sogo.server import SogoServer, User, running_sogo
+
+TIMEOUT = 120  # seconds for a test alone: the start of the server, and with it an installation, do not count
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.timeout(TIMEOUT, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def sogo() -> Iterator[SogoServer]:
+    """Run a server for the whole session; skip, or fail with RELAY_INTEROP=required, where that is impossible."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_sogo(Settings(), keep="RELAY_INTEROP_KEEP" in os.environ))
+        except SogoUnavailable as reason:
+            if os.environ.get("RELAY_INTEROP") == "required":
+                pytest.fail(f"the interop tests are required: {reason}", pytrace=False)
+            pytest.skip(str(reason))
+        yield server
+
+
+@pytest.fixture
+def user(sogo: SogoServer) -> User:
+    """Create a user of the test's own."""
+    return sogo.add_user(f"user{len(sogo.users) + 1:02}")

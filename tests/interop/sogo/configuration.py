@@ -1,0 +1,193 @@
+"""Own where the server's files are, which ports it has, and what its configuration files say."""
+
+import os
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import trustme
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+PORTS: Final = range(20_000, 32_768)  # below the ports that the kernel gives to outgoing connections
+MAX_WORKERS: Final = 64  # some 10 MB each
+WATCHDOG_SPARE: Final = 5  # minutes; a Ping is held a little longer than it asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Choose what tests may want different.
+
+    `workers` is how many requests are served at a time, and every held Ping is one. `max_heartbeat` is in seconds.
+    `debug` logs every decoded request and answer.
+    """
+
+    workers: int = 24
+    max_heartbeat: int = 3540
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"workers must be from 1 to {MAX_WORKERS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Hold where the daemons listen on 127.0.0.1."""
+
+    https: int
+    sogod: int
+    imap: int
+    memcached: int
+    postgres: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Lay out the state directory. The daemons run under accounts of their own, so everybody may enter it."""
+
+    state: Path
+
+    @property
+    def conf(self) -> Path:
+        """Where the configuration files are."""
+        return self.state / "conf"
+
+    @property
+    def run(self) -> Path:
+        """Where sockets, pid files and spools are."""
+        return self.state / "run"
+
+    @property
+    def log(self) -> Path:
+        """Where each daemon's log is, by its name."""
+        return self.state / "log"
+
+    @property
+    def mail(self) -> Path:
+        """Where each user's Maildir is, by his name."""
+        return self.state / "mail"
+
+    @property
+    def postgres(self) -> Path:
+        """Where the database cluster is."""
+        return self.state / "postgres"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate authority that clients must trust, as PEM."""
+        return self.conf / "ca.pem"
+
+    @property
+    def users(self) -> Path:
+        """Dovecot's password file."""
+        return self.conf / "users"
+
+
+def choose_ports(rng: random.Random) -> Ports:
+    """Find free ports. They are free now; whoever binds first has them."""
+    with ExitStack() as held:
+        return Ports(*(_free_port(rng, held) for _ in range(5)))
+
+
+def make_state() -> Layout:
+    """Make an empty state directory with what the daemons expect to find.
+
+    It is short and always below /tmp: the sockets in it may have 107 characters, and every account must get there.
+    """
+    layout = Layout(Path(tempfile.mkdtemp(prefix="relay-sogo-", dir="/tmp")))
+    _make(layout.state)
+    for path in (layout.conf, layout.run, layout.log, layout.run / "dovecot", layout.run / "nginx"):
+        _make(path)
+    _make(layout.mail, "mail")
+    _make(layout.run / "sogod", "sogo")
+    _make(layout.postgres, "postgres", 0o700)
+    return layout
+
+
+def write_configuration(layout: Layout, ports: Ports, settings: Settings) -> None:
+    """Write the configuration files of Dovecot and nginx, an empty user file, and certificates."""
+    values = values_of(layout, ports, settings)
+    for name in ("dovecot.conf", "nginx.conf"):
+        (layout.conf / name).write_text(render(name, values))
+    (layout.log / "dovecot.log").touch()
+    (layout.log / "dovecot.log").chmod(0o666)  # dovecot-lda writes it too, as mail
+    write_users(layout, {})
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(layout.ca_file)
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        layout.conf / "server.pem"
+    )
+
+
+def write_users(layout: Layout, passwords: Mapping[str, str]) -> None:
+    """Write Dovecot's password file anew.
+
+    Dovecot reads it again when size or modification time, in whole seconds, differ: each version is dated one second
+    later than the last [observed: Dovecot 2.3, 2026-11].
+    """
+    lines = "".join(f"{name}:{{PLAIN}}{password}\n" for name, password in passwords.items())
+    dated = layout.users.stat().st_mtime + 1 if layout.users.exists() else 0.0
+    fresh = layout.users.with_suffix(".new")
+    fresh.write_text(lines)
+    shutil.chown(fresh, "root", "dovecot")
+    fresh.chmod(0o640)
+    os.utime(fresh, (dated, dated))
+    fresh.replace(layout.users)
+
+
+def sogod_arguments(layout: Layout, ports: Ports, settings: Settings) -> list[str]:
+    """Build sogod's command line without its name."""
+    lines = render("sogod.arguments", values_of(layout, ports, settings)).splitlines()
+    return [word for line in lines if not line.startswith("#") for word in line.split(" ", 1)]
+
+
+def values_of(layout: Layout, ports: Ports, settings: Settings) -> Mapping[str, str]:
+    """Name the values that the templates take."""
+    minutes = settings.max_heartbeat // 60 + WATCHDOG_SPARE
+    return {
+        "conf": str(layout.conf),
+        "run": str(layout.run),
+        "log": str(layout.log),
+        "mail": str(layout.mail),
+        "https_port": str(ports.https),
+        "sogod_port": str(ports.sogod),
+        "imap_port": str(ports.imap),
+        "memcached_port": str(ports.memcached),
+        "postgres_port": str(ports.postgres),
+        "database": f"postgresql://sogo:sogo@127.0.0.1:{ports.postgres}/sogo",
+        "workers": str(settings.workers),
+        "max_heartbeat": str(settings.max_heartbeat),
+        "watchdog_minutes": str(minutes),
+        "proxy_patience": str(minutes * 60),
+        "debug": "YES" if settings.debug else "NO",
+    }
+
+
+def render(name: str, values: Mapping[str, str]) -> str:
+    """Fill in a template; raises KeyError for a value that is not there."""
+    return Template((TEMPLATES / name).read_text()).substitute(values)
+
+
+def _free_port(rng: random.Random, held: ExitStack) -> int:
+    """Find one free port; it stays bound until `held` closes, so that no port is found twice."""
+    while True:
+        candidate = held.enter_context(socket.socket())
+        port = rng.choice(PORTS)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return port
+
+
+def _make(path: Path, owner: str = "root", mode: int = 0o755) -> None:
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)
+    shutil.chown(path, owner, owner)

@@ -1,0 +1,87 @@
+"""Own what the fixture needs of the operating system: Debian packages, installed when missing."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+PACKAGES: Final = ("sogo", "sogo-activesync", "dovecot-imapd", "memcached", "nginx", "postgresql")
+POLICY: Final = Path("/usr/sbin/policy-rc.d")
+PATIENCE: Final = 420.0  # seconds for one run of apt-get; 121 MB of packages take 25 on a fast mirror
+LOCK_PATIENCE: Final = 300  # seconds to wait for another apt-get
+ATTEMPTS: Final = 2
+QUOTED: Final = 5  # lines of apt-get's output that an error repeats
+
+APT: Final = (
+    *("apt-get", "-y", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_PATIENCE}", "--no-install-recommends"),
+    *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
+)
+
+
+class SogoUnavailable(Exception):
+    """Tell that this machine cannot run the server, and why; nothing is wrong with the server itself."""
+
+
+def install() -> None:
+    """Install the packages that are missing; raises SogoUnavailable with the reason when that is impossible."""
+    if os.geteuid() != 0:
+        raise SogoUnavailable("SOGo's daemons run under accounts of their own: run as root")
+    if shutil.which("apt-get") is None or shutil.which("dpkg-query") is None:
+        raise SogoUnavailable("SOGo is installed from Debian's packages: run on Debian 12 or newer")
+    wanted = missing()
+    if not wanted:
+        return
+    with _no_daemon_starts():
+        failure = ""
+        for _ in range(ATTEMPTS):
+            succeeded, failure = _run((*APT, "install", *wanted))
+            if succeeded:
+                return
+            # An interrupted installation, or absent or stale package lists.
+            _run(("dpkg", "--configure", "-a"))
+            _run((*APT, "update"))
+    raise SogoUnavailable(f"apt-get could not install {' '.join(wanted)}:\n{failure}")
+
+
+def missing() -> list[str]:
+    """Name the packages that are not installed."""
+    query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *PACKAGES)
+    # Fails when a package was never heard of, which is no failure here.
+    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [package for package in PACKAGES if f"{package} installed" not in found]
+
+
+@contextmanager
+def _no_daemon_starts() -> Iterator[None]:
+    """Keep packaged daemons from starting by themselves; a policy that is already there stays [Debian: invoke-rc.d]."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    try:
+        POLICY.chmod(0o755)
+        yield
+    finally:
+        POLICY.unlink()
+
+
+def _run(command: Sequence[str]) -> tuple[bool, str]:
+    """Run a command; return whether it succeeded, and the end of what it said."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"{command[0]} took longer than {PATIENCE:.0f} s"
+    return done.returncode == 0, "\n".join(done.stdout.splitlines()[-QUOTED:])

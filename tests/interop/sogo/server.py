@@ -1,0 +1,197 @@
+"""Own the whole server: a real SOGo with ActiveSync, its daemons on loopback, its users and what befalls them.
+
+Everything is in one state directory and is gone with it; the machine's own PostgreSQL, Dovecot, nginx or SOGo, if any,
+are neither used nor touched.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import UNAUTHORIZED, HTTPSConnection
+from pathlib import Path
+from random import SystemRandom
+from re import fullmatch
+from ssl import create_default_context
+from types import MappingProxyType
+from typing import Final
+
+from tests.interop.sogo import database, mail, packages
+from tests.interop.sogo.configuration import (
+    Layout,
+    Ports,
+    Settings,
+    choose_ports,
+    make_state,
+    write_configuration,
+    write_users,
+)
+from tests.interop.sogo.daemons import Service, build_daemon
+from tests.interop.sogo.dav import Dav
+from tests.interop.sogo.undertaker import undertaker
+
+PATH: Final = "/Microsoft-Server-ActiveSync"
+PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # what names and passwords may consist of, for nothing quotes them
+PATIENCE: Final = 30.0  # seconds until the server must answer after its start
+STEP: Final = 0.1  # seconds between two looks
+PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be taken
+POLL: Final = 5.0  # seconds between two looks of a held Ping at its folders
+
+
+class SogoFailed(Exception):
+    """Tell that the daemons run but do not serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Name a user; his address is `name`@localhost."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@contextmanager
+def running_sogo(settings: Settings, keep: bool = False) -> Iterator["SogoServer"]:
+    """Install what is missing, start a new server, and end it whatever happens; `keep` leaves its files.
+
+    Raises SogoUnavailable when this machine cannot run it.
+    """
+    packages.install()
+    layout = make_state()
+    with undertaker(layout.state, keep) as mourner:
+        ports = choose_ports(SystemRandom())
+        write_configuration(layout, ports, settings)
+        database.make_cluster(layout, ports, settings)
+        server = SogoServer(layout, ports, settings, mourner.watch)
+        try:
+            server.start(Service.POSTGRES)
+            database.make_database(ports.postgres)
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+
+class SogoServer:
+    """Start and stop the daemons, and act as the rest of the world towards the users.
+
+    Its methods block: acts for some hundredths of a second (calendar and address book up to 1.1 s), starts and stops
+    for up to some seconds.
+    """
+
+    def __init__(self, layout: Layout, ports: Ports, settings: Settings, started: Callable[[int], None]) -> None:
+        self.settings = settings
+        self._layout = layout
+        self._ports = ports
+        self._daemons = {service: build_daemon(service, layout, ports, settings, started) for service in Service}
+        self._users: dict[str, User] = {}
+        self._imap = mail.Imap(ports.imap)
+        self._tls = create_default_context(cafile=layout.ca_file)
+        self._dav = Dav(ports.https, self._tls)
+
+    @property
+    def url(self) -> str:
+        """Where ActiveSync is; its certificate is good for `localhost` and 127.0.0.1."""
+        return f"https://localhost:{self._ports.https}{PATH}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate authority that clients must trust, as PEM."""
+        return self._layout.ca_file
+
+    @property
+    def logs(self) -> Path:
+        """Where the daemons' logs are."""
+        return self._layout.log
+
+    @property
+    def users(self) -> Mapping[str, User]:
+        """The users, with their present passwords, by name."""
+        return MappingProxyType(self._users)
+
+    def start(self, service: Service | None = None) -> None:
+        """Start one service, or all that do not run, and return when the server serves."""
+        for each in [service] if service else Service:
+            self._daemons[each].start()
+        if all(daemon.running for daemon in self._daemons.values()):
+            self._wait_until_serving()
+
+    def stop(self, service: Service | None = None, *, kill: bool = False) -> None:
+        """Stop one service, or all; with `kill` a held Ping breaks off instead of being answered."""
+        for each in [service] if service else reversed(Service):
+            self._daemons[each].stop(kill=kill)
+
+    def close(self) -> None:
+        """Stop all for good, as fast as it goes; PostgreSQL is asked, for killed it would leave shared memory."""
+        for service in reversed(Service):
+            self._daemons[service].stop(kill=service is not Service.POSTGRES)
+
+    def restart(self, service: Service | None = None, *, kill: bool = False) -> None:
+        """Stop and start; restarting SOGOD also frees the workers that still hold Pings of clients long gone."""
+        self.stop(service, kill=kill)
+        self.start(service)
+
+    def add_user(self, name: str) -> User:
+        """Create a user with empty folders."""
+        if name in self._users:
+            raise ValueError(f"there is a user {name} already")
+        user = self._put_user(name, f"secret-of-{name}")
+        self._imap.prepare(name, user.password)
+        self._dav.prepare(name, user.password)
+        return user
+
+    def set_password(self, name: str, password: str) -> User:
+        """Change a password. SOGo may take the old one for PASSWORD_CACHE seconds more; held Pings go on."""
+        self._users[name]  # a KeyError for an unknown user, before anything changes
+        return self._put_user(name, password)
+
+    def deliver(
+        self, name: str, subject: str = "Hello", body: str = "Hello.", sender: str = "sender@example.com"
+    ) -> str:
+        """Put one new mail into a user's INBOX; return its Message-ID."""
+        return mail.deliver(self._layout.conf / "dovecot.conf", self._users[name].name, subject, body, sender)
+
+    def set_read(self, name: str) -> None:
+        """Mark all mails of a user's INBOX as read, as another client of his would."""
+        self._imap.set_read(name, self._users[name].password)
+
+    def delete(self, name: str, n: int) -> None:
+        """Delete the `n` oldest mails of a user's INBOX."""
+        self._imap.delete(name, self._users[name].password, n)
+
+    def delete_all(self, name: str) -> None:
+        """Delete all mails of a user's INBOX."""
+        self._imap.delete(name, self._users[name].password)
+
+    def put_event(self, name: str, title: str = "Meeting") -> str:
+        """Store one event in a user's calendar; return its name."""
+        return self._dav.put_event(name, self._users[name].password, title)
+
+    def put_contact(self, name: str, contact: str = "Ben Example") -> str:
+        """Store one contact in a user's address book; return its name."""
+        return self._dav.put_contact(name, self._users[name].password, contact)
+
+    def _put_user(self, name: str, password: str) -> User:
+        for word in (name, password):
+            if not fullmatch(PLAIN, word):
+                raise ValueError("use only letters, digits and . _ - in names and passwords")
+        database.put_user(self._ports.postgres, name, password)
+        self._users[name] = user = User(name, password)
+        write_users(self._layout, {each.name: each.password for each in self._users.values()})
+        return user
+
+    def _wait_until_serving(self) -> None:
+        """Ask OPTIONS without a credential until SOGo itself refuses it; raises SogoFailed when it never does."""
+        end = time.monotonic() + PATIENCE
+        while (status := self._ask()) != UNAUTHORIZED:
+            if time.monotonic() > end:
+                raise SogoFailed(f"OPTIONS is answered with {status}:\n{self._daemons[Service.SOGOD].tail()}")
+            time.sleep(STEP)
+
+    def _ask(self) -> int:
+        connection = HTTPSConnection("localhost", self._ports.https, timeout=PATIENCE, context=self._tls)
+        try:
+            connection.request("OPTIONS", PATH)
+            return connection.getresponse().status
+        finally:
+            connection.close()

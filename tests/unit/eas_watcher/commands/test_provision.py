@@ -1,0 +1,232 @@
+import pytest
+
+from eas_watcher.commands.device import DEVICE, DeviceInformation
+from eas_watcher.commands.provision import (
+    Acknowledgement,
+    Provision,
+    ProvisionReply,
+    WipeAcknowledgement,
+    WipeInquiry,
+    acknowledge_wipe,
+    provision,
+)
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    NotProvisioned,
+    ProtocolViolation,
+    RemoteWipeRequested,
+    ServerBusy,
+)
+from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
+from eas_watcher.wbxml.element import PROVISION, Element
+from eas_watcher.wbxml.encode import encode
+from tests.unit.eas_watcher.play import play
+from tests.unit.eas_watcher.wbxml.vectors import body_of
+
+TEMPORARY, FINAL = PolicyKey("1307199584"), PolicyKey("3942919513")
+V14_0, V14_1, V16_1 = ProtocolVersion.V14_0, ProtocolVersion.V14_1, ProtocolVersion.V16_1
+THIRD_PARTY = Acknowledgement.THIRD_PARTY
+
+
+def read(body: bytes) -> ProvisionReply:
+    return Provision().read(HttpReply(200, {}, body))
+
+
+def answer(*content: Element) -> ProvisionReply:
+    return read(encode(PROVISION("Provision", *content)))
+
+
+def policy(*content: Element) -> Element:
+    return PROVISION("Policies", PROVISION("Policy", *content))
+
+
+def test_asks_for_the_policy() -> None:
+    assert Provision().encode(V14_0) == body_of("provision-request-phase1-v121")
+    assert Provision().name == "Provision"
+    assert Provision().policy_key == "0"
+
+
+@pytest.mark.parametrize(("version", "told"), [(V14_0, False), (V14_1, True), (V16_1, True)])
+def test_tells_the_device_only_to_versions_that_take_it(version: ProtocolVersion, *, told: bool) -> None:
+    device = DeviceInformation("m", "f", "o", "u")
+    policies = policy(PROVISION("PolicyType", "MS-EAS-Provisioning-WBXML"))
+    content = (device.element(), policies) if told else (policies,)
+
+    assert Provision(device=device).encode(version) == encode(PROVISION("Provision", *content))
+
+
+@pytest.mark.parametrize(
+    ("acknowledgement", "vector"),
+    [
+        (Acknowledgement.APPLIED, "provision-request-phase2-ack-success"),
+        (Acknowledgement.PARTIAL, "provision-request-phase2-ack-partial"),
+    ],
+)
+def test_acknowledges_with_the_temporary_key(acknowledgement: Acknowledgement, vector: str) -> None:
+    request = Provision(TEMPORARY, acknowledge=acknowledgement)
+
+    assert request.encode(V14_1) == body_of(vector)
+    assert request.policy_key == TEMPORARY
+
+
+@pytest.mark.parametrize(
+    ("vector", "reply"),
+    [
+        ("provision-response-phase1", ProvisionReply(TEMPORARY)),
+        ("provision-response-phase2", ProvisionReply(FINAL)),
+        ("provision-response-nopolicy", ProvisionReply(None, 2)),
+        ("provision-response-status5-wrongkey", ProvisionReply(None, 5)),
+        ("provision-response-remotewipe", ProvisionReply(remote_wipe=True)),
+        ("provision-response-accountonlyremotewipe-161", ProvisionReply(account_only_wipe=True)),
+    ],
+)
+def test_reads_key_status_and_wipe(vector: str, reply: ProvisionReply) -> None:
+    assert read(body_of(vector)) == reply
+
+
+def test_takes_missing_statuses_for_success() -> None:
+    assert answer(policy(PROVISION("PolicyKey", TEMPORARY))) == ProvisionReply(TEMPORARY)
+
+
+@pytest.mark.parametrize("content", [(), (PROVISION("Policies"),)])
+def test_an_answer_without_a_policy_has_no_key(content: tuple[Element, ...]) -> None:
+    assert answer(PROVISION("Status", "1"), *content) == ProvisionReply(None)
+
+
+def test_a_wipe_counts_whatever_the_status() -> None:
+    assert answer(PROVISION("Status", "140"), PROVISION("RemoteWipe")).remote_wipe
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (2, ProtocolViolation),
+        (3, ServerBusy),
+        (139, AccessDenied),
+        (141, NotProvisioned),
+        (145, AccessDenied),
+        (165, NotProvisioned),
+        (177, AccessDenied),
+    ],
+)
+def test_a_failing_status_raises_its_remedy(status: int, remedy: type[EasError]) -> None:
+    with pytest.raises(EasError, match=rf"\b{status}\b") as caught:
+        answer(PROVISION("Status", str(status)), policy(PROVISION("PolicyKey", "1")))
+
+    assert type(caught.value) is remedy
+
+
+@pytest.mark.parametrize("key", ["1\r\nX: 1", "1 2", "ä", "1" * 65])
+def test_a_key_that_no_header_can_carry_is_a_violation(key: str) -> None:
+    with pytest.raises(ProtocolViolation, match="policy key"):
+        answer(policy(PROVISION("PolicyKey", key)))
+
+
+def test_provision_acknowledges_with_the_temporary_key() -> None:
+    fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
+    acknowledge = Provision(TEMPORARY, acknowledge=THIRD_PARTY), ProvisionReply(FINAL)
+
+    assert play(provision(V14_1, THIRD_PARTY), fetch, acknowledge) == FINAL
+
+
+def test_provision_leaves_the_device_to_settings_in_old_versions() -> None:
+    fetch = Provision(), ProvisionReply(TEMPORARY)
+    acknowledge = Provision(TEMPORARY, acknowledge=Acknowledgement.APPLIED), ProvisionReply(FINAL)
+
+    assert play(provision(V14_0, Acknowledgement.APPLIED), fetch, acknowledge) == FINAL
+
+
+def test_provision_without_a_policy_acknowledges_nothing() -> None:
+    assert play(provision(V14_1, THIRD_PARTY), (Provision(device=DEVICE), ProvisionReply(None, 2))) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "remedy"),
+    [
+        (ProvisionReply(None), ProtocolViolation),
+        (ProvisionReply(TEMPORARY, 3), ProtocolViolation),
+        (ProvisionReply(TEMPORARY, 4), AccessDenied),
+        (ProvisionReply(TEMPORARY, 5), NotProvisioned),
+        (ProvisionReply(TEMPORARY, 6), ProtocolViolation),
+    ],
+)
+def test_provision_grants_no_key_without_success(reply: ProvisionReply, remedy: type[EasError]) -> None:
+    with pytest.raises(EasError) as first:
+        play(provision(V14_1, THIRD_PARTY), (Provision(device=DEVICE), reply))
+    with pytest.raises(EasError) as second:
+        play(
+            provision(V14_1, THIRD_PARTY),
+            (Provision(device=DEVICE), ProvisionReply(TEMPORARY)),
+            (Provision(TEMPORARY, acknowledge=THIRD_PARTY), reply),
+        )
+
+    assert (type(first.value), type(second.value)) == (remedy, remedy)
+
+
+def test_provision_does_not_hide_that_an_acknowledgement_was_refused() -> None:
+    with pytest.raises(AccessDenied) as caught:
+        play(
+            provision(V14_1, THIRD_PARTY),
+            (Provision(device=DEVICE), ProvisionReply(TEMPORARY)),
+            (Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", "eas-145")),
+        )
+
+    assert caught.value.code == "eas-145"
+
+
+@pytest.mark.parametrize(
+    ("reply", "account_only"),
+    [
+        (ProvisionReply(remote_wipe=True), False),
+        (ProvisionReply(account_only_wipe=True), True),
+        (ProvisionReply(remote_wipe=True, account_only_wipe=True), False),
+    ],
+)
+def test_provision_stops_for_a_wipe(reply: ProvisionReply, *, account_only: bool) -> None:
+    with pytest.raises(RemoteWipeRequested) as caught:
+        play(provision(V14_1, THIRD_PARTY), (Provision(device=DEVICE), reply))
+
+    assert caught.value.account_only is account_only
+
+
+def test_asks_what_is_to_be_wiped_with_an_empty_provision() -> None:
+    assert WipeInquiry().encode(V16_1) == body_of("provision-request-empty")
+    assert WipeInquiry().policy_key == NO_POLICY_KEY
+    assert WipeInquiry().read(HttpReply(200, {}, body_of("provision-response-remotewipe"))) == ProvisionReply(
+        remote_wipe=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("account_only", "vector"),
+    [
+        (False, "provision-request-remotewipe-ack"),
+        (True, "provision-request-accountonlyremotewipe-ack-161"),
+    ],
+)
+def test_acknowledges_the_kind_of_wipe(vector: str, *, account_only: bool) -> None:
+    assert WipeAcknowledgement(account_only).encode(V16_1) == body_of(vector)
+    assert WipeAcknowledgement(account_only).policy_key == NO_POLICY_KEY
+
+
+def test_any_200_ends_a_wipe() -> None:
+    WipeAcknowledgement(account_only=False).read(HttpReply(200, {}, body_of("provision-response-remotewipe")))
+    WipeAcknowledgement(account_only=False).read(HttpReply(200, {}, b""))
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected", "acknowledged"),
+    [
+        (ProvisionReply(remote_wipe=True), False, False),
+        (ProvisionReply(remote_wipe=True), True, False),
+        (ProvisionReply(account_only_wipe=True), False, True),
+        (ProvisionReply(), True, True),
+        (ProvisionReply(TEMPORARY), False, False),
+    ],
+)
+def test_a_wipe_is_acknowledged_as_the_server_last_named_it(
+    wish: ProvisionReply, *, expected: bool, acknowledged: bool
+) -> None:
+    play(acknowledge_wipe(expected), (WipeInquiry(), wish), (WipeAcknowledgement(acknowledged), None))

@@ -1,0 +1,23 @@
+"""Own how flows are played from a script in tests."""
+
+from typing import Any, TypeVar
+
+from eas_watcher.commands.request import Command
+from eas_watcher.errors import EasError
+from eas_watcher.flow import Flow
+
+R = TypeVar("R")
+
+
+def play(flow: Flow[R], *script: tuple[Command[Any], Any]) -> R:
+    """Run a flow against (expected command, its reply or the EasError that came instead); return its value."""
+    command: Command[Any] | None = next(flow)
+    result: R | None = None
+    for expected, reply in script:
+        assert command == expected
+        try:
+            command = flow.throw(reply) if isinstance(reply, EasError) else flow.send(reply)
+        except StopIteration as end:
+            command, result = None, end.value
+    assert command is None, f"the flow goes on with {command}"
+    return result  # type: ignore[return-value]  # None only when R allows it

@@ -1,0 +1,283 @@
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from eas_watcher.errors import ProtocolViolation
+from eas_watcher.wbxml.codepages import TOKENS
+from eas_watcher.wbxml.decode import MAX_DEPTH, MAX_SIZE, MAX_TOKENS, WbxmlError, decode
+from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
+from eas_watcher.wbxml.encode import HEADER, encode
+from tests.unit.eas_watcher.wbxml.vectors import Vector, body_of, of_kind
+
+WHOLE = of_kind("request", "response", "tokens", "decode-only")
+# What a token can be: page switch, END, string, OPAQUE, tags with and without content, a letter, a closing 00.
+SOUP = st.lists(
+    st.sampled_from([b"\0\0", b"\0\x02", b"\x01", b"\x03a\0", b"\xc3\x01a", b"\x5d", b"\x55", b"\x0b", b"a", b"\0"])
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+NAMES = st.sampled_from(sorted(TOKENS))
+
+
+def leaf(name: tuple[str, str], text: str | bytes) -> Element:
+    return Element(name[0], name[1], text=text)
+
+
+def container(name: tuple[str, str], children: list[Element]) -> Element:
+    return Element(name[0], name[1], tuple(children))
+
+
+TREES = st.recursive(
+    st.builds(leaf, NAMES, TEXTS | st.binary(max_size=200)),
+    lambda children: st.builds(container, NAMES, st.lists(children, max_size=4)),
+    max_leaves=12,
+)
+
+
+def walk(element: Element) -> Iterator[Element]:
+    yield element
+    for child in element.children:
+        yield from walk(child)
+
+
+def never_surprises(body: bytes) -> None:
+    """A document is read or refused; nothing else may come of bytes."""
+    for sparse in (False, True):
+        try:
+            decode(body, sparse=sparse)
+        except WbxmlError as error:
+            assert 0 <= error.offset <= len(body)  # noqa: PT017 -- either outcome is right
+
+
+@pytest.mark.parametrize("vector", WHOLE, ids=lambda vector: vector.name)
+def test_reads_every_vector(vector: Vector) -> None:
+    assert decode(vector.body) == vector.tree
+
+
+@pytest.mark.parametrize("vector", of_kind("malformed"), ids=lambda vector: vector.name)
+def test_refuses_every_malformed_vector(vector: Vector) -> None:
+    with pytest.raises(WbxmlError):
+        decode(vector.body)
+
+
+@pytest.mark.parametrize("vector", WHOLE, ids=lambda vector: vector.name)
+def test_refuses_every_vector_cut_at_any_byte(vector: Vector) -> None:
+    for length in range(len(vector.body)):
+        for sparse in (False, True):
+            with pytest.raises(WbxmlError):
+                decode(vector.body[:length], sparse=sparse)
+
+
+@pytest.mark.parametrize("vector", WHOLE, ids=lambda vector: vector.name)
+def test_ignores_bytes_after_the_root(vector: Vector) -> None:
+    assert decode(vector.body + b"\x01\xff<html>") == vector.tree
+
+
+@given(TREES)
+def test_reads_back_what_was_written(tree: Element) -> None:
+    assert decode(encode(tree)) == tree
+
+
+@given(st.binary(max_size=300))
+@example(HEADER + b"\x45\x4b\xc3\x8f\xff\xff\xff\x7f")
+def test_random_bytes_are_read_or_refused(body: bytes) -> None:
+    never_surprises(body)
+
+
+@given(SOUP)
+def test_random_tokens_are_read_or_refused(tokens: list[bytes]) -> None:
+    never_surprises(HEADER + b"\x45" + b"".join(tokens))
+
+
+@given(st.sampled_from(WHOLE), st.data())
+def test_damaged_documents_are_read_or_refused(vector: Vector, data: st.DataObject) -> None:
+    body = bytearray(vector.body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+
+    never_surprises(bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "offset", "words"),
+    [
+        (b"\x04\x01\x6a\x00\x05", 0, "not a WBXML"),
+        (b"\x03\x01\x04\x00\x05", 2, "charset"),
+        (b"\x03\x01\x6a\x7f\x05", 4, "length exceeds"),
+        (b"\x03\x01\xff\xff\xff\xff\xff\x7f", 6, "number is too long"),
+        (HEADER + b"\x01", 4, "outside of the root"),
+        (HEADER + b"\x03a\x00", 4, "outside of the root"),
+        (HEADER + b"\xc3\x01a", 4, "outside of the root"),
+        (HEADER + b"\x45\x02\x01", 5, "global token"),
+        (HEADER + b"\x45\x83\x01", 5, "global token"),
+        (HEADER + b"\x45\x43\x01", 5, "global token"),
+        (HEADER + b"\xc5\x01", 4, "attributes"),
+        (HEADER + b"\x45\x85\x01", 5, "attributes"),
+        (HEADER + b"\x45\x03abc", 6, "string does not end"),
+        (HEADER + b"\x45\xc3\x04abc", 7, "length exceeds"),
+        (HEADER + b"\x45\x00", 6, "ends too early"),
+    ],
+)
+def test_an_error_tells_what_and_where(body: bytes, offset: int, words: str) -> None:
+    with pytest.raises(WbxmlError, match=words) as caught:
+        decode(body)
+
+    assert caught.value.offset == offset
+    assert str(caught.value).endswith(f"at byte {offset}")
+
+
+def test_an_error_never_quotes_content() -> None:
+    body = body_of("sync-response-one-add-v14")
+
+    for length in range(len(body)):
+        with pytest.raises(ProtocolViolation) as caught:
+            decode(body[:length])
+        assert "example" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_reads_wbxml_1_1_to_1_3(version: int) -> None:
+    assert decode(bytes((version, 1, 0x6A, 0, 0x05))) == AIRSYNC("Sync")
+
+
+def test_steps_over_a_literal_public_id_and_the_string_table() -> None:
+    # 03 00 81 05 6A 03 "ab" 00: public id at index 0x85 of the string table, UTF-8, table of 3 bytes
+    assert decode(b"\x03\x00\x81\x05\x6a\x03ab\x00\x05") == AIRSYNC("Sync")
+
+
+def test_joins_a_string_that_is_split_within_a_character() -> None:
+    assert decode(HEADER + b"\x4b\x03\xc3\x00\x03\x84\x00\x01") == AIRSYNC("SyncKey", "Ä")
+
+
+def test_joins_opaque_bytes_and_strings_to_text() -> None:
+    assert decode(HEADER + b"\x4b\xc3\x01a\x03b\x00\x01") == AIRSYNC("SyncKey", "ab")
+
+
+def test_text_that_is_not_utf_8_stays_bytes_and_harms_nobody_else() -> None:
+    tree = decode(HEADER + b"\x45\x4b\x03\xff\x00\x01\x4e\x031\x00\x01\x01")
+
+    assert tree == AIRSYNC("Sync", AIRSYNC("SyncKey", b"\xff"), AIRSYNC("Status", "1"))
+
+
+def test_unknown_tags_and_pages_are_read_under_synthetic_names() -> None:
+    # 00 05: page 5, which is unknown; 7F: token 3F with content
+    tree = decode(HEADER + b"\x45\x00\x05\x7f\x03x\x00\x01\x00\x00\x0e\x3f\x01")
+
+    assert tree == Element(
+        "AirSync",
+        "Sync",
+        (Element("page-5", "tag-3F", text="x"), AIRSYNC("Status"), Element("AirSync", "tag-3F")),
+    )
+
+
+def test_nests_no_deeper_than_the_limit() -> None:
+    deepest = b"\x45" * MAX_DEPTH + b"\x01" * MAX_DEPTH
+
+    assert sum(1 for _ in walk(decode(HEADER + deepest))) == MAX_DEPTH
+    with pytest.raises(WbxmlError, match="too deep"):
+        decode(HEADER + b"\x45" * MAX_DEPTH + b"\x05" + b"\x01" * MAX_DEPTH)
+
+
+def test_the_depth_counts_what_is_stepped_over() -> None:
+    with pytest.raises(WbxmlError, match="too deep"):
+        decode(HEADER + b"\x45\x5d" + b"\x47" * MAX_DEPTH, sparse=True)
+
+
+@pytest.mark.parametrize("start", [b"\x45", b"\x45\x5d"])
+def test_reads_a_bounded_number_of_tokens(start: bytes) -> None:
+    with pytest.raises(WbxmlError, match="too many tokens"):
+        decode(HEADER + start + b"\x05" * MAX_TOKENS + b"\x01\x01", sparse=True)
+
+
+def test_refuses_what_is_larger_than_the_limit() -> None:
+    with pytest.raises(WbxmlError, match="too large"):
+        decode(bytes(MAX_SIZE + 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "factor"),
+    [
+        (HEADER + b"\x45\xc3\x8f\xff\xff\xff\x7f" + bytes(2000), 10),  # claims 4 GiB
+        (b"\x03\x01\x6a\x8f\xff\xff\xff\x7f" + bytes(2000), 10),  # a string table of 4 GiB
+        (HEADER + b"\x45" + b"\x05" * 4_000, 20),
+        (HEADER + b"\x45" + b"\x05\x01" * 4_000, 20),
+        (HEADER + b"\x45" + b"\x4b\x03a\x00\x01" * 4_000 + b"\x01", 50),
+        (HEADER + b"\x45" + b"\x4b\x05\x01" * 4_000 + b"\x01", 70),
+        (HEADER + b"\x45" + b"\x03a\x00" * 4_000 + b"\x01", 10),
+    ],
+)
+def test_takes_memory_in_proportion_to_the_input(body: bytes, factor: int) -> None:
+    tracemalloc.start()
+    try:
+        never_surprises(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < factor * len(body)
+
+
+def test_sparse_keeps_of_an_item_what_tells_a_new_mail_from_an_old_one() -> None:
+    tree = decode(body_of("sync-response-one-add-v14"), sparse=True)
+
+    items = [element for element in walk(tree) if element.tag == "ApplicationData"]
+    assert items == [
+        AIRSYNC(
+            "ApplicationData",
+            Element("Email", "DateReceived", text="2025-03-04T05:06:07.000Z"),
+            Element("Email", "Read", text="0"),
+        )
+    ]
+
+
+def test_sparse_changes_nothing_outside_of_items() -> None:
+    body = body_of("sync-response-two-adds-more")
+    outside = [element.tag for element in walk(decode(body, sparse=True)) if element.page == "AirSync"]
+
+    assert outside == [element.tag for element in walk(decode(body)) if element.page == "AirSync"]
+    assert "MoreAvailable" in outside
+
+
+@given(st.lists(TREES, max_size=6))
+@example(
+    [Element("Email", "Subject", text="canary"), Element("Email", "Read", (Element("Email", "Subject", text="x"),))]
+)
+def test_sparse_never_builds_the_text_of_content(content: list[Element]) -> None:
+    kept = {("Email", "Read"), ("Email", "DateReceived")}
+    item = AIRSYNC("Sync", AIRSYNC("ServerId", "5:1"), AIRSYNC("ApplicationData", *content), AIRSYNC("Status", "1"))
+
+    tree = decode(encode(item), sparse=True)
+
+    server_id, data, status = tree.children
+    assert (server_id.string, status.string) == ("5:1", "1")
+    assert [(e.page, e.tag, e.text) for e in data.children] == [
+        (e.page, e.tag, e.text) for e in content if (e.page, e.tag) in kept
+    ]
+    assert all(not element.children for element in data.children)
+
+
+def test_sparse_drops_text_between_the_properties_of_an_item() -> None:
+    body = HEADER + b"\x45\x5d\x03canary\x00\xc3\x06canary\x01\x01"
+
+    assert decode(body, sparse=True) == AIRSYNC("Sync", AIRSYNC("ApplicationData"))
+
+
+def test_sparse_drops_the_names_of_folders() -> None:
+    tree = decode(body_of("foldersync-response-changes"), sparse=True)
+
+    assert not [element for element in walk(tree) if element.tag == "DisplayName"]
+    assert FOLDERHIERARCHY("ServerId", "14") in list(walk(tree))
+
+
+def test_sparse_reads_what_has_no_items_as_usual() -> None:
+    body = body_of("ping-response-status5-heartbeat60")
+
+    assert decode(body, sparse=True) == PING("Ping", PING("Status", "5"), PING("HeartbeatInterval", "60"))
+
+
+def test_sparse_reads_an_item_as_the_root() -> None:
+    assert decode(encode(AIRSYNC("ApplicationData", Element("Email", "Subject", text="x"))), sparse=True) == AIRSYNC(
+        "ApplicationData"
+    )
