@@ -34,7 +34,7 @@ def follow(
     kept = {collection.id: collection for collection in collections}
     full = asked_with == NO_SYNC_KEY
     listed = {folder.id: cls for folder in (*reply.added, *reply.updated) if (cls := _default_class(folder))}
-    replaced = {cls for cls in listed.values() if cls is not None}
+    replaced = set(listed.values())
     gone = set(reply.deleted)
     if full:
         # Unlisted is gone; a folder of the same id keeps its key, for ids outlive the hierarchy key.

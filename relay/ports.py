@@ -93,16 +93,16 @@ class WatchStore(Protocol):
         a process that knows the others are dead (the lock on an embedded database).
         """
 
-    async def records(self, shards: Sequence[int]) -> list[WatchRecord]:
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards and clear their dirty flags.
 
         Counts a try on every collection's key, since an answer may have been lost with the process before.
         """
 
-    async def take_dirty(self, shards: Sequence[int]) -> list[WatchRecord]:
+    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
 
-    async def record(self, mailbox_id: MailboxId) -> WatchRecord | None:
+    async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""
 
     async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:

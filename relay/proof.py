@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 
+from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.options import Options
-
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.errors import EasError, Unauthorized
 from eas_watcher.ports import Transport
 from eas_watcher.wire import Account, compose
