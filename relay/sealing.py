@@ -45,7 +45,7 @@ class SealingPublicKey:
         """Read a PEM file; raises ValueError when it holds no X25519 public key."""
         key = load_pem_public_key(path.read_bytes())
         if not isinstance(key, X25519PublicKey):
-            raise ValueError("not an X25519 public key")
+            raise ValueError("not an X25519 public key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
     def seal(self, mailbox: MailboxId, credential: BasicCredential) -> bytes:
@@ -66,7 +66,7 @@ class SealingPrivateKey:
         """Read a PEM file; raises ValueError when it holds no X25519 private key."""
         key = load_pem_private_key(path.read_bytes(), None)
         if not isinstance(key, X25519PrivateKey):
-            raise ValueError("not an X25519 private key")
+            raise ValueError("not an X25519 private key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
     def public_key(self) -> SealingPublicKey:

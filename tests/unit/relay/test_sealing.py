@@ -54,9 +54,9 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "private.pem").write_bytes(private)
     (tmp_path / "public.pem").write_bytes(public)
 
-    with pytest.raises(ValueError, match="PEM|key"):
+    with pytest.raises(ValueError, match=r"PEM|key"):
         SealingPrivateKey.load(tmp_path / "public.pem")
-    with pytest.raises(ValueError, match="PEM|key"):
+    with pytest.raises(ValueError, match=r"PEM|key"):
         SealingPublicKey.load(tmp_path / "private.pem")
 
 
