@@ -1,0 +1,63 @@
+"""Own how relay.toml and the environment become frozen settings, checked for one role with all faults at once.
+
+This module and its `settings_*` neighbours are the only readers of configuration; `relay.app` gets values.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relay.errors import SettingsInvalid
+from relay.settings_checks import Checks, key_files
+from relay.settings_files import Files
+from relay.settings_model import RelaySection, SealingSection
+from relay.settings_source import Faults, read_sections
+from relay.settings_values import (
+    ApiSettings,
+    DatabaseSettings,
+    LogSettings,
+    OpsSettings,
+    Role,
+    SealingSettings,
+    Secret,
+    ServerSettings,
+    Settings,
+)
+
+__all__ = [
+    "ApiSettings",
+    "DatabaseSettings",
+    "LogSettings",
+    "OpsSettings",
+    "Role",
+    "SealingSettings",
+    "Secret",
+    "ServerSettings",
+    "Settings",
+    "load",
+    "sealing_key_files",
+]
+
+
+def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None) -> Settings:
+    """Read and check everything `role` needs; certificates are judged at `now`, or at the present moment.
+
+    Raises SettingsInvalid with all faults: (key as in TOML, what is wrong, what to do).
+    """
+    moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here: nobody has built a clock yet
+    sections, faults = read_sections(path, environ), Faults()
+    sections.report_strangers(faults)
+    settings = Checks(sections, Files(path.absolute().parent, faults, moment), role).settings()
+    if faults.list:
+        raise SettingsInvalid(faults.list)
+    return settings
+
+
+def sealing_key_files(path: Path, environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Tell where the private and the public sealing key belong, for whoever makes them; raises SettingsInvalid."""
+    sections, faults = read_sections(path, environ), Faults()
+    relay = sections.read("relay", RelaySection, faults)
+    sealing = sections.read("sealing", SealingSection, faults)
+    if faults.list:
+        raise SettingsInvalid(faults.list)
+    return key_files(path.absolute().parent, relay, sealing)

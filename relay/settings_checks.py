@@ -1,0 +1,286 @@
+"""Own what makes settings whole: what each role demands, what fits together, and what the sections become."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.names import ProtocolVersion
+from eas_watcher.states import Policy
+from relay.model import Platform
+from relay.push.apns import ApnsConfig
+from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.fcm import FcmConfig
+from relay.settings_files import Files
+from relay.settings_model import (
+    ApiSection,
+    ApnsSection,
+    DatabaseSection,
+    FcmSection,
+    LogSection,
+    OpsSection,
+    RelaySection,
+    SealingSection,
+    ServerSection,
+)
+from relay.settings_source import Sections
+from relay.settings_urls import (
+    UrlInvalid,
+    eas_url,
+    is_loopback,
+    postgresql_url,
+    scheme_of,
+    secure_url,
+    sqlite_file,
+    sqlite_url,
+)
+from relay.settings_values import (
+    ApiSettings,
+    DatabaseSettings,
+    LogSettings,
+    OpsSettings,
+    Role,
+    SealingSettings,
+    Secret,
+    ServerSettings,
+    Settings,
+)
+
+DATABASE: Final = "relay.sqlite3"
+PRIVATE_KEY: Final = "sealing-private.pem"
+PUBLIC_KEY: Final = "sealing-public.pem"
+ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
+SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
+KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
+PUSHES: Final = frozenset({Role.ALL, Role.PUSH})
+
+
+class Checks:
+    """Turn sections into settings of one role; what is wrong goes to the faults of `files`."""
+
+    def __init__(self, sections: Sections, files: Files, role: Role) -> None:
+        """Take what was read and who wants it."""
+        self._sections = sections
+        self._files = files
+        self._faults = files.faults
+        self._role = role
+
+    def settings(self) -> Settings:
+        """Check all; the result may be used only if there were no faults."""
+        read, faults = self._sections.read, self._faults
+        relay = read("relay", RelaySection, faults)
+        state_dir = self._files.path(relay.state_dir)
+        if state_dir.exists() and not state_dir.is_dir():
+            faults.add("relay.state_dir", f"{state_dir} is no folder", "Name a folder that only the relay may enter.")
+        database = self._database(read("database", DatabaseSection, faults), state_dir)
+        sealing = self._sealing(relay, read("sealing", SealingSection, faults))
+        api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
+        servers = self._servers(self._sections.servers(faults))
+        apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
+        log = read("log", LogSection, faults)
+        return Settings(
+            role=self._role,
+            state_dir=state_dir,
+            database=database,
+            sealing=sealing,
+            api=api,
+            ops=ops,
+            servers=MappingProxyType(servers),
+            apns=self._apns(apns),
+            fcm=self._fcm(fcm),
+            apps=MappingProxyType({Platform.APNS: frozenset(apns.topics), Platform.FCM: frozenset(fcm.apps)}),
+            log=LogSettings(log.level, log.format),
+        )
+
+    def _require(self, key: str, given: object, remedy: str) -> bool:
+        """Report a key that must be set and is not, unless it has a fault of its own."""
+        if not given and key not in self._faults:
+            self._faults.add(key, "is missing", remedy)
+        return bool(given)
+
+    def _url(self, key: str, make: Callable[[], str], remedy: str) -> str:
+        try:
+            return make()
+        except UrlInvalid as error:
+            self._faults.add(key, str(error), remedy)
+            return ""
+
+    def _database(self, section: DatabaseSection, state_dir: Path) -> DatabaseSettings:
+        key, folder = "database.url", self._files.folder
+        if section.url is None or scheme_of(section.url) == "sqlite":
+            if self._role is not Role.ALL and key not in self._faults:
+                remedy = "Use PostgreSQL (postgresql://USER@HOST/NAME), or run one process with --role all."
+                self._faults.add(key, f"is SQLite, which role {self._role} cannot share with others", remedy)
+            if section.url is None:
+                return DatabaseSettings(sqlite_url(state_dir / DATABASE), file=state_dir / DATABASE)
+            try:
+                file = sqlite_file(section.url, folder)
+            except UrlInvalid as error:
+                self._faults.add(key, str(error), "Write sqlite:///FILE; a path from the root has four slashes.")
+                file = state_dir / DATABASE
+            return DatabaseSettings(sqlite_url(file), file=file)
+        text = section.url
+        remedy = "Write postgresql://USER@HOST:PORT/NAME; the password goes into database.password_file."
+        url = self._url(key, lambda: postgresql_url(text), remedy)
+        password = None
+        if section.password_file is not None:
+            password = self._files.password("database.password_file", self._files.path(section.password_file))
+        return DatabaseSettings(url, None if password is None else Secret(password))
+
+    def _sealing(self, relay: RelaySection, section: SealingSection) -> SealingSettings:
+        private_file, public_file = key_files(self._files.folder, relay, section)
+        private = public = None
+        if self._role in KNOWS_PASSWORDS:
+            private = self._files.sealing_private("sealing.private_key_file", private_file)
+            if private is not None:
+                public = private.public_key()
+        if self._role is Role.API or (
+            self._role in KNOWS_PASSWORDS and (section.public_key_file is not None or public_file.exists())
+        ):
+            written = self._files.sealing_public("sealing.public_key_file", public_file)
+            if public is not None and written is not None and written.raw != public.raw:
+                wrong = f"{public_file} does not belong to {private_file}"
+                self._faults.add(
+                    "sealing.public_key_file", wrong, "Give the two keys that `relay keygen` made together."
+                )
+            public = public or written
+        return SealingSettings(private_file, public_file, private, public)
+
+    def _listeners(self, api: ApiSection, ops: OpsSection) -> tuple[ApiSettings | None, OpsSettings]:
+        listener = OpsSettings(ops.host, ops.port)
+        if self._role not in SERVES_PHONES:
+            return None, listener
+        if api.port == ops.port and (api.host == ops.host or ANY_ADDRESS & {api.host, ops.host}):
+            self._faults.add(
+                "ops.port", f"is {ops.port}, which api.port is too", "Give the two listeners different ports."
+            )
+        certificate, key = api.certificate_file, api.key_file
+        if certificate is not None or key is not None:
+            remedy = "Set api.certificate_file and api.key_file both."
+            there = self._require("api.certificate_file", certificate, remedy)
+            if self._require("api.key_file", key, remedy) and there and certificate and key:
+                paths = self._files.path(certificate), self._files.path(key)
+                self._files.certificate("api.certificate_file", paths[0], "api.key_file", paths[1])
+        elif not api.behind_proxy and not is_loopback(api.host):
+            remedy = (
+                "Set api.certificate_file and api.key_file; or, behind a TLS reverse proxy, api.behind_proxy = true; "
+                'or api.host = "127.0.0.1".'
+            )
+            self._require("api.certificate_file", None, remedy)
+        return ApiSettings(
+            host=api.host,
+            port=api.port,
+            certificate_file=None if certificate is None else self._files.path(certificate),
+            key_file=None if key is None else self._files.path(key),
+            behind_proxy=api.behind_proxy,
+            verdict_wait=api.verdict_wait,
+            registrations_per_minute=api.registrations_per_minute,
+        ), listener
+
+    def _servers(self, sections: Mapping[str, ServerSection]) -> dict[str, ServerSettings]:
+        if self._role is Role.PUSH:
+            return {}
+        self._require(
+            "servers", sections or self._sections.tables.get("servers"), "Add a table [servers.NAME] with url."
+        )
+        owners: dict[str, str] = {}
+        servers = {}
+        for name, section in sections.items():
+            table = f"servers.{name}"
+            domains = frozenset(domain.lower().lstrip("@") for domain in section.domains)
+            for domain in sorted(domains):
+                owner = owners.setdefault(domain, name)
+                if owner != name:
+                    wrong = f"{domain} is claimed by servers.{owner} too"
+                    self._faults.add(f"{table}.domains", wrong, "Leave each domain to one server.")
+            servers[name] = ServerSettings(
+                self._eas_url(table, section), self._server_ca(table, section), domains, self._policy(table, section)
+            )
+        return servers
+
+    def _eas_url(self, table: str, section: ServerSection) -> str:
+        key, url = f"{table}.url", section.url
+        if not self._require(key, url, "Set it to the server's https:// URL.") or url is None:
+            return ""
+        return self._url(key, lambda: eas_url(url), "Write https://HOST, or https://HOST:PORT/PATH.")
+
+    def _server_ca(self, table: str, section: ServerSection) -> Path | None:
+        return self._files.ca(f"{table}.ca_file", section.ca_file) if self._role in KNOWS_PASSWORDS else None
+
+    def _policy(self, table: str, section: ServerSection) -> Policy:
+        start, least, most = section.heartbeat_start, section.heartbeat_minimum, section.heartbeat_maximum
+        keys = [f"{table}.heartbeat_{name}" for name in ("start", "minimum", "maximum")]
+        if not least <= start <= most and not any(key in self._faults for key in keys):
+            wrong = f"is {start}, outside heartbeat_minimum {least} to heartbeat_maximum {most}"
+            self._faults.add(keys[0], wrong, "Choose minimum <= start <= maximum.")
+        return Policy(
+            versions=tuple(version for version in ProtocolVersion if version.wire in section.versions),
+            acknowledgement=Acknowledgement(section.acknowledgement),
+            heartbeat=Heartbeat(start, least, most),
+        )
+
+    def _apns(self, section: ApnsSection) -> ApnsConfig | None:
+        if self._role not in PUSHES:
+            return None
+        if "apns" not in self._sections.tables:
+            if "fcm" not in self._sections.tables:
+                self._require(
+                    "apns", None, "Add a table [apns], [fcm] or both: without a provider nothing can be pushed."
+                )
+            return None
+        self._require("apns.topics", section.topics, "List the bundle ids of your apps.")
+        authentication = self._apns_authentication(section)
+        ca_file = self._files.ca("apns.ca_file", section.ca_file)
+        if authentication is None:
+            return None
+        return ApnsConfig(
+            topics=frozenset(section.topics),
+            authentication=authentication,
+            host=section.host,
+            port=section.port,
+            sandbox_host=section.sandbox_host,
+            sandbox_port=section.sandbox_port,
+            ca_file=ca_file,
+            in_flight=section.in_flight,
+        )
+
+    def _apns_authentication(self, section: ApnsSection) -> ApnsToken | ApnsCertificate | None:
+        if section.certificate_file is not None:
+            if section.key_file is not None:
+                wrong = "is set beside apns.key_file"
+                self._faults.add("apns.certificate_file", wrong, "Keep one of the two; the .p8 key does not expire.")
+            path = self._files.path(section.certificate_file)
+            self._files.certificate("apns.certificate_file", path, "apns.certificate_file", path)
+            return ApnsCertificate(path)
+        remedy = "Set apns.key_file, apns.key_id and apns.team_id, or apns.certificate_file."
+        given = [
+            self._require(f"apns.{key}", getattr(section, key), remedy) for key in ("key_file", "key_id", "team_id")
+        ]
+        key = self._files.apns_key("apns.key_file", self._files.path(section.key_file)) if section.key_file else None
+        if not all(given) or key is None:
+            return None
+        return ApnsToken(key, section.key_id or "", section.team_id or "")
+
+    def _fcm(self, section: FcmSection) -> FcmConfig | None:
+        if self._role not in PUSHES or "fcm" not in self._sections.tables:
+            return None
+        self._require("fcm.apps", section.apps, "List the package names of your apps.")
+        if not secure_url(section.url):
+            self._faults.add("fcm.url", "is no https:// URL", "Remove it, or write https://HOST:PORT.")
+        ca_file = self._files.ca("fcm.ca_file", section.ca_file)
+        file = section.service_account_file
+        remedy = "Set it to the JSON key of a service account, from the Firebase console."
+        if not self._require("fcm.service_account_file", file, remedy) or file is None:
+            return None
+        path = self._files.path(file)
+        self._files.service_account("fcm.service_account_file", path)
+        return FcmConfig(path, endpoint=section.url, ca_file=ca_file, in_flight=section.in_flight)
+
+
+def key_files(folder: Path, relay: RelaySection, sealing: SealingSection) -> tuple[Path, Path]:
+    """Find the sealing keys' files, private first; relative paths start from `folder`."""
+    private = sealing.private_key_file or f"{relay.state_dir}/{PRIVATE_KEY}"
+    public = sealing.public_key_file or f"{relay.state_dir}/{PUBLIC_KEY}"
+    return (folder / private).absolute(), (folder / public).absolute()

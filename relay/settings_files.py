@@ -1,0 +1,158 @@
+"""Own the checks of the files that relay.toml names: there, readable, private when secret, and what they should be."""
+
+import json
+import ssl
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from relay.certificates import is_p256, public_key_of, read_certificate
+from relay.sealing import SealingPrivateKey, SealingPublicKey
+from relay.settings_source import Faults
+from relay.settings_urls import secure_url
+
+SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
+KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Read files for settings and report what ails them under their keys."""
+
+    folder: Path
+    """What relative paths start from: the folder of relay.toml."""
+    faults: Faults
+    now: datetime
+
+    def path(self, name: str) -> Path:
+        """Make a path absolute."""
+        return (self.folder / name).absolute()
+
+    def read(self, key: str, path: Path, *, secret: bool, remedy: str = "") -> bytes | None:
+        """Return a file's bytes, None when it is missing or unreadable; a secret one must be closed to others."""
+        try:
+            content = path.read_bytes()
+            mode = path.stat().st_mode & 0o777
+        except OSError as error:
+            self.faults.add(
+                key, f"{path} cannot be read: {error.strerror}", remedy or "Correct the path or its rights."
+            )
+            return None
+        if secret and mode & 0o077:
+            wrong = f"{path} is open to others than its owner (mode {mode:04o})"
+            self.faults.add(key, wrong, f"Run `chmod 600 {path}`; if others could read it, make a new key.")
+        return content
+
+    def ca(self, key: str, name: str | None) -> Path | None:
+        """Check a file of CA certificates."""
+        if name is None:
+            return None
+        path = self.path(name)
+        pem = self.read(key, path, secret=False)
+        if pem is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except ssl.SSLError:
+                self.faults.add(
+                    key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE."
+                )
+        return path
+
+    def certificate(self, key: str, path: Path, key_of: str, key_path: Path) -> None:
+        """Check a certificate, its key (which may be in the same file), and that they belong together."""
+        together = path == key_path
+        pem = self.read(key, path, secret=together)
+        key_pem = pem if together else self.read(key_of, key_path, secret=True)
+        certified = self._certified(key, path, pem) if pem is not None else None
+        try:
+            own = public_key_of(key_pem) if key_pem is not None else None
+        except ValueError:
+            wrong = f"{key_path} holds no private key that opens without a password"
+            self.faults.add(key_of, wrong, "Give the certificate's key as unencrypted PEM.")
+            return
+        if certified is not None and own is not None and certified != own:
+            self.faults.add(
+                key_of, f"{key_path} is not the key of {path}", "Give the key the certificate was made for."
+            )
+
+    def _certified(self, key: str, path: Path, pem: bytes) -> bytes | None:
+        try:
+            certificate = read_certificate(pem)
+        except ValueError:
+            self.faults.add(key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE.")
+            return None
+        if certificate.valid_until <= self.now:
+            self.faults.add(key, f"{path} expired on {certificate.valid_until:%Y-%m-%d}", "Renew the certificate.")
+        elif certificate.valid_from > self.now:
+            wrong = f"{path} is valid only from {certificate.valid_from:%Y-%m-%d %H:%M} UTC on"
+            self.faults.add(key, wrong, "Check the clock of this host.")
+        return certificate.public_key
+
+    def apns_key(self, key: str, path: Path) -> str | None:
+        """Read a .p8 key as PEM text."""
+        pem = self.read(key, path, secret=True)
+        if pem is None:
+            return None
+        if not is_p256(pem):
+            remedy = "Download the key from Apple's developer site again; it is offered only once, else make a new one."
+            self.faults.add(key, f"{path} holds no ECDSA P-256 key", remedy)
+            return None
+        return pem.decode("ascii", "replace")
+
+    def service_account(self, key: str, path: Path) -> None:
+        """Check Google's JSON key of a service account."""
+        content = self.read(key, path, secret=True)
+        if content is None:
+            return
+        remedy = "Make a new key for the service account in the Firebase console and give its JSON file."
+        try:
+            account: Any = json.loads(content)
+        except ValueError:
+            account = None
+        if not isinstance(account, dict) or account.get("type") != "service_account":
+            self.faults.add(key, f"{path} is no service account's JSON", remedy)
+            return
+        missing = [
+            name for name in SERVICE_ACCOUNT_FIELDS if not isinstance(account.get(name), str) or not account[name]
+        ]
+        if missing:
+            self.faults.add(key, f"{path} lacks {', '.join(missing)}", remedy)
+            return
+        try:
+            public_key_of(account["private_key"].encode())
+        except ValueError:
+            self.faults.add(key, f"{path} holds no usable private_key", remedy)
+        if not secure_url(account["token_uri"]):
+            self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
+
+    def sealing_private(self, key: str, path: Path) -> SealingPrivateKey | None:
+        """Load the key that opens credentials."""
+        if self.read(key, path, secret=True, remedy=KEYGEN) is None:
+            return None
+        try:
+            return SealingPrivateKey.load(path)
+        except (ValueError, TypeError):
+            self.faults.add(key, f"{path} holds no X25519 private key", KEYGEN)
+            return None
+
+    def sealing_public(self, key: str, path: Path) -> SealingPublicKey | None:
+        """Load the key that seals credentials."""
+        if self.read(key, path, secret=False, remedy=KEYGEN) is None:
+            return None
+        try:
+            return SealingPublicKey.load(path)
+        except ValueError:
+            self.faults.add(key, f"{path} holds no X25519 public key", KEYGEN)
+            return None
+
+    def password(self, key: str, path: Path) -> str | None:
+        """Read the first line of a file."""
+        content = self.read(key, path, secret=True)
+        if content is None:
+            return None
+        lines = content.decode("utf-8", "replace").splitlines()
+        if not lines or not lines[0]:
+            self.faults.add(key, f"{path} is empty", "Write the password into its first line.")
+            return None
+        return lines[0]

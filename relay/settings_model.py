@@ -1,0 +1,177 @@
+"""Own which keys relay.toml knows: their types, bounds, defaults and meaning; nothing here reads a file."""
+
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
+
+Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
+VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
+LONGEST_HEARTBEAT: Final = 3540  # seconds, Exchange's upper bound [MS-ASCMD 2.2.3.79.1]
+
+
+def _split(value: Any) -> Any:
+    """Take a comma-separated text for a list, the only form that an environment variable can have."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_split)]
+Seconds = Annotated[int, Field(ge=1, le=LONGEST_HEARTBEAT)]
+InFlight = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Section(BaseModel):
+    """Hold one table of relay.toml; None stands for a key that is not set and has no default of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RelaySection(Section):
+    """Hold what all parts share."""
+
+    state_dir: Text = Field(default="state", description="folder for the database and the sealing keys")
+
+
+class DatabaseSection(Section):
+    """Hold where the database is."""
+
+    url: Text | None = Field(
+        default=None,
+        description="sqlite:///FILE or postgresql://USER@HOST:PORT/NAME without a password; "
+        "unset: relay.sqlite3 in relay.state_dir",
+    )
+    password_file: Text | None = Field(default=None, description="file whose first line is the PostgreSQL password")
+
+
+class SealingSection(Section):
+    """Hold where the sealing keys are."""
+
+    private_key_file: Text | None = Field(
+        default=None, description="PEM file that opens credentials; unset: sealing-private.pem in relay.state_dir"
+    )
+    public_key_file: Text | None = Field(
+        default=None, description="PEM file that seals credentials; unset: sealing-public.pem in relay.state_dir"
+    )
+
+
+class ApiSection(Section):
+    """Hold how the registration API listens."""
+
+    host: Text = Field(
+        default="0.0.0.0",  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
+        description="address the registration API listens on",
+    )
+    port: Port = Field(default=8443, description="port of the registration API, 1 to 65535")
+    certificate_file: Text | None = Field(
+        default=None, description="PEM file with the server certificate and its chain"
+    )
+    key_file: Text | None = Field(default=None, description="PEM file with the key of api.certificate_file")
+    behind_proxy: bool = Field(
+        default=False, description="true when a TLS reverse proxy stands before it: plain HTTP, X-Forwarded-For trusted"
+    )
+    verdict_wait: float = Field(
+        default=6.0, ge=0, le=60, description="seconds that a registration waits for the mail server's verdict, 0 to 60"
+    )
+    registrations_per_minute: int = Field(
+        default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"
+    )
+
+
+class OpsSection(Section):
+    """Hold how the ops listener listens."""
+
+    host: Text = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
+    port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
+
+
+class ServerSection(Section):
+    """Hold one ActiveSync server."""
+
+    url: Text | None = Field(
+        default=None, description="https:// URL; without a path, /Microsoft-Server-ActiveSync is taken"
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    domains: Texts = Field(default=(), description="mail domains whose addresses are looked for on this server")
+    versions: Annotated[tuple[Version, ...], BeforeValidator(_split), Field(min_length=1)] = Field(
+        default=VERSIONS, description=f"protocol versions that may be spoken, out of {', '.join(VERSIONS)}"
+    )
+    acknowledgement: Literal[1, 2, 4] = Field(
+        default=4,
+        description="the answer to a server that demands a device policy: 1 applied, 2 partly, 4 managed by others",
+    )
+    heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
+    heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
+    heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")
+
+
+class ApnsSection(Section):
+    """Hold how to reach APNs and as whom."""
+
+    key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
+    key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None, description="the ten letters and digits that name apns.key_file at Apple"
+    )
+    team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None, description="the ten letters and digits of the Apple developer team"
+    )
+    certificate_file: Text | None = Field(
+        default=None, description="PEM file with a push certificate and its key, instead of apns.key_file"
+    )
+    topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
+    port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
+    sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
+    sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    in_flight: InFlight = Field(default=100, description="pushes at once per environment, 1 to 1000")
+
+
+class FcmSection(Section):
+    """Hold how to reach FCM and as whom."""
+
+    service_account_file: Text | None = Field(
+        default=None, description="JSON key of the service account, from the Firebase console"
+    )
+    apps: Texts = Field(default=(), description="package names of the apps that may be pushed to")
+    url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
+    )
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+
+
+class LogSection(Section):
+    """Hold what is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged: debug, info, warning or error"
+    )
+    format: Literal["json", "text"] = Field(
+        default="json", description="json: one object per line, for collectors; text: for people"
+    )
+
+
+SECTIONS: Final[dict[str, type[Section]]] = {
+    "relay": RelaySection,
+    "database": DatabaseSection,
+    "sealing": SealingSection,
+    "api": ApiSection,
+    "ops": OpsSection,
+    "servers": ServerSection,
+    "apns": ApnsSection,
+    "fcm": FcmSection,
+    "log": LogSection,
+}
+"""The tables of relay.toml; `servers` holds one such table per server name."""
+
+
+def known_keys() -> dict[str, tuple[Any, str]]:
+    """List every key, e.g. "api.port" and "servers.NAME.url", with its default and its meaning."""
+    return {
+        f"{table}{'.NAME' if table == 'servers' else ''}.{key}": (field.default, field.description or "")
+        for table, section in SECTIONS.items()
+        for key, field in section.model_fields.items()
+    }

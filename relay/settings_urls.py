@@ -1,0 +1,90 @@
+"""Own what the URLs and addresses in relay.toml must look like."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, quote, urlsplit
+
+EAS_PATH: Final = "/Microsoft-Server-ActiveSync"  # [MS-ASHTTP 2.2.1.1.1]
+
+
+class UrlInvalid(ValueError):
+    """Tell what is wrong with a URL; the text never holds the URL, for it may hold a password."""
+
+
+def split(url: str) -> SplitResult:
+    """Split a URL that has a host and a sound port; raises UrlInvalid."""
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UrlInvalid("is no URL with a host")
+    return parts
+
+
+def eas_url(url: str) -> str:
+    """Return an ActiveSync URL with its path; raises UrlInvalid."""
+    parts = split(url)
+    if parts.scheme != "https":
+        raise UrlInvalid("is not https://, so passwords would travel in the clear")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise UrlInvalid("has more than host, port and path")
+    return parts._replace(path=EAS_PATH if parts.path in ("", "/") else parts.path).geturl()
+
+
+def secure_url(url: str) -> bool:
+    """Tell whether what is sent to a URL is encrypted, or stays on this host."""
+    try:
+        parts = split(url)
+    except UrlInvalid:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address or host name reaches only this host."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def scheme_of(url: str) -> str:
+    """Name the database of a URL in SQLAlchemy's spelling, without the driver: "sqlite", "postgresql"."""
+    return url.partition("://")[0].partition("+")[0].lower()
+
+
+def sqlite_file(url: str, folder: Path) -> Path:
+    """Find the file of sqlite:///FILE, relative to `folder`; raises UrlInvalid."""
+    name = url.partition("://")[2]
+    if not name.startswith("/") or len(name) == 1 or "?" in name:
+        raise UrlInvalid("names no file")
+    return (folder / name[1:]).absolute()
+
+
+def sqlite_url(file: Path) -> str:
+    """Write a file as SQLAlchemy's URL for aiosqlite."""
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def postgresql_url(url: str) -> str:
+    """Return SQLAlchemy's URL for asyncpg; raises UrlInvalid, for a password within too."""
+    if scheme_of(url) not in ("postgresql", "postgres"):
+        raise UrlInvalid("is neither sqlite:/// nor postgresql://")
+    parts = split(url)
+    if parts.password is not None:
+        raise UrlInvalid("holds a password, which every error message could show")
+    if not parts.username or len(parts.path) < len("/x"):
+        raise UrlInvalid("names no user or no database")
+    return parts._replace(scheme="postgresql+asyncpg").geturl()
+
+
+def with_password(url: str, password: str) -> str:
+    """Put a password into a URL that has a user."""
+    scheme, _, rest = url.partition("://")
+    user, _, place = rest.partition("@")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"

@@ -1,0 +1,119 @@
+"""Own the frozen values that settings become: what one process may know, by its role."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from eas_watcher.states import Policy
+from relay.model import Platform
+from relay.push.apns import ApnsConfig
+from relay.push.fcm import FcmConfig
+from relay.sealing import SealingPrivateKey, SealingPublicKey
+from relay.settings_urls import with_password
+
+
+class Role(StrEnum):
+    """Name what a process does."""
+
+    ALL = "all"
+    API = "api"
+    WATCH = "watch"
+    PUSH = "push"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Hold a text that never shows itself."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Hold where the database is."""
+
+    url: str
+    """SQLAlchemy's URL with the asynchronous driver, without a password."""
+    password: Secret | None = None
+    file: Path | None = None
+    """The file of an embedded database."""
+
+    @property
+    def dsn(self) -> str:
+        """Write the URL with its password; for the engine alone."""
+        return self.url if self.password is None else with_password(self.url, self.password.value)
+
+
+@dataclass(frozen=True, slots=True)
+class SealingSettings:
+    """Hold the sealing keys that the role may have."""
+
+    private_key_file: Path
+    public_key_file: Path
+    private: SealingPrivateKey | None = field(default=None, repr=False)
+    public: SealingPublicKey | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Hold how the registration API listens."""
+
+    host: str
+    port: int
+    certificate_file: Path | None
+    key_file: Path | None
+    """Both None: plain HTTP, on loopback or behind a proxy."""
+    behind_proxy: bool
+    verdict_wait: float
+    registrations_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpsSettings:
+    """Hold where health and metrics listen."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Hold one ActiveSync server."""
+
+    url: str
+    ca_file: Path | None
+    domains: frozenset[str]
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Hold what is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["json", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Hold all that one process may know; what is not its role's stays unread and None."""
+
+    role: Role
+    state_dir: Path
+    database: DatabaseSettings
+    sealing: SealingSettings
+    api: ApiSettings | None
+    ops: OpsSettings
+    servers: Mapping[str, ServerSettings]
+    apns: ApnsConfig | None
+    fcm: FcmConfig | None
+    apps: Mapping[Platform, frozenset[str]]
+    """Which apps may be registered and pushed to, known to every role."""
+    log: LogSettings
