@@ -1,0 +1,61 @@
+r"""Own whose mailbox a registration means: the login user's, on one configured server.
+
+A mailbox is (server name, login user): whoever knows a user's password may hear of that user's mailbox and of no
+other, whatever address the app shows. Two spellings of one user would be two mailboxes, so a user is normalised first:
+white space around it goes, the text becomes NFC, and the domain (`ann@DOMAIN`, `DOMAIN\ann`) lower case, for domains
+have no case anywhere. The name itself keeps its case: some servers tell `Ann` from `ann`.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from relay.refusals import UnknownServer
+
+LONGEST: Final = 320  # characters: 64 before the @, 255 after it [RFC 5321 4.5.3.1]
+_INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def normalise(user: str) -> str:
+    """Normalise an address or user name; raises ValueError, whose text is for the caller and never holds the name."""
+    user = unicodedata.normalize("NFC", user).strip()
+    if not user or len(user) > LONGEST:
+        raise ValueError(f"must have 1 to {LONGEST} characters")
+    if any(unicodedata.category(character) in _INVISIBLE for character in user):
+        raise ValueError("must not have control characters or invisible ones")
+    if ":" in user:
+        raise ValueError("must not have a colon [RFC 7617 2]")
+    windows_domain, backslash, name = user.rpartition("\\")
+    local, at, domain = name.rpartition("@")
+    user = windows_domain.lower() + backslash + local + at + (domain.lower() if at else domain)
+    return unicodedata.normalize("NFC", user)
+
+
+def same_account(server: str, user: str) -> tuple[str, str]:
+    """Fold spellings that most servers take for one account; only for counting refused tries, never as a mailbox."""
+    return server, user.casefold()
+
+
+class ServerDirectory:
+    """Find the configured server of a mailbox."""
+
+    def __init__(self, servers: Mapping[str, Sequence[str]]) -> None:
+        """Take the configured server names and the mail domains of each."""
+        self._names = frozenset(servers)
+        self._by_domain = {domain.lower(): name for name, domains in servers.items() for domain in domains}
+
+    def find(self, name: str | None, mailbox: str) -> str:
+        """Return the name of a server: the one named, else by the address's domain, else the only one configured.
+
+        Raises UnknownServer.
+        """
+        if name is not None:
+            if name not in self._names:
+                raise UnknownServer("no server of this name is configured")
+            return name
+        found = self._by_domain.get(mailbox.rpartition("@")[2].lower()) if "@" in mailbox else None
+        if found is not None:
+            return found
+        if len(self._names) == 1:
+            return next(iter(self._names))
+        raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")

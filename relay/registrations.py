@@ -1,0 +1,283 @@
+"""Own the use cases of registrations, without HTTP: register, view, change, remove, test push.
+
+An app is told at once what the mailbox's server thinks of its credential, if the server answers soon: the watch role
+asks it, and this role waits for the verdict to appear in the store.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum, auto
+from typing import Final
+
+from eas_watcher.auth.basic import BasicCredential, UnusableCredential
+from eas_watcher.names import MailboxId
+from relay.access import Access, grants, hash_secret
+from relay.cluster.shards import shard_of
+from relay.errors import MailboxExists, StoreUnavailable
+from relay.identity import ServerDirectory, normalise, same_account
+from relay.lockout import LIMIT, WINDOW, Lockout, Try
+from relay.model import (
+    Mailbox,
+    Mark,
+    NewMailbox,
+    Platform,
+    Registration,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.ports import Clock, RegistrationStore, Topic, Waiter, Wakeups
+from relay.refusals import (
+    CredentialRefused,
+    InvalidRequest,
+    NotActive,
+    NotAuthorized,
+    OtherMailbox,
+    TooManyRefusals,
+    UnknownApp,
+)
+from relay.sealing import SealingPublicKey, derive_device_id
+from relay.wishes import ChangeWish, Login, Wish, check_device
+
+log = logging.getLogger(__name__)
+
+VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
+LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost
+RACES: Final = 3  # times that the same mailbox may be registered by somebody else at the same moment
+
+
+class _Verdict(Enum):
+    ACCEPTED = auto()
+    REFUSED = auto()
+    PENDING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Hold a new registration and its secret, which is told this one time only."""
+
+    view: RegistrationView
+    secret: str = field(repr=False)
+
+
+class Registrations:
+    """Serve the wishes of apps; every method but `register` wants the key to the registration."""
+
+    def __init__(
+        self,
+        store: RegistrationStore,
+        wakeups: Wakeups,
+        key: SealingPublicKey,
+        servers: ServerDirectory,
+        apps: Mapping[Platform, frozenset[str]],
+        clock: Clock,
+        tokens: Callable[[int], str],
+        lockout: Lockout,
+        *,
+        verdict_wait: float = VERDICT_WAIT,
+    ) -> None:
+        """Take what keeps, seals and finds; `tokens` makes URL-safe text of that many random bytes.
+
+        `apps` are those that the relay may push to; `verdict_wait` is in seconds.
+        """
+        self._store = store
+        self._wakeups = wakeups
+        self._key = key
+        self._servers = servers
+        self._apps = apps
+        self._clock = clock
+        self._tokens = tokens
+        self._lockout = lockout
+        self._verdict_wait = verdict_wait
+        self._idle_waiters: list[Waiter] = []
+
+    async def register(self, wish: Wish) -> Registered:
+        """Make a registration and wait for the verdict on its credential.
+
+        It is active, or still verifying when the server said nothing so far. Raises InvalidRequest, UnknownServer,
+        UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and CredentialRefused: then nothing is left.
+        """
+        device = wish.device
+        if device.app not in self._apps.get(device.platform, frozenset()):
+            raise UnknownApp(f"the relay may not push to this app through {device.platform.value}")
+        check_device(device.platform, device.token, device.environment)
+        address = _user("mailbox", wish.mailbox)
+        user = address if wish.login.user is None else _user("credential.user", wish.login.user)
+        credential = _credential(user, wish.login)
+        server = self._servers.find(wish.server, address)
+        known = await self._store.mailbox_of(server, user)
+        begun = self._begin(server, user, known)
+        secret = self._tokens(32)
+        try:
+            id_ = await self._create(wish, server, credential, secret)
+        except BaseException:
+            self._lockout.withdrawn(begun)
+            raise
+        verdict, view = await self._verdict(id_, begun)
+        if verdict is _Verdict.REFUSED:
+            await self._store.remove(id_)
+            raise CredentialRefused("the server of the mailbox refused user or password; nothing was kept")
+        log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
+        return Registered(view, secret)
+
+    async def view(self, access: Access) -> RegistrationView:
+        """Read a registration; raises NotAuthorized."""
+        view = await self._store.view(access.registration_id)
+        if not grants(access, None if view is None else view.registration.secret_hash) or view is None:
+            raise NotAuthorized("no registration opens with this id and secret")
+        return view
+
+    async def change(self, access: Access, wish: ChangeWish) -> RegistrationView:
+        """Change a registration; a new credential is waited for as `register` does.
+
+        Raises NotAuthorized, InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals, StoreUnavailable, and
+        CredentialRefused: then the old credential stays in use, and what else was asked for is changed all the same.
+        """
+        view = await self.view(access)
+        check_device(view.registration.platform, wish.device_token, wish.environment)
+        sealed, begun = None, None
+        if wish.login is not None:
+            user = view.mailbox.user
+            if wish.login.user is not None and _user("credential.user", wish.login.user) != user:
+                raise OtherMailbox("the credential names another user: remove this registration and make a new one")
+            sealed = self._key.seal(view.mailbox.id, _credential(user, wish.login))
+            begun = self._begin(view.mailbox.server, user, view.mailbox)
+        change = RegistrationChange(
+            device_token=wish.device_token,
+            environment=wish.environment,
+            classes=wish.classes,
+            mode=wish.mode,
+            locale=wish.locale,
+            sealed_candidate=sealed,
+        )
+        try:
+            await self._store.change(access.registration_id, change, self._clock())
+        except BaseException:
+            if begun is not None:
+                self._lockout.withdrawn(begun)
+            raise
+        if begun is None:
+            return await self.view(access)
+        verdict, view = await self._verdict(access.registration_id, begun)
+        if verdict is _Verdict.REFUSED:
+            raise CredentialRefused("the server of the mailbox refused user or password; the old ones stay in use")
+        return view
+
+    async def remove(self, access: Access) -> None:
+        """Remove a registration and what waits for it; raises NotAuthorized."""
+        await self.view(access)
+        await self._store.remove(access.registration_id)
+        log.info("registration removed", extra={"registration": access.registration_id})
+
+    async def test_push(self, access: Access) -> RegistrationView:
+        """Send a test push soon; raises NotAuthorized, NotActive."""
+        view = await self.view(access)
+        if view.registration.state is not RegistrationState.ACTIVE:
+            raise NotActive(f"the registration is {view.registration.state.value}, not active")
+        await self._store.mark(access.registration_id, Mark.TEST, self._clock())
+        return view
+
+    def _begin(self, server: str, user: str, known: Mailbox | None) -> Try:
+        """Count a try of a credential; raises TooManyRefusals by what this process or the store remembers."""
+        now = self._clock()
+        if known is not None and known.candidate_refusals >= LIMIT and known.candidate_refused_at is not None:
+            rest: timedelta = known.candidate_refused_at + WINDOW - now
+            if rest > timedelta():
+                raise TooManyRefusals(rest.total_seconds())
+        return self._lockout.begin(same_account(server, user), now)
+
+    async def _create(self, wish: Wish, server: str, credential: BasicCredential, secret: str) -> RegistrationId:
+        """Keep a new registration on its mailbox, which somebody else may make at the same moment."""
+        for race in range(RACES):
+            mailbox = await self._mailbox(server, credential.user)
+            sealed = self._key.seal(mailbox.id, credential)
+            registration = self._registration(wish, mailbox.id, secret)
+            try:
+                await self._store.create(mailbox, registration, sealed)
+            except MailboxExists:
+                log.debug("mailbox was made meanwhile", extra={"mailbox": mailbox.id, "race": race})
+            else:
+                return registration.id
+        raise StoreUnavailable("the mailbox is made and forgotten at the same time, again and again")
+
+    async def _mailbox(self, server: str, user: str) -> NewMailbox:
+        known = await self._store.mailbox_of(server, user)
+        if known is not None:
+            return NewMailbox(known.id, known.server, known.user, known.device_id, known.shard)
+        id_ = MailboxId(self._tokens(12))
+        return NewMailbox(id_, server, user, derive_device_id(self._key, server, user), shard_of(id_))
+
+    def _registration(self, wish: Wish, mailbox: MailboxId, secret: str) -> Registration:
+        now = self._clock()
+        return Registration(
+            id=RegistrationId(self._tokens(18)),
+            mailbox_id=mailbox,
+            secret_hash=hash_secret(secret),
+            app=wish.device.app,
+            platform=wish.device.platform,
+            environment=wish.device.environment,
+            device_token=wish.device.token,
+            token_since=now,
+            classes=wish.classes,
+            mode=wish.mode,
+            locale=wish.locale,
+            state=RegistrationState.VERIFYING,
+            created_at=now,
+        )
+
+    async def _verdict(self, id_: RegistrationId, begun: Try) -> tuple[_Verdict, RegistrationView]:
+        """Wait until a candidate is no longer pending, `verdict_wait` seconds at most."""
+        waiter = self._idle_waiters.pop() if self._idle_waiters else self._wakeups.waiter(Topic.VERDICTS)
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._verdict_wait
+        try:
+            while True:
+                view = await self._store.view(id_)
+                if view is None:
+                    raise NotAuthorized("the registration was removed meanwhile")
+                verdict, rest = _read(view), until - clock()
+                if verdict is _Verdict.PENDING and rest > 0:
+                    await waiter.wait(min(LOOK, rest))
+                    continue
+                self._settle(begun, verdict)
+                return verdict, view
+        finally:
+            self._lockout.undecided(begun)
+            self._idle_waiters.append(waiter)
+
+    def _settle(self, begun: Try, verdict: _Verdict) -> None:
+        match verdict:
+            case _Verdict.ACCEPTED:
+                self._lockout.accepted(begun)
+            case _Verdict.REFUSED:
+                self._lockout.refused(begun, self._clock())
+            case _Verdict.PENDING:
+                self._lockout.undecided(begun)
+
+
+def _read(view: RegistrationView) -> _Verdict:
+    if view.candidate_pending:
+        return _Verdict.PENDING
+    if view.candidate_refused or view.registration.state is RegistrationState.REFUSED:
+        return _Verdict.REFUSED
+    return _Verdict.ACCEPTED
+
+
+def _user(field_name: str, user: str) -> str:
+    try:
+        return normalise(user)
+    except ValueError as error:
+        raise InvalidRequest([(field_name, str(error))]) from error
+
+
+def _credential(user: str, login: Login) -> BasicCredential:
+    try:
+        credential = BasicCredential(user, login.password)
+        credential.authorization()
+    except UnusableCredential as error:
+        raise InvalidRequest([("credential.password", str(error))]) from error
+    return credential

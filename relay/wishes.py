@@ -1,0 +1,70 @@
+"""Own what an app may ask of the registrations, as values; identities and devices in them are not yet checked."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from eas_watcher.names import CollectionClass
+from relay.model import Environment, Mode, Platform
+from relay.refusals import UnsupportedDevice
+
+_TOKEN: Final = {
+    # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.
+    Platform.APNS: (re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII), "32 to 100 bytes as hexadecimal digits"),
+    # Google documents no format; these are the characters that tokens have [observed: FCM SDKs, 2026-11].
+    Platform.FCM: (re.compile(r"[A-Za-z0-9:_.~%=-]{8,1024}", re.ASCII), "8 to 1024 letters, digits and :_.~%=-"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Hold how the app logs in at the mailbox's server; without a user the mailbox itself is the user."""
+
+    password: str = field(repr=False)
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Hold where pushes go."""
+
+    platform: Platform
+    app: str
+    """The APNs topic (bundle id) or the Android package name."""
+    token: str = field(repr=False)
+    environment: Environment = Environment.PRODUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Ask for a new registration."""
+
+    mailbox: str
+    """Address or user name; finds the server, and is the login user unless the login names one."""
+    login: Login
+    device: Device
+    server: str | None = None
+    classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
+    mode: Mode = Mode.ALERT
+    locale: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWish:
+    """Ask for a change of a registration; None leaves a property as it is."""
+
+    login: Login | None = None
+    device_token: str | None = field(default=None, repr=False)
+    environment: Environment | None = None
+    classes: frozenset[CollectionClass] | None = None
+    mode: Mode | None = None
+    locale: str | None = None
+
+
+def check_device(platform: Platform, token: str | None, environment: Environment | None) -> None:
+    """Raise UnsupportedDevice when the platform has no such environment, or its tokens look otherwise."""
+    if platform is Platform.FCM and environment is Environment.SANDBOX:
+        raise UnsupportedDevice("FCM has no sandbox: leave `environment` out")
+    pattern, words = _TOKEN[platform]
+    if token is not None and not pattern.fullmatch(token):
+        raise UnsupportedDevice(f"a device token of {platform.value} has {words}")
