@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import aiohttp
@@ -111,15 +111,21 @@ async def ping_during(phone: Phone, act: Callable[[], object]) -> PingReply:
             return await held
 
 
+async def status_of(request: Awaitable[object]) -> int:
+    """Return the HTTP status with which a request is answered."""
+    try:
+        await request
+    except Refused as refused:
+        return refused.status
+    return 200
+
+
 async def test_options_offers_the_versions_that_the_relay_speaks(phone: Phone) -> None:
     assert VERSION in (await phone.send(Options())).versions
 
 
 async def test_a_wrong_password_is_refused_with_401(phone: Phone) -> None:
-    with pytest.raises(Refused) as refused:
-        await phone.send(Options(), password="wrong")
-
-    assert refused.value.status == 401
+    assert await status_of(phone.send(Options(), password="wrong")) == 401
 
 
 async def test_a_client_that_does_not_know_the_authority_refuses_the_server(sogo: SogoServer) -> None:
@@ -179,27 +185,27 @@ async def test_reading_and_deleting_end_a_held_ping_without_an_add(sogo: SogoSer
 
 
 async def test_a_new_password_replaces_the_old_one(sogo: SogoServer, phone: Phone) -> None:
+    old = phone.user.password
     await phone.send(Options())
 
-    changed = sogo.set_password(phone.user.name, phone.user.password[::-1])
+    changed = await asyncio.to_thread(sogo.set_password, phone.user.name, old[::-1])
 
     assert sogo.users[phone.user.name] == changed
     await phone.send(FolderSync(NO_SYNC_KEY), password=changed.password)
-    await asyncio.sleep(PASSWORD_CACHE + SLACK)
-    with pytest.raises(Refused) as refused:
-        await phone.send(Options(), password=phone.user.password)
-    assert refused.value.status == 401
+    async with asyncio.timeout(PASSWORD_CACHE + SLACK):
+        while True:
+            if await status_of(phone.send(Options(), password=old)) == 401:
+                break
+            await asyncio.sleep(0.2)
 
 
 async def test_a_killed_sogod_breaks_off_the_ping_and_comes_back_with_its_state(sogo: SogoServer, phone: Phone) -> None:
     await phone.open(INBOX)
     async with asyncio.TaskGroup() as tasks:
-        held = tasks.create_task(phone.ping())
+        held = tasks.create_task(status_of(phone.ping()))
         await asyncio.sleep(0.5)
         await asyncio.to_thread(sogo.stop, Service.SOGOD, kill=True)
-        with pytest.raises(Refused) as refused:
-            await held
-    assert refused.value.status == 502
+        assert await held == 502
     sogo.deliver(phone.user.name)
 
     await asyncio.to_thread(sogo.start, Service.SOGOD)

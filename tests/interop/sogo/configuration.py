@@ -1,6 +1,5 @@
 """Own where the server's files are, which ports it has, and what its configuration files say."""
 
-import os
 import random
 import shutil
 import socket
@@ -84,11 +83,6 @@ class Layout:
         """The certificate authority that clients must trust, as PEM."""
         return self.conf / "ca.pem"
 
-    @property
-    def users(self) -> Path:
-        """Dovecot's password file."""
-        return self.conf / "users"
-
 
 def choose_ports(rng: random.Random) -> Ports:
     """Find free ports. They are free now; whoever binds first has them."""
@@ -112,34 +106,17 @@ def make_state() -> Layout:
 
 
 def write_configuration(layout: Layout, ports: Ports, settings: Settings) -> None:
-    """Write the configuration files of Dovecot and nginx, an empty user file, and certificates."""
+    """Write the configuration files of Dovecot and nginx, and certificates."""
     values = values_of(layout, ports, settings)
     for name in ("dovecot.conf", "nginx.conf"):
         (layout.conf / name).write_text(render(name, values))
     (layout.log / "dovecot.log").touch()
     (layout.log / "dovecot.log").chmod(0o666)  # dovecot-lda writes it too, as mail
-    write_users(layout, {})
     authority = trustme.CA()
     authority.cert_pem.write_to_path(layout.ca_file)
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
         layout.conf / "server.pem"
     )
-
-
-def write_users(layout: Layout, passwords: Mapping[str, str]) -> None:
-    """Write Dovecot's password file anew.
-
-    Dovecot reads it again when size or modification time, in whole seconds, differ: each version is dated one second
-    later than the last [observed: Dovecot 2.3, 2026-11].
-    """
-    lines = "".join(f"{name}:{{PLAIN}}{password}\n" for name, password in passwords.items())
-    dated = layout.users.stat().st_mtime + 1 if layout.users.exists() else 0.0
-    fresh = layout.users.with_suffix(".new")
-    fresh.write_text(lines)
-    shutil.chown(fresh, "root", "dovecot")
-    fresh.chmod(0o640)
-    os.utime(fresh, (dated, dated))
-    fresh.replace(layout.users)
 
 
 def sogod_arguments(layout: Layout, ports: Ports, settings: Settings) -> list[str]:

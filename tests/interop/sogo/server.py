@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import UNAUTHORIZED, HTTPSConnection
+from http import HTTPStatus
+from http.client import HTTPSConnection
 from pathlib import Path
 from random import SystemRandom
 from re import fullmatch
@@ -24,17 +25,16 @@ from tests.interop.sogo.configuration import (
     choose_ports,
     make_state,
     write_configuration,
-    write_users,
 )
 from tests.interop.sogo.daemons import Service, build_daemon
-from tests.interop.sogo.dav import Dav
+from tests.interop.sogo.dav import Dav, basic
 from tests.interop.sogo.undertaker import undertaker
 
 PATH: Final = "/Microsoft-Server-ActiveSync"
 PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # what names and passwords may consist of, for nothing quotes them
 PATIENCE: Final = 30.0  # seconds until the server must answer after its start
 STEP: Final = 0.1  # seconds between two looks
-PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be taken
+PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be taken, and the new one refused
 POLL: Final = 5.0  # seconds between two looks of a held Ping at its folders
 
 
@@ -114,7 +114,7 @@ class SogoServer:
         for each in [service] if service else Service:
             self._daemons[each].start()
         if all(daemon.running for daemon in self._daemons.values()):
-            self._wait_until_serving()
+            self._wait_for_answer(HTTPStatus.UNAUTHORIZED)  # by SOGo itself: no credential is sent
 
     def stop(self, service: Service | None = None, *, kill: bool = False) -> None:
         """Stop one service, or all; with `kill` a held Ping breaks off instead of being answered."""
@@ -141,9 +141,14 @@ class SogoServer:
         return user
 
     def set_password(self, name: str, password: str) -> User:
-        """Change a password. SOGo may take the old one for PASSWORD_CACHE seconds more; held Pings go on."""
+        """Change a password and return when SOGo takes the new one, up to PASSWORD_CACHE seconds later.
+
+        Held Pings go on. Raises SogoFailed when the new one is never taken.
+        """
         self._users[name]  # a KeyError for an unknown user, before anything changes
-        return self._put_user(name, password)
+        user = self._put_user(name, password)
+        self._wait_for_answer(HTTPStatus.OK, user)
+        return user
 
     def deliver(
         self, name: str, subject: str = "Hello", body: str = "Hello.", sender: str = "sender@example.com"
@@ -177,21 +182,21 @@ class SogoServer:
                 raise ValueError("use only letters, digits and . _ - in names and passwords")
         database.put_user(self._ports.postgres, name, password)
         self._users[name] = user = User(name, password)
-        write_users(self._layout, {each.name: each.password for each in self._users.values()})
         return user
 
-    def _wait_until_serving(self) -> None:
-        """Ask OPTIONS without a credential until SOGo itself refuses it; raises SogoFailed when it never does."""
+    def _wait_for_answer(self, wanted: HTTPStatus, user: User | None = None) -> None:
+        """Ask OPTIONS until SOGo answers as wanted; raises SogoFailed when it never does."""
         end = time.monotonic() + PATIENCE
-        while (status := self._ask()) != UNAUTHORIZED:
+        while (status := self._ask(user)) != wanted:
             if time.monotonic() > end:
                 raise SogoFailed(f"OPTIONS is answered with {status}:\n{self._daemons[Service.SOGOD].tail()}")
             time.sleep(STEP)
 
-    def _ask(self) -> int:
+    def _ask(self, user: User | None) -> int:
+        headers = {} if user is None else {"Authorization": basic(user.name, user.password)}
         connection = HTTPSConnection("localhost", self._ports.https, timeout=PATIENCE, context=self._tls)
         try:
-            connection.request("OPTIONS", PATH)
+            connection.request("OPTIONS", PATH, headers=headers)
             return connection.getresponse().status
         finally:
             connection.close()
