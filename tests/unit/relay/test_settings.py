@@ -1,0 +1,419 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trustme
+
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.names import ProtocolVersion
+from eas_watcher.states import Policy
+from relay.errors import SettingsInvalid
+from relay.model import Platform
+from relay.push.apns import ApnsConfig
+from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.fcm import FcmConfig
+from relay.sealing import generate
+from relay.settings import Role, load, sealing_key_files
+from tests.installation import GOOD, Installation
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def test_a_good_file_becomes_ready_made_values(site: Installation) -> None:
+    settings = site.load()
+
+    assert settings.role is Role.ALL
+    assert settings.state_dir == site.folder / "state"
+    assert settings.database.dsn == f"sqlite+aiosqlite:///{site.folder}/state/relay.sqlite3"
+    assert settings.database.file == site.folder / "state/relay.sqlite3"
+    assert settings.api is not None
+    assert (settings.api.port, settings.api.certificate_file) == (8443, site.folder / "api.pem")
+    assert (settings.ops.host, settings.ops.port) == ("127.0.0.1", 9090)
+    main = settings.servers["main"]
+    assert main.url == "https://mail.example.com/Microsoft-Server-ActiveSync"
+    assert main.domains == {"example.com"}
+    assert main.policy == Policy()
+    assert settings.apns == ApnsConfig(
+        frozenset({"com.example.mail"}),
+        ApnsToken((site.folder / "apns.p8").read_text(), "ABCDE12345", "TEAM567890"),
+    )
+    assert settings.fcm == FcmConfig(site.folder / "fcm.json")
+    assert settings.apps == {
+        Platform.APNS: frozenset({"com.example.mail"}),
+        Platform.FCM: frozenset({"com.example.mail"}),
+    }
+    assert (settings.log.level, settings.log.format) == ("info", "json")
+    assert settings.sealing.public is not None
+    assert settings.sealing.private is not None
+    assert settings.sealing.private.public_key().raw == settings.sealing.public.raw
+
+
+def test_one_bad_file_reports_its_faults_all_at_once(site: Installation) -> None:
+    (site.folder / "apns.p8").chmod(0o644)
+    site.write("fcm.json", b"{}")
+    private, _ = generate()
+    site.write("state/sealing-private.pem", private)
+    site.configure("""
+        [relay]
+        statedir = "state"
+        [api]
+        host = "127.0.0.1"
+        certificate_file = "old.pem"
+        key_file = "old.key"
+        port = 9090
+        verdict_wait = "soon"
+        [ops]
+        prot = 9090
+        [servers.main]
+        url = "http://mail.example.com"
+        domains = ["example.com"]
+        [servers.branch]
+        url = "https://branch.example.com"
+        domains = ["EXAMPLE.com"]
+        ca_file = "missing.pem"
+        versions = ["2.5"]
+        [apns]
+        key_file = "apns.p8"
+        key_id = "short"
+        team_id = "TEAM567890"
+        [fcm]
+        service_account_file = "fcm.json"
+        apps = ["com.example.mail"]
+        [lgo]
+        level = "debug"
+    """)
+
+    found = dict(site.faults())
+
+    # sealing: the new private key does not belong to the public key that was left.
+    assert found.keys() == {
+        "lgo",
+        "relay.statedir",
+        "sealing.public_key_file",
+        "api.verdict_wait",
+        "ops.prot",
+        "ops.port",
+        "api.certificate_file",
+        "servers.branch.versions",
+        "servers.branch.domains",
+        "servers.branch.ca_file",
+        "servers.main.url",
+        "apns.key_id",
+        "apns.topics",
+        "apns.key_file",
+        "fcm.service_account_file",
+    }
+    assert "mode 0644" in found["apns.key_file"]
+    assert "expired on 2026-01-02" in found["api.certificate_file"]
+    assert "claimed by servers.main too" in found["servers.branch.domains"]
+    assert "does not belong" in found["sealing.public_key_file"]
+
+
+def test_the_message_names_key_fault_and_remedy(site: Installation) -> None:
+    site.replace('key_file = "apns.p8"', 'keyfile = "apns.p8"')
+
+    with pytest.raises(SettingsInvalid) as caught:
+        site.load()
+
+    assert "apns.keyfile: is unknown. Did you mean key_file?" in str(caught.value)
+    assert "apns.key_file: is missing. Set apns.key_file, apns.key_id and apns.team_id" in str(caught.value)
+
+
+def test_a_missing_file_and_a_file_that_is_no_toml_say_where(site: Installation) -> None:
+    site.configure("[relay\n")
+    ((key, wrong),) = site.faults()
+    assert key == str(site.toml)
+    assert "line 1" in wrong
+
+    site.toml.unlink()
+    assert site.faults() == [(str(site.toml), "cannot be read: No such file or directory")]
+
+
+def test_the_environment_overrides_the_file(site: Installation) -> None:
+    site.replace("[servers.main]", "[servers.main-site]")
+    environ = {
+        "RELAY__API__PORT": "8444",
+        "RELAY__API__BEHIND_PROXY": "true",
+        "RELAY__SERVERS__MAIN_SITE__URL": "https://other.example.com/eas",
+        "RELAY__SERVERS__MAIN_SITE__VERSIONS": "14.1, 12.1",
+        "RELAY__LOG__LEVEL": "debug",
+        "PATH": "/bin",
+    }
+
+    settings = site.load(environ=environ)
+
+    assert settings.api is not None
+    assert (settings.api.port, settings.api.behind_proxy) == (8444, True)
+    assert settings.servers.keys() == {"main-site"}
+    assert settings.servers["main-site"].url == "https://other.example.com/eas"
+    assert settings.servers["main-site"].policy.versions == (ProtocolVersion.V12_1, ProtocolVersion.V14_1)
+    assert settings.log.level == "debug"
+
+
+def test_a_fault_from_the_environment_names_the_variable(site: Installation) -> None:
+    environ = {"RELAY__API__PORT": "many", "RELAY__APSN__HOST": "x", "RELAY__LOG": "debug", "RELAY__API__HSOT": "x"}
+
+    faults = dict(site.faults(environ=environ))
+
+    assert faults["api.port"].endswith("(set by RELAY__API__PORT)")
+    assert faults["apsn"] == "is unknown (set by RELAY__APSN__HOST)"
+    assert faults["api.hsot"] == "is unknown (set by RELAY__API__HSOT)"
+    assert faults["log"] == "is no table (set by RELAY__LOG)"
+
+
+def test_values_are_not_repeated_in_faults_for_they_may_be_secrets(site: Installation) -> None:
+    site.replace("[relay]", '[database]\nurl = "postgresql://relay:canary@db/relay"\npassword = "canary"\n[relay]')
+    environ = {"RELAY__API__PORT": "canary", "RELAY__LOG__LEVEL": "canary"}
+
+    with pytest.raises(SettingsInvalid) as caught:
+        site.load(environ=environ)
+
+    assert len(caught.value.faults) == 4
+    assert "canary" not in str(caught.value)
+
+
+def test_secrets_do_not_show_in_representations(site: Installation) -> None:
+    site.write("db.password", "canary/p@ss wörd\n".encode())
+    site.replace(
+        "[relay]", '[database]\nurl = "postgresql://relay@db:5432/relay"\npassword_file = "db.password"\n[relay]'
+    )
+
+    settings = site.load()
+
+    assert settings.database.dsn == "postgresql+asyncpg://relay:canary%2Fp%40ss%20w%C3%B6rd@db:5432/relay"
+    assert "canary" not in f"{settings!r} {settings.database.password}"
+    assert "<secret>" in repr(settings)
+    assert "PRIVATE KEY" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("role", "unneeded"),
+    [
+        (Role.API, ["state/sealing-private.pem", "apns.p8", "fcm.json"]),
+        (Role.WATCH, ["api.pem", "api.key", "apns.p8", "fcm.json", "state/sealing-public.pem"]),
+        (Role.PUSH, ["api.pem", "api.key", "state/sealing-private.pem", "state/sealing-public.pem"]),
+    ],
+)
+def test_each_role_does_without_the_files_of_the_others(site: Installation, role: Role, unneeded: list[str]) -> None:
+    site.replace("[relay]", '[database]\nurl = "postgresql://relay@db/relay"\n[relay]')
+    for name in unneeded:
+        (site.folder / name).unlink()
+
+    settings = site.load(role)
+
+    assert (settings.api is not None) == (role is Role.API)
+    assert (settings.sealing.private is not None) == (role is Role.WATCH)
+    assert (settings.sealing.public is not None) == (role is not Role.PUSH)
+    assert (settings.apns is not None) == (settings.fcm is not None) == (role is Role.PUSH)
+    assert bool(settings.servers) == (role is not Role.PUSH)
+
+
+def test_the_public_sealing_key_may_be_missing_where_the_private_one_is(site: Installation) -> None:
+    (site.folder / "state/sealing-public.pem").unlink()
+
+    sealing = site.load().sealing
+
+    assert sealing.public is not None
+
+
+@pytest.mark.parametrize("role", [Role.API, Role.WATCH, Role.PUSH])
+def test_several_processes_cannot_share_sqlite(site: Installation, role: Role) -> None:
+    key, wrong = site.faults(role)[0]
+
+    assert key == "database.url"
+    assert "is SQLite" in wrong
+
+
+def test_a_provider_and_a_server_are_demanded_where_they_are_used(site: Installation) -> None:
+    site.configure('[database]\nurl = "postgresql://relay@db/relay"\n[api]\nhost = "127.0.0.1"\n')
+
+    assert [key for key, _ in site.faults(Role.ALL)] == ["servers", "apns"]
+    assert [key for key, _ in site.faults(Role.API)] == ["servers"]
+    assert [key for key, _ in site.faults(Role.WATCH)] == ["servers"]
+    assert [key for key, _ in site.faults(Role.PUSH)] == ["apns"]
+
+
+@pytest.mark.parametrize("provider", ["apns", "fcm"])
+def test_one_provider_is_enough(site: Installation, provider: str) -> None:
+    begin, end = GOOD.index(f"[{provider}]"), GOOD.find("\n[", GOOD.index(f"[{provider}]"))
+    site.configure(GOOD[:begin] + (GOOD[end:] if end >= 0 else ""))
+
+    settings = site.load()
+
+    assert (settings.apns is None) == (provider == "apns")
+    assert (settings.fcm is None) == (provider == "fcm")
+
+
+def test_plain_http_needs_loopback_or_a_proxy(site: Installation) -> None:
+    site.replace('certificate_file = "api.pem"\nkey_file = "api.key"\n', "")
+
+    assert site.faults() == [("api.certificate_file", "is missing")]
+    assert site.faults(environ={"RELAY__API__BEHIND_PROXY": "yes"}) == []
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert site.faults(environ={"RELAY__API__HOST": host}) == []
+    assert site.faults(environ={"RELAY__API__HOST": "192.0.2.1"}) == [("api.certificate_file", "is missing")]
+
+
+def test_two_listeners_need_two_ports_unless_their_addresses_differ(site: Installation) -> None:
+    same = {"RELAY__OPS__PORT": "8443"}
+
+    assert [key for key, _ in site.faults(environ=same)] == ["ops.port"]
+    assert site.faults(environ={**same, "RELAY__API__HOST": "127.0.0.2"}) == []
+    assert [key for key, _ in site.faults(environ={**same, "RELAY__API__HOST": "127.0.0.1"})] == ["ops.port"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "wrong"),
+    [
+        ('url = "https://mail.example.com"', "", "servers.main.url", "is missing"),
+        ("https://mail.example.com", "http://mail.example.com", "servers.main.url", "is not https://"),
+        ("https://mail.example.com", "https://mail.example.com/?x", "servers.main.url", "more than host"),
+        ("https://mail.example.com", "https://ann@mail.example.com", "servers.main.url", "more than host"),
+        ("https://mail.example.com", "https://:443", "servers.main.url", "is no URL"),
+        ("https://mail.example.com", "https://mail.example.com:99999", "servers.main.url", "is no URL"),
+        ("[servers.main]", "[servers.Main_1]", "servers.Main_1", "is no server name"),
+        ("[servers.main]", "[servers.main]\nheartbeat_start = 30", "servers.main.heartbeat_start", "is 30, outside"),
+        ("[servers.main]", "[servers.main]\nacknowledgement = 3", "servers.main.acknowledgement", "must be 1, 2 or 4"),
+        ("[servers.main]", "[servers.main]\nversions = []", "servers.main.versions", "at least 1"),
+        ("[servers.main]", '[servers.main]\nca_file = "api.key"', "servers.main.ca_file", "holds no certificate"),
+        ('key_file = "api.key"', "", "api.key_file", "is missing"),
+        ('key_file = "api.key"', 'key_file = "old.key"', "api.key_file", "is not the key of"),
+        ('key_file = "api.key"', 'key_file = "api.pem"', "api.key_file", "holds no private key"),
+        ('certificate_file = "api.pem"', 'certificate_file = "api.key"', "api.certificate_file", "no certificate"),
+        ('certificate_file = "api.pem"', 'certificate_file = "none.pem"', "api.certificate_file", "cannot be read"),
+        ('"apns.p8"', '"fcm.json"', "apns.key_file", "holds no ECDSA P-256 key"),
+        ('"apns.p8"', '"p384.p8"', "apns.key_file", "holds no ECDSA P-256 key"),
+        ('"apns.p8"', '"none.p8"', "apns.key_file", "cannot be read"),
+        ('"apns.p8"', '"apns.p8"\ncertificate_file="api-both.pem"', "apns.certificate_file", "beside apns.key_file"),
+        ('"ABCDE12345"', '"abc"', "apns.key_id", "must match pattern"),
+        ('topics = ["com.example.mail"]', "", "apns.topics", "is missing"),
+        ('"fcm.json"', '"none.json"', "fcm.service_account_file", "cannot be read"),
+        ('service_account_file = "fcm.json"', "", "fcm.service_account_file", "is missing"),
+        ('"fcm.json"', '"apns.p8"', "fcm.service_account_file", "is no service account's JSON"),
+        ("[fcm]", '[fcm]\nurl = "http://fcm.example.com"', "fcm.url", "is no https:// URL"),
+        ('apps = ["com.example.mail"]', "", "fcm.apps", "is missing"),
+        ("[relay]", '[database]\nurl = "mysql://db/relay"\n[relay]', "database.url", "is neither"),
+        ("[relay]", '[database]\nurl = "sqlite://"\n[relay]', "database.url", "names no file"),
+        ("[relay]", '[database]\nurl = "postgresql://db"\n[relay]', "database.url", "names no user"),
+        ('state_dir = "state"', 'state_dir = "api.pem"', "relay.state_dir", "is no folder"),
+        ("[relay]", '[sealing]\nprivate_key_file = "apns.p8"\n[relay]', "sealing.private_key_file", "no X25519"),
+        ("[relay]", '[sealing]\npublic_key_file = "api.pem"\n[relay]', "sealing.public_key_file", "no X25519"),
+    ],
+)
+def test_each_fault_is_reported_under_its_key(site: Installation, old: str, new: str, key: str, wrong: str) -> None:
+    site.replace(old, new)
+
+    found = [(name, text) for name, text in site.faults() if name == key]
+
+    assert len(found) == 1
+    assert wrong in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"type": "authorized_user"}, "is no service account"),
+        ({"project_id": ""}, "lacks project_id"),
+        ({"token_uri": None}, "lacks token_uri"),
+        ({"private_key": "none"}, "no usable private_key"),
+        ({"token_uri": "http://oauth2.example.com/token"}, "token_uri that is not https"),
+    ],
+)
+def test_a_service_account_must_be_whole(site: Installation, change: dict[str, str | None], wrong: str) -> None:
+    site.write("fcm.json", json.dumps({**site.account, **change}).encode())
+
+    ((key, text),) = site.faults()
+
+    assert key == "fcm.service_account_file"
+    assert wrong in text
+
+
+@pytest.mark.parametrize("name", ["api.key", "apns.p8", "fcm.json", "state/sealing-private.pem"])
+def test_a_secret_file_open_to_others_is_refused(site: Installation, name: str) -> None:
+    (site.folder / name).chmod(0o640)
+
+    ((_, wrong),) = site.faults()
+
+    assert wrong == f"{site.folder / name} is open to others than its owner (mode 0640)"
+
+
+def test_a_push_certificate_serves_instead_of_a_key(site: Installation) -> None:
+    begin, end = GOOD.index("[apns]"), GOOD.index("[fcm]")
+    apns = '[apns]\ncertificate_file = "api-both.pem"\ntopics = ["com.example.mail"]\nin_flight = 7\n'
+    site.configure(GOOD[:begin] + apns + GOOD[end:])
+
+    loaded = site.load().apns
+
+    assert loaded == ApnsConfig(
+        frozenset({"com.example.mail"}), ApnsCertificate(site.folder / "api-both.pem"), in_flight=7
+    )
+    site.replace("api-both.pem", "old-both.pem")
+    assert [key for key, _ in site.faults()] == ["apns.certificate_file"]
+
+
+def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
+    site.replace(
+        "[servers.main]",
+        '[servers.main]\nacknowledgement = 1\nversions = ["14.1"]\nca_file = "ca.pem"\n'
+        "heartbeat_start = 300\nheartbeat_minimum = 120\nheartbeat_maximum = 900",
+    )
+
+    main = site.load().servers["main"]
+
+    assert main.ca_file == site.folder / "ca.pem"
+    assert main.policy == Policy(
+        versions=(ProtocolVersion.V14_1,),
+        acknowledgement=Acknowledgement.APPLIED,
+        heartbeat=Heartbeat(300, 120, 900),
+    )
+
+
+def test_a_certificate_is_judged_at_the_moment_given(site: Installation) -> None:
+    assert load(site.toml, {}, Role.ALL, datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(SettingsInvalid, match="valid only from"):
+        load(site.toml, {}, Role.ALL, datetime(1990, 1, 1, tzinfo=UTC))
+
+
+def test_the_password_file_must_not_be_empty(site: Installation) -> None:
+    site.write("db.password", b"\n")
+    site.replace("[relay]", '[database]\nurl = "postgresql://relay@db/relay"\npassword_file = "db.password"\n[relay]')
+
+    assert site.faults() == [("database.password_file", f"{site.folder / 'db.password'} is empty")]
+
+
+def test_servers_that_are_no_tables_are_faults(site: Installation) -> None:
+    site.configure('servers = "main"\n' + GOOD.replace("[servers.main]", "[log]").split("[log]")[0])
+
+    assert ("servers", "is no table") in site.faults()
+
+
+def test_paths_may_be_absolute_and_sqlite_elsewhere(site: Installation, tmp_path: Path) -> None:
+    site.replace("[relay]", f'[database]\nurl = "sqlite:///{tmp_path}/elsewhere.db"\n[relay]')
+    assert site.load().database.file == tmp_path / "elsewhere.db"
+
+    site.replace(f"sqlite:///{tmp_path}/elsewhere.db", "sqlite:///beside.db")
+    assert site.load().database.file == site.folder / "beside.db"
+
+
+def test_keygen_learns_where_the_keys_belong_before_there_are_any(site: Installation) -> None:
+    (site.folder / "state/sealing-private.pem").unlink()
+    site.replace("[relay]", '[sealing]\npublic_key_file = "seal.pub"\n[relay]')
+
+    assert sealing_key_files(site.toml, {}) == (
+        site.folder / "state/sealing-private.pem",
+        site.folder / "seal.pub",
+    )
+    with pytest.raises(SettingsInvalid):
+        sealing_key_files(site.toml, {"RELAY__SEALING__KEY": "x"})
+
+
+def test_a_certificate_for_a_ca_serves_as_ca(site: Installation) -> None:
+    site.write("bundle.pem", b"# a comment: caf\xc3\xa9\n" + trustme.CA().cert_pem.bytes(), 0o644)
+    site.replace("[servers.main]", '[servers.main]\nca_file = "bundle.pem"')
+
+    assert site.faults() == []
