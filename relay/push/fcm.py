@@ -146,7 +146,7 @@ class FcmSender:
         return AccessToken(str(self._credentials.token), self._credentials.expiry.replace(tzinfo=UTC))
 
     def _refresh(self) -> None:
-        request: Any = google.auth.transport.requests.Request(session=self._token_session)  # type: ignore[no-untyped-call]  # google-auth has no types
+        request: Any = google.auth.transport.requests.Request(session=self._token_session)
         self._credentials.refresh(partial(request, timeout=TOKEN_LIMIT))
 
 

@@ -1,0 +1,202 @@
+"""Own the FCM simulator: token endpoint and v1 API over TLS, with a memory of what came and scripts of failures."""
+
+import asyncio
+import json
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from relay.ports import Clock
+from relay.sandbox.certificates import make_service_account
+from relay.sandbox.clock import now
+from relay.sandbox.fcm_rules import (
+    LIFE,
+    Verdict,
+    check_assertion,
+    check_message,
+    fcm_error,
+    unauthenticated,
+    unknown_project,
+)
+from relay.sandbox.scripts import Answer, Close, Delay, Failure, GoAway, Inbox, Received, Reset, Script, Stall
+
+PROJECT: Final = "relay-sandbox"
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Count access tokens, and keep those that are good."""
+
+    made: int = 0
+    good: dict[str, float] = field(default_factory=dict)
+    """Token -> when it ends, seconds since 1970."""
+    script: Script = field(default_factory=Script)
+
+
+class FcmSimulator:
+    """Judge each request as Google would, or as scripted."""
+
+    def __init__(self, host: str, clock: Clock, project: str) -> None:
+        self.port = 0
+        self.tokens = Tokens()
+        self._host = host
+        self._clock = clock
+        self._project = project
+        self._inbox = Inbox()
+        self._script = Script()
+        self._refused: dict[str, str] = {}
+        self._account: dict[str, str] = {}
+        self._public = ""
+
+    @property
+    def url(self) -> str:
+        """Give what takes the place of https://fcm.googleapis.com."""
+        return f"https://{self._host}:{self.port}"
+
+    @property
+    def token_uri(self) -> str:
+        """Give where access tokens are made."""
+        return f"{self.url}/token"
+
+    @property
+    def received(self) -> list[Received]:
+        """Give all sends so far, oldest first."""
+        return self._inbox.received
+
+    async def wait(self, count: int, timeout_s: float = 10.0) -> list[Received]:
+        """Wait until so many sends came, and return all; raises TimeoutError."""
+        return await self._inbox.wait(count, timeout_s)
+
+    def service_account(self) -> dict[str, str]:
+        """Give the JSON document of the one service account that is known here."""
+        return dict(self._account)
+
+    def gone(self, token: str) -> None:
+        """Answer UNREGISTERED for a device token from now on."""
+        self._refused[token] = "UNREGISTERED"
+
+    def mismatch(self, token: str) -> None:
+        """Answer SENDER_ID_MISMATCH for a device token from now on."""
+        self._refused[token] = "SENDER_ID_MISMATCH"
+
+    def fail(self, failure: Failure, times: int = 1) -> None:
+        """Let a failure happen to so many of the next sends; 0: to all until `heal`. A reason is FCM's own code."""
+        self._script.add(failure, times)
+
+    def fail_tokens(self, failure: Failure, times: int = 1) -> None:
+        """Let a failure happen to so many of the next requests for access tokens; a reason is an OAuth error code."""
+        self.tokens.script.add(failure, times)
+
+    def forget_tokens(self) -> None:
+        """Take no access token any more that was made until now."""
+        self.tokens.good.clear()
+
+    def heal(self) -> None:
+        """Forget all scripts; tokens stay gone."""
+        self._script.clear()
+        self.tokens.script.clear()
+
+    def listen(self, port: int) -> None:
+        """Take the port, and make the service account that names it."""
+        self.port = port
+        self._account, self._public = make_service_account(self._project, self.token_uri)
+
+    def app(self) -> web.Application:
+        """Make the web application."""
+        app = web.Application()
+        app.router.add_post("/token", self._token)
+        app.router.add_post("/v1/projects/{project}/messages:send", self._send)
+        return app
+
+    async def _token(self, request: web.Request) -> web.Response:
+        failure = self.tokens.script.next()
+        await _suffer(request, failure)
+        if isinstance(failure, Answer):
+            return web.json_response({"error": failure.reason}, status=failure.status, headers=_headers(failure))
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        moment = self._clock()
+        wrong = check_assertion(form, self._public, self._account["client_email"], self.token_uri, moment)
+        if wrong is not None:
+            return web.json_response({"error": wrong, "error_description": "refused"}, status=400)
+        self.tokens.made += 1
+        token = secrets.token_urlsafe(32)
+        self.tokens.good[token] = moment.timestamp() + LIFE
+        return web.json_response({"access_token": token, "expires_in": LIFE - 1, "token_type": "Bearer"})
+
+    async def _send(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        device_token, refusal = check_message(body)
+        failure = self._script.next()
+        if isinstance(failure, Stall | Close | Reset | GoAway):
+            self._note(request, body, device_token, 0)
+        await _suffer(request, failure)
+        if isinstance(failure, Answer):
+            verdict = fcm_error(failure.reason, failure.status)
+        else:
+            verdict = self._judge(request, device_token, refusal)
+        self._note(request, body, device_token, verdict.status)
+        headers = _headers(failure) if isinstance(failure, Answer) else {}
+        if verdict.status == fcm_error("QUOTA_EXCEEDED").status and not headers:
+            headers = {"Retry-After": "60"}
+        return web.Response(
+            body=json.dumps(verdict.document), status=verdict.status, headers=headers, content_type="application/json"
+        )
+
+    def _judge(self, request: web.Request, device_token: str, refusal: Verdict | None) -> Verdict:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or self.tokens.good.get(token, 0.0) <= self._clock().timestamp():
+            return unauthenticated()
+        if request.match_info["project"] != self._project:
+            return unknown_project()
+        if refusal is not None:
+            return refusal
+        if device_token in self._refused:
+            return fcm_error(self._refused[device_token])
+        return Verdict(200, {"name": f"projects/{self._project}/messages/0:{secrets.token_hex(16)}"})
+
+    def _note(self, request: web.Request, body: bytes, device_token: str, status: int) -> None:
+        headers: Mapping[str, str] = {name.lower(): value for name, value in request.headers.items()}
+        self._inbox.add(Received(time.perf_counter_ns(), headers, body, device_token, status))
+
+
+@asynccontextmanager
+async def open_fcm_simulator(
+    *, tls: ssl.SSLContext, host: str = "127.0.0.1", port: int = 0, clock: Clock = now, project: str = PROJECT
+) -> AsyncIterator[FcmSimulator]:
+    """Serve until the block ends; port 0 takes a free one."""
+    simulator = FcmSimulator(host, clock, project)
+    # A stalled request must not hold up the end.
+    runner = web.AppRunner(simulator.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
+        await site.start()
+        simulator.listen(int(runner.addresses[0][1]))
+        yield simulator
+    finally:
+        await runner.cleanup()
+
+
+async def _suffer(request: web.Request, failure: Failure | None) -> None:
+    """Let the failures of connections happen."""
+    match failure:
+        case Delay(seconds):
+            await asyncio.sleep(seconds)
+        case Stall():
+            await asyncio.Event().wait()
+        case Close() | Reset() | GoAway():
+            if isinstance(request.transport, asyncio.Transport):
+                request.transport.abort()
+            raise asyncio.CancelledError
+        case _:
+            pass
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    return {"Retry-After": answer.retry_after} if answer.retry_after else {}

@@ -1,0 +1,159 @@
+"""Own what FCM v1 and Google's token endpoint accept: each request is checked as documented, without any I/O.
+
+[Google: FCM REST v1, projects.messages.send; ErrorCode; AndroidConfig] [RFC 7523]
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import jwt
+
+SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+LIFE: Final = 3600
+"""Seconds an assertion may live at most, and an access token lives."""
+LARGEST: Final = 4096  # bytes of all data together
+
+TTL: Final = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,9})?s", re.ASCII)
+RESERVED: Final = re.compile(r"from|message_type|(?:google|gcm)(?:\..*)?", re.ASCII)
+"""Keys that data may not have [Google: FCM REST v1, Message.data]."""
+
+FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
+
+STATUS: Final[Mapping[str, tuple[int, str]]] = {
+    "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
+    "THIRD_PARTY_AUTH_ERROR": (401, "UNAUTHENTICATED"),
+    "SENDER_ID_MISMATCH": (403, "PERMISSION_DENIED"),
+    "UNREGISTERED": (404, "NOT_FOUND"),
+    "QUOTA_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
+    "INTERNAL": (500, "INTERNAL"),
+    "UNAVAILABLE": (503, "UNAVAILABLE"),
+}
+"""FCM's own codes with the HTTP status and the canonical code they come with."""
+
+Violation = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Hold the answer to a request."""
+
+    status: int
+    document: Mapping[str, object]
+
+
+def fcm_error(code: str, status: int | None = None) -> Verdict:
+    """Make the answer with a code of FCM's own; any other code is taken as a canonical one with the given status."""
+    if code not in STATUS:
+        return _error(status or 500, code, code, [])
+    usual, canonical = STATUS[code]
+    return _error(status or usual, canonical, code, [{"@type": FCM_ERROR, "errorCode": code}])
+
+
+def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri: str, now: datetime) -> str | None:
+    """Check a request for an access token [RFC 7523 3]; return the error's code, or None when it is good."""
+    if form.get("grant_type") != GRANT:
+        return "unsupported_grant_type"
+    try:
+        claims = jwt.decode(
+            form.get("assertion", ""),
+            public,
+            ["RS256"],
+            audience=token_uri,
+            issuer=issuer,
+            options={"verify_exp": False, "verify_iat": False, "require": ["iss", "aud", "exp", "iat", "scope"]},
+        )
+        made, ends = int(claims["iat"]), int(claims["exp"])
+    except (jwt.PyJWTError, TypeError, ValueError):
+        return "invalid_grant"
+    if not now.timestamp() < ends <= now.timestamp() + LIFE + 60 or ends - made > LIFE:
+        return "invalid_grant"
+    return None if SCOPE in str(claims["scope"]).split() else "invalid_scope"
+
+
+def check_message(body: bytes) -> tuple[str, Verdict | None]:
+    """Check the body of a send; return its device token ("" when there is none) and the refusal, if any."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return "", _error(400, "INVALID_ARGUMENT", "Invalid JSON payload received.", [])
+    message = document.get("message") if isinstance(document, dict) else None
+    token = message.get("token") if isinstance(message, dict) else None
+    violations = list(_violations(document))
+    if not violations:
+        return str(token), None
+    details: list[Mapping[str, object]] = [
+        {
+            "@type": BAD_REQUEST,
+            "fieldViolations": [{"field": field, "description": wrong} for field, wrong in violations],
+        },
+        {"@type": FCM_ERROR, "errorCode": "INVALID_ARGUMENT"},
+    ]
+    return str(token or ""), _error(400, "INVALID_ARGUMENT", violations[0][1], details)
+
+
+def unauthenticated() -> Verdict:
+    """Make the answer to a request without a good access token."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_EXPIRED"}
+    return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", [info])
+
+
+def unknown_project() -> Verdict:
+    """Make the answer for a project that does not exist: 404 as well, but not UNREGISTERED."""
+    return _error(404, "NOT_FOUND", "Requested entity was not found.", [])
+
+
+def _error(status: int, canonical: str, message: str, details: list[Mapping[str, object]]) -> Verdict:
+    error: dict[str, object] = {"code": status, "message": message, "status": canonical}
+    if details:
+        error["details"] = details
+    return Verdict(status, {"error": error})
+
+
+def _violations(document: object) -> Iterator[Violation]:
+    if not isinstance(document, dict) or not isinstance(document.get("message"), dict):
+        yield "message", "Missing message."
+        return
+    yield from _unknown("", document, {"message", "validate_only", "validateOnly"})
+    message = document["message"]
+    yield from _unknown("message", message, {"token", "data", "android"})
+    if not isinstance(message.get("token"), str) or not message["token"]:
+        yield "message.token", "The registration token is not a valid FCM registration token"
+    yield from _data(message.get("data", {}))
+    yield from _android(message.get("android", {}))
+
+
+def _data(data: object) -> Iterator[Violation]:
+    if not isinstance(data, dict):
+        yield "message.data", "Invalid value (map)"
+        return
+    for key, value in data.items():
+        if not isinstance(value, str):
+            yield f"message.data[{key}]", f"Invalid value at 'message.data[{key}].value' (TYPE_STRING)"
+        if RESERVED.fullmatch(key):
+            yield f"message.data[{key}]", f"Invalid data payload key: {key}"
+    if sum(len(key.encode()) + len(str(value).encode()) for key, value in data.items()) > LARGEST:
+        yield "message.data", "Message is too big"
+
+
+def _android(android: object) -> Iterator[Violation]:
+    if not isinstance(android, dict):
+        yield "message.android", "Invalid value"
+        return
+    yield from _unknown("message.android", android, {"priority", "ttl", "collapse_key", "collapseKey"})
+    if android.get("priority", "NORMAL") not in {"NORMAL", "HIGH"}:
+        yield "message.android.priority", "Invalid value (AndroidMessagePriority)"
+    if not isinstance(ttl := android.get("ttl", "0s"), str) or not TTL.fullmatch(ttl):
+        yield "message.android.ttl", "Illegal duration format; duration must end with 's'"
+    if not isinstance(android.get("collapse_key", ""), str):
+        yield "message.android.collapse_key", "Invalid value (TYPE_STRING)"
+
+
+def _unknown(where: str, value: Mapping[str, object], known: set[str]) -> Iterator[Violation]:
+    for name in sorted(value.keys() - known):
+        yield f"{where}.{name}".lstrip("."), f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'

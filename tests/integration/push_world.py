@@ -1,0 +1,112 @@
+"""Own what the tests of the push senders share: simulators over TLS, senders that talk to them, and pushes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import uvloop
+
+from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.push.apns import ApnsConfig, ApnsSender
+from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.fcm import FcmConfig, FcmSender
+from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
+from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+from relay.sandbox.clock import now
+from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
+
+TEAM = "TEAM123456"
+APP = "com.example.mail"
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def on_loop(name: str, test: Coroutine[Any, Any, None]) -> None:
+    """Run a test to its end on a fresh loop of one kind."""
+    with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
+        runner.run(test)
+
+
+def push(number: int = 1, **changes: Any) -> DuePush:
+    first = DuePush(
+        RegistrationId(f"registration-{number}"),
+        Mark.EMAIL,
+        count=2,
+        certain=True,
+        generation=1,
+        attempts=0,
+        first_at=BEGAN,
+        platform=Platform.APNS,
+        app=APP,
+        environment=Environment.PRODUCTION,
+        device_token=f"{number:064x}",
+        token_since=BEGAN,
+        mode=Mode.ALERT,
+        locale="en",
+    )
+    return replace(first, **changes)
+
+
+@dataclass(frozen=True)
+class ApnsWorld:
+    folder: Path
+    ca: ThrowAwayCa
+    simulator: ApnsSimulator
+    config: ApnsConfig
+
+
+@asynccontextmanager
+async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
+    """Open an APNs simulator and the configuration of a sender that it trusts."""
+    ca = ThrowAwayCa()
+    ca.write_ca(folder / "ca.pem")
+    key, key_id = make_apns_key()
+    keys = {key_id: (public_pem(key), TEAM)}
+    async with open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP]) as simulator:
+        config = ApnsConfig(
+            topics=frozenset({APP}),
+            authentication=ApnsToken(key, key_id, TEAM),
+            host="localhost",
+            port=simulator.port,
+            sandbox_host="localhost",
+            sandbox_port=simulator.port,
+            ca_file=folder / "ca.pem",
+        )
+        yield ApnsWorld(folder, ca, simulator, config)
+
+
+@asynccontextmanager
+async def apns(folder: Path, **changes: Any) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
+    """Open an APNs simulator and a sender that talks to it."""
+    async with apns_world(folder) as world, ApnsSender(replace(world.config, **changes)) as sender:
+        yield world.simulator, sender
+
+
+def certificate(world: ApnsWorld, name: str = APP) -> ApnsCertificate:
+    """Write a client certificate of the world's CA."""
+    file = world.folder / "client.pem"
+    file.write_bytes(world.ca.client_pem(name))
+    return ApnsCertificate(file)
+
+
+@asynccontextmanager
+async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator, FcmSender]]:
+    """Open an FCM simulator and a sender that talks to it."""
+    ca = ThrowAwayCa()
+    ca.write_ca(folder / "ca.pem")
+    async with open_fcm_simulator(tls=ca.server_context()) as simulator:
+        account = folder / "account.json"
+        account.write_text(json.dumps(simulator.service_account()))
+        config = FcmConfig(account, simulator.url, folder / "ca.pem")
+        async with FcmSender(replace(config, **changes), now, Random(1)) as sender:
+            yield simulator, sender
