@@ -374,7 +374,7 @@ def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
 
 
 def test_a_certificate_is_judged_at_the_moment_given(site: Installation) -> None:
-    assert load(site.toml, {}, Role.ALL, datetime(2026, 1, 1, tzinfo=UTC))
+    assert load(site.toml, {}, Role.ALL, datetime(2026, 1, 1, tzinfo=UTC)).apns is not None
     with pytest.raises(SettingsInvalid, match="valid only from"):
         load(site.toml, {}, Role.ALL, datetime(1990, 1, 1, tzinfo=UTC))
 
