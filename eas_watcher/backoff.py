@@ -10,10 +10,19 @@ SPREAD: Final = 0.3  # up to 30 % more or less, so that a fleet does not return 
 
 def delay(failures: int, random: Random) -> float:
     """Tell how many seconds to wait after the given number of failures in a row (1 or more)."""
-    plain: float = min(CEILING, FIRST * 2.0 ** min(failures - 1, 16))
-    return plain * (1.0 + random.uniform(-SPREAD, SPREAD))
+    return _plain(failures) * (1.0 + random.uniform(-SPREAD, SPREAD))
+
+
+def least(failures: int) -> float:
+    """Tell how many seconds `delay` waits at least."""
+    return _plain(failures) * (1.0 - SPREAD)
 
 
 def told(seconds: float, random: Random) -> float:
     """Tell how long to wait when the server named a time: never less, up to 10 % more to spread the fleet."""
     return seconds * (1.0 + random.uniform(0.0, 0.1))
+
+
+def _plain(failures: int) -> float:
+    plain: float = min(CEILING, FIRST * 2.0 ** min(failures - 1, 16))
+    return plain

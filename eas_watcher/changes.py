@@ -2,7 +2,7 @@
 
 An item is new when it is an Add whose ServerId was not seen before; a mail must be unread too. Change, Delete and
 SoftDelete are never new items. While a collection is primed its backlog is not new, but what came in between a lost
-sync state and the new one is: there the newest DateReceived decides.
+sync state and the new one is: there the newest DateReceived decides, for ids may be given out anew with a new state.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, Se
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
 from eas_watcher.progress import Change, Collection, Drain
 
-SEEN_KEPT: Final = 64  # ServerIds per collection; one page of a Sync answer is 100, a repeated answer far less
+SEEN_KEPT: Final = 64  # ServerIds per collection; an answer has at most 25 (WINDOW_SIZE), a repeated one as many
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Collection statuses of Sync [MS-ASCMD 2.2.3.177.17]; codes above 100 are common to all commands.
@@ -36,20 +36,23 @@ class Digest:
     changes: tuple[Change, ...] = ()
     again: frozenset[CollectionId] = frozenset()
     """Collections to sync once more before a Ping, which would answer at once [observed: SOGo 5.8, 2026-11]."""
+    lost: frozenset[CollectionId] = frozenset()
+    """Collections whose key the server did not know: they start over."""
     trouble: EasError | None = None
     """What went wrong for one collection or more while the others are good."""
 
 
-def digest(asked: Iterable[Collection], reply: SyncReply) -> Digest:
-    """Read a whole Sync answer."""
+def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime) -> Digest:
+    """Read a whole Sync answer that came `at` that moment."""
     answers = {answer.id: answer for answer in reply.collections}
     collections: list[Collection] = []
     changes: list[Change] = []
     again: set[CollectionId] = set()
+    lost: set[CollectionId] = set()
     trouble: EasError | None = None
     for collection in asked:
         try:
-            now, change, more = _read_collection(collection, answers.get(collection.id))
+            now, change, more = _read_collection(collection, answers.get(collection.id), at)
         except EasError as error:
             collections.append(collection)
             trouble = trouble or error
@@ -59,16 +62,24 @@ def digest(asked: Iterable[Collection], reply: SyncReply) -> Digest:
             changes.append(change)
         if more:
             again.add(now.id)
-    return Digest(tuple(collections), tuple(changes), frozenset(again), trouble)
+        if now.sync_key == NO_SYNC_KEY:
+            lost.add(now.id)
+    return Digest(tuple(collections), tuple(changes), frozenset(again), frozenset(lost), trouble)
 
 
 def restart(collection: Collection) -> Collection:
-    """Give up a sync key: prime again, and remember from when on items are new."""
-    since = collection.drain.since if collection.drain else collection.newest
-    return replace(collection, sync_key=NO_SYNC_KEY, tries=0, drain=Drain(since))
+    """Give up a sync key: prime again, and remember from when on items are new.
+
+    A drain that breaks off begins anew with nothing found. What was seen so far says nothing about the ids to come:
+    with a new state some servers give out the same ids for other items, and a new mail must not pass for a known one.
+    """
+    drain = collection.drain or Drain(collection.newest, frozenset(collection.seen))
+    return replace(collection, sync_key=NO_SYNC_KEY, tries=0, seen=(), drain=replace(drain, found=0))
 
 
-def _read_collection(collection: Collection, answer: CollectionReply | None) -> tuple[Collection, Change | None, bool]:
+def _read_collection(
+    collection: Collection, answer: CollectionReply | None, at: datetime
+) -> tuple[Collection, Change | None, bool]:
     """Tell where the collection stands now, what is new in it, and whether to Sync it again."""
     priming = collection.sync_key == NO_SYNC_KEY
     if answer is None:
@@ -84,13 +95,12 @@ def _read_collection(collection: Collection, answer: CollectionReply | None) -> 
         _raise_for_collection(answer.status)
     if answer.sync_key is None or answer.sync_key == NO_SYNC_KEY:
         raise ProtocolViolation("a Sync answer with status 1 has no new key")
-    moved = replace(collection, sync_key=answer.sync_key, tries=0)
     if priming:
-        drain = collection.drain or Drain(collection.newest)
-        return replace(moved, drain=drain), None, True
+        return replace(restart(collection), sync_key=answer.sync_key), None, True
+    moved = replace(collection, sync_key=answer.sync_key, tries=0)
     stuck = answer.sync_key == collection.sync_key
     more = (answer.has_commands or answer.more_available) and not stuck
-    counted, fresh = _count(moved, answer.adds)
+    counted, fresh = _count(moved, answer.adds, at)
     if counted.drain is not None:
         counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
         return (counted, None, True) if more else _settle(counted)
@@ -109,7 +119,7 @@ def _raise_for_collection(status: int) -> None:
     raise ProtocolViolation(f"Sync status {status}")
 
 
-def _count(collection: Collection, adds: tuple[Add, ...]) -> tuple[Collection, int]:
+def _count(collection: Collection, adds: tuple[Add, ...], at: datetime) -> tuple[Collection, int]:
     """Remember the added items and count the new ones among them."""
     fresh = 0
     seen = dict.fromkeys(collection.seen)
@@ -119,8 +129,11 @@ def _count(collection: Collection, adds: tuple[Add, ...]) -> tuple[Collection, i
         seen[add.server_id] = None
         if not known and _is_new(collection, add):
             fresh += 1
-        if add.received is not None and (newest is None or add.received > newest):
-            newest = add.received
+        if add.received is not None:
+            # No later than now: a mail dated years ahead would make all that come after it look old in the next
+            # drain. Items newer than our clock's "now" are announced twice after a lost state, at worst.
+            received = min(add.received, at)
+            newest = received if newest is None else max(newest, received)
     return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
 
 
@@ -130,8 +143,12 @@ def _is_new(collection: Collection, add: Add) -> bool:
     if collection.drain is None:
         return True
     since = collection.drain.since
-    # An item of the very second of the newest known one is new if it was not seen; `seen` is checked by the caller.
-    return since is not None and add.received is not None and add.received >= since
+    if since is None:
+        return False
+    if add.received is None or add.received == since:
+        # Only where the moment cannot tell do ids of the lost state decide.
+        return add.server_id not in collection.drain.known
+    return add.received > since
 
 
 def _settle(collection: Collection) -> tuple[Collection, Change | None, bool]:

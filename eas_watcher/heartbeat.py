@@ -1,7 +1,8 @@
 """Own the heartbeat interval: how long the server may hold a Ping, learnt from what survived.
 
 Raise after two expiries in a row; after a cut of a held Ping come down to three quarters of what survived and stay
-there. A Ping that fails within its first seconds says nothing about idle timeouts.
+there for a day: a server that was restarted cuts Pings too, and must not be pinged every minute for ever after. A
+Ping that fails within its first seconds says nothing about idle timeouts.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +11,10 @@ from typing import Final
 START: Final = 600  # seconds; keeps Exchange's average above its 540 s alert threshold (event 1040)
 MINIMUM: Final = 60  # seconds, Exchange's default lower bound [MS-ASCMD 2.2.3.79.1]
 MAXIMUM: Final = 1680  # seconds
+LONGEST: Final = 3540  # seconds, the upper bound of the protocol [MS-ASCMD 2.2.3.79.1]
 STEP: Final = 300  # seconds
 EXPIRIES_TO_RAISE: Final = 2
+TRUST: Final = 24 * 3600  # seconds of Pings held to their end, after which a higher interval is tried again
 HELD: Final = 30.0  # seconds; a connection lost before was the server's trouble, not an idle timeout
 
 
@@ -23,24 +26,34 @@ class Heartbeat:
     minimum: int = MINIMUM
     maximum: int = MAXIMUM
     expiries: int = 0
+    cut_off: int | None = None
+    """What a cut has taught: no higher than this for now; None: no cut so far, or long ago."""
 
     def expired(self) -> "Heartbeat":
         """Learn that the server held a Ping to its end."""
         expiries = self.expiries + 1
-        if expiries < EXPIRIES_TO_RAISE or self.interval >= self.maximum:
+        ceiling = self.maximum
+        if self.cut_off is not None:
+            if expiries * self.interval >= TRUST:
+                return replace(self, expiries=0, cut_off=None)
+            ceiling = min(self.maximum, self.cut_off)
+        if expiries < EXPIRIES_TO_RAISE or self.interval >= ceiling:
             return replace(self, expiries=expiries)
-        return replace(self, interval=min(self.maximum, self.interval + STEP), expiries=0)
+        return replace(self, interval=min(ceiling, self.interval + STEP), expiries=0)
 
     def cut(self, survived: float) -> "Heartbeat":
         """Learn that a Ping held for `survived` seconds was cut on the way."""
         if survived < HELD:
             return replace(self, expiries=0)
         ceiling = max(self.minimum, min(int(survived * 0.75), self.interval))
-        return replace(self, interval=ceiling, maximum=ceiling, expiries=0)
+        return replace(self, interval=ceiling, expiries=0, cut_off=ceiling)
 
     def told(self, limit: int) -> "Heartbeat":
-        """Adopt the nearest limit that the server named (Ping status 5) as a bound [MS-ASCMD 2.2.3.177.11]."""
-        limit = max(1, limit)
+        """Adopt the nearest limit that the server named (Ping status 5) as a bound [MS-ASCMD 2.2.3.177.11].
+
+        A limit beyond the protocol's is not believed: a Ping held for a year would notice nothing.
+        """
+        limit = min(max(1, limit), LONGEST)
         if limit < self.interval:
             return replace(self, interval=limit, minimum=min(self.minimum, limit), maximum=limit, expiries=0)
         return replace(self, interval=limit, minimum=limit, maximum=max(self.maximum, limit), expiries=0)

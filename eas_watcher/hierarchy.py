@@ -5,7 +5,7 @@ One collection per class is kept: the mailbox's default folder of that class, fo
 FolderSync from key 0, which wipes every sync key of the device on some servers [observed: SOGo 5.8, 2026-11].
 """
 
-from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
@@ -45,15 +45,21 @@ def follow(
         raise ServerBusy("the folder list has no Inbox: the server's mail store may be down")
     # A default folder that appears under a new id replaces the old one.
     gone |= {c.id for c in collections if c.cls in replaced and c.id not in listed}
+    # Deleted and listed in one answer is back again, with whatever key the server still knows.
+    gone -= listed.keys()
     dropped = tuple(id_ for id_ in kept if id_ in gone)
+    # What came in while the folder changed its id is new: the heir is primed against what the old one had last.
+    newest = {kept[id_].cls: _newest(kept[id_]) for id_ in dropped}
     for id_ in dropped:
         del kept[id_]
     for id_, cls in listed.items():
-        if id_ not in kept:
-            kept[id_] = Collection(id_, cls)
-        elif kept[id_].cls is not cls:
-            kept[id_] = replace(kept[id_], cls=cls, sync_key=NO_SYNC_KEY)
+        if id_ not in kept or kept[id_].cls is not cls:
+            kept[id_] = Collection(id_, cls, newest=newest.get(cls))
     return tuple(kept.values()), dropped
+
+
+def _newest(collection: Collection) -> datetime | None:
+    return collection.drain.since if collection.drain else collection.newest
 
 
 def _default_class(folder: Folder) -> CollectionClass | None:

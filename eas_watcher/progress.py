@@ -36,6 +36,8 @@ class Drain:
 
     since: datetime | None
     """Items received later are new; None: the collection was never primed before, nothing of it is new."""
+    known: frozenset[ServerId] = frozenset()
+    """The items seen last before the drain."""
     found: int = 0
     """New items so far."""
 

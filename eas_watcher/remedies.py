@@ -7,6 +7,7 @@ then each waits its backoff first, so that no server can drive a watch into a bu
 from dataclasses import replace
 from typing import Final
 
+from eas_watcher import backoff
 from eas_watcher.changes import restart
 from eas_watcher.errors import (
     AccessDenied,
@@ -52,7 +53,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case StateLost():
             return at_once(_forget_keys(watch), error, "state-lost")
         case ServerBusy(retry_after=seconds):
-            return pause(watch, error, "server-busy", seconds)
+            return pause(watch, error, "server-busy", _as_told(watch, seconds))
         case Unreachable():
             return pause(watch, error, "unreachable")
         case ProtocolViolation():
@@ -89,6 +90,13 @@ def end(watch: Watch, condition: Condition) -> Move:
     """Stop for good and tell the phones that the watch needs their user."""
     watch = replace(watch, shown=condition.state)
     return Ended(watch), [Record(Progress(condition=condition, refusals=watch.refusals, attention=True))]
+
+
+def _as_told(watch: Watch, seconds: float | None) -> float | None:
+    """Wait as told, but a server that has named a short time again and again gets the longer backoff."""
+    if seconds is not None and watch.failures >= IMMEDIATE and seconds < backoff.least(watch.failures + 1):
+        return None
+    return seconds
 
 
 def _refused(watch: Watch, error: Unauthorized) -> Move:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from eas_watcher import backoff, cookies
-from eas_watcher.commands.http_status import raise_for_http
+from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.provision import acknowledge_wipe, provision
 from eas_watcher.commands.request import Command
@@ -124,7 +124,7 @@ class Runner:
             self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
             return Failed(error)
         self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
-        return Answered(reply, clock() - began)
+        return Answered(reply, self._around.now(), clock() - began)
 
     async def _provide(self, acknowledgement: Any) -> Event:
         version = self._state.watch.partnership.version
@@ -157,12 +157,15 @@ class Runner:
         request = compose(self._account, command, partnership.version, partnership.policy_key, cookie)
         if isinstance(command, Ping):
             mailbox, held = self._account.mailbox, self._around.stats.held
+            clock = asyncio.get_running_loop().time
+            began = clock()
             held[mailbox] = command.heartbeat
             self._around.journal.pinged(mailbox, command.heartbeat)
             try:
                 reply = await self._transport.send(request)
             finally:
                 held.pop(mailbox, None)
+            raise_for_cut(reply, clock() - began)
         else:
             async with self._around.short_requests:
                 reply = await self._transport.send(request)
@@ -174,10 +177,7 @@ class Runner:
     async def _pause(self, pause: Pause) -> None:
         """Record why and until when, then wait."""
         random = self._around.random
-        told = pause.seconds is not None
-        seconds = (
-            backoff.told(pause.seconds, random) if told and pause.seconds else backoff.delay(pause.failures, random)
-        )
+        seconds = backoff.told(pause.seconds, random) if pause.seconds else backoff.delay(pause.failures, random)
         progress = pause.progress
         if progress.condition is not None:
             condition = replace(progress.condition, retry_in=seconds)
@@ -203,7 +203,7 @@ class Runner:
 
 def _name(event: Event) -> str:
     match event:
-        case Answered(reply, held):
+        case Answered(reply, _, held):
             return f"{type(reply).__name__} after {held:.1f} s"
         case Failed(error):
             return f"{type(error).__name__}: {error}"

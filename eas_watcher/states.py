@@ -1,6 +1,7 @@
 """Own the states, events and actions of a watch: frozen values, compared with == in tests."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from eas_watcher.commands.folder_sync import FolderSyncReply
@@ -40,6 +41,8 @@ class Watch:
     refusals: int = 0
     failures: int = 0
     """Failures since the last sign that all is well."""
+    requests: int = 0
+    """Requests since the last wait: a pause, or a Ping that was held."""
     hasty: int = 0
     """Pings in a row that were answered suspiciously fast without a new item."""
     max_folders: int | None = None
@@ -53,6 +56,10 @@ class Watch:
         """The collections somebody asked for, Inbox first, no more than the server takes."""
         wanted = sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first)
         return tuple(wanted[: self.max_folders])
+
+    def in_doubt(self) -> "Watch":
+        """Return the watch with all its collections due for a Sync before the next Ping."""
+        return replace(self, unsynced=frozenset(collection.id for collection in self.collections))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,6 @@ class Syncing:
 
     watch: Watch
     asked: tuple[CollectionId, ...]
-    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +133,10 @@ State: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Carry the reply of a sent command and how many seconds it took."""
+    """Carry the reply of a sent command, when it came (aware UTC), and how many seconds it took."""
 
     reply: Capabilities | FolderSyncReply | SyncReply | PingReply | None
+    at: datetime
     held: float = 0.0
 
 

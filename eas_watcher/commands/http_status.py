@@ -15,8 +15,10 @@ from eas_watcher.errors import (
     Redirected,
     ServerBusy,
     Unauthorized,
+    Unreachable,
     VersionRefused,
 )
+from eas_watcher.heartbeat import HELD
 
 FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
 CAP: Final = 3600.0  # seconds; the longest
@@ -49,6 +51,7 @@ REDIRECTION: Final = range(300, 400)
 SERVER_ERROR: Final = range(500, 600)
 VERSION: Final = frozenset({400, 505})
 TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
+GATEWAY: Final = frozenset({502, 504})  # a gateway lost the server or its patience
 BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
 
 
@@ -61,6 +64,15 @@ def raise_for_http(reply: HttpReply, now: datetime) -> None:
         raise _error(reply, now)
     if reply.body and reply.headers.get("content-type", "").strip().lower().startswith("text/html"):
         raise ProtocolViolation("a web page came instead of an answer: a login form or a proxy is in between")
+
+
+def raise_for_cut(reply: HttpReply, held: float) -> None:
+    """Raise Unreachable for the answer of a gateway that gave up a Ping after `held` seconds.
+
+    To us that is a connection cut on the way: the gateway's idle timeout is shorter than the heartbeat.
+    """
+    if reply.status in GATEWAY and held >= HELD:
+        raise Unreachable(f"a gateway gave up the held request (HTTP {reply.status})", held)
 
 
 def _error(reply: HttpReply, now: datetime) -> EasError:

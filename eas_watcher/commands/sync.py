@@ -17,7 +17,9 @@ from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, Protoc
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
 from eas_watcher.wbxml.encode import encode
 
-WINDOW_SIZE: Final = 100  # items per answer; the default, and 300 bytes each on a well-behaved server
+WINDOW_SIZE: Final = (
+    25  # items per answer; some send 222 kB of each unasked, and an answer may have 8 MiB [observed: SOGo 5.8, 2026-11]
+)
 
 FILTER_TYPES: Final = MappingProxyType(
     {

@@ -62,6 +62,8 @@ class HttpTransport:
         try:
             with self._deadlines.within(request.deadline):
                 return await self._exchange(request)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Unreachable("no connection in time", reached=False) from error
         except TimeoutError as error:
             raise Unreachable("no answer in time", clock() - began) from error
         except aiohttp.ClientConnectorError as error:

@@ -64,7 +64,7 @@ def test_asks_for_the_least_content(version: ProtocolVersion) -> None:
     assert decode(Sync((request(),)).encode(version)) == collection(
         AIRSYNC("SyncKey", "17"),
         AIRSYNC("CollectionId", "5"),
-        AIRSYNC("WindowSize", "100"),
+        AIRSYNC("WindowSize", "25"),
         AIRSYNC("Options", AIRSYNC("FilterType", "3"), *NO_MIME, LEAST),
     )
 
@@ -75,7 +75,7 @@ def test_old_versions_want_class_and_get_changes_too() -> None:
         AIRSYNC("SyncKey", "17"),
         AIRSYNC("CollectionId", "5"),
         AIRSYNC("GetChanges"),
-        AIRSYNC("WindowSize", "100"),
+        AIRSYNC("WindowSize", "25"),
         AIRSYNC("Options", AIRSYNC("FilterType", "3"), *NO_MIME, LEAST),
     )
 

@@ -1,0 +1,83 @@
+"""Own what the answer to a Ping asks of a watch: news to Sync, a heartbeat to learn, or a wait.
+
+An answer that comes at once is normal now and then, and a hot loop when it repeats: a second client with our device
+id, or changes that no Sync shows.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.errors import HierarchyChanged, ProtocolViolation, ServerBusy
+from eas_watcher.names import CollectionId
+from eas_watcher.remedies import at_once, pause, remedy
+from eas_watcher.states import Move, Watch
+
+HASTY: Final = 12.0  # seconds; five Pings answered faster than this in a row are a hot loop, not news
+HASTY_ALLOWED: Final = 5
+QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
+
+
+def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
+    """Read an answer that came after `held` seconds, one of eight statuses [MS-ASCMD 2.2.3.177.11].
+
+    Return a watch to go on with at once, or a move that waits.
+    """
+    if not _is_hasty(watch, held):
+        watch = replace(watch, requests=0)
+    match reply.status:
+        case PingStatus.EXPIRED:
+            return _expired(watch, held)
+        case PingStatus.CHANGED:
+            return _changed(watch, frozenset(reply.changed), held)
+        case PingStatus.HEARTBEAT_OUT_OF_RANGE:
+            # Without a limit in the answer ours is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
+            limit = reply.heartbeat or watch.heartbeat.interval * 2
+            watch = replace(watch, heartbeat=watch.heartbeat.told(limit))
+            return at_once(watch, ServerBusy("the heartbeat interval is out of range"), "heartbeat")
+        case PingStatus.TOO_MANY_FOLDERS:
+            watch = replace(watch, max_folders=max(1, reply.max_folders or len(watch.watched) - 1))
+            return at_once(watch, ServerBusy("too many folders in one Ping"), "too-many-folders")
+        case PingStatus.HIERARCHY_CHANGED:
+            return remedy(watch, HierarchyChanged("Ping status 7"))
+        case PingStatus.PARAMETERS_MISSING:
+            return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")
+        case PingStatus.SYNTAX:
+            return pause(watch, ProtocolViolation("the server calls our Ping malformed"), "ping-syntax")
+        case PingStatus.SERVER_ERROR:
+            return remedy(watch, ServerBusy("Ping status 8"))
+
+
+def _expired(watch: Watch, held: float) -> Watch | Move:
+    """Ping again; an early end is normal now and then, but never a busy loop."""
+    quiet_for = watch.quiet_for + held
+    if _is_hasty(watch, held):
+        watch = replace(watch, hasty=watch.hasty + 1, quiet_for=quiet_for)
+        if watch.hasty > 1:
+            error = ServerBusy("Pings end at once: is the device id in use twice?")
+            return pause(watch, error, "ping-too-fast", failures=watch.hasty - 1)
+        return watch.in_doubt()
+    early = held < watch.heartbeat.interval * 0.75
+    heartbeat = watch.heartbeat if early else watch.heartbeat.expired()
+    watch = replace(watch, heartbeat=heartbeat, hasty=0, failures=0, quiet_for=quiet_for)
+    return watch.in_doubt() if early or quiet_for >= QUIET else watch
+
+
+def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
+    """Sync what the server named (everything, if it named nothing we know), in one request."""
+    watched = frozenset(collection.id for collection in watch.watched)
+    watch = replace(
+        watch,
+        unsynced=watch.unsynced | ((changed & watched) or watched),
+        hasty=watch.hasty + 1 if held < HASTY else 0,
+        failures=0 if held >= HASTY else watch.failures,
+    )
+    if watch.hasty >= HASTY_ALLOWED:
+        error = ServerBusy("Pings tell of changes that no Sync shows")
+        return pause(watch, error, "ping-too-fast", failures=watch.hasty - HASTY_ALLOWED + 1)
+    return watch
+
+
+def _is_hasty(watch: Watch, held: float) -> bool:
+    """Tell whether an answer came at once; servers with short heartbeats answer soon by right."""
+    return held < min(HASTY, watch.heartbeat.interval / 4)
