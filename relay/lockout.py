@@ -74,10 +74,6 @@ class Lockout:
         if begun.end is _End.UNDER_WAY:
             begun.end = _End.OPEN
 
-    def withdrawn(self, begun: Try) -> None:
-        """Take back a try that never reached the store."""
-        self._keep(begun, self._tries.get(begun.account, []))
-
     def _keep(self, begun: Try, tries: list[Try]) -> None:
         tries = [past for past in tries if past is not begun]
         if tries:

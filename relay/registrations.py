@@ -4,12 +4,10 @@ An app is told at once what the mailbox's server thinks of its credential, if th
 asks it, and this role waits for the verdict to appear in the store.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import Enum, auto
 from typing import Final
 
 from eas_watcher.auth.basic import BasicCredential, UnusableCredential
@@ -30,7 +28,7 @@ from relay.model import (
     RegistrationState,
     RegistrationView,
 )
-from relay.ports import Clock, RegistrationStore, Topic, Waiter, Wakeups
+from relay.ports import Clock, RegistrationStore
 from relay.refusals import (
     CredentialRefused,
     InvalidRequest,
@@ -41,19 +39,12 @@ from relay.refusals import (
     UnknownApp,
 )
 from relay.sealing import SealingPublicKey, derive_device_id
+from relay.verdicts import Verdict, Verdicts
 from relay.wishes import ChangeWish, Login, Wish, check_device
 
 log = logging.getLogger(__name__)
 
-VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
-LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost
 RACES: Final = 3  # times that the same mailbox may be registered by somebody else at the same moment
-
-
-class _Verdict(Enum):
-    ACCEPTED = auto()
-    REFUSED = auto()
-    PENDING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +61,26 @@ class Registrations:
     def __init__(
         self,
         store: RegistrationStore,
-        wakeups: Wakeups,
+        verdicts: Verdicts,
         key: SealingPublicKey,
         servers: ServerDirectory,
         apps: Mapping[Platform, frozenset[str]],
         clock: Clock,
         tokens: Callable[[int], str],
         lockout: Lockout,
-        *,
-        verdict_wait: float = VERDICT_WAIT,
     ) -> None:
-        """Take what keeps, seals and finds; `tokens` makes URL-safe text of that many random bytes.
+        """Take what keeps, waits, seals and finds; `lockout` must be the one that `verdicts` has.
 
-        `apps` are those that the relay may push to; `verdict_wait` is in seconds.
+        `apps` are those that the relay may push to; `tokens` makes URL-safe text of that many random bytes.
         """
         self._store = store
-        self._wakeups = wakeups
+        self._verdicts = verdicts
         self._key = key
         self._servers = servers
         self._apps = apps
         self._clock = clock
         self._tokens = tokens
         self._lockout = lockout
-        self._verdict_wait = verdict_wait
-        self._idle_waiters: list[Waiter] = []
 
     async def register(self, wish: Wish) -> Registered:
         """Make a registration and wait for the verdict on its credential.
@@ -114,11 +101,10 @@ class Registrations:
         secret = self._tokens(32)
         try:
             id_ = await self._create(wish, server, credential, secret)
-        except BaseException:
-            self._lockout.withdrawn(begun)
-            raise
-        verdict, view = await self._verdict(id_, begun)
-        if verdict is _Verdict.REFUSED:
+            verdict, view = await self._verdicts.wait(id_, begun)
+        finally:
+            self._lockout.undecided(begun)
+        if verdict is Verdict.REFUSED:
             await self._store.remove(id_)
             raise CredentialRefused("the server of the mailbox refused user or password; nothing was kept")
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
@@ -139,31 +125,31 @@ class Registrations:
         """
         view = await self.view(access)
         check_device(view.registration.platform, wish.device_token, wish.environment)
-        sealed, begun = None, None
-        if wish.login is not None:
-            user = view.mailbox.user
-            if wish.login.user is not None and _user("credential.user", wish.login.user) != user:
-                raise OtherMailbox("the credential names another user: remove this registration and make a new one")
-            sealed = self._key.seal(view.mailbox.id, _credential(user, wish.login))
-            begun = self._begin(view.mailbox.server, user, view.mailbox)
         change = RegistrationChange(
             device_token=wish.device_token,
             environment=wish.environment,
             classes=wish.classes,
             mode=wish.mode,
             locale=wish.locale,
-            sealed_candidate=sealed,
         )
+        if wish.login is not None:
+            return await self._change_login(access.registration_id, view.mailbox, change, wish.login)
+        await self._store.change(access.registration_id, change, self._clock())
+        return await self.view(access)
+
+    async def _change_login(
+        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: Login
+    ) -> RegistrationView:
+        if login.user is not None and _user("credential.user", login.user) != mailbox.user:
+            raise OtherMailbox("the credential names another user: remove this registration and make a new one")
+        sealed = self._key.seal(mailbox.id, _credential(mailbox.user, login))
+        begun = self._begin(mailbox.server, mailbox.user, mailbox)
         try:
-            await self._store.change(access.registration_id, change, self._clock())
-        except BaseException:
-            if begun is not None:
-                self._lockout.withdrawn(begun)
-            raise
-        if begun is None:
-            return await self.view(access)
-        verdict, view = await self._verdict(access.registration_id, begun)
-        if verdict is _Verdict.REFUSED:
+            await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
+            verdict, view = await self._verdicts.wait(id_, begun)
+        finally:
+            self._lockout.undecided(begun)
+        if verdict is Verdict.REFUSED:
             raise CredentialRefused("the server of the mailbox refused user or password; the old ones stay in use")
         return view
 
@@ -228,43 +214,6 @@ class Registrations:
             state=RegistrationState.VERIFYING,
             created_at=now,
         )
-
-    async def _verdict(self, id_: RegistrationId, begun: Try) -> tuple[_Verdict, RegistrationView]:
-        """Wait until a candidate is no longer pending, `verdict_wait` seconds at most."""
-        waiter = self._idle_waiters.pop() if self._idle_waiters else self._wakeups.waiter(Topic.VERDICTS)
-        clock = asyncio.get_running_loop().time
-        until = clock() + self._verdict_wait
-        try:
-            while True:
-                view = await self._store.view(id_)
-                if view is None:
-                    raise NotAuthorized("the registration was removed meanwhile")
-                verdict, rest = _read(view), until - clock()
-                if verdict is _Verdict.PENDING and rest > 0:
-                    await waiter.wait(min(LOOK, rest))
-                    continue
-                self._settle(begun, verdict)
-                return verdict, view
-        finally:
-            self._lockout.undecided(begun)
-            self._idle_waiters.append(waiter)
-
-    def _settle(self, begun: Try, verdict: _Verdict) -> None:
-        match verdict:
-            case _Verdict.ACCEPTED:
-                self._lockout.accepted(begun)
-            case _Verdict.REFUSED:
-                self._lockout.refused(begun, self._clock())
-            case _Verdict.PENDING:
-                self._lockout.undecided(begun)
-
-
-def _read(view: RegistrationView) -> _Verdict:
-    if view.candidate_pending:
-        return _Verdict.PENDING
-    if view.candidate_refused or view.registration.state is RegistrationState.REFUSED:
-        return _Verdict.REFUSED
-    return _Verdict.ACCEPTED
 
 
 def _user(field_name: str, user: str) -> str:

@@ -1,0 +1,86 @@
+"""Own what an app is told about the state of its registration: whether it works, who must act, and what to do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from eas_watcher.progress import WatchState
+from relay.model import Mailbox, RegistrationState, RegistrationView
+
+RELAYS_OWN: Final = frozenset({"server-unknown", "seal-broken"})
+"""Reasons for which a mailbox is blocked by the relay itself; what its server does is not for the unproved to know."""
+
+
+class Actor(StrEnum):
+    """Name who must act."""
+
+    NOBODY = "nobody"
+    APP = "app"
+    USER = "user"
+    ADMINISTRATOR = "administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Say who must do what; the text is for people, in English, and may change."""
+
+    by: Actor
+    text: str
+
+
+def proved(view: RegistrationView) -> bool:
+    """Tell whether the registration ever showed a good credential; only then may it hear what its mailbox does."""
+    return view.registration.state in {RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
+
+
+def advise(view: RegistrationView) -> Advice:
+    """Advise on a registration as it is now."""
+    match view.registration.state:
+        case RegistrationState.VERIFYING:
+            return _verifying(view.mailbox)
+        case RegistrationState.REFUSED:
+            return Advice(Actor.USER, "The mailbox's server refused user or password: enter them again.")
+        case RegistrationState.TOKEN_GONE:
+            return Advice(Actor.APP, "The push provider says the app left the device: send the present device token.")
+        case RegistrationState.ACTIVE:
+            return _active(view)
+
+
+def _verifying(mailbox: Mailbox) -> Advice:
+    if mailbox.reason in RELAYS_OWN:
+        return Advice(Actor.ADMINISTRATOR, "The relay cannot ask the mailbox's server: its administrator sees why.")
+    return Advice(Actor.NOBODY, "The mailbox's server did not answer so far; the relay asks it again by itself.")
+
+
+def _active(view: RegistrationView) -> Advice:
+    mailbox = view.mailbox
+    if mailbox.reason in RELAYS_OWN:
+        return Advice(Actor.ADMINISTRATOR, "The relay cannot watch the mailbox: its administrator sees why.")
+    match mailbox.state:
+        case WatchState.BLOCKED:
+            text = f"The mailbox's server denies access: allow the device {mailbox.device_id} there."
+            advice = Advice(Actor.ADMINISTRATOR, text)
+        case WatchState.WAITING if mailbox.reason == "http-401":
+            text = "The mailbox's server refused the password; the relay makes sure before it says so."
+            advice = Advice(Actor.NOBODY, text)
+        case WatchState.WATCHING | WatchState.STARTING if view.candidate_refused:
+            text = "All is well: the last new password was refused, the one before is in use."
+            advice = Advice(Actor.NOBODY, text)
+        case state:
+            advice = _ACTIVE[state]
+    return advice
+
+
+_ACTIVE: Final = {
+    WatchState.VERIFYING: Advice(Actor.NOBODY, "All is well."),
+    WatchState.STARTING: Advice(Actor.NOBODY, "All is well."),
+    WatchState.WATCHING: Advice(Actor.NOBODY, "All is well."),
+    WatchState.WAITING: Advice(Actor.NOBODY, "The relay cannot watch the mailbox now; it tries again by itself."),
+    WatchState.CREDENTIAL_REFUSED: Advice(
+        Actor.USER, "The mailbox's server does not take the password any more: enter the new one."
+    ),
+    WatchState.WIPED: Advice(
+        Actor.ADMINISTRATOR,
+        "An administrator wiped this device: ask for leave, remove the registration and make a new one.",
+    ),
+}

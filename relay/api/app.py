@@ -1,0 +1,97 @@
+"""Own the assembly of the API: routes, limits, what every answer has in common, and what is logged of a request."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from relay.api import problems
+from relay.api.rate import RateLimit
+from relay.api.routes import Routes
+from relay.errors import RelayError
+from relay.registrations import Registrations
+
+log = logging.getLogger(__name__)
+
+KIB: Final = 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hold what a client may ask of the API."""
+
+    body: int = 16 * KIB
+    """Bytes of a request body, after decompression."""
+    body_seconds: float = 10.0
+    registrations_per_minute: float = 30.0
+    """New registrations per client address, and as many at once."""
+    behind_proxy: bool = False
+    """Whether a proxy that writes X-Forwarded-For stands before the relay; it is not believed otherwise."""
+
+
+def create_app(service: Registrations, limits: Limits, tokens: Callable[[int], str]) -> web.Application:
+    """Build the API; `tokens` makes URL-safe text of that many random bytes, to find a failure in the log."""
+    # No ids of registrations in the log: `open_runner` turns aiohttp's own access log off.
+    app = web.Application(middlewares=[_logged(), _refusing(tokens)], client_max_size=limits.body)
+    app.on_response_prepare.append(_mark)
+    # The loop's clock, looked up at each use: an app is built before or within its loop.
+    rate = RateLimit(limits.registrations_per_minute, lambda: asyncio.get_running_loop().time())
+    routes = Routes(service, rate, behind_proxy=limits.behind_proxy, body_seconds=limits.body_seconds)
+    routes.add_to(app.router)
+    return app
+
+
+def open_runner(app: web.Application) -> web.AppRunner:
+    """Make the runner for an API: without aiohttp's access log, whose lines hold ids; handlers outlive their client."""
+    return web.AppRunner(app, access_log=None, handler_cancellation=False)
+
+
+def _logged() -> Middleware:
+    @web.middleware
+    async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Log method, route, status and duration; never a path, for it holds ids."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        route = "none" if resource is None else resource.canonical
+        fields = {"method": request.method, "route": route, "status": response.status, "seconds": clock() - began}
+        log.info("request served", extra=fields)
+        return response
+
+    return logged
+
+
+def _refusing(tokens: Callable[[int], str]) -> Middleware:
+    @web.middleware
+    async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn every error into a problem document."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return problems.framework_refusal(error)
+        except RelayError as error:
+            return problems.refusal(error) or _failed(error, tokens(9))
+        except Exception as error:  # noqa: BLE001 -- the boundary: a fault of ours is logged, the client gets its number
+            return _failed(error, tokens(9))
+
+    return refusing
+
+
+def _failed(error: Exception, instance: str) -> web.Response:
+    """Log a fault of ours without its text, which may hold what a client sent."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("request failed", extra={"instance": instance, "error": type(error).__name__, "frames": frames})
+    detail = "the log of the relay tells more under the number in `instance`"
+    return problems.document(problems.INTERNAL, detail, instance=instance)
+
+
+async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers[hdrs.SERVER] = "push-relay"

@@ -1,0 +1,67 @@
+"""Own the JSON that the API answers with; nothing here can hold a credential or a device token."""
+
+from datetime import UTC, datetime
+
+from eas_watcher.progress import WatchState
+from relay.advice import advise, proved
+from relay.model import Mailbox, Platform, Registration, RegistrationView
+
+Json = dict[str, object]
+
+
+def registration(view: RegistrationView) -> Json:
+    """Show a registration to its app; what its mailbox does only once it proved that the mailbox is its user's."""
+    own, advice = view.registration, advise(view)
+    return {
+        "id": own.id,
+        "state": own.state.value,
+        "remedy": {"by": advice.by.value, "text": advice.text},
+        "mailbox": _mailbox(view.mailbox) if proved(view) else _unproved(view.mailbox),
+        "device": _device(own),
+        "classes": sorted(cls.value for cls in own.classes),
+        "mode": own.mode.value,
+        "locale": own.locale,
+        "credential": {"pending": view.candidate_pending, "refused": view.candidate_refused},
+        "created_at": _moment(own.created_at),
+        "last_push_at": _moment(own.last_push_at),
+        "last_outcome": own.last_outcome or None,
+    }
+
+
+def _mailbox(mailbox: Mailbox) -> Json:
+    return {
+        **_condition(mailbox),
+        "device_id": mailbox.device_id,
+        "last_ping_at": _moment(mailbox.last_ping_at),
+        "last_change_at": _moment(mailbox.last_change_at),
+    }
+
+
+def _unproved(mailbox: Mailbox) -> Json:
+    """Show a mailbox that nobody proved so far as it is, and of one that is watched for others only its name."""
+    if mailbox.state is WatchState.VERIFYING:
+        return _condition(mailbox)
+    return {"server": mailbox.server, "user": mailbox.user}
+
+
+def _condition(mailbox: Mailbox) -> Json:
+    return {
+        "server": mailbox.server,
+        "user": mailbox.user,
+        "state": mailbox.state.value,
+        "reason": mailbox.reason or None,
+        "since": _moment(mailbox.since),
+        "next_try_at": _moment(mailbox.next_try_at),
+    }
+
+
+def _device(own: Registration) -> Json:
+    device: Json = {"platform": own.platform.value, "app": own.app, "token_since": _moment(own.token_since)}
+    if own.platform is Platform.APNS:
+        device["environment"] = own.environment.value
+    return device
+
+
+def _moment(moment: datetime | None) -> str | None:
+    """Write a moment as RFC 3339 in UTC, whole seconds."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,142 @@
+"""Own how the API says no: the one table from error type to status, code and title, and problem documents [RFC 9457].
+
+Each code has a paragraph in docs/api.md; a code never changes its meaning.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from relay.api.auth import CHALLENGE
+from relay.api.schema import MalformedJson
+from relay.errors import MailboxExists, RelayError, StoreUnavailable
+from relay.refusals import (
+    CredentialRefused,
+    InvalidRequest,
+    NotActive,
+    NotAuthorized,
+    OtherMailbox,
+    TooManyRefusals,
+    TooManyRequests,
+    UnknownApp,
+    UnknownServer,
+    UnsupportedDevice,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+STORE_PAUSE: Final = 5  # seconds until a client asks again while the database is away
+
+
+class NotJson(RelayError):
+    """Tell that a body is of another media type than JSON."""
+
+
+class TooSlow(RelayError):
+    """Tell that a body did not arrive in time."""
+
+
+class BrokenBody(RelayError):
+    """Tell that a body ended early or is not encoded as its headers say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Hold what all problems of one kind share."""
+
+    status: HTTPStatus
+    code: str
+    title: str
+
+
+BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
+    MalformedJson: Kind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON"),
+    InvalidRequest: Kind(HTTPStatus.BAD_REQUEST, "invalid-request", "Some fields are missing or wrong"),
+    BrokenBody: Kind(HTTPStatus.BAD_REQUEST, "broken-body", "The body could not be read"),
+    NotAuthorized: Kind(HTTPStatus.UNAUTHORIZED, "not-authorized", "The registration does not open"),
+    CredentialRefused: Kind(HTTPStatus.FORBIDDEN, "credential-refused", "The mailbox's server refused the credential"),
+    TooSlow: Kind(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The body did not arrive in time"),
+    NotActive: Kind(HTTPStatus.CONFLICT, "not-active", "The registration is not active"),
+    NotJson: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not-json", "The body must be application/json"),
+    UnknownServer: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-server", "No configured server is meant"),
+    UnknownApp: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-app", "The relay may not push to this app"),
+    UnsupportedDevice: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported-device", "The device cannot be pushed to"),
+    OtherMailbox: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "other-mailbox", "A registration keeps its mailbox"),
+    TooManyRefusals: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-refusals", "Too many credentials were refused"),
+    TooManyRequests: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many registrations were asked for"),
+    StoreUnavailable: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
+    MailboxExists: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
+}
+
+BY_STATUS: Final[Mapping[int, Kind]] = {
+    404: Kind(HTTPStatus.NOT_FOUND, "no-such-resource", "There is nothing at this path"),
+    405: Kind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "This path has no such method"),
+    413: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The body is too large"),
+}
+"""What the web framework itself refuses."""
+
+BAD_REQUEST: Final = Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request makes no sense")
+INTERNAL: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The relay failed")
+
+
+def refusal(error: RelayError) -> web.Response | None:
+    """Answer an error of the table; None when it is not in the table."""
+    kind = next((BY_ERROR[cls] for cls in type(error).__mro__ if cls in BY_ERROR), None)
+    if kind is None:
+        return None
+    headers: dict[str, str] = {}
+    errors: list[dict[str, str]] = []
+    detail = str(error)
+    match error:
+        case MalformedJson():
+            detail = error.faults[0][1]
+        case InvalidRequest():
+            detail = "see `errors`"
+            errors = [{"field": field, "detail": fault} for field, fault in error.faults]
+        case NotAuthorized():
+            headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE
+        case TooManyRefusals() | TooManyRequests():
+            headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+        case StoreUnavailable() | MailboxExists():
+            # The text may name hosts and drivers.
+            detail = "the database did not answer; ask again"
+            headers[hdrs.RETRY_AFTER] = str(STORE_PAUSE)
+        case _:
+            pass
+    return document(kind, detail, headers=headers, errors=errors)
+
+
+def framework_refusal(error: web.HTTPException) -> web.Response:
+    """Answer what aiohttp refuses by itself."""
+    kind = BY_STATUS.get(error.status, BAD_REQUEST)
+    allow = error.headers.get(hdrs.ALLOW)
+    return document(kind, "", headers={} if allow is None else {hdrs.ALLOW: allow})
+
+
+def document(
+    kind: Kind,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, str]] | None = None,
+    instance: str | None = None,
+) -> web.Response:
+    """Write a problem document; `type` is a relative reference that ends with the code."""
+    body: dict[str, object] = {
+        "type": f"/problems/{kind.code}",
+        "title": kind.title,
+        "status": kind.status.value,
+        "code": kind.code,
+    }
+    if detail:
+        body["detail"] = detail
+    if errors:
+        body["errors"] = errors
+    if instance is not None:
+        body["instance"] = instance
+    return web.Response(
+        status=kind.status, body=json.dumps(body).encode(), content_type=MEDIA_TYPE, headers=dict(headers or {})
+    )

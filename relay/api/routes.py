@@ -1,0 +1,92 @@
+"""Own the paths and methods of the API: read a request, call the use case, show what came of it."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from relay.access import Access
+from relay.api import documents
+from relay.api.auth import read_bearer
+from relay.api.problems import BrokenBody, NotJson, TooSlow
+from relay.api.rate import RateLimit, client_address
+from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
+from relay.model import RegistrationState
+from relay.registrations import Registrations
+
+COLLECTION: Final = "/v1/registrations"
+ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"
+TEST_PUSH: Final = ONE + "/test-push"
+
+
+class Routes:
+    """Serve the registrations over HTTP."""
+
+    def __init__(self, service: Registrations, rate: RateLimit, *, behind_proxy: bool, body_seconds: float) -> None:
+        """Take the use cases and the limits; a body must arrive within `body_seconds`."""
+        self._service = service
+        self._rate = rate
+        self._behind_proxy = behind_proxy
+        self._body_seconds = body_seconds
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add every path and method."""
+        router.add_post(COLLECTION, self.register)
+        router.add_get(ONE, self.view, allow_head=False)
+        router.add_patch(ONE, self.change)
+        router.add_delete(ONE, self.remove)
+        router.add_post(TEST_PUSH, self.test_push)
+
+    async def register(self, request: web.Request) -> web.Response:
+        """Answer 201 with an active registration, 202 with one that the server has not judged yet."""
+        forwarded = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, [])) or None
+        self._rate.take(client_address(request.remote, forwarded, behind_proxy=self._behind_proxy))
+        registered = await self._service.register((await self._read(request, RegistrationBody)).wish())
+        own = registered.view.registration
+        active = own.state is not RegistrationState.VERIFYING
+        return web.json_response(
+            {"secret": registered.secret, **documents.registration(registered.view)},
+            status=HTTPStatus.CREATED if active else HTTPStatus.ACCEPTED,
+            headers={hdrs.LOCATION: f"{COLLECTION}/{own.id}"},
+        )
+
+    async def view(self, request: web.Request) -> web.Response:
+        """Answer 200 with the registration."""
+        return web.json_response(documents.registration(await self._service.view(_access(request))))
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Answer 200 with the changed registration, 202 when the server has not judged its new credential yet."""
+        access = _access(request)
+        body = await self._read(request, ChangeBody)
+        view = await self._service.change(access, body.wish())
+        pending = body.credential is not None and view.candidate_pending
+        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED if pending else HTTPStatus.OK)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Answer 204."""
+        await self._service.remove(_access(request))
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def test_push(self, request: web.Request) -> web.Response:
+        """Answer 202 with the registration."""
+        view = await self._service.test_push(_access(request))
+        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED)
+
+    async def _read(self, request: web.Request, model: type[Body]) -> Body:
+        """Read the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
+        if request.content_type != "application/json":
+            raise NotJson("the header Content-Type must be application/json")
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await request.read()
+        except TimeoutError as error:
+            raise TooSlow(f"the body must arrive within {self._body_seconds:g} seconds") from error
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise BrokenBody("the body ended early, or is not encoded as its headers say") from error
+        return parse(model, body)
+
+
+def _access(request: web.Request) -> Access:
+    return read_bearer(request.match_info["id"], request.headers.get(hdrs.AUTHORIZATION))

@@ -1,0 +1,127 @@
+"""Own the JSON that apps send: strict models without unknown fields, every length limited.
+
+An error never repeats a value, for it may be a password.
+"""
+
+import re
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+
+from eas_watcher.names import CollectionClass
+from relay.identity import LONGEST
+from relay.model import Environment, Mode, Platform
+from relay.refusals import InvalidRequest
+from relay.wishes import ChangeWish, Device, Login, Wish
+
+FIELD_LONGEST: Final = 100  # characters of a field's name that an error repeats
+
+_LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
+_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
+
+User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
+App = Annotated[str, StringConstraints(max_length=255, pattern=_NAME)]
+DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # 35: what RFC 5646 4.4.1 asks to hold
+Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
+
+
+class MalformedJson(InvalidRequest):
+    """Tell that a body is not JSON at all."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class CredentialBody(_Strict):
+    """Describe how to log in at the mailbox's server."""
+
+    kind: Literal["basic"]
+    password: Password
+    user: User | None = None
+
+    def login(self) -> Login:
+        """Turn into a value."""
+        return Login(self.password.get_secret_value(), self.user)
+
+
+class DeviceBody(_Strict):
+    """Describe where pushes go."""
+
+    platform: Platform
+    app: App
+    token: DeviceToken
+    environment: Environment = Environment.PRODUCTION
+
+
+class RegistrationBody(_Strict):
+    """Describe what POST /v1/registrations takes."""
+
+    mailbox: User
+    credential: CredentialBody
+    device: DeviceBody
+    server: Annotated[str, StringConstraints(max_length=64, pattern=_NAME)] | None = None
+    classes: Classes = frozenset({CollectionClass.EMAIL})
+    mode: Mode = Mode.ALERT
+    locale: Locale = "en"
+
+    def wish(self) -> Wish:
+        """Turn into a value."""
+        device = Device(self.device.platform, self.device.app, self.device.token, self.device.environment)
+        return Wish(
+            mailbox=self.mailbox,
+            login=self.credential.login(),
+            device=device,
+            server=self.server,
+            classes=self.classes,
+            mode=self.mode,
+            locale=self.locale,
+        )
+
+
+class DeviceChangeBody(_Strict):
+    """Describe what may change about a device."""
+
+    token: DeviceToken | None = None
+    environment: Environment | None = None
+
+
+class ChangeBody(_Strict):
+    """Describe what PATCH /v1/registrations/{id} takes; what is left out, or null, stays as it is."""
+
+    credential: CredentialBody | None = None
+    device: DeviceChangeBody | None = None
+    classes: Classes | None = None
+    mode: Mode | None = None
+    locale: Locale | None = None
+
+    def wish(self) -> ChangeWish:
+        """Turn into a value."""
+        return ChangeWish(
+            login=None if self.credential is None else self.credential.login(),
+            device_token=None if self.device is None else self.device.token,
+            environment=None if self.device is None else self.device.environment,
+            classes=self.classes,
+            mode=self.mode,
+            locale=self.locale,
+        )
+
+
+Body = TypeVar("Body", RegistrationBody, ChangeBody)
+
+
+def parse(model: type[Body], body: bytes) -> Body:
+    """Read a body; raises MalformedJson, or InvalidRequest with every fault."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        if any(fault["type"] == "json_invalid" for fault in faults):
+            raise MalformedJson([("", "the body is not JSON in UTF-8")]) from None
+        raise InvalidRequest([(_path(fault["loc"]), fault["msg"]) for fault in faults]) from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))[:FIELD_LONGEST]
