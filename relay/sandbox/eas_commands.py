@@ -1,0 +1,46 @@
+"""Own which command is answered by what: from a request of the right form to the document of its answer."""
+
+from dataclasses import dataclass
+
+from eas_watcher.errors import ProtocolViolation
+from eas_watcher.wbxml.element import Element
+from relay.sandbox.eas_devices import PingParameters
+from relay.sandbox.eas_hierarchy import answer_folder_sync, answer_settings
+from relay.sandbox.eas_ping import PingAnswer, judge_ping, read_ping
+from relay.sandbox.eas_provision import answer_provision, check_access
+from relay.sandbox.eas_refusals import INVALID_XML, MALFORMED, MalformedRequest, RefusedByStatus
+from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas_sync import answer_sync
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Hold the answer of a command; without a root its body is empty."""
+
+    root: Element | None
+
+
+def answer(command: str, root: Element | None, session: Session) -> Document | PingAnswer | PingParameters:
+    """Answer a command, or tell that its Ping is to be held; raises RefusedByStatus."""
+    try:
+        return _answer(command, root, session)
+    except (MalformedRequest, ProtocolViolation) as error:
+        raise RefusedByStatus(MALFORMED[command], str(error)) from error
+
+
+def _answer(command: str, root: Element | None, session: Session) -> Document | PingAnswer | PingParameters:
+    if command == "Ping":
+        parameters = read_ping(root, session)
+        if isinstance(parameters, PingAnswer):
+            return parameters
+        return judge_ping(parameters, session) or parameters
+    if command == "Provision" and root is not None:
+        return Document(answer_provision(root, session))
+    check_access(session)
+    if command == "Sync":
+        return Document(answer_sync(root, session))
+    if root is not None:
+        return Document(
+            answer_folder_sync(root, session) if command == "FolderSync" else answer_settings(root, session)
+        )
+    raise RefusedByStatus(INVALID_XML, f"{command} without a body")

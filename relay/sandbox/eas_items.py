@@ -1,0 +1,95 @@
+"""Own how a simulated item looks in a Sync answer: complete, as a careless server sends it.
+
+The body comes whole whatever TruncationSize was asked for [observed: SOGo 5.8, Z-Push 2.7.1, 2026-11], so that a test
+which plants a mark in subject, sender or body can look where it turns up.
+"""
+
+from datetime import UTC, timedelta
+from hashlib import sha256
+from typing import Final
+
+from eas_watcher.names import CollectionClass, ProtocolVersion
+from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element, Page
+from relay.sandbox.eas_mailboxes import SimulatedItem
+
+EMAIL: Final = Page("Email")
+EMAIL2: Final = Page("Email2")
+CALENDAR: Final = Page("Calendar")
+CONTACTS: Final = Page("Contacts")
+
+PREVIEW: Final = 255  # characters [MS-ASAIRS 2.2.2.35]
+CONVERSATION_ID: Final = 16  # bytes [MS-ASEMAIL 2.2.2.21]
+
+
+def write_item(tag: str, item: SimulatedItem, user: str, version: ProtocolVersion) -> Element:
+    """Write an Add or a Change with everything there is."""
+    data = AIRSYNC("ApplicationData", *_properties(item, user, version))
+    return AIRSYNC(tag, AIRSYNC("ServerId", item.id), data)
+
+
+def _properties(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Element]:
+    match item.cls:
+        case CollectionClass.EMAIL:
+            return _mail(item, user, version)
+        case CollectionClass.CALENDAR:
+            return _appointment(item)
+        case CollectionClass.CONTACTS:
+            return [CONTACTS("FileAs", item.subject), CONTACTS("Email1Address", item.sender), _body(item, version)]
+        case CollectionClass.TASKS | CollectionClass.NOTES:
+            # Their pages are not among those that the relay can write; the body carries the subject.
+            return [_body(item, version)]
+
+
+def _mail(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Element]:
+    properties = [
+        EMAIL("To", user),
+        EMAIL("From", item.sender),
+        EMAIL("Subject", item.subject),
+        EMAIL("DateReceived", item.received.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")),
+        EMAIL("DisplayTo", user),
+        EMAIL("ThreadTopic", item.subject),
+        EMAIL("Importance", "1"),
+        EMAIL("Read", str(int(item.read))),
+        _body(item, version),
+        EMAIL("MessageClass", "IPM.Note"),
+        EMAIL("InternetCPID", "65001"),
+        EMAIL("Flag"),
+        EMAIL("ContentClass", "urn:content-classes:message"),
+        AIRSYNCBASE("NativeBodyType", "1"),
+    ]
+    if version >= ProtocolVersion.V14_0:
+        conversation = sha256(item.subject.encode()).digest()[:CONVERSATION_ID]
+        properties += [EMAIL2("ConversationId", conversation), EMAIL2("ConversationIndex", conversation[:5])]
+    if version >= ProtocolVersion.V16_0:
+        properties.append(EMAIL2("IsDraft", "0"))
+    return properties
+
+
+def _appointment(item: SimulatedItem) -> list[Element]:
+    start = item.received.astimezone(UTC) + timedelta(days=1)
+    compact = "%Y%m%dT%H%M%SZ"
+    return [
+        CALENDAR("DtStamp", item.received.astimezone(UTC).strftime(compact)),
+        CALENDAR("StartTime", start.strftime(compact)),
+        CALENDAR("Subject", item.subject),
+        CALENDAR("UID", sha256(item.id.encode()).hexdigest()),
+        CALENDAR("OrganizerEmail", item.sender),
+        CALENDAR("EndTime", (start + timedelta(hours=1)).strftime(compact)),
+        AIRSYNCBASE("Body", AIRSYNCBASE("Type", "1"), AIRSYNCBASE("Data", item.body)),
+        CALENDAR("Sensitivity", "0"),
+        CALENDAR("BusyStatus", "2"),
+        CALENDAR("AllDayEvent", "0"),
+        CALENDAR("MeetingStatus", "0"),
+    ]
+
+
+def _body(item: SimulatedItem, version: ProtocolVersion) -> Element:
+    text = item.body if item.cls is CollectionClass.EMAIL else f"{item.subject}\n{item.body}"
+    parts = [
+        AIRSYNCBASE("Type", "1"),
+        AIRSYNCBASE("EstimatedDataSize", str(len(text.encode()))),
+        AIRSYNCBASE("Data", text),
+    ]
+    if version >= ProtocolVersion.V14_0:
+        parts.append(AIRSYNCBASE("Preview", text[:PREVIEW]))
+    return AIRSYNCBASE("Body", *parts)

@@ -1,0 +1,118 @@
+"""Own what the simulated server makes of a Ping: an answer at once, or a hold [MS-ASCMD 2.2.1.13]."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from eas_watcher.commands.ping import PingStatus
+from eas_watcher.commands.reading import read_number
+from eas_watcher.names import CollectionClass, CollectionId
+from eas_watcher.wbxml.element import PING, Element
+from relay.sandbox.eas_devices import PingParameters
+from relay.sandbox.eas_hierarchy import hierarchy_changed
+from relay.sandbox.eas_refusals import (
+    DEVICE_BLOCKED,
+    MalformedRequest,
+    RefusedByStatus,
+    check_children,
+    status_document,
+)
+from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas_sync import has_news
+
+CLASSES: Final = {cls.wire: cls for cls in CollectionClass}
+
+
+@dataclass(frozen=True, slots=True)
+class PingAnswer:
+    """Hold why a Ping ends, and the document that says so."""
+
+    status: PingStatus
+    document: Element
+
+
+def write_ping(status: PingStatus, *more: Element) -> PingAnswer:
+    """Write an answer of a status and what belongs to it."""
+    return PingAnswer(status, status_document("Ping", status, *more))
+
+
+def read_ping(root: Element | None, session: Session) -> PingParameters | PingAnswer:
+    """Read what a Ping asks for, with what the server keeps of the last one; or answer what is wrong with it."""
+    cached = session.device.ping
+    heartbeat = None if root is None else _read_heartbeat(root)
+    folders = None if root is None else _read_folders(root)
+    if heartbeat is None and cached is not None:
+        heartbeat = cached.heartbeat
+    if folders is None and cached is not None:
+        folders = cached.folders
+    if heartbeat is None or folders is None:
+        session.complain("a Ping without parameters, and none are kept")
+        return write_ping(PingStatus.PARAMETERS_MISSING)
+    rules = session.rules
+    if not rules.heartbeat_minimum <= heartbeat <= rules.heartbeat_maximum:
+        nearest = min(max(heartbeat, rules.heartbeat_minimum), rules.heartbeat_maximum)
+        return write_ping(PingStatus.HEARTBEAT_OUT_OF_RANGE, PING("HeartbeatInterval", str(nearest)))
+    if len(folders) > rules.max_folders:
+        return write_ping(PingStatus.TOO_MANY_FOLDERS, PING("MaxFolders", str(rules.max_folders)))
+    session.device.ping = PingParameters(heartbeat, folders)
+    _complain(session, folders)
+    return session.device.ping
+
+
+def judge_ping(parameters: PingParameters, session: Session) -> PingAnswer | None:
+    """Tell how a Ping ends now; None: it is to be held."""
+    if session.device.blocked:
+        raise RefusedByStatus(DEVICE_BLOCKED, "the device is blocked", fault=False)
+    known = session.mailbox.folders
+    if hierarchy_changed(session) or any(id_ not in known for id_, _ in parameters.folders):
+        return write_ping(PingStatus.HIERARCHY_CHANGED)
+    changed = [id_ for id_, cls in parameters.folders if _is_changed(id_, cls, session)]
+    if not changed:
+        return None
+    return write_ping(PingStatus.CHANGED, PING("Folders", *(PING("Folder", id_) for id_ in changed)))
+
+
+def _is_changed(id_: CollectionId, cls: CollectionClass, session: Session) -> bool:
+    """Tell whether a folder is to be synced; one of another class than the Ping says is never looked at.
+
+    Nothing is known of what a client holds that never synced: to it all of the folder is news
+    [observed: Z-Push 2.7.1, 2026-11].
+    """
+    folder = session.mailbox.folders[id_]
+    if folder.cls is not cls or session.device.quarantined:
+        return False
+    synced = session.device.collections.get(id_)
+    return synced is None or has_news(folder, synced, session)
+
+
+def _complain(session: Session, folders: tuple[tuple[CollectionId, CollectionClass], ...]) -> None:
+    for id_, cls in folders:
+        folder = session.mailbox.folders.get(id_)
+        if folder is not None and folder.cls is not cls:
+            session.complain("a Ping names a collection with another class than it has")
+        if folder is not None and id_ not in session.device.collections and not session.device.lost:
+            session.complain("a Ping on a collection that was never synced")
+
+
+def _read_heartbeat(root: Element) -> int | None:
+    check_children(root, ("HeartbeatInterval", "Folders"))
+    return read_number(root, "HeartbeatInterval")
+
+
+def _read_folders(root: Element) -> tuple[tuple[CollectionId, CollectionClass], ...] | None:
+    element = root.find("Folders")
+    if element is None:
+        return None
+    folders: dict[CollectionId, CollectionClass] = {}
+    for folder in element.children:
+        if folder.tag != "Folder":
+            raise MalformedRequest("Folders may hold nothing but Folder")
+        check_children(folder, ("Id", "Class"))
+        id_, cls = folder.find("Id"), folder.find("Class")
+        if id_ is None or not id_.string or cls is None or cls.string not in CLASSES:
+            raise MalformedRequest("a Folder has an Id and one of five classes")
+        if id_.string in folders:
+            raise MalformedRequest("a folder is named twice")
+        folders[CollectionId(id_.string)] = CLASSES[cls.string]
+    if not folders:
+        raise MalformedRequest("Folders without a Folder")
+    return tuple(folders.items())

@@ -1,0 +1,126 @@
+"""Own the form of a request to the simulated EAS server: what is refused before any command is looked at.
+
+What Exchange or one of its kind answers with an HTTP status raises RefusedByHttp [MS-ASHTTP 2.2.1].
+"""
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from re import compile as pattern
+from typing import Final
+from urllib.parse import parse_qsl
+
+from eas_watcher.names import ProtocolVersion
+from eas_watcher.wbxml.decode import WbxmlError, decode
+from eas_watcher.wbxml.element import Element
+from relay.sandbox.eas_refusals import (
+    INVALID_WBXML,
+    INVALID_XML,
+    ROOTS,
+    VERSION_NOT_SUPPORTED,
+    RefusedByHttp,
+    RefusedByStatus,
+)
+
+CONTENT_TYPES: Final = frozenset({"application/vnd.ms-sync.wbxml", "application/vnd.ms-sync"})
+DEVICE_ID: Final = pattern(r"[A-Za-z0-9]{1,32}")
+DEVICE_TYPE: Final = pattern(r"[A-Za-z0-9]{1,64}")
+POLICY_KEY: Final = pattern(r"[0-9]{1,10}")
+UNSIGNED: Final = 1 << 32
+SPOKEN: Final = {version.wire: version for version in ProtocolVersion}
+PARAMETERS: Final = ("Cmd", "User", "DeviceId", "DeviceType")
+
+
+@dataclass(frozen=True, slots=True)
+class EasRequest:
+    """Hold one command whose form is right."""
+
+    command: str
+    device_id: str
+    version: ProtocolVersion
+    policy_key: str | None
+
+
+def read_authorization(value: str | None) -> tuple[str, str] | None:
+    """Read user and password of Basic authentication in UTF-8 [RFC 7617 2]; None when they are not there."""
+    scheme, _, encoded = (value or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = b64decode(encoded, validate=True).decode().partition(":")
+    except (Base64Error, UnicodeDecodeError):
+        return None
+    return (user, password) if user and colon else None
+
+
+def read_command(query: str) -> str:
+    """Read which command a query names; empty when it names none."""
+    return dict(parse_qsl(query, keep_blank_values=True)).get("Cmd", "")
+
+
+def read_request(
+    query: str, headers: Mapping[str, str], body: bytes, user: str, versions: Collection[ProtocolVersion]
+) -> EasRequest:
+    """Check query and headers of a POST by an authenticated user; `headers` ignore case.
+
+    Raises RefusedByHttp, and RefusedByStatus for a version that was given up.
+    """
+    parameters = _read_query(query)
+    if parameters["User"] != user:
+        raise RefusedByHttp(403, "the query names another user than the authenticated one")
+    command = parameters["Cmd"]
+    if command not in ROOTS:
+        raise RefusedByHttp(501, "a command that is not served")
+    if not DEVICE_ID.fullmatch(parameters["DeviceId"]):
+        raise RefusedByHttp(400, "a DeviceId is 1 to 32 letters and digits")
+    if not DEVICE_TYPE.fullmatch(parameters["DeviceType"]):
+        raise RefusedByHttp(400, "a DeviceType is letters and digits")
+    _check_content_type(headers, body)
+    policy_key = headers.get("X-MS-PolicyKey")
+    if policy_key is not None and not (POLICY_KEY.fullmatch(policy_key) and int(policy_key) < UNSIGNED):
+        raise RefusedByHttp(400, "X-MS-PolicyKey is an unsigned 32-bit number")
+    return EasRequest(command, parameters["DeviceId"], _read_version(headers, versions), policy_key)
+
+
+def read_body(request: EasRequest, body: bytes) -> Element | None:
+    """Read the body of a command; None for an empty one. Raises RefusedByStatus."""
+    if not body:
+        if request.command not in {"Ping", "Sync"}:
+            raise RefusedByStatus(INVALID_XML, f"{request.command} without a body")
+        return None
+    try:
+        root = decode(body)
+    except WbxmlError as error:
+        raise RefusedByStatus(INVALID_WBXML, str(error)) from error
+    if (root.page, root.tag) != (ROOTS[request.command].name, request.command):
+        raise RefusedByStatus(INVALID_XML, "the body is another document")
+    return root
+
+
+def _read_query(query: str) -> dict[str, str]:
+    """Read the plain form of a query; the base64 form is not simulated."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    parameters = dict(pairs)
+    if any(not parameters.get(name) for name in PARAMETERS) or len(parameters) < len(pairs):
+        raise RefusedByHttp(400, "a query has Cmd, User, DeviceId and DeviceType, each once")
+    return parameters
+
+
+def _check_content_type(headers: Mapping[str, str], body: bytes) -> None:
+    content_type = headers.get("Content-Type")
+    if body and content_type not in CONTENT_TYPES:
+        raise RefusedByHttp(400, "a body is application/vnd.ms-sync.wbxml")
+    if not body and content_type is not None:
+        raise RefusedByHttp(400, "a Content-Type without a body")
+
+
+def _read_version(headers: Mapping[str, str], versions: Collection[ProtocolVersion]) -> ProtocolVersion:
+    version = SPOKEN.get(headers.get("MS-ASProtocolVersion", ""))
+    if version is None:
+        raise RefusedByHttp(400, "MS-ASProtocolVersion is missing or unknown")
+    if version in versions:
+        return version
+    if ProtocolVersion.V14_0 <= version < max(versions):
+        raise RefusedByStatus(VERSION_NOT_SUPPORTED, "a protocol version that is not served any more", fault=False)
+    raise RefusedByHttp(400, "a protocol version that OPTIONS does not offer")

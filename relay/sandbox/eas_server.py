@@ -1,0 +1,221 @@
+"""Own the HTTP side of the simulated EAS server: requests in, answers and failures out."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from random import Random, SystemRandom
+from time import perf_counter_ns
+from typing import Final
+
+from aiohttp import web
+
+from eas_watcher.commands.ping import PingStatus
+from eas_watcher.names import ProtocolVersion
+from eas_watcher.ports import Now
+from eas_watcher.wbxml.element import Element
+from eas_watcher.wbxml.encode import encode
+from relay.sandbox.eas_commands import Document, answer
+from relay.sandbox.eas_devices import PingParameters
+from relay.sandbox.eas_failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, Garble, Stall
+from relay.sandbox.eas_ping import PingAnswer
+from relay.sandbox.eas_refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
+from relay.sandbox.eas_requests import EasRequest, read_authorization, read_body, read_command, read_request
+from relay.sandbox.eas_rules import EasRules
+from relay.sandbox.eas_simulator import EasSimulator
+
+PATH: Final = "/Microsoft-Server-ActiveSync"
+CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
+BUILD: Final = "15.2"  # as Exchange 2019 names itself
+COOKIE: Final = "X-BackEndCookie"
+KEEP_IDLE: Final = 120.0  # seconds, the default of IIS; longer than clients keep a connection
+FAREWELL: Final = 1.0  # seconds that requests have to end when the server closes
+PARTING: Final = 0.5  # the part of an answer that is sent when it is to be garbled
+
+
+@asynccontextmanager
+async def open_eas_simulator(
+    *,
+    tls: ssl.SSLContext | None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    versions: tuple[ProtocolVersion, ...] = tuple(ProtocolVersion),
+    rules: EasRules | None = None,
+    random: Random | None = None,
+    now: Now | None = None,
+) -> AsyncIterator[EasSimulator]:
+    """Serve a simulated EAS server until the context ends; port 0 takes a free one, no `tls` means plain HTTP.
+
+    `rules` says more about how it behaves; their versions count, if rules are given.
+    """
+    simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or _utc_now)
+    app = web.Application()
+    server = EasServer(simulator)
+    app.router.add_route("*", PATH, server.handle)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # a client that hangs up ends its Ping
+        keepalive_timeout=KEEP_IDLE,
+        shutdown_timeout=FAREWELL,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=4096)
+        await site.start()
+        simulator.port = runner.addresses[0][1]
+        scheme = "http" if tls is None else "https"
+        simulator.url = f"{scheme}://{host}:{simulator.port}{PATH}"
+        yield simulator
+    finally:
+        simulator.pings.close()
+        server.close()
+        await runner.cleanup()
+
+
+class EasServer:
+    """Answer requests from a simulator."""
+
+    def __init__(self, simulator: EasSimulator) -> None:
+        """Take what is served."""
+        self._simulator = simulator
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Let go of every request that is stalled or delayed."""
+        self._closing.set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, or let it fail as the script says."""
+        body = await request.read()
+        command = "OPTIONS" if request.method == "OPTIONS" else read_command(request.query_string)
+        login = read_authorization(request.headers.get("Authorization"))
+        user = login[0] if login else ""
+        self._simulator.records.note(user, command, asyncio.get_running_loop().time())
+        failure = self._simulator.failures.take(user, command)
+        if isinstance(failure, AnswerHttp):
+            return web.Response(status=failure.status, headers=failure.headers, body=failure.body.encode() or None)
+        if login is None or not self._simulator.admit(*login):
+            return _respond(401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
+        if request.method == "OPTIONS":
+            return await self._fail(request, command, failure) or self._offer()
+        if request.method != "POST":
+            return _respond(405, headers={"Allow": "OPTIONS, POST"})
+        return await self._serve(request, user, command, body, failure)
+
+    async def _serve(
+        self, request: web.Request, user: str, command: str, body: bytes, failure: Failure | None
+    ) -> web.StreamResponse:
+        ended = await self._fail(request, command, failure)
+        if ended is not None:
+            return ended
+        try:
+            parsed = read_request(request.query_string, request.headers, body, user, self._simulator.rules.versions)
+        except RefusedByHttp as refusal:
+            self._simulator.complain(user, command, str(refusal))
+            return _respond(refusal.status)
+        except RefusedByStatus as refusal:
+            return _respond(200, encode(status_document(command, refusal.status)))
+        reply = await self._answer(user, parsed, body)
+        if isinstance(failure, Cut) or reply is None:
+            return _cut(request)
+        return await self._send(request, user, reply, failure)
+
+    async def _send(
+        self, request: web.Request, user: str, reply: Document | PingAnswer | int, failure: Failure | None
+    ) -> web.StreamResponse:
+        """Send an answer, and note when a Ping's status 2 left."""
+        if isinstance(reply, int):
+            return _respond(reply)
+        document = reply.document if isinstance(reply, PingAnswer) else reply.root
+        written = b"" if document is None else encode(document)
+        if isinstance(failure, Garble):
+            written = written[: max(1, int(len(written) * PARTING))] or b"\x03"
+        response = self._with_cookie(request, _respond(200, written))
+        if isinstance(reply, PingAnswer) and reply.status is PingStatus.CHANGED:
+            await response.prepare(request)
+            await response.write_eof()
+            self._simulator.records.ping_answered_at[user] = perf_counter_ns()
+        return response
+
+    async def _answer(self, user: str, request: EasRequest, body: bytes) -> Document | PingAnswer | int | None:
+        """Return an answer, or the HTTP status of a refusal; None when the server closes."""
+        pings = self._simulator.pings
+        if request.command == "Ping":
+            pings.supersede(user, request.device_id)
+        try:
+            session = self._simulator.session(user, request)
+            found = answer(request.command, read_body(request, body), session)
+            if isinstance(found, PingParameters):
+                return await pings.hold(request.device_id, found, session)
+        except RefusedByStatus as refusal:
+            if refusal.fault:
+                self._simulator.complain(user, request.command, str(refusal))
+            refused = refuse(request.command, refusal, request.version)
+            return Document(refused) if isinstance(refused, Element) else refused
+        return found
+
+    async def _fail(self, request: web.Request, command: str, failure: Failure | None) -> web.StreamResponse | None:
+        """Do what a failure does before the command is looked at; return what ends the request, if it does."""
+        match failure:
+            case AnswerStatus(status=status) if command in ROOTS:
+                return _respond(200, encode(status_document(command, status)))
+            case Delay(seconds=seconds):
+                return _cut(request) if await self._wait(seconds) else None
+            case Cut(applied=False, seconds=seconds):
+                await self._wait(seconds)
+                return _cut(request)
+            case Stall():
+                await self._wait(None)
+                return _cut(request)
+            case _:
+                return None
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait, at most until the server closes; tell whether it does."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _offer(self) -> web.Response:
+        versions = ",".join(version.wire for version in self._simulator.rules.versions)
+        return _respond(
+            200,
+            headers={
+                "MS-ASProtocolVersions": versions,
+                "MS-ASProtocolCommands": ",".join(ROOTS),
+                "Public": "OPTIONS,POST",
+            },
+        )
+
+    def _with_cookie(self, request: web.Request, response: web.Response) -> web.Response:
+        """Set the cookie that ties a client to a back end, unless it came along [MS-ASHTTP 2.2.1.1.2.4]."""
+        if COOKIE not in request.cookies:
+            response.set_cookie(COOKIE, "mailbox-server-1", path=PATH, secure=request.secure, httponly=True)
+        return response
+
+
+def _respond(status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> web.Response:
+    """Build an answer; a Content-Type goes with a body only [MS-ASHTTP 2.2.2.1]."""
+    content = {"Content-Type": CONTENT_TYPE} if body else {}
+    return web.Response(
+        status=status,
+        body=body or None,
+        headers={"MS-Server-ActiveSync": BUILD, "Cache-Control": "private", **content, **(headers or {})},
+    )
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Cut the connection; what is returned goes nowhere."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 -- what a caller gets who brings no clock

@@ -1,0 +1,206 @@
+"""Own the simulated EAS server without its HTTP: the mailboxes, and the controls of whoever runs it."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Final, TypeVar
+
+from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from eas_watcher.ports import Now
+from relay.sandbox.eas_devices import KeyMint, SimulatedDevice
+from relay.sandbox.eas_failures import FailurePlan, FailureScript
+from relay.sandbox.eas_holds import HeldPings
+from relay.sandbox.eas_mailboxes import USER_MAIL, SimulatedMailbox
+from relay.sandbox.eas_provision import WIPES
+from relay.sandbox.eas_records import Complaint, EasRecords, LoggedRequest
+from relay.sandbox.eas_requests import EasRequest
+from relay.sandbox.eas_rules import EasRules, Session
+
+R = TypeVar("R")
+SENDER: Final = "ben@example.com"
+
+
+class UnknownMailbox(LookupError):
+    """Tell that nobody of that name has a mailbox here, or no item or folder of that id."""
+
+
+class EasSimulator:
+    """Hold the simulated server and control it; every method is for the event loop that serves it."""
+
+    def __init__(self, rules: EasRules, random: Random, now: Now) -> None:
+        """Take how the server behaves, the source of its keys, and the clock that dates what is delivered."""
+        self.rules = rules
+        self.records = EasRecords()
+        self.failures = FailureScript()
+        self.pings = HeldPings(self.records, now)
+        self.url = ""
+        """Where clients find the server; set once it listens."""
+        self.port = 0
+        self._mint = KeyMint(random)
+        self._now = now
+        self._mailboxes: dict[str, SimulatedMailbox] = {}
+        self._devices: dict[str, dict[str, SimulatedDevice]] = {}
+
+    # What a test looks at.
+
+    @property
+    def held(self) -> int:
+        """Count the Pings held now."""
+        return len(self.pings)
+
+    @property
+    def complaints(self) -> tuple[Complaint, ...]:
+        """The faults of clients so far; empty when everybody kept to the protocol."""
+        return tuple(self.records.complaints)
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Whoever has a mailbox."""
+        return tuple(self._mailboxes)
+
+    def overlaps(self, user: str) -> int:
+        """Count the Pings that came while another one of the same device was held."""
+        return self.records.overlaps[user]
+
+    def log(self, user: str) -> tuple[LoggedRequest, ...]:
+        """Return the last requests that named a user, oldest first; refused ones too."""
+        return self.records.log(user)
+
+    @property
+    def ping_answered_at(self) -> dict[str, int]:
+        """By user, when the last status 2 left, in nanoseconds of `time.perf_counter_ns`."""
+        return self.records.ping_answered_at
+
+    # What happens in mailboxes.
+
+    def add_mailbox(self, user: str, password: str) -> None:
+        """Add a mailbox, or change the password of the one there is."""
+        mailbox = self._mailboxes.get(user)
+        if mailbox is None:
+            self._mailboxes[user] = SimulatedMailbox(user, password)
+        else:
+            mailbox.password = password
+
+    def deliver(
+        self,
+        user: str,
+        cls: CollectionClass = CollectionClass.EMAIL,
+        *,
+        subject: str = "Minutes",
+        sender: str = SENDER,
+        body: str = "See you on Monday.",
+        read: bool = False,
+        folder: CollectionId | None = None,
+    ) -> ServerId:
+        """Put an item into the default folder of its class, or another; raises UnknownMailbox."""
+
+        def add(mailbox: SimulatedMailbox) -> ServerId:
+            into = folder or mailbox.default_folder(cls)
+            return mailbox.add_item(into, subject=subject, sender=sender, body=body, received=self._now(), read=read)
+
+        return self._change(user, add)
+
+    def mark_read(self, user: str, server_id: ServerId, *, read: bool = True) -> None:
+        """Set an item's read flag, as another client of the mailbox would; raises UnknownMailbox."""
+        self._change(user, lambda mailbox: mailbox.mark_read(server_id, read=read))
+
+    def delete(self, user: str, server_id: ServerId) -> None:
+        """Remove an item; raises UnknownMailbox."""
+        self._change(user, lambda mailbox: mailbox.delete(server_id))
+
+    def add_folder(self, user: str, name: str, folder_type: int = USER_MAIL) -> CollectionId:
+        """Add a folder; raises UnknownMailbox."""
+        return self._change(user, lambda mailbox: mailbox.add_folder(name, folder_type))
+
+    def remove_folder(self, user: str, collection: CollectionId) -> None:
+        """Remove a folder with its items; raises UnknownMailbox."""
+        self._change(user, lambda mailbox: mailbox.remove_folder(collection))
+
+    # What an administrator or a fault does to devices.
+
+    def lose_state(self, user: str) -> None:
+        """Forget all sync keys of a user's devices: Sync says 3, FolderSync says 9; held Pings stay deaf till news."""
+        for device in self.devices(user):
+            device.lose_state(self._mint)
+
+    def refresh_policy(self, user: str) -> None:
+        """Ask a user's devices for a new acknowledgement: status 143, or HTTP 449."""
+        for device in self.devices(user):
+            device.refresh_due = True
+
+    def forget_policy(self, user: str) -> None:
+        """Void the policy keys of a user's devices: status 142, or HTTP 449."""
+        for device in self.devices(user):
+            device.policy_key = None
+
+    def wipe(self, user: str, *, account_only: bool = False) -> None:
+        """Ask a user's devices to wipe themselves: status 140 until they acknowledge it, then 129."""
+        for device in self.devices(user):
+            device.wipe = WIPES[account_only]
+
+    def block(self, user: str, *, blocked: bool = True) -> None:
+        """Refuse a user's devices with status 129, or take that back."""
+        for device in self.devices(user):
+            device.blocked = blocked
+        self.pings.wake(user)
+
+    def quarantine(self, user: str, *, quarantined: bool = True) -> None:
+        """Show a user's devices no items while everything looks healthy, or let them see again."""
+        for device in self.devices(user):
+            device.quarantined = quarantined
+        self.pings.wake(user)
+
+    def fail(self, user: str | None, plan: FailurePlan) -> None:
+        """Let coming requests fail: those of a user, or everybody's."""
+        self.failures.add(user, plan)
+
+    # What the HTTP side needs.
+
+    def admit(self, user: str, password: str) -> bool:
+        """Tell whether a password is right; a wrong one is counted."""
+        mailbox = self._mailboxes.get(user)
+        if mailbox is None and self.rules.any_password is not None and password == self.rules.any_password:
+            self.add_mailbox(user, password)
+            return True
+        if mailbox is not None and mailbox.password == password:
+            return True
+        self.records.refusals[user] += 1
+        return False
+
+    def session(self, user: str, request: EasRequest) -> Session:
+        """Return what a command is answered from; a device that is new is entered."""
+        return Session(
+            mailbox=self._mailboxes[user],
+            device=self._devices.setdefault(user, {}).setdefault(request.device_id, SimulatedDevice()),
+            version=request.version,
+            policy_key=request.policy_key,
+            rules=self.rules,
+            mint=self._mint,
+            now=self._now(),
+            complain=lambda text: self.complain(user, request.command, text),
+        )
+
+    def complain(self, user: str, command: str, text: str) -> None:
+        """Keep a fault of a client."""
+        self.records.complaints.append(Complaint(user, command, text))
+
+    def devices(self, user: str) -> tuple[SimulatedDevice, ...]:
+        """Return the devices that a user has used so far; raises UnknownMailbox."""
+        if user not in self._mailboxes:
+            raise UnknownMailbox(user)
+        return tuple(self._devices.get(user, {}).values())
+
+    def mailbox(self, user: str) -> SimulatedMailbox:
+        """Return a mailbox; raises UnknownMailbox."""
+        try:
+            return self._mailboxes[user]
+        except KeyError:
+            raise UnknownMailbox(user) from None
+
+    def _change(self, user: str, change: Callable[[SimulatedMailbox], R]) -> R:
+        """Change a mailbox and wake its Pings."""
+        try:
+            result = change(self.mailbox(user))
+        except KeyError as error:
+            raise UnknownMailbox(str(error)) from None
+        self.pings.wake(user)
+        return result

@@ -1,0 +1,116 @@
+"""Own how the simulated server answers Sync: what changed between what a key stands for and now."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from eas_watcher.names import NO_SYNC_KEY, ServerId, SyncKey
+from eas_watcher.wbxml.element import AIRSYNC, Element
+from relay.sandbox.eas_devices import Checkpoint, KeyHistory, SyncedCollection
+from relay.sandbox.eas_items import write_item
+from relay.sandbox.eas_mailboxes import SimulatedFolder, SimulatedItem
+from relay.sandbox.eas_refusals import RefusedByStatus
+from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas_sync_request import AGES, CollectionQuery, check_filter, read_sync
+
+# Status of a collection [MS-ASCMD 2.2.3.177.17]
+OK, STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 1, 3, 8, 12
+REQUEST_MISSING: Final = 13
+
+
+def answer_sync(root: Element | None, session: Session) -> Element | None:
+    """Answer what changed; None, an empty body, when nothing did [MS-ASCMD 2.2.1.21]."""
+    if root is None:
+        raise RefusedByStatus(REQUEST_MISSING, "an empty Sync repeats one that the server never stores")
+    queries = read_sync(root, session.version)
+    for query in queries:
+        folder = session.mailbox.folders.get(query.id)
+        if folder is not None and folder.cls is not None:
+            check_filter(query, folder.cls)
+    answers = [answer for query in queries if (answer := _answer(query, session)) is not None]
+    return AIRSYNC("Sync", AIRSYNC("Collections", *answers)) if answers else None
+
+
+def has_news(folder: SimulatedFolder, synced: SyncedCollection, session: Session) -> bool:
+    """Tell whether a folder holds what the newest key given out does not stand for, received or not.
+
+    Items count that came in; other changes only where the rules say so [MS-ASCMD 2.2.1.13].
+    """
+    known = synced.keys.newest.known
+    visible = {item.id: item.revision for item in visible_items(folder, synced.filter_type, session)}
+    if session.rules.any_change_wakes:
+        return dict(known) != visible
+    return any(id_ not in known for id_ in visible)
+
+
+def visible_items(folder: SimulatedFolder, filter_type: int, session: Session) -> Iterator[SimulatedItem]:
+    """Yield the items that a filter lets through, in order of arrival; none for a quarantined device."""
+    if session.device.quarantined:
+        return
+    age = AGES.get(filter_type)
+    oldest = None if age is None else session.now - age
+    for item in session.mailbox.items(folder.id):
+        if oldest is None or item.received >= oldest:
+            yield item
+
+
+def _answer(query: CollectionQuery, session: Session) -> Element | None:
+    """Answer for one collection; None when nothing changed."""
+    folder = session.mailbox.folders.get(query.id)
+    device = session.device
+    if folder is None or folder.cls is None:
+        gone = query.id in session.mailbox.removed
+        if not gone:
+            session.complain("Sync of a collection that never was")
+        return _write(query, query.key, HIERARCHY_CHANGED if gone else NOT_FOUND)
+    if device.hierarchy is None:
+        session.complain("Sync before FolderSync")
+        return _write(query, query.key, HIERARCHY_CHANGED)
+    if query.key == NO_SYNC_KEY:
+        first: Checkpoint[ServerId, int] = Checkpoint(session.mint.sync_key(), {})
+        device.collections[query.id] = SyncedCollection(KeyHistory(first))
+        return _write(query, first.key, OK)
+    synced = device.collections.get(query.id)
+    base = None if synced is None else synced.keys.present(query.key)
+    if synced is None or base is None:
+        if not device.lost:
+            session.complain("Sync with a key that is not valid")
+        return _write(query, NO_SYNC_KEY, STALE_KEY)
+    synced.filter_type = query.filter_type
+    return _changes(query, folder, synced, session) if query.changes else None
+
+
+def _changes(
+    query: CollectionQuery, folder: SimulatedFolder, synced: SyncedCollection, session: Session
+) -> Element | None:
+    """Write what changed, as much as the window takes, and give out the key that stands for it."""
+    known = dict(synced.keys.newest.known)
+    visible = {item.id: item for item in visible_items(folder, query.filter_type, session)}
+    present = {item.id for item in session.mailbox.items(folder.id)}
+    commands: list[tuple[str, ServerId]] = [("Add", id_) for id_ in visible if id_ not in known]
+    commands += [("Change", id_) for id_, item in visible.items() if known.get(id_, item.revision) != item.revision]
+    commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
+    if not commands:
+        return None
+    written: list[Element] = []
+    for tag, id_ in commands[: query.window]:
+        item = visible.get(id_)
+        if item is None:
+            del known[id_]
+            written.append(AIRSYNC(tag, AIRSYNC("ServerId", id_)))
+        else:
+            known[id_] = item.revision
+            written.append(write_item(tag, item, session.mailbox.user, session.version))
+    key = session.mint.sync_key()
+    synced.keys.advance(key, known)
+    more = (AIRSYNC("MoreAvailable"),) if len(commands) > query.window else ()
+    return _write(query, key, OK, *more, AIRSYNC("Commands", *written))
+
+
+def _write(query: CollectionQuery, key: SyncKey | str, status: int, *more: Element) -> Element:
+    return AIRSYNC(
+        "Collection",
+        AIRSYNC("SyncKey", key),
+        AIRSYNC("CollectionId", query.id),
+        AIRSYNC("Status", str(status)),
+        *more,
+    )

@@ -1,0 +1,122 @@
+"""Own what a Sync request may say, as strictly as the strictest server reads it [MS-ASCMD 2.2.1.21]."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+
+from eas_watcher.commands.reading import read_number
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion
+from eas_watcher.wbxml.element import Element
+from relay.sandbox.eas_refusals import MalformedRequest, check_children
+
+COLLECTION: Final = (
+    "Class",
+    "SyncKey",
+    "CollectionId",
+    "Supported",
+    "DeletesAsMoves",
+    "GetChanges",
+    "WindowSize",
+    "ConversationMode",
+    "Options",
+)
+"""The children of Collection in their order [MS-ASCMD 2.2.3.29.2]; the simulator takes no Commands from clients."""
+OPTIONS: Final = frozenset(
+    {
+        "FilterType",
+        "Truncation",
+        "Class",
+        "BodyPreference",
+        "BodyPartPreference",
+        "Conflict",
+        "MIMESupport",
+        "MIMETruncation",
+        "MaxItems",
+    }
+)
+WINDOW: Final = 100
+WINDOW_LIMIT: Final = 512
+
+AGES: Final = MappingProxyType(
+    {number: timedelta(days=days) for number, days in enumerate((1, 3, 7, 14, 30, 90, 180), start=1)}
+)
+"""FilterType -> how old an item may be [MS-ASCMD 2.2.3.68.2]."""
+FILTERS: Final = MappingProxyType(
+    {
+        CollectionClass.EMAIL: frozenset(range(6)),
+        CollectionClass.CALENDAR: frozenset({0, 4, 5, 6, 7}),
+        CollectionClass.TASKS: frozenset({0, 8}),
+    }
+)
+"""Class -> the FilterTypes it takes; contacts and notes take 0 alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionQuery:
+    """Hold what is asked of one collection."""
+
+    id: CollectionId
+    key: str
+    window: int
+    filter_type: int
+    changes: bool
+    """Whether the server's changes are wanted."""
+
+
+def read_sync(root: Element, version: ProtocolVersion) -> tuple[CollectionQuery, ...]:
+    """Read the collections asked for; raises MalformedRequest, and ProtocolViolation where a number is none."""
+    check_children(root, ("Collections", "WindowSize"))
+    collections = root.find("Collections")
+    if collections is None or not collections.children:
+        raise MalformedRequest("Sync without Collections")
+    if any(child.tag != "Collection" for child in collections.children):
+        raise MalformedRequest("Collections may hold nothing but Collection")
+    queries = tuple(_read_collection(child, version) for child in collections.children)
+    if len({query.id for query in queries}) < len(queries):
+        raise MalformedRequest("a collection is named twice")
+    return queries
+
+
+def check_filter(query: CollectionQuery, cls: CollectionClass) -> None:
+    """Check that a class takes the FilterType; raises MalformedRequest."""
+    if query.filter_type not in FILTERS.get(cls, frozenset({0})):
+        raise MalformedRequest(f"FilterType {query.filter_type} of a collection of {cls.value}")
+
+
+def _read_collection(element: Element, version: ProtocolVersion) -> CollectionQuery:
+    check_children(element, COLLECTION)
+    if version >= ProtocolVersion.V14_0 and element.find("Class") is not None:
+        raise MalformedRequest("from 14.0 on Class stands within Options")
+    key, id_ = element.find("SyncKey"), element.find("CollectionId")
+    if key is None or not key.string or id_ is None or not id_.string:
+        raise MalformedRequest("a Collection without SyncKey and CollectionId")
+    changes = _read_changes(element.find("GetChanges"), key.string)
+    window = read_number(element, "WindowSize")
+    if window is None:
+        window = WINDOW
+    elif not 0 < window <= WINDOW_LIMIT:
+        window = WINDOW_LIMIT  # [MS-ASCMD 2.2.3.199.2]
+    options = element.find("Options")
+    return CollectionQuery(CollectionId(id_.string), key.string, window, _read_filter(options), changes)
+
+
+def _read_changes(element: Element | None, key: str) -> bool:
+    """Read GetChanges: an empty one means yes, with key "0" it must not ask for changes [MS-ASCMD 2.2.3.84]."""
+    if element is None:
+        return key != NO_SYNC_KEY
+    if element.string not in {"", "0", "1"}:
+        raise MalformedRequest("GetChanges is 0 or 1")
+    changes = element.string != "0"
+    if changes and key == NO_SYNC_KEY:
+        raise MalformedRequest("GetChanges with the key 0")
+    return changes
+
+
+def _read_filter(options: Element | None) -> int:
+    if options is None:
+        return 0
+    for child in options.children:
+        if child.tag not in OPTIONS:
+            raise MalformedRequest(f"Options may not hold {child.tag}")
+    return read_number(options, "FilterType") or 0
