@@ -1,0 +1,149 @@
+"""Own what each part of the process is judged by: thresholds, reasons and remedies."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from eas_watcher.progress import WatchState
+from relay.certificates import read_expiry
+from relay.model import Platform
+from relay.ops.counts import Counts, CountsCache
+from relay.ops.health import OK, Finding, Part, PartState
+from relay.ops.lag import LoopLag
+from relay.ports import Clock
+from relay.push.stats import PushStats
+
+DATABASE_FAILED: Final = (
+    "The database does not answer: check that it runs, its disk has room, and database.url is right."
+)
+STALE: Final = timedelta(seconds=60)
+"""A database that last answered so long ago has failed; before that, it may be a restart."""
+SOME: Final = 0.1  # of all mailboxes; fewer are the trouble of single users
+MOST: Final = 0.5  # of all mailboxes; more are the server's trouble
+OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
+RENEWAL: Final = timedelta(days=14)  # before its end that a certificate should be renewed
+SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
+STALLED: Final = 2.0  # seconds
+
+ABSENT_REASONS: Final = {
+    "unreachable": "Check that this host reaches the mail server: name, port 443, firewall, and its certificate.",
+    "server-busy": "The mail server asks to wait: look at its load and its throttling policy.",
+    "protocol-violation": "Something else answers in the mail server's place: check servers.NAME.url and proxies.",
+    "redirected": "The mail server sends mailboxes elsewhere: add that server as another [servers.NAME].",
+}
+BLOCKED_REMEDY: Final = "The mail server blocks the relay's devices: allow DeviceType PushRelay in its access rules."
+
+
+def database(counts: CountsCache, clock: Clock) -> Part:
+    """Judge the database by its last answers."""
+
+    def check() -> Finding:
+        newest = counts.newest
+        if counts.reachable:
+            return OK
+        late = newest is None or clock() - newest.read_at > STALE
+        return Finding(PartState.FAILED if late else PartState.DEGRADED, "does not answer", DATABASE_FAILED)
+
+    return Part("database", check, essential=True)
+
+
+def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None], server: str = "") -> Part:
+    """Judge a mail server, or all of them, by the share of mailboxes that it keeps from being watched.
+
+    `levels` counts by state and reason; None: not known so far.
+    """
+
+    def check() -> Finding:
+        known = levels()
+        if not known:
+            return OK
+        ill = {key: n for key, n in known.items() if key[0] is WatchState.BLOCKED or _absent(*key)}
+        total = sum(n for (state, _), n in known.items() if state not in (WatchState.WIPED, WatchState.VERIFYING))
+        share = sum(ill.values()) / total if total else 0.0
+        if share < SOME:
+            return OK
+        state, reason = max(ill, key=lambda key: ill[key])
+        remedy = BLOCKED_REMEDY if state is WatchState.BLOCKED else ABSENT_REASONS[reason]
+        text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {reason}".rstrip()
+        return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
+
+    return Part(f"server {server}" if server else "mail servers", check)
+
+
+def leases(leased: Callable[[], bool]) -> Part:
+    """Judge whether this process may watch anything now."""
+
+    def check() -> Finding:
+        if leased():
+            return OK
+        remedy = "It renews them as soon as the database answers; check the clocks of all hosts if it does answer."
+        return Finding(PartState.FAILED, "holds no lease, so it watches nothing", remedy)
+
+    return Part("leases", check, essential=True)
+
+
+def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: Clock) -> Part:
+    """Judge a push provider by the faults of its channels and the age of what waits for it."""
+
+    def check() -> Finding:
+        if (fault := stats.fault) is not None:
+            where = f"{fault.app} ({fault.environment.value}): {fault.reason}"
+            return Finding(PartState.FAILED, f"cannot push to {where}", _sentence(fault.remedy))
+        newest = counts.newest
+        return OK if newest is None else _waiting(platform, newest, clock())
+
+    return Part(platform.value, check)
+
+
+def certificate(name: str, file: Path, clock: Clock) -> Part:
+    """Judge a certificate by the time it has left; `name` is its key in relay.toml."""
+
+    def check() -> Finding:
+        try:
+            left = read_expiry(file) - clock()
+        except (OSError, ValueError):
+            return Finding(PartState.DEGRADED, "cannot be read any more", f"Put the file of {name} back.")
+        if left > RENEWAL:
+            return OK
+        remedy = f"Renew the certificate of {name} and restart the relay."
+        if left <= timedelta():
+            return Finding(PartState.FAILED, "has expired", remedy)
+        return Finding(PartState.DEGRADED, f"expires in {left.days} days", remedy)
+
+    return Part(f"certificate {name}", check)
+
+
+def loop(lag: LoopLag) -> Part:
+    """Judge the event loop by how late its timers fire."""
+
+    def check() -> Finding:
+        worst = lag.worst
+        if worst < SLOW:
+            return OK
+        remedy = (
+            "The process has too much to do: give it a faster processor, or split the roles and add watch processes."
+        )
+        return Finding(
+            PartState.FAILED if worst >= STALLED else PartState.DEGRADED, f"timers fire {worst:.2f} s late", remedy
+        )
+
+    return Part("event loop", check)
+
+
+def _absent(state: WatchState, reason: str) -> bool:
+    return state is WatchState.WAITING and reason in ABSENT_REASONS
+
+
+def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
+    level = counts.outbox.get(platform)
+    if level is None or level.oldest_at is None or now - level.oldest_at <= OLD:
+        return OK
+    minutes = int((now - level.oldest_at).total_seconds() // 60)
+    reason = f"{level.pending} pushes wait, the oldest for {minutes} minutes, {level.failing} have failed before"
+    remedy = f"Check that a push process runs and that its host reaches {platform.value.upper()}: firewall, proxy, DNS."
+    return Finding(PartState.DEGRADED, reason, remedy)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

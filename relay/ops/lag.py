@@ -1,0 +1,28 @@
+"""Own the event loop's lag: how late timers fire, the first sign of a process with too much to do."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+PERIOD: Final = 0.5  # seconds between two measurements
+MEMORY: Final = 60  # measurements: half a minute, longer than the time between two scrapes
+
+
+class LoopLag:
+    """Measure the lag of the running loop."""
+
+    def __init__(self) -> None:
+        self._lags: deque[float] = deque(maxlen=MEMORY)
+
+    @property
+    def worst(self) -> float:
+        """Give the greatest lag of the last half minute, in seconds."""
+        return max(self._lags, default=0.0)
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + PERIOD
+            await asyncio.sleep(PERIOD)
+            self._lags.append(max(0.0, clock() - due))

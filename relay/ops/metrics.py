@@ -1,0 +1,166 @@
+"""Own the metrics: what is measured, under which name; a scrape reads values that are there already, it never waits."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from eas_watcher.runner import FleetStats
+from relay.model import DuePush, Platform
+from relay.ops.counts import Counts, CountsCache
+from relay.ops.health import Health, PartState
+from relay.ops.lag import LoopLag
+from relay.ports import Clock
+from relay.push.stats import PushStats
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Seconds from a change to the provider's yes: the goal is about one second, an outage lasts hours."""
+SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
+
+
+class Metrics:
+    """Hold the registry of one process."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        role: str,
+        counts: CountsCache,
+        health: Health,
+        lag: LoopLag,
+        fleet: FleetStats,
+        push: Mapping[Platform, PushStats],
+        shards: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        """Take what is measured; a role without watches or pushes gives empty ones.
+
+        `shards` counts the leases held. The hook `on_accepted` of every PushStats in `push` is set here.
+        """
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._accepted = Histogram(
+            "relay_change_to_accepted_seconds",
+            "Time from the first change that a push tells of until its provider took it.",
+            ["provider"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        build = {"version": version, "role": role}
+        self._registry.register(_RelayCollector(build, counts, health, lag, fleet, push, shards, clock))
+        ProcessCollector(registry=self._registry)
+        for platform, stats in push.items():
+            self._accepted.labels(platform.value)
+            stats.on_accepted = self.on_accepted
+
+    def on_accepted(self, push: DuePush) -> None:
+        """Measure a push that its provider has just taken."""
+        waited = (self._clock() - push.first_at).total_seconds()
+        self._accepted.labels(push.platform.value).observe(max(0.0, waited))
+
+    def render(self) -> bytes:
+        """Write all metrics in Prometheus' text format, version 0.0.4."""
+        return generate_latest(self._registry)
+
+
+class _RelayCollector(Collector):
+    def __init__(
+        self,
+        build: Mapping[str, str],
+        counts: CountsCache,
+        health: Health,
+        lag: LoopLag,
+        fleet: FleetStats,
+        push: Mapping[Platform, PushStats],
+        shards: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        self._build = build
+        self._counts = counts
+        self._health = health
+        self._lag = lag
+        self._fleet = fleet
+        self._push = push
+        self._shards = shards
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every metric at its present value."""
+        build = GaugeMetricFamily(
+            "relay_build_info", "Always 1; version and role of this process.", labels=[*self._build]
+        )
+        build.add_metric([*self._build.values()], 1)
+        yield build
+        yield GaugeMetricFamily("relay_loop_lag_seconds", "Worst lag of timers in the last 30 s.", self._lag.worst)
+        parts = GaugeMetricFamily("relay_part_state", "0 ok, 1 degraded, 2 failed; see /healthz.", labels=["part"])
+        for report in self._health.review():
+            parts.add_metric([report.part], SEVERITY[report.finding.state])
+        yield parts
+        yield from self._watching()
+        yield from self._pushing()
+        newest = self._counts.newest
+        yield GaugeMetricFamily(
+            "relay_database_up", "Whether the database answered last time.", float(self._counts.reachable)
+        )
+        if newest is not None:
+            yield from self._counted(newest)
+
+    def _watching(self) -> Iterable[Metric]:
+        held = list(self._fleet.held.values())
+        yield GaugeMetricFamily("relay_pings_held", "Pings that mail servers hold for this process.", len(held))
+        heartbeats = GaugeMetricFamily(
+            "relay_heartbeat_seconds", "Heartbeat of the Pings held now.", labels=["quantity"]
+        )
+        if held:
+            for name, value in (("minimum", min(held)), ("average", sum(held) / len(held)), ("maximum", max(held))):
+                heartbeats.add_metric([name], value)
+        yield heartbeats
+        changes = CounterMetricFamily("relay_changes", "New items that mail servers told of.", labels=["class"])
+        for cls, count in list(self._fleet.changes.items()):
+            changes.add_metric([cls.value], count)
+        yield changes
+        requests = CounterMetricFamily(
+            "relay_eas_requests", "ActiveSync requests by what came of them.", labels=["command", "outcome"]
+        )
+        for (command, outcome), count in list(self._fleet.requests.items()):
+            requests.add_metric([command, outcome], count)
+        yield requests
+        yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
+
+    def _pushing(self) -> Iterable[Metric]:
+        pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])
+        flying = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
+        faults = GaugeMetricFamily("relay_channel_faults", "Apps that cannot be pushed to now.", labels=["provider"])
+        for platform, stats in self._push.items():
+            for outcome, count in list(stats.outcomes.items()):
+                pushes.add_metric([platform.value, outcome], count)
+            flying.add_metric([platform.value], stats.in_flight)
+            faults.add_metric([platform.value], len(stats.faults))
+        yield from (pushes, flying, faults)
+
+    def _counted(self, counts: Counts) -> Iterable[Metric]:
+        now = self._clock()
+        mailboxes = GaugeMetricFamily("relay_mailboxes", "Mailboxes in the database.", labels=["state", "reason"])
+        for (state, reason), count in counts.mailboxes.items():
+            mailboxes.add_metric([state.value, reason], count)
+        registrations = GaugeMetricFamily(
+            "relay_registrations", "Registrations in the database.", labels=["provider", "state"]
+        )
+        for (platform, registration_state), count in counts.registrations.items():
+            registrations.add_metric([platform.value, registration_state.value], count)
+        pending = GaugeMetricFamily("relay_outbox_pending", "Pushes that wait.", labels=["provider"])
+        failing = GaugeMetricFamily("relay_outbox_failing", "Of these, failed at least once.", labels=["provider"])
+        oldest = GaugeMetricFamily("relay_outbox_oldest_seconds", "Age of the oldest of these.", labels=["provider"])
+        for platform, level in counts.outbox.items():
+            pending.add_metric([platform.value], level.pending)
+            failing.add_metric([platform.value], level.failing)
+            age = 0.0 if level.oldest_at is None else max(0.0, (now - level.oldest_at).total_seconds())
+            oldest.add_metric([platform.value], age)
+        yield from (mailboxes, registrations, pending, failing, oldest)
+        age = (now - counts.read_at).total_seconds()
+        yield GaugeMetricFamily("relay_counts_age_seconds", "Age of what was counted in the database.", max(0.0, age))
