@@ -8,15 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from aioapns import ConnectionError as NotConnected
 from aioapns import NotificationRequest, PushType
 from aioapns.common import NotificationResult
-from aioapns.exceptions import ConnectionClosed, MaxAttemptsExceeded
+from aioapns.exceptions import ConnectionClosed
 from h2.exceptions import H2Error
 
 from relay.model import DuePush, Environment
 from relay.push.apns_answers import read_apns
 from relay.push.apns_connection import ApnsCertificate, ApnsClient, ApnsToken, Endpoint, ProviderTokens
+from relay.push.apns_protocol import NotSent
 from relay.push.failures import read_failure
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
@@ -86,7 +86,9 @@ class ApnsSender:
             async with asyncio.timeout(self._config.time_limit), self._room[push.environment]:
                 client = self._client(push.environment)
                 result = await client.send(request)
-        except (TimeoutError, OSError, H2Error, NotConnected, ConnectionClosed, MaxAttemptsExceeded) as error:
+        except NotSent:
+            return RetryLater("stream-refused")
+        except (TimeoutError, OSError, H2Error, ConnectionClosed) as error:
             # aioapns knows no way back for a connection in doubt, so the next push gets a client of its own.
             if client is not None:
                 self._retire(push.environment, client)

@@ -1,16 +1,15 @@
 """Own how aioapns is kept from doing harm: one client with one connection, given up whole when it is in doubt.
 
-aioapns 4.0 is used for its client, its requests and its provider tokens; its protocol and pool are subclassed here for
-what they lack. Everything else knows only `ApnsClient`.
+aioapns 4.0 is used for its client, its requests and its provider tokens; its pool is subclassed here, its protocol in
+`apns_protocol`, for what they lack. Everything else knows only `ApnsClient`.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, Final
 
 from aioapns import APNs, NotificationRequest
 from aioapns.common import NotificationResult
@@ -19,20 +18,12 @@ from aioapns.connection import (
     APNsBaseConnectionPool,
     APNsCertConnectionPool,
     APNsKeyConnectionPool,
-    APNsTLSClientProtocol,
     AuthorizationHeaderProvider,
-    ChannelPool,
     JWTAuthorizationHeaderProvider,
 )
-from h2.settings import ChangedSetting, SettingCodes
+from aioapns.exceptions import ConnectionClosed
 
-from relay.push.apns_answers import read_body
-
-KEEP_IDLE: Final = 240
-"""Seconds an unused connection is kept: Apple asks to keep it, and firewalls forget it silently after five minutes."""
-
-UNANNOUNCED: Final = 100
-"""Streams at once on a server that announces no limit."""
+from relay.push.apns_protocol import ApnsConnection, NotSent
 
 LAST_WORDS: Final = 1.0
 """Seconds that calls of a closed client may take to notice; they need a few turns of the loop."""
@@ -109,7 +100,7 @@ class ApnsClient:
     ) -> None:
         """Take where to connect and how; needs a running loop. `topic` is only aioapns' default, never used."""
         self._pool = _pool(authentication, topic, tls)
-        self._pool.protocol_class = type("ApnsConnection", (_Connection,), _attributes(endpoint, tokens))
+        self._pool.protocol_class = type("Connection", (ApnsConnection,), _attributes(endpoint, tokens))
         self._apns = _apns(authentication, topic, tls)
         self._apns.pool = self._pool
         self._calls: set[asyncio.Task[NotificationResult]] = set()
@@ -118,7 +109,7 @@ class ApnsClient:
         self._idle.set()
 
     async def send(self, request: NotificationRequest) -> NotificationResult:
-        """Return the answer; raises what aioapns, h2 and the network raise."""
+        """Return the answer; raises NotSent, ConnectionClosed, H2Error and OSError."""
         call = asyncio.get_running_loop().create_task(self._apns.send_notification(request), name="APNs call")
         self._calls.add(call)
         call.add_done_callback(self._ended)
@@ -126,10 +117,6 @@ class ApnsClient:
         self._idle.clear()
         try:
             return await asyncio.shield(call)
-        except Exception as error:
-            if self._pool.connect_error is not None:
-                raise self._pool.connect_error from error
-            raise
         finally:
             self._waiting -= 1
             if self._waiting == 0:
@@ -142,13 +129,8 @@ class ApnsClient:
 
     async def close(self) -> None:
         """Cut the connection; whoever waits for an answer is told so at once."""
-        connections = list(self._pool.connections)
-        self._pool.close()
-        for connection in connections:
-            if isinstance(connection, _Connection):
-                await connection.lost.wait()
+        await self._pool.cut()
         if self._calls:
-            # What is left after that has no connection: it still connects, or waits for one that will never come.
             _, late = await asyncio.wait(self._calls, timeout=LAST_WORDS)
             for call in late:
                 call.cancel()
@@ -161,95 +143,61 @@ class ApnsClient:
             call.exception()  # seen; who still waits gets it from `send`
 
 
-class _Streams(ChannelPool):
-    """Count free streams; unlike aioapns' own, right when the limit rises while streams are open, as Apple's does."""
+class _Pool(APNsBaseConnectionPool):
+    """Open one connection when it is wanted, and another when the server has said goodbye to that one.
 
-    @property
-    def bound(self) -> int:
-        return self._bound_value
+    All who wait while it is opened share its fate; aioapns would let each of them try in turn.
+    """
 
-    @bound.setter
-    def bound(self, bound: int) -> None:
-        self._value += bound - self._bound_value
-        self._bound_value = bound
-
-
-class _Connection(APNsTLSClientProtocol):
-    INACTIVITY_TIME = KEEP_IDLE
-    TOKENS: ClassVar[AuthorizationHeaderProvider | None] = None
-
-    def __init__(
-        self,
-        apns_topic: str,
-        loop: asyncio.AbstractEventLoop | None = None,
-        on_connection_lost: Callable[[APNsBaseClientProtocol], NoReturn] | None = None,
-        auth_provider: AuthorizationHeaderProvider | None = None,
-    ) -> None:
-        super().__init__(apns_topic, loop, on_connection_lost, self.TOKENS or auth_provider)
-        # One stream until the server has spoken: more than its limit would be reset, which aioapns does not notice.
-        self.free_channels = _Streams(1)
-        self.lost = asyncio.Event()
-        self._greeted = False
-        self._bodies: dict[int, bytes] = {}
+    _opening: "asyncio.Task[ApnsConnection] | None" = None
+    _current: ApnsConnection | None = None
 
     async def send_notification(self, request: NotificationRequest) -> NotificationResult:
         try:
-            return await super().send_notification(request)
-        finally:
-            self.requests.pop(request.notification_id, None)
+            return await (await self.acquire()).send_notification(request)
+        except NotSent:
+            # Nothing was done with it, so it cannot reach the phone twice [RFC 9113 8.7].
+            return await (await self.acquire()).send_notification(request)
 
-    def on_remote_settings_changed(self, changed_settings: dict[SettingCodes, ChangedSetting]) -> None:
-        super().on_remote_settings_changed(changed_settings)
-        if not self._greeted and SettingCodes.MAX_CONCURRENT_STREAMS not in changed_settings:
-            self.free_channels.bound = UNANNOUNCED
-        self._greeted = True
-
-    def on_data_received(self, raw_data: bytes, stream_id: int) -> None:
-        """Keep a part of a body and give its room in the window back, else 65,535 bytes of refusals stall all."""
-        self.conn.acknowledge_received_data(len(raw_data), stream_id)
-        self._bodies[stream_id] = self._bodies.get(stream_id, b"") + raw_data
-
-    def on_stream_ended(self, stream_id: int) -> None:
-        """Answer the request of a refused stream; a refusal may have no body."""
-        reason, timestamp = read_body(self._bodies.pop(stream_id, b""))
-        notification_id = self.request_streams.pop(stream_id, "")
-        status = self.request_statuses.pop(notification_id, None)
-        if status is not None:
-            answer = self.requests.pop(notification_id, None)
-            if answer is not None and not answer.done():
-                answer.set_result(NotificationResult(notification_id, status, reason, timestamp))
-        super().on_stream_ended(stream_id)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.requests = {id_: answer for id_, answer in self.requests.items() if not answer.done()}
-        super().connection_lost(exc)
-        self.lost.set()
-
-    def close(self) -> None:
-        """Cut the connection without the goodbyes of TLS, for which a silent server would be waited for."""
-        if self.inactivity_timer:
-            self.inactivity_timer.cancel()
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class _Pool(APNsBaseConnectionPool):
-    """Remember why the last connect failed, which aioapns only logs."""
-
-    connect_error: OSError | None = None
-
-    async def create_connection(self) -> APNsBaseClientProtocol:
+    async def acquire(self) -> ApnsConnection:
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open(), name="APNs connect")
+            self._opening.add_done_callback(_see)
+        opening = self._opening
         try:
-            connection = await super().create_connection()
-        except OSError as error:
-            self.connect_error = error
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError as error:
+            if opening.cancelled():
+                raise ConnectionClosed("closed while connecting") from error
             raise
-        self.connect_error = None
-        return connection
+
+    async def cut(self) -> None:
+        """Close all connections, those that are only being opened included."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+        for connection in list(self.connections):
+            connection.close()
+            if isinstance(connection, ApnsConnection):
+                await connection.lost.wait()
 
     def discard_connection(self, connection: APNsBaseClientProtocol) -> None:
+        self._leave(connection)
         if connection in self.connections:
-            super().discard_connection(connection)
+            self.connections.remove(connection)
+
+    async def _open(self) -> ApnsConnection:
+        connection = await self.create_connection()
+        if not isinstance(connection, ApnsConnection) or connection.lost.is_set():
+            raise ConnectionClosed("lost while connecting")
+        connection.on_leaving = self._leave
+        self.connections.append(connection)
+        self._current = connection
+        return connection
+
+    def _leave(self, connection: APNsBaseClientProtocol) -> None:
+        if self._current is connection:
+            self._current = self._opening = None
 
 
 class _KeyPool(_Pool, APNsKeyConnectionPool):
@@ -258,6 +206,12 @@ class _KeyPool(_Pool, APNsKeyConnectionPool):
 
 class _CertificatePool(_Pool, APNsCertConnectionPool):
     pass
+
+
+def _see(opening: "asyncio.Task[ApnsConnection]") -> None:
+    """Mark a failure as seen; those who wait get it, and there may be none left."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _pool(authentication: ApnsToken | ApnsCertificate, topic: str, tls: ssl.SSLContext) -> _Pool:

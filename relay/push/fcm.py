@@ -116,7 +116,11 @@ class FcmSender:
         return body
 
     async def _post(self, body: bytes, token: AccessToken) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Authorization": f"Bearer {token.value}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {token.value}",
+            "Content-Type": "application/json",
+            "User-Agent": "push-relay",
+        }
         async with self._open().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
             answer = bytearray()
             async for part in response.content.iter_chunked(LARGEST):

@@ -13,6 +13,8 @@ from typing import Final
 import jwt
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+AUDIENCE: Final = "https://oauth2.googleapis.com/token"
+"""What an assertion names whatever endpoint it is sent to [Google: OAuth 2.0 for server to server applications]."""
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFE: Final = 3600
 """Seconds an assertion may live at most, and an access token lives."""
@@ -64,7 +66,7 @@ def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri
             form.get("assertion", ""),
             public,
             ["RS256"],
-            audience=token_uri,
+            audience=[AUDIENCE, token_uri],
             issuer=issuer,
             options={"verify_exp": False, "verify_iat": False, "require": ["iss", "aud", "exp", "iat", "scope"]},
         )
