@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from random import Random, SystemRandom
 from time import perf_counter_ns
 from typing import Final
@@ -16,6 +15,7 @@ from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Now
 from eas_watcher.wbxml.element import Element
 from eas_watcher.wbxml.encode import encode
+from relay.sandbox import clock
 from relay.sandbox.eas_commands import Document, answer
 from relay.sandbox.eas_devices import PingParameters
 from relay.sandbox.eas_failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, Garble, Stall
@@ -49,7 +49,7 @@ async def open_eas_simulator(
 
     `rules` says more about how it behaves; their versions count, if rules are given.
     """
-    simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or _utc_now)
+    simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or clock.now)
     app = web.Application()
     server = EasServer(simulator)
     app.router.add_route("*", PATH, server.handle)
@@ -215,7 +215,3 @@ def _cut(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251 -- what a caller gets who brings no clock

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from eas_watcher.names import NO_SYNC_KEY, ServerId, SyncKey
+from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, Element
 from relay.sandbox.eas_devices import Checkpoint, KeyHistory, SyncedCollection
 from relay.sandbox.eas_items import write_item
@@ -26,7 +26,11 @@ def answer_sync(root: Element | None, session: Session) -> Element | None:
         folder = session.mailbox.folders.get(query.id)
         if folder is not None and folder.cls is not None:
             check_filter(query, folder.cls)
-    answers = [answer for query in queries if (answer := _answer(query, session)) is not None]
+    answers = [
+        _name_class(answer, session.mailbox.folders.get(query.id), session)
+        for query in queries
+        if (answer := _answer(query, session)) is not None
+    ]
     return AIRSYNC("Sync", AIRSYNC("Collections", *answers)) if answers else None
 
 
@@ -104,6 +108,13 @@ def _changes(
     synced.keys.advance(key, known)
     more = (AIRSYNC("MoreAvailable"),) if len(commands) > query.window else ()
     return _write(query, key, OK, *more, AIRSYNC("Commands", *written))
+
+
+def _name_class(collection: Element, folder: SimulatedFolder | None, session: Session) -> Element:
+    """Put the Class first, where versions before 14.0 have it [MS-ASCMD 2.2.3.27.5]."""
+    if folder is None or folder.cls is None or session.version >= ProtocolVersion.V14_0:
+        return collection
+    return AIRSYNC("Collection", AIRSYNC("Class", folder.cls.wire), *collection.children)
 
 
 def _write(query: CollectionQuery, key: SyncKey | str, status: int, *more: Element) -> Element:

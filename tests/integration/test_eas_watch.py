@@ -5,7 +5,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -20,10 +19,17 @@ from eas_watcher.runner import Surroundings
 from eas_watcher.states import Policy
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
-from relay.sandbox.eas_failures import AnswerHttp, AnswerStatus, Cut, FailurePlan, Garble
-from relay.sandbox.eas_rules import EasRules
-from relay.sandbox.eas_server import open_eas_simulator
-from relay.sandbox.eas_simulator import EasSimulator
+from relay.sandbox.clock import now
+from relay.sandbox.eas import (
+    AnswerHttp,
+    AnswerStatus,
+    Cut,
+    EasRules,
+    EasSimulator,
+    FailurePlan,
+    Garble,
+    open_eas_simulator,
+)
 
 ANN = "ann@example.com"
 MAILBOX = MailboxId("00112233445566ff")
@@ -82,10 +88,6 @@ class Watching:
     @property
     def pings(self) -> int:
         return self.simulator.records.requests["Ping"]
-
-
-def now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251 -- the test is the composition root
 
 
 @asynccontextmanager

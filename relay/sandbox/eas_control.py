@@ -1,0 +1,294 @@
+"""Own the control listener of the simulated EAS server: its controls as JSON over HTTP, for loopback only.
+
+| request | body | does |
+| --- | --- | --- |
+| GET /state | | counts everything |
+| GET /mailboxes/{user} | | tells of one mailbox |
+| POST /mailboxes | user, password | adds a mailbox, or changes its password |
+| POST /mail | user, class, subject, sender, body, read, folder | delivers an item |
+| POST /read | user, server_id, read | sets a read flag |
+| POST /delete | user, server_id | deletes an item |
+| POST /folders | user, name, type | adds a folder |
+| POST /folders/remove | user, folder | removes one |
+| POST /devices | user, action | does to the user's devices what `DeviceAction` names |
+| POST /fail | user, command, times, failure | lets coming requests fail (see eas_failures) |
+| DELETE /fail | | forgets all that |
+
+What is not marked as needed by the schema may be left out. Errors are problem documents [RFC 9457].
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, fields
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated, Any, Final, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from relay.sandbox.eas_failures import Failure, FailurePlan
+from relay.sandbox.eas_mailboxes import USER_MAIL
+from relay.sandbox.eas_simulator import SENDER, EasSimulator, UnknownMailbox
+
+FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Annotated[Failure, Field(discriminator="kind")])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    user: str = Field(min_length=1)
+
+
+class NewMailbox(_Body):
+    """Name a mailbox."""
+
+    password: str
+
+
+class NewMail(_Body):
+    """Describe an item to deliver."""
+
+    cls: CollectionClass = Field(CollectionClass.EMAIL, alias="class")
+    subject: str = "Minutes"
+    sender: str = SENDER
+    body: str = "See you on Monday."
+    read: bool = False
+    folder: str | None = None
+
+
+class ReadFlag(_Body):
+    """Name an item and what its read flag shall be."""
+
+    server_id: str
+    read: bool = True
+
+
+class Deletion(_Body):
+    """Name an item."""
+
+    server_id: str
+
+
+class NewFolder(_Body):
+    """Describe a folder; `type` as in FolderSync."""
+
+    name: str
+    type: int = Field(USER_MAIL, ge=1, le=19)
+
+
+class FolderRemoval(_Body):
+    """Name a folder."""
+
+    folder: str
+
+
+class DeviceAction(StrEnum):
+    """Name what an administrator or a fault does to all devices of a user."""
+
+    LOSE_STATE = "lose-state"
+    REFRESH_POLICY = "refresh-policy"
+    FORGET_POLICY = "forget-policy"
+    WIPE = "wipe"
+    WIPE_ACCOUNT = "wipe-account"
+    BLOCK = "block"
+    UNBLOCK = "unblock"
+    QUARANTINE = "quarantine"
+    RELEASE = "release"
+
+
+class DeviceOrder(_Body):
+    """Name what is done to devices."""
+
+    action: DeviceAction
+
+
+class FailureOrder(BaseModel):
+    """Describe what goes wrong; without a user for everybody."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: str | None = None
+    command: str | None = None
+    times: int = Field(1, ge=1)
+    failure: dict[str, Any]
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def control_app(simulator: EasSimulator) -> web.Application:
+    """Build the control listener's application; whoever runs it listens on loopback, without TLS."""
+    app = web.Application(middlewares=[_tell_problems])
+    control = _Control(simulator)
+    app.router.add_get("/state", control.state)
+    app.router.add_get("/mailboxes/{user:.+}", control.mailbox)
+    app.router.add_post("/mailboxes", control.add_mailbox)
+    app.router.add_post("/mail", control.deliver)
+    app.router.add_post("/read", control.mark_read)
+    app.router.add_post("/delete", control.delete)
+    app.router.add_post("/folders", control.add_folder)
+    app.router.add_post("/folders/remove", control.remove_folder)
+    app.router.add_post("/devices", control.order)
+    app.router.add_post("/fail", control.fail)
+    app.router.add_delete("/fail", control.stop_failing)
+    return app
+
+
+class _Control:
+    """Turn requests into calls."""
+
+    def __init__(self, simulator: EasSimulator) -> None:
+        self._simulator = simulator
+
+    async def state(self, _: web.Request) -> web.Response:
+        """Count everything."""
+        records = self._simulator.records
+        return web.json_response(
+            {
+                "url": self._simulator.url,
+                "mailboxes": len(self._simulator.users),
+                "held": self._simulator.held,
+                "max_held": records.max_held,
+                "requests": records.requests,
+                "refusals": records.refusals,
+                "overlaps": records.overlaps,
+                "complaints": [asdict(complaint) for complaint in records.complaints],
+            }
+        )
+
+    async def mailbox(self, request: web.Request) -> web.Response:
+        """Tell of one mailbox."""
+        user = request.match_info["user"]
+        mailbox = self._simulator.mailbox(user)
+        return web.json_response(
+            {
+                "user": user,
+                "held": self._simulator.pings.of(user),
+                "overlaps": self._simulator.overlaps(user),
+                "refusals": self._simulator.records.refusals[user],
+                "ping_answered_at": self._simulator.ping_answered_at.get(user),
+                "folders": [
+                    {
+                        "id": folder.id,
+                        "name": folder.name,
+                        "type": folder.type,
+                        "items": [
+                            {"server_id": item.id, "read": item.read, "received": item.received.isoformat()}
+                            for item in mailbox.items(folder.id)
+                        ],
+                    }
+                    for folder in mailbox.folders.values()
+                ],
+                "log": [asdict(logged) for logged in self._simulator.log(user)],
+            }
+        )
+
+    async def add_mailbox(self, request: web.Request) -> web.Response:
+        """Add a mailbox, or change its password."""
+        new = await _read(request, NewMailbox)
+        self._simulator.add_mailbox(new.user, new.password)
+        return web.json_response({"user": new.user}, status=201)
+
+    async def deliver(self, request: web.Request) -> web.Response:
+        """Deliver an item."""
+        mail = await _read(request, NewMail)
+        server_id = self._simulator.deliver(
+            mail.user,
+            mail.cls,
+            subject=mail.subject,
+            sender=mail.sender,
+            body=mail.body,
+            read=mail.read,
+            folder=None if mail.folder is None else CollectionId(mail.folder),
+        )
+        return web.json_response({"server_id": server_id}, status=201)
+
+    async def mark_read(self, request: web.Request) -> web.Response:
+        """Set a read flag."""
+        flag = await _read(request, ReadFlag)
+        self._simulator.mark_read(flag.user, ServerId(flag.server_id), read=flag.read)
+        return web.Response(status=204)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete an item."""
+        deletion = await _read(request, Deletion)
+        self._simulator.delete(deletion.user, ServerId(deletion.server_id))
+        return web.Response(status=204)
+
+    async def add_folder(self, request: web.Request) -> web.Response:
+        """Add a folder."""
+        new = await _read(request, NewFolder)
+        return web.json_response({"folder": self._simulator.add_folder(new.user, new.name, new.type)}, status=201)
+
+    async def remove_folder(self, request: web.Request) -> web.Response:
+        """Remove a folder."""
+        removal = await _read(request, FolderRemoval)
+        self._simulator.remove_folder(removal.user, CollectionId(removal.folder))
+        return web.Response(status=204)
+
+    async def order(self, request: web.Request) -> web.Response:
+        """Do something to the devices of a user."""
+        order = await _read(request, DeviceOrder)
+        self._device_action(order.user, order.action)
+        return web.Response(status=204)
+
+    async def fail(self, request: web.Request) -> web.Response:
+        """Let coming requests fail."""
+        order = await _read(request, FailureOrder)
+        failure = FAILURE.validate_python(order.failure)
+        unknown = set(order.failure) - {each.name for each in fields(failure)}
+        if unknown:
+            raise web.HTTPUnprocessableEntity(reason=f"a failure of this kind has no {', '.join(sorted(unknown))}")
+        self._simulator.fail(order.user, FailurePlan(failure, order.command, order.times))
+        return web.Response(status=204)
+
+    async def stop_failing(self, _: web.Request) -> web.Response:
+        """Forget all failures."""
+        self._simulator.failures.clear()
+        return web.Response(status=204)
+
+    def _device_action(self, user: str, action: DeviceAction) -> None:
+        match action:
+            case DeviceAction.LOSE_STATE:
+                self._simulator.lose_state(user)
+            case DeviceAction.REFRESH_POLICY:
+                self._simulator.refresh_policy(user)
+            case DeviceAction.FORGET_POLICY:
+                self._simulator.forget_policy(user)
+            case DeviceAction.WIPE | DeviceAction.WIPE_ACCOUNT:
+                self._simulator.wipe(user, account_only=action is DeviceAction.WIPE_ACCOUNT)
+            case DeviceAction.BLOCK | DeviceAction.UNBLOCK:
+                self._simulator.block(user, blocked=action is DeviceAction.BLOCK)
+            case DeviceAction.QUARANTINE | DeviceAction.RELEASE:
+                self._simulator.quarantine(user, quarantined=action is DeviceAction.QUARANTINE)
+
+
+async def _read(request: web.Request, model: type[B]) -> B:
+    return model.model_validate_json(await request.text())
+
+
+@web.middleware
+async def _tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what goes wrong into a problem document."""
+    try:
+        return await handler(request)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        details = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in faults)
+        return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, details)
+    except UnknownMailbox as error:
+        return _problem(HTTPStatus.NOT_FOUND, f"there is no {error.args[0]}")
+    except web.HTTPException as error:
+        return _problem(
+            HTTPStatus(error.status),
+            error.reason,
+            {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {},
+        )
+
+
+def _problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    document = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    return web.json_response(document, status=status.value, headers=headers, content_type="application/problem+json")
