@@ -105,8 +105,8 @@ class Registrations:
         finally:
             self._lockout.undecided(begun)
         if verdict is Verdict.REFUSED:
-            await self._store.remove(id_)
-            raise CredentialRefused("the server of the mailbox refused user or password; nothing was kept")
+            await self._withdraw(id_)
+            raise CredentialRefused("the server of the mailbox refused user or password; no registration was made")
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
 
@@ -189,6 +189,13 @@ class Registrations:
             else:
                 return registration.id
         raise StoreUnavailable("the mailbox is made and forgotten at the same time, again and again")
+
+    async def _withdraw(self, id_: RegistrationId) -> None:
+        try:
+            await self._store.remove(id_)
+        except StoreUnavailable:
+            # The app must hear of the refusal all the same; a refused registration is never pushed to.
+            log.warning("refused registration not removed: the database is away", extra={"registration": id_})
 
     async def _mailbox(self, server: str, user: str) -> NewMailbox:
         known = await self._store.mailbox_of(server, user)

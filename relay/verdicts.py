@@ -10,11 +10,12 @@ from typing import Final
 from relay.errors import StoreUnavailable
 from relay.lockout import Lockout, Try
 from relay.model import RegistrationId, RegistrationState, RegistrationView
-from relay.ports import Clock, RegistrationStore, Topic, Waiter, Wakeups
+from relay.ports import Clock, RegistrationStore, Topic, Wakeups
 from relay.refusals import NotAuthorized
 
 VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
 LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost
+LOOKS: Final = 500  # per second at most, over all that wait: each verdict wakes them all
 
 
 class Verdict(Enum):
@@ -43,17 +44,18 @@ class Verdicts:
         self._clock = clock
         self._lockout = lockout
         self._seconds = seconds
-        self._idle_waiters: list[Waiter] = []
+        self._waiting = 0
 
     async def wait(self, id_: RegistrationId, begun: Try) -> tuple[Verdict, RegistrationView]:
         """Wait until the candidate of a registration is no longer pending; PENDING when the time is over.
 
         Raises NotAuthorized when the registration is removed meanwhile, StoreUnavailable when it was not seen at all.
         """
-        waiter = self._idle_waiters.pop() if self._idle_waiters else self._wakeups.waiter(Topic.VERDICTS)
+        waiter = self._wakeups.waiter(Topic.VERDICTS)
         clock = asyncio.get_running_loop().time
         until = clock() + self._seconds
         seen: RegistrationView | None = None
+        self._waiting += 1
         try:
             while True:
                 try:
@@ -67,9 +69,10 @@ class Verdicts:
                     return verdict, seen
                 if seen is not None and clock() >= until:
                     return Verdict.PENDING, seen
-                await waiter.wait(min(LOOK, max(0.0, until - clock())))
+                await waiter.wait(min(LOOK, until - clock()))
+                await asyncio.sleep(max(0.0, min(self._waiting / LOOKS, until - clock())))
         finally:
-            self._idle_waiters.append(waiter)
+            self._waiting -= 1
 
     async def _look(self, id_: RegistrationId) -> RegistrationView:
         view = await self._store.view(id_)

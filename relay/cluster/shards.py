@@ -10,5 +10,5 @@ SHARDS: Final = 256
 
 
 def shard_of(mailbox: MailboxId) -> int:
-    """Tell the shard of a mailbox, 0 to SHARDS - 1: the first 8 bytes of its id's SHA-256, big-endian, modulo SHARDS."""
+    """Tell the shard of a mailbox, 0 to SHARDS - 1: 8 bytes of its id's SHA-256, big-endian, modulo SHARDS."""
     return int.from_bytes(hashlib.sha256(mailbox.encode()).digest()[:8], "big") % SHARDS

@@ -1,0 +1,155 @@
+"""Own a RegistrationStore in memory, with the verdicts of the watch role at hand."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import WatchState
+from relay.errors import MailboxExists, StoreUnavailable
+from relay.model import (
+    Mailbox,
+    Mark,
+    NewMailbox,
+    Registration,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.ports import Topic, Wakeups
+
+
+class MemoryRegistrationStore:
+    """Keep registrations as the SQL store does; `down` makes every call fail as a lost database does."""
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        self._wakeups = wakeups
+        self.down = False
+        self.mailboxes: dict[MailboxId, Mailbox] = {}
+        self.registrations: dict[RegistrationId, Registration] = {}
+        self.candidates: dict[RegistrationId, bytes] = {}
+        self.credentials: dict[MailboxId, bytes] = {}
+        self.refused: set[RegistrationId] = set()
+        self.marks: list[tuple[RegistrationId, Mark]] = []
+
+    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
+        self._reach()
+        return next((m for m in self.mailboxes.values() if (m.server, m.user) == (server, user)), None)
+
+    async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
+        self._reach()
+        known = await self.mailbox_of(mailbox.server, mailbox.user)
+        if known is not None and known.id != mailbox.id:
+            raise MailboxExists(f"{mailbox.user} at {mailbox.server}")
+        if known is None:
+            self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
+        self.registrations[registration.id] = registration
+        self.candidates[registration.id] = sealed_candidate
+        self._wakeups.tell(Topic.MAILBOXES)
+
+    async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
+        self._reach()
+        registration = self.registrations.get(registration_id)
+        if registration is None:
+            return None
+        return RegistrationView(
+            registration,
+            self.mailboxes[registration.mailbox_id],
+            candidate_pending=registration_id in self.candidates,
+            candidate_refused=registration_id in self.refused,
+        )
+
+    async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
+        self._reach()
+        registration = self.registrations.get(registration_id)
+        if registration is None:
+            return
+        state, token_since = registration.state, registration.token_since
+        if change.device_token is not None:
+            token_since = now
+            state = RegistrationState.ACTIVE if state is RegistrationState.TOKEN_GONE else state
+        if change.sealed_candidate is not None:
+            self.candidates[registration_id] = change.sealed_candidate
+            self.refused.discard(registration_id)
+            state = RegistrationState.VERIFYING if state is RegistrationState.REFUSED else state
+        self.registrations[registration_id] = replace(
+            registration,
+            state=state,
+            token_since=token_since,
+            device_token=change.device_token or registration.device_token,
+            environment=change.environment or registration.environment,
+            classes=change.classes or registration.classes,
+            mode=change.mode or registration.mode,
+            locale=change.locale or registration.locale,
+        )
+        self._wakeups.tell(Topic.MAILBOXES)
+
+    async def remove(self, registration_id: RegistrationId) -> None:
+        self._reach()
+        self.registrations.pop(registration_id, None)
+        self.candidates.pop(registration_id, None)
+        self.marks = [mark for mark in self.marks if mark[0] != registration_id]
+        self._wakeups.tell(Topic.MAILBOXES)
+
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
+        self._reach()
+        if registration_id in self.registrations:
+            self.marks.append((registration_id, mark))
+            self._wakeups.tell(Topic.OUTBOX)
+
+    def accept(self, registration_id: RegistrationId) -> None:
+        """Do what WatchStore.accept does."""
+        sealed = self.candidates.pop(registration_id)
+        registration = self.registrations[registration_id]
+        mailbox = self.mailboxes[registration.mailbox_id]
+        self.credentials[mailbox.id] = sealed
+        self.refused.discard(registration_id)
+        self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
+        fresh = mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED}
+        state = WatchState.STARTING if fresh else mailbox.state
+        self.mailboxes[mailbox.id] = replace(mailbox, state=state, candidate_refusals=0, candidate_refused_at=None)
+        self._wakeups.tell(Topic.VERDICTS)
+
+    def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
+        """Do what WatchStore.refuse does."""
+        del self.candidates[registration_id]
+        registration = self.registrations[registration_id]
+        mailbox = self.mailboxes[registration.mailbox_id]
+        self.refused.add(registration_id)
+        if registration.state is RegistrationState.VERIFYING:
+            self.registrations[registration_id] = replace(registration, state=RegistrationState.REFUSED)
+        state = mailbox.state if mailbox.id in self.credentials else WatchState.CREDENTIAL_REFUSED
+        refusals = mailbox.candidate_refusals + 1
+        self.mailboxes[mailbox.id] = replace(
+            mailbox, state=state, candidate_refusals=refusals, candidate_refused_at=now
+        )
+        self._wakeups.tell(Topic.VERDICTS)
+
+    def forget_unused(self) -> None:
+        """Do what the watch role does about mailboxes that nobody names any more."""
+        named = {registration.mailbox_id for registration in self.registrations.values()}
+        self.mailboxes = {id_: mailbox for id_, mailbox in self.mailboxes.items() if id_ in named}
+
+    def _reach(self) -> None:
+        if self.down:
+            raise StoreUnavailable("canary-host: connection refused")
+
+
+def _new(mailbox: NewMailbox, now: datetime) -> Mailbox:
+    return Mailbox(
+        id=mailbox.id,
+        server=mailbox.server,
+        user=mailbox.user,
+        device_id=mailbox.device_id,
+        shard=mailbox.shard,
+        state=WatchState.VERIFYING,
+        reason="",
+        detail="",
+        since=now,
+        next_try_at=None,
+        last_ping_at=None,
+        heartbeat=None,
+        last_change_at=None,
+        candidate_refusals=0,
+        candidate_refused_at=None,
+    )

@@ -1,0 +1,116 @@
+"""Own a whole API over a store in memory, and a server that judges credentials by their password."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from relay.identity import ServerDirectory
+from relay.lockout import Lockout
+from relay.model import Platform, RegistrationId
+from relay.ports import Topic
+from relay.registrations import Registrations
+from relay.sealing import SealingPrivateKey
+from relay.store.wakeups import LocalWakeups
+from relay.verdicts import Verdicts
+from tests.fakes.registrations import MemoryRegistrationStore
+
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
+GOOD = "canary-good-päss"
+SILENT = "canary-silent"
+"""With this password the server never answers; any other than these two is refused."""
+APNS_APP, FCM_APP = "com.example.mail", "com.example.droid"
+APNS_TOKEN = "c0ffee" * 11
+FCM_TOKEN = "canary:APA91b-token_of-ann"
+SERVERS = {"head-office": ["example.com"], "branch": ["branch.example.com"]}
+
+
+@dataclass
+class Time:
+    """Be the clock."""
+
+    now: datetime = BEGAN
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+class Tokens:
+    """Make texts that are told apart easily, and fit where random ones fit."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(self, size: int) -> str:
+        self.made.append(f"token{len(self.made)}-{size}")
+        return self.made[-1]
+
+
+class World:
+    """Hold the use cases, all they stand on, and the watch role's part in them."""
+
+    def __init__(self, servers: dict[str, list[str]] | None = None) -> None:
+        self.wakeups = LocalWakeups()
+        self.store = MemoryRegistrationStore(self.wakeups)
+        self.key = SealingPrivateKey(X25519PrivateKey.generate())
+        self.time = Time()
+        self.tokens = Tokens()
+        self.judged: list[str] = []
+        lockout = Lockout()
+        self.service = Registrations(
+            self.store,
+            Verdicts(self.store, self.wakeups, self.time, lockout),
+            self.key.public_key(),
+            ServerDirectory(SERVERS if servers is None else servers),
+            {Platform.APNS: frozenset({APNS_APP}), Platform.FCM: frozenset({FCM_APP})},
+            self.time,
+            self.tokens,
+            lockout,
+        )
+
+    def open(self, registration_id: RegistrationId) -> tuple[str, str]:
+        """Open a registration's candidate, or else its mailbox's credential: user and password."""
+        mailbox = self.store.registrations[registration_id].mailbox_id
+        sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox]
+        credential = self.key.open(mailbox, sealed)
+        return credential.user, credential.password
+
+    def judge(self) -> None:
+        """Judge every candidate that waits, but for silent ones; forget what is not used any more."""
+        for id_ in list(self.store.candidates):
+            _, password = self.open(id_)
+            if password == SILENT:
+                continue
+            self.judged.append(password)
+            if password == GOOD:
+                self.store.accept(id_)
+            else:
+                self.store.refuse(id_, self.time())
+        self.store.forget_unused()
+
+
+@asynccontextmanager
+async def judging(world: World, seconds: float = 0.0) -> AsyncIterator[None]:
+    """Play the watch role beside the test: judge whatever comes, each time after some seconds."""
+
+    async def judge() -> None:
+        waiter = world.wakeups.waiter(Topic.MAILBOXES)
+        while True:
+            await waiter.wait(60)
+            await asyncio.sleep(seconds)
+            world.judge()
+
+    task = asyncio.get_running_loop().create_task(judge(), name="judge")
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

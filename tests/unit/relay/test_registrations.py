@@ -1,0 +1,489 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.progress import WatchState
+from relay.access import Access, hash_secret
+from relay.cluster.shards import shard_of
+from relay.errors import MailboxExists, StoreUnavailable
+from relay.model import Environment, Mark, Mode, NewMailbox, Platform, Registration, RegistrationState
+from relay.refusals import (
+    CredentialRefused,
+    InvalidRequest,
+    NotActive,
+    NotAuthorized,
+    OtherMailbox,
+    TooManyRefusals,
+    UnknownApp,
+    UnknownServer,
+    UnsupportedDevice,
+)
+from relay.registrations import Registered
+from relay.sealing import derive_device_id
+from relay.wishes import ChangeWish, Device, Login, Wish
+from tests.fakes.relay_api import (
+    APNS_APP,
+    APNS_TOKEN,
+    FCM_APP,
+    FCM_TOKEN,
+    GOOD,
+    SILENT,
+    World,
+    judging,
+)
+
+pytestmark = pytest.mark.looptime
+
+
+def wish(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> Wish:
+    return Wish(mailbox, Login(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
+
+
+def access(registered: Registered) -> Access:
+    return Access(registered.view.registration.id, registered.secret)
+
+
+async def registered(world: World, password: str = GOOD, mailbox: str = "ann@example.com") -> Registered:
+    async with judging(world):
+        return await world.service.register(wish(password, mailbox=mailbox))
+
+
+def time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_an_accepted_credential_makes_an_active_registration_at_once() -> None:
+    world = World()
+    before = time()
+
+    made = await registered(world)
+
+    assert time() - before < 0.1
+    assert made.view.registration.state is RegistrationState.ACTIVE
+    assert (made.view.mailbox.server, made.view.mailbox.user) == ("head-office", "ann@example.com")
+    assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
+
+
+async def test_ids_and_secret_are_random_and_only_the_hash_is_kept() -> None:
+    world = World()
+
+    made = await registered(world)
+
+    own = made.view.registration
+    assert own.id.endswith("-18")
+    assert made.secret.endswith("-32")
+    assert own.secret_hash == hash_secret(made.secret)
+    assert made.secret not in repr(world.store.registrations)
+    assert made.secret not in repr(made)
+
+
+async def test_a_new_mailbox_gets_its_shard_and_device_for_ever() -> None:
+    world = World()
+
+    mailbox = (await registered(world)).view.mailbox
+
+    assert mailbox.shard == shard_of(mailbox.id)
+    assert mailbox.device_id == derive_device_id(world.key.public_key(), "head-office", "ann@example.com")
+
+
+async def test_a_silent_server_leaves_the_registration_verifying_after_six_seconds() -> None:
+    world = World()
+    before = time()
+
+    made = await registered(world, SILENT)
+
+    assert time() - before == pytest.approx(6.0)
+    assert made.view.registration.state is RegistrationState.VERIFYING
+    assert made.view.candidate_pending
+
+
+async def test_a_verdict_is_found_within_a_second_though_its_wakeup_is_lost() -> None:
+    world = World()
+    before = time()
+
+    async with asyncio.TaskGroup() as tasks:
+        register = tasks.create_task(world.service.register(wish()))
+        await asyncio.sleep(2.5)
+        tell, world.store._wakeups = world.store._wakeups, World().wakeups
+        world.judge()
+        world.store._wakeups = tell
+
+    assert register.result().view.registration.state is RegistrationState.ACTIVE
+    assert time() - before == pytest.approx(3.0, abs=0.1)
+
+
+async def test_a_refused_registration_leaves_nothing_behind() -> None:
+    world = World()
+
+    with pytest.raises(CredentialRefused):
+        await registered(world, "wrong")
+
+    assert not world.store.registrations
+    assert not world.store.candidates
+
+
+async def test_a_refusal_is_told_even_when_the_registration_cannot_be_removed() -> None:
+    world = World()
+
+    async with asyncio.TaskGroup() as tasks:
+        register = tasks.create_task(expect(CredentialRefused, world.service.register(wish("wrong"))))
+        await asyncio.sleep(0.5)
+        world.judge()
+        remove, world.store.remove = world.store.remove, unavailable  # type: ignore[method-assign]
+        await register
+        world.store.remove = remove  # type: ignore[method-assign]
+
+    (left,) = world.store.registrations.values()
+    assert left.state is RegistrationState.REFUSED
+
+
+async def unavailable(*_: object) -> None:
+    raise StoreUnavailable("away")
+
+
+async def expect(error: type[Exception], doing: Awaitable[object]) -> None:
+    with pytest.raises(error):
+        await doing
+
+
+async def test_a_mailbox_is_the_login_users_whatever_address_the_app_shows() -> None:
+    world = World()
+    ben = await registered(world, mailbox="ben@example.com")
+
+    async with judging(world):
+        ann = await world.service.register(wish(user="ann", mailbox="ben@example.com"))
+
+    assert ann.view.mailbox.user == "ann"
+    assert ann.view.mailbox.id != ben.view.mailbox.id
+
+
+async def test_a_second_registration_joins_the_mailbox_but_must_prove_its_own_credential() -> None:
+    world = World()
+    first = await registered(world)
+
+    second = await registered(world, SILENT, "  ann@EXAMPLE.com ")
+
+    assert second.view.mailbox.id == first.view.mailbox.id
+    assert second.view.registration.state is RegistrationState.VERIFYING
+    with pytest.raises(CredentialRefused):
+        await registered(world, "wrong")
+    assert (await world.service.view(access(first))).registration.state is RegistrationState.ACTIVE
+    assert world.open(first.view.registration.id) == ("ann@example.com", GOOD)
+
+
+async def test_a_race_for_a_new_mailbox_ends_on_the_one_that_was_first() -> None:
+    world = World()
+    create = world.store.create
+
+    async def late(mailbox: NewMailbox, registration: Registration, sealed: bytes) -> None:
+        world.store.create = create  # type: ignore[method-assign]
+        taken = replace(mailbox, id=MailboxId("first"), device_id=DeviceId("FIRST"))
+        await create(taken, replace(registration, mailbox_id=taken.id), sealed)
+        world.store.registrations.clear()
+        world.store.candidates.clear()
+        await create(mailbox, registration, sealed)
+
+    world.store.create = late  # type: ignore[method-assign]
+
+    made = await registered(world)
+
+    assert made.view.mailbox.id == "first"
+    assert made.view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_race_without_end_is_given_up() -> None:
+    world = World()
+
+    async def never(*_: object) -> None:
+        raise MailboxExists("ann")
+
+    world.store.create = never  # type: ignore[method-assign]
+
+    with pytest.raises(StoreUnavailable):
+        await world.service.register(wish())
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda w: replace(w, server="nowhere"), UnknownServer),
+        (lambda w: replace(w, mailbox="ann@elsewhere.example"), UnknownServer),
+        (lambda w: replace(w, device=replace(w.device, app="com.example.other")), UnknownApp),
+        (lambda w: replace(w, device=replace(w.device, app=FCM_APP)), UnknownApp),
+        (lambda w: replace(w, device=replace(w.device, token="not hex")), UnsupportedDevice),
+        (
+            lambda w: replace(w, device=Device(Platform.FCM, FCM_APP, FCM_TOKEN, Environment.SANDBOX)),
+            UnsupportedDevice,
+        ),
+        (lambda w: replace(w, mailbox="a:b"), InvalidRequest),
+        (lambda w: replace(w, login=Login(GOOD, "a\0b")), InvalidRequest),
+        (lambda w: replace(w, login=Login("a\nb")), InvalidRequest),
+    ],
+)
+async def test_what_cannot_be_is_refused_before_anything_is_kept(
+    change: Callable[[Wish], Wish], error: type[Exception]
+) -> None:
+    world = World()
+
+    with pytest.raises(error):
+        await world.service.register(change(wish()))
+
+    assert not world.store.registrations
+
+
+async def test_a_registration_opens_with_its_secret_only() -> None:
+    world = World()
+    ann, ben = await registered(world), await registered(world, mailbox="ben@example.com")
+
+    assert (await world.service.view(access(ann))).registration.id == ann.view.registration.id
+    for wrong in (Access(ann.view.registration.id, ben.secret), Access(ann.view.registration.id, "")):
+        with pytest.raises(NotAuthorized) as known:
+            await world.service.view(wrong)
+    with pytest.raises(NotAuthorized) as unknown:
+        await world.service.view(replace(access(ann), registration_id="nobody"))
+    assert str(known.value) == str(unknown.value)
+
+
+async def test_every_use_case_wants_the_secret() -> None:
+    world = World()
+    made = await registered(world)
+    wrong = replace(access(made), secret="wrong")
+    service = world.service
+
+    for use in (service.view(wrong), service.change(wrong, ChangeWish()), service.remove(wrong)):
+        with pytest.raises(NotAuthorized):
+            await use
+    with pytest.raises(NotAuthorized):
+        await service.test_push(wrong)
+    assert made.view.registration.id in world.store.registrations
+    assert not world.store.marks
+
+
+async def test_a_change_is_kept_without_asking_the_server() -> None:
+    world = World()
+    made = await registered(world)
+    world.time.forward(hours=1)
+    asked = ChangeWish(
+        device_token="ab" * 32,
+        environment=Environment.SANDBOX,
+        classes=frozenset({CollectionClass.CALENDAR}),
+        mode=Mode.BACKGROUND,
+        locale="de",
+    )
+
+    own = (await world.service.change(access(made), asked)).registration
+
+    assert (own.device_token, own.environment, own.mode, own.locale) == ("ab" * 32, "sandbox", "background", "de")
+    assert own.classes == {CollectionClass.CALENDAR}
+    assert own.token_since == world.time()
+    assert not world.store.candidates
+
+
+async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> None:
+    world = World()
+    made = await registered(world, SILENT)
+    world.store.accept(made.view.registration.id)
+    assert world.open(made.view.registration.id)[1] == SILENT
+
+    async with judging(world):
+        view = await world.service.change(access(made), ChangeWish(login=Login(GOOD, "ann@EXAMPLE.com")))
+
+    assert not view.candidate_pending
+    assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
+
+
+async def test_a_refused_new_credential_leaves_the_old_one_in_use() -> None:
+    world = World()
+    made = await registered(world)
+
+    async with judging(world):
+        with pytest.raises(CredentialRefused):
+            await world.service.change(access(made), ChangeWish(login=Login("wrong"), locale="fr"))
+
+    view = await world.service.view(access(made))
+    assert view.registration.state is RegistrationState.ACTIVE
+    assert view.candidate_refused
+    assert view.registration.locale == "fr"
+    assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
+
+
+async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -> None:
+    world = World()
+    made = await registered(world)
+    before = time()
+
+    view = await world.service.change(access(made), ChangeWish(login=Login(SILENT)))
+
+    assert view.candidate_pending
+    assert time() - before == pytest.approx(6.0)
+
+
+async def test_a_credential_of_another_user_is_not_taken() -> None:
+    world = World()
+    made = await registered(world)
+
+    with pytest.raises(OtherMailbox):
+        await world.service.change(access(made), ChangeWish(login=Login(GOOD, "ben@example.com")))
+
+    assert not world.store.candidates
+
+
+async def test_a_changed_device_token_must_look_like_one() -> None:
+    world = World()
+    made = await registered(world)
+
+    with pytest.raises(UnsupportedDevice):
+        await world.service.change(access(made), ChangeWish(device_token="not hex"))
+
+
+async def test_a_registration_removed_while_its_new_credential_waits_opens_no_more() -> None:
+    world = World()
+    made = await registered(world)
+
+    async with asyncio.TaskGroup() as tasks:
+        changing = world.service.change(access(made), ChangeWish(login=Login(SILENT)))
+        tasks.create_task(expect(NotAuthorized, changing))
+        await asyncio.sleep(2)
+        await world.service.remove(access(made))
+
+
+async def test_removal_leaves_nothing() -> None:
+    world = World()
+    made = await registered(world)
+
+    await world.service.remove(access(made))
+
+    assert not world.store.registrations
+    with pytest.raises(NotAuthorized):
+        await world.service.view(access(made))
+
+
+async def test_a_test_push_marks_an_active_registration_only() -> None:
+    world = World()
+    made, silent = await registered(world), await registered(world, SILENT, "ben@example.com")
+
+    await world.service.test_push(access(made))
+    with pytest.raises(NotActive):
+        await world.service.test_push(access(silent))
+
+    assert world.store.marks == [(made.view.registration.id, Mark.TEST)]
+
+
+async def test_the_fourth_refused_credential_within_fifteen_minutes_is_never_tried() -> None:
+    world = World()
+    for password in ("wrong-1", "wrong-2", "wrong-3"):
+        world.time.forward(minutes=1)
+        with pytest.raises(CredentialRefused):
+            await registered(world, password)
+    assert not world.store.mailboxes  # the watch role forgot it, and its count of refusals too
+
+    world.time.forward(minutes=2)
+    with pytest.raises(TooManyRefusals) as refusal:
+        await registered(world, "wrong-4", "ANN@example.com")
+
+    assert refusal.value.retry_after == 11 * 60
+    assert world.judged == ["wrong-1", "wrong-2", "wrong-3"]
+    world.time.forward(minutes=11)
+    assert (await registered(world)).view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_refusals_that_another_process_saw_count_too() -> None:
+    world = World()
+    made = await registered(world)
+    mailbox = made.view.mailbox
+    world.store.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=3, candidate_refused_at=world.time())
+    world.time.forward(minutes=5)
+
+    with pytest.raises(TooManyRefusals) as refusal:
+        await registered(world)
+    assert refusal.value.retry_after == 10 * 60
+    with pytest.raises(TooManyRefusals):
+        await world.service.change(access(made), ChangeWish(login=Login("wrong")))
+
+    world.time.forward(minutes=10)
+    assert (await registered(world)).view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_many_tries_at_the_same_moment_reach_the_server_three_times_at_most() -> None:
+    world = World()
+    refused: list[type[Exception]] = []
+
+    async def attempt(number: int) -> None:
+        try:
+            await world.service.register(wish(f"wrong-{number}"))
+        except (CredentialRefused, TooManyRefusals) as error:
+            refused.append(type(error))
+
+    async with judging(world, seconds=0.5), asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            tasks.create_task(attempt(number))
+
+    assert len(world.judged) == 3
+    assert refused.count(TooManyRefusals) == 17
+
+
+async def test_tries_that_wait_for_a_server_that_is_away_count_too() -> None:
+    world = World()
+    for _ in range(3):
+        await registered(world, SILENT)
+
+    with pytest.raises(TooManyRefusals):
+        await registered(world, SILENT)
+
+
+async def test_a_lost_database_is_waited_for_while_a_verdict_is_due() -> None:
+    world = World()
+
+    async with asyncio.TaskGroup() as tasks:
+        register = tasks.create_task(world.service.register(wish()))
+        await asyncio.sleep(0.5)
+        world.store.down = True
+        await asyncio.sleep(2)
+        world.store.down = False
+        world.judge()
+
+    assert register.result().view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_database_that_stays_away_is_told() -> None:
+    world = World()
+    world.store.down = True
+
+    with pytest.raises(StoreUnavailable):
+        await world.service.register(wish())
+
+
+async def test_a_database_lost_right_after_the_registration_is_told_when_the_wait_is_over() -> None:
+    world = World()
+    create = world.store.create
+
+    async def create_and_fall(mailbox: NewMailbox, registration: Registration, sealed: bytes) -> None:
+        await create(mailbox, registration, sealed)
+        world.store.down = True
+
+    world.store.create = create_and_fall  # type: ignore[method-assign]
+    before = time()
+
+    with pytest.raises(StoreUnavailable):
+        await world.service.register(wish())
+    assert time() - before == pytest.approx(6.0)
+
+
+async def test_a_wiped_mailbox_is_shown_as_it_is() -> None:
+    world = World()
+    made = await registered(world)
+    world.store.mailboxes[made.view.mailbox.id] = replace(made.view.mailbox, state=WatchState.WIPED)
+
+    assert (await world.service.view(access(made))).mailbox.state is WatchState.WIPED
+
+
+async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
+    world = World()
+    made = await registered(world, SILENT)
+    sealed = world.store.candidates[made.view.registration.id]
+
+    assert world.key.open(made.view.mailbox.id, sealed) == BasicCredential("ann@example.com", SILENT)
