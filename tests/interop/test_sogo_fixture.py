@@ -153,7 +153,7 @@ async def test_a_new_event_ends_a_held_ping_and_is_one_add(sogo: SogoServer, pho
     await phone.open(CALENDAR)
 
     for _ in range(2):
-        reply = await ping_during(phone, lambda: sogo.put_event(phone.user.name))
+        reply = await ping_during(phone, lambda: sogo.add_event(phone.user.name))
 
         assert reply.status is PingStatus.CHANGED
         assert await phone.catch_up() == 1
@@ -163,7 +163,7 @@ async def test_a_new_contact_ends_a_held_ping_and_is_one_add(sogo: SogoServer, p
     await phone.open(CONTACTS)
 
     for _ in range(2):
-        reply = await ping_during(phone, lambda: sogo.put_contact(phone.user.name))
+        reply = await ping_during(phone, lambda: sogo.add_contact(phone.user.name))
 
         assert reply.status is PingStatus.CHANGED
         assert await phone.catch_up() == 1
@@ -175,7 +175,7 @@ async def test_reading_and_deleting_end_a_held_ping_without_an_add(sogo: SogoSer
         sogo.deliver(name)
     await phone.open(INBOX)
 
-    for act in (lambda: sogo.set_read(name), lambda: sogo.delete(name, 1), lambda: sogo.delete_all(name)):
+    for act in (lambda: sogo.mark_read(name), lambda: sogo.delete(name, 1), lambda: sogo.delete_all(name)):
         reply = await ping_during(phone, act)
 
         assert reply.status is PingStatus.CHANGED

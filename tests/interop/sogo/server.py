@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tests.interop.sogo import database, mail, packages
+from tests.interop.sogo.access_log import Request, read_requests
 from tests.interop.sogo.configuration import (
     Layout,
     Ports,
@@ -109,6 +110,10 @@ class SogoServer:
         """The users, with their present passwords, by name."""
         return MappingProxyType(self._users)
 
+    def requests(self, name: str) -> list[Request]:
+        """List the ActiveSync requests sent with a user's name and answered so far; OPTIONS counts as a command."""
+        return [request for request in read_requests(self.logs / "nginx-access.log", PATH) if request.user == name]
+
     def start(self, service: Service | None = None) -> None:
         """Start one service, or all that do not run, and return when the server serves."""
         for each in [service] if service else Service:
@@ -156,7 +161,7 @@ class SogoServer:
         """Put one new mail into a user's INBOX; return its Message-ID."""
         return mail.deliver(self._layout.conf / "dovecot.conf", self._users[name].name, subject, body, sender)
 
-    def set_read(self, name: str) -> None:
+    def mark_read(self, name: str) -> None:
         """Mark all mails of a user's INBOX as read, as another client of his would."""
         self._imap.set_read(name, self._users[name].password)
 
@@ -168,11 +173,11 @@ class SogoServer:
         """Delete all mails of a user's INBOX."""
         self._imap.delete(name, self._users[name].password)
 
-    def put_event(self, name: str, title: str = "Meeting") -> str:
+    def add_event(self, name: str, title: str = "Meeting") -> str:
         """Store one event in a user's calendar; return its name."""
         return self._dav.put_event(name, self._users[name].password, title)
 
-    def put_contact(self, name: str, contact: str = "Ben Example") -> str:
+    def add_contact(self, name: str, contact: str = "Ben Example") -> str:
         """Store one contact in a user's address book; return its name."""
         return self._dav.put_contact(name, self._users[name].password, contact)
 

@@ -1,0 +1,92 @@
+"""Own what watches tell: a journal in memory, one diary per mailbox, and how a test waits for an entry."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+from eas_watcher.names import CollectionClass, CollectionId, MailboxId
+from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress, WatchState
+
+PATIENCE = 40.0  # seconds; two polls of SOGo, and a backoff or two
+
+
+class Diary:
+    """Keep all that one watch committed."""
+
+    def __init__(self) -> None:
+        self.commits: list[Progress] = []
+        self.pings = 0
+        self._news = asyncio.Event()
+
+    @property
+    def changes(self) -> list[Change]:
+        """All changes, in order."""
+        return [change for progress in self.commits for change in progress.changes]
+
+    @property
+    def condition(self) -> Condition | None:
+        """What the watch last said of itself."""
+        told = [progress.condition for progress in self.commits if progress.condition is not None]
+        return told[-1] if told else None
+
+    @property
+    def watching(self) -> bool:
+        """Whether all is well, as far as the watch says."""
+        return self.condition is not None and self.condition.state is WatchState.WATCHING
+
+    def memory(self, classes: frozenset[CollectionClass]) -> Memory:
+        """Build what a watch that starts now would find stored."""
+        partnership, refusals = Partnership(), 0
+        collections: dict[CollectionId, Collection] = {}
+        for progress in self.commits:
+            partnership = progress.partnership or partnership
+            refusals = refusals if progress.refusals is None else progress.refusals
+            for gone in progress.dropped:
+                collections.pop(gone, None)
+            collections |= {collection.id: collection for collection in progress.collections}
+        return Memory(partnership, tuple(collections.values()), classes, accepted=bool(self.commits), refusals=refusals)
+
+    def write(self, progress: Progress) -> None:
+        self.commits.append(progress)
+        self._wake()
+
+    def count_ping(self) -> None:
+        self.pings += 1
+        self._wake()
+
+    async def until(self, holds: Callable[["Diary"], bool], seconds: float = PATIENCE) -> None:
+        """Return once something holds; raises AssertionError with the last entries when it does not in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds(self):
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.pings} Pings, {self.condition}, {self.changes} after {seconds} s") from None
+
+    async def until_watching(self) -> None:
+        """Return once the first Ping is held."""
+        await self.until(lambda diary: diary.watching and diary.pings > 0)
+
+    async def until_next_ping(self, after: int) -> None:
+        """Return once a Ping is held that came after the first `after` ones: all before it is dealt with."""
+        await self.until(lambda diary: diary.pings > after)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+class Diaries:
+    """Be the journal of all watches of a test."""
+
+    def __init__(self) -> None:
+        self._diaries: defaultdict[MailboxId, Diary] = defaultdict(Diary)
+
+    def __getitem__(self, mailbox: MailboxId) -> Diary:
+        return self._diaries[mailbox]
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        self._diaries[mailbox].write(progress)
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        self._diaries[mailbox].count_ping()

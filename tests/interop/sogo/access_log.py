@@ -1,0 +1,31 @@
+"""Own what nginx tells of the requests that reached the server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from re import compile as pattern
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+# client, identity, user of the Authorization header, [time], "request line", status [nginx: log_format combined]
+LINE: Final = pattern(r'\S+ - (?P<user>\S+) \[[^]]*\] "(?P<method>[A-Z]+) (?P<target>\S+) [^"]*" (?P<status>\d{3}) ')
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Hold one answered request: `command` is the ActiveSync command, or the method where there is none."""
+
+    user: str
+    command: str
+    status: int
+
+
+def read_requests(log: Path, path: str) -> list[Request]:
+    """List the requests for a path in the order of their answers; one that is still held is not among them."""
+    requests = []
+    for line in log.read_text(errors="replace").splitlines():
+        found = LINE.match(line)
+        if found is None or urlsplit(found["target"]).path != path:
+            continue
+        named = parse_qs(urlsplit(found["target"]).query).get("Cmd", [found["method"]])
+        requests.append(Request(found["user"], named[0], int(found["status"])))
+    return requests

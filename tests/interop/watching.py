@@ -1,0 +1,75 @@
+"""Own the watches of a test: a fleet over HTTPS, as the relay builds it, with diaries for a journal."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.fleet import Fleet
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.ports import Transport
+from eas_watcher.runner import Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import open_transport
+from eas_watcher.wire import Account
+from tests.interop.diary import Diaries, Diary
+from tests.interop.sogo.server import User
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)  # only a Retry-After with a date asks for it, and SOGo sends none
+HEARTBEAT = 60  # seconds; a Ping that a test leaves behind occupies a worker of SOGo until then
+EMAIL_ONLY = frozenset({CollectionClass.EMAIL})
+
+
+class Watches:
+    """Start and stop watches of users at one server."""
+
+    def __init__(self, url: str, transport: Transport) -> None:
+        self.broken: list[MailboxId] = []
+        self._url = url
+        self._transport = transport
+        self._diaries = Diaries()
+        around = Surroundings(self._diaries, Random(1), lambda: NOW, asyncio.Semaphore(8))
+        self._fleet = Fleet(around, self.broken.append)
+
+    def start(
+        self, user: User, *, classes: frozenset[CollectionClass] = EMAIL_ONLY, heartbeat: int = HEARTBEAT
+    ) -> Diary:
+        """Watch a user, from what his diary holds; return the diary."""
+        mailbox = MailboxId(user.name)
+        diary = self._diaries[mailbox]
+        account = Account(
+            mailbox,
+            self._url,
+            user.name,
+            DeviceId(f"relay{user.name}"),
+            BasicCredential(user.name, user.password),
+        )
+        policy = Policy(heartbeat=Heartbeat(heartbeat, minimum=min(heartbeat, HEARTBEAT)))
+        self._fleet.start(account, self._transport, diary.memory(classes), policy)
+        return diary
+
+    async def stop(self, user: User) -> None:
+        """Stop watching a user."""
+        await self._fleet.stop(MailboxId(user.name))
+
+    async def close(self) -> None:
+        """Stop all watches."""
+        await self._fleet.stop_all()
+
+
+@asynccontextmanager
+async def open_watches(url: str, ca_file: Path | None) -> AsyncIterator[Watches]:
+    """Open a fleet without watches that trusts `ca_file`, or what the system trusts; no watch may break in it."""
+    tls = ssl.create_default_context(cafile=ca_file)
+    async with open_transport(tls) as transport:
+        watches = Watches(url, transport)
+        try:
+            yield watches
+        finally:
+            await watches.close()
+    assert not watches.broken
