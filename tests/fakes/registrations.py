@@ -20,11 +20,16 @@ from relay.ports import Topic, Wakeups
 
 
 class MemoryRegistrationStore:
-    """Keep registrations as the SQL store does; `down` makes every call fail as a lost database does."""
+    """Keep registrations as the SQL store does, or fail as a lost database does."""
 
     def __init__(self, wakeups: Wakeups) -> None:
-        self._wakeups = wakeups
+        self.wakeups = wakeups
         self.down = False
+        self.failing: set[str] = set()
+        """Methods that fail although the database is not down."""
+        self.falls_after_create = False
+        self.rivals = 0
+        """How many times somebody else makes the same mailbox just before we do."""
         self.mailboxes: dict[MailboxId, Mailbox] = {}
         self.registrations: dict[RegistrationId, Registration] = {}
         self.candidates: dict[RegistrationId, bytes] = {}
@@ -33,11 +38,18 @@ class MemoryRegistrationStore:
         self.marks: list[tuple[RegistrationId, Mark]] = []
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
-        self._reach()
+        self._reach("mailbox_of")
         return next((m for m in self.mailboxes.values() if (m.server, m.user) == (server, user)), None)
 
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
-        self._reach()
+        self._reach("create")
+        if self.rivals:
+            self.rivals -= 1
+            self.mailboxes = {
+                MailboxId(f"rival-{self.rivals}"): _new(
+                    replace(mailbox, id=MailboxId(f"rival-{self.rivals}")), registration.created_at
+                )
+            }
         known = await self.mailbox_of(mailbox.server, mailbox.user)
         if known is not None and known.id != mailbox.id:
             raise MailboxExists(f"{mailbox.user} at {mailbox.server}")
@@ -45,10 +57,11 @@ class MemoryRegistrationStore:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
         self.registrations[registration.id] = registration
         self.candidates[registration.id] = sealed_candidate
-        self._wakeups.tell(Topic.MAILBOXES)
+        self.down = self.down or self.falls_after_create
+        self.wakeups.tell(Topic.MAILBOXES)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
-        self._reach()
+        self._reach("view")
         registration = self.registrations.get(registration_id)
         if registration is None:
             return None
@@ -60,7 +73,7 @@ class MemoryRegistrationStore:
         )
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
-        self._reach()
+        self._reach("change")
         registration = self.registrations.get(registration_id)
         if registration is None:
             return
@@ -82,20 +95,20 @@ class MemoryRegistrationStore:
             mode=change.mode or registration.mode,
             locale=change.locale or registration.locale,
         )
-        self._wakeups.tell(Topic.MAILBOXES)
+        self.wakeups.tell(Topic.MAILBOXES)
 
     async def remove(self, registration_id: RegistrationId) -> None:
-        self._reach()
+        self._reach("remove")
         self.registrations.pop(registration_id, None)
         self.candidates.pop(registration_id, None)
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
-        self._wakeups.tell(Topic.MAILBOXES)
+        self.wakeups.tell(Topic.MAILBOXES)
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
-        self._reach()
+        self._reach("mark")
         if registration_id in self.registrations:
             self.marks.append((registration_id, mark))
-            self._wakeups.tell(Topic.OUTBOX)
+            self.wakeups.tell(Topic.OUTBOX)
 
     def accept(self, registration_id: RegistrationId) -> None:
         """Do what WatchStore.accept does."""
@@ -108,7 +121,7 @@ class MemoryRegistrationStore:
         fresh = mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED}
         state = WatchState.STARTING if fresh else mailbox.state
         self.mailboxes[mailbox.id] = replace(mailbox, state=state, candidate_refusals=0, candidate_refused_at=None)
-        self._wakeups.tell(Topic.VERDICTS)
+        self.wakeups.tell(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
         """Do what WatchStore.refuse does."""
@@ -123,15 +136,15 @@ class MemoryRegistrationStore:
         self.mailboxes[mailbox.id] = replace(
             mailbox, state=state, candidate_refusals=refusals, candidate_refused_at=now
         )
-        self._wakeups.tell(Topic.VERDICTS)
+        self.wakeups.tell(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
         """Do what the watch role does about mailboxes that nobody names any more."""
         named = {registration.mailbox_id for registration in self.registrations.values()}
         self.mailboxes = {id_: mailbox for id_, mailbox in self.mailboxes.items() if id_ in named}
 
-    def _reach(self) -> None:
-        if self.down:
+    def _reach(self, method: str) -> None:
+        if self.down or method in self.failing:
             raise StoreUnavailable("canary-host: connection refused")
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.names import CollectionClass
 from eas_watcher.progress import WatchState
 from relay.access import Access, hash_secret
 from relay.cluster.shards import shard_of
-from relay.errors import MailboxExists, StoreUnavailable
-from relay.model import Environment, Mark, Mode, NewMailbox, Platform, Registration, RegistrationState
+from relay.errors import StoreUnavailable
+from relay.model import Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.refusals import (
     CredentialRefused,
     InvalidRequest,
@@ -108,9 +108,9 @@ async def test_a_verdict_is_found_within_a_second_though_its_wakeup_is_lost() ->
     async with asyncio.TaskGroup() as tasks:
         register = tasks.create_task(world.service.register(wish()))
         await asyncio.sleep(2.5)
-        tell, world.store._wakeups = world.store._wakeups, World().wakeups
+        tell, world.store.wakeups = world.store.wakeups, World().wakeups
         world.judge()
-        world.store._wakeups = tell
+        world.store.wakeups = tell
 
     assert register.result().view.registration.state is RegistrationState.ACTIVE
     assert time() - before == pytest.approx(3.0, abs=0.1)
@@ -133,16 +133,10 @@ async def test_a_refusal_is_told_even_when_the_registration_cannot_be_removed() 
         register = tasks.create_task(expect(CredentialRefused, world.service.register(wish("wrong"))))
         await asyncio.sleep(0.5)
         world.judge()
-        remove, world.store.remove = world.store.remove, unavailable  # type: ignore[method-assign]
-        await register
-        world.store.remove = remove  # type: ignore[method-assign]
+        world.store.failing.add("remove")
 
     (left,) = world.store.registrations.values()
     assert left.state is RegistrationState.REFUSED
-
-
-async def unavailable(*_: object) -> None:
-    raise StoreUnavailable("away")
 
 
 async def expect(error: type[Exception], doing: Awaitable[object]) -> None:
@@ -177,31 +171,17 @@ async def test_a_second_registration_joins_the_mailbox_but_must_prove_its_own_cr
 
 async def test_a_race_for_a_new_mailbox_ends_on_the_one_that_was_first() -> None:
     world = World()
-    create = world.store.create
-
-    async def late(mailbox: NewMailbox, registration: Registration, sealed: bytes) -> None:
-        world.store.create = create  # type: ignore[method-assign]
-        taken = replace(mailbox, id=MailboxId("first"), device_id=DeviceId("FIRST"))
-        await create(taken, replace(registration, mailbox_id=taken.id), sealed)
-        world.store.registrations.clear()
-        world.store.candidates.clear()
-        await create(mailbox, registration, sealed)
-
-    world.store.create = late  # type: ignore[method-assign]
+    world.store.rivals = 1
 
     made = await registered(world)
 
-    assert made.view.mailbox.id == "first"
+    assert made.view.mailbox.id == "rival-0"
     assert made.view.registration.state is RegistrationState.ACTIVE
 
 
 async def test_a_race_without_end_is_given_up() -> None:
     world = World()
-
-    async def never(*_: object) -> None:
-        raise MailboxExists("ann")
-
-    world.store.create = never  # type: ignore[method-assign]
+    world.store.rivals = 99
 
     with pytest.raises(StoreUnavailable):
         await world.service.register(wish())
@@ -244,7 +224,7 @@ async def test_a_registration_opens_with_its_secret_only() -> None:
         with pytest.raises(NotAuthorized) as known:
             await world.service.view(wrong)
     with pytest.raises(NotAuthorized) as unknown:
-        await world.service.view(replace(access(ann), registration_id="nobody"))
+        await world.service.view(replace(access(ann), registration_id=RegistrationId("nobody")))
     assert str(known.value) == str(unknown.value)
 
 
@@ -379,6 +359,7 @@ async def test_the_fourth_refused_credential_within_fifteen_minutes_is_never_tri
         world.time.forward(minutes=1)
         with pytest.raises(CredentialRefused):
             await registered(world, password)
+    world.store.forget_unused()
     assert not world.store.mailboxes  # the watch role forgot it, and its count of refusals too
 
     world.time.forward(minutes=2)
@@ -459,13 +440,7 @@ async def test_a_database_that_stays_away_is_told() -> None:
 
 async def test_a_database_lost_right_after_the_registration_is_told_when_the_wait_is_over() -> None:
     world = World()
-    create = world.store.create
-
-    async def create_and_fall(mailbox: NewMailbox, registration: Registration, sealed: bytes) -> None:
-        await create(mailbox, registration, sealed)
-        world.store.down = True
-
-    world.store.create = create_and_fall  # type: ignore[method-assign]
+    world.store.falls_after_create = True
     before = time()
 
     with pytest.raises(StoreUnavailable):
