@@ -11,7 +11,9 @@ MEMORY: Final = 60  # measurements: half a minute, longer than the time between 
 class LoopLag:
     """Measure the lag of the running loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, period: float = PERIOD) -> None:
+        """Take the seconds between two measurements."""
+        self._period = period
         self._lags: deque[float] = deque(maxlen=MEMORY)
 
     @property
@@ -23,6 +25,6 @@ class LoopLag:
         """Measure until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            due = clock() + PERIOD
-            await asyncio.sleep(PERIOD)
+            due = clock() + self._period
+            await asyncio.sleep(self._period)
             self._lags.append(max(0.0, clock() - due))

@@ -1,0 +1,54 @@
+"""Own a store that counts what it is told, and a clock that stands still until it is moved."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from eas_watcher.progress import WatchState
+from relay.errors import StoreUnavailable
+from relay.model import Platform, RegistrationState
+from relay.ports import OutboxLevel
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+class HandClock:
+    """Tell the time that the test set."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class OpsCounts:
+    """Answer as an OpsStore; `away` refuses, `hanging` never answers."""
+
+    mailboxes: dict[tuple[WatchState, str], int] = field(default_factory=dict)
+    registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)
+    levels: dict[Platform, OutboxLevel] = field(default_factory=dict)
+    away: bool = False
+    hanging: bool = False
+    asked: int = 0
+
+    async def reachable(self) -> None:
+        self.asked += 1
+        if self.hanging:
+            await asyncio.Event().wait()
+        if self.away:
+            raise StoreUnavailable("the database is away")
+
+    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, str], int]:
+        return dict(self.mailboxes)
+
+    async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:
+        return dict(self.registrations)
+
+    async def outbox(self) -> Mapping[Platform, OutboxLevel]:
+        return dict(self.levels)

@@ -1,0 +1,133 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from eas_watcher.progress import WatchState
+from relay.model import Environment, Platform
+from relay.ops import checks
+from relay.ops.checks import ABSENT_REASONS
+from relay.ops.counts import CountsCache
+from relay.ops.health import OK, PartState
+from relay.ops.lag import LoopLag
+from relay.ports import OutboxLevel
+from relay.push.stats import ChannelFault, PushStats
+from tests.fakes.ops import NOON, HandClock, OpsCounts
+
+
+async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
+    store, clock = OpsCounts(), HandClock()
+    cache = CountsCache(store, clock)
+    part = checks.database(cache, clock)
+    assert part.essential
+    assert part.check().state is PartState.FAILED
+
+    await cache.refresh()
+    assert part.check() == OK
+
+    store.away = True
+    clock.forward(30)
+    await cache.refresh()
+    assert part.check().state is PartState.DEGRADED
+    clock.forward(31)
+    assert part.check().state is PartState.FAILED
+    assert "database.url" in part.check().remedy
+
+
+@pytest.mark.parametrize(
+    ("levels", "state", "text"),
+    [
+        (None, PartState.OK, ""),
+        ({}, PartState.OK, ""),
+        ({(WatchState.WIPED, ""): 3}, PartState.OK, ""),
+        ({(WatchState.WATCHING, ""): 95, (WatchState.WAITING, "unreachable"): 5}, PartState.OK, ""),
+        ({(WatchState.WATCHING, ""): 10, (WatchState.CREDENTIAL_REFUSED, "http-401"): 90}, PartState.OK, ""),
+        ({(WatchState.WATCHING, ""): 80, (WatchState.WAITING, "unreachable"): 20}, PartState.DEGRADED, "20% of 100"),
+        ({(WatchState.WATCHING, ""): 1, (WatchState.WAITING, "server-busy"): 1}, PartState.FAILED, "50% of 2"),
+        ({(WatchState.BLOCKED, "http-403"): 4, (WatchState.WIPED, ""): 9}, PartState.FAILED, "blocked http-403"),
+    ],
+)
+def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
+    levels: dict[tuple[WatchState, str], int] | None, state: PartState, text: str
+) -> None:
+    part = checks.mailboxes(lambda: levels)
+
+    finding = part.check()
+
+    assert (part.name, finding.state) == ("mail servers", state)
+    assert text in finding.reason
+    assert bool(finding.remedy) == (state is not PartState.OK)
+
+
+@pytest.mark.parametrize("reason", sorted(ABSENT_REASONS))
+def test_each_reason_has_its_own_remedy(reason: str) -> None:
+    part = checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}, "main")
+
+    assert part.name == "server main"
+    assert part.check().remedy == ABSENT_REASONS[reason]
+
+
+def test_a_process_without_leases_watches_nothing() -> None:
+    leased = [False]
+    part = checks.leases(lambda: leased[0])
+    assert (part.essential, part.check().state) == (True, PartState.FAILED)
+
+    leased[0] = True
+    assert part.check() == OK
+
+
+async def test_a_channel_fault_names_app_reason_and_remedy() -> None:
+    clock, stats = HandClock(), PushStats()
+    part = checks.provider(Platform.APNS, stats, CountsCache(OpsCounts(), clock), clock)
+    assert (part.name, part.check()) == ("apns", OK)
+
+    fault = ChannelFault("com.example.mail", Environment.SANDBOX, "BadTopic", "check apns.topics", NOON)
+    stats.faults[fault.app, fault.environment] = fault
+
+    finding = part.check()
+    assert finding.state is PartState.FAILED
+    assert finding.reason == "cannot push to com.example.mail (sandbox): BadTopic"
+    assert finding.remedy == "Check apns.topics."
+
+
+async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
+    clock = HandClock()
+    store = OpsCounts(
+        levels={
+            Platform.APNS: OutboxLevel(7, NOON - timedelta(minutes=9), 3),
+            Platform.FCM: OutboxLevel(7, NOON - timedelta(minutes=4), 0),
+        }
+    )
+    cache = CountsCache(store, clock)
+    await cache.refresh()
+
+    apns = checks.provider(Platform.APNS, PushStats(), cache, clock).check()
+
+    assert apns.state is PartState.DEGRADED
+    assert apns.reason == "7 pushes wait, the oldest for 9 minutes, 3 have failed before"
+    assert checks.provider(Platform.FCM, PushStats(), cache, clock).check() == OK
+
+
+def test_a_certificate_warns_two_weeks_before_its_end(tmp_path: Path) -> None:
+    clock, file = HandClock(), tmp_path / "api.pem"
+    file.write_bytes(trustme.CA().issue_cert("x", not_after=NOON + timedelta(days=20)).cert_chain_pems[0].bytes())
+    part = checks.certificate("api.certificate_file", file, clock)
+    assert part.check() == OK
+
+    clock.forward(10 * 86400)
+    assert (part.check().state, part.check().reason) == (PartState.DEGRADED, "expires in 10 days")
+    clock.forward(10 * 86400)
+    assert (part.check().state, part.check().reason) == (PartState.FAILED, "has expired")
+    file.write_text("nothing")
+    assert part.check().state is PartState.DEGRADED
+    file.unlink()
+    assert "api.certificate_file" in part.check().remedy
+
+
+@pytest.mark.parametrize(("late", "state"), [(0.1, PartState.OK), (0.3, PartState.DEGRADED), (2.5, PartState.FAILED)])
+def test_a_late_loop_is_ill(late: float, state: PartState) -> None:
+    lag = LoopLag()
+    lag._lags.append(late)
+
+    assert checks.loop(lag).check().state is state

@@ -1,0 +1,143 @@
+from datetime import timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.progress import WatchState
+from eas_watcher.runner import FleetStats
+from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
+from relay.ops import checks
+from relay.ops.counts import CountsCache
+from relay.ops.health import Health
+from relay.ops.lag import LoopLag
+from relay.ops.metrics import Metrics
+from relay.ports import OutboxLevel
+from relay.push.stats import ChannelFault, PushStats
+from tests.fakes.ops import NOON, HandClock, OpsCounts
+
+
+class Bench:
+    """Hold metrics with everything they measure."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.store = OpsCounts()
+        self.counts = CountsCache(self.store, self.clock)
+        self.fleet = FleetStats()
+        self.apns = PushStats()
+        self.lag = LoopLag()
+        self.metrics = Metrics(
+            version="1.2.3",
+            role="all",
+            counts=self.counts,
+            health=Health([checks.database(self.counts, self.clock)], self.clock),
+            lag=self.lag,
+            fleet=self.fleet,
+            push={Platform.APNS: self.apns},
+            shards=lambda: 256,
+            clock=self.clock,
+        )
+
+    def samples(self) -> dict[str, float]:
+        """Return all samples as {'name{label=value}': value}, labels in order of their names."""
+        found = {}
+        for family in text_string_to_metric_families(self.metrics.render().decode()):
+            for sample in family.samples:
+                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}"] = sample.value
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def due(first_at_seconds_ago: float) -> DuePush:
+    return DuePush(
+        registration_id=RegistrationId("r"),
+        mark=Mark.EMAIL,
+        count=1,
+        certain=True,
+        generation=1,
+        attempts=0,
+        first_at=NOON - timedelta(seconds=first_at_seconds_ago),
+        platform=Platform.APNS,
+        app="com.example.mail",
+        environment=Environment.PRODUCTION,
+        device_token="00",
+        token_since=NOON,
+        mode=Mode.ALERT,
+        locale="en",
+    )
+
+
+def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -> None:
+    bench.fleet.held = {MailboxId("a"): 300, MailboxId("b"): 600}
+    bench.fleet.changes[CollectionClass.EMAIL] = 4
+    bench.fleet.requests["Ping", "answered"] = 5
+    bench.fleet.requests["Sync", "Unreachable"] = 6
+    bench.apns.outcomes["delivered"] = 7
+    bench.apns.in_flight = 8
+    bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)
+    bench.lag._lags.append(0.25)
+
+    samples = bench.samples()
+
+    assert {
+        "relay_build_info{role=all,version=1.2.3}": 1,
+        "relay_pings_held{}": 2,
+        "relay_heartbeat_seconds{quantity=minimum}": 300,
+        "relay_heartbeat_seconds{quantity=average}": 450,
+        "relay_heartbeat_seconds{quantity=maximum}": 600,
+        "relay_changes_total{class=email}": 4,
+        "relay_eas_requests_total{command=Ping,outcome=answered}": 5,
+        "relay_eas_requests_total{command=Sync,outcome=Unreachable}": 6,
+        "relay_pushes_total{outcome=delivered,provider=apns}": 7,
+        "relay_pushes_in_flight{provider=apns}": 8,
+        "relay_channel_faults{provider=apns}": 1,
+        "relay_shards_leased{}": 256,
+        "relay_loop_lag_seconds{}": 0.25,
+        "relay_database_up{}": 0,
+        "relay_part_state{part=database}": 2,
+    }.items() <= samples.items()
+    assert not any(name.startswith(("relay_mailboxes", "relay_outbox")) for name in samples)
+    assert any(name.startswith("process_") for name in samples)
+
+
+async def test_what_the_database_counts_shows_with_its_age(bench: Bench) -> None:
+    bench.store.mailboxes = {(WatchState.WATCHING, ""): 9, (WatchState.WAITING, "unreachable"): 1}
+    bench.store.registrations = {(Platform.FCM, RegistrationState.ACTIVE): 3}
+    bench.store.levels = {
+        Platform.APNS: OutboxLevel(5, NOON - timedelta(seconds=50), 2),
+        Platform.FCM: OutboxLevel(0, None, 0),
+    }
+    await bench.counts.refresh()
+    bench.clock.forward(10)
+
+    assert {
+        "relay_mailboxes{reason=,state=watching}": 9,
+        "relay_mailboxes{reason=unreachable,state=waiting}": 1,
+        "relay_registrations{provider=fcm,state=active}": 3,
+        "relay_outbox_pending{provider=apns}": 5,
+        "relay_outbox_failing{provider=apns}": 2,
+        "relay_outbox_oldest_seconds{provider=apns}": 60,
+        "relay_outbox_oldest_seconds{provider=fcm}": 0,
+        "relay_counts_age_seconds{}": 10,
+        "relay_database_up{}": 1,
+        "relay_part_state{part=database}": 0,
+    }.items() <= bench.samples().items()
+
+
+def test_an_accepted_push_is_measured_from_its_first_change(bench: Bench) -> None:
+    assert bench.samples()["relay_change_to_accepted_seconds_count{provider=apns}"] == 0
+
+    bench.apns.on_accepted(due(0.7))
+    bench.apns.on_accepted(due(-3))
+
+    samples = bench.samples()
+    assert samples["relay_change_to_accepted_seconds_count{provider=apns}"] == 2
+    assert samples["relay_change_to_accepted_seconds_sum{provider=apns}"] == pytest.approx(0.7)
+    assert samples["relay_change_to_accepted_seconds_bucket{le=0.5,provider=apns}"] == 1
+    assert samples["relay_change_to_accepted_seconds_bucket{le=1.0,provider=apns}"] == 2
