@@ -44,7 +44,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")
         case PingStatus.SYNTAX:
             return pause(watch, ProtocolViolation("the server calls our Ping malformed"), "ping-syntax")
-        case PingStatus.SERVER_ERROR:
+        case PingStatus.SERVER_ERROR:  # pragma: no branch -- mypy proves that there is no other
             return remedy(watch, ServerBusy("Ping status 8"))
 
 

@@ -1,0 +1,549 @@
+from dataclasses import replace
+from itertools import product
+from typing import Final, get_args
+
+import pytest
+
+from eas_watcher.commands.device import DEVICE
+from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
+from eas_watcher.commands.options import Capabilities, Options
+from eas_watcher.commands.ping import Ping, PingStatus
+from eas_watcher.commands.settings import InformDevice
+from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    RemoteWipeRequested,
+    ServerBusy,
+    StateLost,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.progress import Change, Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
+from eas_watcher.remedies import RECHECK
+from eas_watcher.states import (
+    Answered,
+    Discovering,
+    Ended,
+    Event,
+    Failed,
+    Granted,
+    Informing,
+    Pause,
+    Pausing,
+    Pinging,
+    Policy,
+    Provide,
+    Provisioning,
+    ReadingHierarchy,
+    Record,
+    Send,
+    State,
+    Syncing,
+    Watch,
+    WipeAcknowledged,
+    Wiping,
+    Woken,
+)
+from eas_watcher.watch import BREATH, KEY_TRIES, begin, proceed, step
+from tests.unit.eas_watcher.watching import (
+    CALENDAR,
+    EMAIL,
+    INBOX,
+    NOW,
+    PARTNERSHIP,
+    news,
+    paused,
+    pinged,
+    recorded,
+    sent,
+    synced,
+    watch_of,
+)
+
+POLICY: Final = Policy()
+FRESH: Final = replace(PARTNERSHIP, informed=False)
+OFFER: Final = Capabilities(tuple(ProtocolVersion), frozenset({"Sync", "Provision", "Settings"}))
+INBOX_FOLDER: Final = Folder(INBOX.id, CollectionId("0"), 2)
+PING: Final = Ping(600, ((INBOX.id, INBOX.cls),))
+SYNC: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, INBOX.sync_key),))
+WATCHING: Final = Progress(condition=Condition(WatchState.WATCHING))
+
+
+def syncing(*collections: Collection, **changes: object) -> Syncing:
+    """Build the state after the Sync of all given collections was sent."""
+    tried = tuple(replace(c, tries=c.tries + 1) for c in collections or (INBOX,))
+    return Syncing(watch_of(*tried, unsynced=frozenset(c.id for c in tried), **changes), tuple(c.id for c in tried))
+
+
+def hierarchy(*added: Folder, deleted: tuple[CollectionId, ...] = ()) -> Answered:
+    return Answered(FolderSyncReply(SyncKey("h2"), added, deleted=deleted), NOW)
+
+
+# --- how a watch begins
+
+
+def test_begins_with_options_when_nothing_is_known() -> None:
+    state, actions = begin(Memory(), POLICY)
+
+    assert isinstance(state, Discovering)
+    assert actions == [Send(Options())]
+
+
+def test_begins_with_a_sync_of_the_stored_keys_never_a_ping() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,)), POLICY)
+
+    assert isinstance(state, Syncing)
+    assert sent(actions) == SYNC
+
+
+def test_begins_with_the_wait_that_was_under_way() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), retry_in=300.0, refusals=2), POLICY)
+
+    assert actions == [Pause(Progress(), 0, 300.0)]
+    assert sent(step(state, Woken())[1]) == SYNC
+
+
+def test_never_begins_with_a_credential_refused_for_good() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=3), POLICY)
+
+    assert (type(state), actions) == (Ended, [])
+
+
+# --- what is due first
+
+
+@pytest.mark.parametrize(
+    ("watch", "state", "action"),
+    [
+        (watch_of(partnership=Partnership(), provision_due=True), Discovering, Send(Options())),
+        (watch_of(provision_due=True, hierarchy_due=True), Provisioning, Provide(POLICY.acknowledgement)),
+        (watch_of(hierarchy_due=True, partnership=FRESH), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
+        (watch_of(classes=frozenset({CollectionClass.NOTES})), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
+        (watch_of(partnership=FRESH, unsynced=frozenset({INBOX.id})), Informing, Send(InformDevice(DEVICE))),
+        (watch_of(unsynced=frozenset({INBOX.id})), Syncing, Send(SYNC)),
+        (watch_of(shown=WatchState.WATCHING), Pinging, Send(PING)),
+    ],
+)
+def test_does_what_is_due_first(watch: Watch, state: type[State], action: object) -> None:
+    following, actions = proceed(watch)
+
+    assert isinstance(following, state)
+    assert actions == [action]
+    assert following.watch.requests == 1
+
+
+def test_says_once_that_it_watches() -> None:
+    state, actions = proceed(watch_of())
+
+    assert actions == [Record(WATCHING), Send(PING)]
+    assert proceed(state.watch)[1] == [Send(PING)]
+
+
+def test_primes_alone_what_has_no_key() -> None:
+    keyless = replace(CALENDAR, sync_key=NO_SYNC_KEY)
+
+    _, actions = proceed(watch_of(INBOX, keyless, unsynced=frozenset({INBOX.id, keyless.id})))
+
+    assert sent(actions) == Sync((CollectionRequest(keyless.id, keyless.cls, NO_SYNC_KEY),))
+
+
+def test_syncs_all_that_is_due_in_one_request() -> None:
+    state, actions = proceed(watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id, CALENDAR.id})))
+
+    request = sent(actions)
+    assert isinstance(request, Sync)
+    assert [c.id for c in request.collections] == ["5", "7"]
+    assert [c.tries for c in state.watch.collections] == [1, 1]
+
+
+def test_leaves_collections_alone_that_nobody_asked_for() -> None:
+    notes = Collection(CollectionId("9"), CollectionClass.NOTES)
+
+    assert sent(proceed(watch_of(INBOX, notes, classes=EMAIL))[1]) == PING
+
+
+def test_gives_up_a_key_that_was_tried_three_times() -> None:
+    worn = replace(INBOX, tries=KEY_TRIES)
+
+    state, actions = proceed(watch_of(worn, unsynced=frozenset({INBOX.id})))
+
+    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert state.watch.collections[0].drain == Drain(INBOX.newest)
+    assert recorded(actions) == []
+
+
+def test_takes_a_breath_after_many_requests_in_a_row() -> None:
+    pause = paused(proceed(watch_of(requests=BREATH))[1])
+
+    assert pause.progress.condition is not None
+    assert pause.progress.condition.reason == "server-busy"
+
+
+# --- the start: version, policy, hierarchy, device
+
+
+def test_takes_the_highest_version_and_provisions_where_the_server_can() -> None:
+    state, actions = step(Discovering(watch_of(partnership=Partnership())), Answered(OFFER, NOW))
+
+    assert isinstance(state, Provisioning)
+    assert actions == [
+        Record(Progress(partnership=Partnership(ProtocolVersion.V16_1))),
+        Provide(POLICY.acknowledgement),
+    ]
+
+
+def test_neither_provisions_nor_informs_where_the_server_cannot() -> None:
+    watch = watch_of(partnership=Partnership(), hierarchy_due=True)
+
+    state, actions = step(Discovering(watch), Answered(replace(OFFER, commands=frozenset({"Sync"})), NOW))
+
+    assert isinstance(state, ReadingHierarchy)
+    assert recorded(actions) == [Progress(partnership=Partnership(ProtocolVersion.V16_1, informed=True))]
+
+
+def test_keeps_its_policy_key_when_the_version_is_chosen_again() -> None:
+    watch = watch_of(partnership=replace(PARTNERSHIP, version=None), unsynced=frozenset({INBOX.id}))
+
+    state, _ = step(Discovering(watch), Answered(OFFER, NOW))
+
+    assert isinstance(state, Syncing)
+    assert state.watch.partnership == replace(PARTNERSHIP, version=ProtocolVersion.V16_1)
+
+
+def test_waits_long_for_a_version_that_it_may_use() -> None:
+    pause = paused(step(Discovering(watch_of()), Answered(Capabilities((), frozenset()), NOW))[1])
+
+    assert (pause.seconds, pause.progress.condition) == (
+        RECHECK,
+        Condition(
+            WatchState.WAITING,
+            "version",
+            detail="none of the server's protocol versions can be used; it offers none",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "informed"),
+    [(ProtocolVersion.V14_0, False), (ProtocolVersion.V14_1, True), (None, False)],
+)
+def test_keeps_the_granted_policy_key(version: ProtocolVersion | None, *, informed: bool) -> None:
+    partnership = Partnership(version, hierarchy_key=SyncKey("h1"))
+
+    state, actions = step(Provisioning(watch_of(partnership=partnership, provision_due=True)), Granted(PolicyKey("9")))
+
+    granted = replace(partnership, policy_key=PolicyKey("9"), informed=informed)
+    assert recorded(actions)[0] == Progress(partnership=granted)
+    assert not state.watch.provision_due
+    assert not isinstance(state, Provisioning)
+
+
+def test_primes_the_folders_it_finds() -> None:
+    watch = watch_of(partnership=replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY), hierarchy_due=True)
+    watch = replace(watch, collections=(), classes=EMAIL)
+
+    state, actions = step(ReadingHierarchy(watch), hierarchy(INBOX_FOLDER))
+
+    found = Collection(INBOX.id, INBOX.cls)
+    assert recorded(actions) == [
+        Progress(partnership=replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")), collections=(found,))
+    ]
+    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert not state.watch.hierarchy_due
+
+
+def test_syncs_before_the_next_ping_when_the_hierarchy_was_read() -> None:
+    _, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy())
+
+    assert sent(actions) == SYNC
+
+
+def test_drops_a_folder_that_is_gone_and_records_no_drain() -> None:
+    draining = replace(INBOX, sync_key=NO_SYNC_KEY, drain=Drain(None))
+
+    _, actions = step(ReadingHierarchy(watch_of(draining, CALENDAR)), hierarchy(deleted=(CALENDAR.id,)))
+
+    [progress] = recorded(actions)
+    assert (progress.collections, progress.dropped) == ((), (CALENDAR.id,))
+
+
+def test_waits_when_the_list_of_folders_is_not_to_be_believed() -> None:
+    state, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy(deleted=(INBOX.id,)))
+
+    assert recorded(actions) == []
+    assert paused(actions).progress.partnership is None
+    assert state.watch.hierarchy_due
+    assert state.watch.collections == (INBOX,)
+
+
+def test_looks_for_a_folder_of_the_wanted_class_again_and_never_pings_nothing() -> None:
+    watch = watch_of(INBOX, classes=frozenset({CollectionClass.NOTES}))
+
+    state, actions = step(ReadingHierarchy(watch), hierarchy())
+    assert paused(actions).seconds == RECHECK
+    assert recorded(actions)[0].partnership == replace(PARTNERSHIP, hierarchy_key=SyncKey("h2"))
+
+    assert sent(step(state, Woken())[1]) == FolderSync(SyncKey("h2"))
+
+
+def test_tells_the_server_once_what_device_it_is() -> None:
+    state, actions = step(Informing(watch_of(partnership=FRESH)), Answered(None, NOW))
+
+    assert recorded(actions)[0] == Progress(partnership=PARTNERSHIP)
+    assert isinstance(state, Pinging)
+
+
+@pytest.mark.parametrize("error", [ServerBusy("x"), ProtocolViolation("x"), VersionRefused("x")])
+def test_watches_a_server_that_cannot_take_the_device_information(error: EasError) -> None:
+    state, actions = step(Informing(watch_of(partnership=FRESH)), Failed(error))
+
+    assert isinstance(state, Pinging)
+    assert [progress.partnership for progress in recorded(actions)] == [None]
+
+
+@pytest.mark.parametrize("error", [ServerBusy("x", 30.0), ServerBusy("x", reached=False), Unreachable("x")])
+def test_waits_for_a_server_that_asks_for_it_instead_of_the_device_information(error: EasError) -> None:
+    assert paused(step(Informing(watch_of(partnership=FRESH)), Failed(error))[1]).failures == 1
+
+
+# --- Sync
+
+
+def test_new_items_are_committed_with_their_key_before_the_next_request() -> None:
+    state, actions = step(syncing(), synced(news("5:1", "5:2")))
+
+    moved = replace(INBOX, sync_key=SyncKey("k2"), newest=NOW, seen=(ServerId("5:1"), ServerId("5:2")))
+    assert actions == [
+        Record(Progress(collections=(moved,), changes=(Change(CollectionClass.EMAIL, 2),))),
+        Send(Sync((CollectionRequest(INBOX.id, INBOX.cls, SyncKey("k2")),))),
+    ]
+    assert isinstance(state, Syncing)
+
+
+def test_pings_when_a_sync_brings_nothing() -> None:
+    _, actions = step(syncing(shown=WatchState.WATCHING), synced())
+
+    assert actions == [Send(PING)]
+
+
+def test_new_items_are_a_sign_that_all_is_well() -> None:
+    state, _ = step(syncing(failures=5, hasty=3), synced(news("5:1")))
+    quiet, _ = step(syncing(failures=5, hasty=3, quiet_for=99.0), synced())
+
+    assert (state.watch.failures, state.watch.hasty) == (0, 0)
+    assert (quiet.watch.failures, quiet.watch.hasty, quiet.watch.quiet_for) == (5, 3, 0.0)
+
+
+def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
+    _, actions = step(syncing(replace(INBOX, tries=2), shown=WatchState.WATCHING), synced())
+
+    assert recorded(actions) == [Progress(collections=(INBOX,))]
+
+
+def test_an_accepted_credential_is_recorded_even_when_nothing_is_new() -> None:
+    state, actions = step(syncing(refusals=2, shown=WatchState.WATCHING), synced())
+
+    assert recorded(actions) == [Progress(refusals=0)]
+    assert state.watch.refusals == 0
+
+
+def test_records_nothing_of_a_drain_until_it_ends() -> None:
+    keyless = replace(INBOX, sync_key=NO_SYNC_KEY)
+    state, actions = step(syncing(keyless), synced(news(key="n1")))
+    assert recorded(actions) == []
+    state, actions = step(state, synced(news("5:7", key="n2")))
+    assert recorded(actions) == []
+
+    state, actions = step(state, synced())
+
+    settled = replace(INBOX, sync_key=SyncKey("n2"), newest=NOW, seen=(ServerId("5:7"),))
+    assert recorded(actions)[0] == Progress(collections=(settled,), changes=(Change(CollectionClass.EMAIL, 1),))
+    assert sent(actions) == PING
+
+
+def test_a_key_the_server_forgot_starts_the_collection_over_at_once() -> None:
+    state, actions = step(syncing(), synced(news(key=None, status=3)))
+
+    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert state.watch.failures == 1
+
+
+def test_a_server_that_forgets_every_key_is_not_asked_in_a_busy_loop() -> None:
+    assert paused(step(syncing(failures=3), synced(news(key=None, status=3)))[1]).failures == 4
+
+
+def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None:
+    trouble, good = news(status=5), news("7:1", of=CALENDAR, key="c2")
+
+    state, actions = step(syncing(INBOX, CALENDAR), synced(trouble, good))
+
+    assert recorded(actions)[0].changes == (Change(CollectionClass.CALENDAR, 1),)
+    assert paused(actions).failures == 1
+    assert state.watch.unsynced == {INBOX.id, CALENDAR.id}
+
+
+def test_trouble_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None:
+    _, actions = step(syncing(INBOX, CALENDAR), synced(news(status=8), news("7:1", of=CALENDAR, key="c2")))
+
+    assert recorded(actions)[0].changes == (Change(CollectionClass.CALENDAR, 1),)
+    assert sent(actions) == FolderSync(SyncKey("h1"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unreachable("x", reached=False),
+        ServerBusy("x", reached=False),
+        Unauthorized("x"),
+        NotProvisioned("x"),
+        AccessDenied("x", "http-403"),
+        VersionRefused("x"),
+    ],
+)
+def test_what_turned_a_sync_away_wears_no_key(error: EasError) -> None:
+    state, _ = step(syncing(), Failed(error))
+
+    assert state.watch.collections[0].tries == 0
+    assert not state.watch.hierarchy_due
+
+
+@pytest.mark.parametrize("error", [Unreachable("x", 1.0), ServerBusy("x"), ProtocolViolation("x")])
+def test_a_lost_answer_to_a_sync_wears_the_key_and_is_remembered(error: EasError) -> None:
+    state, actions = step(syncing(), Failed(error))
+
+    tried = replace(INBOX, tries=1)
+    assert state.watch.collections == (tried,)
+    assert paused(actions).progress.collections == (tried,)
+
+
+def test_an_outage_does_not_wear_the_keys() -> None:
+    state, _ = step(syncing(), Failed(ServerBusy("x")))
+    for _ in range(10):
+        state, actions = step(state, Woken())
+        assert sent(actions) == FolderSync(SyncKey("h1"))
+        state, _ = step(state, Failed(ServerBusy("x")))
+    state, _ = step(state, Woken())
+
+    _, actions = step(state, hierarchy())
+
+    assert sent(actions) == SYNC
+
+
+def test_a_lost_state_is_not_a_worn_key() -> None:
+    state, actions = step(syncing(), Failed(StateLost("x")))
+
+    assert sent(actions) == FolderSync(NO_SYNC_KEY)
+    assert state.watch.collections[0].tries == 0
+
+
+def test_a_changed_hierarchy_is_read_before_the_next_sync() -> None:
+    assert sent(step(syncing(), Failed(HierarchyChanged("x")))[1]) == FolderSync(SyncKey("h1"))
+
+
+# --- Ping
+
+
+def test_a_ping_that_expires_is_followed_by_the_next() -> None:
+    assert step(Pinging(watch_of(shown=WatchState.WATCHING)), pinged(PingStatus.EXPIRED, held=600.0))[1] == [Send(PING)]
+
+
+def test_a_change_is_synced() -> None:
+    assert sent(step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))[1]) == SYNC
+
+
+def test_a_cut_after_a_long_hold_teaches_the_heartbeat_and_is_no_outage() -> None:
+    state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 400.0)))
+
+    assert state.watch.heartbeat.interval == 300
+    assert paused(actions).failures == 1
+    assert sent(step(state, Woken())[1]) == SYNC
+
+
+def test_a_cut_after_a_short_hold_teaches_nothing() -> None:
+    state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 20.0)))
+
+    assert state.watch.heartbeat.interval == 600
+    assert paused(actions).failures == 8
+
+
+def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
+    state, actions = step(Pausing(watch_of(INBOX, CALENDAR, requests=BREATH)), Woken())
+
+    request = sent(actions)
+    assert isinstance(request, Sync)
+    assert len(request.collections) == 2
+    assert state.watch.requests == 1
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("event", [WipeAcknowledged(), Failed(Unreachable("x"))])
+def test_a_wipe_ends_the_watch_whether_its_acknowledgement_arrives_or_not(event: Event) -> None:
+    state, actions = step(Wiping(watch_of()), event)
+
+    assert isinstance(state, Ended)
+    assert recorded(actions)[0].condition == Condition(WatchState.WIPED, "remote-wipe")
+
+
+# --- every pair
+
+STATES: Final = [Syncing(watch_of(), (INBOX.id,)) if kind is Syncing else kind(watch_of()) for kind in get_args(State)]
+REPLIES: Final = [
+    Answered(OFFER, NOW),
+    hierarchy(),
+    Answered(None, NOW),
+    Answered(SyncReply(empty=True), NOW),
+    pinged(PingStatus.EXPIRED, held=600.0),
+]
+FAILURES: Final = [
+    Failed(error)
+    for error in (
+        Unreachable("x"),
+        Unreachable("x", 400.0),
+        ServerBusy("x"),
+        ServerBusy("x", 9.0, reached=False),
+        Unauthorized("x"),
+        AccessDenied("x", "http-403"),
+        NotProvisioned("x"),
+        RemoteWipeRequested("x"),
+        VersionRefused("x"),
+        StateLost("x"),
+        HierarchyChanged("x"),
+        ProtocolViolation("x"),
+    )
+]
+EVENTS: Final[list[Event]] = [*REPLIES, Granted(None), Woken(), WipeAcknowledged(), *FAILURES]
+LEGAL: Final[dict[type[State], list[Event]]] = {
+    Discovering: REPLIES[:1],
+    ReadingHierarchy: REPLIES[1:2],
+    Informing: REPLIES[2:3],
+    Syncing: REPLIES[3:4],
+    Pinging: REPLIES[4:5],
+    Provisioning: [Granted(None)],
+    Pausing: [Woken()],
+    Wiping: [WipeAcknowledged()],
+    Ended: [*REPLIES, Granted(None), Woken(), WipeAcknowledged()],
+}
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(STATES, EVENTS)))
+def test_every_pair_of_state_and_event_is_decided(state: State, event: Event) -> None:
+    if isinstance(event, Failed) or event in LEGAL[type(state)]:
+        following, actions = step(state, event)
+        sent(actions)
+        assert isinstance(following, State)
+        assert actions or isinstance(state, Ended)
+    else:
+        with pytest.raises(ProtocolViolation, match=f"{type(event).__name__} in state {type(state).__name__}"):
+            step(state, event)
+
+
+def test_the_table_names_every_state() -> None:
+    assert set(LEGAL) == set(get_args(State))

@@ -1,0 +1,80 @@
+"""Own the values that tests of a watch start from."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.commands.request import Command
+from eas_watcher.commands.sync import Add, CollectionReply, SyncReply
+from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.progress import Collection, Partnership, Progress
+from eas_watcher.states import (
+    AcknowledgeWipe,
+    Action,
+    Answered,
+    Pause,
+    Policy,
+    Provide,
+    Record,
+    Send,
+    Watch,
+)
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+NEWEST = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+INBOX = Collection(CollectionId("5"), CollectionClass.EMAIL, SyncKey("k1"), newest=NEWEST)
+CALENDAR = Collection(CollectionId("7"), CollectionClass.CALENDAR, SyncKey("c1"), newest=NEWEST)
+PARTNERSHIP = Partnership(ProtocolVersion.V14_1, PolicyKey("77"), SyncKey("h1"), informed=True)
+EMAIL = frozenset({CollectionClass.EMAIL})
+
+
+def watch_of(*collections: Collection, **changes: Any) -> Watch:
+    """Build a watch that has nothing to do but Ping."""
+    policy = Policy()
+    fields: dict[str, Any] = {
+        "policy": policy,
+        "partnership": PARTNERSHIP,
+        "collections": collections or (INBOX,),
+        "classes": frozenset(c.cls for c in collections) or EMAIL,
+        "heartbeat": policy.heartbeat,
+        "unsynced": frozenset(),
+    }
+    return Watch(**(fields | changes))
+
+
+def synced(*collections: CollectionReply) -> Answered:
+    """Answer a Sync; without collections the body is empty."""
+    return Answered(SyncReply(not collections, collections), NOW)
+
+
+def news(
+    *ids: str, of: Collection = INBOX, key: str | None = "k2", status: int = 1, more: bool = False
+) -> CollectionReply:
+    """Answer for one collection with unread items that came just now."""
+    adds = tuple(Add(ServerId(id_), read=False, received=NOW) for id_ in ids)
+    return CollectionReply(of.id, status, None if key is None else SyncKey(key), more, bool(adds), adds)
+
+
+def pinged(status: PingStatus, *changed: str, held: float = 0.0, **told: int) -> Answered:
+    """Answer a Ping after `held` seconds."""
+    return Answered(PingReply(status, tuple(map(CollectionId, changed)), **told), NOW, held)
+
+
+def sent(actions: list[Action]) -> Command[Any] | None:
+    """Return the one command to be sent, if one is; an action that converses or waits must be alone too."""
+    last = [action for action in actions if isinstance(action, Send | Provide | AcknowledgeWipe | Pause)]
+    assert len(last) <= 1
+    assert not last or actions[-1] is last[0]
+    return last[0].command if last and isinstance(last[0], Send) else None
+
+
+def recorded(actions: list[Action]) -> list[Progress]:
+    """Return what is committed before anything else."""
+    return [action.progress for action in actions if isinstance(action, Record)]
+
+
+def paused(actions: list[Action]) -> Pause:
+    """Return the pause that the actions end with."""
+    last = actions[-1]
+    assert isinstance(last, Pause), actions
+    return last
