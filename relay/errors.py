@@ -1,5 +1,7 @@
 """Own what the relay's parts raise at each other; every class is named after the situation."""
 
+from pathlib import Path
+
 
 class RelayError(Exception):
     """Cover everything the relay raises on purpose."""
@@ -13,6 +15,13 @@ class StoreUnavailable(RelayError):
     """Tell that the database did not answer; nothing of the transaction is durable for sure."""
 
 
+class DatabaseInUse(RelayError):
+    """Tell that another process has the embedded database."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"another relay process uses the database {path}: stop it, or use PostgreSQL for several")
+
+
 class SealBroken(RelayError):
     """Tell that a sealed credential does not open: another key, another mailbox, or changed bytes."""
 
@@ -23,3 +32,10 @@ class SettingsInvalid(RelayError):
     def __init__(self, faults: list[tuple[str, str, str]]) -> None:
         super().__init__("\n".join(f"{key}: {wrong}. {remedy}" for key, wrong, remedy in faults))
         self.faults = faults
+
+
+class MigrationsPending(RelayError):
+    """Tell that the database has an older schema than this version needs."""
+
+    def __init__(self) -> None:
+        super().__init__("the database lacks migrations of this version: run `relay migrate` first")

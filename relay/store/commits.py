@@ -1,0 +1,178 @@
+"""Own the hot path: progress of many watches in one transaction, a few statements whatever their number.
+
+Rows are locked in the order shard, mailbox, collection, outbox, and by key within each: transactions that follow it
+wait for each other, but never in a circle.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from eas_watcher.names import NO_SYNC_KEY, MailboxId
+from eas_watcher.progress import Condition, WatchState
+from relay.model import CommitEntry, Mark, RegistrationState
+from relay.store.marks import NewMark, set_marks
+from relay.store.rows import AnyRow, write_collection
+from relay.store.tables import collection, mailbox, outbox, registration, shard
+
+_MUTABLE: Final = (
+    mailbox.c.version,
+    mailbox.c.policy_key,
+    mailbox.c.hierarchy_key,
+    mailbox.c.informed,
+    mailbox.c.state,
+    mailbox.c.reason,
+    mailbox.c.detail,
+    mailbox.c.since,
+    mailbox.c.next_try_at,
+    mailbox.c.refusals,
+    mailbox.c.last_change_at,
+)
+_UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
+_DROP: Final = sa.delete(collection).where(
+    collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Tell what came of a batch."""
+
+    fenced: frozenset[MailboxId]
+    marked: bool
+    """Whether marks were set."""
+
+
+async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now: datetime) -> Committed:
+    """Commit the entries whose lease is still good; the others change nothing."""
+    epochs = await _epochs(connection, {entry.shard for entry in batch})
+    leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
+    rows = await _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
+    good = [entry for entry in leased if entry.mailbox_id in rows and rows[entry.mailbox_id].shard == entry.shard]
+    await _update_mailboxes(connection, good, rows, now)
+    wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
+    await _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
+    if wiped:
+        await _wipe(connection, wiped)
+    marks = await _fan_out(connection, good, wiped)
+    await set_marks(connection, marks, now)
+    kept = {entry.mailbox_id for entry in good}
+    return Committed(frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept), bool(marks))
+
+
+async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:
+    """Read the epochs of shards and keep them as they are until the transaction ends."""
+    query = sa.select(shard.c.number, shard.c.epoch).where(shard.c.number.in_(sorted(shards)))
+    rows = await connection.execute(query.order_by(shard.c.number).with_for_update(read=True))
+    return {row.number: row.epoch for row in rows}
+
+
+async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> Mapping[MailboxId, AnyRow]:
+    if not ids:
+        return {}
+    query = sa.select(mailbox.c.id, mailbox.c.shard, *_MUTABLE).where(mailbox.c.id.in_(sorted(ids)))
+    rows = await connection.execute(query.order_by(mailbox.c.id).with_for_update(key_share=True))
+    return {MailboxId(row.id): row for row in rows}
+
+
+async def _update_mailboxes(
+    connection: AsyncConnection, entries: Sequence[CommitEntry], rows: Mapping[MailboxId, AnyRow], now: datetime
+) -> None:
+    updates: dict[MailboxId, dict[str, Any]] = {}
+    for entry in entries:
+        id_, progress = entry.mailbox_id, entry.progress
+        row = updates.get(id_) or {column.name: getattr(rows[id_], column.name) for column in _MUTABLE}
+        changed: dict[str, Any] = {}
+        if progress.partnership is not None:
+            changed["version"] = None if progress.partnership.version is None else progress.partnership.version.value
+            changed["policy_key"] = progress.partnership.policy_key
+            changed["hierarchy_key"] = progress.partnership.hierarchy_key
+            changed["informed"] = progress.partnership.informed
+        if progress.condition is not None:
+            changed |= _condition(progress.condition, row, now)
+        if progress.refusals is not None:
+            changed["refusals"] = progress.refusals
+        if progress.changes:
+            changed["last_change_at"] = now
+        if changed:
+            updates[id_] = row | changed
+    if updates:
+        await connection.execute(_UPDATE, [{"_id": id_} | updates[id_] for id_ in sorted(updates)])
+
+
+def _condition(condition: Condition, row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    same = row["state"] == condition.state.value and row["reason"] == condition.reason
+    wait = condition.retry_in
+    return {
+        "state": condition.state.value,
+        "reason": condition.reason,
+        "detail": condition.detail,
+        "since": row["since"] if same else now,
+        "next_try_at": None if wait is None else now + timedelta(seconds=wait),
+    }
+
+
+async def _move_collections(connection: AsyncConnection, entries: Sequence[CommitEntry]) -> None:
+    dropped = sorted((entry.mailbox_id, id_) for entry in entries for id_ in entry.progress.dropped)
+    if dropped:
+        await connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
+    rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
+    if rows:
+        await connection.execute(_UPSERT[connection.dialect.name], [rows[key] for key in sorted(rows)])
+
+
+async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
+    """Destroy what an administrator wants gone: the credential, every key, and what was still to be told."""
+    ids = sorted(wiped)
+    await connection.execute(
+        sa.update(mailbox)
+        .where(mailbox.c.id.in_(ids))
+        .values(sealed_credential=None, accepted=False, policy_key=None, hierarchy_key=NO_SYNC_KEY, informed=False)
+    )
+    await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
+    owners = sa.select(registration.c.id).where(registration.c.mailbox_id.in_(ids))
+    await connection.execute(
+        sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
+    )
+
+
+async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
+    """Turn the changes of mailboxes into marks of their active registrations, with one query for all."""
+    news: dict[MailboxId, dict[str, tuple[int, bool]]] = {}
+    for entry in entries:
+        told = news.setdefault(entry.mailbox_id, {})
+        for change in () if entry.mailbox_id in wiped else entry.progress.changes:
+            count, certain = told.get(change.cls.value, (0, False))
+            told[change.cls.value] = (count + change.count, certain or change.certain)
+        if entry.progress.attention:
+            told[Mark.ATTENTION.value] = (1, True)
+    news = {id_: told for id_, told in news.items() if told}
+    if not news:
+        return []
+    query = sa.select(
+        registration.c.id, registration.c.mailbox_id, registration.c.platform, registration.c.classes
+    ).where(registration.c.mailbox_id.in_(sorted(news)), registration.c.state == RegistrationState.ACTIVE.value)
+    return [
+        NewMark(row.id, mark, row.platform, count, certain)
+        for row in await connection.execute(query)
+        for mark, (count, certain) in news[MailboxId(row.mailbox_id)].items()
+        if mark == Mark.ATTENTION.value or mark in row.classes
+    ]
+
+
+def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
+    names = ("class", "sync_key", "tries", "newest", "seen")
+    return insert.on_conflict_do_update(
+        index_elements=["mailbox_id", "collection_id"], set_={name: insert.excluded[name] for name in names}
+    )
+
+
+_UPSERT: Final = {
+    "postgresql": _upsert(postgresql.insert(collection)),
+    "sqlite": _upsert(sqlite.insert(collection)),
+}

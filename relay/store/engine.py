@@ -1,0 +1,167 @@
+"""Own the way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from relay.errors import DatabaseInUse, StoreUnavailable
+
+BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
+POOL: Final = 5  # PostgreSQL connections kept per process
+OVERFLOW: Final = 5  # more of them under load
+ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
+CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
+
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",  # what was committed outlives a power cut [promise 3]
+    "foreign_keys=ON",
+    "secure_delete=ON",  # a destroyed credential does not linger in free pages [promise 2]
+    f"busy_timeout={BUSY_MS}",
+)
+# Primary result codes that tell of the file or its locks, not of our SQL: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT,
+# IOERR, FULL, CANTOPEN, PROTOCOL [SQLite: Result and Error Codes].
+_SQLITE_AWAY: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
+# Classes of SQLSTATE: connection, transaction rolled back (deadlock), resources, operator intervention (shutdown,
+# timeout), system error; and single ones: read-only transaction (a standby), lock not available [PostgreSQL: A].
+_POSTGRES_AWAY: Final = ("08", "40", "53", "57", "58", "25006", "55P03")
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
+    """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections in the end."""
+    parsed = _with_driver(sa.make_url(url))
+    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Run one transaction; raise StoreUnavailable when the database did not answer.
+
+    Commits at the end, rolls back on any error. What our SQL or values did wrong passes through.
+    """
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
+        if away(error):
+            raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
+        raise
+
+
+def away(error: BaseException) -> bool:
+    """Tell whether an error means that the database did not answer, rather than that we asked the wrong thing."""
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        cause = error.orig
+        return cause is not None and away(cause)
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode & 0xFF in _SQLITE_AWAY if hasattr(error, "sqlite_errorcode") else False
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if state is not None:
+        return str(state).startswith(_POSTGRES_AWAY)
+    return isinstance(error, (OSError, PoolTimeout))
+
+
+def connect_arguments(url: str) -> dict[str, Any]:
+    """Turn a PostgreSQL URL into the arguments of `asyncpg.connect`, as the engine itself does."""
+    parsed = _with_driver(sa.make_url(url))
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    return {"timeout": CONNECT, **arguments}
+
+
+@contextmanager
+def embedded_lock(path: Path) -> Iterator[None]:
+    """Keep every other process off an SQLite database while open; raise DatabaseInUse when one is there already.
+
+    The lock is on a file beside the database, ends with the process however it ends, and the file stays.
+    """
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DatabaseInUse(path) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _with_driver(url: sa.URL) -> sa.URL:
+    """Name the asynchronous driver, and spell libpq's `sslmode` as asyncpg does."""
+    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}.get(url.get_backend_name())
+    if driver is None:
+        raise ValueError(f"a database of another kind: {url.get_backend_name()}; use sqlite or postgresql")
+    if "sslmode" in url.query:
+        url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+    return url.set(drivername=driver)
+
+
+def _sqlite(url: sa.URL) -> AsyncEngine:
+    """Build the engine of an embedded database.
+
+    One connection: every transaction of the process waits its turn fairly, and none ever finds the file locked by us.
+    """
+    if not url.database or url.database == ":memory:":
+        raise ValueError("an embedded database needs a file: sqlite:////var/lib/relay/relay.db")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=ANSWER)
+    path = url.database
+
+    def connecting(*_: object) -> None:
+        # SQLite gives its -wal and -shm files the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        # The driver must not begin transactions by itself: it would leave them out before DDL and SELECT.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begun(connection: sa.Connection) -> None:
+        # A transaction that starts as a reader may fail to become a writer; ours nearly all write.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine.sync_engine, "do_connect", connecting)
+    event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "begin", begun)
+    return engine
+
+
+def _postgres(url: sa.URL) -> AsyncEngine:
+    settings = {
+        "application_name": "push-relay",
+        "timezone": "UTC",
+        "statement_timeout": str(ANSWER * 1000),
+        "lock_timeout": str(CONNECT * 1000),
+        "idle_in_transaction_session_timeout": str(ANSWER * 1000),
+        "jit": "off",  # our statements are small; compiling them costs more than running them
+    }
+    arguments: dict[str, Any] = {"timeout": CONNECT, "command_timeout": ANSWER + 5, "server_settings": settings}
+    return create_async_engine(
+        url,
+        connect_args=arguments,
+        pool_size=POOL,
+        max_overflow=OVERFLOW,
+        pool_timeout=CONNECT,
+        pool_pre_ping=True,
+        pool_recycle=1800,  # seconds; firewalls forget idle connections
+    )

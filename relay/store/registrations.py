@@ -1,0 +1,205 @@
+"""Own what the api role reads and writes: registrations, their candidates, and marks set by hand.
+
+Never reads a credential. Every transaction that changes something locks the mailbox's row first, as those of the watch
+role do: so none waits for another in a circle, and a mailbox is never forgotten under a new registration.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import WatchState
+from relay.errors import MailboxExists
+from relay.model import (
+    Mailbox,
+    Mark,
+    NewMailbox,
+    Registration,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.ports import Topic, Wakeups
+from relay.store.engine import transaction
+from relay.store.marks import NewMark, set_marks
+from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
+from relay.store.tables import candidate, mailbox, outbox, registration
+
+
+class SqlRegistrationStore:
+    """Be the RegistrationStore of the api role."""
+
+    def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
+        """Take the database, and whom to tell what changed."""
+        self._engine = engine
+        self._wakeups = wakeups
+
+    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
+        """Find a mailbox by its exact server name and user."""
+        query = sa.select(*MAILBOX).where(mailbox.c.server == server, mailbox.c.user == user)
+        async with transaction(self._engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else read_mailbox(row)
+
+    async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
+        """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
+
+        Raises MailboxExists when (server, user) is already kept under another id.
+        """
+        async with transaction(self._engine) as connection:
+            await _insert_mailbox(connection, mailbox, registration.created_at)
+            await _insert_registration(connection, registration)
+            await connection.execute(
+                sa.insert(candidate).values(registration_id=registration.id, sealed=sealed_candidate)
+            )
+        self._wakeups.tell(Topic.MAILBOXES)
+
+    async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
+        """Read one registration with its mailbox."""
+        query = (
+            sa.select(
+                *MAILBOX,
+                *REGISTRATION,
+                registration.c.candidate_refused,
+                candidate.c.registration_id.is_not(None).label("candidate_pending"),
+            )
+            .join_from(registration, mailbox)
+            .outerjoin(candidate)
+            .where(registration.c.id == registration_id)
+        )
+        async with transaction(self._engine) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        return RegistrationView(
+            registration=read_registration(row),
+            mailbox=read_mailbox(row),
+            candidate_pending=bool(row.candidate_pending),
+            candidate_refused=row.candidate_refused,
+        )
+
+    async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
+        """Apply a change and mark the mailbox dirty.
+
+        A new device token counts from `now`, revives a `token-gone` registration and is tried at once; a new
+        sealed candidate replaces one that still waits, and gives a refused registration another chance.
+        """
+        async with transaction(self._engine) as connection:
+            if not await _mark_dirty(connection, registration_id):
+                return
+            values = _values(change, now)
+            if values:
+                await connection.execute(
+                    sa.update(registration).where(registration.c.id == registration_id).values(values)
+                )
+            if change.device_token is not None:
+                # What the old token waited for is no reason to let the new one wait.
+                await connection.execute(
+                    sa.update(outbox).where(outbox.c.registration_id == registration_id).values(due_at=now)
+                )
+            if change.sealed_candidate is not None:
+                # Not an upsert: that would need the right to read what is sealed, which this role has not.
+                await connection.execute(sa.delete(candidate).where(candidate.c.registration_id == registration_id))
+                await connection.execute(
+                    sa.insert(candidate).values(registration_id=registration_id, sealed=change.sealed_candidate)
+                )
+        self._wakeups.tell(Topic.MAILBOXES)
+        if change.device_token is not None:
+            self._wakeups.tell(Topic.OUTBOX)
+
+    async def remove(self, registration_id: RegistrationId) -> None:
+        """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
+        async with transaction(self._engine) as connection:
+            if not await _mark_dirty(connection, registration_id):
+                return
+            await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
+        self._wakeups.tell(Topic.MAILBOXES)
+
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
+        """Set a dirty mark by hand (test pushes); does nothing for a registration that is gone."""
+        query = sa.select(registration.c.platform).where(registration.c.id == registration_id)
+        async with transaction(self._engine) as connection:
+            platform = await connection.scalar(query.with_for_update(read=True, key_share=True))
+            if platform is None:
+                return
+            await set_marks(connection, [NewMark(registration_id, mark.value, platform, 1, certain=True)], now)
+        self._wakeups.tell(Topic.OUTBOX)
+
+
+async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: datetime) -> None:
+    """Insert a mailbox, or mark the one that has its id; raise MailboxExists."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(mailbox).on_conflict_do_update(index_elements=["id"], set_={"dirty": sa.true()})
+    values = {
+        "id": new.id,
+        "server": new.server,
+        "user": new.user,
+        "device_id": new.device_id,
+        "shard": new.shard,
+        "state": WatchState.VERIFYING.value,
+        "since": now,
+        "dirty": True,
+    }
+    try:
+        await connection.execute(statement, values)
+    except IntegrityError as error:
+        raise MailboxExists(f"{new.user} at {new.server}") from error
+
+
+async def _insert_registration(connection: AsyncConnection, new: Registration) -> None:
+    values: dict[str, Any] = {
+        "id": new.id,
+        "mailbox_id": new.mailbox_id,
+        "secret_hash": new.secret_hash,
+        "app": new.app,
+        "platform": new.platform.value,
+        "environment": new.environment.value,
+        "device_token": new.device_token,
+        "token_since": new.token_since,
+        "classes": write_classes(new.classes),
+        "mode": new.mode.value,
+        "locale": new.locale,
+        "state": new.state.value,
+        "created_at": new.created_at,
+        "last_push_at": new.last_push_at,
+        "last_outcome": new.last_outcome,
+    }
+    await connection.execute(sa.insert(registration).values(values))
+
+
+async def _mark_dirty(connection: AsyncConnection, registration_id: RegistrationId) -> MailboxId | None:
+    """Mark and lock a registration's mailbox; return its id, or None when there is no such registration."""
+    owner = sa.select(registration.c.mailbox_id).where(registration.c.id == registration_id).scalar_subquery()
+    statement = sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True).returning(mailbox.c.id)
+    found = await connection.scalar(statement)
+    return None if found is None else MailboxId(found)
+
+
+def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
+    """List the columns that a change sets."""
+    values: dict[str, Any] = {}
+    state = registration.c.state
+    revived: list[Any] = []
+    if change.device_token is not None:
+        values |= {"device_token": change.device_token, "token_since": now}
+        revived.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
+    if change.sealed_candidate is not None:
+        values["candidate_refused"] = False
+        revived.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))
+    if revived:
+        values["state"] = sa.case(*revived, else_=state)
+    if change.environment is not None:
+        values["environment"] = change.environment.value
+    if change.classes is not None:
+        values["classes"] = write_classes(change.classes)
+    if change.mode is not None:
+        values["mode"] = change.mode.value
+    if change.locale is not None:
+        values["locale"] = change.locale
+    return values

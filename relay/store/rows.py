@@ -1,0 +1,210 @@
+"""Own the shape of rows: which columns each reader asks for, and the values they become."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Row
+
+from eas_watcher.names import (
+    CollectionClass,
+    CollectionId,
+    DeviceId,
+    MailboxId,
+    PolicyKey,
+    ProtocolVersion,
+    ServerId,
+    SyncKey,
+)
+from eas_watcher.progress import Collection, Memory, Partnership, WatchState
+from relay.model import (
+    DuePush,
+    Environment,
+    Mailbox,
+    Mark,
+    Mode,
+    Platform,
+    Registration,
+    RegistrationId,
+    RegistrationState,
+)
+from relay.store.tables import collection, mailbox, outbox, registration
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+MAILBOX: Final = (
+    mailbox.c.id,
+    mailbox.c.server,
+    mailbox.c.user,
+    mailbox.c.device_id,
+    mailbox.c.shard,
+    mailbox.c.state,
+    mailbox.c.reason,
+    mailbox.c.detail,
+    mailbox.c.since,
+    mailbox.c.next_try_at,
+    mailbox.c.last_ping_at,
+    mailbox.c.heartbeat,
+    mailbox.c.last_change_at,
+    mailbox.c.candidate_refusals,
+    mailbox.c.candidate_refused_at,
+)
+"""What everybody may know of a mailbox."""
+
+PARTNERSHIP: Final = (
+    mailbox.c.version,
+    mailbox.c.policy_key,
+    mailbox.c.hierarchy_key,
+    mailbox.c.informed,
+    mailbox.c.accepted,
+    mailbox.c.refusals,
+)
+"""What only the watch needs of it, but for its credential."""
+
+REGISTRATION: Final = (
+    registration.c.id.label("registration_id"),
+    registration.c.mailbox_id,
+    registration.c.secret_hash,
+    registration.c.app,
+    registration.c.platform,
+    registration.c.environment,
+    registration.c.device_token,
+    registration.c.token_since,
+    registration.c.classes,
+    registration.c.mode,
+    registration.c.locale,
+    registration.c.state.label("registration_state"),
+    registration.c.created_at,
+    registration.c.last_push_at,
+    registration.c.last_outcome,
+)
+
+DUE: Final = (
+    outbox.c.registration_id,
+    outbox.c.mark,
+    outbox.c.count.label("changes"),
+    outbox.c.certain,
+    outbox.c.generation,
+    outbox.c.attempts,
+    outbox.c.first_at,
+    outbox.c.platform,
+    registration.c.app,
+    registration.c.environment,
+    registration.c.device_token,
+    registration.c.token_since,
+    registration.c.mode,
+    registration.c.locale,
+)
+
+COLLECTION: Final = tuple(collection.c)
+
+
+def read_mailbox(row: AnyRow) -> Mailbox:
+    """Read the columns MAILBOX."""
+    return Mailbox(
+        id=MailboxId(row.id),
+        server=row.server,
+        user=row.user,
+        device_id=DeviceId(row.device_id),
+        shard=row.shard,
+        state=WatchState(row.state),
+        reason=row.reason,
+        detail=row.detail,
+        since=row.since,
+        next_try_at=row.next_try_at,
+        last_ping_at=row.last_ping_at,
+        heartbeat=row.heartbeat,
+        last_change_at=row.last_change_at,
+        candidate_refusals=row.candidate_refusals,
+        candidate_refused_at=row.candidate_refused_at,
+    )
+
+
+def read_registration(row: AnyRow) -> Registration:
+    """Read the columns REGISTRATION."""
+    return Registration(
+        id=RegistrationId(row.registration_id),
+        mailbox_id=MailboxId(row.mailbox_id),
+        secret_hash=row.secret_hash,
+        app=row.app,
+        platform=Platform(row.platform),
+        environment=Environment(row.environment),
+        device_token=row.device_token,
+        token_since=row.token_since,
+        classes=read_classes(row.classes),
+        mode=Mode(row.mode),
+        locale=row.locale,
+        state=RegistrationState(row.registration_state),
+        created_at=row.created_at,
+        last_push_at=row.last_push_at,
+        last_outcome=row.last_outcome,
+    )
+
+
+def read_memory(
+    row: AnyRow, collections: Iterable[Collection], classes: frozenset[CollectionClass], now: datetime
+) -> Memory:
+    """Read the columns MAILBOX and PARTNERSHIP into what a watch starts from."""
+    partnership = Partnership(
+        version=None if row.version is None else ProtocolVersion(row.version),
+        policy_key=None if row.policy_key is None else PolicyKey(row.policy_key),
+        hierarchy_key=SyncKey(row.hierarchy_key),
+        informed=row.informed,
+    )
+    wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
+    return Memory(partnership, tuple(collections), classes, row.accepted, row.refusals, wait)
+
+
+def read_collection(row: AnyRow) -> Collection:
+    """Read the columns COLLECTION."""
+    return Collection(
+        id=CollectionId(row.collection_id),
+        cls=CollectionClass(row._mapping["class"]),  # noqa: SLF001 - the documented way to a column named by a keyword
+        sync_key=SyncKey(row.sync_key),
+        tries=row.tries,
+        newest=row.newest,
+        seen=tuple(ServerId(item) for item in row.seen),
+    )
+
+
+def write_collection(owner: MailboxId, value: Collection) -> dict[str, object]:
+    """Turn a collection into its row."""
+    return {
+        "mailbox_id": owner,
+        "collection_id": value.id,
+        "class": value.cls.value,
+        "sync_key": value.sync_key,
+        "tries": value.tries,
+        "newest": value.newest,
+        "seen": list(value.seen),
+    }
+
+
+def read_due(row: AnyRow) -> DuePush:
+    """Read the columns DUE."""
+    return DuePush(
+        registration_id=RegistrationId(row.registration_id),
+        mark=Mark(row.mark),
+        count=row.changes,
+        certain=row.certain,
+        generation=row.generation,
+        attempts=row.attempts,
+        first_at=row.first_at,
+        platform=Platform(row.platform),
+        app=row.app,
+        environment=Environment(row.environment),
+        device_token=row.device_token,
+        token_since=row.token_since,
+        mode=Mode(row.mode),
+        locale=row.locale,
+    )
+
+
+def read_classes(names: Iterable[str]) -> frozenset[CollectionClass]:
+    """Read a registration's classes."""
+    return frozenset(CollectionClass(name) for name in names)
+
+
+def write_classes(classes: Iterable[CollectionClass]) -> list[str]:
+    """Turn classes into their column."""
+    return sorted(cls.value for cls in classes)

@@ -1,0 +1,113 @@
+"""Own the decision how an outcome changes a mark and its registration; no SQL."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from relay.model import DuePush, RegistrationId
+from relay.ports import Settlement
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.store.rows import AnyRow
+
+STALE_GONE: Final = timedelta(minutes=15)
+"""How long a mark rests whose token was called gone as of before we got it; the provider may know better soon."""
+
+FREE: Final[Mapping[str, Any]] = {"claimed_by": None, "claimed_until": None}
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Hold the rows that a group of settlements leads to, in the order of their keys."""
+
+    pushed: list[dict[str, Any]] = field(default_factory=list)
+    """Notes on registrations that got a push."""
+    noted: list[dict[str, Any]] = field(default_factory=list)
+    """Notes on the others."""
+    gone: list[RegistrationId] = field(default_factory=list)
+    done: list[dict[str, Any]] = field(default_factory=list)
+    """Keys of marks to delete."""
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Keys and new values of marks that stay."""
+    due: bool = False
+    """Whether some of them are due at once."""
+
+
+def settle(
+    settlements: Sequence[Settlement],
+    tokens: Mapping[str, AnyRow],
+    marks: Mapping[tuple[str, str], AnyRow],
+    now: datetime,
+) -> Verdict:
+    """Decide over settlements, given the present tokens by registration and the present marks by key.
+
+    A mark that began at another moment than the one sent is another one: ours was delivered by somebody else
+    meanwhile, after our claim had run out. It stays as it is.
+    """
+    verdict = Verdict()
+    notes: dict[RegistrationId, dict[str, Any]] = {}
+    for settlement in settlements:
+        push, outcome = settlement.push, settlement.outcome
+        note = notes.setdefault(push.registration_id, {"_registration": push.registration_id})
+        note["last_outcome"] = describe(outcome)
+        if isinstance(outcome, Delivered):
+            note["last_push_at"] = now
+    verdict.pushed = [notes[id_] for id_ in sorted(notes) if "last_push_at" in notes[id_]]
+    verdict.noted = [notes[id_] for id_ in sorted(notes) if "last_push_at" not in notes[id_]]
+    verdict.gone = sorted({s.push.registration_id for s in settlements if _gone(s, tokens)})
+    for settlement in sorted(settlements, key=lambda s: (s.push.registration_id, s.push.mark)):
+        push = settlement.push
+        mark = marks.get((push.registration_id, push.mark.value))
+        if mark is None or mark.first_at != push.first_at or push.registration_id in verdict.gone:
+            continue
+        values = _after(settlement, mark, tokens[push.registration_id], now)
+        if values is None:
+            verdict.done.append(key(push))
+        else:
+            verdict.kept.append({**key(push), **FREE, **values})
+            verdict.due = verdict.due or values["due_at"] <= now
+    return verdict
+
+
+def key(push: DuePush) -> dict[str, Any]:
+    """Name a mark's row as the statements on the outbox do."""
+    return {"_registration": push.registration_id, "_mark": push.mark.value}
+
+
+def describe(outcome: Outcome) -> str:
+    """Say in one line what the provider answered."""
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case TokenGone(reason):
+            return f"token-gone: {reason}"
+        case RetryLater(reason):
+            return f"retry-later: {reason}"
+        case Refused(reason):
+            return f"refused: {reason}"
+
+
+def _gone(settlement: Settlement, tokens: Mapping[str, AnyRow]) -> bool:
+    """Tell whether the registration's present token is the one that is gone."""
+    push, outcome = settlement.push, settlement.outcome
+    token = tokens.get(push.registration_id)
+    if token is None or not isinstance(outcome, TokenGone) or token.device_token != push.device_token:
+        return False
+    return outcome.gone_since is None or bool(token.token_since <= outcome.gone_since)
+
+
+def _after(settlement: Settlement, mark: AnyRow, token: AnyRow, now: datetime) -> dict[str, Any] | None:
+    """Return the new values of a mark; None: it is done."""
+    push, later = settlement.push, settlement.next_try_at
+    match settlement.outcome:
+        case Delivered() if mark.generation == push.generation:
+            return None
+        case Delivered():
+            left = max(1, mark.changes - push.count)
+            return {"count": left, "first_at": mark.last_at, "attempts": 0, "due_at": now}
+        case TokenGone() if token.device_token != push.device_token:
+            return {"attempts": 0, "due_at": now}
+        case TokenGone():
+            return {"attempts": mark.attempts + 1, "due_at": later or now + STALE_GONE}
+        case RetryLater() | Refused():
+            return {"attempts": mark.attempts + 1, "due_at": later or now}

@@ -1,0 +1,146 @@
+"""Own the schema: seven tables, the same on SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Moment(sa.types.TypeDecorator[datetime]):
+    """Keep moments as aware UTC datetimes: with time zone on PostgreSQL, as UTC text that sorts by time on SQLite.
+
+    Raises ValueError for a naive datetime.
+    """
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Turn any aware moment to UTC; SQLite gets it without its zone, which its text cannot hold."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a moment without time zone: {value!r}")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Give SQLite's moments their zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+mailbox = sa.Table(
+    "mailbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("server", sa.Text, nullable=False),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("device_id", sa.Text, nullable=False),
+    sa.Column("shard", sa.Integer, nullable=False, index=True),
+    sa.Column("sealed_credential", sa.LargeBinary),
+    sa.Column("accepted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("version", sa.Integer),
+    sa.Column("policy_key", sa.Text),
+    sa.Column("hierarchy_key", sa.Text, nullable=False, server_default="0"),
+    sa.Column("informed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("next_try_at", Moment),
+    sa.Column("refusals", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("candidate_refusals", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("candidate_refused_at", Moment),
+    sa.Column("last_ping_at", Moment),
+    sa.Column("heartbeat", sa.Double),
+    sa.Column("last_change_at", Moment),
+    sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false(), index=True),
+    sa.UniqueConstraint("server", "user"),
+)
+
+collection = sa.Table(
+    "collection",
+    metadata,
+    sa.Column("mailbox_id", sa.Text, sa.ForeignKey("mailbox.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("collection_id", sa.Text, primary_key=True),
+    sa.Column("class", sa.Text, nullable=False),
+    sa.Column("sync_key", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("newest", Moment),
+    sa.Column("seen", sa.JSON, nullable=False),
+)
+
+registration = sa.Table(
+    "registration",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("mailbox_id", sa.Text, sa.ForeignKey("mailbox.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    sa.Column("app", sa.Text, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("device_token", sa.Text, nullable=False),
+    sa.Column("token_since", Moment, nullable=False),
+    sa.Column("classes", sa.JSON, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("locale", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("candidate_refused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("last_push_at", Moment),
+    sa.Column("last_outcome", sa.Text, nullable=False, server_default=""),
+)
+
+candidate = sa.Table(
+    "candidate",
+    metadata,
+    sa.Column("registration_id", sa.Text, sa.ForeignKey("registration.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("registration_id", sa.Text, sa.ForeignKey("registration.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("mark", sa.Text, primary_key=True),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("certain", sa.Boolean, nullable=False),
+    sa.Column("first_at", Moment, nullable=False),
+    sa.Column("last_at", Moment, nullable=False),
+    sa.Column("due_at", Moment, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("claimed_by", sa.Text),
+    sa.Column("claimed_until", Moment),
+    sa.Index("ix_outbox_platform_due_at", "platform", "due_at"),
+)
+
+shard = sa.Table(
+    "shard",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("lease_until", Moment),
+)
+
+node = sa.Table(
+    "node",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("heartbeat_at", Moment, nullable=False),
+)

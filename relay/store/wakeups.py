@@ -1,0 +1,141 @@
+"""Own wake-ups between roles: events within a process, LISTEN/NOTIFY between processes."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from random import Random
+from typing import Any, Final
+from weakref import WeakSet
+
+import asyncpg
+
+from eas_watcher import backoff
+from relay.ports import Topic
+from relay.store.engine import connect_arguments
+
+log = logging.getLogger(__name__)
+
+CHANNEL: Final = "push_relay"
+ALIVE: Final = 30.0  # seconds between looks whether the listening connection still answers
+ANSWER: Final = 10.0  # seconds it may take to do so
+
+
+class LocalWaiter:
+    """Wait for one topic; one task at a time."""
+
+    def __init__(self) -> None:
+        self._told = asyncio.Event()
+
+    def tell(self) -> None:
+        """Let the wait under way return, or the next one."""
+        self._told.set()
+
+    @property
+    def told(self) -> bool:
+        """Tell whether the next wait would return at once."""
+        return self._told.is_set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when the topic was told since the last return, or after `timeout_s` seconds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._told.wait()
+        except TimeoutError:
+            return
+        self._told.clear()
+
+
+class LocalWakeups:
+    """Carry wake-ups within one process; a waiter that nobody holds any more is forgotten."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[Topic, WeakSet[LocalWaiter]] = defaultdict(WeakSet)
+
+    def tell(self, topic: Topic) -> None:
+        """Wake the waiters of this process."""
+        for waiter in self._waiters[topic]:
+            waiter.tell()
+
+    def waiter(self, topic: Topic) -> LocalWaiter:
+        """Start to listen to one topic."""
+        waiter = LocalWaiter()
+        self._waiters[topic].add(waiter)
+        return waiter
+
+
+class PostgresWakeups:
+    """Carry wake-ups within this process at once, and to all others through PostgreSQL while `run` runs."""
+
+    def __init__(self, url: str, random: Random) -> None:
+        """Take the database's URL; the connection is its own, since a pool's connections cannot listen."""
+        self._arguments = connect_arguments(url)
+        self._random = random
+        self._local = LocalWakeups()
+        self._unsent: set[Topic] = set()
+        self._wanted = asyncio.Event()
+        self.listening = asyncio.Event()
+        """Set while other processes are heard."""
+
+    def tell(self, topic: Topic) -> None:
+        """Wake the waiters of this process now and those of others soon; many calls may become one notice."""
+        self._local.tell(topic)
+        self._unsent.add(topic)
+        self._wanted.set()
+
+    def waiter(self, topic: Topic) -> LocalWaiter:
+        """Start to listen to one topic."""
+        return self._local.waiter(topic)
+
+    async def run(self) -> None:
+        """Listen and notify until cancelled, connecting again whenever the connection is lost."""
+        failures = 0
+        while True:
+            try:
+                connection = await asyncpg.connect(**self._arguments)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("other processes are not heard: the database is away", extra={"detail": str(error)})
+                await asyncio.sleep(backoff.delay(failures, self._random))
+                continue
+            failures = 0
+            try:
+                await self._serve(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.info("wake-up connection lost", extra={"detail": str(error)})
+            finally:
+                self.listening.clear()
+                connection.terminate()
+            await asyncio.sleep(backoff.delay(1, self._random))
+
+    async def _serve(self, connection: Any) -> None:
+        """Notify what is told until the connection is lost; raises what asyncpg does."""
+        connection.add_termination_listener(lambda _: self._wanted.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        for topic in Topic:  # whatever was told while nobody listened
+            self._local.tell(topic)
+        self.listening.set()
+        self._wanted.set()
+        while True:
+            try:
+                async with asyncio.timeout(ALIVE):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass  # the notice of nothing below finds out whether the connection is alive
+            self._wanted.clear()
+            await self._notify(connection)
+
+    async def _notify(self, connection: Any) -> None:
+        topics, self._unsent = self._unsent, set()
+        try:
+            query = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
+            await connection.execute(query, CHANNEL, sorted(topics), timeout=ANSWER)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._unsent |= topics
+            raise
+
+    def _heard(self, connection: Any, sender: int, _channel: str, payload: str) -> None:
+        """Wake our waiters for what another process told; what we told ourselves they know."""
+        if sender == connection.get_server_pid() or payload not in set(Topic):
+            return
+        self._local.tell(Topic(payload))

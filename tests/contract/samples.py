@@ -1,0 +1,100 @@
+"""Own the values that the contract suites store, and the short ways to a mailbox in good use."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
+from eas_watcher.progress import Change, Collection, Progress
+from relay.model import (
+    Candidate,
+    CommitEntry,
+    Environment,
+    Mode,
+    NewMailbox,
+    Platform,
+    Registration,
+    RegistrationId,
+    RegistrationState,
+)
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import outbox
+from relay.store.watches import SqlWatchStore
+
+NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+SHARD = 7
+MAIL = Collection(
+    CollectionId("5"), CollectionClass.EMAIL, SyncKey("key-1"), 1, NOW, (ServerId("5:1"), ServerId("5:2"))
+)
+NEW_MAIL = Change(CollectionClass.EMAIL, 2)
+
+
+def new_mailbox(name: str = "ann", shard: int = SHARD) -> NewMailbox:
+    return NewMailbox(MailboxId(f"mb-{name}"), "office", f"{name}@example.com", DeviceId("D" * 32), shard)
+
+
+def new_registration(name: str = "ann", device: str = "phone", **changes: object) -> Registration:
+    sample = Registration(
+        id=RegistrationId(f"reg-{name}-{device}"),
+        mailbox_id=MailboxId(f"mb-{name}"),
+        secret_hash=b"h" * 32,
+        app="mail",
+        platform=Platform.APNS,
+        environment=Environment.PRODUCTION,
+        device_token=f"token-{name}-{device}",
+        token_since=NOW,
+        classes=frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR}),
+        mode=Mode.ALERT,
+        locale="de",
+        state=RegistrationState.VERIFYING,
+        created_at=NOW,
+    )
+    return replace(sample, **changes)  # type: ignore[arg-type]
+
+
+def candidate_of(registration: Registration, sealed: bytes = b"sealed") -> Candidate:
+    return Candidate(registration.id, registration.mailbox_id, sealed)
+
+
+async def register(
+    store: SqlRegistrationStore, name: str = "ann", device: str = "phone", shard: int = SHARD, **changes: object
+) -> Registration:
+    """Register an install whose credential waits for its proof."""
+    registration = new_registration(name, device, **changes)
+    await store.create(new_mailbox(name, shard), registration, b"sealed")
+    return registration
+
+
+async def activate(
+    store: SqlRegistrationStore,
+    watches: SqlWatchStore,
+    name: str = "ann",
+    device: str = "phone",
+    shard: int = SHARD,
+    **changes: object,
+) -> Registration:
+    """Register an install and accept its credential."""
+    registration = await register(store, name, device, shard, **changes)
+    await watches.accept(candidate_of(registration), NOW)
+    return registration
+
+
+async def own_all(watches: SqlWatchStore, node: str = "node-1") -> int:
+    """Take every shard; return the epoch they all have then."""
+    epochs = await watches.lease_shards(node, NOW + timedelta(days=1), NOW, take_over=True)
+    assert set(epochs) == set(range(256))
+    return epochs[SHARD]
+
+
+def entry(epoch: int, progress: Progress, name: str = "ann", shard: int = SHARD) -> CommitEntry:
+    return CommitEntry(MailboxId(f"mb-{name}"), shard, epoch, progress)
+
+
+async def marks(engine: AsyncEngine) -> dict[tuple[str, str], sa.Row[*tuple[object, ...]]]:
+    """Read the whole outbox by (registration, mark)."""
+    query = sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count"))
+    async with engine.connect() as connection:
+        return {(row.registration_id, row.mark): row for row in await connection.execute(query)}

@@ -1,0 +1,248 @@
+"""Test that registrations survive as the API role stored them, and wake the watch role."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.progress import WatchState
+from relay.errors import MailboxExists
+from relay.model import (
+    Environment,
+    Mark,
+    Mode,
+    NewMailbox,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.ports import Settlement, Topic
+from relay.push.outcome import RetryLater, TokenGone
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import candidate, mailbox
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import (
+    LATER,
+    NOW,
+    SHARD,
+    activate,
+    candidate_of,
+    marks,
+    new_mailbox,
+    new_registration,
+    register,
+)
+
+
+async def viewed(store: SqlRegistrationStore, registration_id: RegistrationId) -> RegistrationView:
+    found = await store.view(registration_id)
+    assert found is not None
+    return found
+
+
+async def dirty(engine: AsyncEngine) -> set[str]:
+    async with engine.connect() as connection:
+        return set(await connection.scalars(sa.select(mailbox.c.id).where(mailbox.c.dirty)))
+
+
+async def test_a_created_registration_is_read_back_whole(registrations: SqlRegistrationStore) -> None:
+    registration = await register(registrations)
+
+    view = await viewed(registrations, registration.id)
+
+    assert view.registration == registration
+    assert view.candidate_pending
+    assert not view.candidate_refused
+    assert view.mailbox.id == registration.mailbox_id
+    assert (view.mailbox.server, view.mailbox.user, view.mailbox.shard) == ("office", "ann@example.com", SHARD)
+    assert (view.mailbox.state, view.mailbox.since) == (WatchState.VERIFYING, NOW)
+    assert await registrations.mailbox_of("office", "ann@example.com") == view.mailbox
+
+
+async def test_a_mailbox_is_found_by_its_exact_names_only(registrations: SqlRegistrationStore) -> None:
+    await register(registrations)
+
+    assert await registrations.mailbox_of("office", "Ann@example.com") is None
+    assert await registrations.mailbox_of("branch", "ann@example.com") is None
+    assert await registrations.view(RegistrationId("nobody")) is None
+
+
+async def test_a_second_registration_joins_the_mailbox(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches, device="phone")
+    tablet = await register(registrations, device="tablet")
+
+    view = await viewed(registrations, tablet.id)
+
+    assert view.mailbox.state is WatchState.STARTING
+    record = await watches.record(tablet.mailbox_id, NOW)
+    assert record is not None
+    assert record.registrations == 2
+
+
+async def test_a_mailbox_kept_under_another_id_is_told(registrations: SqlRegistrationStore) -> None:
+    await register(registrations)
+    known = new_mailbox()
+    other = NewMailbox(MailboxId("mb-other"), known.server, known.user, known.device_id, known.shard)
+
+    with pytest.raises(MailboxExists):
+        await registrations.create(other, new_registration(device="tablet", mailbox_id=other.id), b"sealed")
+
+    assert await registrations.view(RegistrationId("reg-ann-tablet")) is None
+
+
+async def test_creating_marks_the_mailbox_dirty_and_wakes_the_watch_role(
+    registrations: SqlRegistrationStore, wakeups: LocalWakeups, engine: AsyncEngine
+) -> None:
+    waiter = wakeups.waiter(Topic.MAILBOXES)
+
+    await register(registrations)
+
+    assert await dirty(engine) == {"mb-ann"}
+    assert waiter.told
+
+
+async def test_a_change_sets_only_what_it_names(registrations: SqlRegistrationStore) -> None:
+    registration = await register(registrations)
+
+    await registrations.change(registration.id, RegistrationChange(locale="en"), LATER)
+
+    now = (await viewed(registrations, registration.id)).registration
+    assert now.locale == "en"
+    assert (now.device_token, now.token_since) == (registration.device_token, NOW)
+    assert (now.classes, now.mode, now.environment) == (registration.classes, registration.mode, Environment.PRODUCTION)
+
+
+async def test_a_change_of_everything_is_read_back(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+) -> None:
+    registration = await activate(registrations, watches)
+    await watches.take_dirty([SHARD], NOW)
+    waiter = wakeups.waiter(Topic.MAILBOXES)
+    tasks = frozenset({CollectionClass.TASKS})
+
+    await registrations.change(
+        registration.id,
+        RegistrationChange("token-new", Environment.SANDBOX, tasks, Mode.BACKGROUND, "fr", b"sealed-new"),
+        LATER,
+    )
+
+    view = await viewed(registrations, registration.id)
+    now = view.registration
+    assert (now.device_token, now.token_since, now.environment) == ("token-new", LATER, Environment.SANDBOX)
+    assert (now.classes, now.mode, now.locale) == (tasks, Mode.BACKGROUND, "fr")
+    assert now.state is RegistrationState.ACTIVE
+    assert view.candidate_pending
+    assert await dirty(engine) == {"mb-ann"}
+    assert waiter.told
+
+
+async def test_a_new_candidate_replaces_one_that_still_waits(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    registration = await register(registrations)
+
+    await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"sealed-new"), LATER)
+
+    async with engine.connect() as connection:
+        assert list(await connection.scalars(sa.select(candidate.c.sealed))) == [b"sealed-new"]
+
+
+async def test_a_new_token_revives_a_registration_whose_token_was_gone(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    registration = await activate(registrations, watches)
+    await registrations.mark(registration.id, Mark.TEST, NOW)
+    (push,) = await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)
+    await outbox.settle([Settlement(push, TokenGone("Unregistered"))], NOW)
+    assert (await viewed(registrations, registration.id)).registration.state is RegistrationState.TOKEN_GONE
+
+    await registrations.change(registration.id, RegistrationChange(locale="en"), LATER)
+    assert (await viewed(registrations, registration.id)).registration.state is RegistrationState.TOKEN_GONE
+    await registrations.change(registration.id, RegistrationChange(device_token="fresh"), LATER)
+
+    assert (await viewed(registrations, registration.id)).registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_new_token_does_not_activate_what_was_never_proved(registrations: SqlRegistrationStore) -> None:
+    registration = await register(registrations)
+
+    await registrations.change(registration.id, RegistrationChange(device_token="fresh"), LATER)
+
+    assert (await viewed(registrations, registration.id)).registration.state is RegistrationState.VERIFYING
+
+
+async def test_a_new_token_need_not_wait_for_the_retry_of_the_old_one(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    registration = await activate(registrations, watches)
+    await registrations.mark(registration.id, Mark.TEST, NOW)
+    (push,) = await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)
+    await outbox.settle([Settlement(push, RetryLater("busy"), NOW + timedelta(hours=1))], NOW)
+
+    await registrations.change(registration.id, RegistrationChange(device_token="fresh"), LATER)
+
+    assert await outbox.next_due(registration.platform) == LATER
+
+
+async def test_a_refused_registration_gets_another_chance_with_a_new_candidate(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    registration = await register(registrations)
+    await watches.refuse(candidate_of(registration), NOW)
+
+    await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"right"), LATER)
+
+    view = await viewed(registrations, registration.id)
+    assert view.registration.state is RegistrationState.VERIFYING
+    assert view.candidate_pending
+
+
+async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+) -> None:
+    registration = await register(registrations)
+    await registrations.mark(registration.id, Mark.TEST, NOW)
+    await watches.take_dirty([SHARD], NOW)
+    waiter = wakeups.waiter(Topic.MAILBOXES)
+
+    await registrations.remove(registration.id)
+
+    assert await registrations.view(registration.id) is None
+    assert await marks(engine) == {}
+    async with engine.connect() as connection:
+        assert await connection.scalar(sa.select(sa.func.count()).select_from(candidate)) == 0
+    assert await dirty(engine) == {"mb-ann"}
+    assert waiter.told
+
+
+async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint(
+    registrations: SqlRegistrationStore, engine: AsyncEngine
+) -> None:
+    nobody = RegistrationId("nobody")
+
+    await registrations.change(nobody, RegistrationChange(device_token="t", sealed_candidate=b"s"), NOW)
+    await registrations.remove(nobody)
+    await registrations.mark(nobody, Mark.TEST, NOW)
+
+    assert await marks(engine) == {}
+
+
+async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
+    registrations: SqlRegistrationStore, engine: AsyncEngine, wakeups: LocalWakeups
+) -> None:
+    registration = await register(registrations)
+    waiter = wakeups.waiter(Topic.OUTBOX)
+
+    await registrations.mark(registration.id, Mark.TEST, NOW)
+    await registrations.mark(registration.id, Mark.TEST, LATER)
+
+    (row,) = (await marks(engine)).values()
+    assert (row.changes, row.generation, row.first_at, row.last_at, row.due_at) == (2, 2, NOW, LATER, NOW)
+    assert waiter.told
