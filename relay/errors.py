@@ -39,3 +39,10 @@ class MigrationsPending(RelayError):
 
     def __init__(self) -> None:
         super().__init__("the database lacks migrations of this version: run `relay migrate` first")
+
+
+class RelayBroke(RelayError):
+    """Tell that the relay stopped by a fault of its own, which is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("the relay stopped by a fault of its own: see the log, and start it again")

@@ -87,6 +87,11 @@ class Mailboxes:
         """Tell whether this process may watch anything now."""
         return asyncio.get_running_loop().time() < self._leased_until
 
+    @property
+    def shards(self) -> int:
+        """Count the shards whose mailboxes this process may watch now."""
+        return len(self._epochs) if self.leased else 0
+
     async def run(self, fleet: Fleet, journal: Journal) -> None:
         """Watch until cancelled; every watch is stopped when this returns."""
         self._fleet, self._journal = fleet, journal

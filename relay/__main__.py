@@ -1,0 +1,5 @@
+"""Be the program `python -m relay`."""
+
+from relay.cli import main
+
+main()

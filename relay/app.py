@@ -1,0 +1,246 @@
+"""Own the composition root: everything is built here, run until cancelled, and closed in reverse order."""
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from random import Random, SystemRandom
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.fleet import Fleet
+from eas_watcher.runner import FleetStats, Surroundings
+from eas_watcher.transport.http import open_transport
+from relay.api.app import Limits, create_app
+from relay.errors import MigrationsPending, RelayBroke
+from relay.identity import ServerDirectory
+from relay.journal import StoreJournal
+from relay.listeners import open_listener, server_tls
+from relay.lockout import Lockout
+from relay.mailboxes import EasServer, Mailboxes
+from relay.model import Platform
+from relay.ops import checks
+from relay.ops.app import create_ops_app
+from relay.ops.counts import CountsCache
+from relay.ops.health import Health
+from relay.ops.lag import LoopLag
+from relay.ops.metrics import Metrics
+from relay.ports import PushSender, Wakeups
+from relay.push.apns import ApnsSender
+from relay.push.dispatch import Dispatcher
+from relay.push.fcm import FcmSender
+from relay.push.stats import PushStats
+from relay.registrations import Registrations
+from relay.settings import Role, Settings
+from relay.store.engine import embedded_lock, open_engine
+from relay.store.group_commit import GroupCommitter
+from relay.store.migrate import pending, upgrade
+from relay.store.ops import SqlOpsStore
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups, PostgresWakeups
+from relay.store.watches import SqlWatchStore
+from relay.verdicts import Verdicts
+
+log = logging.getLogger(__name__)
+
+SHORT_REQUESTS: Final = 64
+"""Requests other than held Pings under way at once in one process, so that no start is a storm."""
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""Objects per collection: a fleet is millions of lasting objects, and the default walks them far too often."""
+
+Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
+@dataclass(slots=True)
+class Running:
+    """Hold what runs in this process, for those who watch it; what is not this role's stays empty."""
+
+    settings: Settings
+    engine: AsyncEngine
+    wakeups: Wakeups
+    node: str
+    random: Random
+    fleet: FleetStats = field(default_factory=FleetStats)
+    mailboxes: Mailboxes | None = None
+    pushes: dict[Platform, PushStats] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+
+
+async def serve(settings: Settings) -> None:
+    """Run one role until cancelled.
+
+    Raises DatabaseInUse, MigrationsPending, StoreUnavailable, OSError for what keeps it from starting, and RelayBroke
+    for a fault of ours.
+    """
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(open_running(settings))
+        role = settings.role
+        if role in {Role.ALL, Role.PUSH}:
+            await _open_push(running, stack)
+        if role in {Role.ALL, Role.WATCH}:
+            await _open_watch(running, stack)
+        if role in {Role.ALL, Role.API}:
+            await _open_api(running, stack)
+        await _open_ops(running, stack)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        log.info("relay started", extra={"role": role.value, "node": running.node})
+        try:
+            async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
+                for name, job in running.jobs:
+                    tasks.create_task(job(), name=name)
+        except* Exception as broken:
+            log.critical("relay broke", exc_info=broken)
+            raise RelayBroke from broken
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the database to the schema of this version; raises DatabaseInUse, StoreUnavailable."""
+    async with AsyncExitStack() as stack:
+        if settings.database.file is not None:
+            stack.enter_context(embedded_lock(settings.database.file))
+        await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn)))
+
+
+def now() -> datetime:
+    """Return now as an aware UTC datetime."""
+    return datetime.now(UTC)  # noqa: TID251 -- the one clock of the process; everything else is given it
+
+
+@asynccontextmanager
+async def open_running(settings: Settings) -> AsyncIterator[Running]:
+    """Open the database, brought to its newest schema if it is embedded, and the wake-ups between roles."""
+    random = SystemRandom()
+    database = settings.database
+    node = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+        wakeups: LocalWakeups | PostgresWakeups
+        jobs: list[Job] = []
+        if database.file is not None:
+            stack.enter_context(embedded_lock(database.file))
+        engine = await stack.enter_async_context(open_engine(database.dsn))
+        if database.file is not None:
+            await upgrade(engine)
+            wakeups = LocalWakeups()
+        else:
+            if await pending(engine):
+                raise MigrationsPending
+            wakeups = PostgresWakeups(database.dsn, random)
+            jobs.append(("wake-ups", wakeups.run))
+        yield Running(settings, engine, wakeups, node, random, jobs=jobs)
+
+
+async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
+    settings, random = running.settings, running.random
+    key = _required(settings.sealing.private)
+    servers = {}
+    for name, server in settings.servers.items():
+        transport = await stack.enter_async_context(open_transport(_trust(server.ca_file)))
+        servers[name] = EasServer(server.url, transport, server.policy)
+    store = SqlWatchStore(running.engine, running.wakeups)
+    embedded = settings.database.file is not None
+    mailboxes = Mailboxes(store, running.wakeups, key, servers, now, random, running.node, take_over=embedded)
+    committer = GroupCommitter(store, now)
+    journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
+    around = Surroundings(journal, random, now, asyncio.Semaphore(SHORT_REQUESTS), running.fleet)
+    running.mailboxes = mailboxes
+    running.jobs += [
+        ("commits", committer.run),
+        ("moments of Pings", journal.run),
+        ("mailboxes", partial(mailboxes.run, Fleet(around, mailboxes.broken), journal)),
+    ]
+
+
+async def _open_push(running: Running, stack: AsyncExitStack) -> None:
+    settings = running.settings
+    store = SqlOutboxStore(running.engine, running.wakeups)
+    if settings.database.file is not None:
+        # The lock on the database says that whoever claimed these is dead.
+        await store.release(None)
+    senders: dict[Platform, PushSender] = {}
+    if settings.apns is not None:
+        senders[Platform.APNS] = await stack.enter_async_context(ApnsSender(settings.apns))
+    if settings.fcm is not None:
+        senders[Platform.FCM] = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random))
+    for platform, sender in senders.items():
+        dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
+        running.pushes[platform] = dispatcher.stats
+        running.jobs.append((f"pushes through {platform.value}", dispatcher.run))
+
+
+async def _open_api(running: Running, stack: AsyncExitStack) -> None:
+    settings = running.settings
+    api = _required(settings.api)
+    store, lockout = SqlRegistrationStore(running.engine, running.wakeups), Lockout()
+    service = Registrations(
+        store,
+        Verdicts(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
+        _required(settings.sealing.public),
+        ServerDirectory({name: tuple(server.domains) for name, server in settings.servers.items()}),
+        settings.apps,
+        now,
+        secrets.token_urlsafe,
+        lockout,
+    )
+    limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
+    tls = None
+    if api.certificate_file is not None and api.key_file is not None:
+        tls = server_tls(api.certificate_file, api.key_file)
+    app = create_app(service, limits, secrets.token_urlsafe)
+    port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls))
+    log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})
+
+
+async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
+    settings, mailboxes = running.settings, running.mailboxes
+    counts, lag = CountsCache(SqlOpsStore(running.engine), now), LoopLag()
+    await counts.refresh()
+    parts = [checks.database(counts, now), checks.loop(lag)]
+    if mailboxes is not None:
+        parts += [
+            checks.leases(lambda: mailboxes.leased),
+            checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
+        ]
+    parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
+    if settings.api is not None and settings.api.certificate_file is not None:
+        parts.append(checks.certificate("api.certificate_file", settings.api.certificate_file, now))
+    health = Health(parts, now)
+    metrics = Metrics(
+        version=version("push-relay"),
+        role=settings.role.value,
+        counts=counts,
+        health=health,
+        lag=lag,
+        fleet=running.fleet,
+        push=running.pushes,
+        shards=lambda: 0 if mailboxes is None else mailboxes.shards,
+        clock=now,
+    )
+    await stack.enter_async_context(
+        open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
+    )
+    running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
+
+
+def _trust(ca_file: Any) -> ssl.SSLContext:
+    """Trust the CAs of a file, or those of the system when there is none."""
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def _required(value: Any) -> Any:
+    """Return what the settings hold for this role; they were checked for it."""
+    if value is None:
+        raise AssertionError("settings were loaded for another role")
+    return value

@@ -1,0 +1,194 @@
+"""Own the command line: arguments in, exit status and readable texts out; the work is done elsewhere.
+
+Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+import uvloop
+from rich.console import Console
+
+from relay import log
+from relay.app import migrate as migrate_database
+from relay.app import serve as serve_relay
+from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsInvalid, StoreUnavailable
+from relay.keygen import KeysExist, write_sealing_keys
+from relay.sandbox.demo import run_demo
+from relay.sandbox.installation import Ports
+from relay.sandbox.sandbox import run_sandbox
+from relay.settings import Role, Settings, load, sealing_key_files
+
+FAILED: Final = 1
+FAULTY: Final = 2
+
+cli = typer.Typer(
+    name="relay",
+    help="On-prem push notification relay: ActiveSync Pings inside, content-free pushes outside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
+RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
+DEFAULT: Final = Path("config/relay.toml")
+
+
+@cli.command()
+def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Run the relay until SIGTERM or Ctrl-C."""
+    if role is Role.ALL:
+        _make_first_keys(config)
+    settings = _load(config, role)
+    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    try:
+        _run(serve_relay(settings))
+    except (DatabaseInUse, MigrationsPending, RelayBroke, StoreUnavailable) as error:
+        _fail(str(error), FAILED)
+    except OSError as error:
+        _fail(f"cannot listen or reach the database: {error.strerror or error}", FAILED)
+
+
+@cli.command()
+def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Check the configuration of a role and name every fault at once."""
+    settings = _load(config, role)
+    out.print(f"{config}: good for role {role.value}.", style="green")
+    for name, server in settings.servers.items():
+        out.print(f"  server {name}: {server.url}")
+    for platform, apps in settings.apps.items():
+        if apps:
+            out.print(f"  {platform.value}: {', '.join(sorted(apps))}")
+
+
+@cli.command()
+def keygen(config: Config = DEFAULT) -> None:
+    """Make the sealing keys: the private one for the watch role, the public one for the api role."""
+    private, public = _sealing_key_files(config)
+    try:
+        write_sealing_keys(private, public)
+    except KeysExist as error:
+        _fail(str(error), FAILED)
+    except OSError as error:
+        _fail(f"the sealing keys cannot be written: {error}", FAILED)
+    out.print(f"{private}: for the watch role alone; keep a copy in a safe place")
+    out.print(f"{public}: for the api role")
+
+
+@cli.command()
+def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
+    settings = _load(config, role)
+    log.configure("warning", "text", sys.stderr)
+    try:
+        _run(migrate_database(settings))
+    except (DatabaseInUse, StoreUnavailable) as error:
+        _fail(str(error), FAILED)
+    out.print("the database has the schema of this version")
+
+
+@cli.command()
+def sandbox(
+    folder: Annotated[Path, typer.Option(help="Where relay.toml, CA and keys for a relay are written.")] = Path(
+        "sandbox"
+    ),
+    eas: Annotated[int, typer.Option(help="Port of the mail server.")] = 8443,
+    apns: Annotated[int, typer.Option(help="Port of APNs.")] = 8444,
+    fcm: Annotated[int, typer.Option(help="Port of FCM.")] = 8445,
+    control: Annotated[int, typer.Option(help="Port of the control listener.")] = 8446,
+    api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
+    ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
+    mailboxes: Annotated[int, typer.Option(help="Mailboxes user1, user2, ... to start with, besides ann and ben.")] = 0,
+    level: Annotated[str, typer.Option(help="Log level in the written relay.toml.")] = "info",
+) -> None:
+    """Run a simulated mail server, APNs and FCM on loopback, without any account at Apple or Google; 0: a free port."""
+    log.configure("info", "text", sys.stderr)
+    ports = Ports(eas=eas, apns=apns, fcm=fcm, control=control, api=api, ops=ops)
+    try:
+        _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level))
+    except OSError as error:
+        _fail(f"cannot listen or write: {error.strerror or error}", FAILED)
+
+
+@cli.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, with status 0 or 1.")] = False) -> None:
+    """Show the main job: sandbox and relay start, two phones register, mails come, and what left is shown."""
+    log.configure("error", "text", sys.stderr)
+    if not asyncio.run(run_demo(out, once=once)):
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Be the program `relay`."""
+    cli()
+
+
+def _load(config: Path, role: Role) -> Settings:
+    try:
+        return load(config, os.environ, role)
+    except SettingsInvalid as error:
+        _show(error)
+
+
+def _sealing_key_files(config: Path) -> tuple[Path, Path]:
+    try:
+        return sealing_key_files(config, os.environ)
+    except SettingsInvalid as error:
+        _show(error)
+
+
+def _make_first_keys(config: Path) -> None:
+    """Make the sealing keys of a new installation; a single one that is missing is a fault, not a new start."""
+    try:
+        private, public = sealing_key_files(config, os.environ)
+        if not private.exists() and not public.exists():
+            write_sealing_keys(private, public)
+            err.print(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
+    except SettingsInvalid as error:
+        _show(error)
+    except OSError as error:
+        _fail(f"the sealing keys cannot be written: {error}", FAILED)
+
+
+def _show(error: SettingsInvalid) -> NoReturn:
+    faults = error.faults
+    err.print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:", style="bold red")
+    for key, wrong, remedy in faults:
+        err.print(f"  [bold]{key}[/bold] {wrong}. {remedy}", soft_wrap=True)
+    raise typer.Exit(FAULTY)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    err.print(text, style="red", soft_wrap=True, markup=False)
+    raise typer.Exit(status)
+
+
+def _run(job: Coroutine[Any, Any, None]) -> None:
+    """Run a job on uvloop until it ends, SIGTERM or Ctrl-C; being told to end is no failure."""
+
+    async def until_told() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _cancel_once, task)
+        try:
+            await job
+        except asyncio.CancelledError:
+            if task is None or not task.cancelling():
+                raise
+
+    uvloop.run(until_told())
+
+
+def _cancel_once(task: "asyncio.Task[None] | None") -> None:
+    if task is not None and not task.cancelling():
+        task.cancel()

@@ -1,0 +1,118 @@
+"""Own the folder that a sandbox leaves for a relay: a relay.toml and every file that it names."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relay.sandbox.certificates import ThrowAwayCa
+
+TEAM: Final = "SANDBOX001"
+APP: Final = "com.example.mail"
+PROJECT: Final = "sandbox"
+DOMAIN: Final = "example.com"
+
+_TOML: Final = """\
+# Written by `relay sandbox`, anew at each start: a relay on this machine that talks to the sandbox.
+[relay]
+state_dir = "state"
+
+[api]
+host = "127.0.0.1"
+port = {api}
+certificate_file = "api.pem"
+key_file = "api.pem"
+
+[ops]
+port = {ops}
+
+[servers.sandbox]
+url = "https://127.0.0.1:{eas}/Microsoft-Server-ActiveSync"
+ca_file = "ca.pem"
+domains = ["{domain}"]
+
+[apns]
+key_file = "apns.p8"
+key_id = "{key_id}"
+team_id = "{team}"
+topics = ["{app}"]
+host = "127.0.0.1"
+port = {apns}
+sandbox_host = "127.0.0.1"
+sandbox_port = {apns}
+ca_file = "ca.pem"
+
+[fcm]
+service_account_file = "fcm.json"
+apps = ["{app}"]
+url = "https://127.0.0.1:{fcm}"
+ca_file = "ca.pem"
+
+[log]
+level = "{level}"
+format = "{format}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Hold where a sandbox and its relay listen, all on loopback; 0 takes a free port."""
+
+    eas: int = 0
+    apns: int = 0
+    fcm: int = 0
+    control: int = 0
+    api: int = 0
+    ops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PushAccounts:
+    """Hold what Apple and Google would have handed out."""
+
+    apns_key: str
+    """PEM text of the .p8 file."""
+    apns_key_id: str
+    service_account: dict[str, str]
+
+
+def write_installation(
+    folder: Path,
+    ca: ThrowAwayCa,
+    ports: Ports,
+    accounts: PushAccounts,
+    *,
+    level: str = "info",
+    log_format: str = "json",
+) -> Path:
+    """Write everything a relay needs and return its relay.toml; key files are readable by their owner only."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "state").mkdir(mode=0o700, exist_ok=True)
+    ca.write_ca(folder / "ca.pem")
+    _write_secret(folder / "api.pem", ca.server_pem())
+    _write_secret(folder / "apns.p8", accounts.apns_key.encode())
+    _write_secret(folder / "fcm.json", json.dumps(accounts.service_account, indent=2).encode())
+    toml = folder / "relay.toml"
+    toml.write_text(
+        _TOML.format(
+            api=ports.api,
+            ops=ports.ops,
+            eas=ports.eas,
+            apns=ports.apns,
+            fcm=ports.fcm,
+            key_id=accounts.apns_key_id,
+            team=TEAM,
+            app=APP,
+            domain=DOMAIN,
+            level=level,
+            format=log_format,
+        ),
+        encoding="utf-8",
+    )
+    return toml
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content)

@@ -1,0 +1,88 @@
+"""Own a real relay process that runs on a sandbox: started with the command line, asked over HTTP, ended by SIGTERM."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+START: Final = 60.0  # seconds; a busy machine needs ten to import everything
+STOP: Final = 20.0  # seconds
+LOOK: Final = 0.1  # seconds between two looks at a starting relay
+
+
+class RelayEnded(Exception):
+    """Tell that the relay ended before it was ready; the text is the end of its log."""
+
+
+class RelayProcess:
+    """Hold one `relay serve`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, ops_port: int) -> None:
+        self.process = process
+        self.log = log
+        """The file with everything it printed."""
+        self._ops = f"http://127.0.0.1:{ops_port}"
+
+    async def ready(self) -> None:
+        """Return when it can do its job; raises RelayEnded, TimeoutError."""
+        async with asyncio.timeout(START), aiohttp.ClientSession() as session:
+            while True:
+                if self.process.returncode is not None:
+                    raise RelayEnded(self.log.read_text(encoding="utf-8")[-2000:])
+                try:
+                    async with session.get(f"{self._ops}/readyz") as response:
+                        if response.status == HTTPStatus.OK:
+                            return
+                except aiohttp.ClientConnectionError:
+                    pass  # it does not listen so far
+                await asyncio.sleep(LOOK)
+
+    async def health(self) -> dict[str, Any]:
+        """Ask /healthz."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/healthz") as response:
+            document: dict[str, Any] = await response.json()
+            return document
+
+    async def metrics(self) -> str:
+        """Ask /metrics."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/metrics") as response:
+            return await response.text()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a power cut would."""
+        self.process.kill()
+
+    async def stop(self) -> int:
+        """End it with SIGTERM and return its exit status; after a while with SIGKILL."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        try:
+            async with asyncio.timeout(STOP):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def open_relay(toml: Path, ops_port: int, *arguments: str) -> AsyncIterator[RelayProcess]:
+    """Run `relay serve` on a relay.toml until the block ends; it is ready when the block begins.
+
+    What it prints goes to relay.log beside the file.
+    """
+    log = toml.with_name("relay.log")
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "relay", "serve", "--config", str(toml), *arguments, stdout=output, stderr=output
+        )
+    relay = RelayProcess(process, log, ops_port)
+    try:
+        await relay.ready()
+        yield relay
+    finally:
+        await relay.stop()

@@ -1,0 +1,106 @@
+"""Own the whole sandbox: a simulated mail server, Apple and Google, one control listener, and a relay.toml for them."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from rich.console import Console
+
+from relay.listeners import open_listener
+from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
+from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+from relay.sandbox.eas import EasSimulator, control_app, open_eas_simulator
+from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
+from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
+from relay.sandbox.push_control import push_control_app
+
+PASSWORD: Final = "sandbox"
+"""Of the mailboxes that `relay sandbox` starts with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """Hold the simulators and where everything is."""
+
+    eas: EasSimulator
+    apns: ApnsSimulator
+    fcm: FcmSimulator
+    ports: Ports
+    folder: Path
+    toml: Path
+    """A relay.toml for a relay on this machine."""
+
+    @property
+    def control_url(self) -> str:
+        """Give the URL of the control listener, which takes mails and tells what was received."""
+        return f"http://127.0.0.1:{self.ports.control}"
+
+    @property
+    def api_url(self) -> str:
+        """Give the URL at which the relay of `toml` takes registrations."""
+        return f"https://127.0.0.1:{self.ports.api}"
+
+
+@asynccontextmanager
+async def open_sandbox(
+    folder: Path, ports: Ports | None = None, *, level: str = "info", log_format: str = "json"
+) -> AsyncIterator[Sandbox]:
+    """Serve all simulators on loopback until the block ends; `folder` is filled for a relay that uses them."""
+    wanted = ports or Ports()
+    ca = ThrowAwayCa("Push relay sandbox")
+    apns_key, key_id = make_apns_key()
+    keys = {key_id: (public_pem(apns_key), TEAM)}
+    async with AsyncExitStack() as stack:
+        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=wanted.eas))
+        apns = await stack.enter_async_context(
+            open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=wanted.apns)
+        )
+        fcm = await stack.enter_async_context(
+            open_fcm_simulator(tls=ca.server_context(), project=PROJECT, port=wanted.fcm)
+        )
+        control = web.Application()
+        control.add_subapp("/eas", control_app(eas))
+        control.add_subapp("/push", push_control_app(apns, fcm))
+        control_port = await stack.enter_async_context(open_listener(control, "127.0.0.1", wanted.control))
+        taken = Ports(
+            eas.port, apns.port, fcm.port, control_port, wanted.api or _free_port(), wanted.ops or _free_port()
+        )
+        accounts = PushAccounts(apns_key, key_id, fcm.service_account())
+        toml = write_installation(folder, ca, taken, accounts, level=level, log_format=log_format)
+        yield Sandbox(eas, apns, fcm, taken, folder, toml)
+
+
+def _free_port() -> int:
+    """Find a port that nobody listens on now; whoever is told it should listen soon."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def run_sandbox(folder: Path, ports: Ports, out: Console, *, mailboxes: int = 0, level: str = "info") -> None:
+    """Serve a sandbox until cancelled, after saying where everything is and how it is used.
+
+    It starts with the mailboxes ann and ben, and `mailboxes` more: user1, user2, ..., all at example.com.
+    """
+    async with open_sandbox(folder, ports, level=level) as sandbox:
+        for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
+            sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
+        mail = f'{{"user": "ann@{DOMAIN}", "subject": "Hello"}}'
+        lines = (
+            f"mail server  {sandbox.eas.url}  (ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
+            f"APNs         127.0.0.1:{sandbox.ports.apns}",
+            f"FCM          {sandbox.fcm.url}",
+            f"control      {sandbox.control_url}",
+            "",
+            f"Run a relay on it:   relay serve --config {sandbox.toml}",
+            f"Deliver a mail:      curl -d '{mail}' {sandbox.control_url}/eas/mail",
+            f"See what Apple got:  curl {sandbox.control_url}/push/apns/received",
+        )
+        for line in lines:
+            out.print(line, soft_wrap=True, markup=False)
+        await asyncio.Event().wait()
