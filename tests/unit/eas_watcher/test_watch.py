@@ -72,6 +72,7 @@ OFFER: Final = Capabilities(tuple(ProtocolVersion), frozenset({"Sync", "Provisio
 INBOX_FOLDER: Final = Folder(INBOX.id, CollectionId("0"), 2)
 PING: Final = Ping(600, ((INBOX.id, INBOX.cls),))
 SYNC: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, INBOX.sync_key),))
+PRIME: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
 WATCHING: Final = Progress(condition=Condition(WatchState.WATCHING))
 
 
@@ -127,6 +128,7 @@ def test_never_begins_with_a_credential_refused_for_good() -> None:
         (watch_of(classes=frozenset({CollectionClass.NOTES})), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
         (watch_of(partnership=FRESH, unsynced=frozenset({INBOX.id})), Informing, Send(InformDevice(DEVICE))),
         (watch_of(unsynced=frozenset({INBOX.id})), Syncing, Send(SYNC)),
+        (watch_of(replace(INBOX, sync_key=NO_SYNC_KEY)), Syncing, Send(PRIME)),
         (watch_of(shown=WatchState.WATCHING), Pinging, Send(PING)),
     ],
 )
@@ -173,7 +175,7 @@ def test_gives_up_a_key_that_was_tried_three_times() -> None:
 
     state, actions = proceed(watch_of(worn, unsynced=frozenset({INBOX.id})))
 
-    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert sent(actions) == PRIME
     assert state.watch.collections[0].drain == Drain(INBOX.newest)
     assert recorded(actions) == []
 
@@ -254,7 +256,7 @@ def test_primes_the_folders_it_finds() -> None:
     assert recorded(actions) == [
         Progress(partnership=replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")), collections=(found,))
     ]
-    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert sent(actions) == PRIME
     assert not state.watch.hierarchy_due
 
 
@@ -370,7 +372,7 @@ def test_records_nothing_of_a_drain_until_it_ends() -> None:
 def test_a_key_the_server_forgot_starts_the_collection_over_at_once() -> None:
     state, actions = step(syncing(), synced(news(key=None, status=3)))
 
-    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+    assert sent(actions) == PRIME
     assert state.watch.failures == 1
 
 
@@ -495,7 +497,7 @@ def test_a_wipe_ends_the_watch_whether_its_acknowledgement_arrives_or_not(event:
 # --- every pair
 
 STATES: Final = [Syncing(watch_of(), (INBOX.id,)) if kind is Syncing else kind(watch_of()) for kind in get_args(State)]
-REPLIES: Final = [
+REPLIES: Final[list[Event]] = [
     Answered(OFFER, NOW),
     hierarchy(),
     Answered(None, NOW),

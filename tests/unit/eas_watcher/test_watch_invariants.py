@@ -1,0 +1,267 @@
+"""Own what holds for a watch whatever the server answers, in whatever order."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import count
+from random import Random
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eas_watcher.changes import digest
+from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
+from eas_watcher.commands.options import Capabilities
+from eas_watcher.commands.ping import Ping, PingReply, PingStatus
+from eas_watcher.commands.sync import Add, CollectionReply, Sync, SyncReply
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    ServerBusy,
+    StateLost,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.names import (
+    NO_SYNC_KEY,
+    CollectionClass,
+    CollectionId,
+    PolicyKey,
+    ProtocolVersion,
+    ServerId,
+    SyncKey,
+)
+from eas_watcher.pinging import HASTY
+from eas_watcher.progress import Memory
+from eas_watcher.states import (
+    AcknowledgeWipe,
+    Action,
+    Answered,
+    Discovering,
+    Ended,
+    Event,
+    Failed,
+    Granted,
+    Informing,
+    Pausing,
+    Pinging,
+    Policy,
+    Provide,
+    Provisioning,
+    ReadingHierarchy,
+    Send,
+    State,
+    Syncing,
+    WipeAcknowledged,
+    Wiping,
+    Woken,
+)
+from eas_watcher.watch import BREATH, KEY_TRIES, begin, step
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NOW, PARTNERSHIP, recorded, sent
+
+STEPS: Final = 200
+CLASSES: Final = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
+WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
+    lambda random: Unreachable("x", random.choice([0.0, 40.0, 500.0]), reached=random.random() < 0.7),
+    lambda random: ServerBusy("x", random.choice([None, 1.0, 3600.0]), reached=random.random() < 0.7),
+    lambda _: HierarchyChanged("x"),
+    lambda _: NotProvisioned("x"),
+    lambda _: StateLost("x"),
+    lambda _: VersionRefused("x"),
+    lambda _: ProtocolViolation("x"),
+    lambda _: AccessDenied("x", "http-403"),
+    lambda _: Redirected("https://example.com/"),
+    lambda _: Unauthorized("x"),
+    lambda _: RemoteWipeRequested("x"),
+)
+
+
+class Mood:
+    """Answer for a server at random, but with leanings, so that loops get deep."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._numbers = count()
+        self._failing = random.choice([0.0, 0.05, 0.5, 1.0])
+        # The last two ways end a watch soon: only some servers know them.
+        self._ways = WAYS_TO_FAIL[: random.choice([1, 2, 3, 9, 9, 11])]
+        self._hasty = random.choice([0.0, 0.5, 1.0])
+        self._statuses = random.choices([*PingStatus, PingStatus.CHANGED], k=random.choice([1, 2, 20]))
+        self._empty = random.choice([0.0, 0.0, 0.2])
+        self._sync_statuses = [1] * random.choice([1, 5, 50]) + random.choices([1, 1, 1, 3, 5, 8, 12, 142], k=2)
+        self._items = random.choice([0, 0, 1, 3])
+        self._more = random.choice([0.0, 0.5, 1.0])
+        self._new_key = random.choice([1.0, 1.0, 0.5, 0.0])
+
+    def event(self, state: State) -> Event:  # noqa: PLR0911 -- one answer for each state
+        """Make up what comes of the state's request or wait."""
+        random = self._random
+        if isinstance(state, Pausing):
+            return Woken()
+        if random.random() < self._failing:
+            return Failed(random.choice(self._ways)(random))
+        match state:
+            case Discovering():
+                commands = frozenset({"Provision", "Settings"}) if random.random() < 0.5 else frozenset({"Sync"})
+                return Answered(Capabilities((ProtocolVersion.V14_0,), commands), NOW)
+            case Provisioning():
+                return Granted(random.choice([None, PolicyKey("9")]))
+            case ReadingHierarchy():
+                return Answered(self._hierarchy(), NOW)
+            case Informing():
+                return Answered(None, NOW)
+            case Syncing(_, asked):
+                return Answered(self._sync(state, asked), NOW)
+            case Pinging(watch):
+                hasty = random.random() < self._hasty
+                held = random.uniform(0.0, 2.0) if hasty else random.uniform(HASTY, watch.heartbeat.interval * 1.1)
+                return Answered(self._ping(), NOW, held)
+            case Wiping() | Ended():
+                return WipeAcknowledged()
+
+    def _hierarchy(self) -> FolderSyncReply:
+        random = self._random
+        listed = [Folder(CollectionId(random.choice(["5", "6"])), CollectionId("0"), 2)]
+        if random.random() < 0.5:
+            listed.append(Folder(CollectionId("7"), CollectionId("0"), 8))
+        gone = tuple(CollectionId(id_) for id_ in ("5", "7") if random.random() < 0.2)
+        return FolderSyncReply(SyncKey(f"h{next(self._numbers)}"), tuple(listed[: random.randint(0, 2)]), deleted=gone)
+
+    def _sync(self, state: Syncing, asked: tuple[CollectionId, ...]) -> SyncReply:
+        random = self._random
+        if random.random() < self._empty:
+            return SyncReply(empty=True)
+        keys = {c.id: c.sync_key for c in state.watch.collections}
+        answers = []
+        for id_ in asked:
+            number = next(self._numbers)
+            new = keys[id_] == NO_SYNC_KEY or random.random() < self._new_key
+            adds = tuple(
+                Add(
+                    ServerId(f"{id_}:{number}.{n}"),
+                    random.choice([False, False, True]),
+                    NOW - timedelta(hours=number % 9),
+                )
+                for n in range(random.randint(0, self._items))
+            )
+            answers.append(
+                CollectionReply(
+                    id_,
+                    random.choice(self._sync_statuses),
+                    SyncKey(f"k{number}") if new else keys[id_],
+                    random.random() < self._more,
+                    bool(adds),
+                    adds,
+                )
+            )
+        return SyncReply(empty=False, collections=tuple(answers[: random.choice([1, 9])]))
+
+    def _ping(self) -> PingReply:
+        random = self._random
+        changed = tuple(CollectionId(id_) for id_ in ("5", "7", "99") if random.random() < 0.5)
+        return PingReply(
+            random.choice(self._statuses),
+            changed,
+            random.choice([None, 0, 10, 900, 4_000_000_000]),
+            random.choice([None, 0, 1, 9]),
+        )
+
+
+class Watchdog:
+    """Check every move against what must always hold."""
+
+    def __init__(self) -> None:
+        self._row = 0
+        self._tries: Counter[tuple[CollectionId, SyncKey]] = Counter()
+
+    def check(self, before: State | None, event: Event | None, after: State, actions: list[Action]) -> None:
+        """Fail when a move breaks a promise."""
+        command = sent(actions)  # which fails for two requests in one list
+        assert not any(c.drain for progress in recorded(actions) for c in progress.collections)
+        self._check_news(before, event, actions)
+        self._check_pace(event, actions)
+        self._check_tries(before, event, command)
+        if isinstance(command, Ping):
+            watched = after.watch.watched
+            assert watched
+            assert command.collections == tuple((c.id, c.cls) for c in watched)
+            assert 1 <= command.heartbeat <= 3540
+            for collection in watched:
+                assert collection.sync_key != NO_SYNC_KEY
+                assert collection.drain is None
+                assert collection.id not in after.watch.unsynced
+
+    def _check_news(self, before: State | None, event: Event | None, actions: list[Action]) -> None:
+        """A change is in a Record, with the key that it came with, before the next request."""
+        if not (isinstance(before, Syncing) and isinstance(event, Answered) and isinstance(event.reply, SyncReply)):
+            assert not any(progress.changes for progress in recorded(actions))
+            return
+        asked = tuple(c for c in before.watch.collections if c.id in before.asked)
+        expected = digest(asked, event.reply, event.at)
+        assert [change for progress in recorded(actions) for change in progress.changes] == list(expected.changes)
+        if expected.changes:
+            kept = {c.id: c for c in recorded(actions)[0].collections}
+            classes = {change.cls for change in expected.changes}
+            assert all(kept[c.id] == c for c in expected.collections if c.cls in classes)
+
+    def _check_pace(self, event: Event | None, actions: list[Action]) -> None:
+        """Requests in a row without a wait are bounded."""
+        held = isinstance(event, Answered) and isinstance(event.reply, PingReply) and event.held >= HASTY
+        if isinstance(event, Woken) or held:
+            self._row = 0
+        self._row += sum(isinstance(action, Send | Provide | AcknowledgeWipe) for action in actions)
+        assert self._row <= BREATH + 1
+
+    def _check_tries(self, before: State | None, event: Event | None, command: object) -> None:
+        """A key is presented at most three times in a row without a whole answer."""
+        if isinstance(before, Syncing) and not (
+            isinstance(event, Failed)
+            and (
+                isinstance(event.error, ProtocolViolation | HierarchyChanged | StateLost)
+                or (isinstance(event.error, Unreachable | ServerBusy) and event.error.reached)
+            )
+        ):
+            answers = (
+                event.reply.collections if isinstance(event, Answered) and isinstance(event.reply, SyncReply) else ()
+            )
+            troubled = {answer.id for answer in answers if answer.status != 1}
+            for id_, key in list(self._tries):
+                if id_ in before.asked and id_ not in troubled:
+                    if isinstance(event, Failed):
+                        self._tries[id_, key] -= 1  # turned away: the key was not looked at
+                    else:
+                        del self._tries[id_, key]
+        if isinstance(command, Sync):
+            for asked in command.collections:
+                if asked.sync_key != NO_SYNC_KEY:
+                    self._tries[asked.id, asked.sync_key] += 1
+                    assert self._tries[asked.id, asked.sync_key] <= KEY_TRIES
+
+
+def run(memory: Memory, seed: int, steps: int) -> None:
+    mood, watchdog = Mood(Random(seed)), Watchdog()
+    state, actions = begin(memory, Policy())
+    watchdog.check(None, None, state, actions)
+    for _ in range(steps):
+        if isinstance(state, Ended):
+            return
+        event = mood.event(state)
+        before, (state, actions) = state, step(state, event)
+        watchdog.check(before, event, state, actions)
+
+
+@given(st.integers(0, 2**32))
+def test_a_new_mailbox_keeps_its_promises_whatever_the_server_answers(seed: int) -> None:
+    run(Memory(classes=CLASSES), seed, STEPS)
+
+
+@given(st.integers(0, 2**32))
+def test_a_known_mailbox_keeps_its_promises_whatever_the_server_answers(seed: int) -> None:
+    run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES), seed, STEPS)
