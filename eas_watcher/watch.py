@@ -205,13 +205,15 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
     read = digest(asked, reply, at)
     keep = _keep(asked, read, refused=watch.refusals > 0)
     done = frozenset(state.asked) - read.again
+    # What a user does elsewhere, reading and deleting, is no news but a good reason for a Ping to end at once.
+    seen = any(c.id in read.again and c.drain is None for c in read.collections)
     watch = replace(
         _put(watch, {c.id: c for c in read.collections}),
         unsynced=(watch.unsynced - done) | read.again,
         quiet_for=0.0,
         refusals=0,
         failures=0 if read.changes else watch.failures,
-        hasty=0 if read.changes else watch.hasty,
+        hasty=0 if read.changes or seen else watch.hasty,
     )
     if read.trouble is not None:
         watch = replace(watch, unsynced=watch.unsynced | frozenset(state.asked))

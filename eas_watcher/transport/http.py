@@ -7,9 +7,10 @@ Nothing is repeated, redirected, or remembered here: a Sync sent twice by a tran
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -22,18 +23,26 @@ from eas_watcher.transport.deadlines import Deadlines
 BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
 CONNECT: Final = 20.0  # seconds for TCP and TLS
 KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
+CUT_TRIES, CUT_STEP = 100, 0.01  # count, seconds; a cut connection is gone after one or two turns of the loop
 TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer shows after two minutes
 
 
 @asynccontextmanager
 async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["HttpTransport"]:
     """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts."""
+    sockets: WeakSet[socket.socket] = WeakSet()
+
+    def make_socket(address: tuple[Any, ...]) -> socket.socket:
+        sock = _kept_alive_socket(address)
+        sockets.add(sock)
+        return sock
+
     connector = aiohttp.TCPConnector(
         limit=0,
         ttl_dns_cache=60,
         keepalive_timeout=KEEP_IDLE,
         ssl=tls or ssl.create_default_context(),
-        socket_factory=_kept_alive_socket,
+        socket_factory=make_socket,
     )
     async with aiohttp.ClientSession(
         connector=connector,
@@ -42,6 +51,7 @@ async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["Ht
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
     ) as session:
         yield HttpTransport(session, Deadlines())
+    await _cut(sockets)
 
 
 class HttpTransport:
@@ -88,6 +98,21 @@ class HttpTransport:
                 # Exchange Online sends the list twice; merged like any repeated header [RFC 9110 5.3].
                 headers["ms-asprotocolversions"] = ",".join(versions)
             return HttpReply(response.status, headers, body, tuple(response.headers.getall("Set-Cookie", [])))
+
+
+async def _cut(sockets: Iterable[socket.socket]) -> None:
+    """End the connections that cancelled requests left: closing TLS waits for the peer's farewell, up to 30 s.
+
+    nginx sends none while it waits for the server behind it [observed: nginx 1.22, 2026-11].
+    """
+    for _ in range(CUT_TRIES):
+        left = [sock for sock in sockets if sock.fileno() >= 0]
+        if not left:
+            return
+        for sock in left:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        await asyncio.sleep(CUT_STEP)
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
