@@ -1,10 +1,10 @@
 """Own what a dispatcher lets others see: plain numbers and the channel faults of now, read whenever wanted."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from relay.model import DuePush, Environment
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
@@ -45,14 +45,14 @@ class PushStats:
         return min(self.faults.values(), key=lambda fault: fault.since, default=None)
 
 
+NAMES: Final[Mapping[type[Outcome], OutcomeName]] = {
+    Delivered: "delivered",
+    TokenGone: "token-gone",
+    RetryLater: "retry-later",
+    Refused: "refused",
+}
+
+
 def outcome_name(outcome: Outcome) -> OutcomeName:
     """Name an outcome for counters."""
-    match outcome:
-        case Delivered():
-            return "delivered"
-        case TokenGone():
-            return "token-gone"
-        case RetryLater():
-            return "retry-later"
-        case Refused():
-            return "refused"
+    return NAMES[type(outcome)]

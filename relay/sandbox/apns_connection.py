@@ -146,9 +146,9 @@ class Connection(asyncio.Protocol):
             case Close():
                 self._judge.note(request, 0)
                 self.cut()
-            case GoAway(graceful=False):
+            case GoAway(graceful=False, error_code=code):
                 self._judge.note(request, 0)
-                self._http.close_connection(last_stream_id=stream_id - 2)
+                self._http.close_connection(error_code=code, last_stream_id=max(0, stream_id - 2))
                 self._flush()
                 self._transport.close()
             case GoAway():

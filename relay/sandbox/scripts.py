@@ -48,6 +48,8 @@ class GoAway:
     """
 
     graceful: bool = False
+    error_code: int = 0
+    """[RFC 9113 7]; a graceful one is always 0."""
 
 
 Failure: TypeAlias = Answer | Delay | Stall | Reset | Close | GoAway

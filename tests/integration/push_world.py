@@ -2,17 +2,16 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import uvloop
 
-from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.push.apns import ApnsConfig, ApnsSender
 from relay.push.apns_connection import ApnsCertificate, ApnsToken
 from relay.push.fcm import FcmConfig, FcmSender
@@ -23,7 +22,6 @@ from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 
 TEAM = "TEAM123456"
 APP = "com.example.mail"
-BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -35,26 +33,6 @@ def on_loop(name: str, test: Coroutine[Any, Any, None]) -> None:
     """Run a test to its end on a fresh loop of one kind."""
     with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
         runner.run(test)
-
-
-def push(number: int = 1, **changes: Any) -> DuePush:
-    first = DuePush(
-        RegistrationId(f"registration-{number}"),
-        Mark.EMAIL,
-        count=2,
-        certain=True,
-        generation=1,
-        attempts=0,
-        first_at=BEGAN,
-        platform=Platform.APNS,
-        app=APP,
-        environment=Environment.PRODUCTION,
-        device_token=f"{number:064x}",
-        token_since=BEGAN,
-        mode=Mode.ALERT,
-        locale="en",
-    )
-    return replace(first, **changes)
 
 
 @dataclass(frozen=True)
@@ -110,3 +88,34 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
         config = FcmConfig(account, simulator.url, folder / "ca.pem")
         async with FcmSender(replace(config, **changes), now, Random(1)) as sender:
             yield simulator, sender
+
+
+async def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait until something is true; raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not true():  # noqa: ASYNC110  # what is waited for knows no event
+            await asyncio.sleep(0.005)
+
+
+def free_port() -> int:
+    """Find a port of the loopback nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Take connections and never say a word, not even of TLS; yield the port."""
+    ended = asyncio.Event()
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        ended.set()
+        server.close()

@@ -1,0 +1,433 @@
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.model import Environment, Mode
+from relay.push.apns import ApnsSender
+from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
+from relay.sandbox.clock import now
+from relay.sandbox.scripts import Answer, Close, Delay, GoAway, Reset, Stall
+from tests.integration.push_world import (
+    APP,
+    LOOPS,
+    TEAM,
+    ApnsWorld,
+    apns,
+    apns_world,
+    certificate,
+    free_port,
+    on_loop,
+    silent_server,
+    until,
+)
+from tests.unit.relay.push.pushes import due_push
+
+SINCE = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+async def send_all(sender: ApnsSender, count: int, first: int = 1) -> list[Outcome]:
+    return await asyncio.gather(*(sender.send(due_push(number)) for number in range(first, first + count)))
+
+
+def test_a_push_arrives_as_documented(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            outcome = await sender.send(due_push())
+
+            received = simulator.received[0]
+            assert outcome == Delivered(received.headers["apns-id"])
+            assert received.device_token == due_push().device_token
+            assert received.status == 200
+            assert {name: received.headers[name] for name in ("apns-topic", "apns-push-type", "apns-priority")} == {
+                "apns-topic": APP,
+                "apns-push-type": "alert",
+                "apns-priority": "10",
+            }
+            assert received.headers["apns-collapse-id"] == "registration-1.email"
+            ends = datetime.fromtimestamp(int(received.headers["apns-expiration"]), UTC)
+            assert timedelta(hours=71) < ends - now() <= timedelta(hours=72)
+            assert json.loads(received.body)["relay"]["class"] == "email"
+
+    on_loop(loop, test())
+
+
+def test_a_background_push_is_taken(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            assert isinstance(await sender.send(due_push(mode=Mode.BACKGROUND)), Delivered)
+            assert simulator.received[0].headers["apns-priority"] == "5"
+
+    on_loop(loop, test())
+
+
+def test_a_client_certificate_authenticates_without_a_token(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            config = replace(world.config, authentication=certificate(world))
+            async with ApnsSender(config) as sender:
+                assert isinstance(await sender.send(due_push()), Delivered)
+            assert "authorization" not in world.simulator.received[0].headers
+
+    on_loop(loop, test())
+
+
+def test_a_certificate_for_another_app_is_a_fault_of_the_channel(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            config = replace(world.config, authentication=certificate(world, "com.example.other"))
+            async with ApnsSender(config) as sender:
+                outcome = await sender.send(due_push())
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("TopicDisallowed", True)
+
+    on_loop(loop, test())
+
+
+def test_a_key_that_apple_does_not_know_is_a_fault_of_the_channel(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path, authentication=ApnsToken(*make_apns_key(), TEAM)) as (_, sender):
+            outcome = await sender.send(due_push())
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("InvalidProviderToken", True)
+            assert "apns.key_file" in outcome.remedy
+
+    on_loop(loop, test())
+
+
+def test_one_provider_token_serves_all_connections(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            await sender.send(due_push(2, environment=Environment.SANDBOX))
+            simulator.drop()
+            await until(lambda: not simulator.connections)
+            await sender.send(due_push(3))
+
+            assert simulator.accepted == 3
+            assert len({received.headers["authorization"] for received in simulator.received}) == 1
+
+    on_loop(loop, test())
+
+
+def test_an_expired_provider_token_is_made_anew_once(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(Answer(403, "ExpiredProviderToken"), 2)
+
+            assert await sender.send(due_push(1)) == RetryLater("ExpiredProviderToken")
+            outcome = await sender.send(due_push(2))
+            assert isinstance(outcome, Refused)
+            assert "clock" in outcome.remedy
+
+    on_loop(loop, test())
+
+
+def test_a_gone_token_is_gone_since_the_moment_apple_says(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.gone(due_push(1).device_token, SINCE)
+
+            assert await sender.send(due_push(1)) == TokenGone("Unregistered", SINCE)
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+
+    on_loop(loop, test())
+
+
+def test_an_unknown_token_is_refused_and_never_gone(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.know(due_push(2).device_token, APP)
+            simulator.know(due_push(3).device_token, "com.example.other")
+
+            for number, reason in (1, "BadDeviceToken"), (3, "DeviceTokenNotForTopic"):
+                outcome = await sender.send(due_push(number))
+                assert isinstance(outcome, Refused)
+                assert (outcome.reason, outcome.channel) == (reason, False)
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+
+    on_loop(loop, test())
+
+
+def test_what_is_not_configured_or_no_token_never_leaves(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            other = await sender.send(due_push(app="com.example.other"))
+            path = await sender.send(due_push(device_token="00/../11"))
+
+            assert isinstance(other, Refused)
+            assert "apns.topics" in other.remedy
+            assert isinstance(path, Refused)
+            assert path.reason == "malformed-device-token"
+            assert simulator.accepted == 0
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (Answer(429, "TooManyRequests"), RetryLater("TooManyRequests")),
+        (Answer(429, "TooManyProviderTokenUpdates"), RetryLater("TooManyProviderTokenUpdates", 60.0)),
+        (Answer(500, "InternalServerError"), RetryLater("InternalServerError")),
+        (Answer(503, "ServiceUnavailable"), RetryLater("ServiceUnavailable")),
+        (Answer(503, ""), RetryLater("http-503")),
+    ],
+)
+def test_answers_that_pass_leave_the_connection_alone(
+    tmp_path: Path, loop: str, failure: Answer, outcome: Outcome
+) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(failure)
+
+            assert await sender.send(due_push(1)) == outcome
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+            assert simulator.accepted == 1
+
+    on_loop(loop, test())
+
+
+def test_several_hundred_pushes_at_once_share_one_connection(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            outcomes = await send_all(sender, 600)
+
+            assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+            assert len({received.device_token for received in simulator.received}) == 600
+            assert len(simulator.received) == 600
+            assert simulator.accepted == 1
+
+    on_loop(loop, test())
+
+
+def test_refusals_beyond_one_window_do_not_stall_the_connection(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.know("00", APP)
+            # 65,535 bytes of window hold 2,427 bodies like {"reason": "BadDeviceToken"}
+            outcomes = await send_all(sender, 3000)
+
+            assert all(isinstance(outcome, Refused) for outcome in outcomes)
+            assert simulator.accepted == 1
+
+    on_loop(loop, test())
+
+
+def test_a_dropped_connection_costs_only_what_was_under_way(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(Stall(), 50)
+            simulator.fail(Close())
+            outcomes = await send_all(sender, 51, first=2)
+
+            assert set(outcomes) == {RetryLater("connection-lost: ConnectionClosed")}
+            assert len(simulator.received) == 52  # nothing was sent twice
+            assert isinstance(await sender.send(due_push(100)), Delivered)
+            assert simulator.accepted == 2
+
+    on_loop(loop, test())
+
+
+def test_pushes_that_wait_for_a_stream_learn_of_a_dropped_connection_at_once(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(Stall())  # nothing is authenticated yet, so there is one stream
+            async with asyncio.timeout(5.0), asyncio.TaskGroup() as tasks:
+                waiting = [tasks.create_task(sender.send(due_push(number))) for number in range(1, 11)]
+                await simulator.wait(1)
+                simulator.drop()
+            assert {task.result() for task in waiting} == {RetryLater("connection-lost: ConnectionClosed")}
+            assert isinstance(await sender.send(due_push(100)), Delivered)
+
+    on_loop(loop, test())
+
+
+def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(Delay(0.2), 50)
+            simulator.fail(GoAway(graceful=True))
+            async with asyncio.TaskGroup() as tasks:
+                under_way = tasks.create_task(send_all(sender, 51, first=2))
+                await simulator.wait(2)  # the one that was answered with the farewell
+                later = tasks.create_task(send_all(sender, 20, first=100))
+
+            assert all(isinstance(outcome, Delivered) for outcome in [*under_way.result(), *later.result()])
+            assert len(simulator.received) == 72
+            assert simulator.accepted == 2
+            await until(lambda: len(simulator.connections) == 1)
+
+    on_loop(loop, test())
+
+
+def test_a_push_that_a_goaway_leaves_out_is_sent_again_at_once(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(GoAway())
+
+            assert isinstance(await sender.send(due_push(1)), Delivered)
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+            assert simulator.accepted == 2
+
+    on_loop(loop, test())
+
+
+def test_a_goaway_with_an_error_ends_its_connection_and_the_next_push_opens_another(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(GoAway(error_code=2))
+
+            assert await sender.send(due_push(1)) == RetryLater("connection-lost: ConnectionClosed")
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+            assert simulator.accepted == 2
+
+    on_loop(loop, test())
+
+
+def test_a_refused_stream_is_sent_again_once(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            simulator.fail(Reset())
+            assert isinstance(await sender.send(due_push(1)), Delivered)
+
+            simulator.fail(Reset(), 2)
+            assert await sender.send(due_push(2)) == RetryLater("stream-refused")
+            assert simulator.accepted == 1
+
+    on_loop(loop, test())
+
+
+def test_a_stalled_server_costs_the_time_limit_and_harms_nobody_else(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path, time_limit=0.5) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(Stall())
+            began = time.monotonic()
+            outcomes = await send_all(sender, 20, first=2)
+
+            assert time.monotonic() - began < 5.0
+            assert outcomes.count(RetryLater("timed-out")) == 1
+            assert sum(isinstance(outcome, Delivered) for outcome in outcomes) == 19
+            assert isinstance(await sender.send(due_push(100)), Delivered)
+            assert simulator.accepted == 2  # the connection in doubt was replaced
+
+    on_loop(loop, test())
+
+
+def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(Delay(0.2), 0)
+            async with asyncio.TaskGroup() as tasks:
+                cancelled = tasks.create_task(sender.send(due_push(2)))
+                others = tasks.create_task(send_all(sender, 50, first=3))
+                await asyncio.sleep(0.05)
+                cancelled.cancel()
+
+            assert cancelled.cancelled()
+            assert all(isinstance(outcome, Delivered) for outcome in others.result())
+            await simulator.wait(52)
+            assert simulator.accepted == 1
+
+    on_loop(loop, test())
+
+
+def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with silent_server() as port, apns_world(tmp_path) as world:
+            config = replace(world.config, host="127.0.0.1", port=port, time_limit=0.3)
+            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+                assert set(await send_all(sender, 10)) == {RetryLater("timed-out")}
+
+    on_loop(loop, test())
+
+
+def test_closing_ends_pushes_under_way_even_while_connecting(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with silent_server() as port, apns_world(tmp_path) as world:
+            config = replace(world.config, host="127.0.0.1", port=port)
+            sender = ApnsSender(config)
+            async with asyncio.timeout(5.0), asyncio.TaskGroup() as tasks:
+                waiting = tasks.create_task(sender.send(due_push(1)))
+                await asyncio.sleep(0.1)
+                await sender.close()
+            assert isinstance(waiting.result(), RetryLater)
+
+    on_loop(loop, test())
+
+
+def test_nobody_listening_is_tried_again_later(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            config = replace(world.config, host="127.0.0.1", port=free_port())
+            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+                assert set(await send_all(sender, 10)) == {RetryLater("connection-refused")}
+
+    on_loop(loop, test())
+
+
+def test_a_certificate_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            ThrowAwayCa("Another CA").write_ca(tmp_path / "other.pem")
+            async with ApnsSender(replace(world.config, ca_file=tmp_path / "other.pem")) as sender:
+                outcomes = await send_all(sender, 3)
+            for outcome in outcomes:
+                assert isinstance(outcome, Refused)
+                assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
+                assert "apns.ca_file" in outcome.remedy
+
+    on_loop(loop, test())
+
+
+def test_a_certificate_for_another_host_is_not_trusted(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            async with ApnsSender(replace(world.config, host="127.0.0.2")) as sender:
+                outcome = await sender.send(due_push())
+            assert isinstance(outcome, RetryLater | Refused)
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda world: {"topics": frozenset()}, "apns.topics"),
+        (lambda world: {"authentication": ApnsToken("no key", "A" * 10, TEAM)}, "apns.key_file"),
+        (lambda world: {"authentication": ApnsToken("", "A" * 10, TEAM)}, "apns.key_file"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_start(
+    tmp_path: Path, loop: str, spoil: Callable[[ApnsWorld], dict[str, object]], said: str
+) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            config = replace(world.config, **spoil(world))  # type: ignore[arg-type]  # the fields are those above
+            with pytest.raises(ValueError, match=said):
+                ApnsSender(config)
+
+    on_loop(loop, test())
+
+
+def test_a_certificate_file_that_is_none_is_refused_at_start(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world:
+            (tmp_path / "client.pem").write_text("no certificate")
+            with pytest.raises(OSError, match="PEM"):
+                ApnsSender(replace(world.config, authentication=ApnsCertificate(tmp_path / "client.pem")))
+
+    on_loop(loop, test())

@@ -1,0 +1,278 @@
+import asyncio
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from relay.model import Platform
+from relay.push.fcm import FcmConfig, FcmSender
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.sandbox.certificates import ThrowAwayCa, make_service_account
+from relay.sandbox.clock import now
+from relay.sandbox.scripts import Answer, Close, Stall
+from tests.integration.push_world import LOOPS, fcm, free_port, on_loop, silent_server
+from tests.unit.relay.push.pushes import due_push
+
+TOKEN = "invented-device_token:APA91b"
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+async def send_all(sender: FcmSender, count: int, first: int = 1) -> list[Outcome]:
+    return await asyncio.gather(*(sender.send(due_push(number)) for number in range(first, first + count)))
+
+
+def test_a_push_arrives_exactly_as_documented(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            outcome = await sender.send(due_push(platform=Platform.FCM, device_token=TOKEN))
+
+            received = simulator.received[0]
+            assert isinstance(outcome, Delivered)
+            assert outcome.provider_id.startswith("projects/relay-sandbox/messages/")
+            assert json.loads(received.body) == {
+                "message": {
+                    "token": TOKEN,
+                    "data": {
+                        "v": "1",
+                        "registration": "registration-1",
+                        "kind": "new-items",
+                        "class": "email",
+                        "count": "2",
+                    },
+                    "android": {"priority": "HIGH", "collapse_key": "registration-1.email", "ttl": "259200s"},
+                }
+            }
+            assert received.headers["user-agent"] == "push-relay"
+
+    on_loop(loop, test())
+
+
+def test_several_hundred_pushes_at_once_share_one_access_token(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            outcomes = await send_all(sender, 500)
+
+            assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+            assert len({received.device_token for received in simulator.received}) == 500
+            assert simulator.tokens.made == 1
+
+    on_loop(loop, test())
+
+
+def test_an_access_token_that_google_forgot_is_renewed_and_the_push_sent_again(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.forget_tokens()
+
+            outcomes = await send_all(sender, 20, first=2)
+
+            assert all(isinstance(outcome, Delivered) for outcome in outcomes)
+            assert simulator.tokens.made == 2
+
+    on_loop(loop, test())
+
+
+def test_an_access_token_refused_twice_is_a_fault_of_the_channel_and_ends_there(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            simulator.fail(Answer(401, "UNAUTHENTICATED"), 0)
+
+            outcome = await sender.send(due_push())
+
+            assert isinstance(outcome, Refused)
+            assert outcome.channel
+            assert "fcm.service_account_file" in outcome.remedy
+            assert len(simulator.received) == 2
+
+    on_loop(loop, test())
+
+
+def test_only_an_unregistered_token_is_gone(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            simulator.gone(due_push(1).device_token)
+            simulator.mismatch(due_push(2).device_token)
+
+            assert await sender.send(due_push(1)) == TokenGone("UNREGISTERED")
+            mismatch = await sender.send(due_push(2))
+            assert isinstance(mismatch, Refused)
+            assert (mismatch.reason, mismatch.channel) == ("SENDER_ID_MISMATCH", False)
+            assert isinstance(await sender.send(due_push(3)), Delivered)
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (Answer(429, "QUOTA_EXCEEDED", "17"), RetryLater("QUOTA_EXCEEDED", 17.0)),
+        (Answer(429, "QUOTA_EXCEEDED"), RetryLater("QUOTA_EXCEEDED", 60.0)),
+        (Answer(503, "UNAVAILABLE"), RetryLater("UNAVAILABLE")),
+        (Answer(503, "UNAVAILABLE", "4"), RetryLater("UNAVAILABLE", 4.0)),
+        (Answer(500, "INTERNAL"), RetryLater("INTERNAL")),
+    ],
+)
+def test_answers_that_pass_are_tried_later_and_never_slept_through(
+    tmp_path: Path, loop: str, failure: Answer, outcome: Outcome
+) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(failure)
+            began = time.monotonic()
+
+            assert await sender.send(due_push(2)) == outcome
+            assert isinstance(await sender.send(due_push(3)), Delivered)
+            assert time.monotonic() - began < 2.0
+
+    on_loop(loop, test())
+
+
+def test_a_device_token_fcm_does_not_take_is_refused_alone(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (_, sender):
+            outcome = await sender.send(due_push(device_token=""))
+
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("INVALID_ARGUMENT", False)
+
+    on_loop(loop, test())
+
+
+def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, first):
+            document = simulator.service_account() | {"project_id": "another"}
+            (tmp_path / "another.json").write_text(json.dumps(document))
+            config = replace(config_of(first), service_account_file=tmp_path / "another.json")
+            async with FcmSender(config, now, Random(1)) as sender:
+                outcome = await sender.send(due_push())
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("NOT_FOUND", True)
+
+    on_loop(loop, test())
+
+
+def test_a_key_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, first):
+            document, _ = make_service_account("relay-sandbox", simulator.token_uri)
+            (tmp_path / "forged.json").write_text(json.dumps(document))
+            config = replace(config_of(first), service_account_file=tmp_path / "forged.json")
+            async with FcmSender(config, now, Random(1)) as sender:
+                outcomes = await send_all(sender, 5)
+            assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refused) and outcome.channel} == {
+                "token-refused: invalid_grant"
+            }
+            assert simulator.received == []
+
+    on_loop(loop, test())
+
+
+def test_a_token_endpoint_that_is_down_means_to_try_later(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            simulator.fail_tokens(Answer(503, "temporarily_unavailable"), 0)
+
+            assert await sender.send(due_push()) == RetryLater("token-refused: temporarily_unavailable")
+
+    on_loop(loop, test())
+
+
+def test_a_cut_connection_is_tried_later_and_the_next_push_goes_through(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, sender):
+            simulator.fail(Close())
+
+            assert isinstance(await sender.send(due_push(1)), RetryLater)
+            assert isinstance(await sender.send(due_push(2)), Delivered)
+
+    on_loop(loop, test())
+
+
+def test_a_stalled_server_costs_the_time_limit_and_harms_nobody_else(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path, time_limit=1.5) as (simulator, sender):
+            await sender.send(due_push(1))
+            simulator.fail(Stall())
+            began = time.monotonic()
+
+            outcomes = await send_all(sender, 20, first=2)
+
+            assert time.monotonic() - began < 5.0
+            assert outcomes.count(RetryLater("timed-out")) == 1
+            assert sum(isinstance(outcome, Delivered) for outcome in outcomes) == 19
+
+    on_loop(loop, test())
+
+
+def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (_, first), silent_server() as port:
+            config = replace(config_of(first), endpoint=f"https://127.0.0.1:{port}", time_limit=1.0)
+            async with asyncio.timeout(5.0), FcmSender(config, now, Random(1)) as sender:
+                assert set(await send_all(sender, 5)) == {RetryLater("timed-out")}
+
+    on_loop(loop, test())
+
+
+def test_nobody_listening_is_tried_again_later(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (_, first):
+            config = replace(config_of(first), endpoint=f"https://127.0.0.1:{free_port()}")
+            async with FcmSender(config, now, Random(1)) as sender:
+                assert await sender.send(due_push()) == RetryLater("connection-refused")
+
+    on_loop(loop, test())
+
+
+def test_a_token_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        ThrowAwayCa("Another CA").write_ca(tmp_path / "other.pem")
+        async with fcm(tmp_path, ca_file=tmp_path / "other.pem") as (_, sender):
+            assert_names_the_ca(await sender.send(due_push()))
+
+    on_loop(loop, test())
+
+
+def test_an_fcm_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        folder = tmp_path / "other"
+        folder.mkdir()
+        async with fcm(tmp_path) as (_, first), fcm(folder) as (stranger, _):
+            async with FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1)) as sender:
+                assert_names_the_ca(await sender.send(due_push()))
+
+    on_loop(loop, test())
+
+
+def assert_names_the_ca(outcome: Outcome) -> None:
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
+    assert "fcm.ca_file" in outcome.remedy
+
+
+def config_of(sender: FcmSender) -> FcmConfig:
+    return sender._config
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"type": "service_account"}', "[]"])
+def test_a_service_account_that_is_none_is_refused_at_start(tmp_path: Path, loop: str, text: str) -> None:
+    (tmp_path / "account.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r".+"):
+        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1))
+
+
+def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path, loop: str) -> None:
+    document, _ = make_service_account("p", "https://127.0.0.1:1/token")
+    del document["project_id"]
+    (tmp_path / "account.json").write_text(json.dumps(document))
+
+    with pytest.raises(ValueError, match="project_id"):
+        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1))

@@ -1,0 +1,30 @@
+"""Own the due push that tests of the push side start from."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+
+def due_push(number: int = 1, **changes: Any) -> DuePush:
+    """Make a due push that differs from all other numbers' in registration and device token."""
+    first = DuePush(
+        RegistrationId(f"registration-{number}"),
+        Mark.EMAIL,
+        count=2,
+        certain=True,
+        generation=1,
+        attempts=0,
+        first_at=BEGAN,
+        platform=Platform.APNS,
+        app="com.example.mail",
+        environment=Environment.PRODUCTION,
+        device_token=f"{number:064x}",
+        token_since=BEGAN,
+        mode=Mode.ALERT,
+        locale="en",
+    )
+    return replace(first, **changes)

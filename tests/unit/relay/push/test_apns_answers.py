@@ -1,0 +1,116 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.push.apns_answers import CHANNEL, TOKEN, read_apns, read_body
+from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
+
+
+def test_200_is_delivered() -> None:
+    assert read_apns(200, "", None) == Delivered()
+
+
+def test_410_is_a_gone_token_with_its_moment() -> None:
+    assert read_apns(410, "Unregistered", 1_795_420_800_123) == TokenGone(
+        "Unregistered", datetime(2026, 11, 23, 8, 0, 0, 123_000, tzinfo=UTC)
+    )
+
+
+@pytest.mark.parametrize("timestamp", [None, 0, -1, 253_402_300_800_000])
+def test_410_without_a_sensible_moment_is_gone_since_nobody_knows_when(timestamp: int | None) -> None:
+    assert read_apns(410, "ExpiredToken", timestamp) == TokenGone("ExpiredToken", None)
+
+
+@given(st.integers(100, 599), st.text(), st.none() | st.integers())
+def test_nothing_but_410_ever_kills_a_token(status: int, reason: str, timestamp: int | None) -> None:
+    assert isinstance(read_apns(status, reason, timestamp), TokenGone) == (status == 410)
+
+
+@given(st.integers(201, 599), st.text())
+def test_free_text_never_becomes_a_reason(status: int, reason: str) -> None:
+    outcome = read_apns(status, reason, None)
+
+    assert not isinstance(outcome, Delivered)
+    assert outcome.reason == f"http-{status}" or outcome.reason.isalnum()
+
+
+@pytest.mark.parametrize("reason", sorted(TOKEN))
+def test_a_bad_token_is_refused_alone(reason: str) -> None:
+    outcome = read_apns(400, reason, None)
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel) == (reason, False)
+    assert "environment" in outcome.remedy
+
+
+@pytest.mark.parametrize(("reason", "remedy"), sorted(CHANNEL.items()))
+def test_a_fault_of_key_certificate_or_topic_concerns_the_channel(reason: str, remedy: str) -> None:
+    assert read_apns(403, reason, None) == Refused(reason, remedy, channel=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "setting"),
+    [
+        ("TopicDisallowed", "apns.topics"),
+        ("InvalidProviderToken", "apns.key_file"),
+        ("BadCertificateEnvironment", "apns.certificate_file"),
+        ("ExpiredProviderToken", "clock"),
+    ],
+)
+def test_the_remedy_names_what_to_look_at(reason: str, setting: str) -> None:
+    outcome = read_apns(403, reason, None)
+
+    assert isinstance(outcome, Refused)
+    assert setting in outcome.remedy
+
+
+@pytest.mark.parametrize("status", [403, 413])
+def test_some_statuses_concern_the_channel_whatever_the_reason(status: int) -> None:
+    outcome = read_apns(status, "SomethingNew", None)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.channel
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 302])
+def test_an_unknown_refusal_waits_alone(status: int) -> None:
+    outcome = read_apns(status, "SomethingNew", None)
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel) == ("SomethingNew", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(429, "TooManyRequests"), (500, "InternalServerError"), (503, "ServiceUnavailable"), (400, "IdleTimeout")],
+)
+def test_what_passes_by_itself_is_tried_again(status: int, reason: str) -> None:
+    assert read_apns(status, reason, None) == RetryLater(reason)
+
+
+def test_too_many_provider_tokens_means_to_wait_a_minute() -> None:
+    assert read_apns(429, "TooManyProviderTokenUpdates", None) == RetryLater("TooManyProviderTokenUpdates", 60.0)
+
+
+def test_an_answer_without_a_reason_is_named_after_its_status() -> None:
+    assert read_apns(503, "", None) == RetryLater("http-503")
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"reason":"Unregistered","timestamp":1795420800123}', ("Unregistered", 1_795_420_800_123)),
+        (b'{"reason":"BadDeviceToken"}', ("BadDeviceToken", None)),
+        (b'{"reason":7,"timestamp":"x"}', ("", None)),
+        (b"{}", ("", None)),
+        (b"[]", ("", None)),
+        (b"", ("", None)),
+        (b"<html>", ("", None)),
+        (b"\xff", ("", None)),
+        (b"[" * 100_000, ("", None)),
+    ],
+)
+def test_reason_and_timestamp_are_found_or_not(body: bytes, found: tuple[str, int | None]) -> None:
+    assert read_body(body) == found

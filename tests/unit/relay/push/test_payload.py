@@ -1,0 +1,163 @@
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.push.payload import ApnsMessage, FcmMessage, Notice
+from tests.unit.relay.push.pushes import due_push
+
+MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale"}
+
+MOMENTS = st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1), max_value=datetime(2040, 1, 1))  # noqa: DTZ001  # Hypothesis wants naive bounds
+IDS = st.from_regex(r"[A-Za-z0-9_-]{1,54}", fullmatch=True).map(RegistrationId)
+PUSHES = st.builds(
+    DuePush,
+    registration_id=IDS,
+    mark=st.sampled_from(Mark),
+    count=st.integers(),
+    certain=st.booleans(),
+    generation=st.integers(),
+    attempts=st.integers(0),
+    first_at=MOMENTS,
+    platform=st.sampled_from(Platform),
+    app=st.text(),
+    environment=st.sampled_from(Environment),
+    device_token=st.text(),
+    token_since=MOMENTS,
+    mode=st.sampled_from(Mode),
+    locale=st.text(max_size=12),
+)
+
+
+def rendered(push: DuePush) -> str:
+    notice = Notice.of(push)
+    apns, fcm = ApnsMessage(notice), FcmMessage(notice)
+    return json.dumps([apns.body, apns.push_type, apns.priority, fcm.data, fcm.android, notice.lifetime])
+
+
+@given(PUSHES, PUSHES)
+def test_nothing_but_the_allowed_fields_can_change_a_body(push: DuePush, other: DuePush) -> None:
+    foreign = {field.name: getattr(other, field.name) for field in fields(DuePush) if field.name not in MAY_LEAVE}
+
+    assert rendered(replace(push, **foreign)) == rendered(push)
+
+
+def test_a_notice_has_no_field_for_anything_else() -> None:
+    assert {field.name for field in fields(Notice)} == MAY_LEAVE
+
+
+@given(PUSHES)
+def test_bodies_are_small_and_collapse_ids_fit(push: DuePush) -> None:
+    notice = Notice.of(push)
+
+    # 100 bodies fit into HTTP/2's first window of 65,535 bytes.
+    assert len(json.dumps(ApnsMessage(notice).body, ensure_ascii=False).encode()) <= 655
+    assert len(notice.collapse_id.encode()) <= 64
+
+
+@given(PUSHES)
+def test_a_background_push_never_has_priority_10(push: DuePush) -> None:
+    message = ApnsMessage(Notice.of(push))
+
+    assert (message.push_type, message.priority) in {("alert", 10), ("background", 5)}
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [Mark.EMAIL, Mark.CALENDAR, Mark.CONTACTS, Mark.TASKS, Mark.NOTES],
+)
+def test_new_items_ring_on_ios_and_let_the_extension_fetch(mark: Mark) -> None:
+    message = ApnsMessage(Notice.of(due_push(mark=mark, count=3, locale="xx")))
+
+    assert (message.push_type, message.priority, message.notice.lifetime) == ("alert", 10, 259_200)
+    aps = message.body["aps"]
+    assert isinstance(aps, dict)
+    assert set(aps) == {"alert", "sound", "mutable-content"}
+    assert message.body["relay"] == {
+        "v": 1,
+        "registration": "registration-1",
+        "kind": "new-items",
+        "class": mark.value,
+        "count": 3,
+    }
+
+
+def test_the_whole_alert_body_is_the_documented_template() -> None:
+    assert ApnsMessage(Notice.of(due_push())).body == {
+        "aps": {
+            "alert": {"title": "New mail", "body": "There is new mail in your mailbox."},
+            "sound": "default",
+            "mutable-content": 1,
+        },
+        "relay": {"v": 1, "registration": "registration-1", "kind": "new-items", "class": "email", "count": 2},
+    }
+
+
+def test_background_pushes_show_and_ring_nothing() -> None:
+    message = ApnsMessage(Notice.of(due_push(mode=Mode.BACKGROUND)))
+
+    assert (message.push_type, message.priority) == ("background", 5)
+    assert message.body == {
+        "aps": {"content-available": 1},
+        "relay": {"v": 1, "registration": "registration-1", "kind": "new-items", "class": "email", "count": 2},
+    }
+
+
+def test_a_change_that_is_only_inferred_goes_silently_and_says_so() -> None:
+    notice = Notice.of(due_push(certain=False))
+
+    assert ApnsMessage(notice).body == {
+        "aps": {"content-available": 1},
+        "relay": {
+            "v": 1,
+            "registration": "registration-1",
+            "kind": "new-items",
+            "class": "email",
+            "count": 2,
+            "certain": False,
+        },
+    }
+    assert FcmMessage(notice).data["certain"] == "false"
+    assert FcmMessage(notice).android["priority"] == "NORMAL"
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind", "lifetime"), [(Mark.ATTENTION, "attention", 604_800), (Mark.TEST, "test", 3600)]
+)
+def test_notices_without_a_class_carry_no_count_and_are_always_certain(mark: Mark, kind: str, lifetime: int) -> None:
+    notice = Notice.of(due_push(mark=mark, certain=False))
+
+    assert notice.lifetime == lifetime
+    assert not notice.silent
+    assert ApnsMessage(notice).body["relay"] == {"v": 1, "registration": "registration-1", "kind": kind}
+    assert FcmMessage(notice).data == {"v": "1", "registration": "registration-1", "kind": kind}
+
+
+def test_fcm_gets_data_only_all_of_it_strings() -> None:
+    message = FcmMessage(Notice.of(due_push()))
+
+    assert message.data == {
+        "v": "1",
+        "registration": "registration-1",
+        "kind": "new-items",
+        "class": "email",
+        "count": "2",
+    }
+    assert message.android == {"priority": "HIGH", "collapse_key": "registration-1.email", "ttl": "259200s"}
+
+
+@pytest.mark.parametrize(("count", "shown"), [(-5, 1), (0, 1), (1, 1), (9999, 9999), (10_000, 9999)])
+def test_counts_stay_between_one_and_the_most_an_app_shows(count: int, shown: int) -> None:
+    notice = Notice.of(due_push(count=count))
+
+    assert FcmMessage(notice).data["count"] == str(shown)
+
+
+@pytest.mark.parametrize("id_", ["", "a" * 55, "ann@example.com", "a b", "ä", "a\n"])
+def test_an_id_that_is_not_opaque_never_becomes_a_push(id_: str) -> None:
+    with pytest.raises(ValueError, match="registration id"):
+        Notice.of(due_push(registration_id=RegistrationId(id_)))
