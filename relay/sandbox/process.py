@@ -1,8 +1,9 @@
 """Own a real relay process that runs on a sandbox: started with the command line, asked over HTTP, ended by SIGTERM."""
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -70,15 +71,18 @@ class RelayProcess:
 
 
 @asynccontextmanager
-async def open_relay(toml: Path, ops_port: int, *arguments: str) -> AsyncIterator[RelayProcess]:
+async def open_relay(
+    toml: Path, ops_port: int, *, role: str = "all", environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RelayProcess]:
     """Run `relay serve` on a relay.toml until the block ends; it is ready when the block begins.
 
-    What it prints goes to relay.log beside the file.
+    What it prints goes to relay.log beside the file; `environ` is added to the environment.
     """
     log = toml.with_name("relay.log")
+    command = (sys.executable, "-m", "relay", "serve", "--config", str(toml), "--role", role)
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "relay", "serve", "--config", str(toml), *arguments, stdout=output, stderr=output
+            *command, stdout=output, stderr=output, env={**os.environ, **(environ or {})}
         )
     relay = RelayProcess(process, log, ops_port)
     try:

@@ -1,0 +1,77 @@
+"""Own one small site for tests: the sandbox in this process, and real relay processes that come and go beside it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from eas_watcher.names import CollectionClass, ServerId
+from relay.sandbox.installation import APP
+from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.sandbox import Sandbox, open_sandbox
+
+ANN: Final = "ann@example.com"
+PASSWORD: Final = "correct horse"
+IPHONE: Final = "4a" * 32
+ANDROID: Final = "fcm-token-of-an-android-phone"
+SOON: Final = 30.0  # seconds; a limit, never a wait
+
+
+@dataclass
+class Site:
+    """Hold the sandbox and how to reach the API of a relay on it."""
+
+    sandbox: Sandbox
+    api: aiohttp.ClientSession
+    environ: Mapping[str, str]
+
+    @asynccontextmanager
+    async def relay(self) -> AsyncIterator[RelayProcess]:
+        async with open_relay(self.sandbox.toml, self.sandbox.ports.ops, environ=self.environ) as process:
+            yield process
+
+    async def register(
+        self, user: str = ANN, password: str = PASSWORD, device: Mapping[str, str] | None = None, **wish: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """Register a device, an iPhone unless another is given; return status and answer."""
+        body = {
+            "mailbox": user,
+            "credential": {"kind": "basic", "password": password},
+            "device": device or {"platform": "apns", "token": IPHONE, "app": APP},
+            **wish,
+        }
+        async with self.api.post("/v1/registrations", json=body) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def register_android(self, user: str = ANN, **wish: Any) -> tuple[int, dict[str, Any]]:
+        return await self.register(user, device={"platform": "fcm", "token": ANDROID, "app": APP}, **wish)
+
+    def deliver(self, user: str = ANN, cls: CollectionClass = CollectionClass.EMAIL, **mail: Any) -> ServerId:
+        return self.sandbox.eas.deliver(user, cls, **mail)
+
+    async def held(self, count: int = 1) -> None:
+        """Wait until the mail server holds so many Pings."""
+        await until(lambda: self.sandbox.eas.held >= count)
+
+
+async def until(fact: Any, seconds: float = SOON) -> None:
+    """Wait until a fact is true; raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not fact():  # noqa: ASYNC110 -- facts of other processes have no event
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def open_site(folder: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(open_sandbox(folder, level="debug"))
+        trust = ssl.create_default_context(cafile=sandbox.folder / "ca.pem")
+        # A relay that was killed leaves connections of ours behind: each request gets one of its own.
+        connector = aiohttp.TCPConnector(ssl=trust, force_close=True)
+        api = await stack.enter_async_context(aiohttp.ClientSession(sandbox.api_url, connector=connector))
+        yield Site(sandbox, api, environ or {})

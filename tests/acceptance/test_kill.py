@@ -1,0 +1,123 @@
+"""Promise 3: no new item is lost, wherever kill -9 hits."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from relay.sandbox.scripts import Received, Stall
+from tests.acceptance.site import SOON, Site, until
+
+
+def emails(pushes: list[Received]) -> list[Received]:
+    return [push for push in pushes if b'"email"' in push.body]
+
+
+@contextmanager
+def written_by_another(database: Path) -> Iterator[None]:
+    """Hold the database's write lock, so that no commit of the relay gets through."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+def waiting_marks(database: Path) -> int:
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        count: int = connection.execute("SELECT count(*) FROM outbox WHERE mark = 'email'").fetchone()[0]
+    finally:
+        connection.close()
+    return count
+
+
+def database_of(site: Site) -> Path:
+    return site.sandbox.folder / "state" / "relay.sqlite3"
+
+
+def syncs(site: Site) -> int:
+    return site.sandbox.eas.records.requests["Sync"]
+
+
+async def test_killed_between_sync_answer_and_commit(site: Site) -> None:
+    eas, apns = site.sandbox.eas, site.sandbox.apns
+    async with site.relay() as relay:
+        assert (await site.register())[0] == 201
+        await site.held()
+        with written_by_another(database_of(site)):
+            asked = syncs(site)
+            site.deliver()
+            await until(lambda: syncs(site) > asked)
+            relay.kill()
+            await relay.process.wait()
+    assert emails(apns.received) == []
+    assert waiting_marks(database_of(site)) == 0
+
+    async with site.relay():
+        await until(lambda: emails(apns.received))
+
+    assert eas.records.overlaps == {}
+
+
+async def test_killed_between_commit_and_push(site: Site) -> None:
+    fcm = site.sandbox.fcm
+    fcm.fail_tokens(Stall(), 0)  # without an access token no push can begin
+    async with site.relay() as relay:
+        assert (await site.register_android())[0] == 201
+        await site.held()
+        site.deliver()
+        await until(lambda: waiting_marks(database_of(site)) == 1)
+        relay.kill()
+        await relay.process.wait()
+    assert fcm.received == []
+    fcm.heal()
+
+    async with site.relay():
+        await fcm.wait(1, SOON)
+
+
+async def test_killed_during_a_push(site: Site) -> None:
+    apns = site.sandbox.apns
+    async with site.relay() as relay:
+        assert (await site.register())[0] == 201
+        await site.held()
+        apns.fail(Stall(), 0)
+        site.deliver()
+        (unanswered,) = await apns.wait(1, SOON)
+        relay.kill()
+        await relay.process.wait()
+    apns.heal()
+
+    async with site.relay():
+        again = (await apns.wait(2, SOON))[-1]
+
+    assert unanswered.status == 0
+    assert again.status == 200
+    assert again.headers["apns-collapse-id"] == unanswered.headers["apns-collapse-id"]
+
+
+@pytest.mark.slow
+async def test_killed_at_random_moments(site: Site) -> None:
+    random, apns = Random(20261124), site.sandbox.apns
+    async with site.relay():
+        assert (await site.register())[0] == 201
+        await site.held()
+    for _ in range(6):
+        async with site.relay() as relay:
+            await site.held()
+            delivered_at = time.perf_counter_ns()
+            site.deliver()
+            moment = delivered_at + int(random.uniform(0.0, 0.06) * 1e9)
+            await until(lambda moment=moment: time.perf_counter_ns() >= moment)  # type: ignore[misc]
+            relay.kill()
+            await relay.process.wait()
+        async with site.relay():
+            await until(lambda at=delivered_at: any(push.moment > at for push in emails(apns.received)))  # type: ignore[misc]
+            await until(lambda: waiting_marks(database_of(site)) == 0)
