@@ -15,7 +15,7 @@ from relay.ports import Topic
 from relay.registrations import Registrations
 from relay.sealing import SealingPrivateKey
 from relay.store.wakeups import LocalWakeups
-from relay.verdicts import Verdicts
+from relay.verdicts import VERDICT_WAIT, Verdicts
 from tests.fakes.registrations import MemoryRegistrationStore
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -55,7 +55,7 @@ class Tokens:
 class World:
     """Hold the use cases, all they stand on, and the watch role's part in them."""
 
-    def __init__(self, servers: dict[str, list[str]] | None = None) -> None:
+    def __init__(self, *, verdict_wait: float = VERDICT_WAIT) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
         self.key = SealingPrivateKey(X25519PrivateKey.generate())
@@ -65,9 +65,9 @@ class World:
         lockout = Lockout()
         self.service = Registrations(
             self.store,
-            Verdicts(self.store, self.wakeups, self.time, lockout),
+            Verdicts(self.store, self.wakeups, self.time, lockout, seconds=verdict_wait),
             self.key.public_key(),
-            ServerDirectory(SERVERS if servers is None else servers),
+            ServerDirectory(SERVERS),
             {Platform.APNS: frozenset({APNS_APP}), Platform.FCM: frozenset({FCM_APP})},
             self.time,
             self.tokens,

@@ -130,7 +130,7 @@ async def test_a_refusal_is_told_even_when_the_registration_cannot_be_removed() 
     world = World()
 
     async with asyncio.TaskGroup() as tasks:
-        register = tasks.create_task(expect(CredentialRefused, world.service.register(wish("wrong"))))
+        tasks.create_task(expect(CredentialRefused, world.service.register(wish("wrong"))))
         await asyncio.sleep(0.5)
         world.judge()
         world.store.failing.add("remove")

@@ -1,0 +1,480 @@
+import asyncio
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eas_watcher.progress import WatchState
+from relay.api.app import Limits, create_app, open_runner
+from relay.model import Mark, RegistrationId, RegistrationState
+from relay.registrations import Registered
+from relay.wishes import Wish
+from tests.fakes.relay_api import APNS_APP, APNS_TOKEN, FCM_APP, FCM_TOKEN, GOOD, SILENT, World, judging
+
+MANY = Limits(registrations_per_minute=100_000)
+Client = TestClient[web.Request, web.Application]
+Json = dict[str, Any]
+
+
+class RunnerServer(TestServer):
+    """Serve over TCP through the very runner that the relay uses."""
+
+    async def _make_runner(self, **_: Any) -> web.AppRunner:
+        return open_runner(self.app)
+
+
+class Api:
+    """Call the API as an app does, and keep every answer."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        self.world = world
+        self.client = client
+        self.answers: list[str] = []
+
+    async def call(
+        self, method: str, path: str, body: Any = None, secret: str | None = None, **options: Any
+    ) -> tuple[ClientResponse, Json]:
+        headers = options.pop("headers", {})
+        if secret is not None:
+            headers = {"Authorization": f"Bearer {secret}", **headers}
+        if body is not None:
+            options["json"] = body
+        async with self.client.request(method, path, headers=headers, **options) as response:
+            text = await response.text()
+        self.answers.append(f"{dict(response.headers)} {text}")
+        assert response.headers["Cache-Control"] == "no-store"
+        if response.status >= 400:
+            assert response.content_type == "application/problem+json"
+        return response, json.loads(text) if text else {}
+
+    async def register(self, **changes: Any) -> Json:
+        async with judging(self.world):
+            response, answer = await self.call("POST", "/v1/registrations", wish(**changes))
+        assert response.status == 201, answer
+        return answer
+
+    async def problem(self, expected: tuple[int, str], method: str, path: str, *args: Any, **options: Any) -> Json:
+        response, answer = await self.call(method, path, *args, **options)
+        assert (response.status, answer["code"]) == expected
+        return answer
+
+
+def wish(password: str = GOOD, **changes: Any) -> Json:
+    least = {
+        "mailbox": "ann@example.com",
+        "credential": {"kind": "basic", "password": password},
+        "device": {"platform": "apns", "app": APNS_APP, "token": APNS_TOKEN},
+    }
+    return least | changes
+
+
+@asynccontextmanager
+async def serving(limits: Limits = MANY, world: World | None = None) -> AsyncIterator[Api]:
+    world = world or World(verdict_wait=0.3)
+    server = RunnerServer(create_app(world.service, limits, world.tokens))
+    async with TestClient(server) as client:
+        yield Api(world, client)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with serving() as api:
+        yield api
+
+
+async def test_a_registration_lives_from_post_to_delete(api: Api) -> None:
+    async with judging(api.world):
+        response, made = await api.call("POST", "/v1/registrations", wish())
+        path, secret = response.headers["Location"], made["secret"]
+
+        assert (response.status, made["state"]) == (201, "active")
+        assert path == f"/v1/registrations/{made['id']}"
+        assert made["mailbox"]["user"] == "ann@example.com"
+
+        response, seen = await api.call("GET", path, secret=secret)
+        assert response.status == 200
+        assert {**seen, "secret": secret} == made
+
+        change = {"classes": ["email", "calendar"], "device": {"token": "ab" * 32}, "credential": wish()["credential"]}
+        response, changed = await api.call("PATCH", path, change, secret)
+        assert (response.status, changed["classes"]) == (200, ["calendar", "email"])
+        assert api.world.store.registrations[made["id"]].device_token == "ab" * 32
+
+        response, _ = await api.call("POST", path + "/test-push", secret=secret)
+        assert response.status == 202
+        assert api.world.store.marks == [(made["id"], Mark.TEST)]
+
+        response, answer = await api.call("DELETE", path, secret=secret)
+        assert (response.status, answer) == (204, {})
+        await api.problem((401, "not-authorized"), "GET", path, secret=secret)
+
+
+async def test_an_fcm_device_is_registered_too(api: Api) -> None:
+    made = await api.register(device={"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN})
+
+    assert made["device"]["platform"] == "fcm"
+
+
+async def test_a_silent_server_is_answered_with_202_and_the_verdict_is_seen_later(api: Api) -> None:
+    response, made = await api.call("POST", "/v1/registrations", wish(SILENT))
+    assert (response.status, made["state"], made["credential"]["pending"]) == (202, "verifying", True)
+    path = f"/v1/registrations/{made['id']}"
+    await api.problem((409, "not-active"), "POST", path + "/test-push", secret=made["secret"])
+
+    api.world.store.accept(RegistrationId(made["id"]))
+
+    _, seen = await api.call("GET", path, secret=made["secret"])
+    assert seen["state"] == "active"
+
+    response, changed = await api.call("PATCH", path, {"credential": wish(SILENT)["credential"]}, made["secret"])
+    assert (response.status, changed["state"], changed["credential"]["pending"]) == (202, "active", True)
+    response, _ = await api.call("PATCH", path, {"mode": "background"}, made["secret"])
+    assert response.status == 200
+
+
+async def test_a_refused_credential_is_403_and_leaves_nothing(api: Api) -> None:
+    async with judging(api.world):
+        await api.problem((403, "credential-refused"), "POST", "/v1/registrations", wish("canary-wrong"))
+
+    assert not api.world.store.registrations
+
+
+async def test_a_refused_change_of_the_credential_is_403_and_leaves_the_old_one(api: Api) -> None:
+    made = await api.register()
+    path = f"/v1/registrations/{made['id']}"
+
+    async with judging(api.world):
+        change = {"credential": {"kind": "basic", "password": "canary-wrong"}}
+        await api.problem((403, "credential-refused"), "PATCH", path, change, made["secret"])
+
+    _, seen = await api.call("GET", path, secret=made["secret"])
+    assert (seen["state"], seen["credential"]["refused"]) == ("active", True)
+
+
+async def test_too_many_refused_credentials_are_429_with_the_time_to_wait(api: Api) -> None:
+    async with judging(api.world):
+        for number in range(3):
+            await api.problem((403, "credential-refused"), "POST", "/v1/registrations", wish(f"canary-{number}"))
+        response, answer = await api.call("POST", "/v1/registrations", wish())
+
+    assert (response.status, answer["code"]) == (429, "too-many-refusals")
+    assert response.headers["Retry-After"] == "900"
+    assert len(api.world.judged) == 3
+
+
+DEVICE = {"platform": "apns", "app": APNS_APP, "token": APNS_TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"mailbox": 7}, 400, "invalid-request"),
+        ({"mailbox": "a:b"}, 400, "invalid-request"),
+        ({"credential": {"kind": "basic", "password": "canary\n"}}, 400, "invalid-request"),
+        ({"server": "nowhere"}, 422, "unknown-server"),
+        ({"mailbox": "ann@elsewhere.example"}, 422, "unknown-server"),
+        ({"device": DEVICE | {"app": "com.example.other"}}, 422, "unknown-app"),
+        ({"device": DEVICE | {"token": "canary"}}, 422, "unsupported-device"),
+    ],
+)
+async def test_what_cannot_be_has_its_code(api: Api, changes: Json, status: int, code: str) -> None:
+    await api.problem((status, code), "POST", "/v1/registrations", wish(**changes))
+
+
+async def test_invalid_fields_are_named(api: Api) -> None:
+    answer = await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {"mailbox": "", "extra": 1})
+
+    assert {fault["field"] for fault in answer["errors"]} == {"mailbox", "credential", "device", "extra"}
+
+
+async def test_another_users_credential_is_422(api: Api) -> None:
+    made = await api.register()
+    change = {"credential": {"kind": "basic", "user": "ben@example.com", "password": GOOD}}
+
+    await api.problem((422, "other-mailbox"), "PATCH", f"/v1/registrations/{made['id']}", change, made["secret"])
+
+
+async def test_nobody_learns_whether_the_id_or_the_secret_is_wrong(api: Api) -> None:
+    made = await api.register()
+
+    for method, suffix in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test-push")):
+        body = {} if method == "PATCH" else None
+        answers = []
+        for id_, secret in ((made["id"], "wrong"), ("nobody", made["secret"])):
+            response, answer = await api.call(method, f"/v1/registrations/{id_}{suffix}", body, secret)
+            answers.append((response.status, answer, response.headers["WWW-Authenticate"]))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 401
+        await api.problem((401, "not-authorized"), method, f"/v1/registrations/{made['id']}{suffix}", body)
+
+
+async def test_a_lost_database_is_503_and_says_when_to_come_again(api: Api) -> None:
+    made = await api.register()
+    api.world.store.down = True
+
+    for method, path, body in (
+        ("POST", "/v1/registrations", wish(mailbox="ben@example.com")),
+        ("GET", f"/v1/registrations/{made['id']}", None),
+    ):
+        response, answer = await api.call(method, path, body, made["secret"])
+        assert (response.status, answer["code"], response.headers["Retry-After"]) == (503, "unavailable", "5")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "code"),
+    [
+        ({"data": b"{}"}, 415, "not-json"),
+        ({"data": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "not-json"),
+        ({}, 415, "not-json"),
+        ({"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "malformed-json"),
+        ({"data": b"", "headers": {"Content-Type": "application/json; charset=utf-8"}}, 400, "malformed-json"),
+        ({"data": b" " * (16 * 1024 + 1), "headers": {"Content-Type": "application/json"}}, 413, "too-large"),
+        (
+            {
+                "data": gzip.compress(b" " * 1_000_000),
+                "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            },
+            413,
+            "too-large",
+        ),
+        (
+            {"data": b"no gzip", "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"}},
+            400,
+            "broken-body",
+        ),
+    ],
+)
+async def test_bodies_of_the_wrong_kind_have_their_codes(api: Api, options: Json, status: int, code: str) -> None:
+    await api.problem((status, code), "POST", "/v1/registrations", **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "no-such-resource"),
+        ("GET", "/v1/registrations/a%2Fb", 404, "no-such-resource"),
+        ("GET", "/v1/registrations/" + "a" * 55, 404, "no-such-resource"),
+        ("GET", "/v1/registrations", 405, "method-not-allowed"),
+        ("PUT", "/v1/registrations/abc", 405, "method-not-allowed"),
+    ],
+)
+async def test_paths_and_methods_that_are_not_there_have_their_codes(
+    api: Api, method: str, path: str, status: int, code: str
+) -> None:
+    await api.problem((status, code), method, path)
+
+
+async def test_a_method_that_is_not_there_tells_those_that_are(api: Api) -> None:
+    response, _ = await api.call("PUT", "/v1/registrations/abc")
+
+    assert set(response.headers["Allow"].split(",")) == {"DELETE", "GET", "PATCH"}
+
+
+async def test_a_body_that_comes_too_slowly_is_408() -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async with serving(Limits(body_seconds=0.1)) as api:
+        headers = {"Content-Type": "application/json"}
+        await api.problem((408, "too-slow"), "POST", "/v1/registrations", data=slowly(), headers=headers)
+
+
+async def test_one_address_may_not_register_too_often() -> None:
+    async with serving(Limits(registrations_per_minute=2)) as api:
+        for _ in range(2):
+            await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {})
+        response, answer = await api.call("POST", "/v1/registrations", {}, headers={"X-Forwarded-For": "198.51.100.7"})
+
+        assert (response.status, answer["code"]) == (429, "too-many-requests")
+        assert 1 <= int(response.headers["Retry-After"]) <= 30
+
+
+async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
+    async with serving(Limits(registrations_per_minute=1, behind_proxy=True)) as api:
+        for client in ("198.51.100.7", "198.51.100.8"):
+            headers = {"X-Forwarded-For": f"203.0.113.1, {client}"}
+            await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {}, headers=headers)
+            await api.problem((429, "too-many-requests"), "POST", "/v1/registrations", {}, headers=headers)
+
+
+class BrokenWorld(World):
+    """Break in a way that nobody foresaw, with a secret on the lips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.service.register = self._break  # type: ignore[method-assign]
+
+    async def _break(self, wish: Wish) -> Registered:
+        raise RuntimeError(f"canary {wish.login.password}")
+
+
+async def test_a_fault_of_ours_is_500_with_a_number_that_the_log_knows(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with serving(world=BrokenWorld()) as api:
+            answer = await api.problem((500, "internal"), "POST", "/v1/registrations", wish())
+
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert vars(record)["instance"] == answer["instance"]
+    assert "_break" in vars(record)["frames"]
+    assert "canary" not in json.dumps(answer) + everything(caplog)
+
+
+def everything(caplog: pytest.LogCaptureFixture) -> str:
+    """Write every field of every log record."""
+    return "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
+
+
+async def test_no_answer_and_no_log_record_holds_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    secrets: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        async with serving() as api:
+            made = await api.register(device={"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN})
+            secrets.append(made["secret"])
+            path = f"/v1/registrations/{made['id']}"
+            async with judging(api.world):
+                for body in (
+                    wish("canary-wrong"),
+                    wish("canary\0"),
+                    wish(device=DEVICE | {"token": "canary"}),
+                    wish(server="canary"),
+                    wish(credential="canary"),
+                    wish(canary_name={"password": "canary-nested"}),
+                ):
+                    response, _ = await api.call("POST", "/v1/registrations", body)
+                    assert response.status >= 400
+                for change in ({"credential": wish("canary-wrong")["credential"]}, {"device": {"token": "canary"}}):
+                    await api.call("PATCH", path, change, made["secret"])
+                await api.call("PATCH", path, wish(GOOD)["credential"], made["secret"])
+            await api.call("GET", path, secret=made["secret"])
+            await api.call("GET", path, secret="canary-guess")
+            await api.call("POST", path + "/test-push", secret=made["secret"])
+            api.world.store.down = True
+            await api.call("GET", path, secret=made["secret"])
+
+    logged = everything(caplog)
+    told_once, *later = api.answers
+    assert "request served" in logged
+    assert made["secret"] in told_once
+    assert made["secret"] not in logged + "".join(later)
+    answers = "".join(api.answers).replace("canary_name", "")
+    assert "canary" not in (answers + logged).lower()
+    assert path not in logged
+
+
+async def test_the_log_tells_method_route_status_and_duration(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        await api.call("GET", "/v1/registrations/some-id")
+        await api.call("GET", "/canary-path")
+
+    served = [vars(record) for record in caplog.records if record.message == "request served"]
+    assert [(fields["method"], fields["route"], fields["status"]) for fields in served] == [
+        ("GET", "/v1/registrations/{id}", 401),
+        ("GET", "none", 404),
+    ]
+    assert all(fields["seconds"] >= 0 for fields in served)
+
+
+async def test_a_client_that_hangs_up_leaves_no_refused_registration(api: Api) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        async with asyncio.timeout(0.1):
+            await api.call("POST", "/v1/registrations", wish("canary-wrong"))
+    assert api.world.store.registrations
+
+    api.world.judge()
+
+    async with asyncio.timeout(5):
+        while api.world.store.registrations:  # noqa: ASYNC110 -- the store in memory tells nobody
+            await asyncio.sleep(0.01)
+
+
+JSON = {"Content-Type": "application/json"}
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+ANY_JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner))
+KEYS = {
+    "mailbox": st.text(max_size=30) | st.sampled_from(["ann@example.com", "ben@example.com"]),
+    "server": st.sampled_from(["head-office", "branch", "x"]),
+    "credential": st.fixed_dictionaries(
+        {"kind": st.just("basic"), "password": st.text(max_size=30) | st.just(GOOD)},
+        optional={"user": st.text(max_size=30)},
+    ),
+    "device": st.fixed_dictionaries(
+        {
+            "platform": st.sampled_from(["apns", "fcm"]),
+            "app": st.sampled_from([APNS_APP, FCM_APP, "x"]),
+            "token": st.sampled_from([APNS_TOKEN, FCM_TOKEN]) | st.text(max_size=30),
+        },
+        optional={"environment": st.sampled_from(["production", "sandbox"])},
+    ),
+    "classes": st.lists(st.sampled_from(["email", "calendar", "notes", "mail"]), max_size=3),
+    "mode": st.sampled_from(["alert", "background"]),
+    "locale": st.sampled_from(["en", "de-AT"]) | st.text(max_size=5),
+}
+BODIES = st.fixed_dictionaries({}, optional=KEYS) | st.fixed_dictionaries(
+    {}, optional={key: value | ANY_JSON for key, value in KEYS.items()}
+)
+REQUESTS = st.lists(st.tuples(st.sampled_from(["POST", "PATCH"]), BODIES | ANY_JSON), min_size=1, max_size=8)
+
+
+@pytest.fixture
+def api_on_a_loop() -> Iterator[tuple[asyncio.Runner, Api]]:
+    """Serve on a loop of its own, for Hypothesis runs many examples within one test."""
+    with asyncio.Runner() as runner:
+        context = serving(world=World(verdict_wait=0.0))
+        yield runner, runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(requests=REQUESTS)
+def test_no_body_makes_the_api_fail(api_on_a_loop: tuple[asyncio.Runner, Api], requests: list[tuple[str, Any]]) -> None:
+    runner, api = api_on_a_loop
+
+    async def ask() -> None:
+        made = await api.register(mailbox="zoe@example.com")
+        for method, body in requests:
+            path = "/v1/registrations" if method == "POST" else f"/v1/registrations/{made['id']}"
+            response, answer = await api.call(method, path, data=json.dumps(body), secret=made["secret"], headers=JSON)
+            assert response.status in {200, 201, 202, 400, 403, 422, 429}, answer
+            api.world.judge()
+
+    runner.run(ask())
+
+
+@pytest.mark.parametrize("state", [RegistrationState.VERIFYING, RegistrationState.REFUSED])
+async def test_who_registers_on_a_watched_mailbox_without_its_password_hears_nothing_of_it(
+    api: Api, state: RegistrationState
+) -> None:
+    await api.register()
+    _, made = await api.call("POST", "/v1/registrations", wish(SILENT))
+    if state is RegistrationState.REFUSED:
+        api.world.store.refuse(RegistrationId(made["id"]), api.world.time())
+
+    _, seen = await api.call("GET", f"/v1/registrations/{made['id']}", secret=made["secret"])
+
+    assert seen["state"] == state.value
+    assert seen["mailbox"] == {"server": "head-office", "user": "ann@example.com"}
+    assert next(iter(api.world.store.mailboxes.values())).state is WatchState.STARTING
+
+
+async def test_what_the_framework_refuses_before_any_route_is_not_a_fault_of_ours(api: Api) -> None:
+    response, _ = await api.call("GET", "/v1/registrations/%00")
+
+    assert response.status == 404
+
+
+async def test_the_secret_is_told_once(api: Api) -> None:
+    made = await api.register()
+    path = f"/v1/registrations/{made['id']}"
+
+    for method, suffix, body in (("GET", "", None), ("PATCH", "", {}), ("POST", "/test-push", None)):
+        _, answer = await api.call(method, path + suffix, body, made["secret"])
+        assert "secret" not in answer

@@ -1,0 +1,119 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.progress import WatchState
+from relay.api.documents import registration
+from relay.model import (
+    Environment,
+    Mailbox,
+    Mode,
+    Platform,
+    Registration,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+
+BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
+MAILBOX = Mailbox(
+    id=MailboxId("hidden-mailbox-id"),
+    server="head-office",
+    user="ann@example.com",
+    device_id=DeviceId("DEVICE"),
+    shard=1,
+    state=WatchState.WAITING,
+    reason="unreachable",
+    detail="hidden detail",
+    since=BEGAN,
+    next_try_at=BEGAN + timedelta(minutes=1),
+    last_ping_at=BEGAN - timedelta(minutes=1),
+    heartbeat=540,
+    last_change_at=None,
+    candidate_refusals=0,
+    candidate_refused_at=None,
+)
+REGISTRATION = Registration(
+    id=RegistrationId("r1"),
+    mailbox_id=MAILBOX.id,
+    secret_hash=b"hidden hash",
+    app="com.example.mail",
+    platform=Platform.APNS,
+    environment=Environment.SANDBOX,
+    device_token="hidden-token",
+    token_since=BEGAN,
+    classes=frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR}),
+    mode=Mode.ALERT,
+    locale="en",
+    state=RegistrationState.ACTIVE,
+    created_at=BEGAN.astimezone(timezone(timedelta(hours=1))),
+)
+VIEW = RegistrationView(REGISTRATION, MAILBOX, candidate_pending=False, candidate_refused=True)
+
+
+def test_shows_an_active_registration() -> None:
+    assert registration(VIEW) == {
+        "id": "r1",
+        "state": "active",
+        "remedy": {"by": "nobody", "text": "The relay cannot watch the mailbox now; it tries again by itself."},
+        "mailbox": {
+            "server": "head-office",
+            "user": "ann@example.com",
+            "device_id": "DEVICE",
+            "state": "waiting",
+            "reason": "unreachable",
+            "since": "2026-11-23T08:00:00Z",
+            "next_try_at": "2026-11-23T08:01:00Z",
+            "last_ping_at": "2026-11-23T07:59:00Z",
+            "last_change_at": None,
+        },
+        "device": {
+            "platform": "apns",
+            "app": "com.example.mail",
+            "environment": "sandbox",
+            "token_since": "2026-11-23T08:00:00Z",
+        },
+        "classes": ["calendar", "email"],
+        "mode": "alert",
+        "locale": "en",
+        "credential": {"pending": False, "refused": True},
+        "created_at": "2026-11-23T08:00:00Z",
+        "last_push_at": None,
+        "last_outcome": None,
+    }
+
+
+def test_an_fcm_device_has_no_environment() -> None:
+    device = registration(replace(VIEW, registration=replace(REGISTRATION, platform=Platform.FCM)))["device"]
+
+    assert device == {"platform": "fcm", "app": "com.example.mail", "token_since": "2026-11-23T08:00:00Z"}
+
+
+@pytest.mark.parametrize("state", [RegistrationState.VERIFYING, RegistrationState.REFUSED])
+def test_who_proved_nothing_hears_nothing_of_a_watched_mailbox(state: RegistrationState) -> None:
+    shown = registration(replace(VIEW, registration=replace(REGISTRATION, state=state)))
+
+    assert shown["mailbox"] == {"server": "head-office", "user": "ann@example.com"}
+
+
+def test_a_mailbox_that_nobody_proved_shows_why() -> None:
+    mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason="not-asked")
+    verifying = replace(REGISTRATION, state=RegistrationState.VERIFYING)
+
+    shown = registration(replace(VIEW, registration=verifying, mailbox=mailbox))["mailbox"]
+
+    assert shown == {
+        "server": "head-office",
+        "user": "ann@example.com",
+        "state": "verifying",
+        "reason": "not-asked",
+        "since": "2026-11-23T08:00:00Z",
+        "next_try_at": "2026-11-23T08:01:00Z",
+    }
+
+
+def test_tokens_hashes_and_what_is_for_operators_do_not_show() -> None:
+    assert "hidden" not in json.dumps(registration(VIEW))

@@ -1,0 +1,88 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from relay import refusals
+from relay.api import problems
+from relay.errors import RelayError, SealBroken, StoreUnavailable
+
+KINDS = [*problems.BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
+API_TEXT = Path("docs/api.md")
+
+
+def read(response: web.Response | None) -> dict[str, object]:
+    assert response is not None
+    assert response.content_type == "application/problem+json"
+    assert isinstance(response.body, bytes)
+    body: dict[str, object] = json.loads(response.body)
+    assert body["status"] == response.status
+    assert body["type"] == f"/problems/{body['code']}"
+    return body
+
+
+def test_every_refusal_has_its_place_in_the_table() -> None:
+    named = {cls for cls in vars(refusals).values() if isinstance(cls, type) and issubclass(cls, RelayError)}
+
+    assert named - {RelayError} <= set(problems.BY_ERROR)
+
+
+def test_a_code_means_one_status_and_one_title() -> None:
+    by_code = {kind.code: kind for kind in KINDS}
+
+    assert all(by_code[kind.code] == kind for kind in KINDS)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in by_code)
+
+
+def test_every_code_is_explained_to_app_developers() -> None:
+    explained = set(re.findall(r"^### `([a-z-]+)`", (Path(__file__).parents[4] / API_TEXT).read_text(), re.MULTILINE))
+
+    assert explained == {kind.code for kind in KINDS}
+
+
+def test_faults_are_listed_by_field() -> None:
+    body = read(problems.refusal(refusals.InvalidRequest([("mailbox", "is missing")])))
+
+    assert body["errors"] == [{"field": "mailbox", "detail": "is missing"}]
+
+
+@pytest.mark.parametrize(
+    "error", [refusals.TooManyRefusals(59.5), refusals.TooManyRequests(59.5)], ids=lambda error: type(error).__name__
+)
+def test_who_comes_too_often_is_told_when_to_come_again(error: RelayError) -> None:
+    response = problems.refusal(error)
+
+    assert response is not None
+    assert (response.status, response.headers["Retry-After"]) == (429, "60")
+
+
+def test_a_missing_key_is_asked_for() -> None:
+    response = problems.refusal(refusals.NotAuthorized("no"))
+
+    assert response is not None
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_lost_database_does_not_tell_its_name() -> None:
+    response = problems.refusal(StoreUnavailable("canary-host refused"))
+
+    assert "canary" not in str(read(response))
+    assert response is not None
+    assert response.headers["Retry-After"] == "5"
+
+
+def test_an_error_that_no_app_can_cause_is_not_in_the_table() -> None:
+    assert problems.refusal(SealBroken("canary")) is None
+
+
+def test_the_frameworks_refusals_keep_their_allow_header() -> None:
+    response = problems.framework_refusal(web.HTTPMethodNotAllowed("PUT", ["GET", "PATCH"]))
+
+    assert read(response)["code"] == "method-not-allowed"
+    assert response.headers["Allow"] == "GET,PATCH"
+
+
+def test_other_refusals_of_the_framework_are_bad_requests() -> None:
+    assert read(problems.framework_refusal(web.HTTPLengthRequired()))["code"] == "bad-request"

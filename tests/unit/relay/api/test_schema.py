@@ -1,0 +1,148 @@
+import json
+from typing import Any
+
+import pytest
+
+from eas_watcher.names import CollectionClass
+from relay.api.schema import FIELD_LONGEST, ChangeBody, MalformedJson, RegistrationBody, parse
+from relay.model import Environment, Mode, Platform
+from relay.refusals import InvalidRequest
+from relay.wishes import ChangeWish, Device, Login, Wish
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    least: dict[str, Any] = {
+        "mailbox": "ann@example.com",
+        "credential": {"kind": "basic", "password": "canary"},
+        "device": {"platform": "apns", "app": "com.example.mail", "token": "c0ffee"},
+    }
+    return least | changes
+
+
+def read(value: Any) -> Wish:
+    return parse(RegistrationBody, json.dumps(value).encode()).wish()
+
+
+def fields_refused(model: type[RegistrationBody] | type[ChangeBody], value: Any) -> list[str]:
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(model, json.dumps(value).encode())
+    assert "canary" not in str(refusal.value)
+    return [field for field, _ in refusal.value.faults]
+
+
+def test_the_least_body_gets_the_defaults() -> None:
+    assert read(body()) == Wish(
+        mailbox="ann@example.com",
+        login=Login("canary"),
+        device=Device(Platform.APNS, "com.example.mail", "c0ffee", Environment.PRODUCTION),
+        server=None,
+        classes=frozenset({CollectionClass.EMAIL}),
+        mode=Mode.ALERT,
+        locale="en",
+    )
+
+
+def test_the_fullest_body_is_taken_as_it_is() -> None:
+    device = {"platform": "apns", "app": "com.example.mail", "token": "c0ffee", "environment": "sandbox"}
+    wish = read(
+        body(
+            server="head-office",
+            credential={"kind": "basic", "user": "ann", "password": "canary"},
+            device=device,
+            classes=["email", "calendar", "email"],
+            mode="background",
+            locale="de-AT",
+        )
+    )
+
+    assert wish.server == "head-office"
+    assert wish.login.user == "ann"
+    assert wish.device.environment is Environment.SANDBOX
+    assert wish.classes == {CollectionClass.EMAIL, CollectionClass.CALENDAR}
+    assert (wish.mode, wish.locale) == (Mode.BACKGROUND, "de-AT")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"mailbox": ""}, "mailbox"),
+        ({"mailbox": "a" * 321}, "mailbox"),
+        ({"mailbox": 7}, "mailbox"),
+        ({"server": "a" * 65}, "server"),
+        ({"server": "../head"}, "server"),
+        ({"server": "head\n"}, "server"),
+        ({"credential": {"kind": "basic"}}, "credential.password"),
+        ({"credential": {"kind": "bearer", "password": "canary"}}, "credential.kind"),
+        ({"credential": {"kind": "basic", "password": ""}}, "credential.password"),
+        ({"credential": {"kind": "basic", "password": "canary" * 200}}, "credential.password"),
+        ({"credential": {"kind": "basic", "password": ["canary"]}}, "credential.password"),
+        ({"credential": {"kind": "basic", "password": "canary", "user": "a" * 321}}, "credential.user"),
+        ({"credential": "canary"}, "credential"),
+        ({"device": {"platform": "wns", "app": "a", "token": "t"}}, "device.platform"),
+        ({"device": {"platform": "apns", "app": "a b", "token": "t"}}, "device.app"),
+        ({"device": {"platform": "apns", "app": "a" * 256, "token": "t"}}, "device.app"),
+        ({"device": {"platform": "apns", "app": "a", "token": "t" * 1025}}, "device.token"),
+        ({"device": {"platform": "apns", "app": "a", "token": "t", "environment": "test"}}, "device.environment"),
+        ({"classes": []}, "classes"),
+        ({"classes": ["mail"]}, "classes.0"),
+        ({"classes": "email"}, "classes"),
+        ({"mode": "loud"}, "mode"),
+        ({"locale": "english please"}, "locale"),
+        ({"locale": "en" + "-x" * 20}, "locale"),
+        ({"secret": "canary"}, "secret"),
+        ({"f" * 500: 1}, "f" * FIELD_LONGEST),
+    ],
+)
+def test_a_fault_names_its_field_and_no_value(changes: dict[str, Any], field: str) -> None:
+    assert fields_refused(RegistrationBody, body(**changes)) == [field]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    assert fields_refused(RegistrationBody, {}) == ["mailbox", "credential", "device"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff\xfe", b'{"mailbox": "\\ud800"}', b"[" * 10_000, b'{"canary": NaN'], ids=repr
+)
+def test_what_is_not_json_is_told_apart(text: bytes) -> None:
+    with pytest.raises(MalformedJson) as refusal:
+        parse(RegistrationBody, text)
+    assert "canary" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [None, [], "canary", 7])
+def test_a_body_that_is_no_object_is_invalid(value: Any) -> None:
+    assert fields_refused(RegistrationBody, value) == [""]
+
+
+def test_a_change_leaves_alone_what_it_does_not_name() -> None:
+    assert parse(ChangeBody, b"{}").wish() == ChangeWish()
+    assert parse(ChangeBody, b'{"device": {}, "mode": null}').wish() == ChangeWish()
+
+
+def test_a_change_is_taken_as_it_is() -> None:
+    asked = {
+        "credential": {"kind": "basic", "password": "canary"},
+        "device": {"token": "c0ffee", "environment": "sandbox"},
+        "classes": ["notes"],
+        "mode": "background",
+        "locale": "fr",
+    }
+
+    assert parse(ChangeBody, json.dumps(asked).encode()).wish() == ChangeWish(
+        login=Login("canary"),
+        device_token="c0ffee",
+        environment=Environment.SANDBOX,
+        classes=frozenset({CollectionClass.NOTES}),
+        mode=Mode.BACKGROUND,
+        locale="fr",
+    )
+
+
+@pytest.mark.parametrize("field", ["mailbox", "server", "secret"])
+def test_a_change_cannot_name_what_is_fixed_for_ever(field: str) -> None:
+    assert fields_refused(ChangeBody, {field: "x"}) == [field]
+
+
+def test_a_parsed_password_does_not_show() -> None:
+    assert "canary" not in repr(parse(RegistrationBody, json.dumps(body()).encode()))

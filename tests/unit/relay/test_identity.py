@@ -1,0 +1,89 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.identity import LONGEST, ServerDirectory, normalise, same_account
+from relay.refusals import UnknownServer
+
+TWO = ServerDirectory({"head-office": ["example.com", "Example.NET"], "branch": ["branch.example.com"]})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ann", "ann"),
+        ("  ann@example.com\n", "ann@example.com"),
+        ("Ann@EXAMPLE.com", "Ann@example.com"),
+        ("EXAMPLE\\Ann", "example\\Ann"),
+        ("EXAMPLE\\Ann@Example.com", "example\\Ann@example.com"),
+        ("Zoe\u0308", "Zo\u00eb"),
+        ("odd@name@EXAMPLE.com", "odd@name@example.com"),
+    ],
+)
+def test_spellings_of_one_user_become_one(written: str, meant: str) -> None:
+    assert normalise(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        ("", "characters"),
+        (" \t", "characters"),
+        ("a" * (LONGEST + 1), "characters"),
+        ("a\0b", "control"),
+        ("a\nb", "control"),
+        ("a\u200bb", "control"),
+        ("a\u202eb", "control"),
+        ("a\ud800b", "control"),
+        ("ann:b", "colon"),
+    ],
+)
+def test_what_no_server_could_read_is_refused_without_repeating_it(written: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong) as refusal:
+        normalise(written)
+    assert not written.strip() or written not in str(refusal.value)
+
+
+@given(st.text())
+def test_a_normalised_user_stays_as_it_is(written: str) -> None:
+    try:
+        once = normalise(written)
+    except ValueError:
+        return
+    assert normalise(once) == once
+
+
+def test_tries_are_counted_whatever_the_case_of_the_name() -> None:
+    assert same_account("head-office", "Ann@example.com") == same_account("head-office", "aNN@example.com")
+    assert same_account("head-office", "ann") != same_account("branch", "ann")
+
+
+@pytest.mark.parametrize(
+    ("name", "mailbox", "server"),
+    [
+        ("branch", "ann@example.com", "branch"),
+        (None, "ann@example.com", "head-office"),
+        (None, "ann@example.net", "head-office"),
+        (None, "ann@BRANCH.example.com", "branch"),
+    ],
+)
+def test_a_server_is_found_by_name_or_else_by_domain(name: str | None, mailbox: str, server: str) -> None:
+    assert TWO.find(name, mailbox) == server
+
+
+@pytest.mark.parametrize(
+    ("name", "mailbox"),
+    [("nowhere", "ann@example.com"), (None, "ann@elsewhere.example"), (None, "ann"), (None, "example.com")],
+)
+def test_a_server_that_nobody_can_mean_is_unknown(name: str | None, mailbox: str) -> None:
+    with pytest.raises(UnknownServer):
+        TWO.find(name, mailbox)
+
+
+def test_the_only_server_is_meant_by_everybody_who_names_none() -> None:
+    one = ServerDirectory({"head-office": []})
+
+    assert one.find(None, "ann@elsewhere.example") == "head-office"
+    assert one.find(None, "ann") == "head-office"
+    with pytest.raises(UnknownServer):
+        one.find("branch", "ann")

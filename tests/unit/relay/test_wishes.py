@@ -1,0 +1,51 @@
+import pytest
+
+from relay.model import Environment, Platform
+from relay.refusals import UnsupportedDevice
+from relay.wishes import Device, Login, check_device
+
+
+@pytest.mark.parametrize(
+    ("platform", "token", "environment"),
+    [
+        (Platform.APNS, "c0ffEE00" * 8, Environment.PRODUCTION),
+        (Platform.APNS, "00" * 100, Environment.SANDBOX),
+        (Platform.APNS, None, None),
+        (Platform.FCM, "fO0:APA91b-tok_en", Environment.PRODUCTION),
+        (Platform.FCM, "x" * 1024, None),
+    ],
+)
+def test_a_device_of_its_platform_passes(
+    platform: Platform, token: str | None, environment: Environment | None
+) -> None:
+    check_device(platform, token, environment)
+
+
+@pytest.mark.parametrize(
+    ("platform", "token", "environment"),
+    [
+        (Platform.APNS, "", None),
+        (Platform.APNS, "c0ffee", None),
+        (Platform.APNS, "00" * 101, None),
+        (Platform.APNS, "0" * 65, None),
+        (Platform.APNS, "xy" * 32, None),
+        (Platform.APNS, "00" * 32 + "\n", None),
+        (Platform.FCM, "short", None),
+        (Platform.FCM, "with space in it", None),
+        (Platform.FCM, "x" * 1025, None),
+        (Platform.FCM, "token/../of:ann", None),
+        (Platform.FCM, "fO0:APA91b-tok_en", Environment.SANDBOX),
+    ],
+)
+def test_a_device_of_another_kind_is_refused_without_repeating_its_token(
+    platform: Platform, token: str, environment: Environment | None
+) -> None:
+    with pytest.raises(UnsupportedDevice) as refusal:
+        check_device(platform, token, environment)
+    assert not token or token not in str(refusal.value)
+
+
+def test_secrets_do_not_show() -> None:
+    shown = repr(Login("canary")) + repr(Device(Platform.APNS, "com.example.mail", "canary"))
+
+    assert "canary" not in shown
