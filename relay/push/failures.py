@@ -21,25 +21,28 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     A certificate that does not verify is a channel fault: trying again mends nothing.
     """
     causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            remedy = (
-                f"{cause.verify_message}: set {ca_setting} to the CA that signs for the provider (or for the proxy "
-                "that inspects TLS), and check that nothing else answers under the provider's name"
-            )
-            return Refused("certificate-not-trusted", remedy, channel=True)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        # aiohttp's error of this kind has no message of its own, but the one it comes from has.
+        messages = (getattr(cause, "verify_message", "") for cause in causes)
+        remedy = (
+            f"{next(filter(None, messages), 'it does not verify')}: set {ca_setting} to the CA that signs for the "
+            "provider (or for the proxy that inspects TLS), and check that nothing else answers under its name"
+        )
+        return Refused("certificate-not-trusted", remedy, channel=True)
     return RetryLater(_name(causes))
 
 
 def _name(causes: list[BaseException]) -> str:
+    # The outer ones are often the library's and say less, so an exact name anywhere wins.
     for cause in causes:
         for kind, name in NAMES:
             if isinstance(cause, kind):
                 return name
         if isinstance(cause, ssl.SSLError):
             return f"tls-failed: {cause.reason or 'no reason given'}"
-        if isinstance(cause, OSError):
-            return f"network-failed: {cause.strerror or type(cause).__name__}"
+    network = [cause for cause in causes if isinstance(cause, OSError)]
+    if network:
+        return f"network-failed: {network[-1].strerror or type(network[-1]).__name__}"
     return f"connection-lost: {type(causes[0]).__name__}"
 
 

@@ -5,6 +5,7 @@ payload and its endpoint are used.
 """
 
 import asyncio
+import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,9 +61,10 @@ class FcmSender:
         self._clock = clock
         # Both libraries are untyped; what comes out of them is typed again where it is used.
         credentials_class: Any = service_account.Credentials
-        self._credentials: Any = credentials_class.from_service_account_file(
-            str(config.service_account_file), scopes=[SCOPE]
-        )
+        account = json.loads(config.service_account_file.read_bytes())
+        if not isinstance(account, dict):
+            raise ValueError("fcm.service_account_file holds no JSON object")  # noqa: TRY004  # the text is wrong, no type
+        self._credentials: Any = credentials_class.from_service_account_info(account, scopes=[SCOPE])
         if not self._credentials.project_id:
             raise ValueError("fcm.service_account_file names no project_id")
         self._messages: Any = FCMNotification(credentials=self._credentials)

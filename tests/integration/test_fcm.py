@@ -44,7 +44,8 @@ def test_a_push_arrives_exactly_as_documented(tmp_path: Path, loop: str) -> None
                         "count": "2",
                     },
                     "android": {"priority": "HIGH", "collapse_key": "registration-1.email", "ttl": "259200s"},
-                }
+                },
+                "validate_only": False,
             }
             assert received.headers["user-agent"] == "push-relay"
 
@@ -245,8 +246,9 @@ def test_an_fcm_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop
         folder = tmp_path / "other"
         folder.mkdir()
         async with fcm(tmp_path) as (_, first), fcm(folder) as (stranger, _):
-            async with FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1)) as sender:
-                assert_names_the_ca(await sender.send(due_push()))
+            sender = FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1))
+            assert_names_the_ca(await sender.send(due_push()))
+            await sender.close()
 
     on_loop(loop, test())
 

@@ -6,6 +6,8 @@ import pytest
 from relay.push.failures import read_failure
 from relay.push.outcome import Refused, RetryLater
 
+UNREACHABLE = "network-failed: Network is unreachable"
+
 
 def untrusted() -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
@@ -28,6 +30,8 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (OSError(113, "No route to host"), "network-failed: No route to host"),
         (OSError("Multiple exceptions"), "network-failed: OSError"),
         (caused(RuntimeError(), ConnectionRefusedError()), "connection-refused"),
+        (caused(OSError("a library's words"), ConnectionRefusedError()), "connection-refused"),
+        (caused(OSError("a library's words"), OSError(101, "Network is unreachable")), UNREACHABLE),
         (RuntimeError(), "connection-lost: RuntimeError"),
     ],
 )
@@ -53,6 +57,13 @@ def test_a_certificate_nobody_trusts_is_a_fault_of_the_channel_that_names_the_se
     assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
     assert "fcm.ca_file" in outcome.remedy
     assert "self-signed certificate" in outcome.remedy
+
+
+def test_an_untrusted_certificate_without_any_message_is_still_one() -> None:
+    outcome = read_failure(ssl.SSLCertVerificationError(), "fcm.ca_file")
+
+    assert isinstance(outcome, Refused)
+    assert outcome.remedy.startswith("it does not verify: set fcm.ca_file")
 
 
 def test_an_error_raised_while_handling_another_is_read_to_its_origin() -> None:
