@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 
 from relay import log
 from relay.app import migrate as migrate_database
@@ -163,7 +164,8 @@ def _show(error: SettingsInvalid) -> NoReturn:
     faults = error.faults
     err.print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:", style="bold red")
     for key, wrong, remedy in faults:
-        err.print(f"  [bold]{key}[/bold] {wrong}. {remedy}", soft_wrap=True)
+        # Remedies name tables as [apns], which must not be taken for markup.
+        err.print(f"  [bold]{escape(key)}[/bold] {escape(f'{wrong}. {remedy}')}", soft_wrap=True)
     raise typer.Exit(FAULTY)
 
 

@@ -1,6 +1,7 @@
 """Own a folder with a relay.toml and every file it names, all of them good; tests break one thing at a time."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -44,6 +45,15 @@ def make_rsa_pem() -> str:
     """Make the slowest key once."""
     key = rsa.generate_private_key(65537, 2048)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@cache
+def explained() -> list[re.Pattern[str]]:
+    """Read which faults docs/operations.md has a heading for."""
+    text = (Path(__file__).parents[1] / "docs/operations.md").read_text(encoding="utf-8")
+    headings = text.partition("## What the relay says")[2].partition("## What health says")[0]
+    messages = [message for line in re.findall("^### (.*)$", headings, re.MULTILINE) for message in line.split(" / ")]
+    return [re.compile(re.escape(message).replace("…", ".*")) for message in messages]
 
 
 class Installation:
@@ -106,4 +116,5 @@ class Installation:
         except SettingsInvalid as error:
             found = error.faults
         assert all(key and wrong and remedy.endswith((".", "?")) for key, wrong, remedy in found)
+        assert [wrong for _, wrong, _ in found if not any(text.search(wrong) for text in explained())] == []
         return [(key, wrong) for key, wrong, _ in found]

@@ -32,6 +32,11 @@ ABSENT_REASONS: Final = {
     "protocol-violation": "Something else answers in the mail server's place: check servers.NAME.url and proxies.",
     "redirected": "The mail server sends mailboxes elsewhere: add that server as another [servers.NAME].",
 }
+OWN_REASONS: Final = {
+    "server-unknown": "relay.toml no longer has the [servers.NAME] of these mailboxes: put it back under its old name.",
+    "seal-broken": "The private sealing key is not the one that credentials were sealed to: restore it from a backup.",
+}
+"""For these the relay itself does not watch a mailbox."""
 BLOCKED_REMEDY: Final = "The mail server blocks the relay's devices: allow DeviceType PushRelay in its access rules."
 
 
@@ -64,7 +69,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None],
         if share < SOME:
             return OK
         state, reason = max(ill, key=lambda key: ill[key])
-        remedy = BLOCKED_REMEDY if state is WatchState.BLOCKED else ABSENT_REASONS[reason]
+        remedy = {**ABSENT_REASONS, **OWN_REASONS}.get(reason, BLOCKED_REMEDY)
         text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {reason}".rstrip()
         return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
 

@@ -7,7 +7,7 @@ import trustme
 from eas_watcher.progress import WatchState
 from relay.model import Environment, Platform
 from relay.ops import checks
-from relay.ops.checks import ABSENT_REASONS
+from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, PartState
 from relay.ops.lag import LoopLag
@@ -58,6 +58,13 @@ def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
     assert (part.name, finding.state) == ("mail servers", state)
     assert text in finding.reason
     assert bool(finding.remedy) == (state is not PartState.OK)
+
+
+@pytest.mark.parametrize("reason", sorted(OWN_REASONS))
+def test_what_the_relay_itself_holds_back_has_a_remedy_of_its_own(reason: str) -> None:
+    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3})
+
+    assert part.check().remedy == OWN_REASONS[reason]
 
 
 @pytest.mark.parametrize("reason", sorted(ABSENT_REASONS))

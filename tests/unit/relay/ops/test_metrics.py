@@ -1,52 +1,14 @@
 from datetime import timedelta
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import WatchState
-from eas_watcher.runner import FleetStats
 from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
-from relay.ops import checks
-from relay.ops.counts import CountsCache
-from relay.ops.health import Health
-from relay.ops.lag import LoopLag
-from relay.ops.metrics import Metrics
 from relay.ports import OutboxLevel
-from relay.push.stats import ChannelFault, PushStats
-from tests.fakes.ops import NOON, HandClock, OpsCounts
-
-
-class Bench:
-    """Hold metrics with everything they measure."""
-
-    def __init__(self) -> None:
-        self.clock = HandClock()
-        self.store = OpsCounts()
-        self.counts = CountsCache(self.store, self.clock)
-        self.fleet = FleetStats()
-        self.apns = PushStats()
-        self.lag = LoopLag()
-        self.metrics = Metrics(
-            version="1.2.3",
-            role="all",
-            counts=self.counts,
-            health=Health([checks.database(self.counts, self.clock)], self.clock),
-            lag=self.lag,
-            fleet=self.fleet,
-            push={Platform.APNS: self.apns},
-            shards=lambda: 256,
-            clock=self.clock,
-        )
-
-    def samples(self) -> dict[str, float]:
-        """Return all samples as {'name{label=value}': value}, labels in order of their names."""
-        found = {}
-        for family in text_string_to_metric_families(self.metrics.render().decode()):
-            for sample in family.samples:
-                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}"] = sample.value
-        return found
+from relay.push.stats import ChannelFault
+from tests.fakes.metrics import Bench
+from tests.fakes.ops import NOON
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""Own metrics with everything they measure, for tests to fill and to read."""
+
+from datetime import timedelta
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.progress import WatchState
+from eas_watcher.runner import FleetStats
+from relay.model import Platform, RegistrationState
+from relay.ops import checks
+from relay.ops.counts import CountsCache
+from relay.ops.health import Health
+from relay.ops.lag import LoopLag
+from relay.ops.metrics import Metrics
+from relay.ports import OutboxLevel
+from relay.push.stats import PushStats
+from tests.fakes.ops import NOON, HandClock, OpsCounts
+
+
+class Bench:
+    """Hold metrics with everything they measure."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.store = OpsCounts()
+        self.counts = CountsCache(self.store, self.clock)
+        self.fleet = FleetStats()
+        self.apns = PushStats()
+        self.lag = LoopLag()
+        self.metrics = Metrics(
+            version="1.2.3",
+            role="all",
+            counts=self.counts,
+            health=Health([checks.database(self.counts, self.clock)], self.clock),
+            lag=self.lag,
+            fleet=self.fleet,
+            push={Platform.APNS: self.apns},
+            shards=lambda: 256,
+            clock=self.clock,
+        )
+
+    def samples(self) -> dict[str, float]:
+        """Return all samples as {'name{label=value}': value}, labels in order of their names."""
+        found = {}
+        for family in text_string_to_metric_families(self.metrics.render().decode()):
+            for sample in family.samples:
+                labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}"] = sample.value
+        return found
+
+    async def fill(self) -> None:
+        """Let every metric have a sample."""
+        self.fleet.held = {MailboxId("a"): 300}
+        self.fleet.changes[CollectionClass.EMAIL] = 1
+        self.fleet.requests["Ping", "answered"] = 1
+        self.apns.outcomes["delivered"] = 1
+        self.store.mailboxes = {(WatchState.WATCHING, ""): 1}
+        self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}
+        self.store.levels = {Platform.APNS: OutboxLevel(1, NOON - timedelta(seconds=1), 0)}
+        await self.counts.refresh()

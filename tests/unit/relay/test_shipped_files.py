@@ -1,0 +1,134 @@
+"""Own the proof that what operators copy fits the program: keys, defaults, metric names, commands."""
+
+import configparser
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from relay.cluster.shards import SHARDS
+from relay.settings_model import known_keys
+from tests.fakes.metrics import Bench
+from tests.installation import Installation
+
+ROOT: Final = Path(__file__).parents[3]
+COMMENTED: Final = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+METRIC: Final = re.compile(r"\brelay_[a-z_]+")
+
+
+def shipped(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def shipped_keys() -> dict[str, Any]:
+    """Return every key of config/relay.toml, those in comments too, with its value."""
+    tables = tomllib.loads(COMMENTED.sub("", shipped("config/relay.toml")))
+    servers = tables.pop("servers")
+    tables["servers.NAME"] = servers["main"]
+    return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}
+
+
+def test_relay_toml_names_every_key_and_no_other() -> None:
+    assert shipped_keys().keys() == known_keys().keys()
+
+
+def test_relay_toml_shows_the_defaults() -> None:
+    shown = shipped_keys()
+
+    for key, (default, _) in known_keys().items():
+        if default not in (None, ()):
+            assert shown[key] == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_a_key_with_a_default_is_commented_out_in_relay_toml() -> None:
+    active = tomllib.loads(shipped("config/relay.toml"))
+    servers = active.pop("servers")
+    active["servers.NAME"] = servers["main"]
+
+    set_keys = {f"{table}.{key}" for table, keys in active.items() for key in keys}
+
+    assert not [key for key in set_keys if known_keys()[key][0] not in (None, ())]
+
+
+def test_relay_toml_loads_beside_the_files_it_names(tmp_path: Path) -> None:
+    site = Installation(tmp_path)
+    site.configure(shipped("config/relay.toml"))
+
+    assert site.faults() == []
+
+
+def test_operations_explains_every_key() -> None:
+    text = shipped("docs/operations.md")
+
+    assert [key for key in known_keys() if f"`{key}`" not in text] == []
+
+
+async def test_alerts_and_dashboard_name_only_metrics_that_exist() -> None:
+    bench = Bench()
+    await bench.fill()
+    known = {name.partition("{")[0] for name in bench.samples()}
+    alerts = [
+        rule for group in yaml.safe_load(shipped("config/prometheus-alerts.yml"))["groups"] for rule in group["rules"]
+    ]
+    panels = json.loads(shipped("config/grafana-dashboard.json"))["panels"]
+    queries = [rule["expr"] for rule in alerts] + [target["expr"] for panel in panels for target in panel["targets"]]
+
+    named = {name for query in queries for name in METRIC.findall(query)}
+
+    assert len(alerts) > 5
+    assert len(named) > 10
+    assert named <= known
+
+
+async def test_operations_explains_every_metric() -> None:
+    bench = Bench()
+    await bench.fill()
+    suffixes = re.compile(r"_(bucket|count|sum|created)$")
+    names = {suffixes.sub("", name.partition("{")[0]) for name in bench.samples() if name.startswith("relay_")}
+    text = shipped("docs/operations.md")
+
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_the_alert_on_shards_knows_how_many_there_are() -> None:
+    assert f"sum(relay_shards_leased) < {SHARDS}" in shipped("config/prometheus-alerts.yml")
+
+
+def test_compose_keeps_the_roles_apart() -> None:
+    compose = yaml.safe_load(shipped("docker-compose.yml"))
+    services, networks = compose["services"], compose["networks"]
+
+    assert "profiles" not in services["relay"]
+    assert all(networks[network]["internal"] for network in services["watch"]["networks"])
+    assert not set(services["push"]["networks"]) & {"mail", "company"}
+    assert services["postgres"]["networks"] == ["database"]
+    for role in ("api", "watch", "push"):
+        assert services[role]["command"][:3] == ["serve", "--role", role]
+        assert services[role]["volumes"] == [f"./deploy/{role}:/etc/push-relay:ro"]
+        keys = [
+            variable.removeprefix("RELAY__").lower().replace("__", ".") for variable in services[role]["environment"]
+        ]
+        assert set(keys) <= known_keys().keys()
+
+
+def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
+    lines = shipped("Dockerfile").splitlines()
+
+    assert any("--require-hashes -r requirements/run.txt" in line for line in lines)
+    assert "USER relay" in lines
+    assert "/livez" in "".join(line for line in lines if "urlopen" in line)
+
+
+@pytest.mark.parametrize("setting", ["NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictNamespaces"])
+def test_the_unit_is_hardened(setting: str) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+    unit.read_string(shipped("config/relay.service"))
+
+    assert unit["Service"][setting] == "yes"
+    assert unit["Service"]["ProtectSystem"] == "strict"
+    assert unit["Service"]["User"] != "root"
