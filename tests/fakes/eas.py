@@ -1,0 +1,86 @@
+"""Own stand-ins for what a watch needs from outside: a journal in memory and a transport that plays a script."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import EasError
+from eas_watcher.names import CollectionClass, CollectionId, MailboxId
+from eas_watcher.ports import Fenced, HttpRequest
+from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
+
+
+@dataclass
+class MemoryJournal:
+    """Keep the progress of one mailbox as a store does, and all that was ever committed."""
+
+    partnership: Partnership = field(default_factory=Partnership)
+    collections: dict[CollectionId, Collection] = field(default_factory=dict)
+    refusals: int = 0
+    condition: Condition | None = None
+    commits: list[Progress] = field(default_factory=list)
+    pings: list[float] = field(default_factory=list)
+    announced: Counter[CollectionClass] = field(default_factory=Counter)
+    fenced: bool = False
+    """Whether another process owns the mailbox: the next commit raises Fenced."""
+    committed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by every commit."""
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        if self.fenced:
+            raise Fenced
+        self.keep(progress)
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        self.pings.append(heartbeat)
+
+    def keep(self, progress: Progress) -> None:
+        """Take one commit, whole."""
+        self.commits.append(progress)
+        self.committed.set()
+        self.partnership = progress.partnership or self.partnership
+        for id_ in progress.dropped:
+            del self.collections[id_]
+        self.collections |= {collection.id: collection for collection in progress.collections}
+        self.condition = progress.condition or self.condition
+        self.refusals = self.refusals if progress.refusals is None else progress.refusals
+        for change in progress.changes:
+            self.announced[change.cls] += change.count
+
+    @property
+    def changes(self) -> list[Change]:
+        """All changes ever committed, in order."""
+        return [change for progress in self.commits for change in progress.changes]
+
+    def memory(self, classes: frozenset[CollectionClass]) -> Memory:
+        """Return what a watch starts from after a crash."""
+        return Memory(self.partnership, tuple(self.collections.values()), classes, refusals=self.refusals)
+
+
+Answer: TypeAlias = HttpReply | EasError | Callable[[HttpRequest], HttpReply]
+
+
+class ScriptedTransport:
+    """Answer requests from a script, in order; when it is played out, hold every request until cancelled."""
+
+    def __init__(self, *script: Answer | tuple[float, Answer]) -> None:
+        """Take the answers, each alone or with the seconds that it takes."""
+        self._script = list(script)
+        self.requests: list[HttpRequest] = []
+        self.held = asyncio.Event()
+        """Set when the script is played out and a request is held."""
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.requests.append(request)
+        if not self._script:
+            self.held.set()
+            await asyncio.get_running_loop().create_future()
+        step = self._script.pop(0)
+        seconds, answer = step if isinstance(step, tuple) else (0.0, step)
+        await asyncio.sleep(seconds)
+        if isinstance(answer, EasError):
+            raise answer
+        return answer if isinstance(answer, HttpReply) else answer(request)
