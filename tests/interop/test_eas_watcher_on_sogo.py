@@ -12,7 +12,7 @@ from eas_watcher.progress import Change, WatchState
 from eas_watcher.remedies import CONFIRM_AFTER
 from tests.interop.sogo.daemons import Service
 from tests.interop.sogo.server import SogoServer, User
-from tests.interop.watching import Watches, open_watches
+from tests.interop.watching import Watches, open_watches, until_held
 
 MAIL = Change(CollectionClass.EMAIL, 1)
 EVENT = Change(CollectionClass.CALENDAR, 1)
@@ -33,7 +33,7 @@ async def test_a_watch_starts_in_the_designed_order_and_takes_the_backlog_for_ol
         sogo.deliver(user.name)
 
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
 
     commands = [request.command for request in sogo.requests(user.name)]
     assert commands[:3] == ["OPTIONS", "FolderSync", "Settings"]
@@ -43,9 +43,9 @@ async def test_a_watch_starts_in_the_designed_order_and_takes_the_backlog_for_ol
 
 async def test_each_delivered_mail_is_one_change(sogo: SogoServer, user: User, watches: Watches) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
 
     for count in (1, 2):
+        await until_held(sogo, user)
         held = diary.pings
         sogo.deliver(user.name, f"Mail {count}")
         await diary.until_next_ping(held)
@@ -57,7 +57,7 @@ async def test_mails_of_one_poll_are_one_change_that_counts_them(
     sogo: SogoServer, user: User, watches: Watches
 ) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
 
     for _ in range(3):
         sogo.deliver(user.name)
@@ -70,9 +70,9 @@ async def test_reading_and_deleting_are_no_change(sogo: SogoServer, user: User, 
     for _ in range(3):
         sogo.deliver(user.name)
     diary = watches.start(user)
-    await diary.until_watching()
 
     for act in (sogo.mark_read, lambda name: sogo.delete(name, 1), sogo.delete_all):
+        await until_held(sogo, user)
         held = diary.pings
         await asyncio.to_thread(act, user.name)
         await diary.until_next_ping(held)
@@ -103,10 +103,10 @@ async def test_a_user_who_tidies_up_for_a_while_does_not_slow_his_watch(
 
 async def test_events_and_contacts_are_changes_of_their_classes(sogo: SogoServer, user: User, watches: Watches) -> None:
     diary = watches.start(user, classes=THREE_CLASSES)
-    await diary.until_watching()
 
     expected: list[Change] = []
     for act, change in ((sogo.add_event, EVENT), (sogo.add_contact, CONTACT), (sogo.deliver, MAIL)):
+        await until_held(sogo, user)
         held = diary.pings
         await asyncio.to_thread(act, user.name)
         await diary.until_next_ping(held)
@@ -117,7 +117,7 @@ async def test_events_and_contacts_are_changes_of_their_classes(sogo: SogoServer
 
 async def test_classes_that_nobody_asked_for_are_not_told(sogo: SogoServer, user: User, watches: Watches) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
 
     await asyncio.to_thread(sogo.add_event, user.name)
     await asyncio.to_thread(sogo.add_contact, user.name)
@@ -131,7 +131,7 @@ async def test_an_expired_ping_is_followed_by_the_next_without_a_sync(
     sogo: SogoServer, user: User, watches: Watches
 ) -> None:
     diary = watches.start(user, heartbeat=10)
-    await diary.until_watching()
+    await until_held(sogo, user)
     before = len(sogo.requests(user.name))
 
     await diary.until_next_ping(2)
@@ -142,8 +142,7 @@ async def test_an_expired_ping_is_followed_by_the_next_without_a_sync(
 async def test_a_mail_wakes_only_the_watch_of_its_mailbox(sogo: SogoServer, user: User, watches: Watches) -> None:
     others = [await asyncio.to_thread(sogo.add_user, f"{user.name}-{n}") for n in range(2)]
     diary, *quiet = [watches.start(each) for each in (user, *others)]
-    for each in (diary, *quiet):
-        await each.until_watching()
+    await until_held(sogo, user, *others)
 
     sogo.deliver(user.name)
 
@@ -168,7 +167,7 @@ async def test_a_new_credential_finds_the_mail_that_came_while_the_old_one_was_r
     sogo: SogoServer, user: User, watches: Watches
 ) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
     changed = await asyncio.to_thread(sogo.set_password, user.name, user.password[::-1])
     before = len(sogo.requests(user.name))
 
@@ -192,7 +191,7 @@ async def test_a_mail_that_comes_during_an_outage_is_told_after_it(
     sogo: SogoServer, user: User, watches: Watches, service: Service, *, kill: bool
 ) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
 
     await asyncio.to_thread(sogo.stop, service, kill=kill)
     try:
@@ -209,7 +208,7 @@ async def test_a_watch_that_starts_again_tells_of_what_came_meanwhile(
     sogo: SogoServer, user: User, watches: Watches
 ) -> None:
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
     before = len(sogo.requests(user.name))
     await watches.stop(user)
     sogo.deliver(user.name)

@@ -18,10 +18,12 @@ from eas_watcher.states import Policy
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
 from tests.interop.diary import Diaries, Diary
-from tests.interop.sogo.server import User
+from tests.interop.sogo.server import SogoServer, User
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)  # only a Retry-After with a date asks for it, and SOGo sends none
 HEARTBEAT = 60  # seconds; a Ping that a test leaves behind occupies a worker of SOGo until then
+PATIENCE = 30.0  # seconds until a watch must hold a Ping
+STEP = 0.05  # seconds between two looks into a log
 EMAIL_ONLY = frozenset({CollectionClass.EMAIL})
 
 
@@ -73,3 +75,13 @@ async def open_watches(url: str, ca_file: Path | None) -> AsyncIterator[Watches]
         finally:
             await watches.close()
     assert not watches.broken
+
+
+async def until_held(sogo: SogoServer, *users: User) -> None:
+    """Return once SOGo holds a Ping of each user; raises TimeoutError."""
+    async with asyncio.timeout(PATIENCE):
+        for user in users:
+            while True:
+                if sogo.holds_ping(user.name):
+                    break
+                await asyncio.sleep(STEP)

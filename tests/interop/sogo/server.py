@@ -114,6 +114,16 @@ class SogoServer:
         """List the ActiveSync requests sent with a user's name and answered so far; OPTIONS counts as a command."""
         return [request for request in read_requests(self.logs / "nginx-access.log", PATH) if request.user == name]
 
+    def holds_ping(self, name: str) -> bool:
+        """Tell whether SOGo holds a Ping of a user's now: it has looked, found nothing, and answered nothing since."""
+        log = self.logs / f"{Service.SOGOD}.out"
+        for line in reversed(log.read_text(errors="replace").splitlines()):
+            if f"for user {name} in Ping" in line:
+                return True
+            if f"User={name}&" in line:
+                return False
+        return False
+
     def start(self, service: Service | None = None) -> None:
         """Start one service, or all that do not run, and return when the server serves."""
         for each in [service] if service else Service:
