@@ -201,6 +201,6 @@ class EasSimulator:
         try:
             result = change(self.mailbox(user))
         except KeyError as error:
-            raise UnknownMailbox(str(error)) from None
+            raise UnknownMailbox(str(error.args[0])) from None
         self.pings.wake(user)
         return result
