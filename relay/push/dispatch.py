@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -62,7 +63,7 @@ class Dispatcher:
         self._places = places
         self._lease = timedelta(seconds=lease)
         self._channels = Channels()
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[Outcome]] = set()
         self._held = 0
         self._ended: list[tuple[Settlement, int]] = []
         self._something_ended = asyncio.Event()
@@ -148,23 +149,22 @@ class Dispatcher:
             self._end(push, RetryLater(f"channel rests: {fault.reason}"), spread, wakes)
             return
         self.stats.in_flight += 1
-        task = loop.create_task(self._send(push, wakes), name=f"{self._platform} push")
+        task = loop.create_task(self._sender.send(push), name=f"{self._platform} push")
         self._sends.add(task)
-        task.add_done_callback(self._sent)
+        task.add_done_callback(partial(self._sent, push, wakes))
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
+    def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[Outcome]) -> None:
         self._sends.discard(task)
         self.stats.in_flight -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("push task broke", extra={"platform": self._platform}, exc_info=error)
-
-    async def _send(self, push: DuePush, wakes: int) -> None:
-        try:
-            outcome = await self._sender.send(push)
-        except Exception:
-            # The one place that takes every error: a sender that raises is a bug of one adapter, met with one push, and
-            # must not stop all the others. It is logged whole, and the push stays pending.
-            log.exception("push sender broke", extra={"registration": push.registration_id, "mark": push.mark})
+        if task.cancelled():
+            return  # only when we stop: its claim is released
+        error = task.exception()
+        if error is None:
+            outcome = task.result()
+        else:
+            # A sender that raises is a bug of one adapter, met with one push, and must not stop all the others.
+            fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
+            log.error("push sender broke", extra=fields, exc_info=error)
             outcome = RetryLater("internal-error")
         self._end(push, outcome, self._judge(push, outcome), wakes)
         if isinstance(outcome, Delivered):
@@ -270,7 +270,7 @@ class Dispatcher:
             log.warning("claims left to run out: the database is away", extra={"platform": self._platform})
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[Outcome]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

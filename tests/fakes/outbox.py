@@ -1,0 +1,132 @@
+"""Own an outbox in memory, with the wake-ups of one process, for tests of the dispatcher."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from relay.errors import StoreUnavailable
+from relay.model import DuePush, Mark, Platform, RegistrationId
+from relay.ports import Settlement, Topic
+from relay.push.outcome import Delivered, RetryLater, TokenGone
+
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+Key = tuple[RegistrationId, Mark]
+
+
+def loop_clock() -> datetime:
+    """Tell a time that goes with the loop's, so that tests with looptime need not wait."""
+    return BEGAN + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+@dataclass
+class Row:
+    push: DuePush
+    due_at: datetime
+    owner: str | None = None
+    until: datetime | None = None
+
+    def free_at(self) -> datetime:
+        return self.due_at if self.until is None else max(self.due_at, self.until)
+
+
+class MemoryWaiter:
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.told.wait()
+        except TimeoutError:
+            return
+        self.told.clear()
+
+
+class MemoryWakeups:
+    def __init__(self) -> None:
+        self._waiters: list[tuple[Topic, MemoryWaiter]] = []
+
+    def tell(self, topic: Topic) -> None:
+        for wanted, waiter in self._waiters:
+            if wanted is topic:
+                waiter.told.set()
+
+    def waiter(self, topic: Topic) -> MemoryWaiter:
+        waiter = MemoryWaiter()
+        self._waiters.append((topic, waiter))
+        return waiter
+
+
+@dataclass
+class MemoryOutbox:
+    """Keep marks as the port says; `away` makes every call raise StoreUnavailable, `seconds` makes it last."""
+
+    wakeups: MemoryWakeups = field(default_factory=MemoryWakeups)
+    rows: dict[Key, Row] = field(default_factory=dict)
+    groups: list[list[Settlement]] = field(default_factory=list)
+    claims: int = 0
+    """How often somebody asked for marks."""
+    away: bool = False
+    seconds: float = 0.0
+
+    def put(self, push: DuePush, *, tell: bool = True) -> None:
+        """Set a mark, or let it grow."""
+        key = (push.registration_id, push.mark)
+        row = self.rows.get(key)
+        if row is None:
+            self.rows[key] = Row(push, push.first_at)
+        else:
+            row.push = replace(row.push, count=row.push.count + push.count, generation=row.push.generation + 1)
+        if tell:
+            self.wakeups.tell(Topic.OUTBOX)
+
+    async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
+        await self._answer()
+        self.claims += 1
+        due = [row for row in self.rows.values() if row.push.platform is platform and row.free_at() <= now]
+        taken = sorted(due, key=lambda row: row.due_at)[:limit]
+        for row in taken:
+            row.owner, row.until = owner, until
+        return [row.push for row in taken]
+
+    async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
+        await self._answer()
+        self.groups.append(list(settlements))
+        for settlement in settlements:
+            self._settle(settlement, now)
+
+    async def release(self, owner: str | None) -> None:
+        await self._answer()
+        for row in self.rows.values():
+            if owner in {None, row.owner}:
+                row.owner = row.until = None
+
+    async def next_due(self, platform: Platform) -> datetime | None:
+        await self._answer()
+        moments = [row.free_at() for row in self.rows.values() if row.push.platform is platform]
+        return min(moments, default=None)
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self.seconds)
+        if self.away:
+            raise StoreUnavailable("away")
+
+    def _settle(self, settlement: Settlement, now: datetime) -> None:
+        sent = settlement.push
+        key = (sent.registration_id, sent.mark)
+        row = self.rows[key]
+        row.owner = row.until = None
+        match settlement.outcome:
+            case Delivered() if row.push.generation == sent.generation:
+                del self.rows[key]
+            case Delivered():
+                row.due_at = now
+            case TokenGone():
+                for other in [each for each in self.rows if each[0] == sent.registration_id]:
+                    del self.rows[other]
+            case RetryLater() | _:
+                assert settlement.next_try_at is not None
+                row.push = replace(row.push, attempts=row.push.attempts + 1)
+                row.due_at = settlement.next_try_at

@@ -1,0 +1,404 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from relay.model import DuePush, Environment, Mark, Platform, RegistrationId
+from relay.push.channels import PROBE_WAIT
+from relay.push.dispatch import DRAIN, LEASE, PLACES, SLOW_POLL, Dispatcher
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from tests.fakes.outbox import BEGAN, MemoryOutbox, loop_clock
+from tests.unit.relay.push.pushes import due_push
+
+pytestmark = pytest.mark.looptime
+
+SICK = Refused("TopicDisallowed", "allow the topic", channel=True)
+
+
+class Provider:
+    """Take pushes, each for `seconds`, and answer as told."""
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self.seconds = seconds
+        self.answer: Callable[[DuePush], Outcome] = lambda push: Delivered()
+        self.sent: list[tuple[float, DuePush]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def send(self, push: DuePush) -> Outcome:
+        self.sent.append((asyncio.get_running_loop().time(), push))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.at_once -= 1
+        return self.answer(push)
+
+    @property
+    def moments(self) -> list[float]:
+        return [moment for moment, _ in self.sent]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [int(push.registration_id.rpartition("-")[2]) for _, push in self.sent]
+
+
+def dispatcher(outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS) -> Dispatcher:
+    return Dispatcher(outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1")
+
+
+@asynccontextmanager
+async def running(*dispatchers: Dispatcher) -> AsyncIterator[list[asyncio.Task[None]]]:
+    async with asyncio.TaskGroup() as tasks:
+        runs = [tasks.create_task(each.run()) for each in dispatchers]
+        await asyncio.sleep(0.01)  # they have looked once
+        yield runs
+        for run in runs:
+            run.cancel()
+
+
+async def test_due_marks_go_out_oldest_first_and_are_done() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    for number in (3, 1, 2):
+        outbox.put(due_push(number, first_at=BEGAN - timedelta(seconds=10 - number)))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(0.2)
+
+    assert provider.numbers == [1, 2, 3]
+    assert outbox.rows == {}
+
+
+async def test_a_wake_up_sends_at_once() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(5)
+        outbox.put(due_push())
+        await asyncio.sleep(0.01)
+
+        assert provider.moments == [pytest.approx(5.01)]
+
+
+async def test_a_lost_wake_up_costs_the_slow_poll() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+
+    async with running(dispatcher(outbox, provider)):
+        outbox.put(due_push(), tell=False)
+        await asyncio.sleep(SLOW_POLL + 1)
+
+        assert len(provider.sent) == 1
+
+
+async def test_an_idle_dispatcher_asks_the_database_only_at_the_slow_poll() -> None:
+    outbox = MemoryOutbox()
+
+    async with running(dispatcher(outbox, Provider())):
+        await asyncio.sleep(10 * SLOW_POLL)
+
+    assert outbox.claims <= 22
+
+
+async def test_what_ended_together_is_settled_together() -> None:
+    outbox, provider = MemoryOutbox(seconds=0.05), Provider()
+    for number in range(PLACES):
+        outbox.put(due_push(number))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(1)
+
+    assert outbox.rows == {}
+    assert len(outbox.groups) <= 2
+
+
+async def test_no_more_than_the_places_are_claimed_and_under_way() -> None:
+    outbox, provider = MemoryOutbox(), Provider(1.0)
+    for number in range(3 * PLACES):
+        outbox.put(due_push(number))
+
+    async with running(dispatcher(outbox, provider)) as _:
+        await asyncio.sleep(0.5)
+        assert sum(row.owner is not None for row in outbox.rows.values()) == PLACES
+        await asyncio.sleep(3)
+
+    assert provider.most_at_once == PLACES
+    assert outbox.rows == {}
+    assert max(provider.moments) < 2.1  # a place is taken again as soon as it is free
+
+
+async def test_a_time_the_provider_named_is_honoured() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    outcomes: Iterator[Outcome] = iter([RetryLater("QUOTA_EXCEEDED", 60.0), Delivered()])
+    provider.answer = lambda push: next(outcomes)
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(100)
+
+    first, second = provider.moments
+    assert 60.0 <= second - first - provider.seconds <= 67.5
+    assert outbox.rows == {}
+
+
+async def test_tries_come_later_and_later_and_not_in_step() -> None:
+    outbox, provider = MemoryOutbox(), Provider(0.0)
+    provider.answer = lambda push: RetryLater("ServiceUnavailable")
+    for number in range(20):
+        outbox.put(due_push(number))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(60)
+
+    assert len({moment for moment in provider.moments if moment > 0.5}) > 60
+    for number in range(20):
+        moments = [moment for moment, push in provider.sent if push.registration_id == f"registration-{number}"]
+        waits = [later - earlier for earlier, later in pairwise(moments)]
+        for failures, wait in enumerate(waits, start=1):
+            middle = 2.0 ** (failures - 1)
+            assert 0.7 * middle - 0.01 <= wait <= 1.3 * middle + 0.1
+
+
+async def test_a_mark_that_grew_while_it_was_sent_goes_again_with_what_came() -> None:
+    outbox, provider = MemoryOutbox(), Provider(1.0)
+    outbox.put(due_push(count=1))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(0.5)
+        outbox.put(due_push(count=2))
+        await asyncio.sleep(3)
+
+    assert [push.count for _, push in provider.sent] == [1, 3]
+    assert provider.moments[1] < 1.1
+    assert outbox.rows == {}
+
+
+async def test_a_gone_token_ends_its_registrations_marks() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    provider.answer = lambda push: TokenGone("Unregistered")
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)) as _:
+        await asyncio.sleep(1)
+
+    assert outbox.rows == {}
+    assert len(provider.sent) == 1
+
+
+async def test_a_refused_push_waits_about_an_hour_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    provider.answer = lambda push: Refused("BadDeviceToken", "look") if push.count == 7 else Delivered()
+    outbox.put(due_push(1, count=7))
+    outbox.put(due_push(2))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(2400)
+        assert provider.numbers == [1, 2]
+        await asyncio.sleep(2400)
+        assert provider.numbers == [1, 2, 1]
+
+    assert "push refused" in caplog.messages
+
+
+async def test_a_stalled_provider_does_not_touch_the_other() -> None:
+    outbox, stalled, healthy = MemoryOutbox(), Provider(1e9), Provider()
+    apns, fcm = dispatcher(outbox, stalled), dispatcher(outbox, healthy, Platform.FCM)
+    for number in range(2 * PLACES):
+        outbox.put(due_push(number))
+
+    async with running(apns, fcm):
+        await asyncio.sleep(1)
+        for number in range(1000, 1300):
+            outbox.put(due_push(number, platform=Platform.FCM))
+        await asyncio.sleep(1)
+
+        assert len(healthy.sent) == 300
+        assert apns.stats.in_flight == PLACES
+        assert fcm.stats.in_flight == 0
+
+
+async def test_a_fault_of_a_channel_rests_it_and_one_push_tries_it_again(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    healthy = False
+    provider.answer = lambda push: Delivered() if healthy or push.app == "com.example.other" else SICK
+    under_test = dispatcher(outbox, provider)
+    for number in range(10):
+        outbox.put(due_push(number))
+
+    async with running(under_test):
+        await asyncio.sleep(1)
+        fault = under_test.stats.fault
+        assert fault is not None
+        assert (fault.app, fault.environment, fault.reason) == (
+            "com.example.mail",
+            Environment.PRODUCTION,
+            "TopicDisallowed",
+        )
+        assert len(provider.sent) == 10
+
+        outbox.put(due_push(20, app="com.example.other"))
+        outbox.put(due_push(21))
+        await asyncio.sleep(25)
+        assert provider.numbers[10:] == [20]  # the other app goes on, the faulty one rests
+
+        await asyncio.sleep(20)
+        assert len(provider.sent) == 12  # one trial
+        healthy = True
+        await asyncio.sleep(200)
+
+    assert outbox.rows == {}
+    assert under_test.stats.fault is None
+    assert caplog.messages.count("push channel faulty") == 1
+
+
+async def test_a_rested_channel_is_tried_by_one_push_while_the_others_wait() -> None:
+    outbox, provider = MemoryOutbox(), Provider(3.0)
+    answers = iter([SICK])
+    provider.answer = lambda push: next(answers, Delivered())
+    outbox.put(due_push(0))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(4)
+        for number in range(1, 11):
+            outbox.put(due_push(number))
+        await asyncio.sleep(120)
+
+    trial = provider.moments[1]
+    assert trial >= 33.0
+    assert min(provider.moments[2:]) >= trial + 3.0 - 0.1
+    assert max(provider.moments) <= trial + 3 * PROBE_WAIT + 33.0
+    assert outbox.rows == {}
+
+
+async def test_a_sender_that_raises_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    broken = iter([True])
+
+    def answer(push: DuePush) -> Outcome:
+        if push.count == 7 and next(broken, False):
+            raise KeyError("bug")
+        return Delivered()
+
+    provider.answer = answer
+    outbox.put(due_push(1, count=7))
+    outbox.put(due_push(2))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(5)
+
+    assert provider.numbers == [1, 2, 1]
+    assert outbox.rows == {}
+    assert "push sender broke" in caplog.messages
+
+
+async def test_who_watches_hears_of_each_accepted_push() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    provider.answer = lambda push: Delivered() if push.count == 2 else TokenGone("Unregistered")
+    under_test = dispatcher(outbox, provider)
+    heard: list[RegistrationId] = []
+    under_test.stats.on_accepted = lambda push: heard.append(push.registration_id)
+    outbox.put(due_push(1))
+    outbox.put(due_push(2, count=9))
+
+    async with running(under_test):
+        await asyncio.sleep(1)
+
+    assert heard == ["registration-1"]
+    assert under_test.stats.outcomes == {"delivered": 1, "token-gone": 1}
+
+
+async def test_stopping_waits_for_pushes_under_way_settles_them_and_leaves_no_claim() -> None:
+    outbox, provider = MemoryOutbox(), Provider(2.0)
+    for number in range(2 * PLACES):
+        outbox.put(due_push(number))
+
+    async with running(dispatcher(outbox, provider)):
+        pass
+
+    assert len(provider.sent) == PLACES
+    assert len(outbox.rows) == PLACES  # those that were never sent
+    assert all(row.owner is None for row in outbox.rows.values())
+    assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.1)
+
+
+async def test_stopping_gives_a_stalled_provider_only_so_long() -> None:
+    outbox, provider = MemoryOutbox(), Provider(1000.0)
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)):
+        pass
+
+    assert asyncio.get_running_loop().time() == pytest.approx(DRAIN, abs=0.1)
+    assert [row.owner for row in outbox.rows.values()] == [None]
+    assert outbox.groups == []
+
+
+async def test_an_absent_database_is_waited_out(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, provider = MemoryOutbox(away=True), Provider()
+
+    with caplog.at_level(logging.WARNING):
+        async with running(dispatcher(outbox, provider)):
+            outbox.put(due_push())
+            await asyncio.sleep(300)
+            outbox.away = False
+            await asyncio.sleep(45)
+
+    assert len(provider.sent) == 1
+    assert outbox.rows == {}
+    assert caplog.messages.count("pushes wait: the database is away") == 1
+
+
+async def test_outcomes_are_kept_while_the_database_is_away_and_pushes_are_not_repeated() -> None:
+    outbox, provider = MemoryOutbox(), Provider(1.0)
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(0.5)
+        outbox.away = True
+        await asyncio.sleep(20)
+        outbox.away = False
+        await asyncio.sleep(31)
+
+    assert len(provider.sent) == 1
+    assert outbox.rows == {}
+
+
+async def test_stopping_without_a_database_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, provider = MemoryOutbox(), Provider(1.0)
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)):
+        outbox.away = True
+
+    assert "outcomes lost, their pushes repeat: the database is away" in caplog.messages
+    assert "claims left to run out: the database is away" in caplog.messages
+    assert len(outbox.rows) == 1
+
+
+async def test_claims_of_a_process_that_died_run_out_and_are_taken_over() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    outbox.put(due_push())
+    until = loop_clock() + timedelta(seconds=LEASE)
+    assert await outbox.claim(Platform.APNS, 1, "dead/apns", until, loop_clock())
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(LEASE - 1)
+        assert provider.sent == []
+        await asyncio.sleep(1.1)
+        assert len(provider.sent) == 1
+
+
+async def test_claims_a_former_run_of_the_same_process_left_are_taken_back_at_the_start() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    outbox.put(due_push(mark=Mark.TEST))
+    await outbox.claim(Platform.APNS, 1, "node-1/apns", loop_clock() + timedelta(seconds=LEASE), loop_clock())
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(0.5)
+
+    assert len(provider.sent) == 1
