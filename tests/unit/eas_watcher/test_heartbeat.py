@@ -60,3 +60,27 @@ def test_a_senseless_limit_becomes_one_second() -> None:
 
 def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
     assert deadline(660) == 660 * 1.1 + 30
+
+
+def test_believes_no_limit_beyond_the_protocol() -> None:
+    told = Heartbeat().told(4_000_000_000)
+
+    assert (told.interval, told.maximum) == (3540, 3540)
+
+
+def test_after_a_day_without_a_cut_it_rises_again() -> None:
+    heartbeat = Heartbeat().cut(120.0)
+    pings = 0
+    while heartbeat.cut_off is not None:
+        assert heartbeat.interval == 90
+        heartbeat = heartbeat.expired()
+        pings += 1
+
+    assert pings == 24 * 3600 / 90
+    assert heartbeat.expired().expired().interval == 390
+
+
+def test_a_cut_lifts_no_limit_of_the_server() -> None:
+    heartbeat = Heartbeat().cut(400.0).told(100)
+
+    assert heartbeat.expired().expired().interval == 100
