@@ -417,3 +417,17 @@ def test_a_certificate_for_a_ca_serves_as_ca(site: Installation) -> None:
     site.replace("[servers.main]", '[servers.main]\nca_file = "bundle.pem"')
 
     assert site.faults() == []
+
+
+def test_missing_files_are_faults_of_the_role_that_needs_them(site: Installation) -> None:
+    site.replace("[relay]", '[database]\nurl = "postgresql://relay@db/relay"\npassword_file = "none"\n[relay]')
+    (site.folder / "state/sealing-public.pem").unlink()
+
+    assert [key for key, _ in site.faults(Role.API)] == ["database.password_file", "sealing.public_key_file"]
+    assert [key for key, _ in site.faults(Role.WATCH)] == ["database.password_file"]
+
+
+def test_the_environment_cannot_put_a_key_where_there_is_no_table(site: Installation) -> None:
+    site.configure('log = "debug"\n' + GOOD)
+
+    assert site.faults(environ={"RELAY__LOG__LEVEL": "debug"}) == [("log", "is no table")]

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from relay.settings_urls import (
+    UrlInvalid,
+    eas_url,
+    is_loopback,
+    postgresql_url,
+    secure_url,
+    sqlite_file,
+    sqlite_url,
+    with_password,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("https://mail.example.com", "https://mail.example.com/Microsoft-Server-ActiveSync"),
+        ("https://mail.example.com:8443/", "https://mail.example.com:8443/Microsoft-Server-ActiveSync"),
+        ("https://mail.example.com/SOGo/eas", "https://mail.example.com/SOGo/eas"),
+        ("HTTPS://[::1]:444", "https://[::1]:444/Microsoft-Server-ActiveSync"),
+    ],
+)
+def test_an_activesync_url_gets_its_path(given: str, taken: str) -> None:
+    assert eas_url(given) == taken
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://mail.example.com",
+        "mail.example.com",
+        "https://",
+        "https://[::1",
+        "https://mail.example.com:0",
+        "https://mail.example.com:x",
+        "https://ann@mail.example.com",
+        "https://mail.example.com?Cmd=Ping",
+        "https://mail.example.com#x",
+    ],
+)
+def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(UrlInvalid) as caught:
+        eas_url(url)
+
+    assert "example" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "secure"),
+    [
+        ("https://fcm.example.com", True),
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost", True),
+        ("http://[::1]:1", True),
+        ("http://fcm.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("ftp://127.0.0.1", False),
+        ("fcm", False),
+    ],
+)
+def test_only_loopback_does_without_encryption(url: str, secure: bool) -> None:
+    assert secure_url(url) is secure
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.8.9.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x", False)]
+)
+def test_loopback_is_known_by_address_and_name(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_sqlite_paths_start_from_the_folder_or_the_root() -> None:
+    assert sqlite_file("sqlite:///a/b.db", Path("/etc/relay")) == Path("/etc/relay/a/b.db")
+    assert sqlite_file("sqlite:////var/b.db", Path("/etc/relay")) == Path("/var/b.db")
+    assert sqlite_url(Path("/var/b.db")) == "sqlite+aiosqlite:////var/b.db"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://host/x", "sqlite:///x?mode=ro"])
+def test_sqlite_without_a_plain_file_is_refused(url: str) -> None:
+    with pytest.raises(UrlInvalid):
+        sqlite_file(url, Path("/etc/relay"))
+
+
+def test_postgresql_gets_its_driver_and_later_its_password() -> None:
+    url = postgresql_url("postgres://relay@db.example.com:5433/relay?ssl=require")
+
+    assert url == "postgresql+asyncpg://relay@db.example.com:5433/relay?ssl=require"
+    assert with_password(url, "a@b:c/d") == (
+        "postgresql+asyncpg://relay:a%40b%3Ac%2Fd@db.example.com:5433/relay?ssl=require"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://relay@db/relay", "postgresql://db/relay", "postgresql://relay@db", "postgresql://relay:canary@db/relay"],
+)
+def test_other_databases_and_passwords_in_urls_are_refused(url: str) -> None:
+    with pytest.raises(UrlInvalid) as caught:
+        postgresql_url(url)
+
+    assert "canary" not in str(caught.value)
