@@ -204,6 +204,39 @@ async def test_a_mail_that_comes_during_an_outage_is_told_after_it(
     assert diary.changes == [MAIL]
 
 
+async def test_a_mail_after_an_outage_of_the_mail_store_is_told(sogo: SogoServer, user: User, watches: Watches) -> None:
+    diary = watches.start(user, heartbeat=10)  # a Ping that begins while the mail store is down is deaf to its end
+    await until_held(sogo, user)
+    held = diary.pings
+
+    await asyncio.to_thread(sogo.stop, Service.DOVECOT)
+    try:
+        await diary.until_next_ping(held)
+        await until_held(sogo, user)
+    finally:
+        await asyncio.to_thread(sogo.start, Service.DOVECOT)
+    sogo.deliver(user.name)
+
+    await diary.until(lambda diary: diary.changes != [])
+    assert diary.changes == [MAIL]
+
+
+async def test_a_watch_that_starts_while_the_mail_store_is_down_waits_for_the_inbox(
+    sogo: SogoServer, user: User, watches: Watches
+) -> None:
+    await asyncio.to_thread(sogo.stop, Service.DOVECOT)
+    try:
+        diary = watches.start(user, classes=THREE_CLASSES)
+        await diary.until(lambda diary: diary.condition is not None)
+    finally:
+        await asyncio.to_thread(sogo.start, Service.DOVECOT)
+
+    assert not diary.watching
+    await until_held(sogo, user)
+    sogo.deliver(user.name)
+    await diary.until(lambda diary: diary.changes == [MAIL])
+
+
 async def test_a_watch_that_starts_again_tells_of_what_came_meanwhile(
     sogo: SogoServer, user: User, watches: Watches
 ) -> None:
