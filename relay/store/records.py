@@ -28,14 +28,14 @@ _QUERY: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential)
 
 
 async def take(
-    connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool
+    connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool, at_once: int = AT_ONCE
 ) -> list[WatchRecord]:
     """Lock and read mailboxes of some shards, and clear their dirty flags."""
     query = _QUERY.where(mailbox.c.shard.in_(shards)).order_by(mailbox.c.id).with_for_update(key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)
     records: list[WatchRecord] = []
-    for rows in _slices((await connection.execute(query)).all()):
+    for rows in _slices((await connection.execute(query)).all(), at_once):
         ids = [row.id for row in rows]
         # By id: a mailbox that became dirty since the statement above keeps its flag.
         await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
@@ -104,6 +104,6 @@ def _by_mailbox(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
     return grouped
 
 
-def _slices(rows: Sequence[AnyRow]) -> Iterator[Sequence[AnyRow]]:
-    for start in range(0, len(rows), AT_ONCE):
-        yield rows[start : start + AT_ONCE]
+def _slices(rows: Sequence[AnyRow], length: int) -> Iterator[Sequence[AnyRow]]:
+    for start in range(0, len(rows), length):
+        yield rows[start : start + length]

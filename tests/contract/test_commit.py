@@ -1,0 +1,260 @@
+"""Test that progress and the marks it leads to are committed together, fenced by the shard's epoch."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.progress import Change, Collection, Condition, Partnership, Progress, WatchState
+from relay.model import Mailbox, Mark, Platform, WatchRecord
+from relay.ports import Settlement, Topic
+from relay.push.outcome import RetryLater
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import mailbox, shard
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, register
+
+ANN = MailboxId("mb-ann")
+CALENDAR = Collection(CollectionId("Kalender/Ä"), CollectionClass.CALENDAR, SyncKey("k"))
+
+
+async def recorded(watches: SqlWatchStore, name: str = "ann") -> WatchRecord:
+    record = await watches.record(MailboxId(f"mb-{name}"), NOW)
+    assert record is not None
+    return record
+
+
+async def test_collections_are_inserted_replaced_and_dropped(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+
+    await watches.commit([entry(epoch, Progress(collections=(MAIL, CALENDAR)))], NOW)
+    assert (await recorded(watches)).memory.collections == (MAIL, CALENDAR)
+
+    moved = Collection(MAIL.id, MAIL.cls, SyncKey("key-2"), 0, LATER, ())
+    await watches.commit([entry(epoch, Progress(collections=(moved,), dropped=(CALENDAR.id,)))], NOW)
+    assert (await recorded(watches)).memory.collections == (moved,)
+
+
+async def test_what_progress_does_not_name_stays(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    partnership = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=True)
+    await watches.commit([entry(epoch, Progress(partnership, (MAIL,), refusals=2))], NOW)
+    before = await recorded(watches)
+
+    await watches.commit([entry(epoch, Progress())], LATER)
+
+    assert await recorded(watches) == before
+    await watches.commit([entry(epoch, Progress(Partnership()))], LATER)
+    assert (await recorded(watches)).memory.partnership == Partnership()
+
+
+async def test_since_tells_when_state_or_reason_last_changed(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+
+    async def shown(condition: Condition, minutes: int) -> Mailbox:
+        moment = NOW + timedelta(minutes=minutes)
+        await watches.commit([entry(epoch, Progress(condition=condition))], moment)
+        return (await recorded(watches)).mailbox
+
+    first = await shown(Condition(WatchState.WAITING, "unreachable", 30.0, "no route"), 1)
+    assert (first.since, first.next_try_at) == (NOW + timedelta(minutes=1), NOW + timedelta(minutes=1, seconds=30))
+    again = await shown(Condition(WatchState.WAITING, "unreachable", 60.0, "timed out"), 2)
+    assert (again.since, again.detail) == (NOW + timedelta(minutes=1), "timed out")
+    assert again.next_try_at == NOW + timedelta(minutes=3)
+    other_reason = await shown(Condition(WatchState.WAITING, "throttled"), 3)
+    assert (other_reason.since, other_reason.next_try_at) == (NOW + timedelta(minutes=3), None)
+    other_state = await shown(Condition(WatchState.BLOCKED, "throttled"), 4)
+    assert other_state.since == NOW + timedelta(minutes=4)
+
+
+async def test_changes_become_marks_of_the_registrations_that_asked_for_the_class(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+) -> None:
+    mail_only = frozenset({CollectionClass.EMAIL})
+    await activate(registrations, watches, classes=mail_only)
+    await activate(registrations, watches, device="tablet", platform=Platform.FCM)
+    await register(registrations, device="unproved")
+    await activate(registrations, watches, "ben")
+    epoch = await own_all(watches)
+    waiter = wakeups.waiter(Topic.OUTBOX)
+    changes = (NEW_MAIL, Change(CollectionClass.CALENDAR, 1, certain=False), Change(CollectionClass.EMAIL, 3))
+
+    await watches.commit([entry(epoch, Progress(changes=changes))], NOW)
+
+    found = await marks(engine)
+    assert set(found) == {("reg-ann-phone", "email"), ("reg-ann-tablet", "email"), ("reg-ann-tablet", "calendar")}
+    mail, calendar = found["reg-ann-tablet", "email"], found["reg-ann-tablet", "calendar"]
+    assert (mail.changes, mail.generation, mail.certain, mail.platform) == (5, 1, True, "fcm")
+    assert (mail.first_at, mail.last_at, mail.due_at, mail.attempts) == (NOW, NOW, NOW, 0)
+    assert (calendar.changes, calendar.certain) == (1, False)
+    assert found["reg-ann-phone", "email"].platform == "apns"
+    assert (await recorded(watches)).mailbox.last_change_at == NOW
+    assert (await recorded(watches, "ben")).mailbox.last_change_at is None
+    assert waiter.told
+
+
+async def test_changes_add_up_in_one_mark(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(changes=(Change(CollectionClass.EMAIL, 1, certain=False),)))], NOW)
+
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], LATER)
+
+    (mark,) = (await marks(engine)).values()
+    assert (mark.changes, mark.generation, mark.certain) == (3, 2, True)
+    assert (mark.first_at, mark.last_at, mark.due_at) == (NOW, LATER, NOW)
+
+
+async def test_a_mark_that_waits_for_a_retry_keeps_waiting_when_more_comes(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], NOW)
+    (push,) = await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)
+    retry_at = NOW + timedelta(hours=1)
+    await outbox.settle([Settlement(push, RetryLater("busy"), retry_at)], NOW)
+
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], LATER)
+
+    assert await outbox.next_due(Platform.APNS) == retry_at
+    (again,) = await outbox.claim(Platform.APNS, 10, "push-1", retry_at, retry_at)
+    assert (again.count, again.attempts) == (4, 1)
+
+
+async def test_attention_marks_every_active_registration(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    await activate(registrations, watches, classes=frozenset({CollectionClass.NOTES}))
+    await activate(registrations, watches, device="tablet")
+    await register(registrations, device="unproved")
+    epoch = await own_all(watches)
+
+    await watches.commit([entry(epoch, Progress(attention=True))], NOW)
+
+    assert set(await marks(engine)) == {("reg-ann-phone", "attention"), ("reg-ann-tablet", "attention")}
+    assert (await recorded(watches)).mailbox.last_change_at is None
+
+
+async def test_progress_without_changes_wakes_nobody(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, wakeups: LocalWakeups, engine: AsyncEngine
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    waiter = wakeups.waiter(Topic.OUTBOX)
+
+    assert await watches.commit([], NOW) == frozenset()
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)
+
+    assert not waiter.told
+    assert await marks(engine) == {}
+
+
+async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    registration = await activate(registrations, watches)
+    await activate(registrations, watches, "ben")
+    epoch = await own_all(watches)
+    partnership = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=True)
+    both = [entry(epoch, Progress(partnership, (MAIL,), changes=(NEW_MAIL,)), name) for name in ("ann", "ben")]
+    await watches.commit(both, NOW)
+    await registrations.mark(registration.id, Mark.TEST, NOW)
+
+    wiped = Condition(WatchState.WIPED, "remote-wipe")
+    last = Progress(collections=(CALENDAR,), changes=(NEW_MAIL,), condition=wiped, attention=True)
+    await watches.commit([entry(epoch, last)], LATER)
+
+    record = await recorded(watches)
+    assert (record.sealed_credential, record.memory.accepted, record.memory.collections) == (None, False, ())
+    assert record.memory.partnership == Partnership(ProtocolVersion.V14_1)
+    assert (record.mailbox.state, record.mailbox.since) == (WatchState.WIPED, LATER)
+    assert set(await marks(engine)) == {("reg-ann-phone", "attention"), ("reg-ben-phone", "email")}
+    other = await recorded(watches, "ben")
+    assert (other.sealed_credential, other.memory.collections) == (b"sealed", (MAIL,))
+
+
+async def test_a_lost_lease_commits_nothing_and_the_others_go_through(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    for name, number in (("ann", 7), ("ben", 8), ("eve", 9)):
+        await activate(registrations, watches, name, shard=number)
+    epoch = await own_all(watches)
+    async with engine.begin() as connection:
+        await connection.execute(sa.update(shard).where(shard.c.number == 8).values(epoch=epoch + 1, owner="node-2"))
+    progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), refusals=2)
+
+    fenced = await watches.commit(
+        [entry(epoch, progress, "ann", 7), entry(epoch, progress, "ben", 8), entry(epoch, progress, "eve", 10)], NOW
+    )
+
+    assert fenced == {"mb-ben", "mb-eve"}
+    assert set(await marks(engine)) == {("reg-ann-phone", "email")}
+    assert (await recorded(watches, "ann")).memory.collections == (MAIL,)
+    for name in ("ben", "eve"):
+        memory = (await recorded(watches, name)).memory
+        assert (memory.collections, memory.refusals) == ((), 0)
+
+
+async def test_a_mailbox_that_is_gone_is_fenced(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    epoch = await own_all(watches)
+
+    assert await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW) == {ANN}
+
+
+async def test_a_batch_that_fails_leaves_nothing(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    await activate(registrations, watches)
+    await activate(registrations, watches, "ben")
+    epoch = await own_all(watches)
+    poisoned = Collection(CollectionId("6"), CollectionClass.EMAIL, SyncKey("k"), newest=NOW.replace(tzinfo=None))
+    batch = [
+        entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,))),
+        entry(epoch, Progress(collections=(poisoned,)), "ben"),
+    ]
+
+    with pytest.raises(sa.exc.StatementError, match="without time zone"):
+        await watches.commit(batch, NOW)
+
+    assert (await recorded(watches)).memory.collections == ()
+    assert await marks(engine) == {}
+
+
+async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    names = [f"user{number:03}" for number in range(100)]
+    for name in names:
+        await register(registrations, name)
+    async with engine.begin() as connection:
+        await connection.execute(sa.update(mailbox).values(state="starting"))
+        await connection.execute(sa.text("UPDATE registration SET state = 'active'"))
+    epoch = await own_all(watches)
+    executed: list[str] = []
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(statement)
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", listen)
+    watching = Condition(WatchState.WATCHING)
+    progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=watching, refusals=0)
+    await watches.commit([entry(epoch, progress, name) for name in reversed(names)], NOW)
+
+    assert len([statement for statement in executed if not statement.startswith("BEGIN")]) <= 6
+    assert len(await marks(engine)) == 100
+    assert len(await watches.records([SHARD], NOW)) == 100

@@ -1,0 +1,217 @@
+"""Test how databases are opened, and which errors mean that one does not answer."""
+
+import asyncio
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from relay.errors import DatabaseInUse, StoreUnavailable
+from relay.store.engine import away, connect_arguments, embedded_lock, open_engine, transaction
+from relay.store.tables import node
+from tests.contract.samples import NOW
+from tests.postgres import PostgresServer
+
+NODE = {"id": "node-1", "role": "api", "version": "1", "started_at": NOW, "heartbeat_at": NOW}
+
+
+async def pragma(engine: AsyncEngine, name: str) -> object:
+    async with engine.connect() as connection:
+        return await connection.scalar(sa.text(f"PRAGMA {name}"))
+
+
+async def test_an_embedded_database_keeps_what_it_committed_and_forgets_what_it_deleted(tmp_path: Path) -> None:
+    async with open_engine(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
+        assert await pragma(engine, "journal_mode") == "wal"
+        assert await pragma(engine, "synchronous") == 2  # FULL
+        assert await pragma(engine, "foreign_keys") == 1
+        assert await pragma(engine, "secure_delete") == 1
+
+
+async def test_only_the_owner_may_read_an_embedded_database(tmp_path: Path) -> None:
+    async with open_engine(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("CREATE TABLE t (x)"))
+
+        files = [tmp_path / f"relay.db{suffix}" for suffix in ("", "-wal", "-shm")]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
+
+
+async def number_of_nodes(engine: AsyncEngine) -> object:
+    async with transaction(engine) as connection:
+        return await connection.scalar(sa.select(sa.func.count()).select_from(node))
+
+
+async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: AsyncEngine) -> None:
+    async def fail() -> None:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("CREATE TABLE t (x integer)"))
+            await connection.execute(sa.insert(node), NODE)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    async with engine.connect() as connection:
+        assert not await connection.run_sync(lambda sync: sa.inspect(sync).has_table("t"))
+    assert await number_of_nodes(engine) == 0
+
+
+async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_goes_on(engine: AsyncEngine) -> None:
+    inserted = asyncio.Event()
+
+    async def insert() -> None:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.insert(node), NODE)
+            inserted.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(insert())
+        await inserted.wait()
+        task.cancel()
+
+    assert await number_of_nodes(engine) == 0
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+async def test_a_transaction_cancelled_at_any_moment_does_not_harm_the_next(engine: AsyncEngine, turns: int) -> None:
+    async def insert() -> None:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.insert(node), NODE)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(insert())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    assert await number_of_nodes(engine) in (0, 1)
+    async with transaction(engine) as connection:
+        await connection.execute(sa.insert(node), NODE | {"id": "other"})
+
+
+async def test_our_own_mistakes_pass_through(engine: AsyncEngine) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="no_such_table"):
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("SELECT * FROM no_such_table"))
+
+
+async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    async with open_engine(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory' / 'relay.db'}") as engine:
+        with pytest.raises(StoreUnavailable):
+            async with transaction(engine):
+                pass
+
+
+async def test_a_file_locked_for_long_is_unavailable(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'relay.db'}"
+    async with open_engine(url) as engine, open_engine(url) as other:
+        async with other.connect() as connection:
+            await connection.execute(sa.text("PRAGMA busy_timeout=1"))
+        async with transaction(engine):
+            with pytest.raises(StoreUnavailable, match="locked"):
+                async with transaction(other):
+                    pass
+
+
+async def test_a_connection_cut_by_the_server_is_unavailable_once(postgres_engine: AsyncEngine) -> None:
+    async def use_a_connection_that_is_cut() -> None:
+        async with transaction(postgres_engine) as connection:
+            pid = await connection.scalar(sa.text("SELECT pg_backend_pid()"))
+            async with transaction(postgres_engine) as other:
+                await other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            await connection.execute(sa.text("SELECT 1"))
+
+    with pytest.raises(StoreUnavailable):
+        await use_a_connection_that_is_cut()
+
+    assert await number_of_nodes(postgres_engine) == 0
+
+
+async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_engine: AsyncEngine) -> None:
+    async with transaction(postgres_engine) as connection:
+        first = await connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        async with transaction(postgres_engine) as other:
+            second = await other.scalar(sa.text("SELECT pg_backend_pid()"))
+            await other.execute(sa.text("SELECT 1"))
+    async with transaction(postgres_engine) as connection:
+        pid = await connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        assert pid in (first, second)
+        await connection.execute(
+            sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": second if pid == first else first}
+        )
+
+    async with transaction(postgres_engine) as one, transaction(postgres_engine) as two:
+        assert await one.scalar(sa.text("SELECT 1")) == await two.scalar(sa.text("SELECT 1")) == 1
+
+
+async def test_a_statement_that_takes_too_long_is_unavailable(postgres_engine: AsyncEngine) -> None:
+    async def be_slow() -> None:
+        async with transaction(postgres_engine) as connection:
+            await connection.execute(sa.text("SET LOCAL statement_timeout = 20"))
+            await connection.execute(sa.text("SELECT pg_sleep(10)"))
+
+    with pytest.raises(StoreUnavailable):
+        await be_slow()
+
+
+def test_other_databases_are_refused() -> None:
+    with pytest.raises(ValueError, match="mysql"):
+        connect_arguments("mysql+pymysql://localhost/relay")
+
+
+def test_sslmode_is_spelled_as_the_driver_does() -> None:
+    arguments = connect_arguments("postgresql://relay@db.example.com/relay?sslmode=verify-full")
+
+    assert (arguments["host"], arguments["ssl"]) == ("db.example.com", "verify-full")
+    assert "sslmode" not in arguments
+
+
+async def test_an_embedded_database_needs_a_file() -> None:
+    with pytest.raises(ValueError, match="file"):
+        async with open_engine("sqlite://"):
+            pass
+
+
+def test_a_second_process_finds_the_database_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    attempt = (
+        "import pathlib, sys; from relay.store.engine import embedded_lock\n"
+        "with embedded_lock(pathlib.Path(sys.argv[1])): pass"
+    )
+    command = [sys.executable, "-c", attempt, str(path)]
+
+    with embedded_lock(path):
+        with pytest.raises(DatabaseInUse, match=r"relay\.db: stop it, or use PostgreSQL"), embedded_lock(path):
+            pass
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+    third = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "DatabaseInUse" in second.stderr
+    assert third.returncode == 0, third.stderr
+
+
+async def test_a_database_that_does_not_exist_is_a_fault_of_the_settings_and_no_outage(
+    postgres: PostgresServer,
+) -> None:
+    async with open_engine(postgres.url("nowhere")) as engine:
+        with pytest.raises(sa.exc.DBAPIError, match="does not exist"):
+            async with transaction(engine):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("57P03", True), ("40P01", True), ("53300", True), ("25006", True), ("42P01", False), ("23505", False)],
+)
+def test_the_sqlstate_tells_whether_the_database_is_away(state: str, expected: bool) -> None:
+    error = asyncpg.PostgresError.new({"C": state, "M": "told", "S": "ERROR"})
+
+    assert away(error) is expected
+    assert away(sa.exc.DBAPIError("SELECT 1", None, error)) is expected

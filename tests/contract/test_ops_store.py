@@ -1,0 +1,63 @@
+"""Test what health and metrics are told."""
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.progress import Condition, Progress, WatchState
+from relay.errors import StoreUnavailable
+from relay.model import Mark, Platform, RegistrationState
+from relay.ports import OutboxLevel, Settlement
+from relay.push.outcome import RetryLater
+from relay.store.engine import open_engine
+from relay.store.ops import SqlOpsStore
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, own_all, register
+
+
+async def test_an_empty_database_counts_nothing(engine: AsyncEngine) -> None:
+    ops = SqlOpsStore(engine)
+
+    await ops.reachable()
+    assert await ops.mailboxes_by_state() == {}
+    assert await ops.registrations_by_state() == {}
+    assert await ops.outbox() == dict.fromkeys(Platform, OutboxLevel(0, None, 0))
+
+
+async def test_mailboxes_registrations_and_marks_are_counted(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    ops = SqlOpsStore(engine)
+    ann = await activate(registrations, watches, "ann")
+    await activate(registrations, watches, "ann", "tablet", platform=Platform.FCM)
+    await activate(registrations, watches, "ben")
+    unproved = await register(registrations, "eve")
+    await registrations.mark(unproved.id, Mark.TEST, NOW)
+    epoch = await own_all(watches)
+    away = Condition(WatchState.WAITING, "unreachable")
+    await watches.commit([entry(epoch, Progress(condition=away, changes=(NEW_MAIL,)))], NOW)
+    await registrations.mark(ann.id, Mark.TEST, LATER)
+    (push,) = await outbox.claim(Platform.APNS, 1, "push-1", LATER, NOW)
+    await outbox.settle([Settlement(push, RetryLater("busy"), LATER)], NOW)
+
+    assert await ops.mailboxes_by_state() == {
+        (WatchState.WAITING, "unreachable"): 1,
+        (WatchState.STARTING, ""): 1,
+        (WatchState.VERIFYING, ""): 1,
+    }
+    assert await ops.registrations_by_state() == {
+        (Platform.APNS, RegistrationState.ACTIVE): 2,
+        (Platform.FCM, RegistrationState.ACTIVE): 1,
+        (Platform.APNS, RegistrationState.VERIFYING): 1,
+    }
+    assert await ops.outbox() == {
+        Platform.APNS: OutboxLevel(pending=2, oldest_at=NOW, failing=1),
+        Platform.FCM: OutboxLevel(pending=1, oldest_at=NOW, failing=0),
+    }
+
+
+async def test_a_database_that_is_not_there_is_told() -> None:
+    async with open_engine("postgresql://relay@127.0.0.1:1/relay") as engine:
+        with pytest.raises(StoreUnavailable):
+            await SqlOpsStore(engine).reachable()

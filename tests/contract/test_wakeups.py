@@ -1,0 +1,110 @@
+"""Test that processes which share a PostgreSQL wake each other, also after the connection was lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from relay.ports import Topic
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import PostgresWakeups
+from tests.contract.samples import register
+
+SOON = 10.0  # seconds; far more than a notice takes
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[PostgresWakeups]:
+    wakeups = PostgresWakeups(url, Random(1))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(wakeups.run())
+        async with asyncio.timeout(SOON):
+            await wakeups.listening.wait()
+        yield wakeups
+        running.cancel()
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_one_process_wakes_another(postgres_url: str) -> None:
+    async with listening(postgres_url) as one, listening(postgres_url) as two:
+        other, wrong = two.waiter(Topic.OUTBOX), two.waiter(Topic.MAILBOXES)
+
+        one.tell(Topic.OUTBOX)
+
+        await eventually(lambda: other.told)
+        assert not wrong.told
+
+
+async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> None:
+    async with listening(postgres_url) as one, listening(postgres_url) as two:
+        own, other = one.waiter(Topic.VERDICTS), two.waiter(Topic.VERDICTS)
+
+        one.tell(Topic.VERDICTS)
+        assert own.told
+        await own.wait(0)
+        await eventually(lambda: other.told)
+        two.tell(Topic.OUTBOX)
+        heard = one.waiter(Topic.OUTBOX)
+        await eventually(lambda: heard.told)
+
+        assert not own.told
+
+
+async def test_telling_before_anybody_listens_is_made_up_for(postgres_url: str) -> None:
+    early = PostgresWakeups(postgres_url, Random(1))
+    early.tell(Topic.OUTBOX)
+    async with listening(postgres_url) as two, asyncio.TaskGroup() as tasks:
+        other = two.waiter(Topic.OUTBOX)
+
+        running = tasks.create_task(early.run())
+
+        await eventually(lambda: other.told)
+        running.cancel()
+
+
+async def test_a_lost_connection_is_made_again_and_wakes_everybody(
+    postgres_url: str, postgres_engine: AsyncEngine
+) -> None:
+    async with listening(postgres_url) as one, listening(postgres_url) as two:
+        waiter = two.waiter(Topic.MAILBOXES)
+        cut = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_notify%$1%'")
+        async with postgres_engine.begin() as connection:
+            assert len((await connection.execute(cut)).all()) == 2
+
+        await eventually(lambda: waiter.told)  # whatever was missed
+        await eventually(one.listening.is_set)
+        await waiter.wait(0)
+        one.tell(Topic.MAILBOXES)
+        await eventually(lambda: waiter.told)
+
+
+async def test_a_store_wakes_the_other_process_after_its_commit(
+    postgres_url: str, postgres_engine: AsyncEngine
+) -> None:
+    async with listening(postgres_url) as one, listening(postgres_url) as two:
+        waiter = two.waiter(Topic.MAILBOXES)
+
+        await register(SqlRegistrationStore(postgres_engine, one))
+
+        await eventually(lambda: waiter.told)
+
+
+async def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    wakeups = PostgresWakeups("postgresql://relay@127.0.0.1:1/relay", Random(1))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(wakeups.run())
+        await eventually(lambda: "not heard" in caplog.text)
+        waiter = wakeups.waiter(Topic.OUTBOX)
+        wakeups.tell(Topic.OUTBOX)
+        assert waiter.told
+        assert not running.done()
+        running.cancel()

@@ -1,0 +1,207 @@
+"""Test leases of shards, and that the watch role reads mailboxes as they were left."""
+
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
+from relay.model import RegistrationChange, RegistrationState
+from relay.store import records
+from relay.store.engine import transaction
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+
+ANN = MailboxId("mb-ann")
+PARTNERSHIP = Partnership(ProtocolVersion.V16_1, PolicyKey("307199232"), SyncKey("h-3"), informed=True)
+
+
+async def test_the_first_node_gets_every_shard_with_a_raised_epoch(watches: SqlWatchStore) -> None:
+    assert await watches.lease_shards("node-1", LATER, NOW, take_over=False) == dict.fromkeys(range(256), 1)
+
+
+async def test_renewing_keeps_the_epochs(watches: SqlWatchStore) -> None:
+    first = await watches.lease_shards("node-1", LATER, NOW, take_over=False)
+
+    assert await watches.lease_shards("node-1", LATER + timedelta(minutes=1), LATER, take_over=False) == first
+
+
+async def test_a_leased_shard_is_not_free_until_the_lease_runs_out(watches: SqlWatchStore) -> None:
+    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
+
+    before = LATER - timedelta(microseconds=1)
+    assert await watches.lease_shards("node-2", LATER, before, take_over=False) == {}
+    taken = await watches.lease_shards("node-2", LATER + timedelta(minutes=1), LATER, take_over=False)
+
+    assert taken == dict.fromkeys(range(256), 2)
+    assert await watches.lease_shards("node-1", LATER + timedelta(minutes=1), LATER, take_over=False) == {}
+
+
+async def test_a_take_over_raises_even_the_epochs_of_its_own_name(watches: SqlWatchStore) -> None:
+    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
+
+    assert await watches.lease_shards("node-1", LATER, NOW, take_over=True) == dict.fromkeys(range(256), 2)
+
+
+async def test_records_hold_all_that_was_committed(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    registration = await activate(registrations, watches)
+    epoch = await own_all(watches)
+    condition = Condition(WatchState.WAITING, "unreachable", retry_in=90.0, detail="no route")
+    await watches.commit([entry(epoch, Progress(PARTNERSHIP, (MAIL,), condition=condition, refusals=1))], NOW)
+
+    record = await watches.record(ANN, LATER)
+
+    assert record is not None
+    assert record.memory == Memory(PARTNERSHIP, (MAIL,), registration.classes, accepted=True, refusals=1, retry_in=30.0)
+    assert record.sealed_credential == b"sealed"
+    assert (record.candidates, record.registrations) == ((), 1)
+    assert (record.mailbox.state, record.mailbox.reason, record.mailbox.detail) == (
+        WatchState.WAITING,
+        "unreachable",
+        "no route",
+    )
+
+
+async def test_a_wait_that_is_over_leaves_none(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    condition = Condition(WatchState.WAITING, "unreachable", retry_in=30.0)
+    await watches.commit([entry(epoch, Progress(condition=condition))], NOW)
+
+    record = await watches.record(ANN, LATER)
+
+    assert record is not None
+    assert record.memory.retry_in == 0.0
+
+
+async def test_taking_a_shard_counts_a_try_on_every_key(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    await activate(registrations, watches, "ben", shard=8)
+    epoch = await own_all(watches)
+    await watches.commit(
+        [entry(epoch, Progress(collections=(MAIL,))), entry(epoch, Progress(collections=(MAIL,)), "ben", 8)], NOW
+    )
+
+    (record,) = await watches.records([SHARD], NOW)
+
+    assert record.mailbox.id == ANN
+    assert [collection.tries for collection in record.memory.collections] == [MAIL.tries + 1]
+    again = await watches.record(ANN, NOW)
+    assert again is not None
+    assert again.memory == record.memory
+    other = await watches.record(MailboxId("mb-ben"), NOW)
+    assert other is not None
+    assert other.memory.collections == (MAIL,)
+
+
+async def test_dirty_mailboxes_are_taken_once(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    registration = await register(registrations)
+    await register(registrations, "ben", shard=8)
+
+    (record,) = await watches.take_dirty([SHARD], NOW)
+
+    assert record.candidates == (candidate_of(registration),)
+    assert (record.sealed_credential, record.memory.accepted) == (None, False)
+    assert record.memory.classes == frozenset()
+    assert await watches.take_dirty([SHARD], NOW) == []
+    assert [record.mailbox.id for record in await watches.take_dirty([SHARD, 8], NOW)] == [MailboxId("mb-ben")]
+
+
+async def test_taking_a_shard_clears_its_dirty_flags_and_reading_one_does_not(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await register(registrations)
+    await watches.record(ANN, NOW)
+    assert len(await watches.take_dirty([SHARD], NOW)) == 1
+    await registrations.change((await register(registrations, device="tablet")).id, RegistrationChange(), NOW)
+
+    assert len(await watches.records([SHARD], NOW)) == 1
+
+    assert await watches.take_dirty([SHARD], NOW) == []
+
+
+async def test_only_active_registrations_say_which_classes_are_watched(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches, classes=frozenset({CollectionClass.EMAIL}))
+    await activate(registrations, watches, device="tablet", classes=frozenset({CollectionClass.TASKS}))
+    await register(registrations, device="watch", classes=frozenset({CollectionClass.NOTES}))
+
+    record = await watches.record(ANN, NOW)
+
+    assert record is not None
+    assert record.memory.classes == {CollectionClass.EMAIL, CollectionClass.TASKS}
+    assert record.registrations == 3
+
+
+async def test_a_mailbox_that_is_not_there_has_no_record(watches: SqlWatchStore) -> None:
+    assert await watches.record(ANN, NOW) is None
+    assert await watches.records([SHARD], NOW) == []
+    assert await watches.take_dirty([], NOW) == []
+
+
+async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    for name in names:
+        await register(registrations, name)
+
+    async with transaction(engine) as connection:
+        taken = await records.take(connection, [SHARD], NOW, only_dirty=True, at_once=2)
+
+    assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
+    assert all(len(record.candidates) == 1 for record in taken)
+    assert await watches.take_dirty([SHARD], NOW) == []
+
+
+async def test_noted_pings_are_seen_by_operators(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    await register(registrations)
+    await register(registrations, "ben")
+
+    await watches.note_pings({MailboxId("mb-ben"): (LATER, 480.0), ANN: (NOW, 900.5), MailboxId("mb-gone"): (NOW, 1.0)})
+    await watches.note_pings({})
+
+    found = [await registrations.mailbox_of("office", f"{name}@example.com") for name in ("ann", "ben")]
+    assert [(m.last_ping_at, m.heartbeat) for m in found if m] == [(NOW, 900.5), (LATER, 480.0)]
+
+
+async def test_a_mailbox_is_forgotten_only_when_nobody_names_it(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    registration = await activate(registrations, watches)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)
+
+    assert not await watches.forget(ANN)
+    await registrations.remove(registration.id)
+    (record,) = await watches.take_dirty([SHARD], NOW)
+    assert record.registrations == 0
+    assert await watches.forget(ANN)
+
+    assert await watches.record(ANN, NOW) is None
+    assert await watches.forget(ANN)
+
+
+async def test_a_forgotten_mailbox_starts_from_nothing(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    registration = await activate(registrations, watches)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(PARTNERSHIP, (MAIL,)))], NOW)
+    await registrations.remove(registration.id)
+    await watches.forget(ANN)
+
+    await register(registrations)
+
+    record = await watches.record(ANN, NOW)
+    assert record is not None
+    assert (record.memory.partnership, record.memory.collections) == (Partnership(), ())
+    assert record.sealed_credential is None
+    assert record.mailbox.state is WatchState.VERIFYING
+    view = await registrations.view(registration.id)
+    assert view is not None
+    assert view.registration.state is RegistrationState.VERIFYING

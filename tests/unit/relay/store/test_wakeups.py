@@ -1,0 +1,66 @@
+"""Test that wake-ups within a process are neither lost nor mixed up."""
+
+import asyncio
+import gc
+
+from relay.ports import Topic
+from relay.store.wakeups import LocalWakeups
+
+SOON = 5.0  # seconds; far more than a wake-up takes
+
+
+async def test_telling_wakes_every_waiter_of_the_topic() -> None:
+    wakeups = LocalWakeups()
+    waiters = [wakeups.waiter(Topic.OUTBOX), wakeups.waiter(Topic.OUTBOX)]
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        for waiter in waiters:
+            tasks.create_task(waiter.wait(60.0))
+        await asyncio.sleep(0)
+        wakeups.tell(Topic.OUTBOX)
+
+
+async def test_what_was_told_between_two_waits_is_remembered_once() -> None:
+    wakeups = LocalWakeups()
+    waiter = wakeups.waiter(Topic.MAILBOXES)
+    wakeups.tell(Topic.MAILBOXES)
+    wakeups.tell(Topic.MAILBOXES)
+
+    async with asyncio.timeout(SOON):
+        await waiter.wait(60.0)
+
+    assert not waiter.told
+
+
+async def test_other_topics_wake_nobody() -> None:
+    wakeups = LocalWakeups()
+    waiter = wakeups.waiter(Topic.MAILBOXES)
+
+    wakeups.tell(Topic.OUTBOX)
+
+    assert not waiter.told
+
+
+async def test_a_wait_ends_after_its_time() -> None:
+    async with asyncio.timeout(SOON):
+        await LocalWakeups().waiter(Topic.OUTBOX).wait(0.01)
+
+
+async def test_a_cancelled_wait_keeps_what_comes_later() -> None:
+    wakeups = LocalWakeups()
+    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiting = asyncio.get_running_loop().create_task(waiter.wait(60.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+    wakeups.tell(Topic.OUTBOX)
+
+    assert waiter.told
+
+
+async def test_a_waiter_that_nobody_holds_is_forgotten() -> None:
+    wakeups = LocalWakeups()
+    wakeups.waiter(Topic.VERDICTS)
+    gc.collect()
+
+    assert len(wakeups._waiters[Topic.VERDICTS]) == 0
