@@ -13,6 +13,7 @@ from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
 from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol, AuthorizationHeaderProvider
 from aioapns.exceptions import ConnectionClosed
+from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -34,6 +35,13 @@ KEEP_IDLE: Final = 240
 
 UNANNOUNCED: Final = 100
 """Streams at once on a server that announces no limit."""
+
+UNCHECKED: Final = H2Configuration(
+    header_encoding=None,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+    validate_inbound_headers=False,
+)
 
 FRAME_HEADER: Final = 9  # bytes: length 3, type 1, flags 1, stream 4 [RFC 9113 4.1]
 FRAME_LIMIT: Final = 16384  # bytes of a frame's payload, as we never announce more
@@ -151,6 +159,8 @@ class ApnsConnection(APNsTLSClientProtocol):
         auth_provider: AuthorizationHeaderProvider | None = None,
     ) -> None:
         super().__init__(apns_topic, loop, on_connection_lost, self.TOKENS or auth_provider)
+        # What goes into a header is checked before (hex, configured topics, opaque ids); h2's checks cost a third.
+        self.conn = H2Connection(UNCHECKED)
         # One stream until the server has spoken: more than its limit would be reset.
         self.free_channels: Streams = Streams(1)  # type: ignore[assignment]  # it does what aioapns calls
         self.lost = asyncio.Event()
@@ -158,6 +168,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         self._farewells = Farewells()
         self._greeted = False
         self._leaving = False
+        self._writing = False
         self._statuses: dict[int, str] = {}
         self._bodies: dict[int, bytes] = {}
 
@@ -176,7 +187,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             for event in self.conn.receive_data(frames):
                 self._take(event)
         except H2Error:
-            self.flush()
+            self._write()
             self.close()
             return
         for last in farewells:
@@ -195,6 +206,18 @@ class ApnsConnection(APNsTLSClientProtocol):
             self.inactivity_timer.cancel()
         if self.transport is not None:
             self.transport.abort()
+
+    def flush(self) -> None:
+        """Write what h2 has to say once per turn of the loop, so that a burst of pushes shares TLS records."""
+        if not self._writing:
+            self._writing = True
+            self.loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        self._writing = False
+        if self.transport is not None and not self.transport.is_closing():
+            self.refresh_inactivity_timer()
+            self.transport.write(self.conn.data_to_send())
 
     def _take(self, event: Event) -> None:
         match event:
