@@ -35,8 +35,10 @@ class Limits:
 
 
 def create_app(service: Registrations, limits: Limits, tokens: Callable[[int], str]) -> web.Application:
-    """Build the API; `tokens` makes URL-safe text of that many random bytes, to find a failure in the log."""
-    # No ids of registrations in the log: `open_runner` turns aiohttp's own access log off.
+    """Build the API; `tokens` makes URL-safe text of that many random bytes, to find a failure in the log.
+
+    Whoever runs it leaves aiohttp's own access log off, whose lines hold ids, and lets handlers outlive their client.
+    """
     app = web.Application(middlewares=[_logged(), _refusing(tokens)], client_max_size=limits.body)
     app.on_response_prepare.append(_mark)
     # The loop's clock, looked up at each use: an app is built before or within its loop.
@@ -44,11 +46,6 @@ def create_app(service: Registrations, limits: Limits, tokens: Callable[[int], s
     routes = Routes(service, rate, behind_proxy=limits.behind_proxy, body_seconds=limits.body_seconds)
     routes.add_to(app.router)
     return app
-
-
-def open_runner(app: web.Application) -> web.AppRunner:
-    """Make the runner for an API: without aiohttp's access log, whose lines hold ids; handlers outlive their client."""
-    return web.AppRunner(app, access_log=None, handler_cancellation=False)
 
 
 def _logged() -> Middleware:

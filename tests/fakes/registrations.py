@@ -110,17 +110,18 @@ class MemoryRegistrationStore:
             self.marks.append((registration_id, mark))
             self.wakeups.tell(Topic.OUTBOX)
 
-    def accept(self, registration_id: RegistrationId) -> None:
+    def accept(self, registration_id: RegistrationId, now: datetime) -> None:
         """Do what WatchStore.accept does."""
         sealed = self.candidates.pop(registration_id)
         registration = self.registrations[registration_id]
         mailbox = self.mailboxes[registration.mailbox_id]
         self.credentials[mailbox.id] = sealed
         self.refused.discard(registration_id)
-        self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
-        fresh = mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED}
-        state = WatchState.STARTING if fresh else mailbox.state
-        self.mailboxes[mailbox.id] = replace(mailbox, state=state, candidate_refusals=0, candidate_refused_at=None)
+        if registration.state is not RegistrationState.TOKEN_GONE:
+            self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
+        if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED}:
+            mailbox = replace(mailbox, state=WatchState.STARTING, reason="", since=now)
+        self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=0, candidate_refused_at=None)
         self.wakeups.tell(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
@@ -128,20 +129,22 @@ class MemoryRegistrationStore:
         del self.candidates[registration_id]
         registration = self.registrations[registration_id]
         mailbox = self.mailboxes[registration.mailbox_id]
-        self.refused.add(registration_id)
-        if registration.state is RegistrationState.VERIFYING:
+        if registration.state is not RegistrationState.VERIFYING:
+            self.refused.add(registration_id)
+        else:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.REFUSED)
-        state = mailbox.state if mailbox.id in self.credentials else WatchState.CREDENTIAL_REFUSED
+        if mailbox.id not in self.credentials:
+            since = mailbox.since if mailbox.state is WatchState.CREDENTIAL_REFUSED else now
+            mailbox = replace(mailbox, state=WatchState.CREDENTIAL_REFUSED, reason="http-401", since=since)
         refusals = mailbox.candidate_refusals + 1
-        self.mailboxes[mailbox.id] = replace(
-            mailbox, state=state, candidate_refusals=refusals, candidate_refused_at=now
-        )
+        self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=refusals, candidate_refused_at=now)
         self.wakeups.tell(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
         """Do what the watch role does about mailboxes that nobody names any more."""
         named = {registration.mailbox_id for registration in self.registrations.values()}
         self.mailboxes = {id_: mailbox for id_, mailbox in self.mailboxes.items() if id_ in named}
+        self.credentials = {id_: sealed for id_, sealed in self.credentials.items() if id_ in named}
 
     def _reach(self, method: str) -> None:
         if self.down or method in self.failing:

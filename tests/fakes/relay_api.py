@@ -89,7 +89,7 @@ class World:
                 continue
             self.judged.append(password)
             if password == GOOD:
-                self.store.accept(id_)
+                self.store.accept(id_, self.time())
             else:
                 self.store.refuse(id_, self.time())
         self.store.forget_unused()

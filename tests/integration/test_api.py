@@ -7,34 +7,26 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse, ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.progress import WatchState
-from relay.api.app import Limits, create_app, open_runner
+from relay.api.app import Limits, create_app
+from relay.listeners import open_listener
 from relay.model import Mark, RegistrationId, RegistrationState
 from relay.registrations import Registered
 from relay.wishes import Wish
 from tests.fakes.relay_api import APNS_APP, APNS_TOKEN, FCM_APP, FCM_TOKEN, GOOD, SILENT, World, judging
 
 MANY = Limits(registrations_per_minute=100_000)
-Client = TestClient[web.Request, web.Application]
 Json = dict[str, Any]
-
-
-class RunnerServer(TestServer):
-    """Serve over TCP through the very runner that the relay uses."""
-
-    async def _make_runner(self, **_: Any) -> web.AppRunner:
-        return open_runner(self.app)
 
 
 class Api:
     """Call the API as an app does, and keep every answer."""
 
-    def __init__(self, world: World, client: Client) -> None:
+    def __init__(self, world: World, client: ClientSession) -> None:
         self.world = world
         self.client = client
         self.answers: list[str] = []
@@ -79,8 +71,8 @@ def wish(password: str = GOOD, **changes: Any) -> Json:
 @asynccontextmanager
 async def serving(limits: Limits = MANY, world: World | None = None) -> AsyncIterator[Api]:
     world = world or World(verdict_wait=0.3)
-    server = RunnerServer(create_app(world.service, limits, world.tokens))
-    async with TestClient(server) as client:
+    app = create_app(world.service, limits, world.tokens)
+    async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as client:
         yield Api(world, client)
 
 
@@ -129,7 +121,7 @@ async def test_a_silent_server_is_answered_with_202_and_the_verdict_is_seen_late
     path = f"/v1/registrations/{made['id']}"
     await api.problem((409, "not-active"), "POST", path + "/test-push", secret=made["secret"])
 
-    api.world.store.accept(RegistrationId(made["id"]))
+    api.world.store.accept(RegistrationId(made["id"]), api.world.time())
 
     _, seen = await api.call("GET", path, secret=made["secret"])
     assert seen["state"] == "active"

@@ -266,7 +266,7 @@ async def test_a_change_is_kept_without_asking_the_server() -> None:
 async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> None:
     world = World()
     made = await registered(world, SILENT)
-    world.store.accept(made.view.registration.id)
+    world.store.accept(made.view.registration.id, world.time())
     assert world.open(made.view.registration.id)[1] == SILENT
 
     async with judging(world):

@@ -1,0 +1,103 @@
+"""Test that the store in memory, on which the API is tested, does what the SQL store does: any calls, same answers."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from eas_watcher.names import CollectionClass, MailboxId
+from relay.errors import MailboxExists
+from relay.model import Candidate, Environment, Mark, Mode, RegistrationChange, RegistrationId
+from relay.ports import RegistrationStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import NOW, new_mailbox, new_registration
+from tests.fakes.registrations import MemoryRegistrationStore
+
+NAMES = ("ann", "ben")
+DEVICES = ("phone", "pad")
+STEPS = 60
+
+
+def some_change(random: Random) -> RegistrationChange:
+    return RegistrationChange(
+        device_token=random.choice((None, "another-token")),
+        environment=random.choice((None, *Environment)),
+        classes=random.choice((None, frozenset({CollectionClass.NOTES}))),
+        mode=random.choice((None, *Mode)),
+        locale=random.choice((None, "fr")),
+        sealed_candidate=random.choice((None, b"sealed again")),
+    )
+
+
+class Pair:
+    """Do the same to both stores, and compare what they say."""
+
+    def __init__(self, memory: MemoryRegistrationStore, sql: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+        self.memory = memory
+        self.stores: tuple[RegistrationStore, RegistrationStore] = (memory, sql)
+        self.watches = watches
+        self.done: list[str] = []
+
+    async def both(self, call: Callable[[RegistrationStore], Awaitable[object]]) -> None:
+        said: list[object] = []
+        for store in self.stores:
+            try:
+                said.append(await call(store))
+            except MailboxExists:
+                said.append(MailboxExists)
+        assert said[0] == said[1], self.done
+
+    async def step(self, random: Random, number: int) -> None:
+        name, device = random.choice(NAMES), random.choice(DEVICES)
+        id_ = RegistrationId(f"reg-{name}-{device}")
+        now = NOW + timedelta(minutes=number)
+        what = random.choice(("create", "rival", "change", "change", "accept", "accept", "refuse", "remove", "mark"))
+        self.done.append(f"{what} {id_}")
+        match what:
+            case "create" if id_ not in self.memory.registrations:
+                registration = new_registration(name, device, created_at=now)
+                await self.both(lambda store: store.create(new_mailbox(name), registration, b"sealed"))
+            case "rival":
+                mailbox = replace(new_mailbox(name), id=MailboxId("mb-rival"))
+                registration = new_registration(name, "rival", mailbox_id=mailbox.id)
+                if await self.memory.mailbox_of(mailbox.server, mailbox.user) is not None:
+                    await self.both(lambda store: store.create(mailbox, registration, b"sealed"))
+            case "change":
+                change = some_change(random)
+                await self.both(lambda store: store.change(id_, change, now))
+            case "accept" | "refuse" if id_ in self.memory.candidates:
+                candidate = Candidate(id_, MailboxId(f"mb-{name}"), self.memory.candidates[id_])
+                getattr(self.memory, what)(id_, now)
+                await getattr(self.watches, what)(candidate, now)
+            case "remove":
+                await self.both(lambda store: store.remove(id_))
+            case "mark":
+                await self.both(lambda store: store.mark(id_, Mark.TEST, now))
+            case _:
+                self.done.pop()
+
+    async def compare(self) -> None:
+        for name in NAMES:
+            user = new_mailbox(name).user
+            await self.both(lambda store, user=user: store.mailbox_of("office", user))  # type: ignore[misc]
+            for device in DEVICES:
+                id_ = RegistrationId(f"reg-{name}-{device}")
+                await self.both(lambda store, id_=id_: store.view(id_))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_calls_get_the_same_answers(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, seed: int
+) -> None:
+    random = Random(seed)
+    pair = Pair(MemoryRegistrationStore(LocalWakeups()), registrations, watches)
+
+    for number in range(STEPS):
+        await pair.step(random, number)
+        await pair.compare()
+
+    assert {step.split()[0] for step in pair.done} >= {"create", "rival", "accept", "refuse", "change", "remove"}
