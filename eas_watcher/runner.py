@@ -195,7 +195,7 @@ class Runner:
             extra={
                 "mailbox": self._account.mailbox,
                 "state": type(before).__name__,
-                "event": _name(event),
+                "came": _name(event),
                 "next_state": type(self._state).__name__,
             },
         )

@@ -7,6 +7,7 @@ import re
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from eas_watcher.names import CollectionClass
 from relay.identity import LONGEST
@@ -14,8 +15,8 @@ from relay.model import Environment, Mode, Platform
 from relay.refusals import InvalidRequest
 from relay.wishes import ChangeWish, Device, Login, Wish
 
-FIELD_LONGEST: Final = 100  # characters of a field's name that an error repeats
-
+WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
+"""What an unknown field must look like to be named in an error."""
 _LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
 
@@ -120,8 +121,12 @@ def parse(model: type[Body], body: bytes) -> Body:
         faults = error.errors(include_input=False, include_context=False, include_url=False)
         if any(fault["type"] == "json_invalid" for fault in faults):
             raise MalformedJson([("", "the body is not JSON in UTF-8")]) from None
-        raise InvalidRequest([(_path(fault["loc"]), fault["msg"]) for fault in faults]) from None
+        raise InvalidRequest([_complaint(fault) for fault in faults]) from None
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))[:FIELD_LONGEST]
+def _complaint(fault: ErrorDetails) -> tuple[str, str]:
+    """Give (field, what is wrong); an unknown field is named only if it is a plain word, for it may be a secret."""
+    location, text = fault["loc"], fault["msg"]
+    if fault["type"] == "extra_forbidden" and not WORD.fullmatch(str(location[-1])):
+        location, text = location[:-1], "has a field that is not known here"
+    return ".".join(map(str, location)), text

@@ -115,9 +115,9 @@ async def test_killed_at_random_moments(site: Site) -> None:
             delivered_at = time.perf_counter_ns()
             site.deliver()
             moment = delivered_at + int(random.uniform(0.0, 0.06) * 1e9)
-            await until(lambda moment=moment: time.perf_counter_ns() >= moment)  # type: ignore[misc]
+            await until(lambda moment=moment: time.perf_counter_ns() >= moment)
             relay.kill()
             await relay.process.wait()
         async with site.relay():
-            await until(lambda at=delivered_at: any(push.moment > at for push in emails(apns.received)))  # type: ignore[misc]
+            await until(lambda at=delivered_at: any(push.moment > at for push in emails(apns.received)))
             await until(lambda: waiting_marks(database_of(site)) == 0)

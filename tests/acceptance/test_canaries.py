@@ -1,0 +1,119 @@
+"""Promises 1 and 2: no word of a mail and no password shows up anywhere but between the relay and the mail server."""
+
+import base64
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final
+
+from eas_watcher.names import CollectionClass
+from relay.sandbox.eas import AnswerHttp, FailurePlan, Garble
+from relay.sandbox.installation import APP
+from relay.sandbox.scripts import Received
+from tests.acceptance.site import ANN, IPHONE, SOON, Site, until
+
+SUBJECT: Final = "canary-subject-Xq7"
+BODY: Final = "canary-body-Zk3"
+SENDER: Final = "canary-sender-Pw9@example.com"
+PASSWORD: Final = "canary-password-Lm5"
+WRONG: Final = "canary-wrong-password-Vt2"
+CONTENT: Final = (SUBJECT, BODY, SENDER)
+SECRETS: Final = (PASSWORD, WRONG)
+
+
+def spellings(word: str) -> Iterator[bytes]:
+    """Give a word as it is, and as it would look inside base64 at each of the three offsets."""
+    yield word.encode()
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + word.encode())
+        yield encoded[4:-4] if offset else encoded[:-4]
+
+
+def leaks(words: tuple[str, ...], content: bytes) -> list[str]:
+    return [word for word in words if any(spelling in content for spelling in spellings(word))]
+
+
+def raw(received: Received) -> bytes:
+    return json.dumps(dict(received.headers)).encode() + received.body
+
+
+def test_the_search_finds_words_in_plain_text_and_in_base64() -> None:
+    credentials = base64.b64encode(f"ann@example.com:{PASSWORD}".encode())
+
+    assert leaks((PASSWORD,), b"... " + credentials) == [PASSWORD]
+    assert leaks((SUBJECT,), f"<{SUBJECT}>".encode()) == [SUBJECT]
+    assert leaks((SUBJECT, PASSWORD), b"nothing here") == []
+
+
+async def test_no_canary_leaves_the_house(site: Site) -> None:
+    eas, apns, fcm = site.sandbox.eas, site.sandbox.apns, site.sandbox.fcm
+    answers: list[Any] = []
+    eas.add_mailbox(ANN, PASSWORD)
+    async with site.relay() as relay:
+        status, iphone = await site.register(password=PASSWORD, classes=["email", "calendar"])
+        assert status == 201
+        assert (await site.register_android(password=PASSWORD))[0] == 201
+        await site.held()
+
+        site.deliver(subject=SUBJECT, sender=SENDER, body=BODY)
+        site.deliver(cls=CollectionClass.CALENDAR, subject=SUBJECT, sender=SENDER, body=BODY)
+        await until(lambda: {push.headers["apns-collapse-id"][-5:] for push in apns.received} == {"email", "endar"})
+        await fcm.wait(1, SOON)
+
+        # What goes wrong must not tell either: refused passwords, malformed bodies, broken answers full of mail.
+        answers.append((await site.register(password=WRONG))[1])
+        async with site.api.patch(
+            f"/v1/registrations/{iphone['id']}",
+            json={"credential": {"kind": "basic", "password": WRONG}},
+            headers={"Authorization": f"Bearer {iphone['secret']}"},
+        ) as response:
+            assert response.status == 403
+            answers.append(await response.json(content_type=None))
+        for body in (
+            f'{{"mailbox": "{ANN}", "credential": {{"password": "{PASSWORD}"',
+            json.dumps({"mailbox": ANN, "credential": {"kind": PASSWORD, "password": [PASSWORD]}, PASSWORD: PASSWORD}),
+            json.dumps(
+                {
+                    "mailbox": ANN,
+                    "credential": {"kind": "basic", "password": PASSWORD + "\n"},
+                    "device": {"platform": "apns", "token": IPHONE, "app": APP},
+                }
+            ),
+        ):
+            async with site.api.post(
+                "/v1/registrations", data=body, headers={"Content-Type": "application/json"}
+            ) as response:
+                assert response.status in {400, 422}
+                answers.append(await response.json(content_type=None))
+        eas.fail(ANN, FailurePlan(Garble(), "Sync", 1))
+        eas.fail(ANN, FailurePlan(AnswerHttp(500), "Sync", 1))
+        before = len(apns.received)
+        site.deliver(subject=SUBJECT, sender=SENDER, body=BODY)
+        await until(lambda: len(apns.received) > before)
+        answers += [await relay.health(), await relay.metrics()]
+        log = relay.log.read_bytes()
+        database = b"".join(
+            path.read_bytes() for path in (site.sandbox.folder / "state").iterdir() if "sqlite" in path.name
+        )
+
+    pushes = [*apns.received, *fcm.received]
+    everything = (*CONTENT, *SECRETS)
+    assert [leaks((*everything, ANN), raw(push)) for push in pushes] == [[]] * len(pushes)
+    assert leaks(everything, json.dumps(answers).encode()) == []
+    assert leaks(everything, log) == []
+    assert leaks(everything, database) == []
+    # The canaries did pass through: the mail server sent them, and the log was written at level debug.
+    assert b'"level": "debug"' in log
+    assert all(older.moment < newer.moment for older, newer in pairwise(apns.received))
+
+
+async def test_a_removed_registration_leaves_no_sealed_credential_behind(site: Site) -> None:
+    async with site.relay():
+        status, answer = await site.register()
+        assert status == 201
+        headers = {"Authorization": f"Bearer {answer['secret']}"}
+        async with site.api.delete(f"/v1/registrations/{answer['id']}", headers=headers) as response:
+            assert response.status == 204
+        async with site.api.get(f"/v1/registrations/{answer['id']}", headers=headers) as response:
+            assert response.status in {401, 404}
+        await until(lambda: site.sandbox.eas.held == 0)
