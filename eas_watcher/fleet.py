@@ -60,8 +60,7 @@ class Fleet:
             await asyncio.wait(tasks)
 
     def _ended(self, mailbox: MailboxId, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(mailbox) is task:
-            del self._tasks[mailbox]
+        del self._tasks[mailbox]
         if task.cancelled():
             return
         error = task.exception()

@@ -342,6 +342,16 @@ def test_new_items_are_a_sign_that_all_is_well() -> None:
     assert (quiet.watch.failures, quiet.watch.hasty, quiet.watch.quiet_for) == (5, 3, 0.0)
 
 
+def test_what_a_user_does_elsewhere_is_no_hot_loop_as_long_as_the_syncs_show_it() -> None:
+    read_or_deleted = replace(news(), has_commands=True)
+    elsewhere, _ = step(syncing(failures=5, hasty=3), synced(read_or_deleted))
+    repeated, _ = step(syncing(hasty=3), synced(replace(read_or_deleted, sync_key=INBOX.sync_key)))
+    lost, _ = step(syncing(hasty=3), synced(news(status=3)))
+
+    assert (elsewhere.watch.failures, elsewhere.watch.hasty) == (5, 0)
+    assert [repeated.watch.hasty, lost.watch.hasty] == [3, 3]
+
+
 def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
     _, actions = step(syncing(replace(INBOX, tries=2), shown=WatchState.WATCHING), synced())
 

@@ -1,0 +1,96 @@
+"""Own what tests of runners share: one mailbox, its surroundings, and answers as they come over HTTP."""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.progress import Memory
+from eas_watcher.runner import Runner, Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, Element
+from eas_watcher.wbxml.encode import encode
+from eas_watcher.wire import Account
+from tests.fakes.eas import MemoryJournal
+from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP
+
+KNOWN = Memory(PARTNERSHIP, (INBOX,))
+EMPTY = HttpReply(200, {}, b"")
+POLICY_TYPE = PROVISION("PolicyType", "MS-EAS-Provisioning-WBXML")
+
+
+class Middle(Random):
+    """Choose the middle of every range: a first backoff is 5 s, a time told lasts 5 % longer."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+@dataclass
+class World:
+    """Hold the surroundings of runners."""
+
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    short_requests: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10))
+
+    def __post_init__(self) -> None:
+        self.journal.partnership = PARTNERSHIP
+        self.journal.collections = {INBOX.id: INBOX}
+        self.around = Surroundings(self.journal, Middle(), lambda: NOW, self.short_requests)
+
+    async def run(self, transport: Transport, memory: Memory = KNOWN, name: str = "m1") -> None:
+        await Runner(account(name), transport, self.around).run(memory, Policy())
+
+
+def account(name: str = "m1") -> Account:
+    credential = BasicCredential("ann@example.com", "secret")
+    return Account(MailboxId(name), "https://mail.example.com/eas", "ann@example.com", DeviceId("abc"), credential)
+
+
+def command_of(request: HttpRequest) -> str:
+    """Return the Cmd parameter; empty for OPTIONS."""
+    _, _, query = request.url.partition("?Cmd=")
+    return query.partition("&")[0]
+
+
+def ok(root: Element) -> HttpReply:
+    return HttpReply(200, {"content-type": "application/vnd.ms-sync.wbxml"}, encode(root))
+
+
+def pinged(status: int, *changed: str) -> HttpReply:
+    folders = [PING("Folders", *(PING("Folder", id_) for id_ in changed))] if changed else []
+    return ok(PING("Ping", PING("Status", str(status)), *folders))
+
+
+def mails(key: str, *ids: str, received: str = "2026-11-24T11:59:00.000Z") -> HttpReply:
+    adds = [
+        AIRSYNC(
+            "Add",
+            AIRSYNC("ServerId", id_),
+            AIRSYNC(
+                "ApplicationData",
+                Element("Email", "DateReceived", text=received),
+                Element("Email", "Read", text="0"),
+            ),
+        )
+        for id_ in ids
+    ]
+    parts = [AIRSYNC("SyncKey", key), AIRSYNC("CollectionId", INBOX.id), AIRSYNC("Status", "1")]
+    collection = AIRSYNC("Collection", *parts, AIRSYNC("Commands", *adds))
+    return ok(AIRSYNC("Sync", AIRSYNC("Collections", collection)))
+
+
+def sync_status(status: int) -> HttpReply:
+    return ok(AIRSYNC("Sync", AIRSYNC("Status", str(status))))
+
+
+def folders(key: str) -> HttpReply:
+    return ok(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "1"), FOLDERHIERARCHY("SyncKey", key)))
+
+
+def policy(key: str) -> HttpReply:
+    granted = PROVISION("Policy", POLICY_TYPE, PROVISION("Status", "1"), PROVISION("PolicyKey", key))
+    return ok(PROVISION("Provision", PROVISION("Status", "1"), PROVISION("Policies", granted)))
