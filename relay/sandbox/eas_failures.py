@@ -7,19 +7,28 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class AnswerHttp:
-    """Answer with an HTTP status, headers and body of the owner's choice; the command is not looked at."""
+    """Answer with an HTTP status, headers and body of the owner's choice, as a gateway may do before the server.
+
+    Not even the password is looked at. `seconds` is how long the answer takes.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+    seconds: float = 0.0
     kind: Literal["http"] = "http"
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatus:
-    """Answer with a Status in the command's document; the command is not looked at."""
+    """Answer with a Status in the command's document; the command is not looked at.
+
+    `seconds` is how long the answer takes, `heartbeat` the HeartbeatInterval that a Ping's answer carries with it.
+    """
 
     status: int
+    seconds: float = 0.0
+    heartbeat: int | None = None
     kind: Literal["status"] = "status"
 
 

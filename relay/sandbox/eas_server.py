@@ -13,7 +13,7 @@ from aiohttp import web
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Now
-from eas_watcher.wbxml.element import Element
+from eas_watcher.wbxml.element import PING, Element
 from eas_watcher.wbxml.encode import encode
 from relay.sandbox import clock
 from relay.sandbox.eas_commands import Document, answer
@@ -96,6 +96,7 @@ class EasServer:
         self._simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self._simulator.failures.take(user, command)
         if isinstance(failure, AnswerHttp):
+            await self._wait(failure.seconds)
             return web.Response(status=failure.status, headers=failure.headers, body=failure.body.encode() or None)
         if login is None or not self._simulator.admit(*login):
             return _respond(401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
@@ -160,8 +161,10 @@ class EasServer:
     async def _fail(self, request: web.Request, command: str, failure: Failure | None) -> web.StreamResponse | None:
         """Do what a failure does before the command is looked at; return what ends the request, if it does."""
         match failure:
-            case AnswerStatus(status=status) if command in ROOTS:
-                return _respond(200, encode(status_document(command, status)))
+            case AnswerStatus(status=status, seconds=seconds, heartbeat=heartbeat) if command in ROOTS:
+                await self._wait(seconds)
+                limit = [] if heartbeat is None else [PING("HeartbeatInterval", str(heartbeat))]
+                return _respond(200, encode(status_document(command, status, *limit)))
             case Delay(seconds=seconds):
                 return _cut(request) if await self._wait(seconds) else None
             case Cut(applied=False, seconds=seconds):
@@ -175,6 +178,8 @@ class EasServer:
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait, at most until the server closes; tell whether it does."""
+        if seconds == 0.0:
+            return False
         try:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()

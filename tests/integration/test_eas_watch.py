@@ -465,6 +465,39 @@ async def test_the_heartbeat_that_the_server_allows_is_adopted() -> None:
         assert watched.ann.changes == []
 
 
+@pytest.mark.parametrize("failure", [Cut(seconds=100.0), AnswerHttp(504, seconds=100.0)], ids=["cut", "504"])
+@hurried
+async def test_an_idle_timeout_on_the_way_shortens_the_heartbeat(failure: Failure) -> None:
+    async with world() as watched:
+        watched.simulator.fail(ANN, FailurePlan(failure, "Ping"))
+        watched.start()
+        await until(lambda: watched.sent("Ping") == 1)
+        hurry(100.0)
+        watched.simulator.deliver(ANN)
+        await watched.until_changed()
+        (device,) = watched.simulator.devices(ANN)
+
+        assert device.ping is not None
+        assert 60 <= device.ping.heartbeat <= 76
+        assert watched.ann.changes == ONE_MAIL
+
+
+@hurried
+async def test_a_server_that_tells_its_limit_late_is_believed() -> None:
+    async with world() as watched:
+        watched.simulator.fail(ANN, FailurePlan(AnswerStatus(5, seconds=300.0, heartbeat=300), "Ping"))
+        watched.start()
+        await until(lambda: watched.sent("Ping") == 1)
+        watched.simulator.deliver(ANN)
+        hurry(300.0)
+        await watched.until_changed()
+        (device,) = watched.simulator.devices(ANN)
+
+        assert device.ping is not None
+        assert device.ping.heartbeat == 300
+        assert watched.ann.changes == ONE_MAIL
+
+
 @hurried
 async def test_all_classes_are_watched_in_one_ping() -> None:
     async with world(classes=frozenset(CollectionClass)) as watched:
