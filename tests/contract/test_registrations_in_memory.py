@@ -55,7 +55,7 @@ class Pair:
         name, device = random.choice(NAMES), random.choice(DEVICES)
         id_ = RegistrationId(f"reg-{name}-{device}")
         now = NOW + timedelta(minutes=number)
-        what = random.choice(("create", "rival", "change", "change", "accept", "accept", "refuse", "remove", "mark"))
+        what = random.choice(("create", "rival", "change", "change", "accept", "refuse", "remove", "mark"))
         self.done.append(f"{what} {id_}")
         match what:
             case "create" if id_ not in self.memory.registrations:
@@ -69,8 +69,9 @@ class Pair:
             case "change":
                 change = some_change(random)
                 await self.both(lambda store: store.change(id_, change, now))
-            case "accept" | "refuse" if id_ in self.memory.candidates:
-                candidate = Candidate(id_, MailboxId(f"mb-{name}"), self.memory.candidates[id_])
+            case "accept" | "refuse" if self.memory.candidates:
+                id_ = random.choice(sorted(self.memory.candidates))
+                candidate = Candidate(id_, self.memory.registrations[id_].mailbox_id, self.memory.candidates[id_])
                 getattr(self.memory, what)(id_, now)
                 await getattr(self.watches, what)(candidate, now)
             case "remove":
