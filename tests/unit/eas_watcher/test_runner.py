@@ -256,7 +256,7 @@ async def test_logs_each_step_by_name_without_a_secret(caplog: pytest.LogCapture
         pass
 
     steps = [record.__dict__ for record in caplog.records if record.message == "watch stepped"]
-    assert [(step["state"], step["event"], step["next_state"]) for step in steps] == [
+    assert [(step["state"], step["came"], step["next_state"]) for step in steps] == [
         ("Syncing", "NotProvisioned: the server wants its policy acknowledged (HTTP 449)", "Provisioning"),
         ("Provisioning", "Granted", "Syncing"),
         ("Syncing", "ServerBusy: busy", "Pausing"),
