@@ -64,7 +64,9 @@ def settle(
         if values is None:
             verdict.done.append(key(push))
         else:
-            verdict.kept.append({**key(push), **FREE, **values})
+            # One statement sets all of them, so each names every column.
+            present = {"count": mark.changes, "first_at": mark.first_at}
+            verdict.kept.append({**key(push), **FREE, **present, **values})
             verdict.due = verdict.due or values["due_at"] <= now
     return verdict
 

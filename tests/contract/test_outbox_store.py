@@ -253,6 +253,25 @@ async def test_many_outcomes_are_recorded_together(
     assert (await registered(registrations, ben)).last_outcome == "retry-later: busy"
 
 
+async def test_one_group_may_hold_marks_that_grew_and_marks_that_failed(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
+) -> None:
+    names = ["ann", "ben", "eve"]
+    for name in names:
+        await activate(registrations, watches, name)
+        await change(watches, name=name)
+    ann, ben, eve = await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW)
+    for name in names:
+        await change(watches, NOW + SECOND, Change(CollectionClass.EMAIL, 5), name)
+
+    await outbox.settle(
+        [Settlement(eve, Delivered()), Settlement(ben, Delivered()), Settlement(ann, RetryLater("busy"), LATER)], NOW
+    )
+
+    found = [(row.changes, row.attempts, row.first_at, row.due_at) for _, row in sorted((await marks(engine)).items())]
+    assert found == [(7, 1, NOW, LATER), (5, 0, NOW + SECOND, NOW), (5, 0, NOW + SECOND, NOW)]
+
+
 async def test_an_outcome_of_a_removed_registration_changes_nothing(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
 ) -> None:

@@ -52,7 +52,7 @@ def entry(name: str, refusals: int | None = None) -> CommitEntry:
 
 @asynccontextmanager
 async def running(store: GatedStore) -> AsyncIterator[GroupCommitter]:
-    committer = GroupCommitter(cast(WatchStore, store), lambda: NOW)
+    committer = GroupCommitter(cast("WatchStore", store), lambda: NOW)
     async with asyncio.TaskGroup() as tasks:
         writer = tasks.create_task(committer.run())
         yield committer
@@ -90,18 +90,18 @@ async def test_an_idle_writer_commits_at_once() -> None:
 
 async def test_what_was_queued_meanwhile_is_the_next_group() -> None:
     store = GatedStore()
-    async with running(store) as committer:
-        async with queued_behind_one(store, committer, [entry("ann"), entry("ben")]) as tasks:
-            assert not any(task.done() for task in tasks)
+    entries = [entry("ann"), entry("ben")]
+    async with running(store) as committer, queued_behind_one(store, committer, entries) as tasks:
+        assert not any(task.done() for task in tasks)
 
     assert store.batches == [["first"], ["ann", "ben"]]
 
 
 async def test_a_group_is_never_larger_than_allowed() -> None:
     store = GatedStore()
-    async with running(store) as committer:
-        async with queued_behind_one(store, committer, [entry(str(number)) for number in range(LARGEST + 3)]):
-            pass
+    entries = [entry(str(number)) for number in range(LARGEST + 3)]
+    async with running(store) as committer, queued_behind_one(store, committer, entries):
+        pass
 
     assert [len(batch) for batch in store.batches] == [1, LARGEST, 3]
 
@@ -109,9 +109,8 @@ async def test_a_group_is_never_larger_than_allowed() -> None:
 async def test_entries_of_one_mailbox_are_committed_one_after_the_other_in_order() -> None:
     store = GatedStore()
     entries = [entry("ann", 1), entry("ann", 2), entry("ben", 3), entry("ann", 4), entry("ben", 5)]
-    async with running(store) as committer:
-        async with queued_behind_one(store, committer, entries):
-            pass
+    async with running(store) as committer, queued_behind_one(store, committer, entries):
+        pass
 
     assert store.batches == [["first"], ["ann", "ben"], ["ann", "ben"], ["ann"]]
     assert store.refusals == [None, 1, 3, 2, 5, 4]
@@ -182,7 +181,7 @@ async def test_a_waiter_cancelled_while_its_group_is_written_harms_nobody() -> N
     async with running(store) as committer:
         async with queued_behind_one(store, committer, [entry("ann"), entry("ben")]) as tasks:
             store.gate.set()
-            while len(store.batches) < 2:
+            while len(store.batches) < 2:  # noqa: ASYNC110 - few turns of the loop; the time limit of the test guards it
                 await asyncio.sleep(0)
             tasks[0].cancel()
         assert tasks[0].cancelled() or tasks[0].exception() is None
@@ -195,7 +194,7 @@ async def test_a_waiter_cancelled_while_its_group_is_written_harms_nobody() -> N
 async def test_whoever_waits_when_the_writer_stops_is_told() -> None:
     store = GatedStore()
     store.gate.clear()
-    committer = GroupCommitter(cast(WatchStore, store), lambda: NOW)
+    committer = GroupCommitter(cast("WatchStore", store), lambda: NOW)
     loop = asyncio.get_running_loop()
     writer = loop.create_task(committer.run())
     under_way = loop.create_task(committer.commit(entry("ann")))

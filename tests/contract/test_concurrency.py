@@ -1,0 +1,181 @@
+"""Test that many processes on one PostgreSQL neither take the same thing twice, nor block each other in a circle."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from random import Random
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.progress import Change, Progress
+from relay.model import CommitEntry, DuePush, Mark, Platform, RegistrationChange, RegistrationId
+from relay.ports import Settlement
+from relay.push.outcome import Delivered, RetryLater
+from relay.store.engine import open_engine
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import (
+    LATER,
+    MAIL,
+    NEW_MAIL,
+    NOW,
+    SHARD,
+    activate,
+    candidate_of,
+    entry,
+    marks,
+    own_all,
+    register,
+)
+
+NAMES = [f"user{number:02}" for number in range(30)]
+CHANGED = Progress(collections=(MAIL,), changes=(NEW_MAIL, Change(CollectionClass.CALENDAR, 1)))
+
+
+@pytest.fixture
+async def other_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+    """Be another process's way to the same database."""
+    async with open_engine(postgres_url) as engine:
+        yield engine
+
+
+async def activate_all(engine: AsyncEngine) -> int:
+    registrations, watches = SqlRegistrationStore(engine, LocalWakeups()), SqlWatchStore(engine, LocalWakeups())
+    for name in NAMES:
+        await activate(registrations, watches, name)
+    return await own_all(watches)
+
+
+def batch(epoch: int, names: Sequence[str]) -> list[CommitEntry]:
+    return [entry(epoch, CHANGED, name) for name in names]
+
+
+async def test_two_claimers_never_get_the_same_mark(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+    epoch = await activate_all(postgres_engine)
+    await SqlWatchStore(postgres_engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
+    stores = [SqlOutboxStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+
+    async def claim_all(store: SqlOutboxStore, owner: str) -> list[DuePush]:
+        claimed: list[DuePush] = []
+        while pushes := await store.claim(Platform.APNS, 3, owner, LATER, NOW):
+            claimed += pushes
+        return claimed
+
+    claims = await asyncio.gather(*(claim_all(store, f"{n}") for n in range(3) for store in stores))
+
+    taken = Counter((push.registration_id, push.mark) for pushes in claims for push in pushes)
+    assert set(taken.values()) == {1}
+    assert len(taken) == 2 * len(NAMES)
+
+
+async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+    epoch = await activate_all(postgres_engine)
+    await SqlWatchStore(postgres_engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
+    async with other_engine.begin() as connection:
+        await connection.execute(sa.text("SELECT 1 FROM outbox WHERE mark = 'email' FOR UPDATE"))
+
+        async with asyncio.timeout(5):
+            pushes = await SqlOutboxStore(postgres_engine, LocalWakeups()).claim(Platform.APNS, 100, "p", LATER, NOW)
+
+    assert {push.mark for push in pushes} == {Mark.CALENDAR}
+
+
+async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    epoch = await activate_all(postgres_engine)
+    random = Random(7)
+    stores = [SqlWatchStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+
+    async def commit_often(store: SqlWatchStore) -> None:
+        for _ in range(10):
+            names = random.sample(NAMES, len(NAMES))
+            assert await store.commit(batch(epoch, names), NOW) == frozenset()
+
+    await asyncio.gather(*(commit_often(store) for store in stores for _ in range(2)))
+
+    found = await marks(postgres_engine)
+    assert {row.changes for (_, mark), row in found.items() if mark == "email"} == {2 * 40}
+    assert {row.generation for row in found.values()} == {40}
+
+
+async def test_all_roles_together_do_not_deadlock(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+    epoch = await activate_all(postgres_engine)
+    random = Random(11)
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+    registrations = SqlRegistrationStore(other_engine, LocalWakeups())
+    outbox = SqlOutboxStore(other_engine, LocalWakeups())
+
+    async def watch() -> None:
+        for _ in range(15):
+            await watches.commit(batch(epoch, random.sample(NAMES, len(NAMES))), NOW)
+            await watches.take_dirty([SHARD], NOW)
+            await watches.note_pings({MailboxId(f"mb-{name}"): (NOW, 60.0) for name in NAMES})
+
+    async def push(owner: str) -> None:
+        for _ in range(15):
+            pushes = await outbox.claim(Platform.APNS, 20, owner, LATER, NOW)
+            random.shuffle(pushes)
+            ends = [
+                Settlement(p, Delivered()) if n % 3 else Settlement(p, RetryLater("b"), NOW)
+                for n, p in enumerate(pushes)
+            ]
+            await outbox.settle(ends, NOW)
+
+    async def register_and_remove() -> None:
+        for name in random.sample(NAMES, 20):
+            tablet = await register(registrations, name, "tablet")
+            await watches.accept(candidate_of(tablet), NOW)
+            await registrations.change(tablet.id, RegistrationChange(device_token="new", sealed_candidate=b"x"), NOW)
+            await registrations.mark(tablet.id, Mark.TEST, NOW)
+            await registrations.remove(tablet.id)
+
+    await asyncio.gather(watch(), watch(), push("one"), push("two"), register_and_remove())
+
+    assert len(await watches.records([SHARD], NOW)) == len(NAMES)
+
+
+async def test_two_nodes_never_own_the_same_shard(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+    stores = [SqlWatchStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+
+    for step in range(5):  # at each step all leases have run out
+        now = NOW + timedelta(minutes=step)
+        until = now + timedelta(minutes=1)
+        leased = await asyncio.gather(
+            *(store.lease_shards(f"node-{n}", until, now, take_over=False) for n, store in enumerate(stores))
+        )
+        assert sorted(number for epochs in leased for number in epochs) == list(range(256))
+
+
+async def test_a_commit_under_way_ends_before_its_shard_is_taken(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    await activate_all(postgres_engine)
+    taker = SqlWatchStore(other_engine, LocalWakeups())
+    async with asyncio.TaskGroup() as tasks, postgres_engine.begin() as connection:
+        await connection.execute(sa.text("SELECT epoch FROM shard WHERE number = 7 FOR SHARE"))
+        taking = tasks.create_task(taker.lease_shards("node-2", LATER, NOW, take_over=True))
+        await asyncio.wait([taking], timeout=0.2)
+        assert not taking.done()
+    assert taking.result()[SHARD] == 2
+
+
+async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    registrations = SqlRegistrationStore(other_engine, LocalWakeups())
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+
+    for number in range(30):
+        phone = await register(registrations, f"u{number}")
+        await registrations.remove(phone.id)
+        gone, tablet = await asyncio.gather(
+            watches.forget(phone.mailbox_id), register(registrations, f"u{number}", "tablet")
+        )
+        assert await registrations.view(RegistrationId(tablet.id)) is not None, gone

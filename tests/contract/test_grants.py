@@ -1,0 +1,162 @@
+"""Test that each role's database user can do its work and cannot read what is not its own."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.progress import Condition, Progress, WatchState
+from relay.model import Mark, Platform, RegistrationChange
+from relay.ports import Settlement
+from relay.push.outcome import Delivered, RetryLater, TokenGone
+from relay.store import migrate
+from relay.store.engine import open_engine, transaction
+from relay.store.grants import API, PUSH, WATCH, grants_sql
+from relay.store.ops import SqlOpsStore
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+
+
+@pytest.fixture
+async def granted(postgres_url: str) -> None:
+    """Create the users, once per server, and give them their rights on this database."""
+    arguments = sa.make_url(postgres_url)
+    connection = await asyncpg.connect(user="postgres", database=arguments.database, host=str(arguments.query["host"]))
+    try:
+        for user in (API, WATCH, PUSH):
+            if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", user):
+                await connection.execute(f"CREATE ROLE {user} LOGIN")
+        await connection.execute("GRANT ALL ON mailbox, candidate TO relay_push")  # what the statements take away
+        await connection.execute("GRANT SELECT (secret_hash) ON registration TO relay_push")
+        await connection.execute(grants_sql())
+    finally:
+        await connection.close()
+
+
+async def _as(postgres_url: str, user: str) -> AsyncIterator[AsyncEngine]:
+    async with open_engine(postgres_url.replace("postgres@", f"{user}@")) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def api(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+    async for engine in _as(postgres_url, API):
+        yield engine
+
+
+@pytest.fixture
+async def watch(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+    async for engine in _as(postgres_url, WATCH):
+        yield engine
+
+
+@pytest.fixture
+async def push(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+    async for engine in _as(postgres_url, PUSH):
+        yield engine
+
+
+async def denied(engine: AsyncEngine, statement: str) -> bool:
+    try:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text(statement))
+    except sa.exc.DBAPIError as error:
+        assert "permission denied" in str(error)  # noqa: PT017 - the statement may also succeed
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT sealed_credential FROM mailbox",
+        "SELECT * FROM mailbox",
+        "SELECT id FROM mailbox WHERE sealed_credential IS NOT NULL",
+        "SELECT sealed FROM candidate",
+    ],
+)
+async def test_neither_api_nor_push_reads_what_is_sealed(
+    api: AsyncEngine, push: AsyncEngine, watch: AsyncEngine, statement: str
+) -> None:
+    assert await denied(api, statement)
+    assert await denied(push, statement)
+    assert not await denied(watch, statement)
+
+
+async def test_nobody_reads_more_than_its_work_needs(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+    assert await denied(watch, "SELECT device_token FROM registration")
+    assert await denied(watch, "SELECT secret_hash FROM registration")
+    assert await denied(push, "SELECT secret_hash FROM registration")
+    assert await denied(push, 'SELECT "user" FROM mailbox')
+    assert await denied(push, "UPDATE registration SET device_token = 'x'")
+    assert await denied(push, "INSERT INTO outbox (registration_id) VALUES ('x')")
+    assert await denied(api, "UPDATE mailbox SET sealed_credential = NULL")
+    assert await denied(api, "UPDATE mailbox SET state = 'watching'")
+    assert await denied(api, "SELECT sync_key FROM collection")
+    for engine in (api, watch, push):
+        assert await denied(engine, "CREATE TABLE mine (x integer)")
+        assert await denied(engine, "TRUNCATE mailbox CASCADE")
+
+
+async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+    wakeups = LocalWakeups()
+    registrations = SqlRegistrationStore(api, wakeups)
+    watches = SqlWatchStore(watch, wakeups)
+    outbox = SqlOutboxStore(push, wakeups)
+
+    ann = await activate(registrations, watches)
+    ben = await register(registrations, "ben")
+    assert await registrations.mailbox_of("office", "ann@example.com")
+    await registrations.change(ben.id, RegistrationChange(device_token="t", sealed_candidate=b"new"), NOW)
+    await watches.refuse(candidate_of(ben, b"new"), NOW)
+    await registrations.mark(ann.id, Mark.TEST, NOW)
+    await registrations.mark(ann.id, Mark.TEST, NOW)
+    epoch = await own_all(watches)
+    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
+    assert len(await watches.records([SHARD], NOW)) == 2
+    await watches.take_dirty([SHARD], NOW)
+    assert await watches.record(ann.mailbox_id, NOW)
+    await watches.note_pings({ann.mailbox_id: (NOW, 480.0)})
+    progress = Progress(None, (MAIL,), (), (NEW_MAIL,), Condition(WatchState.WATCHING), 0, attention=True)
+    assert await watches.commit([entry(epoch, progress)], NOW) == frozenset()
+
+    email, test, attention = sorted(
+        await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW), key=lambda due: ["email", "test"].count(due.mark)
+    )[::-1]
+    await outbox.settle([Settlement(email, Delivered()), Settlement(test, RetryLater("busy"), LATER)], NOW)
+    await outbox.release("push-1")
+    assert await outbox.next_due(Platform.APNS)
+    await outbox.settle([Settlement(attention, TokenGone("Unregistered"))], NOW)
+
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "wipe")))], NOW)
+    await registrations.remove(ann.id)
+    assert await watches.forget(ann.mailbox_id)
+    assert await registrations.view(ben.id)
+    for engine in (api, watch, push):
+        ops = SqlOpsStore(engine)
+        await ops.reachable()
+        assert await ops.mailboxes_by_state()
+        assert await ops.registrations_by_state()
+        assert await ops.outbox()
+        assert not await migrate.pending(engine)
+
+
+async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(
+    api: AsyncEngine, watch: AsyncEngine
+) -> None:
+    wakeups = LocalWakeups()
+    registrations = SqlRegistrationStore(api, wakeups)
+    ann = await register(registrations)
+    await registrations.mark(ann.id, Mark.TEST, NOW + timedelta(seconds=1))
+
+    await registrations.remove(ann.id)
+
+    async with transaction(watch) as connection:
+        assert await connection.scalar(sa.text("SELECT count(*) FROM candidate")) == 0
+        assert await connection.scalar(sa.text("SELECT count(*) FROM outbox")) == 0
