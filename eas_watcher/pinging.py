@@ -13,7 +13,7 @@ from eas_watcher.names import CollectionId
 from eas_watcher.remedies import at_once, pause, remedy
 from eas_watcher.states import Move, Watch
 
-HASTY: Final = 12.0  # seconds; five Pings answered faster than this in a row are a hot loop, not news
+HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
 HASTY_ALLOWED: Final = 5
 QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
 

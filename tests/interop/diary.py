@@ -63,10 +63,6 @@ class Diary:
         except TimeoutError:
             raise AssertionError(f"{self.pings} Pings, {self.condition}, {self.changes} after {seconds} s") from None
 
-    async def until_watching(self) -> None:
-        """Return once the first Ping is held."""
-        await self.until(lambda diary: diary.watching and diary.pings > 0)
-
     async def until_next_ping(self, after: int) -> None:
         """Return once a Ping is held that came after the first `after` ones: all before it is dealt with."""
         await self.until(lambda diary: diary.pings > after)

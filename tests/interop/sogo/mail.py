@@ -13,7 +13,6 @@ LDA: Final = "/usr/lib/dovecot/dovecot-lda"
 PATIENCE: Final = 20.0  # seconds
 MAILBOXES: Final = ("INBOX", "Drafts", "Sent", "Trash", "Junk")
 
-
 R = TypeVar("R")
 
 
@@ -65,11 +64,6 @@ class Imap:
         with self._inbox(user, password) as (session, uids):
             _store(session, uids[:n], "\\Deleted")
             _check(session.expunge())
-
-    def count(self, user: str, password: str) -> int:
-        """Count the mails of the INBOX."""
-        with self._inbox(user, password) as (_, uids):
-            return len(uids)
 
     @contextmanager
     def _inbox(self, user: str, password: str) -> Iterator[tuple[imaplib.IMAP4, Sequence[str]]]:
