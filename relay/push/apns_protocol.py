@@ -6,8 +6,8 @@ given back, resets and farewells end what they concern and nothing else.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import ClassVar, Final, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final, NoReturn
 
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
@@ -27,6 +27,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes
+from hpack import NeverIndexedHeaderTuple
 
 from relay.push.apns_answers import read_body
 
@@ -42,6 +43,8 @@ UNCHECKED: Final = H2Configuration(
     normalize_outbound_headers=False,
     validate_inbound_headers=False,
 )
+
+UNIQUE: Final = frozenset({":path", "apns-id", "apns-collapse-id"})
 
 FRAME_HEADER: Final = 9  # bytes: length 3, type 1, flags 1, stream 4 [RFC 9113 4.1]
 FRAME_LIMIT: Final = 16384  # bytes of a frame's payload, as we never announce more
@@ -145,6 +148,14 @@ class Farewells:
         return b"".join([*kept, data[start:]] if oversized else kept), farewells
 
 
+class _Http(H2Connection):
+    """Keep what differs in each request out of the compression table, whose 4,096 bytes the provider token needs."""
+
+    def send_headers(self, stream_id: int, headers: Iterable[tuple[str, str]], **options: Any) -> None:  # type: ignore[override]  # narrower, as aioapns calls it
+        marked = [NeverIndexedHeaderTuple(*field) if field[0] in UNIQUE else field for field in headers]
+        super().send_headers(stream_id, marked, **options)
+
+
 class ApnsConnection(APNsTLSClientProtocol):
     """Be one connection; `leaving` is told when no new request may use it."""
 
@@ -160,7 +171,7 @@ class ApnsConnection(APNsTLSClientProtocol):
     ) -> None:
         super().__init__(apns_topic, loop, on_connection_lost, self.TOKENS or auth_provider)
         # What goes into a header is checked before (hex, configured topics, opaque ids); h2's checks cost a third.
-        self.conn = H2Connection(UNCHECKED)
+        self.conn = _Http(UNCHECKED)
         # One stream until the server has spoken: more than its limit would be reset.
         self.free_channels: Streams = Streams(1)  # type: ignore[assignment]  # it does what aioapns calls
         self.lost = asyncio.Event()

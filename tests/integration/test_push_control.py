@@ -1,0 +1,101 @@
+"""Drive both push simulators as another process would: by HTTP."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from relay.push.apns import ApnsSender
+from relay.push.fcm import FcmSender
+from relay.push.outcome import Delivered, Outcome, RetryLater, TokenGone
+from relay.sandbox.push_control import push_control_app
+from tests.integration.push_world import apns, fcm
+from tests.unit.relay.push.pushes import due_push
+
+Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", ApnsSender, FcmSender]
+
+
+@pytest.fixture
+async def driven(tmp_path: Path) -> AsyncIterator[Driven]:
+    async with apns(tmp_path) as (apns_simulator, apns_sender), fcm(tmp_path) as (fcm_simulator, fcm_sender):
+        async with TestClient(TestServer(push_control_app(apns_simulator, fcm_simulator))) as client:
+            yield client, apns_sender, fcm_sender
+
+
+async def test_what_was_received_can_be_waited_for_and_forgotten(driven: Driven) -> None:
+    client, apns_sender, fcm_sender = driven
+    await apns_sender.send(due_push())
+    await fcm_sender.send(due_push())
+
+    for path in "/apns/received", "/fcm/received":
+        answer = await (await client.get(path, params={"at_least": "1", "within": "5"})).json()
+        (received,) = answer["received"]
+        assert received["device_token"] == due_push().device_token
+        assert received["status"] == 200
+        assert '"new-items"' in received["body"]
+        assert (await client.delete(path)).status == 204
+        assert await (await client.get(path, params={"at_least": "1", "within": "0.01"})).json() == {"received": []}
+
+
+async def test_tokens_can_be_declared_gone(driven: Driven) -> None:
+    client, apns_sender, fcm_sender = driven
+    token = due_push().device_token
+    since = datetime(2026, 11, 23, 8, tzinfo=UTC)
+
+    assert (await client.post("/apns/gone", json={"token": token, "since": since.isoformat()})).status == 204
+    assert (await client.post("/fcm/gone", json={"token": token})).status == 204
+
+    assert await apns_sender.send(due_push()) == TokenGone("Unregistered", since)
+    assert await fcm_sender.send(due_push()) == TokenGone("UNREGISTERED")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason", "outcome"),
+    [
+        ("/apns", "ServiceUnavailable", RetryLater("ServiceUnavailable")),
+        ("/fcm", "UNAVAILABLE", RetryLater("UNAVAILABLE")),
+    ],
+)
+async def test_failures_can_be_told_and_healed(driven: Driven, prefix: str, reason: str, outcome: Outcome) -> None:
+    client, *senders = driven
+    sender = senders[0] if prefix == "/apns" else senders[1]
+    failure = {"kind": "answer", "status": 503, "reason": reason, "times": 0}
+
+    assert (await client.post(f"{prefix}/fail", json=failure)).status == 204
+    assert await sender.send(due_push()) == outcome
+    assert (await client.post(f"{prefix}/heal")).status == 204
+    assert isinstance(await sender.send(due_push()), Delivered)
+
+
+async def test_connections_can_be_cut(driven: Driven) -> None:
+    client, apns_sender, _ = driven
+    await apns_sender.send(due_push(1))
+
+    assert (await client.post("/apns/drop")).status == 204
+
+    assert isinstance(await apns_sender.send(due_push(2)), Delivered | RetryLater)
+    assert isinstance(await apns_sender.send(due_push(3)), Delivered)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/apns/fail", "no JSON"),
+        ("POST", "/apns/fail", "[]"),
+        ("POST", "/apns/fail", "{}"),
+        ("POST", "/apns/gone", "{}"),
+        ("POST", "/apns/gone", '{"token": "00", "since": "yesterday"}'),
+        ("POST", "/fcm/gone", "{}"),
+        ("GET", "/fcm/received?at_least=x", ""),
+    ],
+)
+async def test_nonsense_is_answered_with_a_problem(driven: Driven, method: str, path: str, body: str) -> None:
+    client, *_ = driven
+
+    answer = await client.request(method, path, data=body)
+
+    assert answer.status == 400
+    assert answer.content_type == "application/problem+json"
