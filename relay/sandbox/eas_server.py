@@ -30,7 +30,7 @@ CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 BUILD: Final = "15.2"  # as Exchange 2019 names itself
 COOKIE: Final = "X-BackEndCookie"
 KEEP_IDLE: Final = 120.0  # seconds, the default of IIS; longer than clients keep a connection
-FAREWELL: Final = 1.0  # seconds that requests have to end when the server closes
+FAREWELL: Final = 5.0  # seconds that requests have to end when the server closes
 PARTING: Final = 0.5  # the part of an answer that is sent when it is to be garbled
 
 

@@ -393,3 +393,16 @@ def test_elements_of_other_pages_have_no_place_in_a_collection() -> None:
     play.hierarchy()
 
     assert play.refused(sync("0", AIRSYNCBASE("Type", "1"))) == 4
+
+
+def test_a_lost_state_excuses_stale_keys_until_the_hierarchy_is_read_anew() -> None:
+    play = Play()
+    key = play.primed()
+    play.session.device.lose_state(play.session.mint)
+    play.sync(key)
+    assert play.complaints == []
+    play.hierarchy()
+    found = play.sync(key)
+    assert found is not None
+    assert text(found, "Status") == "3"
+    assert play.complaints == ["Sync with a key that is not valid"]
