@@ -1,6 +1,7 @@
 """Drive both push simulators as another process would: by HTTP."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +21,12 @@ Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", ApnsS
 
 @pytest.fixture
 async def driven(tmp_path: Path) -> AsyncIterator[Driven]:
-    async with apns(tmp_path) as (apns_simulator, apns_sender), fcm(tmp_path) as (fcm_simulator, fcm_sender):
-        async with TestClient(TestServer(push_control_app(apns_simulator, fcm_simulator))) as client:
-            yield client, apns_sender, fcm_sender
+    async with AsyncExitStack() as stack:
+        apns_simulator, apns_sender = await stack.enter_async_context(apns(tmp_path))
+        fcm_simulator, fcm_sender = await stack.enter_async_context(fcm(tmp_path))
+        server = TestServer(push_control_app(apns_simulator, fcm_simulator))
+        client = await stack.enter_async_context(TestClient(server))
+        yield client, apns_sender, fcm_sender
 
 
 async def test_what_was_received_can_be_waited_for_and_forgotten(driven: Driven) -> None:
@@ -60,8 +64,8 @@ async def test_tokens_can_be_declared_gone(driven: Driven) -> None:
     ],
 )
 async def test_failures_can_be_told_and_healed(driven: Driven, prefix: str, reason: str, outcome: Outcome) -> None:
-    client, *senders = driven
-    sender = senders[0] if prefix == "/apns" else senders[1]
+    client, apns_sender, fcm_sender = driven
+    sender = apns_sender if prefix == "/apns" else fcm_sender
     failure = {"kind": "answer", "status": 503, "reason": reason, "times": 0}
 
     assert (await client.post(f"{prefix}/fail", json=failure)).status == 204

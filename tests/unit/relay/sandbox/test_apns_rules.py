@@ -23,7 +23,7 @@ AUTHORITY = Authority({KEY_ID: (public_pem(KEY), TEAM)}, frozenset({APP}))
 
 
 def token(made: datetime = NOW, **changes: Any) -> str:
-    signed = {"key": KEY, "kid": KEY_ID, "iss": TEAM, "iat": int(made.timestamp())} | changes
+    signed: dict[str, Any] = {"key": KEY, "kid": KEY_ID, "iss": TEAM, "iat": int(made.timestamp())} | changes
     claims = {name: signed[name] for name in ("iss", "iat") if signed[name] is not None}
     return jwt.encode(claims, signed["key"], "ES256", headers={"kid": signed["kid"]})
 
@@ -105,7 +105,7 @@ def test_a_topic_must_be_there_and_allowed(headers: dict[str, str], certificate:
         ({"path": "/3/device/123"}, Verdict(400, "BadDeviceToken")),
     ],
 )
-def test_a_request_must_go_to_a_device(changes: dict[str, str], verdict: Verdict | None) -> None:
+def test_a_request_must_go_to_a_device(changes: dict[str, Any], verdict: Verdict | None) -> None:
     assert check_address(request(**changes)) == verdict
 
 
