@@ -46,6 +46,8 @@ class Committed:
     fenced: frozenset[MailboxId]
     marked: bool
     """Whether marks were set."""
+    wiped: bool
+    """Whether a credential was destroyed."""
 
 
 async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now: datetime) -> Committed:
@@ -62,7 +64,8 @@ async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now:
     marks = await _fan_out(connection, good, wiped)
     await set_marks(connection, marks, now)
     kept = {entry.mailbox_id for entry in good}
-    return Committed(frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept), bool(marks))
+    fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)
+    return Committed(fenced, marked=bool(marks), wiped=bool(wiped))
 
 
 async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:

@@ -1,6 +1,7 @@
 """Own the way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -18,12 +19,15 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from relay.errors import DatabaseInUse, StoreUnavailable
 
+log = logging.getLogger(__name__)
+
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
 CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
 
+_NO_BEGIN: Final = "relay_no_begin"  # execution option for the few statements that SQLite wants outside transactions
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",  # what was committed outlives a power cut [promise 3]
@@ -63,6 +67,22 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         if away(error):
             raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
         raise
+
+
+async def scrub(engine: AsyncEngine) -> None:
+    """Make SQLite forget at once what was just deleted, in its log too; never fails, since the deletion is done.
+
+    Deleted bytes are overwritten in the database (secure_delete), but the log would keep older pages for a while.
+    PostgreSQL's files are another machine's care.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(**{_NO_BEGIN: True})
+            await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    except (DBAPIError, PoolTimeout) as error:
+        log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
 
 
 def away(error: BaseException) -> bool:
@@ -138,7 +158,8 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
     def begun(connection: sa.Connection) -> None:
         # A transaction that starts as a reader may fail to become a writer; ours nearly all write.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if not connection.get_execution_options().get(_NO_BEGIN):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "do_connect", connecting)
     event.listen(engine.sync_engine, "connect", connected)

@@ -26,7 +26,7 @@ from relay.model import (
     RegistrationView,
 )
 from relay.ports import Topic, Wakeups
-from relay.store.engine import transaction
+from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, set_marks
 from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
 from relay.store.tables import candidate, mailbox, outbox, registration
@@ -112,6 +112,8 @@ class SqlRegistrationStore:
         self._wakeups.tell(Topic.MAILBOXES)
         if change.device_token is not None:
             self._wakeups.tell(Topic.OUTBOX)
+        if change.sealed_candidate is not None:
+            await scrub(self._engine)
 
     async def remove(self, registration_id: RegistrationId) -> None:
         """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
@@ -120,6 +122,7 @@ class SqlRegistrationStore:
                 return
             await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
         self._wakeups.tell(Topic.MAILBOXES)
+        await scrub(self._engine)
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         """Set a dirty mark by hand (test pushes); does nothing for a registration that is gone."""

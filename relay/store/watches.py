@@ -10,7 +10,7 @@ from eas_watcher.names import MailboxId
 from relay.model import Candidate, CommitEntry, WatchRecord
 from relay.ports import Topic, Wakeups
 from relay.store import candidates, commits, leases, records
-from relay.store.engine import transaction
+from relay.store.engine import scrub, transaction
 from relay.store.tables import mailbox, registration
 
 _NOTE = (
@@ -60,6 +60,8 @@ class SqlWatchStore:
             committed = await commits.commit(connection, batch, now)
         if committed.marked:
             self._wakeups.tell(Topic.OUTBOX)
+        if committed.wiped:
+            await scrub(self._engine)
         return committed.fenced
 
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
@@ -77,12 +79,14 @@ class SqlWatchStore:
         if accepted:
             self._wakeups.tell(Topic.MAILBOXES)
             self._wakeups.tell(Topic.VERDICTS)
+            await scrub(self._engine)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         """Drop a refused candidate and count it on the mailbox."""
         async with transaction(self._engine) as connection:
             await candidates.refuse(connection, candidate, now)
         self._wakeups.tell(Topic.VERDICTS)
+        await scrub(self._engine)
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
         """Delete a mailbox that no registration names any more; return whether it is gone."""
@@ -94,4 +98,5 @@ class SqlWatchStore:
             if await connection.scalar(named) is not None:
                 return False
             await connection.execute(sa.delete(mailbox).where(mailbox.c.id == mailbox_id))
+        await scrub(self._engine)
         return True

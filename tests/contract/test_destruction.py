@@ -1,0 +1,82 @@
+"""Test that what was destroyed is no longer in the files of an embedded database, while it is open."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import Condition, Progress, WatchState
+from relay.model import RegistrationChange
+from relay.store.engine import open_engine, scrub, transaction
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import NOW, candidate_of, entry, new_mailbox, new_registration, own_all
+
+OLD, NEW = b"sealed-old-" + b"o" * 200, b"sealed-new-" + b"n" * 200
+
+
+@pytest.fixture
+async def embedded(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
+    async with open_engine(sqlite_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[[bytes], bool]:
+    """Tell whether bytes are anywhere in the database's files."""
+
+    def search(wanted: bytes) -> bool:
+        return any(wanted in path.read_bytes() for path in tmp_path.glob("relay.db*"))
+
+    return search
+
+
+async def test_destroyed_credentials_leave_the_files(embedded: AsyncEngine, kept: Callable[[bytes], bool]) -> None:
+    registrations = SqlRegistrationStore(embedded, LocalWakeups())
+    watches = SqlWatchStore(embedded, LocalWakeups())
+    ann = new_registration()
+    await registrations.create(new_mailbox(), ann, OLD)
+    await watches.accept(candidate_of(ann, OLD), NOW)
+    assert kept(OLD)
+
+    await registrations.change(ann.id, RegistrationChange(sealed_candidate=NEW), NOW)
+    await watches.accept(candidate_of(ann, NEW), NOW)
+    assert not kept(OLD)
+    assert kept(NEW)
+
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "remote-wipe")))], NOW)
+    assert not kept(NEW)
+
+
+@pytest.mark.parametrize("end", ["refused", "replaced", "removed", "forgotten"])
+async def test_candidates_that_ended_leave_the_files(
+    embedded: AsyncEngine, kept: Callable[[bytes], bool], end: str
+) -> None:
+    registrations = SqlRegistrationStore(embedded, LocalWakeups())
+    watches = SqlWatchStore(embedded, LocalWakeups())
+    ann = new_registration()
+    await registrations.create(new_mailbox(), ann, OLD)
+    assert kept(OLD)
+
+    match end:
+        case "refused":
+            await watches.refuse(candidate_of(ann, OLD), NOW)
+        case "replaced":
+            await registrations.change(ann.id, RegistrationChange(sealed_candidate=NEW), NOW)
+        case "removed":
+            await registrations.remove(ann.id)
+        case _:
+            await watches.accept(candidate_of(ann, OLD), NOW)
+            await registrations.remove(ann.id)
+            assert await watches.forget(MailboxId("mb-ann"))
+
+    assert not kept(OLD)
+
+
+async def test_a_reader_in_the_way_is_no_error(sqlite_url: str) -> None:
+    async with open_engine(sqlite_url) as engine, open_engine(sqlite_url) as other, transaction(other):
+        await scrub(engine)
