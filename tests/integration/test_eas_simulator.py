@@ -632,16 +632,18 @@ async def test_failures_happen_as_often_as_planned_to_those_they_are_meant_for()
 
 
 async def test_closing_ends_held_and_stalled_requests_at_once() -> None:
-    async with device() as ann:
-        await ann.prime()
-        ann.simulator.fail(ANN, FailurePlan(Stall(), "Sync"))
-        loop = asyncio.get_running_loop()
-        waiting: list[asyncio.Task[Any]] = [loop.create_task(ann.ping()), loop.create_task(ann.sync("0"))]
-        await until(lambda: ann.simulator.held == 1 and ann.simulator.records.requests["Sync"] == 3)
-        began = loop.time()
-        await asyncio.sleep(0)
-    assert loop.time() - began < 3.0  # the farewell of the server is longer
-    results = await asyncio.gather(*waiting, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session:
+        async with open_eas_simulator(tls=None) as simulator:
+            simulator.add_mailbox(ANN, PASSWORD)
+            ann = Device(session, simulator)
+            await ann.prime()
+            simulator.fail(ANN, FailurePlan(Stall(), "Sync"))
+            waiting: list[asyncio.Task[Any]] = [loop.create_task(ann.ping()), loop.create_task(ann.sync("0"))]
+            await until(lambda: simulator.held == 1 and simulator.records.requests["Sync"] == 3)
+            began = loop.time()
+        assert loop.time() - began < 3.0  # the farewell of the server is longer
+        results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, aiohttp.ClientError) for result in results)
 
 
