@@ -1,0 +1,52 @@
+"""Measure the time from a Ping's answer leaving the mail server to the push's request arriving at APNs.
+
+Both moments are taken by the sandbox's process, on one clock. One mail to each mailbox, 50 a second.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench.site import figure, open_house, open_sandbox, register, token, user
+
+SETTLE = 2.0  # seconds between the last registration and the first mail
+DRAIN = 30.0  # seconds the last pushes may take
+
+
+async def measure(mailboxes: int, rate: float) -> None:
+    """Print the percentiles, in milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_sandbox(Path(folder) / "sandbox", mailboxes) as sandbox, open_house(sandbox) as (_, api):
+            await register(api, mailboxes)
+            await sandbox.held(mailboxes)
+            await asyncio.sleep(SETTLE)
+            clock = asyncio.get_running_loop().time
+            began = clock()
+            for number in range(1, mailboxes + 1):
+                await asyncio.sleep(max(0.0, began + (number - 1) / rate - clock()))
+                await sandbox.post("/eas/mail", {"user": user(number)})
+            seconds = clock() - began
+            path = f"/push/apns/received?at_least={mailboxes}&within={DRAIN}"
+            arrived = {push["device_token"]: push["moment"] for push in (await sandbox.get(path))["received"]}
+            left = {
+                n: (await sandbox.get(f"/eas/mailboxes/{user(n)}"))["ping_answered_at"] for n in range(1, mailboxes + 1)
+            }
+    late = sorted((arrived[token(n)] - left[n]) / 1e6 for n in left if token(n) in arrived)
+    if len(late) < mailboxes:
+        raise SystemExit(f"{mailboxes - len(late)} mails led to no push")
+    figure("latency.mails_per_s", mailboxes / seconds, "1/s")
+    figure("latency.change_to_apns.p50_ms", late[len(late) // 2], "ms")
+    figure("latency.change_to_apns.p99_ms", late[len(late) * 99 // 100], "ms")
+    figure("latency.change_to_apns.max_ms", late[-1], "ms")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mailboxes", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=50.0, help="mails per second")
+    chosen = parser.parse_args()
+    asyncio.run(measure(chosen.mailboxes, chosen.rate))

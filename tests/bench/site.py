@@ -1,0 +1,141 @@
+"""Own what the benches share: a sandbox in a process of its own, a relay in another, and all mailboxes registered."""
+
+import asyncio
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from relay.sandbox.installation import APP
+from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.sandbox import PASSWORD
+
+CLIENTS: Final = 16  # registrations at a time
+START: Final = 60.0  # seconds
+SETTLE: Final = 300.0  # seconds
+QUIET: Final = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__LEVEL": "warning"}
+
+
+@dataclass
+class Sandbox:
+    """Hold a sandbox that runs in a process of its own."""
+
+    folder: Path
+    control: aiohttp.ClientSession
+    ports: dict[str, int]
+
+    @property
+    def toml(self) -> Path:
+        return self.folder / "relay.toml"
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.folder / "ca.pem")
+
+    async def get(self, path: str) -> Any:
+        async with self.control.get(path) as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def post(self, path: str, body: dict[str, Any]) -> None:
+        async with self.control.post(path, json=body) as response:
+            response.raise_for_status()
+
+    async def held(self, count: int) -> None:
+        """Wait until the mail server holds so many Pings."""
+        async with asyncio.timeout(SETTLE):
+            while (await self.get("/eas/state"))["held"] < count:  # noqa: ASYNC110 -- another process
+                await asyncio.sleep(0.5)
+
+
+def user(number: int) -> str:
+    """Name the mailboxes of a sandbox, from 1 on."""
+    return f"user{number}@example.com"
+
+
+def token(number: int) -> str:
+    """Make the device token of a mailbox's only phone."""
+    return f"{number:064x}"
+
+
+def figure(name: str, value: float, unit: str) -> None:
+    """Print one figure."""
+    print(f"bench {name} {value:.2f} {unit}", flush=True)  # noqa: T201 -- a bench prints
+
+
+@asynccontextmanager
+async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
+    """Run `relay sandbox` until the block ends."""
+    ports = {name: _free_port() for name in ("eas", "apns", "fcm", "control", "api", "ops")}
+    arguments = [part for name, port in ports.items() for part in (f"--{name}", str(port))]
+    arguments += ["--folder", str(folder), "--mailboxes", str(mailboxes), "--level", "warning"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "relay", "sandbox", *arguments, stdout=asyncio.subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{ports['control']}"
+    try:
+        async with aiohttp.ClientSession(url) as control:
+            sandbox = Sandbox(folder, control, ports)
+            await _answers(sandbox)
+            yield sandbox
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def open_house(sandbox: Sandbox) -> AsyncIterator[tuple[RelayProcess, aiohttp.ClientSession]]:
+    """Run a relay on a sandbox and give it with a session to its API."""
+    async with AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports["ops"], environ=QUIET))
+        connector = aiohttp.TCPConnector(ssl=sandbox.trust)
+        api = aiohttp.ClientSession(f"https://127.0.0.1:{sandbox.ports['api']}", connector=connector)
+        yield relay, await stack.enter_async_context(api)
+
+
+async def register(api: aiohttp.ClientSession, mailboxes: int) -> None:
+    """Register one iPhone for each mailbox."""
+    numbers = iter(range(1, mailboxes + 1))
+
+    async def client() -> None:
+        for number in numbers:
+            wish = {
+                "mailbox": user(number),
+                "credential": {"kind": "basic", "password": PASSWORD},
+                "device": {"platform": "apns", "token": token(number), "app": APP},
+            }
+            async with api.post("/v1/registrations", json=wish) as response:
+                response.raise_for_status()
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(CLIENTS):
+            clients.create_task(client())
+
+
+def memory_kb(pid: int) -> int:
+    """Return the resident memory of a process in kB (1,024 bytes), as Linux tells it."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+async def _answers(sandbox: Sandbox) -> None:
+    async with asyncio.timeout(START):
+        while True:
+            try:
+                await sandbox.get("/eas/state")
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
