@@ -117,6 +117,9 @@ async def test_changes_add_up_in_one_mark(
     (mark,) = (await marks(engine)).values()
     assert (mark.changes, mark.generation, mark.certain) == (3, 2, True)
     assert (mark.first_at, mark.last_at, mark.due_at) == (NOW, LATER, NOW)
+    await watches.commit([entry(epoch, Progress(changes=(Change(CollectionClass.EMAIL, 1, certain=False),)))], LATER)
+    (mark,) = (await marks(engine)).values()
+    assert (mark.changes, mark.certain) == (4, True)
 
 
 async def test_a_mark_that_waits_for_a_retry_keeps_waiting_when_more_comes(

@@ -431,3 +431,47 @@ def test_a_certificate_file_that_is_none_is_refused_at_start(tmp_path: Path, loo
                 ApnsSender(replace(world.config, authentication=ApnsCertificate(tmp_path / "client.pem")))
 
     on_loop(loop, test())
+
+
+def test_a_server_that_speaks_no_http2_is_tried_again_later(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            await reader.read()  # until the other end has had enough
+            writer.close()
+
+        async with apns_world(tmp_path) as world:
+            server = await asyncio.start_server(babble, "127.0.0.1", 0, ssl=world.ca.server_context(alpn=["h2"]))
+            config = replace(world.config, host="127.0.0.1", port=int(server.sockets[0].getsockname()[1]))
+            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+                assert set(await send_all(sender, 5)) == {RetryLater("connection-lost: ConnectionClosed")}
+            server.close()
+
+    on_loop(loop, test())
+
+
+def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path, in_flight=1, time_limit=0.3) as (simulator, sender):
+            simulator.fail(Stall())
+
+            assert await send_all(sender, 2) == [RetryLater("timed-out"), RetryLater("timed-out")]
+            assert len(simulator.received) == 1
+            assert isinstance(await sender.send(due_push(3)), Delivered)
+
+    on_loop(loop, test())
+
+
+def test_both_environments_have_connections_and_fates_of_their_own(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world, silent_server() as port:
+            config = replace(world.config, sandbox_host="127.0.0.1", sandbox_port=port, time_limit=0.5)
+            async with ApnsSender(config) as sender, asyncio.TaskGroup() as tasks:
+                sick = tasks.create_task(sender.send(due_push(1, environment=Environment.SANDBOX)))
+                assert isinstance(await sender.send(due_push(2)), Delivered)
+                assert not sick.done()
+            assert sick.result() == RetryLater("timed-out")
+
+    on_loop(loop, test())

@@ -9,8 +9,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from eas_watcher.names import DeviceId, ProtocolVersion
 from relay.sandbox.eas import EasSimulator, control_app, open_eas_simulator
-from relay.sandbox.eas_failures import AnswerHttp, Cut
-from relay.sandbox.eas_requests import EasRequest
+from relay.sandbox.eas.failures import AnswerHttp, Cut
+from relay.sandbox.eas.requests import EasRequest
 
 ANN = "ann@example.com"
 

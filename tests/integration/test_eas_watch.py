@@ -34,7 +34,7 @@ from relay.sandbox.eas import (
     Stall,
     open_eas_simulator,
 )
-from relay.sandbox.eas_failures import Failure
+from relay.sandbox.eas.failures import Failure
 
 P = ParamSpec("P")
 ANN = "ann@example.com"

@@ -402,3 +402,17 @@ async def test_claims_a_former_run_of_the_same_process_left_are_taken_back_at_th
         await asyncio.sleep(0.5)
 
     assert len(provider.sent) == 1
+
+
+async def test_a_push_under_way_when_its_channel_falls_ill_is_judged_by_its_own_answer() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    provider.answer = lambda push: SICK if push.count == 7 else RetryLater("ServiceUnavailable")
+    under_test = dispatcher(outbox, provider)
+    outbox.put(due_push(1, count=7))
+    outbox.put(due_push(2))
+
+    async with running(under_test):
+        await asyncio.sleep(1)
+
+    assert under_test.stats.fault is not None  # an answer that says nothing about the channel does not heal it
+    assert under_test.stats.outcomes["retry-later"] == 1

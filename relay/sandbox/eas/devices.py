@@ -11,7 +11,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId, SyncKey
-from relay.sandbox.eas_mailboxes import SimulatedFolder
+from relay.sandbox.eas.mailboxes import SimulatedFolder
 
 Id = TypeVar("Id", bound=str)
 State = TypeVar("State")

@@ -5,12 +5,12 @@ from typing import Final
 
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, Element
-from relay.sandbox.eas_devices import Checkpoint, KeyHistory, SyncedCollection
-from relay.sandbox.eas_items import write_item
-from relay.sandbox.eas_mailboxes import SimulatedFolder, SimulatedItem
-from relay.sandbox.eas_refusals import RefusedByStatus
-from relay.sandbox.eas_rules import Session
-from relay.sandbox.eas_sync_request import AGES, CollectionQuery, check_filter, read_sync
+from relay.sandbox.eas.devices import Checkpoint, KeyHistory, SyncedCollection
+from relay.sandbox.eas.items import write_item
+from relay.sandbox.eas.mailboxes import SimulatedFolder, SimulatedItem
+from relay.sandbox.eas.refusals import RefusedByStatus
+from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.sync_request import AGES, CollectionQuery, check_filter, read_sync
 
 # Status of a collection [MS-ASCMD 2.2.3.177.17]
 OK, STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 1, 3, 8, 12

@@ -16,14 +16,14 @@ from eas_watcher.ports import Now
 from eas_watcher.wbxml.element import PING, Element
 from eas_watcher.wbxml.encode import encode
 from relay.sandbox import clock
-from relay.sandbox.eas_commands import Document, answer
-from relay.sandbox.eas_devices import PingParameters
-from relay.sandbox.eas_failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, Garble, Stall
-from relay.sandbox.eas_ping import PingAnswer
-from relay.sandbox.eas_refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
-from relay.sandbox.eas_requests import EasRequest, read_authorization, read_body, read_command, read_request
-from relay.sandbox.eas_rules import EasRules
-from relay.sandbox.eas_simulator import EasSimulator
+from relay.sandbox.eas.commands import Document, answer
+from relay.sandbox.eas.devices import PingParameters
+from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, Garble, Stall
+from relay.sandbox.eas.ping import PingAnswer
+from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
+from relay.sandbox.eas.requests import EasRequest, read_authorization, read_body, read_command, read_request
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.simulator import EasSimulator
 
 PATH: Final = "/Microsoft-Server-ActiveSync"
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"

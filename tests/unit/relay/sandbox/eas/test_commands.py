@@ -10,13 +10,13 @@ from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion, ServerId
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, FOLDERHIERARCHY, PING, PROVISION, SETTINGS, Element
 from eas_watcher.wbxml.encode import encode
-from relay.sandbox.eas_commands import Document, answer
-from relay.sandbox.eas_devices import KeyMint, PingParameters, SimulatedDevice
-from relay.sandbox.eas_items import write_item
-from relay.sandbox.eas_mailboxes import SimulatedItem, SimulatedMailbox
-from relay.sandbox.eas_ping import PingAnswer
-from relay.sandbox.eas_refusals import RefusedByStatus, refuse
-from relay.sandbox.eas_rules import EasRules, Session
+from relay.sandbox.eas.commands import Document, answer
+from relay.sandbox.eas.devices import KeyMint, PingParameters, SimulatedDevice
+from relay.sandbox.eas.items import write_item
+from relay.sandbox.eas.mailboxes import SimulatedItem, SimulatedMailbox
+from relay.sandbox.eas.ping import PingAnswer
+from relay.sandbox.eas.refusals import RefusedByStatus, refuse
+from relay.sandbox.eas.rules import EasRules, Session
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 INBOX = CollectionId("5")

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
-from relay.sandbox.eas_mailboxes import DEFAULT_FOLDERS, SimulatedMailbox
+from relay.sandbox.eas.mailboxes import DEFAULT_FOLDERS, SimulatedMailbox
 
 MOMENT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Final
 from eas_watcher.commands.reading import read_number
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion
 from eas_watcher.wbxml.element import Element
-from relay.sandbox.eas_refusals import MalformedRequest, check_children
+from relay.sandbox.eas.refusals import MalformedRequest, check_children
 
 COLLECTION: Final = (
     "Class",

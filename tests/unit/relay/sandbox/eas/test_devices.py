@@ -1,8 +1,8 @@
 from random import Random
 
 from eas_watcher.names import CollectionId, SyncKey
-from relay.sandbox.eas_devices import Checkpoint, KeyHistory, KeyMint, PingParameters, SimulatedDevice, SyncedCollection
-from relay.sandbox.eas_mailboxes import DEFAULT_FOLDERS
+from relay.sandbox.eas.devices import Checkpoint, KeyHistory, KeyMint, PingParameters, SimulatedDevice, SyncedCollection
+from relay.sandbox.eas.mailboxes import DEFAULT_FOLDERS
 
 FIRST, SECOND, THIRD = SyncKey("k1"), SyncKey("k2"), SyncKey("k3")
 

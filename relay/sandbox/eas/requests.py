@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.wbxml.decode import WbxmlError, decode
 from eas_watcher.wbxml.element import Element
-from relay.sandbox.eas_refusals import (
+from relay.sandbox.eas.refusals import (
     INVALID_WBXML,
     INVALID_XML,
     ROOTS,

@@ -4,8 +4,8 @@ from typing import Final
 
 from eas_watcher.names import NO_POLICY_KEY, ProtocolVersion
 from eas_watcher.wbxml.element import PROVISION, SETTINGS, Element
-from relay.sandbox.eas_hierarchy import read_device
-from relay.sandbox.eas_refusals import (
+from relay.sandbox.eas.hierarchy import read_device
+from relay.sandbox.eas.refusals import (
     DEVICE_BLOCKED,
     DEVICE_INFORMATION_REQUIRED,
     INVALID_POLICY_KEY,
@@ -17,7 +17,7 @@ from relay.sandbox.eas_refusals import (
     check_children,
     status_document,
 )
-from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas.rules import Session
 
 POLICY_TYPE: Final = "MS-EAS-Provisioning-WBXML"
 WIPES: Final = ("RemoteWipe", "AccountOnlyRemoteWipe")

@@ -1,4 +1,4 @@
-from relay.sandbox.eas_failures import AnswerHttp, AnswerStatus, Cut, FailurePlan, FailureScript
+from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Cut, FailurePlan, FailureScript
 
 
 def test_nothing_fails_without_a_plan() -> None:

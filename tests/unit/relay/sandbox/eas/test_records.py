@@ -1,4 +1,4 @@
-from relay.sandbox.eas_records import LOG_KEPT, EasRecords, LoggedRequest
+from relay.sandbox.eas.records import LOG_KEPT, EasRecords, LoggedRequest
 
 
 def test_requests_are_counted_by_command_and_logged_by_user() -> None:

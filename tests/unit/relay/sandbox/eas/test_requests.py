@@ -5,8 +5,8 @@ import pytest
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.wbxml.element import PING
 from eas_watcher.wbxml.encode import encode
-from relay.sandbox.eas_refusals import RefusedByHttp, RefusedByStatus
-from relay.sandbox.eas_requests import EasRequest, read_authorization, read_body, read_command, read_request
+from relay.sandbox.eas.refusals import RefusedByHttp, RefusedByStatus
+from relay.sandbox.eas.requests import EasRequest, read_authorization, read_body, read_command, read_request
 
 QUERY = "Cmd=Ping&User=ann%40example.com&DeviceId=D1&DeviceType=PushRelay"
 HEADERS = {"MS-ASProtocolVersion": "14.1", "Content-Type": "application/vnd.ms-sync.wbxml"}

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.ports import Now
-from relay.sandbox.eas_devices import PingParameters
-from relay.sandbox.eas_ping import PingAnswer, judge_ping, write_ping
-from relay.sandbox.eas_records import EasRecords
-from relay.sandbox.eas_refusals import Refused
-from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas.devices import PingParameters
+from relay.sandbox.eas.ping import PingAnswer, judge_ping, write_ping
+from relay.sandbox.eas.records import EasRecords
+from relay.sandbox.eas.refusals import Refused
+from relay.sandbox.eas.rules import Session
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@
 | POST /folders | user, name, type | adds a folder |
 | POST /folders/remove | user, folder | removes one |
 | POST /devices | user, action | does to the user's devices what `DeviceAction` names |
-| POST /fail | user, command, times, failure | lets coming requests fail (see eas_failures) |
+| POST /fail | user, command, times, failure | lets coming requests fail (see failures) |
 | DELETE /fail | | forgets all that |
 
 What is not marked as needed by the schema may be left out. Errors are problem documents [RFC 9457].
@@ -27,9 +27,9 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
-from relay.sandbox.eas_failures import Failure, FailurePlan
-from relay.sandbox.eas_mailboxes import USER_MAIL
-from relay.sandbox.eas_simulator import SENDER, EasSimulator, UnknownMailbox
+from relay.sandbox.eas.failures import Failure, FailurePlan
+from relay.sandbox.eas.mailboxes import USER_MAIL
+from relay.sandbox.eas.simulator import SENDER, EasSimulator, UnknownMailbox
 
 FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Annotated[Failure, Field(discriminator="kind")])
 

@@ -6,14 +6,14 @@ from typing import Final, TypeVar
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
 from eas_watcher.ports import Now
-from relay.sandbox.eas_devices import KeyMint, SimulatedDevice
-from relay.sandbox.eas_failures import FailurePlan, FailureScript
-from relay.sandbox.eas_holds import HeldPings
-from relay.sandbox.eas_mailboxes import USER_MAIL, SimulatedMailbox
-from relay.sandbox.eas_provision import WIPES
-from relay.sandbox.eas_records import Complaint, EasRecords, LoggedRequest
-from relay.sandbox.eas_requests import EasRequest
-from relay.sandbox.eas_rules import EasRules, Session
+from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
+from relay.sandbox.eas.failures import FailurePlan, FailureScript
+from relay.sandbox.eas.holds import HeldPings
+from relay.sandbox.eas.mailboxes import USER_MAIL, SimulatedMailbox
+from relay.sandbox.eas.provision import WIPES
+from relay.sandbox.eas.records import Complaint, EasRecords, LoggedRequest
+from relay.sandbox.eas.requests import EasRequest
+from relay.sandbox.eas.rules import EasRules, Session
 
 R = TypeVar("R")
 SENDER: Final = "ben@example.com"

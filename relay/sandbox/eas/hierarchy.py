@@ -5,10 +5,10 @@ from typing import Final
 
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.wbxml.element import FOLDERHIERARCHY, SETTINGS, Element
-from relay.sandbox.eas_devices import Checkpoint, KeyHistory
-from relay.sandbox.eas_mailboxes import NOTES, SimulatedFolder
-from relay.sandbox.eas_refusals import MalformedRequest, RefusedByStatus, check_children, status_document
-from relay.sandbox.eas_rules import Session
+from relay.sandbox.eas.devices import Checkpoint, KeyHistory
+from relay.sandbox.eas.mailboxes import NOTES, SimulatedFolder
+from relay.sandbox.eas.refusals import MalformedRequest, RefusedByStatus, check_children, status_document
+from relay.sandbox.eas.rules import Session
 
 STALE_KEY: Final = 9
 DEVICE_TAGS: Final = frozenset(

@@ -7,17 +7,17 @@ from eas_watcher.commands.ping import PingStatus
 from eas_watcher.commands.reading import read_number
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.wbxml.element import PING, Element
-from relay.sandbox.eas_devices import PingParameters
-from relay.sandbox.eas_hierarchy import hierarchy_changed
-from relay.sandbox.eas_refusals import (
+from relay.sandbox.eas.devices import PingParameters
+from relay.sandbox.eas.hierarchy import hierarchy_changed
+from relay.sandbox.eas.refusals import (
     DEVICE_BLOCKED,
     MalformedRequest,
     RefusedByStatus,
     check_children,
     status_document,
 )
-from relay.sandbox.eas_rules import Session
-from relay.sandbox.eas_sync import has_news
+from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.sync import has_news
 
 CLASSES: Final = {cls.wire: cls for cls in CollectionClass}
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from eas_watcher.errors import ProtocolViolation
 from eas_watcher.wbxml.element import Element
-from relay.sandbox.eas_devices import PingParameters
-from relay.sandbox.eas_hierarchy import answer_folder_sync, answer_settings
-from relay.sandbox.eas_ping import PingAnswer, judge_ping, read_ping
-from relay.sandbox.eas_provision import answer_provision, check_access
-from relay.sandbox.eas_refusals import INVALID_XML, MALFORMED, MalformedRequest, RefusedByStatus
-from relay.sandbox.eas_rules import Session
-from relay.sandbox.eas_sync import answer_sync
+from relay.sandbox.eas.devices import PingParameters
+from relay.sandbox.eas.hierarchy import answer_folder_sync, answer_settings
+from relay.sandbox.eas.ping import PingAnswer, judge_ping, read_ping
+from relay.sandbox.eas.provision import answer_provision, check_access
+from relay.sandbox.eas.refusals import INVALID_XML, MALFORMED, MalformedRequest, RefusedByStatus
+from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.sync import answer_sync
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from eas_watcher.names import ProtocolVersion
-from relay.sandbox.eas_devices import KeyMint, SimulatedDevice
-from relay.sandbox.eas_mailboxes import SimulatedMailbox
+from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
+from relay.sandbox.eas.mailboxes import SimulatedMailbox
 
 
 @dataclass(frozen=True, slots=True)

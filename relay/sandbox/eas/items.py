@@ -10,7 +10,7 @@ from typing import Final
 
 from eas_watcher.names import CollectionClass, ProtocolVersion
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element, Page
-from relay.sandbox.eas_mailboxes import SimulatedItem
+from relay.sandbox.eas.mailboxes import SimulatedItem
 
 EMAIL: Final = Page("Email")
 EMAIL2: Final = Page("Email2")
