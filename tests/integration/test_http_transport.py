@@ -1,0 +1,355 @@
+"""The HTTP transport over real sockets and TLS: what comes back, and what every failure becomes."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+
+from eas_watcher.errors import ProtocolViolation, Unreachable
+from eas_watcher.ports import HttpRequest
+from eas_watcher.transport.deadlines import Deadlines
+from eas_watcher.transport.http import BODY_LIMIT, TCP_IDLE, TCP_INTERVAL, TCP_PROBES, HttpTransport, open_transport
+from tests.fakes.tls import HOST, Authority, read_request, serving, talking
+
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+async def transport(authority: Authority) -> AsyncIterator[HttpTransport]:
+    async with open_transport(authority.client) as opened:
+        yield opened
+
+
+def post(url: str, body: bytes = b"\x03\x01", deadline: float = 30.0, **headers: str) -> HttpRequest:
+    return HttpRequest("POST", url, headers, body, deadline)
+
+
+async def closed_port() -> str:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return f"https://{HOST}:{probe.getsockname()[1]}"
+
+
+async def test_returns_the_whole_answer_with_header_names_in_lower_case(
+    authority: Authority, transport: HttpTransport
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert await request.read() == b"\x03\x01"
+        return web.Response(status=507, headers={"Retry-After": "7", "X-MS-RP": "1"}, body=b"\x03full")
+
+    async with serving(authority, answer) as url:
+        reply = await transport.send(post(url))
+
+    assert (reply.status, reply.body, reply.set_cookies) == (507, b"\x03full", ())
+    assert (reply.headers["retry-after"], reply.headers["x-ms-rp"]) == ("7", "1")
+
+
+async def test_sends_the_url_as_it_is_and_no_headers_of_its_own(authority: Authority, transport: HttpTransport) -> None:
+    seen: list[tuple[str, set[str]]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.raw_path, {name.lower() for name in request.headers}))
+        return web.Response()
+
+    async with serving(authority, answer) as url:
+        await transport.send(post(f"{url}/eas?User=EXAMPLE%5Cann%2Bb%20c&x=%41", Authorization="Basic eA=="))
+        await transport.send(HttpRequest("OPTIONS", f"{url}/eas", {"User-Agent": "PushRelay/1"}, b"", 30.0))
+
+    assert seen == [
+        ("/eas?User=EXAMPLE%5Cann%2Bb%20c&x=%41", {"host", "authorization", "content-length"}),
+        ("/eas", {"host", "user-agent"}),
+    ]
+
+
+async def test_a_header_that_comes_twice_is_one_list(authority: Authority, transport: HttpTransport) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        versions = CIMultiDict([("MS-ASProtocolVersions", "2.5,14.0"), ("MS-ASProtocolVersions", "14.1,16.1")])
+        return web.Response(headers=versions)
+
+    async with serving(authority, answer) as url:
+        reply = await transport.send(post(url))
+
+    assert reply.headers["ms-asprotocolversions"] == "2.5,14.0,14.1,16.1"
+
+
+async def test_hands_over_cookies_and_keeps_none(authority: Authority, transport: HttpTransport) -> None:
+    sent: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append(request.headers.get("Cookie"))
+        return web.Response(headers=CIMultiDict([("Set-Cookie", "a=1; path=/"), ("Set-Cookie", "b=2; HttpOnly")]))
+
+    async with serving(authority, answer) as url:
+        first = await transport.send(post(url))
+        await transport.send(post(url))
+
+    assert first.set_cookies == ("a=1; path=/", "b=2; HttpOnly")
+    assert sent == [None, None]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_follows_no_redirect(authority: Authority, transport: HttpTransport, status: int) -> None:
+    paths: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=status, headers={"Location": "/login"})
+
+    async with serving(authority, answer) as url:
+        reply = await transport.send(post(f"{url}/eas"))
+
+    assert (reply.status, reply.headers["location"], paths) == (status, "/login", ["/eas"])
+
+
+async def test_one_connection_carries_request_after_request(authority: Authority, transport: HttpTransport) -> None:
+    connections: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        for _ in range(2):
+            await read_request(reader)
+            connections[-1] += 1
+            writer.write(HELLO)
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        assert (await transport.send(post(url))).body == b"hello"
+        assert (await transport.send(post(url))).body == b"hello"
+
+    assert connections == [2]
+
+
+async def test_an_answer_that_takes_too_long_is_given_up(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(Unreachable, match="in time") as caught:
+            await transport.send(post(url, deadline=0.5))
+
+    assert caught.value.reached
+    assert 0.5 <= caught.value.survived < 10.0
+
+
+async def test_a_body_that_takes_too_long_is_given_up(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(HELLO[:-2])
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(Unreachable, match="in time"):
+            await transport.send(post(url, deadline=0.5))
+
+
+async def test_a_refused_connection_is_certain_not_to_have_reached_the_server(transport: HttpTransport) -> None:
+    with pytest.raises(Unreachable) as caught:
+        await transport.send(post(await closed_port()))
+
+    assert (caught.value.reached, caught.value.survived) == (False, 0.0)
+
+
+async def test_a_handshake_that_takes_too_long_has_not_reached_the_server(authority: Authority) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    connector = aiohttp.TCPConnector(ssl=authority.client)
+    impatient = aiohttp.ClientTimeout(total=None, sock_connect=0.2)
+    session = aiohttp.ClientSession(connector=connector, timeout=impatient)
+    async with talking(None, accept) as url, session:
+        with pytest.raises(Unreachable) as caught:
+            await HttpTransport(session, Deadlines()).send(post(url))
+
+    assert not caught.value.reached
+
+
+@pytest.mark.parametrize("answered", [b"", HELLO[:20], HELLO[:-2]])
+async def test_a_connection_cut_before_the_end_of_the_answer(
+    authority: Authority, transport: HttpTransport, answered: bytes
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answered)
+        await writer.drain()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(Unreachable, match="connection lost") as caught:
+            await transport.send(post(url))
+
+    assert caught.value.reached
+
+
+async def test_tells_how_long_a_request_was_held_before_the_cut(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.sleep(0.3)
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(Unreachable) as caught:
+            await transport.send(post(url))
+
+    assert 0.29 <= caught.value.survived < 10.0
+
+
+async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
+    authority: Authority, transport: HttpTransport
+) -> None:
+    requests: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await read_request(reader))
+        writer.write(HELLO)
+        requests.append(await read_request(reader))
+
+    async with talking(authority, talk) as url:
+        await transport.send(post(url))
+        with pytest.raises(Unreachable):
+            await transport.send(post(url))
+
+    assert len(requests) == 2
+
+
+async def test_a_certificate_that_is_not_trusted_gets_no_request(authority: Authority) -> None:
+    reached: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        reached.append(request)
+        return web.Response()
+
+    async with serving(authority, answer) as url, open_transport(Authority().client) as stranger:
+        with pytest.raises(Unreachable, match="certificate not trusted") as caught:
+            await stranger.send(post(url, Authorization="Basic eA=="))
+
+    assert not caught.value.reached
+    assert reached == []
+
+
+async def test_without_an_authority_of_its_own_it_trusts_what_the_system_trusts(authority: Authority) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async with serving(authority, answer) as url, open_transport() as cautious:
+        with pytest.raises(Unreachable, match="certificate not trusted"):
+            await cautious.send(post(url))
+
+
+async def test_speaks_tls_only_where_the_peer_does(transport: HttpTransport) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HELLO)
+        await reader.read()
+
+    async with talking(None, plain) as url:
+        with pytest.raises(Unreachable) as caught:
+            await transport.send(post(url))
+
+    assert not caught.value.reached
+
+
+async def test_takes_a_body_of_8_mib(authority: Authority, transport: HttpTransport) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(BODY_LIMIT))
+
+    async with serving(authority, answer) as url:
+        assert len((await transport.send(post(url))).body) == BODY_LIMIT
+
+
+async def test_refuses_a_larger_body_before_it_is_read(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (BODY_LIMIT + 1))
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(ProtocolViolation, match="8 MiB"):
+            await transport.send(post(url))
+
+
+async def test_refuses_an_endless_body(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            await writer.drain()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(ProtocolViolation, match="8 MiB"):
+            await transport.send(post(url))
+
+
+@pytest.mark.parametrize("garbage", [b"220 mail.example.com ESMTP\r\n", b"\x00\xff" * 20 + b"\r\n\r\n", b"{}\r\n\r\n"])
+async def test_what_is_no_http_breaks_the_protocol(
+    authority: Authority, transport: HttpTransport, garbage: bytes
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(garbage)
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(ProtocolViolation, match="not HTTP"):
+            await transport.send(post(url))
+
+
+async def test_a_url_that_is_none_breaks_the_protocol(transport: HttpTransport) -> None:
+    with pytest.raises(ProtocolViolation):
+        await transport.send(post("https://"))
+
+
+async def test_a_held_connection_notices_a_peer_that_vanished(authority: Authority, transport: HttpTransport) -> None:
+    arrived = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        arrived.set()
+        await reader.read()
+
+    async with talking(authority, talk) as url, asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(transport.send(post(url)))
+        await arrived.wait()
+        connector = transport._session.connector
+        assert connector is not None
+        [connection] = connector._acquired
+        assert connection.transport is not None
+        sock = connection.transport.get_extra_info("socket")
+        options = [
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            *(
+                sock.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            ),
+        ]
+        held.cancel()
+
+    assert options == [1, TCP_IDLE, TCP_INTERVAL, TCP_PROBES]
+
+
+async def test_a_cancelled_request_closes_its_connection(authority: Authority, transport: HttpTransport) -> None:
+    arrived, closed = asyncio.Event(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        arrived.set()
+        try:
+            await reader.read()
+        finally:
+            closed.set()
+
+    async with talking(authority, talk) as url:
+        async with asyncio.TaskGroup() as tasks:
+            held = tasks.create_task(transport.send(post(url)))
+            await arrived.wait()
+            held.cancel()
+        async with asyncio.timeout(10):
+            await closed.wait()
+
+    assert held.cancelled()
