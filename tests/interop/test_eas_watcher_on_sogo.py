@@ -90,7 +90,7 @@ async def test_a_user_who_tidies_up_for_a_while_does_not_slow_his_watch(
     for _ in range(mails):
         sogo.deliver(user.name)
     diary = watches.start(user)
-    await diary.until_watching()
+    await until_held(sogo, user)
 
     for _ in range(mails):
         held = diary.pings
