@@ -27,7 +27,7 @@ class Transport(Protocol):
     """Carry one request to the server and the whole answer back."""
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any HTTP answer; raise Unreachable when none arrived whole in time.
+        """Return any HTTP answer; raise Unreachable when none arrived whole in time, ProtocolViolation when it is none.
 
         A request is sent at most once: nothing is repeated, no redirect is followed, no cookie is kept.
         """

@@ -65,7 +65,8 @@ class HttpTransport:
     async def send(self, request: HttpRequest) -> HttpReply:
         """Return any HTTP answer; raise Unreachable when none arrived whole in time.
 
-        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB.
+        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB. OPTIONS alone, which changes
+        nothing, may be sent again by aiohttp when a kept connection turns out dead.
         """
         clock = asyncio.get_running_loop().time
         began = clock()

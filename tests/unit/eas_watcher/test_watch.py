@@ -352,6 +352,14 @@ def test_what_a_user_does_elsewhere_is_no_hot_loop_as_long_as_the_syncs_show_it(
     assert [repeated.watch.hasty, lost.watch.hasty] == [3, 3]
 
 
+def test_what_a_user_does_elsewhere_is_a_good_reason_for_a_ping_to_end_at_once() -> None:
+    tidied = replace(news(), has_commands=True)
+
+    state, _ = step(syncing(failures=5, hasty=3), synced(tidied))
+
+    assert (state.watch.failures, state.watch.hasty) == (5, 0)
+
+
 def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
     _, actions = step(syncing(replace(INBOX, tries=2), shown=WatchState.WATCHING), synced())
 
