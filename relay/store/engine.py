@@ -141,7 +141,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
     """
     if not url.database or url.database == ":memory:":
         raise ValueError("an embedded database needs a file: sqlite:////var/lib/relay/relay.db")
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=ANSWER)
+    engine = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=ANSWER)
     path = url.database
 
     def connecting(*_: object) -> None:
@@ -180,6 +180,7 @@ def _postgres(url: sa.URL) -> AsyncEngine:
     return create_async_engine(
         url,
         connect_args=arguments,
+        hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
         pool_size=POOL,
         max_overflow=OVERFLOW,
         pool_timeout=CONNECT,

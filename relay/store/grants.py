@@ -5,13 +5,13 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from relay.store.rows import MAILBOX
 from relay.store.tables import candidate, collection, mailbox, node, outbox, registration, shard
 
 API: Final = "relay_api"
 WATCH: Final = "relay_watch"
 PUSH: Final = "relay_push"
 
-_OPEN: Final = tuple(column for column in mailbox.c if column.name != "sealed_credential")
 _FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
 _FOR_PUSH: Final = (
     *("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state"),
@@ -35,7 +35,7 @@ def _whole(user: str, table: sa.Table, *rights: str) -> tuple[Grant, ...]:
 
 GRANTS: Final = (
     # The api registers and shows; of credentials it only knows whether one waits.
-    Grant(API, "mailbox", "SELECT", tuple(column.name for column in _OPEN)),
+    Grant(API, "mailbox", "SELECT", tuple(column.name for column in MAILBOX)),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty",)),
     *_whole(API, registration, "SELECT", "INSERT", "UPDATE", "DELETE"),

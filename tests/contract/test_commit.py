@@ -12,9 +12,10 @@ from eas_watcher.progress import Change, Collection, Condition, Partnership, Pro
 from relay.model import Mailbox, Mark, Platform, WatchRecord
 from relay.ports import Settlement, Topic
 from relay.push.outcome import RetryLater
+from relay.store.engine import transaction
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import mailbox, shard
+from relay.store.tables import candidate, mailbox, shard
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, register
@@ -236,6 +237,16 @@ async def test_a_batch_that_fails_leaves_nothing(
 
     assert (await recorded(watches)).memory.collections == ()
     assert await marks(engine) == {}
+
+
+async def test_values_stay_out_of_error_texts(engine: AsyncEngine) -> None:
+    row = {"registration_id": "nobody", "sealed": b"sealed-credential"}
+
+    with pytest.raises(sa.exc.IntegrityError) as raised:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.insert(candidate), row)
+
+    assert "sealed-credential" not in str(raised.value)
 
 
 async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(

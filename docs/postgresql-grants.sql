@@ -1,0 +1,60 @@
+-- The rights of the relay's three roles on PostgreSQL: as little as each one's statements need.
+-- Create the users first: CREATE ROLE relay_api LOGIN PASSWORD '...'; likewise relay_watch and relay_push.
+-- Run this as the owner of the tables after every `relay migrate`:
+--     psql --single-transaction --set ON_ERROR_STOP=1 --file postgresql-grants.sql relay
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM relay_api, relay_watch, relay_push;
+GRANT USAGE ON SCHEMA public TO relay_api, relay_watch, relay_push;
+GRANT SELECT ("id", "server", "user", "device_id", "shard", "state", "reason", "detail", "since", "next_try_at", "last_ping_at", "heartbeat", "last_change_at", "candidate_refusals", "candidate_refused_at") ON mailbox TO relay_api;
+GRANT INSERT ("id", "server", "user", "device_id", "shard", "state", "since", "dirty") ON mailbox TO relay_api;
+GRANT UPDATE ("dirty") ON mailbox TO relay_api;
+GRANT SELECT ON registration TO relay_api;
+GRANT INSERT ON registration TO relay_api;
+GRANT UPDATE ON registration TO relay_api;
+GRANT DELETE ON registration TO relay_api;
+GRANT SELECT ("registration_id") ON candidate TO relay_api;
+GRANT INSERT ON candidate TO relay_api;
+GRANT DELETE ON candidate TO relay_api;
+GRANT SELECT ON outbox TO relay_api;
+GRANT INSERT ON outbox TO relay_api;
+GRANT UPDATE ON outbox TO relay_api;
+GRANT SELECT ON mailbox TO relay_watch;
+GRANT UPDATE ON mailbox TO relay_watch;
+GRANT DELETE ON mailbox TO relay_watch;
+GRANT SELECT ON collection TO relay_watch;
+GRANT INSERT ON collection TO relay_watch;
+GRANT UPDATE ON collection TO relay_watch;
+GRANT DELETE ON collection TO relay_watch;
+GRANT SELECT ("id", "mailbox_id", "platform", "classes", "state") ON registration TO relay_watch;
+GRANT UPDATE ("state", "candidate_refused") ON registration TO relay_watch;
+GRANT SELECT ON candidate TO relay_watch;
+GRANT DELETE ON candidate TO relay_watch;
+GRANT SELECT ON outbox TO relay_watch;
+GRANT INSERT ON outbox TO relay_watch;
+GRANT UPDATE ON outbox TO relay_watch;
+GRANT DELETE ON outbox TO relay_watch;
+GRANT UPDATE ON shard TO relay_watch;
+GRANT SELECT ("state", "reason") ON mailbox TO relay_push;
+GRANT SELECT ("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state", "last_push_at", "last_outcome") ON registration TO relay_push;
+GRANT UPDATE ("state", "last_push_at", "last_outcome") ON registration TO relay_push;
+GRANT SELECT ON outbox TO relay_push;
+GRANT UPDATE ON outbox TO relay_push;
+GRANT DELETE ON outbox TO relay_push;
+GRANT SELECT ON node TO relay_api;
+GRANT INSERT ON node TO relay_api;
+GRANT UPDATE ON node TO relay_api;
+GRANT DELETE ON node TO relay_api;
+GRANT SELECT ON node TO relay_watch;
+GRANT INSERT ON node TO relay_watch;
+GRANT UPDATE ON node TO relay_watch;
+GRANT DELETE ON node TO relay_watch;
+GRANT SELECT ON node TO relay_push;
+GRANT INSERT ON node TO relay_push;
+GRANT UPDATE ON node TO relay_push;
+GRANT DELETE ON node TO relay_push;
+GRANT SELECT ON shard TO relay_api;
+GRANT SELECT ON shard TO relay_watch;
+GRANT SELECT ON shard TO relay_push;
+GRANT SELECT ON alembic_version TO relay_api;
+GRANT SELECT ON alembic_version TO relay_watch;
+GRANT SELECT ON alembic_version TO relay_push;
