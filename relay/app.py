@@ -23,11 +23,7 @@ from eas_watcher.runner import FleetStats, Surroundings
 from eas_watcher.transport.http import open_transport
 from relay.api.app import Limits, create_app
 from relay.errors import MigrationsPending, RelayBroke
-from relay.identity import ServerDirectory
-from relay.journal import StoreJournal
 from relay.listeners import open_listener, server_tls
-from relay.lockout import Lockout
-from relay.mailboxes import EasServer, Mailboxes
 from relay.model import Platform
 from relay.ops import checks
 from relay.ops.app import create_ops_app
@@ -40,7 +36,10 @@ from relay.push.apns import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.fcm import FcmSender
 from relay.push.stats import PushStats
-from relay.registrations import Registrations
+from relay.registration.identity import ServerDirectory
+from relay.registration.lockout import Lockout
+from relay.registration.registrations import Registrations
+from relay.registration.verdicts import Verdicts
 from relay.settings import Role, Settings
 from relay.store.engine import embedded_lock, open_engine
 from relay.store.group_commit import GroupCommitter
@@ -50,7 +49,8 @@ from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
-from relay.verdicts import Verdicts
+from relay.watch.journal import StoreJournal
+from relay.watch.mailboxes import EasServer, Mailboxes
 
 log = logging.getLogger(__name__)
 

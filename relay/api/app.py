@@ -14,7 +14,7 @@ from relay.api import problems
 from relay.api.rate import RateLimit
 from relay.api.routes import Routes
 from relay.errors import RelayError
-from relay.registrations import Registrations
+from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
 

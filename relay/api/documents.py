@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from eas_watcher.progress import WatchState
-from relay.advice import advise, proved
 from relay.model import Mailbox, Platform, Registration, RegistrationView
+from relay.registration.advice import advise, proved
 
 Json = dict[str, object]
 

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from relay.api.auth import CHALLENGE
 from relay.api.schema import MalformedJson
 from relay.errors import MailboxExists, RelayError, StoreUnavailable
-from relay.refusals import (
+from relay.registration.refusals import (
     CredentialRefused,
     InvalidRequest,
     NotActive,

@@ -7,14 +7,14 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from relay.access import Access
 from relay.api import documents
 from relay.api.auth import read_bearer
 from relay.api.problems import BrokenBody, NotJson, TooSlow
 from relay.api.rate import RateLimit, client_address
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.model import RegistrationState
-from relay.registrations import Registrations
+from relay.registration.access import Access
+from relay.registration.registrations import Registrations
 
 COLLECTION: Final = "/v1/registrations"
 ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"

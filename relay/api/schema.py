@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic_core import ErrorDetails
 
 from eas_watcher.names import CollectionClass
-from relay.identity import LONGEST
 from relay.model import Environment, Mode, Platform
-from relay.refusals import InvalidRequest
-from relay.wishes import ChangeWish, Device, Login, Wish
+from relay.registration.identity import LONGEST
+from relay.registration.refusals import InvalidRequest
+from relay.registration.wishes import ChangeWish, Device, Login, Wish
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""

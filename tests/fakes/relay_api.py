@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from relay.identity import ServerDirectory
-from relay.lockout import Lockout
 from relay.model import Platform, RegistrationId
 from relay.ports import Topic
-from relay.registrations import Registrations
+from relay.registration.identity import ServerDirectory
+from relay.registration.lockout import Lockout
+from relay.registration.registrations import Registrations
+from relay.registration.verdicts import VERDICT_WAIT, Verdicts
 from relay.sealing import SealingPrivateKey
 from relay.store.wakeups import LocalWakeups
-from relay.verdicts import VERDICT_WAIT, Verdicts
 from tests.fakes.registrations import MemoryRegistrationStore
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -15,8 +15,8 @@ from eas_watcher.progress import WatchState
 from relay.api.app import Limits, create_app
 from relay.listeners import open_listener
 from relay.model import Mark, RegistrationId, RegistrationState
-from relay.registrations import Registered
-from relay.wishes import Wish
+from relay.registration.registrations import Registered
+from relay.registration.wishes import Wish
 from tests.fakes.relay_api import APNS_APP, APNS_TOKEN, FCM_APP, FCM_TOKEN, GOOD, SILENT, World, judging
 
 MANY = Limits(registrations_per_minute=100_000)

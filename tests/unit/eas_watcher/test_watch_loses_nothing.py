@@ -91,9 +91,9 @@ def live(seed: int) -> None:
         server.receive_mail()
     relay = Relay(server)
     relay.settle()
-    assert relay.watch.journal.announced[MAIL] == 0, "what was there before is not new"
+    assert relay.journal.announced[MAIL] == 0, "what was there before is not new"
     for _ in range(4):
-        before = relay.watch.journal.announced[MAIL]
+        before = relay.journal.announced[MAIL]
         server.trouble = random.choice([0.0, 0.1, 0.3, 0.6])
         for moment in range(arrives := random.randrange(20), arrives + random.randrange(1, 30)):
             relay.step(random.randrange(3) if random.random() < server.trouble / 4 else None)
@@ -101,7 +101,7 @@ def live(seed: int) -> None:
                 server.receive_mail()
         server.trouble = 0.0
         relay.settle()
-        assert relay.watch.journal.announced[MAIL] > before, "a mail was lost"
+        assert relay.journal.announced[MAIL] > before, "a mail was lost"
 
 
 @given(st.integers(0, 2**32))

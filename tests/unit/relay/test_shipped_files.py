@@ -11,7 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from relay.cluster.shards import SHARDS
-from relay.settings_model import known_keys
+from relay.settings.model import known_keys
 from tests.fakes.metrics import Bench
 from tests.installation import Installation
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay import refusals
 from relay.api import problems
 from relay.errors import RelayError, SealBroken, StoreUnavailable
+from relay.registration import refusals
 
 KINDS = [*problems.BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
 API_TEXT = Path("docs/api.md")

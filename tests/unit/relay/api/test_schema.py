@@ -6,8 +6,8 @@ import pytest
 from eas_watcher.names import CollectionClass
 from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
 from relay.model import Environment, Mode, Platform
-from relay.refusals import InvalidRequest
-from relay.wishes import ChangeWish, Device, Login, Wish
+from relay.registration.refusals import InvalidRequest
+from relay.registration.wishes import ChangeWish, Device, Login, Wish
 
 
 def body(**changes: Any) -> dict[str, Any]:

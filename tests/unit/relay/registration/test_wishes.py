@@ -1,8 +1,8 @@
 import pytest
 
 from relay.model import Environment, Platform
-from relay.refusals import UnsupportedDevice
-from relay.wishes import Device, Login, check_device
+from relay.registration.refusals import UnsupportedDevice
+from relay.registration.wishes import Device, Login, check_device
 
 
 @pytest.mark.parametrize(

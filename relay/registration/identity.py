@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relay.refusals import UnknownServer
+from relay.registration.refusals import UnknownServer
 
 LONGEST: Final = 320  # characters: 64 before the @, 255 after it [RFC 5321 4.5.3.1]
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

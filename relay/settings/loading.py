@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.errors import SettingsInvalid
-from relay.settings_checks import Checks, key_files
-from relay.settings_files import Files
-from relay.settings_model import RelaySection, SealingSection
-from relay.settings_source import Faults, read_sections
-from relay.settings_values import (
+from relay.settings.checks import Checks, key_files
+from relay.settings.files import Files
+from relay.settings.model import RelaySection, SealingSection
+from relay.settings.source import Faults, read_sections
+from relay.settings.values import (
     ApiSettings,
     DatabaseSettings,
     LogSettings,

@@ -5,7 +5,6 @@ import pytest
 
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.progress import WatchState
-from relay.advice import Actor, advise, proved
 from relay.model import (
     Environment,
     Mailbox,
@@ -16,6 +15,7 @@ from relay.model import (
     RegistrationState,
     RegistrationView,
 )
+from relay.registration.advice import Actor, advise, proved
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

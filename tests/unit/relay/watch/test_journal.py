@@ -10,9 +10,9 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Fenced
 from eas_watcher.progress import Change, Progress
 from relay.errors import StoreUnavailable
-from relay.journal import FLUSH, StoreJournal
 from relay.model import CommitEntry
 from relay.ports import WatchStore
+from relay.watch.journal import FLUSH, StoreJournal
 
 MAILBOX = MailboxId("mailbox")
 NEW_MAIL = Progress(changes=(Change(CollectionClass.EMAIL, 1),))

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from relay.certificates import is_p256, public_key_of, read_certificate
 from relay.sealing import SealingPrivateKey, SealingPublicKey
-from relay.settings_source import Faults
-from relay.settings_urls import secure_url
+from relay.settings.source import Faults
+from relay.settings.urls import secure_url
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."

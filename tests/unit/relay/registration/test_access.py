@@ -1,7 +1,7 @@
 import hashlib
 
-from relay.access import Access, grants, hash_secret
 from relay.model import RegistrationId
+from relay.registration.access import Access, grants, hash_secret
 
 ID = RegistrationId("registration")
 

@@ -8,10 +8,10 @@ from enum import Enum, auto
 from typing import Final
 
 from relay.errors import StoreUnavailable
-from relay.lockout import Lockout, Try
 from relay.model import RegistrationId, RegistrationState, RegistrationView
 from relay.ports import Clock, RegistrationStore, Topic, Wakeups
-from relay.refusals import NotAuthorized
+from relay.registration.lockout import Lockout, Try
+from relay.registration.refusals import NotAuthorized
 
 VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
 LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost

@@ -12,11 +12,8 @@ from typing import Final
 
 from eas_watcher.auth.basic import BasicCredential, UnusableCredential
 from eas_watcher.names import MailboxId
-from relay.access import Access, grants, hash_secret
 from relay.cluster.shards import shard_of
 from relay.errors import MailboxExists, StoreUnavailable
-from relay.identity import ServerDirectory, normalise, same_account
-from relay.lockout import LIMIT, WINDOW, Lockout, Try
 from relay.model import (
     Mailbox,
     Mark,
@@ -29,7 +26,10 @@ from relay.model import (
     RegistrationView,
 )
 from relay.ports import Clock, RegistrationStore
-from relay.refusals import (
+from relay.registration.access import Access, grants, hash_secret
+from relay.registration.identity import ServerDirectory, normalise, same_account
+from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
+from relay.registration.refusals import (
     CredentialRefused,
     InvalidRequest,
     NotActive,
@@ -38,9 +38,9 @@ from relay.refusals import (
     TooManyRefusals,
     UnknownApp,
 )
+from relay.registration.verdicts import Verdict, Verdicts
+from relay.registration.wishes import ChangeWish, Login, Wish, check_device
 from relay.sealing import SealingPublicKey, derive_device_id
-from relay.verdicts import Verdict, Verdicts
-from relay.wishes import ChangeWish, Login, Wish, check_device
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from eas_watcher.errors import EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.wire import Account
-from relay.proof import Finding, Verdict, prove, same
+from relay.watch.proof import Finding, Verdict, prove, same
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ANN = BasicCredential("ann", "correct horse")

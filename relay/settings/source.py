@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.errors import SettingsInvalid
-from relay.settings_model import SECTIONS, Section, ServerSection
+from relay.settings.model import SECTIONS, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)

@@ -13,8 +13,8 @@ from relay.model import Platform
 from relay.push.apns import ApnsConfig
 from relay.push.apns_connection import ApnsCertificate, ApnsToken
 from relay.push.fcm import FcmConfig
-from relay.settings_files import Files
-from relay.settings_model import (
+from relay.settings.files import Files
+from relay.settings.model import (
     ApiSection,
     ApnsSection,
     DatabaseSection,
@@ -25,8 +25,8 @@ from relay.settings_model import (
     SealingSection,
     ServerSection,
 )
-from relay.settings_source import Sections
-from relay.settings_urls import (
+from relay.settings.source import Sections
+from relay.settings.urls import (
     UrlInvalid,
     eas_url,
     is_loopback,
@@ -36,7 +36,7 @@ from relay.settings_urls import (
     sqlite_file,
     sqlite_url,
 )
-from relay.settings_values import (
+from relay.settings.values import (
     ApiSettings,
     DatabaseSettings,
     LogSettings,

@@ -19,8 +19,8 @@ from eas_watcher.wire import Account
 from relay.errors import SealBroken, StoreUnavailable
 from relay.model import Candidate, Mailbox, RegistrationId, WatchRecord
 from relay.ports import Clock, Topic, Wakeups, WatchStore
-from relay.proof import Verdict, prove, same
 from relay.sealing import SealingPrivateKey
+from relay.watch.proof import Verdict, prove, same
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings_urls import (
+from relay.settings.urls import (
     UrlInvalid,
     eas_url,
     is_loopback,

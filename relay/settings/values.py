@@ -11,7 +11,7 @@ from relay.model import Platform
 from relay.push.apns import ApnsConfig
 from relay.push.fcm import FcmConfig
 from relay.sealing import SealingPrivateKey, SealingPublicKey
-from relay.settings_urls import with_password
+from relay.settings.urls import with_password
 
 
 class Role(StrEnum):

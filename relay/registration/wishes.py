@@ -6,7 +6,7 @@ from typing import Final
 
 from eas_watcher.names import CollectionClass
 from relay.model import Environment, Mode, Platform
-from relay.refusals import UnsupportedDevice
+from relay.registration.refusals import UnsupportedDevice
 
 _TOKEN: Final = {
     # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.

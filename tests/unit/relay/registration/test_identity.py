@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.identity import LONGEST, ServerDirectory, normalise, same_account
-from relay.refusals import UnknownServer
+from relay.registration.identity import LONGEST, ServerDirectory, normalise, same_account
+from relay.registration.refusals import UnknownServer
 
 TWO = ServerDirectory({"head-office": ["example.com", "Example.NET"], "branch": ["branch.example.com"]})
 

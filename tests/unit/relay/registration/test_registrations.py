@@ -7,11 +7,11 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.names import CollectionClass
 from eas_watcher.progress import WatchState
-from relay.access import Access, hash_secret
 from relay.cluster.shards import shard_of
 from relay.errors import StoreUnavailable
 from relay.model import Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
-from relay.refusals import (
+from relay.registration.access import Access, hash_secret
+from relay.registration.refusals import (
     CredentialRefused,
     InvalidRequest,
     NotActive,
@@ -22,9 +22,9 @@ from relay.refusals import (
     UnknownServer,
     UnsupportedDevice,
 )
-from relay.registrations import Registered
+from relay.registration.registrations import Registered
+from relay.registration.wishes import ChangeWish, Device, Login, Wish
 from relay.sealing import derive_device_id
-from relay.wishes import ChangeWish, Device, Login, Wish
 from tests.fakes.relay_api import (
     APNS_APP,
     APNS_TOKEN,
