@@ -48,8 +48,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case HierarchyChanged():
             return at_once(replace(watch, hierarchy_due=True), error, "hierarchy-changed")
         case VersionRefused():
-            partnership = replace(watch.partnership, version=None)
-            return at_once(replace(watch, partnership=partnership), error, "version-refused")
+            return at_once(_distrust_version(watch), error, "version-refused")
         case StateLost():
             return at_once(_forget_keys(watch), error, "state-lost")
         case ServerBusy(retry_after=seconds):
@@ -105,6 +104,15 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
     if watch.refusals > len(CONFIRM_AFTER):
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
     return pause(watch, error, "http-401", CONFIRM_AFTER[watch.refusals - 1])
+
+
+def _distrust_version(watch: Watch) -> Watch:
+    """Choose the version again; another one, if the server refuses this one not just once."""
+    version = watch.partnership.version
+    distrusted = watch.distrusted
+    if version is not None and watch.failures:
+        distrusted |= {version}
+    return replace(watch, partnership=replace(watch.partnership, version=None), distrusted=distrusted)
 
 
 def _forget_keys(watch: Watch) -> Watch:

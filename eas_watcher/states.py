@@ -45,6 +45,8 @@ class Watch:
     """Requests since the last wait: a pause, or a Ping that was held."""
     hasty: int = 0
     """Pings in a row that were answered suspiciously fast without a new item."""
+    distrusted: frozenset[ProtocolVersion] = frozenset()
+    """Versions that the server offers and then refuses."""
     max_folders: int | None = None
     quiet_for: float = 0.0
     """Seconds of silent Pings since the last Sync."""

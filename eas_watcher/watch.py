@@ -147,14 +147,16 @@ def proceed(watch: Watch) -> Move:
 
 def _discovered(watch: Watch, offer: Capabilities) -> Move:
     """Choose the version; provision first wherever the server knows the command (access rules want to know us)."""
+    trusted = frozenset(offer.versions).intersection(watch.policy.versions) - watch.distrusted
     try:
-        version = choose_version(offer, watch.policy.versions)
+        version = choose_version(offer, trusted or watch.policy.versions)
     except VersionRefused as error:
         return pause(watch, error, "version", RECHECK)
     informed = watch.partnership.informed or "Settings" not in offer.commands
     partnership = replace(watch.partnership, version=version, informed=informed)
     provision_due = "Provision" in offer.commands and partnership.policy_key is None
-    return _record_partnership(replace(watch, provision_due=provision_due), partnership)
+    distrusted = watch.distrusted if trusted else frozenset[ProtocolVersion]()
+    return _record_partnership(replace(watch, provision_due=provision_due, distrusted=distrusted), partnership)
 
 
 def _provisioned(watch: Watch, policy_key: PolicyKey | None) -> Move:

@@ -16,8 +16,8 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.names import NO_SYNC_KEY
-from eas_watcher.progress import Condition, Drain, Progress, WatchState
+from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
+from eas_watcher.progress import Condition, Drain, Partnership, Progress, WatchState
 from eas_watcher.remedies import CONFIRM_AFTER, IMMEDIATE, RECHECK, at_once, end, pause, remedy
 from eas_watcher.states import AcknowledgeWipe, Ended, Pause, Pausing, Record, Watch, Wiping
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, watch_of
@@ -84,6 +84,22 @@ def test_a_refused_version_is_chosen_again() -> None:
     assert remedy(watch, VersionRefused("x")) == watch_of(
         partnership=replace(watch.partnership, version=None), failures=1
     )
+
+
+def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
+    watch = watch_of(failures=1)
+
+    assert remedy(watch, VersionRefused("x")) == watch_of(
+        partnership=replace(watch.partnership, version=None),
+        failures=2,
+        distrusted=frozenset({ProtocolVersion.V14_1}),
+    )
+
+
+def test_before_a_version_is_chosen_none_can_be_distrusted() -> None:
+    watch = watch_of(partnership=Partnership(), failures=1)
+
+    assert remedy(watch, VersionRefused("x")) == replace(watch, failures=2)
 
 
 def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:

@@ -218,6 +218,32 @@ def test_keeps_its_policy_key_when_the_version_is_chosen_again() -> None:
     assert state.watch.partnership == replace(PARTNERSHIP, version=ProtocolVersion.V16_1)
 
 
+def test_takes_another_version_when_the_server_refuses_the_one_it_offers() -> None:
+    state, _ = step(Discovering(watch_of(partnership=Partnership())), Answered(OFFER, NOW))
+    tried = []
+    while ProtocolVersion.V14_0 not in tried:
+        version = state.watch.partnership.version
+        if isinstance(state, Discovering):
+            state, _ = step(state, Answered(OFFER, NOW))
+        elif isinstance(state, Pausing):
+            state, _ = step(state, Woken())
+        else:
+            tried.append(version)
+            state, _ = step(state, Failed(VersionRefused("x")))
+
+    assert list(dict.fromkeys(tried)) == sorted(ProtocolVersion, reverse=True)[:4]
+    assert tried[:2] == [ProtocolVersion.V16_1, ProtocolVersion.V16_1]
+
+
+def test_when_every_version_was_refused_all_are_tried_again() -> None:
+    watch = watch_of(partnership=Partnership(), distrusted=frozenset(ProtocolVersion))
+
+    state, _ = step(Discovering(watch), Answered(OFFER, NOW))
+
+    assert state.watch.partnership.version is ProtocolVersion.V16_1
+    assert state.watch.distrusted == frozenset()
+
+
 def test_waits_long_for_a_version_that_it_may_use() -> None:
     pause = paused(step(Discovering(watch_of()), Answered(Capabilities((), frozenset()), NOW))[1])
 
