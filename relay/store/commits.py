@@ -31,7 +31,6 @@ _MUTABLE: Final = (
     mailbox.c.since,
     mailbox.c.next_try_at,
     mailbox.c.refusals,
-    mailbox.c.last_change_at,
 )
 _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
@@ -87,9 +86,11 @@ async def _update_mailboxes(
     connection: AsyncConnection, entries: Sequence[CommitEntry], rows: Mapping[MailboxId, AnyRow], now: datetime
 ) -> None:
     updates: dict[MailboxId, dict[str, Any]] = {}
+    moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
+    if moved:
+        await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(moved)).values(last_change_at=now))
     for entry in entries:
         id_, progress = entry.mailbox_id, entry.progress
-        row = updates.get(id_) or {column.name: getattr(rows[id_], column.name) for column in _MUTABLE}
         changed: dict[str, Any] = {}
         if progress.partnership is not None:
             changed["version"] = None if progress.partnership.version is None else progress.partnership.version.value
@@ -97,13 +98,14 @@ async def _update_mailboxes(
             changed["hierarchy_key"] = progress.partnership.hierarchy_key
             changed["informed"] = progress.partnership.informed
         if progress.condition is not None:
-            changed |= _condition(progress.condition, row, now)
+            shown = updates.get(id_) or {"state": rows[id_].state, "reason": rows[id_].reason, "since": rows[id_].since}
+            changed |= _condition(progress.condition, shown, now)
         if progress.refusals is not None:
             changed["refusals"] = progress.refusals
-        if progress.changes:
-            changed["last_change_at"] = now
         if changed:
-            updates[id_] = row | changed
+            # One statement sets all of them, so each names every column.
+            present = updates.get(id_) or {column.name: getattr(rows[id_], column.name) for column in _MUTABLE}
+            updates[id_] = present | changed
     if updates:
         await connection.execute(_UPDATE, [{"_id": id_} | updates[id_] for id_ in sorted(updates)])
 

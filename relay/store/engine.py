@@ -22,6 +22,7 @@ from relay.errors import DatabaseInUse, StoreUnavailable
 log = logging.getLogger(__name__)
 
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
+SCRUB_MS: Final = 100  # how long a clean-up waits for others; the next one catches up
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
@@ -80,7 +81,11 @@ async def scrub(engine: AsyncEngine) -> None:
     try:
         async with engine.connect() as connection:
             await connection.execution_options(**{_NO_BEGIN: True})
-            await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            await connection.exec_driver_sql(f"PRAGMA busy_timeout={SCRUB_MS}")
+            try:
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_MS}")
     except (DBAPIError, PoolTimeout) as error:
         log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
 

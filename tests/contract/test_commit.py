@@ -269,6 +269,6 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
     progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=watching, refusals=0)
     await watches.commit([entry(epoch, progress, name) for name in reversed(names)], NOW)
 
-    assert len([statement for statement in executed if not statement.startswith("BEGIN")]) <= 6
+    assert len([statement for statement in executed if not statement.startswith("BEGIN")]) <= 7
     assert len(await marks(engine)) == 100
     assert len(await watches.records([SHARD], NOW)) == 100
