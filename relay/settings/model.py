@@ -40,7 +40,8 @@ class DatabaseSection(Section):
 
     url: Text | None = Field(
         default=None,
-        description="sqlite:///FILE or postgresql://USER@HOST:PORT/NAME without a password; "
+        description="sqlite:///FILE or postgresql://USER@HOST:PORT/NAME or "
+        "postgresql://USER@/NAME?host=/SOCKET/FOLDER, without a password; "
         "unset: relay.sqlite3 in relay.state_dir",
     )
     password_file: Text | None = Field(default=None, description="file whose first line is the PostgreSQL password")

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 EAS_PATH: Final = "/Microsoft-Server-ActiveSync"  # [MS-ASHTTP 2.2.1.1.1]
 
@@ -75,12 +75,20 @@ def postgresql_url(url: str) -> str:
     """Return SQLAlchemy's URL for asyncpg; raises UrlInvalid, for a password within too."""
     if scheme_of(url) not in ("postgresql", "postgres"):
         raise UrlInvalid("is neither sqlite:/// nor postgresql://")
-    parts = split(url)
+    parts = urlsplit(url) if _names_socket(url) else split(url)
     if parts.password is not None:
         raise UrlInvalid("holds a password, which every error message could show")
     if not parts.username or len(parts.path) < len("/x"):
         raise UrlInvalid("names no user or no database")
     return parts._replace(scheme="postgresql+asyncpg").geturl()
+
+
+def _names_socket(url: str) -> bool:
+    """Tell whether a URL names the folder of a local socket, e.g. postgresql://relay@/relay?host=/run/postgresql."""
+    try:
+        return parse_qs(urlsplit(url).query).get("host", [""])[0].startswith("/")
+    except ValueError:
+        return False
 
 
 def with_password(url: str, password: str) -> str:

@@ -84,6 +84,12 @@ def test_sqlite_without_a_plain_file_is_refused(url: str) -> None:
         sqlite_file(url, Path("/etc/relay"))
 
 
+def test_postgresql_may_be_reached_through_a_local_socket() -> None:
+    url = postgresql_url("postgresql://relay@/relay?host=/run/postgresql")
+
+    assert url == "postgresql+asyncpg://relay@/relay?host=/run/postgresql"
+
+
 def test_postgresql_gets_its_driver_and_later_its_password() -> None:
     url = postgresql_url("postgres://relay@db.example.com:5433/relay?ssl=require")
 
@@ -95,7 +101,14 @@ def test_postgresql_gets_its_driver_and_later_its_password() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://relay@db/relay", "postgresql://db/relay", "postgresql://relay@db", "postgresql://relay:canary@db/relay"],
+    [
+        "mysql://relay@db/relay",
+        "postgresql://db/relay",
+        "postgresql://relay@db",
+        "postgresql://relay:canary@db/relay",
+        "postgresql://relay@/relay?host=run",
+        "postgresql://relay:canary@/relay?host=/run",
+    ],
 )
 def test_other_databases_and_passwords_in_urls_are_refused(url: str) -> None:
     with pytest.raises(UrlInvalid) as caught:

@@ -1,0 +1,153 @@
+"""The command line as an administrator meets it: real processes, exit statuses, and what stands on the terminal."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.acceptance.site import ANN, PASSWORD, Site
+from tests.installation import Installation
+
+LIMIT = 60.0  # seconds
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+async def relay(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "400", **(environ or {})},
+    )
+    async with asyncio.timeout(LIMIT):
+        out, err = await process.communicate()
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+async def test_check_accepts_a_good_configuration(installation: Installation) -> None:
+    ended = await relay("check", "--config", str(installation.toml))
+
+    assert ended.status == 0, ended.err
+    assert "good" in ended.out
+    assert "https://mail.example.com" in ended.out
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+async def test_every_fault_of_the_configuration_is_named_at_once(installation: Installation, command: str) -> None:
+    installation.replace('url = "https://mail.example.com"', 'url = "http://mail.example.com"')
+    installation.replace('key_id = "ABCDE12345"', 'key_id = "short"')
+    installation.replace('apps = ["com.example.mail"]', 'aps = ["com.example.mail"]')
+    installation.replace('certificate_file = "api.pem"', 'certificate_file = "missing.pem"')
+    (installation.folder / "fcm.json").chmod(0o644)
+
+    ended = await relay(command, "--config", str(installation.toml))
+
+    assert ended.status == 2
+    for key in ("servers.main.url", "apns.key_id", "fcm.aps", "api.certificate_file", "fcm.service_account_file"):
+        assert key in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
+    ended = await relay("serve", "--config", str(tmp_path / "none.toml"))
+
+    assert ended.status == 2
+    assert "none.toml" in ended.err
+    assert "--config" in ended.err
+
+
+async def test_keygen_makes_keys_once(installation: Installation) -> None:
+    state = installation.folder / "state"
+    for key in state.iterdir():
+        key.unlink()
+
+    first = await relay("keygen", "--config", str(installation.toml))
+    made = (state / "sealing-private.pem").read_bytes()
+    second = await relay("keygen", "--config", str(installation.toml))
+
+    assert first.status == 0, first.err
+    assert (state / "sealing-private.pem").stat().st_mode & 0o777 == 0o600
+    assert second.status == 1
+    assert "exists" in second.err
+    assert (state / "sealing-private.pem").read_bytes() == made
+
+
+async def test_a_second_process_on_the_same_embedded_database_is_refused(site: Site) -> None:
+    async with site.relay():
+        second = await relay(
+            *("serve", "--config", str(site.sandbox.toml)), environ={"RELAY__API__PORT": "1", "RELAY__OPS__PORT": "2"}
+        )
+
+    assert second.status == 1
+    assert "another relay process uses the database" in second.err
+    assert "Traceback" not in second.err
+
+
+async def test_a_port_in_use_is_said_so(site: Site, tmp_path: Path) -> None:
+    environ = {"RELAY__RELAY__STATE_DIR": str(tmp_path / "other"), "RELAY__OPS__PORT": str(site.sandbox.ports.control)}
+    (tmp_path / "other").mkdir()
+
+    ended = await relay("serve", "--config", str(site.sandbox.toml), environ=environ)
+
+    assert ended.status == 1
+    assert re.search(r"address already in use", ended.err)
+    assert str(site.sandbox.ports.control) in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_sigterm_ends_a_relay_that_holds_pings_at_once_and_well(site: Site) -> None:
+    clock = asyncio.get_running_loop().time
+    async with site.relay() as running:
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        began = clock()
+        status = await running.stop()
+
+    assert status == 0
+    assert clock() - began < 10
+    log = running.log.read_text(encoding="utf-8")
+    assert '"event": "relay stopped"' in log
+    assert "Traceback" not in log
+    assert "never awaited" not in log
+
+
+async def test_the_demo_shows_what_it_promises() -> None:
+    ended = await relay("demo", "--once")
+
+    assert ended.status == 0, ended.out
+    assert '"title": "New mail"' in ended.out
+    assert "All was as it should be" in ended.out
+
+
+async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "demo"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(LIMIT):
+        async for line in process.stdout:
+            if b"until Ctrl-C" in line:
+                break
+        process.terminate()
+        await process.stdout.read()
+        status = await process.wait()
+
+    assert status == 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""Three roles as three processes that meet in PostgreSQL only, each with its own configuration and no more."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from relay.keygen import write_sealing_keys
+from relay.sandbox.process import RelayProcess, open_relay
+from tests.acceptance.site import ANN, PASSWORD, SOON, Site
+from tests.postgres import PostgresServer, running_postgres
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def database(postgres: PostgresServer) -> AsyncIterator[str]:
+    name = await postgres.create()
+    yield postgres.url(name)
+    await postgres.drop(name)
+
+
+async def migrate(site: Site, database: str) -> int:
+    arguments = ("migrate", "--config", str(site.sandbox.toml), "--role", "push")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", *arguments),
+        env={"RELAY__DATABASE__URL": database},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
+
+
+async def open_role(stack: AsyncExitStack, site: Site, role: str, database: str, port: int) -> RelayProcess:
+    environ = {"RELAY__DATABASE__URL": database, "RELAY__OPS__PORT": str(port)}
+    return await stack.enter_async_context(open_relay(site.sandbox.toml, port, role=role, environ=environ))
+
+
+@pytest.fixture
+def ops_ports(free_ports: list[int]) -> dict[str, int]:
+    return dict(zip(("api", "watch", "push"), free_ports, strict=False))
+
+
+async def test_a_mail_becomes_a_push_through_three_processes(
+    site: Site, database: str, ops_ports: dict[str, int]
+) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    async with AsyncExitStack() as stack:
+        roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        site.deliver()
+        pushes = await site.sandbox.apns.wait(1, SOON)
+        health = {role: await process.health() for role, process in roles.items()}
+
+    assert [push.status for push in pushes] == [200]
+    assert {role: document["state"] for role, document in health.items()} == dict.fromkeys(ops_ports, "ok")
+    assert not site.sandbox.eas.records.overlaps
+
+
+async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_ports: dict[str, int]) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    async with AsyncExitStack() as stack:
+        await open_role(stack, site, "api", database, ops_ports["api"])
+        await open_role(stack, site, "watch", database, ops_ports["watch"])
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        site.deliver()
+        await asyncio.sleep(0.5)  # the mark waits; nobody pushes so far
+        assert site.sandbox.apns.received == []
+        await open_role(stack, site, "push", database, ops_ports["push"])
+        pushes = await site.sandbox.apns.wait(1, SOON)
+
+    assert [push.status for push in pushes] == [200]
+
+
+def make_sealing_keys(site: Site) -> None:
+    state: Path = site.sandbox.folder / "state"
+    write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
