@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import secrets
 import socket
 import ssl
@@ -33,6 +34,7 @@ from relay.ops.lag import LoopLag
 from relay.ops.metrics import Metrics
 from relay.ports import PushSender, Wakeups
 from relay.push.apns import ApnsSender
+from relay.push.apns_connection import ApnsCertificate
 from relay.push.dispatch import Dispatcher
 from relay.push.fcm import FcmSender
 from relay.push.stats import PushStats
@@ -86,6 +88,8 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(open_running(settings))
         role = settings.role
+        stack.callback(log.info, "relay stopped", extra={"role": role.value})
+        _raise_file_limit()
         if role in {Role.ALL, Role.PUSH}:
             await _open_push(running, stack)
         if role in {Role.ALL, Role.WATCH}:
@@ -216,6 +220,8 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
     parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
     if settings.api is not None and settings.api.certificate_file is not None:
         parts.append(checks.certificate("api.certificate_file", settings.api.certificate_file, now))
+    if settings.apns is not None and isinstance(settings.apns.authentication, ApnsCertificate):
+        parts.append(checks.certificate("apns.certificate_file", settings.apns.authentication.file, now))
     health = Health(parts, now)
     metrics = Metrics(
         version=version("push-relay"),
@@ -232,6 +238,14 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
     )
     running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each held Ping is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.info("open files allowed", extra={"files": hard})
 
 
 def _trust(ca_file: Any) -> ssl.SSLContext:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 import uvloop
@@ -26,6 +26,8 @@ from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
 from relay.settings import Role, Settings, load, sealing_key_files
 
+T = TypeVar("T")
+
 FAILED: Final = 1
 FAULTY: Final = 2
 
@@ -36,7 +38,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
+out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
@@ -124,7 +126,7 @@ def sandbox(
 def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, with status 0 or 1.")] = False) -> None:
     """Show the main job: sandbox and relay start, two phones register, mails come, and what left is shown."""
     log.configure("error", "text", sys.stderr)
-    if not asyncio.run(run_demo(out, once=once)):
+    if not _run(run_demo(Console(highlight=False), once=once)):
         raise typer.Exit(FAILED)
 
 
@@ -153,7 +155,11 @@ def _make_first_keys(config: Path) -> None:
         private, public = sealing_key_files(config, os.environ)
         if not private.exists() and not public.exists():
             write_sealing_keys(private, public)
-            err.print(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
+            err.print(
+                f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone",
+                markup=False,
+                soft_wrap=True,
+            )
     except SettingsInvalid as error:
         _show(error)
     except OSError as error:
@@ -174,23 +180,24 @@ def _fail(text: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _run(job: Coroutine[Any, Any, None]) -> None:
-    """Run a job on uvloop until it ends, SIGTERM or Ctrl-C; being told to end is no failure."""
+def _run(job: Coroutine[Any, Any, T]) -> T | None:
+    """Run a job on uvloop until it ends, SIGTERM or Ctrl-C; being told to end is no failure: None."""
 
-    async def until_told() -> None:
+    async def until_told() -> T | None:
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _cancel_once, task)
         try:
-            await job
+            return await job
         except asyncio.CancelledError:
             if task is None or not task.cancelling():
                 raise
+            return None
 
-    uvloop.run(until_told())
+    return uvloop.run(until_told())
 
 
-def _cancel_once(task: "asyncio.Task[None] | None") -> None:
+def _cancel_once(task: "asyncio.Task[Any] | None") -> None:
     if task is not None and not task.cancelling():
         task.cancel()

@@ -25,7 +25,7 @@ from h2.events import (
     StreamEnded,
     StreamReset,
 )
-from h2.exceptions import H2Error, NoAvailableStreamIDError
+from h2.exceptions import FrameTooLargeError, H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes
 from hpack import NeverIndexedHeaderTuple
 
@@ -124,7 +124,10 @@ class Farewells:
         self._rest = b""
 
     def sift(self, data: bytes) -> tuple[bytes, list[int]]:
-        """Return the other whole frames, and the last stream id of each farewell."""
+        """Return the other whole frames, and the last stream id of each farewell; raises FrameTooLargeError.
+
+        h2 would wait for the whole of a frame that is too long, for ever if what speaks there is not HTTP/2 at all.
+        """
         data = self._rest + data
         kept: list[bytes] = []
         farewells: list[int] = []
@@ -132,20 +135,18 @@ class Farewells:
         while len(data) >= start + FRAME_HEADER:
             length = int.from_bytes(data[start : start + 3])
             if length > FRAME_LIMIT:
-                break  # h2 refuses it
+                raise FrameTooLargeError
             end = start + FRAME_HEADER + length
             if len(data) < end:
-                self._rest = data[start:]
-                return b"".join(kept), farewells
+                break
             payload = data[start + FRAME_HEADER : end]
             if data[start + 3] == GOAWAY and payload[4:8] == b"\0\0\0\0":
                 farewells.append(int.from_bytes(payload[:4]) & 0x7FFF_FFFF)
             else:
                 kept.append(data[start:end])
             start = end
-        oversized = len(data) >= start + FRAME_HEADER
-        self._rest = b"" if oversized else data[start:]
-        return b"".join([*kept, data[start:]] if oversized else kept), farewells
+        self._rest = data[start:]
+        return b"".join(kept), farewells
 
 
 class _Http(H2Connection):
@@ -193,8 +194,8 @@ class ApnsConnection(APNsTLSClientProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take frames; a server that breaks the protocol is cut off."""
-        frames, farewells = self._farewells.sift(data)
         try:
+            frames, farewells = self._farewells.sift(data)
             for event in self.conn.receive_data(frames):
                 self._take(event)
         except H2Error:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -433,21 +434,24 @@ def test_a_certificate_file_that_is_none_is_refused_at_start(tmp_path: Path, loo
     on_loop(loop, test())
 
 
+class Babble(asyncio.Protocol):
+    """Answer in HTTP/1.1, whatever was agreed, and wait for more."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"HTTP/1.1 400 Bad Request\r\nConnection: keep-alive\r\n\r\n")
+
+
 def test_a_server_that_speaks_no_http2_is_tried_again_later(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-            await reader.read()  # until the other end has had enough
-            writer.close()
-
         async with apns_world(tmp_path) as world:
-            server = await asyncio.start_server(babble, "127.0.0.1", 0, ssl=world.ca.server_context(alpn=["h2"]))
+            tls = world.ca.server_context(alpn=["h2"])
+            server = await asyncio.get_running_loop().create_server(Babble, "127.0.0.1", 0, ssl=tls)
             config = replace(world.config, host="127.0.0.1", port=int(server.sockets[0].getsockname()[1]))
-            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
-                assert set(await send_all(sender, 5)) == {RetryLater("connection-lost: ConnectionClosed")}
-            server.close()
+            try:
+                async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+                    assert set(await send_all(sender, 5)) == {RetryLater("connection-lost: ConnectionClosed")}
+            finally:
+                server.close()
 
     on_loop(loop, test())
 
