@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from eas_watcher import backoff
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.fleet import Fleet
-from eas_watcher.names import MailboxId
+from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Fenced, Journal, Transport
 from eas_watcher.progress import Condition, Progress, WatchState
 from eas_watcher.states import Policy
@@ -66,7 +66,7 @@ class Mailboxes:
         self._epochs: Mapping[int, int] = {}
         self._leased_until = 0.0
         self._shard_of: dict[MailboxId, int] = {}
-        self._started_with: dict[MailboxId, tuple[object, ...]] = {}
+        self._started_with: dict[MailboxId, tuple[bytes | None, frozenset[CollectionClass]]] = {}
         self._proofs: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
         self._fleet: Fleet
@@ -180,9 +180,10 @@ class Mailboxes:
     async def _follow(self, record: WatchRecord) -> None:
         """Start, replace or stop the watch of one mailbox; leave it alone when nothing that matters changed."""
         id_ = record.mailbox.id
+        before = self._started_with.get(id_)
         wanted = (record.sealed_credential, record.memory.classes)
         if id_ in self._fleet:
-            if self._started_with.get(id_) == wanted and record.mailbox.state not in NOT_STARTED:
+            if before == wanted and record.mailbox.state not in NOT_STARTED:
                 return
             await self._fleet.stop(id_)
             # What the old watch committed until its very end is where the new one starts.
@@ -190,6 +191,8 @@ class Mailboxes:
             if fresh is None:
                 return
             record = fresh
+        if before is not None and before[0] != record.sealed_credential:
+            record = _with_fresh_credential(record)
         self._started_with[id_] = (record.sealed_credential, record.memory.classes)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
@@ -281,3 +284,11 @@ class Mailboxes:
         except SealBroken:
             return False
         return isinstance(account.credential, BasicCredential) and same(known, account.credential)
+
+
+def _with_fresh_credential(record: WatchRecord) -> WatchRecord:
+    """Forget a refusal that the watch of the credential before may have committed after this one was accepted."""
+    if record.mailbox.state is not WatchState.CREDENTIAL_REFUSED:
+        return record
+    mailbox = replace(record.mailbox, state=WatchState.STARTING)
+    return replace(record, mailbox=mailbox, memory=replace(record.memory, refusals=0))
