@@ -51,8 +51,9 @@ from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
+from relay.watch.accounts import Accounts, EasServer
 from relay.watch.journal import StoreJournal
-from relay.watch.mailboxes import EasServer, Mailboxes
+from relay.watch.mailboxes import Mailboxes
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,8 @@ async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
         servers[name] = EasServer(server.url, transport, server.policy)
     store = SqlWatchStore(running.engine, running.wakeups)
     embedded = settings.database.file is not None
-    mailboxes = Mailboxes(store, running.wakeups, key, servers, now, random, running.node, take_over=embedded)
+    accounts = Accounts(key, servers)
+    mailboxes = Mailboxes(store, running.wakeups, accounts, now, random, running.node, take_over=embedded)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
     around = Surroundings(journal, random, now, asyncio.Semaphore(SHORT_REQUESTS), running.fleet)

@@ -3,40 +3,29 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Final
 
 from eas_watcher import backoff
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.ports import Fenced, Journal, Transport
+from eas_watcher.ports import Fenced, Journal
 from eas_watcher.progress import Condition, Progress, WatchState
-from eas_watcher.states import Policy
-from eas_watcher.wire import Account
-from relay.errors import SealBroken, StoreUnavailable
-from relay.model import Candidate, Mailbox, RegistrationId, WatchRecord
+from relay.errors import StoreUnavailable
+from relay.model import WatchRecord
 from relay.ports import Clock, Topic, Wakeups, WatchStore
-from relay.sealing import SealingPrivateKey
-from relay.watch.proof import Verdict, prove, same
+from relay.watch.accounts import Accounts
+from relay.watch.proofs import Proofs
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = 30.0  # seconds a shard is ours without renewal
 RENEW: Final = 10.0  # seconds between renewals
 SLOW_POLL: Final = 15.0  # seconds; the safety net under lost wake-ups
+BROKEN: Final = 4  # as many failures in a row stands a watch for that broke by a fault of ours: about 40 s
 NOT_STARTED: Final = frozenset({WatchState.CREDENTIAL_REFUSED, WatchState.WIPED})
-
-
-@dataclass(frozen=True, slots=True)
-class EasServer:
-    """Join a configured server with the transport to it."""
-
-    url: str
-    transport: Transport
-    policy: Policy
 
 
 class Mailboxes:
@@ -46,29 +35,29 @@ class Mailboxes:
         self,
         store: WatchStore,
         wakeups: Wakeups,
-        key: SealingPrivateKey,
-        servers: Mapping[str, EasServer],
+        accounts: Accounts,
         clock: Clock,
         random: Random,
         node: str,
         *,
         take_over: bool,
     ) -> None:
-        """Take the store and what opens and reaches mailboxes; `take_over` as WatchStore.lease_shards says."""
+        """Take the store and what opens mailboxes; `take_over` as WatchStore.lease_shards says."""
         self._store = store
-        self._key = key
-        self._servers = servers
+        self._dirty = wakeups.waiter(Topic.MAILBOXES)
+        self._accounts = accounts
         self._clock = clock
         self._random = random
         self._node = node
         self._take_over = take_over
-        self._dirty = wakeups.waiter(Topic.MAILBOXES)
-        self._epochs: Mapping[int, int] = {}
-        self._leased_until = 0.0
+        self._proofs = Proofs(store, accounts, lambda id_: self.lease_of(id_) is not None, self._show, clock, random)
+        self._epochs: dict[int, int] = {}
+        self._leased_until = float("-inf")
         self._shard_of: dict[MailboxId, int] = {}
         self._started_with: dict[MailboxId, tuple[bytes | None, frozenset[CollectionClass]]] = {}
-        self._proofs: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
+        self._turn = asyncio.Lock()
+        """Whoever changes the fleet has it: leases, dirty mailboxes and broken watches come in any order."""
         self._fleet: Fleet
         self._journal: Journal
 
@@ -80,7 +69,8 @@ class Mailboxes:
 
     def broken(self, mailbox: MailboxId) -> None:
         """Hear that a watch ended by a fault of ours; it is started again from the store after a while."""
-        self._broken.put_nowait(mailbox)
+        seconds = backoff.delay(BROKEN, self._random)
+        asyncio.get_running_loop().call_later(seconds, self._broken.put_nowait, mailbox)
 
     @property
     def leased(self) -> bool:
@@ -101,40 +91,49 @@ class Mailboxes:
                 tasks.create_task(self._follow_dirty(), name="dirty mailboxes")
                 tasks.create_task(self._restart_broken(), name="broken watches")
         finally:
-            for _, task in self._proofs.values():
-                task.cancel()
+            await self._proofs.stop()
             await fleet.stop_all()
 
     async def _keep_leases(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            asked_at = clock()
-            now = self._clock()
+            if not self.leased:
+                await self._give_up_leases()
+            asked_at, now = clock(), self._clock()
+            # An answer after the lease's end is as good as none: somebody else may hold the Pings by then.
+            patience = self._leased_until if self.leased else asked_at + RENEW
             try:
-                epochs = await self._store.lease_shards(
-                    self._node, now + timedelta(seconds=LEASE), now, take_over=self._take_over
-                )
+                async with asyncio.timeout_at(patience):
+                    epochs = await self._store.lease_shards(
+                        self._node, now + timedelta(seconds=LEASE), now, take_over=self._take_over
+                    )
                 self._take_over = False
                 self._leased_until = asked_at + LEASE
                 await self._follow_leases(epochs)
-            except StoreUnavailable:
-                if clock() > self._leased_until and self._epochs:
-                    log.warning("leases ran out while the database is away: all watches stop")
-                    self._epochs = {}
-                    await self._fleet.stop_all()
-            await asyncio.sleep(RENEW)
+            except (StoreUnavailable, TimeoutError):
+                log.warning("leases not renewed: the database is away")
+            await asyncio.sleep(min(RENEW, self._leased_until - clock()) if self.leased else RENEW)
+
+    async def _give_up_leases(self) -> None:
+        if self._epochs:
+            log.warning("leases ran out: all watches stop")
+            self._epochs = {}
+            await self._fleet.stop_all()
 
     async def _follow_leases(self, epochs: Mapping[int, int]) -> None:
         """Stop the watches of lost shards, start those of new ones."""
-        before, self._epochs = self._epochs, dict(epochs)
-        lost = {shard for shard, epoch in before.items() if epochs.get(shard) != epoch}
+        held = {shard: epoch for shard, epoch in self._epochs.items() if epochs.get(shard) == epoch}
+        lost = self._epochs.keys() - held.keys()
+        self._epochs = held
         for mailbox in [mailbox for mailbox, shard in self._shard_of.items() if shard in lost]:
             await self._fleet.stop(mailbox)
             self._started_with.pop(mailbox, None)
             del self._shard_of[mailbox]
-        gained = sorted(shard for shard, epoch in epochs.items() if before.get(shard) != epoch)
+        gained = sorted(epochs.keys() - held.keys())
         if gained:
+            # Ours only with their mailboxes: when these cannot be read, the next renewal tries again.
             records = await self._store.records(gained, self._clock())
+            self._epochs = dict(epochs)
             log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
             await self._apply(records)
 
@@ -144,31 +143,41 @@ class Mailboxes:
             if not self._epochs:
                 continue
             try:
-                await self._apply(await self._store.take_dirty(sorted(self._epochs), self._clock()))
+                records = await self._store.take_dirty(sorted(self._epochs), self._clock())
             except StoreUnavailable:
                 log.warning("dirty mailboxes not read: the database is away")
+            else:
+                await self._apply(records)
 
     async def _restart_broken(self) -> None:
         while True:
             mailbox = await self._broken.get()
-            await asyncio.sleep(backoff.delay(4, self._random))
-            self._started_with.pop(mailbox, None)
             try:
                 record = await self._store.record(mailbox, self._clock())
-                if record is not None and mailbox in self._shard_of:
-                    await self._apply([record])
             except StoreUnavailable:
-                self._broken.put_nowait(mailbox)
+                self.broken(mailbox)
+            else:
+                await self._apply([] if record is None else [record])
 
     async def _apply(self, records: Sequence[WatchRecord]) -> None:
+        """Bring watches and proofs in step with records, one mailbox at a time."""
         for record in records:
-            self._shard_of[record.mailbox.id] = record.mailbox.shard
-            if record.registrations == 0:
-                await self._forget(record.mailbox.id)
-                continue
-            for candidate in record.candidates:
-                self._start_proof(candidate, record)
-            await self._follow(record)
+            async with self._turn:
+                if record.mailbox.shard not in self._epochs:
+                    continue
+                self._shard_of[record.mailbox.id] = record.mailbox.shard
+                try:
+                    await self._apply_one(record)
+                except StoreUnavailable:
+                    self.broken(record.mailbox.id)
+
+    async def _apply_one(self, record: WatchRecord) -> None:
+        if record.registrations == 0:
+            await self._forget(record.mailbox.id)
+            return
+        for candidate in record.candidates:
+            self._proofs.start(candidate, record)
+        await self._follow(record)
 
     async def _forget(self, mailbox: MailboxId) -> None:
         await self._fleet.stop(mailbox)
@@ -176,6 +185,8 @@ class Mailboxes:
         self._shard_of.pop(mailbox, None)
         if await self._store.forget(mailbox):
             log.info("mailbox forgotten: no registration names it", extra={"mailbox": mailbox})
+        else:
+            self._broken.put_nowait(mailbox)  # somebody registered meanwhile: look again
 
     async def _follow(self, record: WatchRecord) -> None:
         """Start, replace or stop the watch of one mailbox; leave it alone when nothing that matters changed."""
@@ -196,94 +207,19 @@ class Mailboxes:
         self._started_with[id_] = (record.sealed_credential, record.memory.classes)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
-        account = await self._account(record.mailbox, record.sealed_credential)
-        if account is not None:
-            server = self._servers[record.mailbox.server]
-            self._fleet.start(account, server.transport, record.memory, server.policy)
-
-    async def _account(self, mailbox: Mailbox, sealed: bytes) -> Account | None:
-        """Open a credential; a mailbox that cannot be opened or reached is shown as blocked, with the remedy."""
-        server = self._servers.get(mailbox.server)
-        if server is None:
-            detail = f"server {mailbox.server!r} is not configured any more: add [servers.{mailbox.server}] again"
-            await self._block(mailbox.id, "server-unknown", detail)
-            return None
-        try:
-            credential = self._key.open(mailbox.id, sealed)
-        except SealBroken:
-            detail = "the stored credential does not open with this sealing key: restore the key, or register again"
-            await self._block(mailbox.id, "seal-broken", detail)
-            return None
-        return Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
-
-    async def _block(self, mailbox: MailboxId, reason: str, detail: str) -> None:
-        log.error("mailbox cannot be watched", extra={"mailbox": mailbox, "reason": reason})
-        await self._show(mailbox, Condition(WatchState.BLOCKED, reason, detail=detail))
+        account = self._accounts.open(record.mailbox, record.sealed_credential)
+        if isinstance(account, Condition):
+            log.error("mailbox cannot be watched", extra={"mailbox": id_, "reason": account.reason})
+            await self._show(id_, account)
+            return
+        server = self._accounts.server(record.mailbox)
+        self._fleet.start(account, server.transport, record.memory, server.policy)
 
     async def _show(self, mailbox: MailboxId, condition: Condition) -> None:
         try:
             await self._journal.commit(mailbox, Progress(condition=condition))
         except Fenced:
             log.info("mailbox belongs to another process now", extra={"mailbox": mailbox})
-
-    def _start_proof(self, candidate: Candidate, record: WatchRecord) -> None:
-        """Prove a candidate in a task of its own, once; a replaced candidate ends the proof of the one before."""
-        running = self._proofs.get(candidate.registration_id)
-        if running is not None:
-            if running[0] == candidate.sealed:
-                return
-            running[1].cancel()
-        task = asyncio.get_running_loop().create_task(
-            self._prove(candidate, record), name=f"proof {candidate.registration_id}"
-        )
-        self._proofs[candidate.registration_id] = (candidate.sealed, task)
-        task.add_done_callback(lambda task: self._proof_ended(candidate, task))
-
-    def _proof_ended(self, candidate: Candidate, task: asyncio.Task[None]) -> None:
-        running = self._proofs.get(candidate.registration_id)
-        if running is not None and running[1] is task:
-            del self._proofs[candidate.registration_id]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
-
-    async def _prove(self, candidate: Candidate, record: WatchRecord) -> None:
-        account = await self._account(record.mailbox, candidate.sealed)
-        if account is None:
-            return
-        failures = 0
-        while self.lease_of(candidate.mailbox_id) is not None:
-            try:
-                if self._in_good_use(account, record):
-                    await self._store.accept(candidate, self._clock())
-                    return
-                finding = await prove(account, self._servers[record.mailbox.server].transport, self._clock())
-                match finding.verdict:
-                    case Verdict.ACCEPTED:
-                        await self._store.accept(candidate, self._clock())
-                        return
-                    case Verdict.REFUSED:
-                        await self._store.refuse(candidate, self._clock())
-                        return
-                    case Verdict.UNKNOWN:
-                        detail = finding.detail
-            except StoreUnavailable:
-                detail = "the database is away"
-            failures += 1
-            seconds = backoff.delay(failures, self._random)
-            if record.sealed_credential is None:
-                condition = Condition(WatchState.VERIFYING, "not-asked", retry_in=seconds, detail=detail)
-                await self._show(candidate.mailbox_id, condition)
-            await asyncio.sleep(seconds)
-
-    def _in_good_use(self, account: Account, record: WatchRecord) -> bool:
-        """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""
-        if record.sealed_credential is None or record.mailbox.state in NOT_STARTED or record.memory.refusals:
-            return False
-        try:
-            known = self._key.open(record.mailbox.id, record.sealed_credential)
-        except SealBroken:
-            return False
-        return isinstance(account.credential, BasicCredential) and same(known, account.credential)
 
 
 def _with_fresh_credential(record: WatchRecord) -> WatchRecord:

@@ -1,0 +1,114 @@
+"""Own the proofs under way: one task per candidate, asked for once, and what its verdict changes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from eas_watcher import backoff
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.names import MailboxId
+from eas_watcher.progress import Condition, WatchState
+from eas_watcher.wire import Account
+from relay.errors import StoreUnavailable
+from relay.model import Candidate, RegistrationId, WatchRecord
+from relay.ports import Clock, WatchStore
+from relay.watch.accounts import Accounts
+from relay.watch.proof import Verdict, prove, same
+
+log = logging.getLogger(__name__)
+
+
+class Proofs:
+    """Prove candidates until each has its verdict or its shard is lost."""
+
+    def __init__(
+        self,
+        store: WatchStore,
+        accounts: Accounts,
+        watched: Callable[[MailboxId], bool],
+        show: Callable[[MailboxId, Condition], Awaitable[None]],
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        """Take where verdicts go; `watched` tells whether a mailbox is still this process's, `show` records a wait."""
+        self._store = store
+        self._accounts = accounts
+        self._watched = watched
+        self._show = show
+        self._clock = clock
+        self._random = random
+        self._running: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
+
+    def start(self, candidate: Candidate, record: WatchRecord) -> None:
+        """Prove a candidate, once; one that replaces another ends the proof of the other."""
+        running = self._running.get(candidate.registration_id)
+        if running is not None:
+            if running[0] == candidate.sealed:
+                return
+            running[1].cancel()
+        task = asyncio.get_running_loop().create_task(
+            self._prove(candidate, record), name=f"proof {candidate.registration_id}"
+        )
+        self._running[candidate.registration_id] = (candidate.sealed, task)
+        task.add_done_callback(lambda task: self._ended(candidate, task))
+
+    async def stop(self) -> None:
+        """End all proofs; what has no verdict is proved by whoever watches the mailbox next."""
+        tasks = {task for _, task in self._running.values()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, candidate: Candidate, task: asyncio.Task[None]) -> None:
+        running = self._running.get(candidate.registration_id)
+        if running is not None and running[1] is task:
+            del self._running[candidate.registration_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
+
+    async def _prove(self, candidate: Candidate, record: WatchRecord) -> None:
+        account = self._accounts.open(record.mailbox, candidate.sealed)
+        if isinstance(account, Condition):
+            log.error("candidate cannot be proved", extra={"mailbox": record.mailbox.id, "reason": account.reason})
+            if record.sealed_credential is None:
+                await self._show(record.mailbox.id, account)
+            return
+        failures = 0
+        while self._watched(candidate.mailbox_id):
+            detail = await self._judge(account, candidate, record)
+            if detail is None:
+                return
+            failures += 1
+            seconds = backoff.delay(failures, self._random)
+            if record.sealed_credential is None:
+                condition = Condition(WatchState.VERIFYING, "not-asked", retry_in=seconds, detail=detail)
+                await self._show(candidate.mailbox_id, condition)
+            await asyncio.sleep(seconds)
+
+    async def _judge(self, account: Account, candidate: Candidate, record: WatchRecord) -> str | None:
+        """Ask the server and keep its verdict; return why there is none so far."""
+        try:
+            if self._in_good_use(account, record):
+                await self._store.accept(candidate, self._clock())
+                return None
+            finding = await prove(account, self._accounts.server(record.mailbox).transport, self._clock())
+            match finding.verdict:
+                case Verdict.ACCEPTED:
+                    await self._store.accept(candidate, self._clock())
+                case Verdict.REFUSED:
+                    await self._store.refuse(candidate, self._clock())
+                case Verdict.UNKNOWN:
+                    return finding.detail
+        except StoreUnavailable:
+            return "the database is away"
+        return None
+
+    def _in_good_use(self, account: Account, record: WatchRecord) -> bool:
+        """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""
+        stopped = record.mailbox.state in {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
+        if record.sealed_credential is None or stopped or record.memory.refusals:
+            return False
+        known = self._accounts.credential(record.mailbox.id, record.sealed_credential)
+        return known is not None and isinstance(account.credential, BasicCredential) and same(known, account.credential)
