@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.site import ANN, PASSWORD, Site, open_site
+from tests.site import ANN, PASSWORD, Site, open_site
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from eas_watcher.names import CollectionClass
 from relay.sandbox.eas import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
-from tests.acceptance.site import ANN, IPHONE, SOON, Site, until
+from tests.site import ANN, IPHONE, SOON, Site, until
 
 SUBJECT: Final = "canary-subject-Xq7"
 BODY: Final = "canary-body-Zk3"

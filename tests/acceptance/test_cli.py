@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.site import ANN, PASSWORD, Site
 from tests.installation import Installation
+from tests.site import ANN, PASSWORD, Site
 
 LIMIT = 60.0  # seconds
 

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from relay.sandbox.scripts import Received, Stall
-from tests.acceptance.site import SOON, Site, until
+from tests.site import SOON, Site, until
 
 
 def emails(pushes: list[Received]) -> list[Received]:

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from relay.sandbox.installation import APP
-from tests.acceptance.site import PASSWORD, Site, open_site, until
+from tests.site import PASSWORD, Site, open_site, until
 
 MAILBOXES: Final = 2000
 MAILS: Final = 200

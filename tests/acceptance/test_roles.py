@@ -10,8 +10,8 @@ import pytest
 
 from relay.keygen import write_sealing_keys
 from relay.sandbox.process import RelayProcess, open_relay
-from tests.acceptance.site import ANN, PASSWORD, SOON, Site
 from tests.postgres import PostgresServer, running_postgres
+from tests.site import ANN, PASSWORD, SOON, Site
 
 
 @pytest.fixture(scope="module")
