@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Condition, WatchState
@@ -12,6 +11,7 @@ from eas_watcher.wire import Account
 from relay.errors import SealBroken
 from relay.model import Mailbox
 from relay.sealing import SealingPrivateKey
+from relay.watch.proof import same
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Accounts:
             return Condition(WatchState.BLOCKED, "seal-broken", detail=detail)
         return Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
 
-    def credential(self, mailbox: MailboxId, sealed: bytes) -> BasicCredential | None:
-        """Open a credential only to compare it; None when it does not open."""
+    def alike(self, mailbox: MailboxId, left: bytes | None, right: bytes | None) -> bool:
+        """Tell whether two sealed credentials of a mailbox hold the same; in constant time, False if one is none."""
         try:
-            return self._key.open(mailbox, sealed)
+            return left is not None and right is not None and same(*(self._key.open(mailbox, s) for s in (left, right)))
         except SealBroken:
-            return None
+            return False

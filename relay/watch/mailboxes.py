@@ -192,9 +192,9 @@ class Mailboxes:
         """Start, replace or stop the watch of one mailbox; leave it alone when nothing that matters changed."""
         id_ = record.mailbox.id
         before = self._started_with.get(id_)
-        wanted = (record.sealed_credential, record.memory.classes)
         if id_ in self._fleet:
-            if before == wanted and record.mailbox.state not in NOT_STARTED:
+            if before is not None and self._unchanged(before, record):
+                self._started_with[id_] = (record.sealed_credential, record.memory.classes)
                 return
             await self._fleet.stop(id_)
             # What the old watch committed until its very end is where the new one starts.
@@ -214,6 +214,15 @@ class Mailboxes:
             return
         server = self._accounts.server(record.mailbox)
         self._fleet.start(account, server.transport, record.memory, server.policy)
+
+    def _unchanged(self, before: tuple[bytes | None, frozenset[CollectionClass]], record: WatchRecord) -> bool:
+        """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""
+        sealed, classes = before
+        if record.mailbox.state in NOT_STARTED or classes != record.memory.classes:
+            return False
+        return sealed == record.sealed_credential or self._accounts.alike(
+            record.mailbox.id, sealed, record.sealed_credential
+        )
 
     async def _show(self, mailbox: MailboxId, condition: Condition) -> None:
         try:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 from eas_watcher import backoff
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.progress import Condition, WatchState
 from eas_watcher.wire import Account
@@ -14,7 +13,7 @@ from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.ports import Clock, WatchStore
 from relay.watch.accounts import Accounts
-from relay.watch.proof import Verdict, prove, same
+from relay.watch.proof import Verdict, prove
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Proofs:
     async def _judge(self, account: Account, candidate: Candidate, record: WatchRecord) -> str | None:
         """Ask the server and keep its verdict; return why there is none so far."""
         try:
-            if self._in_good_use(account, record):
+            if self._in_good_use(candidate, record):
                 await self._store.accept(candidate, self._clock())
                 return None
             finding = await prove(account, self._accounts.server(record.mailbox).transport, self._clock())
@@ -105,10 +104,9 @@ class Proofs:
             return "the database is away"
         return None
 
-    def _in_good_use(self, account: Account, record: WatchRecord) -> bool:
+    def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
         """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""
         stopped = record.mailbox.state in {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
-        if record.sealed_credential is None or stopped or record.memory.refusals:
+        if stopped or record.memory.refusals:
             return False
-        known = self._accounts.credential(record.mailbox.id, record.sealed_credential)
-        return known is not None and isinstance(account.credential, BasicCredential) and same(known, account.credential)
+        return self._accounts.alike(record.mailbox.id, record.sealed_credential, candidate.sealed)

@@ -1,0 +1,223 @@
+"""The watch role between a real store and a simulated mail server: what is watched follows what is registered."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from eas_watcher.names import CollectionClass
+from eas_watcher.progress import WatchState
+from relay.model import RegistrationChange, RegistrationState
+from relay.sandbox.clock import now
+from relay.sandbox.eas import AnswerHttp, FailurePlan
+from relay.sealing import SealingPrivateKey, generate
+from relay.watch.mailboxes import LEASE, RENEW
+from tests.integration.test_eas_watch import hurried, hurry, until
+from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
+
+
+@pytest.fixture
+async def role(tmp_path: Path) -> AsyncIterator[WatchRole]:
+    async with open_watch_role(tmp_path) as opened:
+        yield opened
+
+
+async def test_a_proved_credential_starts_the_watch(role: WatchRole) -> None:
+    view = await role.judged(await role.register("first"))
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    await until(lambda: role.eas.held == 1)
+    assert MAILBOX in role.fleet
+
+
+async def test_a_refused_credential_is_tried_once_and_watches_nothing(role: WatchRole) -> None:
+    view = await role.judged(await role.register("first", "wrong"))
+
+    assert view.registration.state is RegistrationState.REFUSED
+    assert role.eas.records.refusals[ANN] == 1
+    assert len(role.fleet) == 0
+
+
+async def test_the_same_credential_again_is_accepted_unasked(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    asked = role.requests("OPTIONS")
+
+    second = await role.judged(await role.register("second"))
+
+    assert second.registration.state is RegistrationState.ACTIVE
+    assert role.requests("OPTIONS") == asked
+    assert role.eas.held == 1
+
+
+async def test_another_password_for_a_watched_mailbox_must_be_proved(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+
+    second = await role.judged(await role.register("second", "guessed"))
+
+    assert second.registration.state is RegistrationState.REFUSED
+    assert role.eas.held == 1
+    assert (await role.view(second.registration.id)).mailbox.state is WatchState.WATCHING
+
+
+async def test_a_new_class_is_watched_without_a_second_ping(role: WatchRole) -> None:
+    id_ = (await role.judged(await role.register("first"))).registration.id
+    await until(lambda: role.eas.held == 1)
+    both = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
+
+    await role.registrations.change(id_, RegistrationChange(classes=both), now())
+    role.eas.deliver(ANN, CollectionClass.CALENDAR)
+    await until(lambda: role.eas.held == 1 and role.requests("Ping") > 1)
+    role.eas.deliver(ANN, CollectionClass.CALENDAR)
+
+    await until(lambda: role.stats.changes[CollectionClass.CALENDAR] > 0)
+
+
+async def test_a_new_password_replaces_the_watch(role: WatchRole) -> None:
+    id_ = (await role.judged(await role.register("first"))).registration.id
+    await until(lambda: role.eas.held == 1)
+    role.eas.add_mailbox(ANN, "new password")
+
+    await role.change_password(id_, "new password")
+    await role.judged(id_)
+    role.eas.deliver(ANN)
+
+    await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)
+    assert role.eas.records.refusals[ANN] == 0
+
+
+async def test_a_mailbox_that_nobody_names_any_more_is_left_alone(role: WatchRole) -> None:
+    id_ = (await role.judged(await role.register("first"))).registration.id
+    await until(lambda: role.eas.held == 1)
+
+    await role.registrations.remove(id_)
+
+    await until(lambda: len(role.fleet) == 0)
+    assert await role.registrations.mailbox_of("main", ANN) is None
+
+
+async def test_a_server_that_is_away_is_asked_again_until_it_judges(role: WatchRole) -> None:
+    role.eas.fail(None, FailurePlan(AnswerHttp(503), "OPTIONS", 1))
+    id_ = await role.register("first")
+
+    await until(lambda: role.requests("OPTIONS") == 1)
+    view = await role.judged(id_)  # the first backoff is 3.5 to 6.5 s
+
+    assert view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_server_that_is_not_configured_any_more_blocks_the_mailbox(role: WatchRole) -> None:
+    id_ = await role.register("first", server="gone")
+
+    mailbox = await role.blocked(id_)
+
+    assert mailbox.reason == "server-unknown"
+    assert "[servers.gone]" in mailbox.detail
+
+
+async def test_a_credential_sealed_to_another_key_blocks_the_mailbox(role: WatchRole, tmp_path: Path) -> None:
+    (tmp_path / "other.pem").write_bytes(generate()[0])
+    id_ = await role.register("first", key=SealingPrivateKey.load(tmp_path / "other.pem"))
+
+    mailbox = await role.blocked(id_)
+
+    assert mailbox.reason == "seal-broken"
+    assert role.requests("OPTIONS") == 0
+
+
+def test_lost_leases_end_all_watches_and_regained_ones_start_them(tmp_path: Path) -> None:
+    @hurried
+    async def scenario() -> None:
+        async with open_watch_role(tmp_path) as role:
+            await role.judged(await role.register("first"))
+            await until(lambda: role.eas.held == 1)
+
+            role.store.stolen = True
+            hurry(RENEW)
+            await until(lambda: len(role.fleet) == 0)
+            assert role.mailboxes.lease_of(MAILBOX) is None
+
+            role.store.stolen = False
+            await role.store.lease_shards("this node", now(), now(), take_over=True)
+            hurry(RENEW)
+            await until(lambda: len(role.fleet) == 1)
+
+    scenario()
+
+
+def test_a_database_that_stays_away_ends_all_watches_with_their_leases(tmp_path: Path) -> None:
+    @hurried
+    async def scenario() -> None:
+        async with open_watch_role(tmp_path) as role:
+            await role.judged(await role.register("first"))
+            await until(lambda: role.eas.held == 1)
+
+            role.store.away = True
+            for _ in range(int(LEASE // RENEW) - 1):
+                hurry(RENEW)
+                await asyncio.sleep(0.05)
+            assert len(role.fleet) == 1
+            hurry(RENEW)
+            await until(lambda: len(role.fleet) == 0)
+            assert not role.mailboxes.leased
+
+            role.store.away = False
+            hurry(RENEW)
+            await until(lambda: role.eas.held == 1)
+
+    scenario()
+
+
+def test_shards_whose_mailboxes_could_not_be_read_are_read_again(tmp_path: Path) -> None:
+    @hurried
+    async def scenario() -> None:
+        async with open_watch_role(tmp_path) as role:
+            await role.judged(await role.register("first"))
+            await until(lambda: role.eas.held == 1)
+            role.store.stolen = True
+            hurry(RENEW)
+            await until(lambda: len(role.fleet) == 0)
+
+            role.store.stolen, role.store.away_for_records = False, True
+            await role.store.lease_shards("this node", now(), now(), take_over=True)
+            hurry(RENEW)
+            await until(lambda: not role.store.away_for_records)
+            assert len(role.fleet) == 0
+            hurry(RENEW)
+            await until(lambda: role.eas.held == 1)
+
+    scenario()
+
+
+def test_a_broken_watch_is_started_again_from_the_store(tmp_path: Path) -> None:
+    @hurried
+    async def scenario() -> None:
+        async with open_watch_role(tmp_path) as role:
+            await role.judged(await role.register("first"))
+            await until(lambda: role.eas.held == 1)
+
+            await role.fleet.stop(MAILBOX)  # as a fault of ours would end it
+            role.mailboxes.broken(MAILBOX)
+            hurry(60)
+
+            await until(lambda: role.eas.held == 1)
+            role.eas.deliver(ANN)
+            await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)
+
+    scenario()
+
+
+async def test_a_new_password_ends_the_wait_after_a_refused_one(role: WatchRole) -> None:
+    id_ = (await role.judged(await role.register("first"))).registration.id
+    await until(lambda: role.eas.held == 1)
+    role.eas.add_mailbox(ANN, "changed by the user")
+    role.eas.deliver(ANN)
+    await until(lambda: role.eas.records.refusals[ANN] == 1)
+
+    await role.change_password(id_, "changed by the user")
+    await role.judged(id_)
+
+    await until(lambda: role.eas.held == 1)
+    assert (await role.view(id_)).mailbox.state is not WatchState.CREDENTIAL_REFUSED

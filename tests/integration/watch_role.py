@@ -1,0 +1,185 @@
+"""Own a whole watch role for tests: real store on SQLite, real fleet over TLS, the simulated mail server behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.fleet import Fleet
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.progress import WatchState
+from eas_watcher.runner import FleetStats, Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import open_transport
+from relay.errors import StoreUnavailable
+from relay.model import (
+    Environment,
+    Mailbox,
+    Mode,
+    NewMailbox,
+    Platform,
+    Registration,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+    WatchRecord,
+)
+from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.clock import now
+from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sealing import SealingPrivateKey, derive_device_id, generate
+from relay.store.engine import open_engine
+from relay.store.group_commit import GroupCommitter
+from relay.store.migrate import upgrade
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from relay.watch.accounts import Accounts, EasServer
+from relay.watch.journal import StoreJournal
+from relay.watch.mailboxes import Mailboxes
+
+ANN: Final = "ann@example.com"
+PASSWORD: Final = "correct horse"
+MAILBOX: Final = MailboxId("mailbox-of-ann")
+EMAIL: Final = frozenset({CollectionClass.EMAIL})
+SHARD: Final = 7
+
+
+class WatchStore(SqlWatchStore):
+    """Be the real store, which a test can take away, and whose leases it can give to another."""
+
+    away = False
+    away_for_records = False
+    stolen = False
+
+    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
+        if self.away:
+            raise StoreUnavailable
+        if self.stolen:
+            node = "another node"
+            await super().lease_shards(node, until, now, take_over=True)
+            return {}
+        return await super().lease_shards(node, until, now, take_over)
+
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        if self.away_for_records:
+            self.away_for_records = False
+            raise StoreUnavailable
+        return await super().records(shards, now)
+
+
+@dataclass
+class WatchRole:
+    """Hold the parts that a test looks at."""
+
+    store: WatchStore
+    registrations: SqlRegistrationStore
+    mailboxes: Mailboxes
+    fleet: Fleet
+    journal: StoreJournal
+    committer: GroupCommitter
+    eas: EasSimulator
+    key: SealingPrivateKey
+    stats: FleetStats = field(default_factory=FleetStats)
+
+    async def register(
+        self,
+        name: str,
+        password: str = PASSWORD,
+        classes: frozenset[CollectionClass] = EMAIL,
+        server: str = "main",
+        key: SealingPrivateKey | None = None,
+    ) -> RegistrationId:
+        """Do what the api role does."""
+        public = (key or self.key).public_key()
+        mailbox = NewMailbox(MAILBOX, server, ANN, derive_device_id(public, server, ANN), SHARD)
+        registration = Registration(
+            id=RegistrationId(name),
+            mailbox_id=MAILBOX,
+            secret_hash=b"h" * 32,
+            app="com.example.mail",
+            platform=Platform.APNS,
+            environment=Environment.PRODUCTION,
+            device_token="ab" * 32,
+            token_since=now(),
+            classes=classes,
+            mode=Mode.ALERT,
+            locale="en",
+            state=RegistrationState.VERIFYING,
+            created_at=now(),
+        )
+        sealed = public.seal(MAILBOX, BasicCredential(ANN, password))
+        await self.registrations.create(mailbox, registration, sealed)
+        return registration.id
+
+    async def change_password(self, id_: RegistrationId, password: str) -> None:
+        sealed = self.key.public_key().seal(MAILBOX, BasicCredential(ANN, password))
+        await self.registrations.change(id_, RegistrationChange(sealed_candidate=sealed), now())
+
+    async def view(self, id_: RegistrationId) -> RegistrationView:
+        view = await self.registrations.view(id_)
+        assert view is not None
+        return view
+
+    async def judged(self, id_: RegistrationId) -> RegistrationView:
+        """Wait until a candidate has its verdict."""
+        async with asyncio.timeout(20):
+            while (await self.view(id_)).candidate_pending:  # noqa: ASYNC110 -- the store has no event
+                await asyncio.sleep(0.01)
+        return await self.view(id_)
+
+    async def blocked(self, id_: RegistrationId) -> Mailbox:
+        """Wait until a mailbox is blocked."""
+        async with asyncio.timeout(10):
+            while (view := await self.view(id_)).mailbox.state is not WatchState.BLOCKED:  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0.01)
+        return view.mailbox
+
+    def requests(self, command: str) -> int:
+        return self.eas.records.requests[command]
+
+
+@asynccontextmanager
+async def open_watch_role(folder: Path) -> AsyncIterator[WatchRole]:
+    """Run a watch role until the block ends; its one server is "main"."""
+    ca = ThrowAwayCa()
+    random = Random(1)
+    key_file = folder / "sealing.pem"
+    key_file.write_bytes(generate()[0])
+    key = SealingPrivateKey.load(key_file)
+    async with AsyncExitStack() as stack:
+        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
+        eas.add_mailbox(ANN, PASSWORD)
+        engine = await stack.enter_async_context(open_engine(f"sqlite:///{folder / 'relay.sqlite3'}"))
+        await upgrade(engine)
+        transport = await stack.enter_async_context(open_transport(ca.client_context()))
+        wakeups = LocalWakeups()
+        store = WatchStore(engine, wakeups)
+        server = EasServer(eas.url, transport, Policy())
+        accounts = Accounts(key, {"main": server})
+        mailboxes = Mailboxes(store, wakeups, accounts, now, random, "this node", take_over=True)
+        committer = GroupCommitter(store, now)
+        journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
+        stats = FleetStats()
+        fleet = Fleet(Surroundings(journal, random, now, asyncio.Semaphore(8), stats), mailboxes.broken)
+        role = WatchRole(
+            store, SqlRegistrationStore(engine, wakeups), mailboxes, fleet, journal, committer, eas, key, stats
+        )
+        loop = asyncio.get_running_loop()
+        writer = loop.create_task(committer.run())
+        running = loop.create_task(mailboxes.run(fleet, journal))
+        try:
+            yield role
+            assert not running.done(), running.exception()
+        finally:
+            for task in (running, writer):
+                task.cancel()
+                await asyncio.wait([task])
+        assert not eas.records.overlaps
+        assert not eas.complaints
