@@ -79,6 +79,12 @@ class RegistrationStore(Protocol):
     async def remove(self, registration_id: RegistrationId) -> None:
         """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
 
+    async def supersede(self, registration_id: RegistrationId) -> int:
+        """Delete the mailbox's other registrations of the same app on the same device; return how many there were.
+
+        An app that lost the answer to its registration makes another one, and its phone would get every push twice.
+        """
+
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         """Set a dirty mark by hand (test pushes)."""
 

@@ -107,8 +107,21 @@ class Registrations:
         if verdict is Verdict.REFUSED:
             await self._withdraw(id_)
             raise CredentialRefused("the server of the mailbox refused user or password; no registration was made")
+        if verdict is Verdict.ACCEPTED:
+            await self._supersede(id_)
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
+
+    async def _supersede(self, id_: RegistrationId) -> None:
+        """Remove what the same app on the same device registered before; its answer may have been lost on the way."""
+        try:
+            superseded = await self._store.supersede(id_)
+        except StoreUnavailable:
+            # The registration is good; at worst the phone gets pushes twice, which collapse.
+            log.warning("older registrations of a device not looked for: the database is away")
+            return
+        if superseded:
+            log.info("registrations superseded", extra={"registration": id_, "superseded": superseded})
 
     async def view(self, access: Access) -> RegistrationView:
         """Read a registration; raises NotAuthorized."""

@@ -5,7 +5,7 @@ role do: so none waits for another in a circle, and a mailbox is never forgotten
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,6 +30,8 @@ from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, set_marks
 from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
 from relay.store.tables import candidate, mailbox, outbox, registration
+
+_DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
 class SqlRegistrationStore:
@@ -123,6 +125,22 @@ class SqlRegistrationStore:
             await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
         self._wakeups.tell(Topic.MAILBOXES)
         await scrub(self._engine)
+
+    async def supersede(self, registration_id: RegistrationId) -> int:
+        """Delete the mailbox's other registrations of the same app on the same device; return how many there were."""
+        mine = registration.alias("mine")
+        same = sa.and_(*(getattr(registration.c, name) == getattr(mine.c, name) for name in _DEVICE))
+        others = sa.select(registration.c.id).join_from(registration, mine, same & (registration.c.id != mine.c.id))
+        async with transaction(self._engine) as connection:
+            if not await _mark_dirty(connection, registration_id):
+                return 0
+            ids = list(await connection.scalars(others.where(mine.c.id == registration_id)))
+            if ids:
+                await connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
+        if ids:
+            self._wakeups.tell(Topic.MAILBOXES)
+            await scrub(self._engine)
+        return len(ids)
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         """Set a dirty mark by hand (test pushes); does nothing for a registration that is gone."""

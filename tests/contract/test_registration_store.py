@@ -246,3 +246,25 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
     (row,) = (await marks(engine)).values()
     assert (row.changes, row.generation, row.first_at, row.last_at, row.due_at) == (2, 2, NOW, LATER, NOW)
     assert waiter.told
+
+
+async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_device(
+    registrations: SqlRegistrationStore,
+) -> None:
+    first = new_registration("ann", "first", device_token="same")
+    others = [
+        new_registration("ann", "pad", device_token="another"),
+        new_registration("ann", "app", device_token="same", app="other app"),
+        new_registration("ben", "phone", device_token="same"),
+    ]
+    latest = new_registration("ann", "latest", device_token="same")
+    for each in (first, *others, latest):
+        await registrations.create(new_mailbox("ben" if each is others[2] else "ann"), each, b"sealed")
+
+    assert await registrations.supersede(latest.id) == 1
+
+    assert await registrations.view(first.id) is None
+    for each in (*others, latest):
+        assert await registrations.view(each.id) is not None
+    assert await registrations.supersede(latest.id) == 0
+    assert await registrations.supersede(RegistrationId("unknown")) == 0

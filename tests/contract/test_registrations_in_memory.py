@@ -55,11 +55,12 @@ class Pair:
         name, device = random.choice(NAMES), random.choice(DEVICES)
         id_ = RegistrationId(f"reg-{name}-{device}")
         now = NOW + timedelta(minutes=number)
-        what = random.choice(("create", "rival", "change", "change", "accept", "refuse", "remove", "mark"))
+        what = random.choice(("create", "rival", "change", "change", "accept", "refuse", "remove", "mark", "supersede"))
         self.done.append(f"{what} {id_}")
         match what:
             case "create" if id_ not in self.memory.registrations:
-                registration = new_registration(name, device, created_at=now)
+                token = random.choice(("one-token", f"token-{device}"))
+                registration = new_registration(name, device, created_at=now, device_token=token)
                 await self.both(lambda store: store.create(new_mailbox(name), registration, b"sealed"))
             case "rival":
                 mailbox = replace(new_mailbox(name), id=MailboxId("mb-rival"))
@@ -76,6 +77,8 @@ class Pair:
                 await getattr(self.watches, what)(candidate, now)
             case "remove":
                 await self.both(lambda store: store.remove(id_))
+            case "supersede":
+                await self.both(lambda store: store.supersede(id_))
             case "mark":
                 await self.both(lambda store: store.mark(id_, Mark.TEST, now))
             case _:

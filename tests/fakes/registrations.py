@@ -104,6 +104,16 @@ class MemoryRegistrationStore:
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
         self.wakeups.tell(Topic.MAILBOXES)
 
+    async def supersede(self, registration_id: RegistrationId) -> int:
+        self._reach("supersede")
+        mine = self.registrations.get(registration_id)
+        if mine is None:
+            return 0
+        others = [r.id for r in self.registrations.values() if r.id != mine.id and _device(r) == _device(mine)]
+        for other in others:
+            await self.remove(other)
+        return len(others)
+
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         self._reach("mark")
         if registration_id in self.registrations:
@@ -168,4 +178,14 @@ def _new(mailbox: NewMailbox, now: datetime) -> Mailbox:
         last_change_at=None,
         candidate_refusals=0,
         candidate_refused_at=None,
+    )
+
+
+def _device(registration: Registration) -> tuple[str, ...]:
+    return (
+        registration.mailbox_id,
+        registration.platform,
+        registration.app,
+        registration.environment,
+        registration.device_token,
     )

@@ -462,3 +462,25 @@ async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
     sealed = world.store.candidates[made.view.registration.id]
 
     assert world.key.open(made.view.mailbox.id, sealed) == BasicCredential("ann@example.com", SILENT)
+
+
+async def test_a_device_that_registers_again_has_one_registration() -> None:
+    world = World()
+    first = await registered(world)
+
+    second = await registered(world)
+
+    assert list(world.store.registrations) == [second.view.registration.id]
+    with pytest.raises(NotAuthorized):
+        await world.service.view(access(first))
+
+
+async def test_a_registration_stands_though_older_ones_could_not_be_looked_for() -> None:
+    world = World()
+    first = await registered(world)
+    world.store.failing.add("supersede")
+
+    second = await registered(world)
+
+    assert set(world.store.registrations) == {first.view.registration.id, second.view.registration.id}
+    assert second.view.registration.state is RegistrationState.ACTIVE
