@@ -21,6 +21,7 @@ from relay.app import migrate as migrate_database
 from relay.app import serve as serve_relay
 from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsInvalid, StoreUnavailable
 from relay.keygen import KeysExist, write_sealing_keys
+from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
 from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
@@ -120,6 +121,21 @@ def sandbox(
         _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level))
     except OSError as error:
         _fail(f"cannot listen or write: {error.strerror or error}", FAILED)
+
+
+@cli.command()
+def deliver(
+    user: Annotated[str, typer.Argument(help="Mailbox of the sandbox, e.g. ann@example.com.")],
+    subject: Annotated[str, typer.Option(help="Subject of the mail.")] = "Hello",
+    sender: Annotated[str, typer.Option(help="Sender of the mail.")] = "ben@example.com",
+    body: Annotated[str, typer.Option(help="Text of the mail.")] = "See you on Monday.",
+    control: Annotated[str, typer.Option(help="The sandbox's control listener.")] = "http://127.0.0.1:8446",
+) -> None:
+    """Deliver a mail to a mailbox of a running sandbox."""
+    try:
+        _run(deliver_mail(control, user=user, subject=subject, sender=sender, body=body))
+    except NotDelivered as error:
+        _fail(str(error), FAILED)
 
 
 @cli.command()

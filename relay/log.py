@@ -22,6 +22,7 @@ SECRET_TEXT: Final = re.compile(
 OWN: Final = frozenset({"event", "exception", "level", "logger", "timestamp"})
 
 FLOORS: Final[Mapping[str, int]] = {
+    "alembic": logging.WARNING,  # says at each start which dialect it found
     "aioapns": logging.WARNING,  # prints requests: device tokens
     "aiohttp.access": logging.WARNING,  # prints paths; the API writes an access log of its own
     "aiosqlite": logging.WARNING,  # prints statements with their parameters

@@ -90,7 +90,6 @@ async def run_sandbox(folder: Path, ports: Ports, out: Console, *, mailboxes: in
     async with open_sandbox(folder, ports, level=level) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
-        mail = f'{{"user": "ann@{DOMAIN}", "subject": "Hello"}}'
         lines = (
             f"mail server  {sandbox.eas.url}  (ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
             f"APNs         127.0.0.1:{sandbox.ports.apns}",
@@ -98,7 +97,7 @@ async def run_sandbox(folder: Path, ports: Ports, out: Console, *, mailboxes: in
             f"control      {sandbox.control_url}",
             "",
             f"Run a relay on it:   relay serve --config {sandbox.toml}",
-            f"Deliver a mail:      curl -d '{mail}' {sandbox.control_url}/eas/mail",
+            f"Deliver a mail:      relay deliver ann@{DOMAIN} --control {sandbox.control_url}",
             f"See what Apple got:  curl {sandbox.control_url}/push/apns/received",
         )
         for line in lines:

@@ -126,6 +126,21 @@ async def test_sigterm_ends_a_relay_that_holds_pings_at_once_and_well(site: Site
     assert "never awaited" not in log
 
 
+async def test_a_mail_is_delivered_to_a_sandbox_from_the_command_line(site: Site) -> None:
+    control = ("--control", site.sandbox.control_url)
+
+    delivered = await relay("deliver", ANN, "--subject", "Hello", *control)
+    unknown = await relay("deliver", "nobody@example.com", *control)
+    nowhere = await relay("deliver", ANN, "--control", "http://127.0.0.1:9")
+
+    assert delivered.status == 0, delivered.err
+    mailbox = site.sandbox.eas.mailbox(ANN)
+    assert sum(1 for folder in mailbox.folders for _ in mailbox.items(folder)) == 1
+    assert (unknown.status, nowhere.status) == (1, 1)
+    assert "nobody@example.com" in unknown.err
+    assert "relay sandbox" in nowhere.err
+
+
 async def test_the_demo_shows_what_it_promises() -> None:
     ended = await relay("demo", "--once")
 
