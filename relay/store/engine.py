@@ -1,11 +1,12 @@
 """Own the way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
 
+import asyncio
 import fcntl
 import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +23,12 @@ from relay.errors import DatabaseInUse, StoreUnavailable
 log = logging.getLogger(__name__)
 
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
-SCRUB_MS: Final = 100  # how long a clean-up waits for others; the next one catches up
+SCRUB: Final = 1.0  # seconds a clean-up waits for others; the next one catches up
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
 CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
 
-_NO_BEGIN: Final = "relay_no_begin"  # execution option for the few statements that SQLite wants outside transactions
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",  # what was committed outlives a power cut [promise 3]
@@ -79,15 +79,20 @@ async def scrub(engine: AsyncEngine) -> None:
     if engine.dialect.name != "sqlite":
         return
     try:
-        async with engine.connect() as connection:
-            await connection.execution_options(**{_NO_BEGIN: True})
-            await connection.exec_driver_sql(f"PRAGMA busy_timeout={SCRUB_MS}")
-            try:
-                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_MS}")
-    except (DBAPIError, PoolTimeout) as error:
+        # On a connection of its own, in a thread that runs to its end: a cancelled wait leaves no traces in the pool.
+        emptied = await asyncio.to_thread(_empty_log, str(engine.url.database))
+    except sqlite3.Error as error:
         log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
+    else:
+        if not emptied:
+            log.info("deleted rows linger in the database's log until the next clean-up: somebody reads them now")
+
+
+def _empty_log(path: str) -> bool:
+    """Move SQLite's log into the database and empty it; return False when others kept it busy."""
+    with closing(sqlite3.connect(path, timeout=SCRUB, isolation_level=None)) as connection:
+        busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    return busy == 0
 
 
 def away(error: BaseException) -> bool:
@@ -163,8 +168,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
 
     def begun(connection: sa.Connection) -> None:
         # A transaction that starts as a reader may fail to become a writer; ours nearly all write.
-        if not connection.get_execution_options().get(_NO_BEGIN):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "do_connect", connecting)
     event.listen(engine.sync_engine, "connect", connected)

@@ -1,9 +1,11 @@
 """Test that what was destroyed is no longer in the files of an embedded database, while it is open."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import MailboxId
@@ -80,3 +82,19 @@ async def test_candidates_that_ended_leave_the_files(
 async def test_a_reader_in_the_way_is_no_error(sqlite_url: str) -> None:
     async with open_engine(sqlite_url) as engine, open_engine(sqlite_url) as other, transaction(other):
         await scrub(engine)
+
+
+async def test_a_clean_up_that_is_cancelled_leaves_the_connection_in_order(sqlite_url: str) -> None:
+    async with open_engine(sqlite_url) as engine:
+        async with transaction(engine) as connection:
+            before = await connection.scalar(sa.text("PRAGMA busy_timeout"))
+        for turns in range(20):
+            task = asyncio.get_running_loop().create_task(scrub(engine))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() or task.exception() is None
+
+            async with transaction(engine) as connection:
+                assert await connection.scalar(sa.text("PRAGMA busy_timeout")) == before
