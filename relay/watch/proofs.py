@@ -13,7 +13,7 @@ from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.ports import Clock, WatchStore
 from relay.watch.accounts import Accounts
-from relay.watch.proof import Verdict, prove
+from relay.watch.proof import Finding, Verdict, prove
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,22 @@ class Proofs:
                 await self._show(record.mailbox.id, account)
             return
         failures = 0
+        finding = Finding(Verdict.UNKNOWN)
         while self._watched(candidate.mailbox_id):
-            detail = await self._judge(account, candidate, record)
-            if detail is None:
-                return
+            try:
+                if failures:
+                    fresh = await self._store.record(candidate.mailbox_id, self._clock())
+                    if fresh is None or candidate not in fresh.candidates:
+                        return  # settled after all, replaced or withdrawn: not to be tried any more
+                    record = fresh
+                if finding.verdict is Verdict.UNKNOWN:
+                    finding = await self._ask(account, candidate, record)
+                if await self._settled(candidate, finding.verdict):
+                    return
+                detail = finding.detail
+            except StoreUnavailable:
+                # A verdict is kept for as long: to ask again would try a wrong password again [promise 4].
+                detail = "the database is away"
             failures += 1
             seconds = backoff.delay(failures, self._random)
             if record.sealed_credential is None:
@@ -86,23 +98,21 @@ class Proofs:
                 await self._show(candidate.mailbox_id, condition)
             await asyncio.sleep(seconds)
 
-    async def _judge(self, account: Account, candidate: Candidate, record: WatchRecord) -> str | None:
-        """Ask the server and keep its verdict; return why there is none so far."""
-        try:
-            if self._in_good_use(candidate, record):
+    async def _ask(self, account: Account, candidate: Candidate, record: WatchRecord) -> Finding:
+        if self._in_good_use(candidate, record):
+            return Finding(Verdict.ACCEPTED)
+        return await prove(account, self._accounts.server(record.mailbox).transport, self._clock())
+
+    async def _settled(self, candidate: Candidate, verdict: Verdict) -> bool:
+        """Keep a verdict; return False when there is none so far."""
+        match verdict:
+            case Verdict.ACCEPTED:
                 await self._store.accept(candidate, self._clock())
-                return None
-            finding = await prove(account, self._accounts.server(record.mailbox).transport, self._clock())
-            match finding.verdict:
-                case Verdict.ACCEPTED:
-                    await self._store.accept(candidate, self._clock())
-                case Verdict.REFUSED:
-                    await self._store.refuse(candidate, self._clock())
-                case Verdict.UNKNOWN:
-                    return finding.detail
-        except StoreUnavailable:
-            return "the database is away"
-        return None
+            case Verdict.REFUSED:
+                await self._store.refuse(candidate, self._clock())
+            case Verdict.UNKNOWN:
+                return False
+        return True
 
     def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
         """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""

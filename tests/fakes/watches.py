@@ -1,0 +1,38 @@
+"""Own a WatchStore of which a test implements just what it needs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from eas_watcher.names import MailboxId
+from relay.model import Candidate, CommitEntry, WatchRecord
+
+
+class NoWatches:
+    """Refuse everything; a test overrides what its subject may call."""
+
+    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
+        raise NotImplementedError
+
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        raise NotImplementedError
+
+    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        raise NotImplementedError
+
+    async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
+        raise NotImplementedError
+
+    async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
+        raise NotImplementedError
+
+    async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
+        raise NotImplementedError
+
+    async def accept(self, candidate: Candidate, now: datetime) -> None:
+        raise NotImplementedError
+
+    async def refuse(self, candidate: Candidate, now: datetime) -> None:
+        raise NotImplementedError
+
+    async def forget(self, mailbox_id: MailboxId) -> bool:
+        raise NotImplementedError

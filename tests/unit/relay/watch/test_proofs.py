@@ -1,0 +1,168 @@
+"""Test that each candidate is asked for once, whatever happens to the database or to its registration meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest
+from eas_watcher.progress import Condition, Memory, WatchState
+from eas_watcher.states import Policy
+from relay.errors import StoreUnavailable
+from relay.model import Candidate, Mailbox, RegistrationId, WatchRecord
+from relay.sealing import SealingPrivateKey, generate
+from relay.watch.accounts import Accounts, EasServer
+from relay.watch.proofs import Proofs
+from tests.fakes.watches import NoWatches
+
+pytestmark = pytest.mark.looptime
+
+NOW = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
+ANN = MailboxId("ann")
+OFFER = {"ms-asprotocolversions": "14.1,16.1", "ms-asprotocolcommands": "FolderSync,Ping,Sync"}
+MAILBOX = Mailbox(
+    id=ANN,
+    server="main",
+    user="ann@example.com",
+    device_id=DeviceId("D" * 32),
+    shard=7,
+    state=WatchState.VERIFYING,
+    reason="",
+    detail="",
+    since=NOW,
+    next_try_at=None,
+    last_ping_at=None,
+    heartbeat=None,
+    last_change_at=None,
+    candidate_refusals=0,
+    candidate_refused_at=None,
+)
+
+
+@dataclass
+class Server:
+    """Answer every question with one status, and count them."""
+
+    status: int
+    asked: int = 0
+
+    async def send(self, _: HttpRequest) -> HttpReply:
+        self.asked += 1
+        return HttpReply(self.status, OFFER if self.status == 200 else {}, b"")
+
+
+class Verdicts(NoWatches):
+    """Keep verdicts, unless it is away; a verdict takes its candidate out of the record."""
+
+    def __init__(self, record: WatchRecord) -> None:
+        self.present = record
+        self.away = False
+        self.verdicts: list[tuple[str, RegistrationId]] = []
+
+    async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
+        self._check()
+        return self.present if mailbox_id == self.present.mailbox.id else None
+
+    async def accept(self, candidate: Candidate, now: datetime) -> None:
+        self._settle("accepted", candidate)
+
+    async def refuse(self, candidate: Candidate, now: datetime) -> None:
+        self._settle("refused", candidate)
+
+    def _settle(self, verdict: str, candidate: Candidate) -> None:
+        self._check()
+        self.verdicts.append((verdict, candidate.registration_id))
+        self.present = replace(self.present, candidates=())
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+
+
+@dataclass
+class World:
+    server: Server
+    store: Verdicts
+    proofs: Proofs
+    candidate: Candidate
+    shown: list[Condition] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.proofs.start(self.candidate, self.store.present)
+
+
+@asynccontextmanager
+async def world(folder: Path, status: int) -> AsyncIterator[World]:
+    (folder / "key.pem").write_bytes(generate()[0])
+    key = SealingPrivateKey.load(folder / "key.pem")
+    sealed = key.public_key().seal(ANN, BasicCredential("ann@example.com", "secret"))
+    candidate = Candidate(RegistrationId("first"), ANN, sealed)
+    store = Verdicts(WatchRecord(MAILBOX, None, Memory(), (candidate,), 1))
+    server = Server(status)
+    accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
+    shown: list[Condition] = []
+
+    async def show(_: MailboxId, condition: Condition) -> None:
+        shown.append(condition)
+
+    proofs = Proofs(store, accounts, lambda _: True, show, lambda: NOW, Random(1))
+    yield World(server, store, proofs, candidate, shown)
+    await proofs.stop()
+
+
+async def test_a_refused_password_is_not_tried_again_while_its_refusal_cannot_be_kept(tmp_path: Path) -> None:
+    async with world(tmp_path, 401) as here:
+        here.store.away = True
+        here.start()
+        await asyncio.sleep(3600)
+        assert here.server.asked == 1
+
+        here.store.away = False
+        await asyncio.sleep(3600)
+
+        assert here.server.asked == 1
+        assert here.store.verdicts == [("refused", "first")]
+
+
+async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_proof(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        here.store.away = True
+        here.start()
+        await asyncio.sleep(60)
+        here.store.present = replace(here.store.present, candidates=())
+        here.store.away = False
+        await asyncio.sleep(3600)
+
+        assert (here.server.asked, here.store.verdicts) == (1, [])
+
+
+async def test_a_server_that_does_not_judge_is_asked_until_the_candidate_is_withdrawn(tmp_path: Path) -> None:
+    async with world(tmp_path, 503) as here:
+        here.start()
+        await asyncio.sleep(60)
+        asked = here.server.asked
+        assert asked > 1
+        assert here.shown[-1].reason == "not-asked"
+
+        here.store.present = replace(here.store.present, candidates=())
+        await asyncio.sleep(7200)
+
+        assert here.server.asked == asked
+
+
+async def test_a_server_that_is_back_gives_the_verdict(tmp_path: Path) -> None:
+    async with world(tmp_path, 503) as here:
+        here.start()
+        await asyncio.sleep(60)
+        here.server.status = 200
+        await asyncio.sleep(3600)
+
+        assert here.store.verdicts == [("accepted", "first")]
