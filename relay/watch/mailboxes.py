@@ -51,7 +51,11 @@ class Mailboxes:
         self._node = node
         self._take_over = take_over
         self._proofs = Proofs(store, accounts, lambda id_: self.lease_of(id_) is not None, self._show, clock, random)
+        self._leases: dict[int, int] = {}
+        """Shard -> epoch of all that is ours, as the store said last."""
+        self._gained = asyncio.Event()
         self._epochs: dict[int, int] = {}
+        """Those of them whose mailboxes were read: what this process watches."""
         self._leased_until = float("-inf")
         self._shard_of: dict[MailboxId, int] = {}
         self._started_with: dict[MailboxId, tuple[bytes | None, frozenset[CollectionClass]]] = {}
@@ -88,6 +92,7 @@ class Mailboxes:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_leases(), name="leases")
+                tasks.create_task(self._take_up(), name="shards gained")
                 tasks.create_task(self._follow_dirty(), name="dirty mailboxes")
                 tasks.create_task(self._restart_broken(), name="broken watches")
         finally:
@@ -115,25 +120,39 @@ class Mailboxes:
             await asyncio.sleep(min(RENEW, self._leased_until - clock()) if self.leased else RENEW)
 
     async def _give_up_leases(self) -> None:
+        self._leases = {}
         if self._epochs:
             log.warning("leases ran out: all watches stop")
             self._epochs = {}
             await self._fleet.stop_all()
 
     async def _follow_leases(self, epochs: Mapping[int, int]) -> None:
-        """Stop the watches of lost shards, start those of new ones."""
+        """Stop the watches of lost shards; have those of new ones started."""
+        self._leases = dict(epochs)
         held = {shard: epoch for shard, epoch in self._epochs.items() if epochs.get(shard) == epoch}
         lost = self._epochs.keys() - held.keys()
         self._epochs = held
         for mailbox in [mailbox for mailbox, shard in self._shard_of.items() if shard in lost]:
             await self._fleet.stop(mailbox)
             self._started_with.pop(mailbox, None)
-            del self._shard_of[mailbox]
-        gained = sorted(epochs.keys() - held.keys())
-        if gained:
-            # Ours only with their mailboxes: when these cannot be read, the next renewal tries again.
-            records = await self._store.records(gained, self._clock())
-            self._epochs = dict(epochs)
+            self._shard_of.pop(mailbox, None)
+        self._gained.set()
+
+    async def _take_up(self) -> None:
+        """Start the watches of shards gained; however long that takes, leases are renewed and given up in time."""
+        while True:
+            await self._gained.wait()
+            self._gained.clear()
+            gained = {shard: epoch for shard, epoch in self._leases.items() if self._epochs.get(shard) != epoch}
+            if not gained:
+                continue
+            try:
+                records = await self._store.records(sorted(gained), self._clock())
+            except StoreUnavailable:
+                log.warning("mailboxes of shards gained not read: the database is away")
+                continue  # the next renewal tries again
+            # What was lost while they were read may have moved on elsewhere.
+            self._epochs |= {shard: epoch for shard, epoch in gained.items() if self._leases.get(shard) == epoch}
             log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
             await self._apply(records)
 
@@ -162,6 +181,7 @@ class Mailboxes:
     async def _apply(self, records: Sequence[WatchRecord]) -> None:
         """Bring watches and proofs in step with records, one mailbox at a time."""
         for record in records:
+            await asyncio.sleep(0)  # a large fleet must not keep the loop from renewing the leases
             async with self._turn:
                 if record.mailbox.shard not in self._epochs:
                     continue
@@ -196,11 +216,12 @@ class Mailboxes:
             if before is not None and self._unchanged(before, record):
                 self._started_with[id_] = (record.sealed_credential, record.memory.classes)
                 return
+            lease = self.lease_of(id_)
             await self._fleet.stop(id_)
             # What the old watch committed until its very end is where the new one starts.
             fresh = await self._store.record(id_, self._clock())
-            if fresh is None:
-                return
+            if fresh is None or lease is None or self.lease_of(id_) != lease:
+                return  # forgotten or lost meanwhile: a watch without its lease would be a second one
             record = fresh
         if before is not None and before[0] != record.sealed_credential:
             record = _with_fresh_credential(record)

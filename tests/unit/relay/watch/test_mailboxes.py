@@ -1,0 +1,160 @@
+"""Test what leases do while the mailboxes under them are slow to start, and the fleet while a lease is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.fleet import Fleet
+from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.ports import HttpRequest
+from eas_watcher.progress import Memory, Progress, WatchState
+from eas_watcher.runner import Surroundings
+from eas_watcher.states import Policy
+from relay.model import WatchRecord
+from relay.ports import Topic
+from relay.sealing import SealingPrivateKey, generate
+from relay.store.wakeups import LocalWakeups
+from relay.watch.accounts import Accounts, EasServer
+from relay.watch.mailboxes import LEASE, RENEW, Mailboxes
+from tests.fakes.watches import NoWatches
+from tests.unit.relay.watch.test_proofs import ANN, MAILBOX, NOW
+
+pytestmark = pytest.mark.looptime
+
+SHARD = MAILBOX.shard
+CREDENTIAL = BasicCredential("ann@example.com", "secret")
+
+
+class HeldForEver:
+    """Be a server that answers nothing, and count who asks now."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.asked = 0
+
+    async def send(self, _: HttpRequest) -> HttpReply:
+        self.held += 1
+        self.asked += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.held -= 1
+        raise AssertionError
+
+
+class Store(NoWatches):
+    """Give one shard with its mailboxes; another node may take it."""
+
+    def __init__(self, *records: WatchRecord) -> None:
+        self.kept = list(records)
+        self.dirty: list[WatchRecord] = []
+        self.wakeups = LocalWakeups()
+        self.stolen = False
+        self.renewals = 0
+        self.record_takes = 0.0
+
+    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
+        self.renewals += 1
+        return {} if self.stolen else {SHARD: 1}
+
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        return self.kept
+
+    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        taken, self.dirty = self.dirty, []
+        return taken
+
+    async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
+        await asyncio.sleep(self.record_takes)
+        return next(record for record in self.kept if record.mailbox.id == mailbox_id)
+
+
+@dataclass
+class SlowJournal:
+    seconds: float
+    commits: list[MailboxId] = field(default_factory=list)
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        await asyncio.sleep(self.seconds)
+        self.commits.append(mailbox)
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        pass
+
+
+@asynccontextmanager
+async def running(folder: Path, store: Store, journal: SlowJournal, server: HeldForEver) -> AsyncIterator[Mailboxes]:
+    key = SealingPrivateKey.load(folder / "key.pem")
+    accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
+    mailboxes = Mailboxes(store, store.wakeups, accounts, lambda: NOW, Random(1), "node", take_over=False)
+    around = Surroundings(journal, Random(1), lambda: NOW, asyncio.Semaphore(8))
+    task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(around, mailboxes.broken), journal))
+    yield mailboxes
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> bytes:
+    (tmp_path / "key.pem").write_bytes(generate()[0])
+    return SealingPrivateKey.load(tmp_path / "key.pem").public_key().seal(ANN, CREDENTIAL)
+
+
+def record_of(sealed: bytes) -> WatchRecord:
+    return WatchRecord(replace(MAILBOX, state=WatchState.STARTING), sealed, Memory(), (), 1)
+
+
+async def test_leases_are_renewed_however_long_the_mailboxes_take_to_start(tmp_path: Path, sealed: bytes) -> None:
+    unknown = replace(MAILBOX, server="gone")
+    many = [replace(record_of(sealed), mailbox=replace(unknown, id=MailboxId(f"m{i}"))) for i in range(100)]
+    store, journal = Store(*many), SlowJournal(1.0)
+
+    async with running(tmp_path, store, journal, HeldForEver()) as mailboxes:
+        await asyncio.sleep(LEASE + 2 * RENEW)
+
+        assert mailboxes.leased
+        assert store.renewals >= 5
+        await asyncio.sleep(60)
+        assert len(journal.commits) == len(many)
+
+
+async def test_no_watch_starts_when_its_lease_was_lost_while_it_was_read(tmp_path: Path, sealed: bytes) -> None:
+    record = record_of(sealed)
+    store, server = Store(record), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        assert server.held == 1
+
+        both = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
+        store.dirty = [replace(record, memory=replace(record.memory, classes=both))]
+        store.record_takes = 2 * RENEW
+        store.stolen = True
+        store.wakeups.tell(Topic.MAILBOXES)
+        await asyncio.sleep(60)
+
+        assert (server.held, server.asked) == (0, 1)
+
+
+async def test_a_lease_that_comes_back_starts_the_watches_again(tmp_path: Path, sealed: bytes) -> None:
+    store, server = Store(record_of(sealed)), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
+        await asyncio.sleep(1)
+        store.stolen = True
+        await asyncio.sleep(RENEW)
+        assert (server.held, mailboxes.shards) == (0, 0)
+
+        store.stolen = False
+        await asyncio.sleep(RENEW)
+
+        assert (server.held, server.asked, mailboxes.shards) == (1, 2, 1)
