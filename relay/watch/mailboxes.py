@@ -253,8 +253,11 @@ class Mailboxes:
 
 
 def _with_fresh_credential(record: WatchRecord) -> WatchRecord:
-    """Forget a refusal that the watch of the credential before may have committed after this one was accepted."""
-    if record.mailbox.state is not WatchState.CREDENTIAL_REFUSED:
+    """Forget the refusals that the watch of the credential before may have committed after this one was accepted."""
+    state, memory = record.mailbox.state, record.memory
+    if not memory.refusals:
         return record
-    mailbox = replace(record.mailbox, state=WatchState.STARTING)
-    return replace(record, mailbox=mailbox, memory=replace(record.memory, refusals=0))
+    state = WatchState.STARTING if state is WatchState.CREDENTIAL_REFUSED else state
+    retry_in = 0.0 if record.mailbox.reason == "http-401" else memory.retry_in  # what a server asked for is kept
+    memory = replace(memory, refusals=0, retry_in=retry_in)
+    return replace(record, mailbox=replace(record.mailbox, state=state), memory=memory)

@@ -158,3 +158,30 @@ async def test_a_lease_that_comes_back_starts_the_watches_again(tmp_path: Path, 
         await asyncio.sleep(RENEW)
 
         assert (server.held, server.asked, mailboxes.shards) == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "asked"),
+    [
+        (WatchState.WAITING, "http-401", 2),
+        (WatchState.CREDENTIAL_REFUSED, "http-401", 2),
+        (WatchState.WAITING, "server-busy", 1),
+        (WatchState.WIPED, "remote-wipe", 1),
+    ],
+)
+async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
+    tmp_path: Path, sealed: bytes, state: WatchState, reason: str, asked: int
+) -> None:
+    record = record_of(sealed)
+    store, server = Store(record), HeldForEver()
+    public = SealingPrivateKey.load(tmp_path / "key.pem").public_key()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        mailbox = replace(record.mailbox, state=state, reason=reason)
+        sealed = public.seal(ANN, BasicCredential("ann@example.com", "new"))
+        store.kept = store.dirty = [WatchRecord(mailbox, sealed, Memory(refusals=2, retry_in=900.0), (), 1)]
+        store.wakeups.tell(Topic.MAILBOXES)
+        await asyncio.sleep(1)
+
+        assert server.asked == asked
