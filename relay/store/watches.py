@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import MailboxId
+from relay.errors import StoreUnavailable
 from relay.model import Candidate, CommitEntry, WatchRecord
 from relay.ports import Topic, Wakeups
 from relay.store import candidates, commits, leases, records
@@ -40,9 +41,19 @@ class SqlWatchStore:
             return await records.take(connection, shards, now, only_dirty=False)
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
-        async with transaction(self._engine) as connection:
-            return await records.take(connection, shards, now, only_dirty=True)
+        """Read the dirty mailboxes of some shards and clear their flags, in one transaction.
+
+        What was read is returned even if the end of the transaction is unknown: the flags may be cleared, and nobody
+        else would ever look at these mailboxes then. Flags that stay are just read once more.
+        """
+        taken: list[WatchRecord] = []
+        try:
+            async with transaction(self._engine) as connection:
+                taken = await records.take(connection, shards, now, only_dirty=True)
+        except StoreUnavailable:
+            if not taken:
+                raise
+        return taken
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""

@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
+from relay.errors import StoreUnavailable
 from relay.model import RegistrationChange, RegistrationState
 from relay.store import records
 from relay.store.engine import transaction
@@ -205,3 +208,34 @@ async def test_a_forgotten_mailbox_starts_from_nothing(
     view = await registrations.view(registration.id)
     assert view is not None
     assert view.registration.state is RegistrationState.VERIFYING
+
+
+async def test_dirty_mailboxes_are_not_lost_with_the_answer_to_the_commit(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await register(registrations)
+
+    def commit_and_lose_the_connection(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("COMMIT")
+        raise ConnectionResetError
+
+    sa.event.listen(engine.sync_engine, "commit", commit_and_lose_the_connection, once=True)
+    taken = await watches.take_dirty([SHARD], NOW)
+
+    assert [record.mailbox.id for record in taken] == [ANN]
+    assert await watches.take_dirty([SHARD], NOW) == []
+
+
+async def test_dirty_mailboxes_that_could_not_be_read_stay_dirty(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await register(registrations)
+
+    def lose_the_connection(_: sa.Connection) -> None:
+        raise ConnectionResetError
+
+    sa.event.listen(engine.sync_engine, "begin", lose_the_connection, once=True)
+    with pytest.raises(StoreUnavailable):
+        await watches.take_dirty([SHARD], NOW)
+
+    assert len(await watches.take_dirty([SHARD], NOW)) == 1
