@@ -59,9 +59,17 @@ class Surroundings:
     journal: Journal
     random: Random
     now: Now
-    short_requests: asyncio.Semaphore
-    """Bounds how many requests other than held Pings are under way at once, so that no start or return is a storm."""
+    short_requests: int
+    """How many requests other than held Pings may be under way at one server, so that no start or return is a storm."""
     stats: FleetStats = field(default_factory=FleetStats)
+    gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+
+    def gate(self, url: str) -> asyncio.Semaphore:
+        """Give the gate of one server; each has its own, so that a server that hangs delays no other's mailboxes."""
+        gate = self.gates.get(url)
+        if gate is None:
+            gate = self.gates[url] = asyncio.Semaphore(self.short_requests)
+        return gate
 
 
 class Runner:
@@ -167,7 +175,7 @@ class Runner:
                 held.pop(mailbox, None)
             raise_for_cut(reply, clock() - began)
         else:
-            async with self._around.short_requests:
+            async with self._around.gate(self._account.url):
                 reply = await self._transport.send(request)
         if reply.set_cookies:
             self._cookies = cookies.merge(self._cookies, reply.set_cookies)

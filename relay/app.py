@@ -58,7 +58,7 @@ from relay.watch.mailboxes import Mailboxes
 log = logging.getLogger(__name__)
 
 SHORT_REQUESTS: Final = 64
-"""Requests other than held Pings under way at once in one process, so that no start is a storm."""
+"""Requests other than held Pings under way at once from one process to one server, so that no start is a storm."""
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Objects per collection: a fleet is millions of lasting objects, and the default walks them far too often."""
 
@@ -160,7 +160,7 @@ async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
     mailboxes = Mailboxes(store, running.wakeups, accounts, now, random, running.node, take_over=embedded)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
-    around = Surroundings(journal, random, now, asyncio.Semaphore(SHORT_REQUESTS), running.fleet)
+    around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet)
     running.mailboxes = mailboxes
     running.jobs += [
         ("commits", committer.run),

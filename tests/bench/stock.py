@@ -66,7 +66,7 @@ async def hold(url: str, ca: str, mailboxes: int) -> None:
     """Print kB per watch."""
     tls = ssl.create_default_context(cafile=ca)
     stats = FleetStats()
-    around = Surroundings(NoJournal(), Random(1), lambda: datetime.now(UTC), asyncio.Semaphore(64), stats)  # noqa: TID251 -- a program of its own
+    around = Surroundings(NoJournal(), Random(1), lambda: datetime.now(UTC), 64, stats)  # noqa: TID251 -- a program of its own
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls)) as session:
         fleet, transport = Fleet(around, lambda _: None), StockTransport(session)
         gc.collect()

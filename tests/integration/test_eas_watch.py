@@ -176,7 +176,7 @@ async def world(
     async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournal()
-        fleet = Fleet(Surroundings(journal, Random(1), now, asyncio.Semaphore(4)), broken.append)
+        fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
         try:
             yield World(simulator, journal, fleet, transport, policy or Policy(), classes)
         finally:

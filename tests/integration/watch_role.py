@@ -167,7 +167,7 @@ async def open_watch_role(folder: Path) -> AsyncIterator[WatchRole]:
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
         stats = FleetStats()
-        fleet = Fleet(Surroundings(journal, random, now, asyncio.Semaphore(8), stats), mailboxes.broken)
+        fleet = Fleet(Surroundings(journal, random, now, 8, stats), mailboxes.broken)
         role = WatchRole(
             store, SqlRegistrationStore(engine, wakeups), mailboxes, fleet, journal, committer, eas, key, stats
         )

@@ -35,7 +35,7 @@ class Watches:
         self._url = url
         self._transport = transport
         self._diaries = Diaries()
-        around = Surroundings(self._diaries, Random(1), lambda: NOW, asyncio.Semaphore(8))
+        around = Surroundings(self._diaries, Random(1), lambda: NOW, 8)
         self._fleet = Fleet(around, self.broken.append)
 
     def start(

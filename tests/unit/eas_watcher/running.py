@@ -1,6 +1,5 @@
 """Own what tests of runners share: one mailbox, its surroundings, and answers as they come over HTTP."""
 
-import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
@@ -34,7 +33,7 @@ class World:
     """Hold the surroundings of runners."""
 
     journal: MemoryJournal = field(default_factory=MemoryJournal)
-    short_requests: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10))
+    short_requests: int = 10
 
     def __post_init__(self) -> None:
         self.journal.partnership = PARTNERSHIP

@@ -13,7 +13,7 @@ from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced, HttpRequest
 from eas_watcher.progress import Change, Condition, Memory, Partnership, WatchState
 from eas_watcher.runner import Runner
-from eas_watcher.states import Failed, Provisioning
+from eas_watcher.states import Failed, Policy, Provisioning
 from eas_watcher.wbxml.element import PROVISION
 from tests.fakes.eas import Answer, ScriptedTransport
 from tests.unit.eas_watcher.running import (
@@ -220,7 +220,7 @@ async def test_a_mail_dated_years_ahead_is_kept_as_of_now() -> None:
 
 
 async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() -> None:
-    world = World(short_requests=asyncio.Semaphore(1))
+    world = World(short_requests=1)
     first, second = ScriptedTransport((10.0, EMPTY)), ScriptedTransport((10.0, EMPTY))
 
     async with asyncio.TaskGroup() as tasks:
@@ -232,6 +232,22 @@ async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() ->
         await second.held.wait()
         assert clock() == 20.0
         assert world.around.stats.held == {"m1": 600, "m2": 600}
+        for watch in watches:
+            watch.cancel()
+
+
+async def test_a_server_that_hangs_delays_no_mailbox_of_another() -> None:
+    world = World(short_requests=1)
+    hanging, other = ScriptedTransport((600.0, EMPTY)), ScriptedTransport((10.0, EMPTY))
+    elsewhere = replace(account("m2"), url="https://mail.example.org/eas")
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [
+            tasks.create_task(world.run(hanging, name="m1")),
+            tasks.create_task(Runner(elsewhere, other, world.around).run(KNOWN, Policy())),
+        ]
+        await other.held.wait()
+        assert (clock(), commands(hanging)) == (10.0, ["Sync"])
         for watch in watches:
             watch.cancel()
 

@@ -95,7 +95,7 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
     key = SealingPrivateKey.load(folder / "key.pem")
     accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
     mailboxes = Mailboxes(store, store.wakeups, accounts, lambda: NOW, Random(1), "node", take_over=False)
-    around = Surroundings(journal, Random(1), lambda: NOW, asyncio.Semaphore(8))
+    around = Surroundings(journal, Random(1), lambda: NOW, 8)
     task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(around, mailboxes.broken), journal))
     yield mailboxes
     assert not task.done()
