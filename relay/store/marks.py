@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,7 +23,9 @@ class NewMark:
 
 
 async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> None:
-    """Insert marks due now, or add to those that wait: these keep when they began and when they are due.
+    """Insert marks due now, or add to those that wait: these keep when they began and when they are to be tried again.
+
+    One that was never tried is due now at the latest, even if the clock was set back since it began.
 
     Each (registration, mark) at most once. In the order of the key, so that two transactions never wait for each other.
     """
@@ -53,6 +56,10 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
             "generation": outbox.c.generation + 1,
             "certain": outbox.c.certain | insert.excluded.certain,
             "last_at": insert.excluded.last_at,
+            "due_at": sa.case(
+                (sa.and_(outbox.c.attempts == 0, outbox.c.due_at > insert.excluded.due_at), insert.excluded.due_at),
+                else_=outbox.c.due_at,
+            ),
         },
     )
 

@@ -4,7 +4,7 @@ Rows are locked in the order registration, outbox, and by key within each; claim
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -16,6 +16,9 @@ from relay.store.engine import transaction
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.settling import FREE, key, settle
 from relay.store.tables import outbox, registration
+
+FAR: Final = timedelta(minutes=90)
+"""Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""
 
 _ACTIVE: Final = registration.c.state == RegistrationState.ACTIVE.value
 _BY_KEY: Final = (
@@ -42,11 +45,13 @@ class SqlOutboxStore:
 
     async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
         """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`."""
-        free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now)
+        far = now + FAR
+        free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
+        due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
         query = (
             sa.select(*DUE)
             .join_from(outbox, registration)
-            .where(outbox.c.platform == platform.value, outbox.c.due_at <= now, free, _ACTIVE)
+            .where(outbox.c.platform == platform.value, due, free, _ACTIVE)
             .order_by(outbox.c.first_at, outbox.c.registration_id, outbox.c.mark)
             .limit(limit)
             .with_for_update(of=outbox, skip_locked=True)

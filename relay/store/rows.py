@@ -30,6 +30,9 @@ from relay.model import (
 )
 from relay.store.tables import collection, mailbox, outbox, registration
 
+LONGEST_WAIT: Final = 4000.0
+"""Seconds; a watch waits an hour and 10 % at most, so a later next try was written while the clock was wrong."""
+
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
 MAILBOX: Final = (
@@ -152,6 +155,8 @@ def read_memory(
         informed=row.informed,
     )
     wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
+    if wait > LONGEST_WAIT:
+        wait = 0.0
     return Memory(partnership, tuple(collections), classes, row.accepted, row.refusals, wait)
 
 

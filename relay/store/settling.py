@@ -102,6 +102,9 @@ def _after(settlement: Settlement, mark: AnyRow, token: AnyRow, now: datetime) -
     """Return the new values of a mark; None: it is done."""
     push, later = settlement.push, settlement.next_try_at
     match settlement.outcome:
+        case Delivered() if token.device_token != push.device_token:
+            # The old token may have been another phone's by now; the one we know since must hear of it.
+            return {"attempts": 0, "due_at": now}
         case Delivered() if mark.generation == push.generation:
             return None
         case Delivered():

@@ -317,3 +317,55 @@ async def test_the_next_mark_to_fall_due_is_told_by_platform(
 
     assert await outbox.next_due(Platform.APNS) == LATER
     assert await outbox.next_due(Platform.FCM) == NOW
+
+
+async def test_a_push_to_a_token_that_was_replaced_meanwhile_is_sent_to_the_new_one(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    ann = await activate(registrations, watches)
+    await change(watches)
+    push = await claim(outbox)
+    await registrations.change(ann.id, RegistrationChange(device_token="new"), NOW)
+
+    await settle(outbox, push, Delivered(), NOW)
+    again = await claim(outbox)
+
+    assert (again.device_token, again.count) == ("new", 2)
+
+
+async def test_a_clock_set_back_by_far_keeps_no_mark_waiting(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    ahead = NOW + timedelta(days=1)
+    await change(watches, ahead)
+
+    push = await claim(outbox)  # claimed by a process that ended without a word
+    later = await claim(outbox, NOW - timedelta(days=1), "push-2")
+
+    assert (push.first_at, later.first_at) == (ahead, ahead)
+
+
+async def test_a_clock_set_back_a_little_keeps_no_change_waiting(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    await change(watches, NOW + timedelta(hours=1))
+    assert await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW) == []
+
+    await change(watches, NOW)
+
+    assert (await claim(outbox)).count == 4
+
+
+async def test_a_change_does_not_hurry_a_push_that_failed(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    await change(watches)
+    await settle(outbox, await claim(outbox), RetryLater("busy"), NOW, LATER)
+
+    await change(watches, NOW + SECOND)
+
+    assert await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, LATER - SECOND) == []
+    assert (await claim(outbox, LATER)).count == 4

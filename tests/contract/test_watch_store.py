@@ -239,3 +239,19 @@ async def test_dirty_mailboxes_that_could_not_be_read_stay_dirty(
         await watches.take_dirty([SHARD], NOW)
 
     assert len(await watches.take_dirty([SHARD], NOW)) == 1
+
+
+async def test_a_wait_written_by_a_clock_that_was_wrong_is_not_served(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    condition = Condition(WatchState.WAITING, "server-busy", retry_in=3600.0)
+    await watches.commit([entry(epoch, Progress(condition=condition))], NOW)
+
+    soon = await watches.record(ANN, NOW)
+    long_before = await watches.record(ANN, NOW - timedelta(days=1))
+
+    assert soon is not None
+    assert long_before is not None
+    assert (soon.memory.retry_in, long_before.memory.retry_in) == (3600.0, 0.0)
