@@ -13,9 +13,13 @@ _WAITS_FOR_CREDENTIAL = (WatchState.VERIFYING.value, WatchState.CREDENTIAL_REFUS
 
 
 async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) -> bool:
-    """Make a proved candidate the mailbox's credential; return False when it was replaced meanwhile."""
+    """Make a proved candidate the mailbox's credential; return False when it was replaced meanwhile.
+
+    A wiped mailbox keeps none: it is not watched, and what an administrator had destroyed must not come back.
+    """
     if not await _lock(connection, proved) or not await _drop(connection, proved):
         return False
+    wiped = mailbox.c.state == WatchState.WIPED.value
     waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
     at_once = waiting | (mailbox.c.refusals > 0)
@@ -23,7 +27,7 @@ async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) 
         sa.update(mailbox)
         .where(mailbox.c.id == proved.mailbox_id)
         .values(
-            sealed_credential=proved.sealed,
+            sealed_credential=sa.case((wiped, None), else_=sa.literal(proved.sealed, sa.LargeBinary)),
             accepted=True,
             refusals=0,
             candidate_refusals=0,

@@ -108,9 +108,10 @@ class SqlRegistrationStore:
             if change.sealed_candidate is not None:
                 # Not an upsert: that would need the right to read what is sealed, which this role has not.
                 await connection.execute(sa.delete(candidate).where(candidate.c.registration_id == registration_id))
-                await connection.execute(
-                    sa.insert(candidate).values(registration_id=registration_id, sealed=change.sealed_candidate)
-                )
+                # Out of the registration's row, for whoever held the mailbox before us may have removed it.
+                sealed = sa.literal(change.sealed_candidate, sa.LargeBinary)
+                waits = sa.select(registration.c.id, sealed).where(registration.c.id == registration_id)
+                await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
         self._wakeups.tell(Topic.MAILBOXES)
         if change.device_token is not None:
             self._wakeups.tell(Topic.OUTBOX)

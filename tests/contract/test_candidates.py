@@ -206,3 +206,18 @@ async def test_verdicts_on_what_was_removed_change_nothing(
     await watches.refuse(candidate_of(registration), LATER)
 
     assert await watches.record(ANN, LATER) is None
+
+
+async def test_a_wiped_mailbox_keeps_no_credential_that_is_proved_afterwards(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    phone = await activate(registrations, watches)
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"proved too late"), NOW)
+    wiped = Progress(condition=Condition(WatchState.WIPED, "remote-wipe"))
+    await watches.commit([entry(await own_all(watches), wiped)], NOW)
+
+    await watches.accept(candidate_of(phone, b"proved too late"), LATER)
+
+    record = await recorded(watches)
+    assert (record.sealed_credential, record.mailbox.state) == (None, WatchState.WIPED)
+    assert record.candidates == ()

@@ -179,3 +179,18 @@ async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
             watches.forget(phone.mailbox_id), register(registrations, f"u{number}", "tablet")
         )
         assert await registrations.view(RegistrationId(tablet.id)) is not None, gone
+
+
+async def test_a_credential_for_a_registration_that_is_being_removed_goes_with_it(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    registrations = SqlRegistrationStore(other_engine, LocalWakeups())
+    phone = await register(registrations, "ann")
+    async with asyncio.TaskGroup() as tasks, postgres_engine.begin() as connection:
+        await connection.execute(sa.text("SELECT id FROM mailbox FOR UPDATE"))
+        changing = tasks.create_task(registrations.change(phone.id, RegistrationChange(sealed_candidate=b"x"), NOW))
+        await asyncio.wait([changing], timeout=0.2)
+        assert not changing.done()
+        await connection.execute(sa.text("DELETE FROM registration"))
+
+    assert await registrations.view(phone.id) is None
