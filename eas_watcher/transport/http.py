@@ -7,6 +7,7 @@ Nothing is repeated, redirected, or remembered here: a Sync sent twice by a tran
 import asyncio
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -23,6 +24,9 @@ from eas_watcher.transport.deadlines import Deadlines
 BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
 CONNECT: Final = 20.0  # seconds for TCP and TLS
 KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
+FAREWELL: Final = (
+    0.05  # seconds that a cancelled Ping may linger for the peer's TLS goodbye: the next one comes at once
+)
 CUT_TRIES, CUT_STEP = 100, 0.01  # count, seconds; a cut connection is gone after one or two turns of the loop
 TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer shows after two minutes
 
@@ -37,13 +41,17 @@ async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["Ht
         sockets.add(sock)
         return sock
 
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        ttl_dns_cache=60,
-        keepalive_timeout=KEEP_IDLE,
-        ssl=tls or ssl.create_default_context(),
-        socket_factory=make_socket,
-    )
+    with warnings.catch_warnings():
+        # aiohttp 3.12 wants `ssl_shutdown_timeout` to go, and has nothing in its place for a request that is cancelled.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ttl_dns_cache=60,
+            keepalive_timeout=KEEP_IDLE,
+            ssl=tls or ssl.create_default_context(),
+            ssl_shutdown_timeout=FAREWELL,
+            socket_factory=make_socket,
+        )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -102,7 +110,7 @@ class HttpTransport:
 
 
 async def _cut(sockets: Iterable[socket.socket]) -> None:
-    """End the connections that cancelled requests left: closing TLS waits for the peer's farewell, up to 30 s.
+    """End the connections that cancelled requests left while their TLS waits for the peer's farewell.
 
     nginx sends none while it waits for the server behind it [observed: nginx 1.22, 2026-11].
     """
