@@ -59,6 +59,8 @@ class RegistrationState(StrEnum):
     REFUSED = "credential-refused"
     TOKEN_GONE = "token-gone"
     """The provider said that the app is gone from the device; a new token revives it."""
+    WIPED = "wiped"
+    """Its mailbox was wiped: only its `attention` mark is still pushed, then it is deleted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class RegistrationStore(Protocol):
         """Apply a change and mark the mailbox dirty.
 
         A new device token counts from `now` and revives a `token-gone` registration; a new sealed candidate
-        replaces one that still waits.
+        replaces one that still waits. A wiped registration stays as it is.
         """
 
     async def remove(self, registration_id: RegistrationId) -> None:
@@ -117,7 +117,8 @@ class WatchStore(Protocol):
         Changes become marks of the mailbox's active registrations that asked for the class: count added up,
         generation raised, `first_at` kept, a mark that waits for a retry keeps waiting. `attention` marks them all.
         A condition sets state, reason, detail, `since` (only when state or reason differ) and `next_try_at`
-        (now + retry_in). WIPED also destroys the sealed credential, the collections and all marks but attention.
+        (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, every mark, and
+        the registrations: active ones become `wiped` with one `attention` mark, the others are deleted at once.
         Fenced entries change nothing; the others are committed all the same.
         """
 
@@ -128,7 +129,8 @@ class WatchStore(Protocol):
         """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         The mailbox's refusals (of candidates, and of the credential) start from nothing; its state becomes `starting`
-        if it was `verifying` or `credential-refused`. Does nothing when the candidate was replaced meanwhile.
+        if it was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
+        Does nothing when the candidate was replaced meanwhile.
         """
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
@@ -154,7 +156,10 @@ class OutboxStore(Protocol):
     """Keep the dirty marks for senders."""
 
     async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
-        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`."""
+        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`.
+
+        Of a wiped registration the `attention` mark is claimed too, the only one that it has.
+        """
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record outcomes in one transaction.
@@ -162,7 +167,8 @@ class OutboxStore(Protocol):
         Delivered: delete the mark if its generation is still the one sent, else keep what came meanwhile, due at
         once. TokenGone: unless the token is younger than `gone_since`, set the registration `token-gone` and delete
         its marks. RetryLater and Refused: count an attempt, due again at `next_try_at`. Every outcome ends the claim
-        and notes `last_push_at` (delivered only) and `last_outcome`.
+        and notes `last_push_at` (delivered only) and `last_outcome`. A wiped registration is deleted by every outcome
+        but RetryLater and Refused, and by these from a day after the wipe on.
         """
 
     async def release(self, owner: str | None) -> None:

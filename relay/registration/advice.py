@@ -30,7 +30,11 @@ class Advice:
 
 def proved(view: RegistrationView) -> bool:
     """Tell whether the registration ever showed a good credential; only then may it hear what its mailbox does."""
-    return view.registration.state in {RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
+    return view.registration.state in {
+        RegistrationState.ACTIVE,
+        RegistrationState.TOKEN_GONE,
+        RegistrationState.WIPED,
+    }
 
 
 def advise(view: RegistrationView) -> Advice:
@@ -42,6 +46,8 @@ def advise(view: RegistrationView) -> Advice:
             return Advice(Actor.USER, "The mailbox's server refused user or password: enter them again.")
         case RegistrationState.TOKEN_GONE:
             return Advice(Actor.APP, "The push provider says the app left the device: send the present device token.")
+        case RegistrationState.WIPED:
+            return _ACTIVE[WatchState.WIPED]
         case RegistrationState.ACTIVE:
             return _active(view)
 
@@ -81,6 +87,6 @@ _ACTIVE: Final = {
     ),
     WatchState.WIPED: Advice(
         Actor.ADMINISTRATOR,
-        "An administrator wiped this device: ask for leave, remove the registration and make a new one.",
+        "An administrator wiped this device: remove its data, ask for leave, then register anew.",
     ),
 }

@@ -133,10 +133,13 @@ class Registrations:
     async def change(self, access: Access, wish: ChangeWish) -> RegistrationView:
         """Change a registration; a new credential is waited for as `register` does.
 
-        Raises NotAuthorized, InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals, StoreUnavailable, and
-        CredentialRefused: then the old credential stays in use, and what else was asked for is changed all the same.
+        Raises NotAuthorized, NotActive (wiped), InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
+        StoreUnavailable, and CredentialRefused: then the old credential stays in use, and what else was asked for is
+        changed all the same.
         """
         view = await self.view(access)
+        if view.registration.state is RegistrationState.WIPED:
+            raise NotActive("the mailbox was wiped, this registration with it: register anew")
         check_device(view.registration.platform, wish.device_token, wish.environment)
         change = RegistrationChange(
             device_token=wish.device_token,

@@ -9,17 +9,17 @@ from eas_watcher.progress import WatchState
 from relay.model import Candidate, RegistrationState
 from relay.store.tables import candidate, mailbox, registration
 
-_WAITS_FOR_CREDENTIAL = (WatchState.VERIFYING.value, WatchState.CREDENTIAL_REFUSED.value)
+_WAITS_FOR_CREDENTIAL = (WatchState.VERIFYING.value, WatchState.CREDENTIAL_REFUSED.value, WatchState.WIPED.value)
 
 
 async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) -> bool:
     """Make a proved candidate the mailbox's credential; return False when it was replaced meanwhile.
 
-    A wiped mailbox keeps none: it is not watched, and what an administrator had destroyed must not come back.
+    A wipe destroys the candidates that wait: one that is still there came afterwards, by somebody who registered anew,
+    and the mailbox starts from nothing with it. Whether the device may come back, the server says.
     """
     if not await _lock(connection, proved) or not await _drop(connection, proved):
         return False
-    wiped = mailbox.c.state == WatchState.WIPED.value
     waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
     at_once = waiting | (mailbox.c.refusals > 0)
@@ -27,7 +27,7 @@ async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) 
         sa.update(mailbox)
         .where(mailbox.c.id == proved.mailbox_id)
         .values(
-            sealed_credential=sa.case((wiped, None), else_=sa.literal(proved.sealed, sa.LargeBinary)),
+            sealed_credential=proved.sealed,
             accepted=True,
             refusals=0,
             candidate_refusals=0,

@@ -1,7 +1,7 @@
 """Own the hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, outbox, and by key within each: transactions that follow it
-wait for each other, but never in a circle.
+Rows are locked in the order shard, mailbox, collection, registration, outbox, and by key within each: transactions
+that follow it wait for each other, but never in a circle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from eas_watcher.progress import Condition, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
 from relay.store.marks import NewMark, set_marks
 from relay.store.rows import AnyRow, write_collection
-from relay.store.tables import collection, mailbox, outbox, registration, shard
+from relay.store.tables import candidate, collection, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
     mailbox.c.version,
@@ -32,6 +32,8 @@ _MUTABLE: Final = (
     mailbox.c.next_try_at,
     mailbox.c.refusals,
 )
+_TOLD: Final = (RegistrationState.ACTIVE.value, RegistrationState.WIPED.value)
+"""States of registrations whose phones can be told that the mailbox was wiped."""
 _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
@@ -132,36 +134,58 @@ async def _move_collections(connection: AsyncConnection, entries: Sequence[Commi
 
 
 async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
-    """Destroy what an administrator wants gone: the credential, every key, and what was still to be told."""
+    """Destroy what an administrator wants gone: credentials, every key, the registrations and what they were to hear.
+
+    Registrations that can be pushed to stay until the phone was told; the push role deletes them then.
+    """
     ids = sorted(wiped)
     await connection.execute(
         sa.update(mailbox)
         .where(mailbox.c.id.in_(ids))
-        .values(sealed_credential=None, accepted=False, policy_key=None, hierarchy_key=NO_SYNC_KEY, informed=False)
+        .values(
+            sealed_credential=None,
+            accepted=False,
+            version=None,
+            policy_key=None,
+            hierarchy_key=NO_SYNC_KEY,
+            informed=False,
+        )
     )
     await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
-    owners = sa.select(registration.c.id).where(registration.c.mailbox_id.in_(ids))
+    mine = registration.c.mailbox_id.in_(ids)
+    await connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_TOLD)))
+    await connection.execute(
+        sa.update(registration).where(mine, registration.c.state.in_(_TOLD)).values(state=RegistrationState.WIPED.value)
+    )
+    owners = sa.select(registration.c.id).where(mine)
+    await connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
     await connection.execute(
         sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
     )
 
 
 async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
-    """Turn the changes of mailboxes into marks of their active registrations, with one query for all."""
+    """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
+
+    Of a mailbox just wiped every registration that is left hears of it, and of nothing else.
+    """
     news: dict[MailboxId, dict[str, tuple[int, bool]]] = {}
     for entry in entries:
         told = news.setdefault(entry.mailbox_id, {})
         for change in () if entry.mailbox_id in wiped else entry.progress.changes:
             count, certain = told.get(change.cls.value, (0, False))
             told[change.cls.value] = (count + change.count, certain or change.certain)
-        if entry.progress.attention:
+        if entry.progress.attention or entry.mailbox_id in wiped:
             told[Mark.ATTENTION.value] = (1, True)
     news = {id_: told for id_, told in news.items() if told}
     if not news:
         return []
     query = sa.select(
         registration.c.id, registration.c.mailbox_id, registration.c.platform, registration.c.classes
-    ).where(registration.c.mailbox_id.in_(sorted(news)), registration.c.state == RegistrationState.ACTIVE.value)
+    ).where(
+        registration.c.mailbox_id.in_(sorted(news)),
+        (registration.c.state == RegistrationState.ACTIVE.value) | registration.c.mailbox_id.in_(sorted(wiped)),
+    )
     return [
         NewMark(row.id, mark, row.platform, count, certain)
         for row in await connection.execute(query)

@@ -47,6 +47,7 @@ GRANTS: Final = (
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     Grant(WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "state")),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
+    Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
@@ -54,6 +55,7 @@ GRANTS: Final = (
     Grant(PUSH, "mailbox", "SELECT", ("state", "reason")),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome")),
+    Grant(PUSH, "registration", "DELETE"),  # once the phone of a wiped one was told
     *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
     # All of them say that they live, and see who else does.
     *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, node, "SELECT", "INSERT", "UPDATE", "DELETE")),

@@ -10,9 +10,9 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.model import DuePush, Platform, RegistrationId, RegistrationState
+from relay.model import DuePush, Mark, Platform, RegistrationId, RegistrationState
 from relay.ports import Settlement, Topic, Wakeups
-from relay.store.engine import transaction
+from relay.store.engine import scrub, transaction
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.settling import FREE, key, settle
 from relay.store.tables import outbox, registration
@@ -20,7 +20,9 @@ from relay.store.tables import outbox, registration
 FAR: Final = timedelta(minutes=90)
 """Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""
 
-_ACTIVE: Final = registration.c.state == RegistrationState.ACTIVE.value
+_SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
+    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
+)
 _BY_KEY: Final = (
     outbox.c.registration_id == sa.bindparam("_registration"),
     outbox.c.mark == sa.bindparam("_mark"),
@@ -44,14 +46,17 @@ class SqlOutboxStore:
         self._wakeups = wakeups
 
     async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
-        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`."""
+        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`.
+
+        Of a wiped registration the `attention` mark is claimed too.
+        """
         far = now + FAR
         free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
         due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
         query = (
             sa.select(*DUE)
             .join_from(outbox, registration)
-            .where(outbox.c.platform == platform.value, due, free, _ACTIVE)
+            .where(outbox.c.platform == platform.value, due, free, _SENDABLE)
             .order_by(outbox.c.first_at, outbox.c.registration_id, outbox.c.mark)
             .limit(limit)
             .with_for_update(of=outbox, skip_locked=True)
@@ -76,10 +81,15 @@ class SqlOutboxStore:
             if verdict.gone:
                 await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in verdict.gone])
                 await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(verdict.gone)))
+            if verdict.over:
+                # With what is left of its marks.
+                await connection.execute(sa.delete(registration).where(registration.c.id.in_(verdict.over)))
             if verdict.done:
                 await connection.execute(_DELETE, verdict.done)
             if verdict.kept:
                 await connection.execute(_UPDATE, verdict.kept)
+        if verdict.over:
+            await scrub(self._engine)
         if verdict.due:
             self._wakeups.tell(Topic.OUTBOX)
 
@@ -103,12 +113,15 @@ class SqlOutboxStore:
         due = sa.case((later, outbox.c.claimed_until), else_=outbox.c.due_at)
         query = sa.select(sa.func.min(due)).join_from(outbox, registration)
         async with transaction(self._engine) as connection:
-            found: datetime | None = await connection.scalar(query.where(outbox.c.platform == platform.value, _ACTIVE))
+            found: datetime | None = await connection.scalar(
+                query.where(outbox.c.platform == platform.value, _SENDABLE)
+            )
         return found
 
 
 async def _lock_tokens(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[str, AnyRow]:
-    query = sa.select(registration.c.id, registration.c.device_token, registration.c.token_since)
+    columns = (registration.c.id, registration.c.device_token, registration.c.token_since, registration.c.state)
+    query = sa.select(*columns)
     query = query.where(registration.c.id.in_(ids)).order_by(registration.c.id)
     return {row.id: row for row in await connection.execute(query.with_for_update(key_share=True))}
 

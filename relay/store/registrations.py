@@ -90,10 +90,11 @@ class SqlRegistrationStore:
         """Apply a change and mark the mailbox dirty.
 
         A new device token counts from `now`, revives a `token-gone` registration and is tried at once; a new
-        sealed candidate replaces one that still waits, and gives a refused registration another chance.
+        sealed candidate replaces one that still waits, and gives a refused registration another chance. A wiped
+        registration stays as it is.
         """
         async with transaction(self._engine) as connection:
-            if not await _mark_dirty(connection, registration_id):
+            if not await _mark_dirty(connection, registration_id) or await _wiped(connection, registration_id):
                 return
             values = _values(change, now)
             if values:
@@ -193,6 +194,12 @@ async def _insert_registration(connection: AsyncConnection, new: Registration) -
         "last_outcome": new.last_outcome,
     }
     await connection.execute(sa.insert(registration).values(values))
+
+
+async def _wiped(connection: AsyncConnection, registration_id: RegistrationId) -> bool:
+    """Tell whether the mailbox of a registration was wiped under it; its mailbox must be locked."""
+    state = await connection.scalar(sa.select(registration.c.state).where(registration.c.id == registration_id))
+    return state == RegistrationState.WIPED.value
 
 
 async def _mark_dirty(connection: AsyncConnection, registration_id: RegistrationId) -> MailboxId | None:

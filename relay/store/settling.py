@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from relay.model import DuePush, RegistrationId
+from relay.model import DuePush, Mark, RegistrationId, RegistrationState
 from relay.ports import Settlement
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.store.rows import AnyRow
 
 STALE_GONE: Final = timedelta(minutes=15)
 """How long a mark rests whose token was called gone as of before we got it; the provider may know better soon."""
+
+FAREWELL: Final = timedelta(days=1)
+"""How long a wiped registration is kept for a provider that does not take its last push."""
 
 FREE: Final[Mapping[str, Any]] = {"claimed_by": None, "claimed_until": None}
 
@@ -25,6 +28,8 @@ class Verdict:
     noted: list[dict[str, Any]] = field(default_factory=list)
     """Notes on the others."""
     gone: list[RegistrationId] = field(default_factory=list)
+    over: list[RegistrationId] = field(default_factory=list)
+    """Wiped registrations that were told, or cannot be: to delete."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """Keys of marks to delete."""
     kept: list[dict[str, Any]] = field(default_factory=list)
@@ -54,11 +59,13 @@ def settle(
             note["last_push_at"] = now
     verdict.pushed = [notes[id_] for id_ in sorted(notes) if "last_push_at" in notes[id_]]
     verdict.noted = [notes[id_] for id_ in sorted(notes) if "last_push_at" not in notes[id_]]
-    verdict.gone = sorted({s.push.registration_id for s in settlements if _gone(s, tokens)})
+    verdict.over = sorted({s.push.registration_id for s in settlements if _over(s, tokens, now)})
+    verdict.gone = sorted({s.push.registration_id for s in settlements if _gone(s, tokens)}.difference(verdict.over))
+    ended = frozenset(verdict.gone).union(verdict.over)
     for settlement in sorted(settlements, key=lambda s: (s.push.registration_id, s.push.mark)):
         push = settlement.push
         mark = marks.get((push.registration_id, push.mark.value))
-        if mark is None or mark.first_at != push.first_at or push.registration_id in verdict.gone:
+        if mark is None or mark.first_at != push.first_at or push.registration_id in ended:
             continue
         values = _after(settlement, mark, tokens[push.registration_id], now)
         if values is None:
@@ -87,6 +94,17 @@ def describe(outcome: Outcome) -> str:
             return f"retry-later: {reason}"
         case Refused(reason):
             return f"refused: {reason}"
+
+
+def _over(settlement: Settlement, tokens: Mapping[str, AnyRow], now: datetime) -> bool:
+    """Tell whether a wiped registration has no more to hear."""
+    push, outcome = settlement.push, settlement.outcome
+    token = tokens.get(push.registration_id)
+    if token is None or token.state != RegistrationState.WIPED.value:
+        return False
+    if isinstance(outcome, Delivered):
+        return push.mark is Mark.ATTENTION
+    return isinstance(outcome, TokenGone) or now - push.first_at >= FAREWELL
 
 
 def _gone(settlement: Settlement, tokens: Mapping[str, AnyRow]) -> bool:

@@ -185,7 +185,7 @@ async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
 
     record = await recorded(watches)
     assert (record.sealed_credential, record.memory.accepted, record.memory.collections) == (None, False, ())
-    assert record.memory.partnership == Partnership(ProtocolVersion.V14_1)
+    assert record.memory.partnership == Partnership()
     assert (record.mailbox.state, record.mailbox.since) == (WatchState.WIPED, LATER)
     assert set(await marks(engine)) == {("reg-ann-phone", "attention"), ("reg-ben-phone", "email")}
     other = await recorded(watches, "ben")

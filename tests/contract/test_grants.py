@@ -133,9 +133,11 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await outbox.release("push-1")
     assert await outbox.next_due(Platform.APNS)
     await outbox.settle([Settlement(attention, TokenGone("Unregistered"))], NOW)
+    await registrations.change(ann.id, RegistrationChange(device_token="newer"), NOW)
 
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "wipe")))], NOW)
-    await registrations.remove(ann.id)
+    (farewell,) = await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)
+    await outbox.settle([Settlement(farewell, Delivered())], NOW)
     assert await watches.forget(ann.mailbox_id)
     assert await registrations.view(ben.id)
     for engine in (api, watch, push):

@@ -75,7 +75,7 @@ class MemoryRegistrationStore:
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         self._reach("change")
         registration = self.registrations.get(registration_id)
-        if registration is None:
+        if registration is None or registration.state is RegistrationState.WIPED:
             return
         state, token_since = registration.state, registration.token_since
         if change.device_token is not None:
@@ -129,7 +129,7 @@ class MemoryRegistrationStore:
         self.refused.discard(registration_id)
         if registration.state is not RegistrationState.TOKEN_GONE:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
-        if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED}:
+        if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason="", since=now)
         self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=0, candidate_refused_at=None)
         self.wakeups.tell(Topic.VERDICTS)

@@ -68,6 +68,8 @@ def view(
         (RegistrationState.VERIFYING, WatchState.BLOCKED, "126", Actor.NOBODY, "did not answer"),
         (RegistrationState.REFUSED, WatchState.WATCHING, "", Actor.USER, "refused"),
         (RegistrationState.TOKEN_GONE, WatchState.WATCHING, "", Actor.APP, "device token"),
+        (RegistrationState.WIPED, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "register anew"),
+        (RegistrationState.WIPED, WatchState.WATCHING, "", Actor.ADMINISTRATOR, "wiped"),
         (RegistrationState.ACTIVE, WatchState.VERIFYING, "", Actor.NOBODY, "All is well"),
         (RegistrationState.ACTIVE, WatchState.STARTING, "", Actor.NOBODY, "All is well"),
         (RegistrationState.ACTIVE, WatchState.WATCHING, "", Actor.NOBODY, "All is well"),
@@ -105,4 +107,5 @@ def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() 
     assert [state for state in RegistrationState if proved(view(state))] == [
         RegistrationState.ACTIVE,
         RegistrationState.TOKEN_GONE,
+        RegistrationState.WIPED,
     ]

@@ -456,6 +456,17 @@ async def test_a_wiped_mailbox_is_shown_as_it_is() -> None:
     assert (await world.service.view(access(made))).mailbox.state is WatchState.WIPED
 
 
+async def test_a_wiped_registration_cannot_be_changed() -> None:
+    world = World()
+    made = await registered(world)
+    gone = replace(made.view.registration, state=RegistrationState.WIPED)
+    world.store.registrations[gone.id] = gone
+
+    with pytest.raises(NotActive):
+        await world.service.change(access(made), ChangeWish(login=Login(GOOD)))
+    assert gone.id not in world.store.candidates
+
+
 async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
     world = World()
     made = await registered(world, SILENT)

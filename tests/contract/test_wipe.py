@@ -1,0 +1,186 @@
+"""Test what is left of a wiped mailbox: one last push per phone, then nothing."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.progress import Condition, Partnership, Progress, WatchState
+from relay.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
+from relay.ports import Settlement
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import candidate
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import (
+    LATER,
+    MAIL,
+    NEW_MAIL,
+    NOW,
+    activate,
+    candidate_of,
+    entry,
+    marks,
+    new_mailbox,
+    new_registration,
+    own_all,
+    register,
+)
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+WIPED = Progress(condition=Condition(WatchState.WIPED, "remote-wipe"), attention=True)
+
+
+async def wipe(watches: SqlWatchStore) -> None:
+    await watches.commit([entry(await own_all(watches), WIPED)], NOW)
+
+
+async def due(outbox: SqlOutboxStore) -> list[DuePush]:
+    return await outbox.claim(Platform.APNS, 10, "push-1", LATER + MINUTE, LATER)
+
+
+async def state_of(registrations: SqlRegistrationStore, registration: Registration) -> RegistrationState | None:
+    view = await registrations.view(registration.id)
+    return None if view is None else view.registration.state
+
+
+async def recorded(watches: SqlWatchStore) -> WatchRecord:
+    record = await watches.record(new_mailbox().id, LATER)
+    assert record is not None
+    return record
+
+
+async def test_every_phone_hears_of_the_wipe_and_of_nothing_else(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    phone, tablet = await activate(registrations, watches), await activate(registrations, watches, device="tablet")
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)))], NOW)
+
+    await watches.commit([entry(epoch, WIPED)], NOW)
+    await registrations.mark(phone.id, Mark.TEST, NOW)
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], NOW)
+
+    assert {(push.registration_id, push.mark) for push in await due(outbox)} == {
+        (phone.id, Mark.ATTENTION),
+        (tablet.id, Mark.ATTENTION),
+    }
+    assert await state_of(registrations, phone) is RegistrationState.WIPED
+
+
+async def test_registrations_that_cannot_be_told_go_with_the_wipe(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
+) -> None:
+    phone = await activate(registrations, watches)
+    waiting = await register(registrations, device="waiting")
+    gone = await activate(registrations, watches, device="gone")
+    await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], NOW)
+    for push in await due(outbox):
+        if push.registration_id == gone.id:
+            await outbox.settle([Settlement(push, TokenGone("410"))], NOW)
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"new"), NOW)
+
+    await wipe(watches)
+
+    assert [await state_of(registrations, each) for each in (phone, waiting, gone)] == [
+        RegistrationState.WIPED,
+        None,
+        None,
+    ]
+    async with engine.connect() as connection:
+        assert (await connection.execute(sa.select(candidate.c.registration_id))).all() == []
+
+
+@pytest.mark.parametrize("outcome", [Delivered(), TokenGone("410")])
+async def test_a_phone_that_was_told_is_forgotten(
+    registrations: SqlRegistrationStore,
+    watches: SqlWatchStore,
+    outbox: SqlOutboxStore,
+    engine: AsyncEngine,
+    outcome: Outcome,
+) -> None:
+    phone = await activate(registrations, watches)
+    await wipe(watches)
+    (push,) = await due(outbox)
+
+    await outbox.settle([Settlement(push, outcome)], LATER)
+
+    assert await state_of(registrations, phone) is None
+    assert await marks(engine) == {}
+    assert await watches.forget(phone.mailbox_id)
+
+
+@pytest.mark.parametrize("outcome", [RetryLater("503"), Refused("BadDeviceToken", "correct it")])
+async def test_a_phone_that_cannot_be_told_within_a_day_is_forgotten(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, outcome: Outcome
+) -> None:
+    phone = await activate(registrations, watches)
+    await wipe(watches)
+    (push,) = await due(outbox)
+
+    await outbox.settle([Settlement(push, outcome, LATER)], NOW + DAY - MINUTE)
+    assert await outbox.next_due(Platform.APNS) == LATER
+    assert await state_of(registrations, phone) is RegistrationState.WIPED
+
+    await outbox.settle([Settlement(push, outcome, LATER)], NOW + DAY)
+    assert await state_of(registrations, phone) is None
+
+
+async def test_a_push_that_was_under_way_during_the_wipe_does_not_take_the_last_one_away(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], NOW)
+    (under_way,) = await due(outbox)
+
+    await wipe(watches)
+    await outbox.settle([Settlement(under_way, Delivered())], LATER)
+
+    assert [push.mark for push in await due(outbox)] == [Mark.ATTENTION]
+
+
+async def test_a_wiped_registration_cannot_bring_a_credential_back(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    phone = await activate(registrations, watches)
+    await wipe(watches)
+
+    await registrations.change(phone.id, RegistrationChange(device_token="new", sealed_candidate=b"new"), LATER)
+    await watches.accept(candidate_of(phone, b"new"), LATER)
+
+    record = await recorded(watches)
+    assert (record.sealed_credential, record.candidates, record.mailbox.state) == (None, (), WatchState.WIPED)
+
+
+async def test_whoever_registers_after_the_wipe_starts_from_nothing(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    old = await activate(registrations, watches)
+    await wipe(watches)
+
+    new = await activate(registrations, watches, device="new")
+
+    record = await recorded(watches)
+    assert (record.mailbox.state, record.mailbox.reason) == (WatchState.STARTING, "")
+    assert (record.sealed_credential, record.memory.partnership) == (b"sealed", Partnership())
+    await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], LATER)
+    assert {(push.registration_id, push.mark) for push in await due(outbox)} == {
+        (old.id, Mark.ATTENTION),
+        (new.id, Mark.EMAIL),
+    }
+
+
+async def test_a_refused_candidate_leaves_a_wiped_mailbox_wiped(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    await wipe(watches)
+    later = new_registration(device="later")
+    await registrations.create(new_mailbox(), later, b"wrong")
+
+    await watches.refuse(candidate_of(later, b"wrong"), LATER)
+
+    assert (await recorded(watches)).mailbox.state is WatchState.WIPED
