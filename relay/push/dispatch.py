@@ -119,8 +119,11 @@ class Dispatcher:
             return SLOW_POLL
         now, wakes = self._clock(), self._wakes
         pushes = await self._store.claim(self._platform, free, self._owner, now + self._lease, now)
+        # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
+        unsettled = {settlement.push for settlement, _ in self._ended}
         for push in pushes:
-            self._start(push, wakes)
+            if push not in unsettled:
+                self._start(push, wakes)
         self._backlog = len(pushes) == free
         if self._backlog:
             return SLOW_POLL

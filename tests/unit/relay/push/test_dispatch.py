@@ -353,16 +353,17 @@ async def test_an_absent_database_is_waited_out(caplog: pytest.LogCaptureFixture
     assert caplog.messages.count("pushes wait: the database is away") == 1
 
 
-async def test_outcomes_are_kept_while_the_database_is_away_and_pushes_are_not_repeated() -> None:
+@pytest.mark.parametrize("absence", [20.0, LEASE + 10.0, LEASE + 20.0, LEASE + 30.0, 600.0])
+async def test_outcomes_are_kept_while_the_database_is_away_and_pushes_are_not_repeated(absence: float) -> None:
     outbox, provider = MemoryOutbox(), Provider(1.0)
     outbox.put(due_push())
 
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(0.5)
         outbox.away = True
-        await asyncio.sleep(20)
+        await asyncio.sleep(absence)
         outbox.away = False
-        await asyncio.sleep(31)
+        await asyncio.sleep(LEASE + 40)
 
     assert len(provider.sent) == 1
     assert outbox.rows == {}
