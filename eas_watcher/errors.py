@@ -84,8 +84,8 @@ class HierarchyChanged(EasError):
 class Redirected(EasError):
     """Tell that the server names another URL for this mailbox."""
 
-    def __init__(self, location: str) -> None:
-        super().__init__("the server names another URL for this mailbox")
+    def __init__(self, location: str, detail: str = "the server names another URL for this mailbox") -> None:
+        super().__init__(detail)
         self.location = location
 
 

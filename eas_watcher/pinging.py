@@ -59,7 +59,8 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
         return watch.in_doubt()
     early = held < watch.heartbeat.interval * 0.75
     heartbeat = watch.heartbeat if early else watch.heartbeat.expired()
-    watch = replace(watch, heartbeat=heartbeat, hasty=0, failures=0, quiet_for=quiet_for)
+    silent_for = watch.silent_for + held
+    watch = replace(watch, heartbeat=heartbeat, hasty=0, failures=0, quiet_for=quiet_for, silent_for=silent_for)
     return watch.in_doubt() if early or quiet_for >= QUIET else watch
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import (
     NO_SYNC_KEY,
     CollectionClass,
@@ -28,6 +29,10 @@ class Partnership:
     hierarchy_key: SyncKey = NO_SYNC_KEY
     informed: bool = False
     """Whether the server knows our DeviceInformation."""
+    acknowledged: Acknowledgement | None = None
+    """What we said that we did with the server's policy; None: nothing, there was none."""
+    url: str | None = None
+    """Where the mailbox is instead of its server's configured URL; None: there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,15 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.locations import authority, eas_location
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.progress import Condition, Progress, WatchState
 from eas_watcher.states import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
+PROVISIONS: Final = 2  # policy keys in a row of which none was good enough for a Sync
+REDIRECTS: Final = 3  # in a row
 RECHECK: Final = 3600.0  # seconds between tries while the server denies access
 
 
@@ -39,10 +42,16 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return _refused(watch, error)
         case RemoteWipeRequested(account_only=account_only):
             return Wiping(watch), [AcknowledgeWipe(account_only)]
+        case AccessDenied(code="http-404") if watch.strayed:
+            return at_once(_go_home(watch), error, "http-404")
         case AccessDenied(code=code):
             return pause(watch, error, code, RECHECK, shown=WatchState.BLOCKED)
         case Redirected():
-            return pause(watch, error, "redirected", RECHECK)
+            return _redirected(watch, error)
+        case NotProvisioned() if watch.provisions >= PROVISIONS:
+            # One more try, an hour from now: its key is the second since the last Sync again.
+            watch = replace(watch, provision_due=True, provisions=PROVISIONS - 1)
+            return pause(watch, error, "policy-loop", RECHECK)
         case NotProvisioned():
             return at_once(replace(watch, provision_due=True), error, "not-provisioned")
         case HierarchyChanged():
@@ -54,7 +63,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case ServerBusy(retry_after=seconds):
             return pause(watch, error, "server-busy", _as_told(watch, seconds))
         case Unreachable():
-            return pause(watch, error, "unreachable")
+            return pause(_go_home(watch) if watch.failures >= IMMEDIATE else watch, error, "unreachable")
         case ProtocolViolation():
             return pause(watch, error, "protocol-violation")
         case _:
@@ -104,6 +113,27 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
     if watch.refusals > len(CONFIRM_AFTER):
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
     return pause(watch, error, "http-401", CONFIRM_AFTER[watch.refusals - 1])
+
+
+def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
+    """Follow the server's word to a host that the operator named, a few times in a row [MS-ASHTTP 3.1.5.2.2]."""
+    url = eas_location(error.location, watch.policy.hosts)
+    if url is None:
+        host = authority(error.location) or "a URL that is not https or not sound"
+        denied = Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
+        return pause(_go_home(replace(watch, redirects=0)), denied, "redirected", RECHECK)
+    if watch.redirects >= REDIRECTS:
+        lost = Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
+        return pause(_go_home(replace(watch, redirects=0)), lost, "redirected", RECHECK)
+    # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
+    return replace(watch, partnership=replace(watch.partnership, version=None, url=url), redirects=watch.redirects + 1)
+
+
+def _go_home(watch: Watch) -> Watch:
+    """Return to the configured URL, if the mailbox was sent elsewhere."""
+    if not watch.strayed:
+        return watch
+    return replace(watch, partnership=replace(watch.partnership, version=None, url=None))
 
 
 def _distrust_version(watch: Watch) -> Watch:

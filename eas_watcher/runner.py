@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from eas_watcher import backoff, cookies
 from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
 from eas_watcher.commands.ping import Ping
-from eas_watcher.commands.provision import acknowledge_wipe, provision
+from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError, VersionRefused
 from eas_watcher.flow import Flow
@@ -75,7 +75,7 @@ class Surroundings:
 class Runner:
     """Run the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_around", "_cookies", "_state", "_transport")
+    __slots__ = ("_account", "_around", "_cookies", "_cookies_of", "_state", "_transport")
 
     def __init__(self, account: Account, transport: Transport, around: Surroundings) -> None:
         """Take the account, the transport to its server, and what all runners share."""
@@ -83,6 +83,7 @@ class Runner:
         self._transport = transport
         self._around = around
         self._cookies: dict[str, str] = {}
+        self._cookies_of = account.url
         self._state: State
 
     async def run(self, memory: Memory, policy: Policy) -> None:
@@ -106,8 +107,8 @@ class Runner:
                 return None
             case Send(command):
                 return await self._send(command)
-            case Provide(acknowledgement):
-                return await self._provide(acknowledgement)
+            case Provide(acknowledgement, fallbacks):
+                return await self._provide(acknowledgement, fallbacks)
             case AcknowledgeWipe(account_only):
                 try:
                     await self._converse(acknowledge_wipe(account_only))
@@ -134,14 +135,15 @@ class Runner:
         self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
         return Answered(reply, self._around.now(), clock() - began)
 
-    async def _provide(self, acknowledgement: Any) -> Event:
+    async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
         if version is None:
             return Failed(VersionRefused("Provision needs a protocol version"))
         try:
-            return Granted(await self._converse(provision(version, acknowledgement)))
+            grant = await self._converse(negotiate(version, acknowledgement, fallbacks))
         except EasError as error:
             return Failed(error)
+        return Granted(grant.policy_key, grant.acknowledged)
 
     async def _converse(self, flow: Flow[R]) -> R:
         """Drive a flow: send what it yields, send in the reply or throw in the failure."""
@@ -161,8 +163,13 @@ class Runner:
     async def _exchange(self, command: Command[R]) -> R:
         """Send one command over HTTP and read its answer."""
         partnership = self._state.watch.partnership
+        account = self._account
+        if partnership.url is not None:
+            account = replace(account, url=partnership.url)
+        if account.url != self._cookies_of:
+            self._cookies, self._cookies_of = {}, account.url  # cookies are for the host that set them
         cookie = cookies.header(self._cookies) if self._cookies else ""
-        request = compose(self._account, command, partnership.version, partnership.policy_key, cookie)
+        request = compose(account, command, partnership.version, partnership.policy_key, cookie)
         if isinstance(command, Ping):
             mailbox, held = self._account.mailbox, self._around.stats.held
             clock = asyncio.get_running_loop().time
@@ -175,7 +182,7 @@ class Runner:
                 held.pop(mailbox, None)
             raise_for_cut(reply, clock() - began)
         else:
-            async with self._around.gate(self._account.url):
+            async with self._around.gate(account.url):
                 reply = await self._transport.send(request)
         if reply.set_cookies:
             self._cookies = cookies.merge(self._cookies, reply.set_cookies)

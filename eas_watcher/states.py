@@ -22,6 +22,12 @@ class Policy:
 
     versions: tuple[ProtocolVersion, ...] = tuple(ProtocolVersion)
     acknowledgement: Acknowledgement = Acknowledgement.THIRD_PARTY
+    fallbacks: tuple[Acknowledgement, ...] = ()
+    """What else may be said to a server that does not take `acknowledgement`, in this order."""
+    hosts: frozenset[str] = frozenset()
+    """Hosts that a server may send a mailbox to, lower-case, with their port unless it is 443."""
+    discovered: bool = False
+    """Whether mailboxes have no configured URL to go back to, but only the one that Autodiscover found."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
 
@@ -50,14 +56,27 @@ class Watch:
     max_folders: int | None = None
     quiet_for: float = 0.0
     """Seconds of silent Pings since the last Sync."""
+    silent_for: float = 0.0
+    """Seconds of silent Pings since the start, or since an item was last shown."""
+    provisions: int = 0
+    """Policy keys granted since the last Sync that was answered."""
+    redirects: int = 0
+    """How often the server sent us elsewhere since the last Sync that was answered."""
     shown: WatchState | None = None
     """The state that was last recorded."""
+    told: str = ""
+    """The detail that was last recorded with `watching`."""
 
     @property
     def watched(self) -> tuple[Collection, ...]:
         """The collections somebody asked for, Inbox first, no more than the server takes."""
         wanted = sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first)
         return tuple(wanted[: self.max_folders])
+
+    @property
+    def strayed(self) -> bool:
+        """Whether a server sent the mailbox away from its configured URL."""
+        return self.partnership.url is not None and not self.policy.discovered
 
     def in_doubt(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""
@@ -144,9 +163,10 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Carry the final policy key; None: the server has no policy for us."""
+    """Carry the final policy key and what was acknowledged for it; both None: the server has no policy for us."""
 
     policy_key: PolicyKey | None
+    acknowledged: Acknowledgement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +201,7 @@ class Provide:
     """Run the Provision conversation; `Granted` or `Failed` is the next event."""
 
     acknowledgement: Acknowledgement
+    fallbacks: tuple[Acknowledgement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.heartbeat import HELD
 from eas_watcher.hierarchy import follow
-from eas_watcher.names import NO_SYNC_KEY, CollectionId, PolicyKey, ProtocolVersion
+from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
 from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, at_once, end, pause, remedy
@@ -62,6 +62,7 @@ from eas_watcher.states import (
     Wiping,
     Woken,
 )
+from eas_watcher.telling import healthy
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
 BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
@@ -91,8 +92,8 @@ def step(state: State, event: Event) -> Move:
     match state, event:
         case Discovering(watch), Answered(Capabilities() as offer):
             return _discovered(watch, offer)
-        case Provisioning(watch), Granted(policy_key):
-            return _provisioned(watch, policy_key)
+        case Provisioning(watch), Granted() as granted:
+            return _provisioned(watch, granted)
         case ReadingHierarchy(watch), Answered(FolderSyncReply() as reply):
             return _hierarchy_read(watch, reply)
         case Informing(watch), Answered(None):
@@ -135,7 +136,7 @@ def proceed(watch: Watch) -> Move:
     if watch.partnership.version is None:
         return Discovering(watch), [Send(Options())]
     if watch.provision_due:
-        return Provisioning(watch), [Provide(watch.policy.acknowledgement)]
+        return Provisioning(watch), [Provide(watch.policy.acknowledgement, watch.policy.fallbacks)]
     if watch.hierarchy_due or not watch.watched:
         return ReadingHierarchy(watch), [Send(FolderSync(watch.partnership.hierarchy_key))]
     if not watch.partnership.informed:
@@ -159,12 +160,14 @@ def _discovered(watch: Watch, offer: Capabilities) -> Move:
     return _record_partnership(replace(watch, provision_due=provision_due, distrusted=distrusted), partnership)
 
 
-def _provisioned(watch: Watch, policy_key: PolicyKey | None) -> Move:
+def _provisioned(watch: Watch, granted: Granted) -> Move:
     """Keep the final key; from 14.1 on the conversation has carried our DeviceInformation [MS-ASPROV 2.2.2.54]."""
     version = watch.partnership.version
     informed = watch.partnership.informed or (version is not None and version >= ProtocolVersion.V14_1)
-    partnership = replace(watch.partnership, policy_key=policy_key, informed=informed)
-    return _record_partnership(replace(watch, provision_due=False), partnership)
+    partnership = replace(
+        watch.partnership, policy_key=granted.policy_key, acknowledged=granted.acknowledged, informed=informed
+    )
+    return _record_partnership(replace(watch, provision_due=False, provisions=watch.provisions + 1), partnership)
 
 
 def _hierarchy_read(watch: Watch, reply: FolderSyncReply) -> Move:
@@ -213,6 +216,9 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         _put(watch, {c.id: c for c in read.collections}),
         unsynced=(watch.unsynced - done) | read.again,
         quiet_for=0.0,
+        silent_for=0.0 if read.changes or seen else watch.silent_for,
+        provisions=0,
+        redirects=0,
         refusals=0,
         failures=0 if read.changes else watch.failures,
         hasty=0 if read.changes or seen else watch.hasty,
@@ -247,9 +253,10 @@ def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list
 def _ping(watch: Watch) -> Move:
     request = Ping(watch.heartbeat.interval, tuple((c.id, c.cls) for c in watch.watched))
     actions: list[Action] = []
-    if watch.shown is not WatchState.WATCHING:
-        actions.append(Record(Progress(condition=Condition(WatchState.WATCHING))))
-        watch = replace(watch, shown=WatchState.WATCHING)
+    condition = healthy(watch)
+    if watch.shown is not WatchState.WATCHING or watch.told != condition.detail:
+        actions.append(Record(Progress(condition=condition)))
+        watch = replace(watch, shown=WatchState.WATCHING, told=condition.detail)
     return Pinging(watch), [*actions, Send(request)]
 
 

@@ -3,6 +3,7 @@
 Both conversations are flows here, for their requests make sense only in order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Final
@@ -23,6 +24,7 @@ POLICY_KEY_LENGTH: Final = 64  # characters [MS-ASPROV 2.2.2.42]
 # Provision/Status [MS-ASPROV 2.2.2.54.2]
 MALFORMED: Final = 2
 SERVER_ERROR: Final = 3
+NOT_ACCEPTED: Final = frozenset({"eas-139", "eas-145"})  # of AccessDenied: another acknowledgement may be
 
 
 class Acknowledgement(IntEnum):
@@ -118,6 +120,38 @@ def provision(version: ProtocolVersion, acknowledgement: Acknowledgement) -> Flo
     if temporary is None:
         return None
     return _granted((yield from ask(Provision(temporary, acknowledge=acknowledgement))))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Hold a final policy key and the acknowledgement that it was given for; both None: there is no policy."""
+
+    policy_key: PolicyKey | None
+    acknowledged: Acknowledgement | None
+
+
+def negotiate(
+    version: ProtocolVersion, acknowledgement: Acknowledgement, fallbacks: Sequence[Acknowledgement] = ()
+) -> Flow[Grant]:
+    """Provision with the first acknowledgement that the server accepts, and tell which it was.
+
+    Each needs a conversation of its own, for the temporary key is used up. Raises what `provision` raises; AccessDenied
+    names what was tried when the server accepts none of them.
+    """
+    tried = [acknowledgement]
+    for fallback in (*fallbacks, None):
+        try:
+            policy_key = yield from provision(version, tried[-1])
+        except AccessDenied as error:
+            if error.code not in NOT_ACCEPTED:
+                raise
+            if fallback is None:
+                said = " nor ".join(str(each.value) for each in tried)
+                raise AccessDenied(f"{error} (it does not take acknowledgement {said})", error.code) from error
+            tried.append(fallback)
+        else:
+            return Grant(policy_key, None if policy_key is None else tried[-1])
+    raise AssertionError("the last turn returns or raises")  # pragma: no cover -- for the type checker
 
 
 def acknowledge_wipe(account_only: bool) -> Flow[None]:

@@ -17,7 +17,7 @@ from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.progress import Condition, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
 from relay.store.marks import NewMark, set_marks
-from relay.store.rows import AnyRow, write_collection
+from relay.store.rows import AnyRow, write_collection, write_partnership
 from relay.store.tables import candidate, collection, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
@@ -25,6 +25,8 @@ _MUTABLE: Final = (
     mailbox.c.policy_key,
     mailbox.c.hierarchy_key,
     mailbox.c.informed,
+    mailbox.c.acknowledged,
+    mailbox.c.url,
     mailbox.c.state,
     mailbox.c.reason,
     mailbox.c.detail,
@@ -95,10 +97,7 @@ async def _update_mailboxes(
         id_, progress = entry.mailbox_id, entry.progress
         changed: dict[str, Any] = {}
         if progress.partnership is not None:
-            changed["version"] = None if progress.partnership.version is None else progress.partnership.version.value
-            changed["policy_key"] = progress.partnership.policy_key
-            changed["hierarchy_key"] = progress.partnership.hierarchy_key
-            changed["informed"] = progress.partnership.informed
+            changed |= write_partnership(progress.partnership)
         if progress.condition is not None:
             shown = updates.get(id_) or {"state": rows[id_].state, "reason": rows[id_].reason, "since": rows[id_].since}
             changed |= _condition(progress.condition, shown, now)
@@ -149,6 +148,7 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
             policy_key=None,
             hierarchy_key=NO_SYNC_KEY,
             informed=False,
+            acknowledged=None,
         )
     )
     await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Row
 
+from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import (
     CollectionClass,
     CollectionId,
@@ -59,6 +60,8 @@ PARTNERSHIP: Final = (
     mailbox.c.policy_key,
     mailbox.c.hierarchy_key,
     mailbox.c.informed,
+    mailbox.c.acknowledged,
+    mailbox.c.url,
     mailbox.c.accepted,
     mailbox.c.refusals,
 )
@@ -153,6 +156,8 @@ def read_memory(
         policy_key=None if row.policy_key is None else PolicyKey(row.policy_key),
         hierarchy_key=SyncKey(row.hierarchy_key),
         informed=row.informed,
+        acknowledged=None if row.acknowledged is None else Acknowledgement(row.acknowledged),
+        url=row.url,
     )
     wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
     if wait > LONGEST_WAIT:
@@ -182,6 +187,18 @@ def write_collection(owner: MailboxId, value: Collection) -> dict[str, object]:
         "tries": value.tries,
         "newest": value.newest,
         "seen": list(value.seen),
+    }
+
+
+def write_partnership(value: Partnership) -> dict[str, object]:
+    """Turn a partnership into its columns."""
+    return {
+        "version": None if value.version is None else value.version.value,
+        "policy_key": value.policy_key,
+        "hierarchy_key": value.hierarchy_key,
+        "informed": value.informed,
+        "acknowledged": None if value.acknowledged is None else value.acknowledged.value,
+        "url": value.url,
     }
 
 

@@ -53,6 +53,8 @@ mailbox = sa.Table(
     sa.Column("policy_key", sa.Text),
     sa.Column("hierarchy_key", sa.Text, nullable=False, server_default="0"),
     sa.Column("informed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("acknowledged", sa.Integer),
+    sa.Column("url", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("detail", sa.Text, nullable=False, server_default=""),

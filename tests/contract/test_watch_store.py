@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
 from relay.errors import StoreUnavailable
@@ -17,7 +18,14 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
 
 ANN = MailboxId("mb-ann")
-PARTNERSHIP = Partnership(ProtocolVersion.V16_1, PolicyKey("307199232"), SyncKey("h-3"), informed=True)
+PARTNERSHIP = Partnership(
+    ProtocolVersion.V16_1,
+    PolicyKey("307199232"),
+    SyncKey("h-3"),
+    informed=True,
+    acknowledged=Acknowledgement.THIRD_PARTY,
+    url="https://mail2.example.com/eas",
+)
 
 
 async def test_the_first_node_gets_every_shard_with_a_raised_epoch(watches: SqlWatchStore) -> None:

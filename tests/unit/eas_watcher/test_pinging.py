@@ -38,7 +38,14 @@ def test_a_ping_held_to_its_end_says_that_all_is_well() -> None:
     watch = go_on(expired(WATCH, 600.0))
 
     assert watch == replace(
-        WATCH, heartbeat=Heartbeat(expiries=1), requests=0, failures=0, hasty=0, quiet_for=600.0, unsynced=frozenset()
+        WATCH,
+        heartbeat=Heartbeat(expiries=1),
+        requests=0,
+        failures=0,
+        hasty=0,
+        quiet_for=600.0,
+        silent_for=600.0,
+        unsynced=frozenset(),
     )
 
 

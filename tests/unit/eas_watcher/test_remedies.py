@@ -18,9 +18,19 @@ from eas_watcher.errors import (
 )
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.progress import Condition, Drain, Partnership, Progress, WatchState
-from eas_watcher.remedies import CONFIRM_AFTER, IMMEDIATE, RECHECK, at_once, end, pause, remedy
-from eas_watcher.states import AcknowledgeWipe, Ended, Pause, Pausing, Record, Watch, Wiping
-from tests.unit.eas_watcher.watching import CALENDAR, INBOX, watch_of
+from eas_watcher.remedies import (
+    CONFIRM_AFTER,
+    IMMEDIATE,
+    PROVISIONS,
+    RECHECK,
+    REDIRECTS,
+    at_once,
+    end,
+    pause,
+    remedy,
+)
+from eas_watcher.states import AcknowledgeWipe, Ended, Pause, Pausing, Policy, Record, Watch, Wiping
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
 
 
 def decide(watch: Watch, error: EasError) -> Pause:
@@ -35,6 +45,18 @@ def decide(watch: Watch, error: EasError) -> Pause:
     return action
 
 
+def elsewhere(url: str | None) -> Partnership:
+    """Build a partnership whose version is to be asked for at `url`."""
+    return replace(PARTNERSHIP, version=None, url=url)
+
+
+def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> Watch:
+    """Build a watch that may be sent to two hosts, and was sent to `url`."""
+    hosts = frozenset({"mail1.example.com", "mail2.example.com"})
+    policy = Policy(hosts=hosts, discovered=discovered)
+    return watch_of(policy=policy, partnership=replace(PARTNERSHIP, url=url), failures=failures)
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "state", "seconds"),
     [
@@ -42,7 +64,6 @@ def decide(watch: Watch, error: EasError) -> Pause:
         (ServerBusy("x"), "server-busy", WatchState.WAITING, None),
         (ServerBusy("x", 77.0), "server-busy", WatchState.WAITING, 77.0),
         (ProtocolViolation("x"), "protocol-violation", WatchState.WAITING, None),
-        (Redirected("https://example.com/"), "redirected", WatchState.WAITING, RECHECK),
         (AccessDenied("x", "eas-129"), "eas-129", WatchState.BLOCKED, RECHECK),
         (Unauthorized("x"), "http-401", WatchState.WAITING, 60.0),
         (EasError("x"), "failed", WatchState.WAITING, None),
@@ -68,6 +89,79 @@ def test_a_short_time_named_again_and_again_gives_way_to_the_backoff() -> None:
 @pytest.mark.parametrize("failures", range(20))
 def test_a_long_time_named_is_always_kept(failures: int) -> None:
     assert decide(watch_of(failures=failures), ServerBusy("x", 3600.0)).seconds == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("location", "detail"),
+    [
+        ("https://elsewhere.example.com/eas", "elsewhere.example.com, which the settings do not allow"),
+        ("http://mail2.example.com/eas", "a URL that is not https"),
+        ("https://ann:secret@mail2.example.com/eas", "a URL that is not https or not sound"),
+    ],
+)
+def test_a_redirect_to_a_host_that_nobody_named_waits_and_names_it(location: str, detail: str) -> None:
+    action = decide(sent_to("https://mail1.example.com/eas"), Redirected(location))
+
+    assert action.seconds == RECHECK
+    assert action.progress.condition is not None
+    assert (action.progress.condition.state, action.progress.condition.reason) == (WatchState.WAITING, "redirected")
+    assert detail in action.progress.condition.detail
+    assert "secret" not in action.progress.condition.detail
+
+
+def test_a_redirect_to_an_allowed_host_is_followed_with_options_first() -> None:
+    assert remedy(sent_to(None), Redirected("https://MAIL2.example.com/eas?Cmd=Sync")) == replace(
+        sent_to("https://mail2.example.com/eas"), partnership=elsewhere("https://mail2.example.com/eas"), redirects=1
+    )
+
+
+def test_servers_that_send_a_mailbox_round_in_circles_get_an_hour_of_rest() -> None:
+    watch = sent_to(None)
+    for turn in range(REDIRECTS):
+        decided = remedy(watch, Redirected(f"https://mail{1 + turn % 2}.example.com/"))
+        assert isinstance(decided, Watch)
+        watch = decided
+
+    decided = remedy(watch, Redirected("https://mail1.example.com/"))
+
+    assert isinstance(decided, tuple)
+    assert isinstance(decided[0], Pausing)
+    assert (decided[0].watch.partnership.url, decided[0].watch.redirects) == (None, 0)
+    assert decided[1][0].seconds == RECHECK  # type: ignore[union-attr]
+
+
+def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server() -> None:
+    stray = sent_to("https://mail2.example.com/eas")
+
+    assert decide(stray, Unreachable("x")).seconds is None
+    decided = remedy(replace(stray, failures=IMMEDIATE), Unreachable("x"))
+
+    assert isinstance(decided, tuple)
+    assert decided[0].watch.partnership == elsewhere(None)
+    assert remedy(stray, AccessDenied("x", "http-404")) == replace(stray, partnership=elsewhere(None), failures=1)
+
+
+def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> None:
+    found = sent_to("https://mail2.example.com/eas", failures=IMMEDIATE, discovered=True)
+
+    decided = remedy(found, Unreachable("x"))
+
+    assert isinstance(decided, tuple)
+    assert decided[0].watch.partnership == found.partnership
+    assert decide(found, AccessDenied("x", "http-404")).seconds == RECHECK
+
+
+def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
+    first = remedy(watch_of(provisions=PROVISIONS - 1), NotProvisioned("x"))
+    assert isinstance(first, Watch)
+    decided = remedy(replace(first, provisions=PROVISIONS), NotProvisioned("x"))
+
+    assert isinstance(decided, tuple)
+    state, [action] = decided
+    assert isinstance(action, Pause)
+    assert action.progress.condition is not None
+    assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
+    assert (state.watch.provision_due, state.watch.provisions) == (True, PROVISIONS - 1)
 
 
 def test_not_provisioned_provisions_at_once() -> None:

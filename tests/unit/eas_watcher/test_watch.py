@@ -4,6 +4,7 @@ from typing import Final, get_args
 
 import pytest
 
+from eas_watcher.changes import EPOCH
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options
@@ -16,6 +17,7 @@ from eas_watcher.errors import (
     HierarchyChanged,
     NotProvisioned,
     ProtocolViolation,
+    Redirected,
     RemoteWipeRequested,
     ServerBusy,
     StateLost,
@@ -50,6 +52,7 @@ from eas_watcher.states import (
     Wiping,
     Woken,
 )
+from eas_watcher.telling import QUARANTINE, SILENT
 from eas_watcher.watch import BREATH, KEY_TRIES, begin, proceed, step
 from tests.unit.eas_watcher.watching import (
     CALENDAR,
@@ -358,6 +361,41 @@ def test_pings_when_a_sync_brings_nothing() -> None:
     _, actions = step(syncing(shown=WatchState.WATCHING), synced())
 
     assert actions == [Send(PING)]
+
+
+def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
+    quiet = replace(INBOX, newest=EPOCH)
+    watch = watch_of(quiet, shown=WatchState.WATCHING, silent_for=SILENT - 1.0)
+
+    _, actions = step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))
+    [odd] = recorded(actions)
+    assert odd.condition is not None
+    assert odd.condition.reason == QUARANTINE
+
+    watch = replace(watch, told=odd.condition.detail, silent_for=SILENT)
+    assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
+    found, _ = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
+    _, actions = step(replace(found, watch=replace(found.watch, unsynced=frozenset())), synced())
+    assert WATCHING in recorded(actions)
+
+
+def test_a_sync_that_is_answered_ends_the_count_of_redirects_and_policies() -> None:
+    state, _ = step(syncing(redirects=2, provisions=2, silent_for=9.0), synced())
+    told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
+
+    assert (state.watch.redirects, state.watch.provisions, state.watch.silent_for) == (0, 0, 9.0)
+    assert told.watch.silent_for == 0.0
+
+
+def test_a_mailbox_sent_elsewhere_begins_with_options_there_and_keeps_the_url() -> None:
+    policy = replace(POLICY, hosts=frozenset({"mail2.example.com"}))
+    state, actions = step(syncing(policy=policy), Failed(Redirected("https://mail2.example.com/eas")))
+
+    assert (type(state), actions) == (Discovering, [Send(Options())])
+    _, actions = step(state, Answered(OFFER, NOW))
+    kept = recorded(actions)[0].partnership
+    assert kept is not None
+    assert (kept.url, kept.policy_key) == ("https://mail2.example.com/eas", PARTNERSHIP.policy_key)
 
 
 def test_new_items_are_a_sign_that_all_is_well() -> None:

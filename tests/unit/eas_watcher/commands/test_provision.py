@@ -3,11 +3,13 @@ import pytest
 from eas_watcher.commands.device import DEVICE, DeviceInformation
 from eas_watcher.commands.provision import (
     Acknowledgement,
+    Grant,
     Provision,
     ProvisionReply,
     WipeAcknowledgement,
     WipeInquiry,
     acknowledge_wipe,
+    negotiate,
     provision,
 )
 from eas_watcher.commands.request import HttpReply
@@ -174,6 +176,45 @@ def test_provision_does_not_hide_that_an_acknowledgement_was_refused() -> None:
         )
 
     assert caught.value.code == "eas-145"
+
+
+def test_tells_what_was_acknowledged() -> None:
+    fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
+    acknowledge = Provision(TEMPORARY, acknowledge=THIRD_PARTY), ProvisionReply(FINAL)
+
+    assert play(negotiate(V14_1, THIRD_PARTY), fetch, acknowledge) == Grant(FINAL, THIRD_PARTY)
+    no_policy = Provision(device=DEVICE), ProvisionReply(None, 2)
+    assert play(negotiate(V14_1, THIRD_PARTY), no_policy) == Grant(None, None)
+
+
+@pytest.mark.parametrize("code", ["eas-139", "eas-145"])
+def test_a_refused_acknowledgement_falls_back_in_a_conversation_of_its_own(code: str) -> None:
+    fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
+    refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", code)
+    accepted = Provision(TEMPORARY, acknowledge=Acknowledgement.APPLIED), ProvisionReply(FINAL)
+
+    granted = play(negotiate(V14_1, THIRD_PARTY, [Acknowledgement.APPLIED]), fetch, refused, fetch, accepted)
+
+    assert granted == Grant(FINAL, Acknowledgement.APPLIED)
+
+
+def test_nothing_is_claimed_that_the_operator_did_not_allow() -> None:
+    fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
+    refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", "eas-145")
+    partly = Provision(TEMPORARY, acknowledge=Acknowledgement.PARTIAL), AccessDenied("refused", "eas-139")
+
+    with pytest.raises(AccessDenied, match="does not take acknowledgement 4 nor 2") as caught:
+        play(negotiate(V14_1, THIRD_PARTY, [Acknowledgement.PARTIAL]), fetch, refused, fetch, partly)
+
+    assert caught.value.code == "eas-139"
+
+
+def test_a_blocked_device_tries_no_other_acknowledgement() -> None:
+    with pytest.raises(AccessDenied, match="blocked"):
+        play(
+            negotiate(V14_1, THIRD_PARTY, [Acknowledgement.APPLIED]),
+            (Provision(device=DEVICE), AccessDenied("blocked", "eas-129")),
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Own where a mailbox may be sent: only over https, only to hosts that the operator named.
+
+A password goes wherever the URL points, so a server's word alone is never enough [MS-ASHTTP 3.1.5.2.2].
+"""
+
+from collections.abc import Container
+from re import compile as pattern
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+EAS_PATH: Final = "/Microsoft-Server-ActiveSync"  # [MS-ASHTTP 2.2.1.1.1]
+LONGEST: Final = 2048  # characters
+HTTPS: Final = 443
+
+_PRINTABLE: Final = pattern(r"[!-~]+")
+_AUTHORITY: Final = pattern(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+
+def eas_location(text: str, hosts: Container[str]) -> str | None:
+    """Return the ActiveSync URL that a server named, or None when it may not be followed.
+
+    `hosts` are lower-case and with their port unless it is 443. The query is ours to write, so the one that came with
+    the URL is left out; a missing path is the usual one.
+    """
+    parts = _split(text)
+    if parts is None or _authority(parts) not in hosts:
+        return None
+    return f"https://{_authority(parts)}{EAS_PATH if parts.path in {'', '/'} else parts.path}"
+
+
+def followed(text: str, hosts: Container[str]) -> str | None:
+    """Return a URL as it is, but for its fragment, or None when it may not be followed."""
+    parts = _split(text)
+    if parts is None or _authority(parts) not in hosts:
+        return None
+    return parts._replace(netloc=_authority(parts), fragment="").geturl()
+
+
+def authority(text: str) -> str | None:
+    """Return host and port of an https URL, lower-case, without a port of 443; None when it is no sound one."""
+    parts = _split(text)
+    return None if parts is None else _authority(parts)
+
+
+def _split(text: str) -> SplitResult | None:
+    """Split an https URL without a user; None for anything else."""
+    if len(text) > LONGEST or not _PRINTABLE.fullmatch(text):
+        return None
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme == "https" and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        return None
+    return parts if sound and "\\" not in text and _AUTHORITY.fullmatch(_authority(parts)) else None
+
+
+def _authority(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if parts.port in {None, HTTPS} else f"{host}:{parts.port}"

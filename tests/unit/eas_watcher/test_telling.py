@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.changes import EPOCH
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.names import ServerId
+from eas_watcher.progress import Collection, Condition, WatchState
+from eas_watcher.telling import QUARANTINE, SILENT, healthy
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
+
+EMPTY_INBOX = replace(INBOX, newest=EPOCH)
+EMPTY_CALENDAR = replace(CALENDAR, newest=EPOCH)
+
+
+def test_a_watch_that_works_has_nothing_to_tell() -> None:
+    assert healthy(watch_of(silent_for=10 * SILENT)) == Condition(WatchState.WATCHING)
+
+
+@pytest.mark.parametrize(
+    ("used", "words"),
+    [
+        (Acknowledgement.APPLIED, "1 (applied)"),
+        (Acknowledgement.PARTIAL, "2 (applied in part)"),
+        (Acknowledgement.NOT_APPLIED, "3 (not applied)"),
+        (Acknowledgement.THIRD_PARTY, "4 (managed by others)"),
+    ],
+)
+def test_what_was_claimed_to_the_server_is_told(used: Acknowledgement, words: str) -> None:
+    condition = healthy(watch_of(partnership=replace(PARTNERSHIP, acknowledged=used)))
+
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, "")
+    assert words in condition.detail
+
+
+def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
+    watch = watch_of(EMPTY_INBOX, EMPTY_CALENDAR, silent_for=SILENT)
+
+    condition = healthy(watch)
+
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, QUARANTINE)
+    assert "quarantines" in condition.detail
+    assert healthy(replace(watch, silent_for=SILENT - 1.0)) == Condition(WatchState.WATCHING)
+
+
+@pytest.mark.parametrize(
+    "collections",
+    [
+        (INBOX, EMPTY_CALENDAR),
+        (replace(EMPTY_INBOX, seen=(ServerId("5:1"),)), EMPTY_CALENDAR),
+        (EMPTY_INBOX, replace(EMPTY_CALENDAR, seen=(ServerId("7:1"),))),
+        (EMPTY_CALENDAR,),
+    ],
+)
+def test_a_mailbox_with_items_or_without_mail_is_not_suspected(collections: tuple[Collection, ...]) -> None:
+    assert healthy(watch_of(*collections, silent_for=SILENT)).reason == ""
