@@ -36,6 +36,7 @@ from relay.ports import PushSender, Wakeups
 from relay.push.apns import ApnsSender
 from relay.push.apns_connection import ApnsCertificate
 from relay.push.dispatch import Dispatcher
+from relay.push.egress_log import open_egress_log
 from relay.push.fcm import FcmSender
 from relay.push.stats import PushStats
 from relay.registration.identity import ServerDirectory
@@ -175,11 +176,13 @@ async def _open_push(running: Running, stack: AsyncExitStack) -> None:
     if settings.database.file is not None:
         # The lock on the database says that whoever claimed these is dead.
         await store.release(None)
+    egress = stack.enter_context(open_egress_log(settings.egress.folder, now, largest=settings.egress.largest))
+    running.jobs.append(("egress log", egress.run))
     senders: dict[Platform, PushSender] = {}
     if settings.apns is not None:
-        senders[Platform.APNS] = await stack.enter_async_context(ApnsSender(settings.apns))
+        senders[Platform.APNS] = await stack.enter_async_context(ApnsSender(settings.apns, egress))
     if settings.fcm is not None:
-        senders[Platform.FCM] = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random))
+        senders[Platform.FCM] = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
     for platform, sender in senders.items():
         dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
         running.pushes[platform] = dispatcher.stats

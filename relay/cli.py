@@ -19,6 +19,7 @@ from rich.markup import escape
 from relay import log
 from relay.app import migrate as migrate_database
 from relay.app import serve as serve_relay
+from relay.audit import audit
 from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsInvalid, StoreUnavailable
 from relay.keygen import KeysExist, write_sealing_keys
 from relay.sandbox.delivery import NotDelivered, deliver_mail
@@ -39,6 +40,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
+cli.add_typer(audits, name="audit")
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
@@ -98,6 +101,22 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     except (DatabaseInUse, StoreUnavailable) as error:
         _fail(str(error), FAILED)
     out.print("the database has the schema of this version")
+
+
+@audits.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Files of the egress log, e.g. state/egress/*.jsonl.")],
+) -> None:
+    """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
+    try:
+        count, faults = audit(files)
+    except OSError as error:
+        _fail(f"cannot be read: {error}", FAULTY)
+    for fault in faults:
+        err.print(f"{fault.where}: {fault.text}", markup=False, soft_wrap=True)
+    if faults:
+        _fail(f"{len(faults)} faults in {count} lines", FAILED)
+    out.print(f"{count} lines, unbroken, and every body is one of the templates")
 
 
 @cli.command()

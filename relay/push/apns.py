@@ -17,6 +17,7 @@ from relay.model import DuePush, Environment
 from relay.push.apns_answers import read_apns
 from relay.push.apns_connection import ApnsCertificate, ApnsClient, ApnsToken, Endpoint, ProviderTokens
 from relay.push.apns_protocol import NotSent
+from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
@@ -47,8 +48,9 @@ class ApnsConfig:
 class ApnsSender:
     """Send pushes to both environments of APNs; use as an async context manager."""
 
-    def __init__(self, config: ApnsConfig) -> None:
+    def __init__(self, config: ApnsConfig, egress: Egress) -> None:
         """Check the key or certificate; raises ValueError or OSError when there is no valid one or no topic."""
+        self._egress = egress
         if not config.topics:
             raise ValueError("apns.topics names no app")
         self._config = config
@@ -78,14 +80,18 @@ class ApnsSender:
 
     async def send(self, push: DuePush) -> Outcome:
         """Hand one push to APNs; answers within the time limit whatever happens."""
-        request = self._request(push)
-        if isinstance(request, Refused):
-            return request
+        refusal = self._refusal(push)
+        if refusal is not None:
+            return refusal
+        message = ApnsMessage(Notice.of(push))
         client: ApnsClient | None = None
         try:
             async with asyncio.timeout(self._config.time_limit), self._room[push.environment]:
                 client = self._client(push.environment)
-                result = await client.send(request)
+                self._egress.apns(push.app, push.device_token, message)
+                result = await client.send(_request(push, message))
+        except Unwritable as error:
+            return RetryLater(f"egress-log: {error}")
         except NotSent:
             return RetryLater("stream-refused")
         except (TimeoutError, OSError, H2Error, ConnectionClosed) as error:
@@ -104,21 +110,12 @@ class ApnsSender:
         if self._retired:
             await asyncio.wait(set(self._retired.values()))
 
-    def _request(self, push: DuePush) -> NotificationRequest | Refused:
+    def _refusal(self, push: DuePush) -> Refused | None:
         if push.app not in self._config.topics:
             return Refused("topic-not-configured", "add the app's bundle id to apns.topics")
         if not DEVICE_TOKEN.fullmatch(push.device_token):
             return Refused("malformed-device-token", "let the app register again; the device token is no hex text")
-        message = ApnsMessage(Notice.of(push))
-        return NotificationRequest(
-            device_token=push.device_token,
-            message=message.body,
-            time_to_live=message.notice.lifetime,
-            priority=message.priority,
-            collapse_key=message.notice.collapse_id,
-            push_type=PushType(message.push_type),
-            apns_topic=push.app,
-        )
+        return None
 
     def _read(self, result: NotificationResult) -> Outcome:
         reason = result.description or ""
@@ -146,3 +143,15 @@ class ApnsSender:
         task = asyncio.get_running_loop().create_task(client.drain(), name="APNs client drains")
         self._retired[client] = task
         task.add_done_callback(lambda _: self._retired.pop(client))
+
+
+def _request(push: DuePush, message: ApnsMessage) -> NotificationRequest:
+    return NotificationRequest(
+        device_token=push.device_token,
+        message=message.body,
+        time_to_live=message.notice.lifetime,
+        priority=message.priority,
+        collapse_key=message.notice.collapse_id,
+        push_type=PushType(message.push_type),
+        apns_topic=push.app,
+    )

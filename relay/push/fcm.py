@@ -25,6 +25,7 @@ from pyfcm import FCMNotification
 
 from relay.model import DuePush
 from relay.ports import Clock
+from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.fcm_answers import CODE, read_fcm, token_refused
 from relay.push.fcm_token import AccessToken, AccessTokens, TokenNotGiven
@@ -55,10 +56,11 @@ class FcmConfig:
 class FcmSender:
     """Send pushes to FCM; use as an async context manager."""
 
-    def __init__(self, config: FcmConfig, clock: Clock, random: Random) -> None:
+    def __init__(self, config: FcmConfig, clock: Clock, random: Random, egress: Egress) -> None:
         """Read the service account; raises ValueError or OSError when the file is not one."""
         self._config = config
         self._clock = clock
+        self._egress = egress
         # Both libraries are untyped; what comes out of them is typed again where it is used.
         credentials_class: Any = service_account.Credentials
         account = json.loads(config.service_account_file.read_bytes())
@@ -92,12 +94,16 @@ class FcmSender:
         try:
             async with asyncio.timeout(self._config.time_limit):
                 token = await self._tokens.get()
+                self._egress.fcm(push.app, push.device_token, body)
                 status, headers, answer = await self._post(body, token)
                 if token_refused(status, answer):
                     token = await self._tokens.renew(token)
+                    self._egress.fcm(push.app, push.device_token, body)
                     status, headers, answer = await self._post(body, token)
         except TokenNotGiven as error:
             return error.outcome
+        except Unwritable as error:
+            return RetryLater(f"egress-log: {error}")
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             return read_failure(error, "fcm.ca_file")
         return read_fcm(status, answer, headers, self._clock())

@@ -18,6 +18,7 @@ from relay.settings.model import (
     ApiSection,
     ApnsSection,
     DatabaseSection,
+    EgressSection,
     FcmSection,
     LogSection,
     OpsSection,
@@ -39,6 +40,7 @@ from relay.settings.urls import (
 from relay.settings.values import (
     ApiSettings,
     DatabaseSettings,
+    EgressSettings,
     LogSettings,
     OpsSettings,
     Role,
@@ -49,6 +51,8 @@ from relay.settings.values import (
 )
 
 DATABASE: Final = "relay.sqlite3"
+EGRESS: Final = "egress"
+MEGABYTE: Final = 1_000_000  # bytes
 PRIVATE_KEY: Final = "sealing-private.pem"
 PUBLIC_KEY: Final = "sealing-public.pem"
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
@@ -79,7 +83,7 @@ class Checks:
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         servers = self._servers(self._sections.servers(faults))
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
-        log = read("log", LogSection, faults)
+        egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
             state_dir=state_dir,
@@ -91,6 +95,10 @@ class Checks:
             apns=self._apns(apns),
             fcm=self._fcm(fcm),
             apps=MappingProxyType({Platform.APNS: frozenset(apns.topics), Platform.FCM: frozenset(fcm.apps)}),
+            egress=EgressSettings(
+                self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
+                egress.file_megabytes * MEGABYTE,
+            ),
             log=LogSettings(log.level, log.format),
         )
 

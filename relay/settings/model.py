@@ -144,6 +144,17 @@ class FcmSection(Section):
     in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
 
 
+class EgressSection(Section):
+    """Hold where everything that leaves the company is noted."""
+
+    folder: Text | None = Field(
+        default=None, description="folder of the egress log, for the push role; unset: egress in relay.state_dir"
+    )
+    file_megabytes: int = Field(
+        default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
+    )
+
+
 class LogSection(Section):
     """Hold what is logged and how."""
 
@@ -164,6 +175,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "servers": ServerSection,
     "apns": ApnsSection,
     "fcm": FcmSection,
+    "egress": EgressSection,
     "log": LogSection,
 }
 """The tables of relay.toml; `servers` holds one such table per server name."""

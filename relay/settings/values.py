@@ -94,6 +94,15 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressSettings:
+    """Hold where everything that leaves the company is noted."""
+
+    folder: Path
+    largest: int
+    """Bytes of a file."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Hold what is logged and how."""
 
@@ -116,4 +125,5 @@ class Settings:
     fcm: FcmConfig | None
     apps: Mapping[Platform, frozenset[str]]
     """Which apps may be registered and pushed to, known to every role."""
+    egress: EgressSettings
     log: LogSettings

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from eas_watcher.names import CollectionClass
+from relay.audit import audit
 from relay.sandbox.eas import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
@@ -97,6 +98,9 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
         )
 
     pushes = [*apns.received, *fcm.received]
+    egress = sorted((site.sandbox.folder / "state" / "egress").glob("*.jsonl"))
+    assert audit(egress) == (len(pushes), []), "every push is in the egress log, and nothing else"
+    assert leaks((*CONTENT, *SECRETS, ANN, IPHONE), b"".join(path.read_bytes() for path in egress)) == []
     everything = (*CONTENT, *SECRETS)
     assert [leaks((*everything, ANN), raw(push)) for push in pushes] == [[]] * len(pushes)
     assert leaks(everything, json.dumps(answers).encode()) == []

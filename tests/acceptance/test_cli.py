@@ -141,6 +141,27 @@ async def test_a_mail_is_delivered_to_a_sandbox_from_the_command_line(site: Site
     assert "relay sandbox" in nowhere.err
 
 
+async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
+    async with site.relay():
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        for number in range(1, 4):
+            site.deliver()
+            await site.sandbox.apns.wait(number)
+    path = site.sandbox.folder / "state" / "egress" / "egress-000001.jsonl"
+
+    untouched = await relay("audit", "verify", str(path))
+    path.write_bytes(path.read_bytes().replace(b"New mail", b"Minutes!", 1))
+    changed = await relay("audit", "verify", str(path))
+    missing = await relay("audit", "verify", str(path.with_name("none.jsonl")))
+
+    assert untouched.status == 0, untouched.err
+    assert "3 lines" in untouched.out
+    assert changed.status == 1
+    assert f"{path}:1" in changed.err
+    assert missing.status == 2
+
+
 async def test_the_demo_shows_what_it_promises() -> None:
     ended = await relay("demo", "--once")
 

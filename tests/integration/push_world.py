@@ -19,6 +19,7 @@ from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.clock import now
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
+from tests.fakes.egress import MemoryEgress
 
 TEAM = "TEAM123456"
 APP = "com.example.mail"
@@ -66,7 +67,7 @@ async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
 @asynccontextmanager
 async def apns(folder: Path, **changes: Any) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
     """Open an APNs simulator and a sender that talks to it."""
-    async with apns_world(folder) as world, ApnsSender(replace(world.config, **changes)) as sender:
+    async with apns_world(folder) as world, ApnsSender(replace(world.config, **changes), MemoryEgress()) as sender:
         yield world.simulator, sender
 
 
@@ -86,7 +87,7 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
         account = folder / "account.json"
         account.write_text(json.dumps(simulator.service_account()))
         config = FcmConfig(account, simulator.url, folder / "ca.pem")
-        async with FcmSender(replace(config, **changes), now, Random(1)) as sender:
+        async with FcmSender(replace(config, **changes), now, Random(1), MemoryEgress()) as sender:
             yield simulator, sender
 
 

@@ -16,6 +16,7 @@ from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGon
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from relay.sandbox.clock import now
 from relay.sandbox.scripts import Answer, Close, Delay, GoAway, Reset, Stall
+from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import (
     APP,
     LOOPS,
@@ -75,7 +76,7 @@ def test_a_client_certificate_authenticates_without_a_token(tmp_path: Path, loop
     async def test() -> None:
         async with apns_world(tmp_path) as world:
             config = replace(world.config, authentication=certificate(world))
-            async with ApnsSender(config) as sender:
+            async with ApnsSender(config, MemoryEgress()) as sender:
                 assert isinstance(await sender.send(due_push()), Delivered)
             assert "authorization" not in world.simulator.received[0].headers
 
@@ -86,7 +87,7 @@ def test_a_certificate_for_another_app_is_a_fault_of_the_channel(tmp_path: Path,
     async def test() -> None:
         async with apns_world(tmp_path) as world:
             config = replace(world.config, authentication=certificate(world, "com.example.other"))
-            async with ApnsSender(config) as sender:
+            async with ApnsSender(config, MemoryEgress()) as sender:
                 outcome = await sender.send(due_push())
             assert isinstance(outcome, Refused)
             assert (outcome.reason, outcome.channel) == ("TopicDisallowed", True)
@@ -350,7 +351,7 @@ def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path, l
     async def test() -> None:
         async with silent_server() as port, apns_world(tmp_path) as world:
             config = replace(world.config, host="127.0.0.1", port=port, time_limit=0.3)
-            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+            async with asyncio.timeout(5.0), ApnsSender(config, MemoryEgress()) as sender:
                 assert set(await send_all(sender, 10)) == {RetryLater("timed-out")}
 
     on_loop(loop, test())
@@ -360,7 +361,7 @@ def test_closing_ends_pushes_under_way_even_while_connecting(tmp_path: Path, loo
     async def test() -> None:
         async with silent_server() as port, apns_world(tmp_path) as world:
             config = replace(world.config, host="127.0.0.1", port=port)
-            sender = ApnsSender(config)
+            sender = ApnsSender(config, MemoryEgress())
             async with asyncio.timeout(5.0), asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(sender.send(due_push(1)))
                 await asyncio.sleep(0.1)
@@ -374,7 +375,7 @@ def test_nobody_listening_is_tried_again_later(tmp_path: Path, loop: str) -> Non
     async def test() -> None:
         async with apns_world(tmp_path) as world:
             config = replace(world.config, host="127.0.0.1", port=free_port())
-            async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+            async with asyncio.timeout(5.0), ApnsSender(config, MemoryEgress()) as sender:
                 assert set(await send_all(sender, 10)) == {RetryLater("connection-refused")}
 
     on_loop(loop, test())
@@ -384,7 +385,7 @@ def test_a_certificate_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop: 
     async def test() -> None:
         async with apns_world(tmp_path) as world:
             ThrowAwayCa("Another CA").write_ca(tmp_path / "other.pem")
-            async with ApnsSender(replace(world.config, ca_file=tmp_path / "other.pem")) as sender:
+            async with ApnsSender(replace(world.config, ca_file=tmp_path / "other.pem"), MemoryEgress()) as sender:
                 outcomes = await send_all(sender, 3)
             for outcome in outcomes:
                 assert isinstance(outcome, Refused)
@@ -397,7 +398,7 @@ def test_a_certificate_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop: 
 def test_a_certificate_for_another_host_is_not_trusted(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with apns_world(tmp_path) as world:
-            async with ApnsSender(replace(world.config, host="127.0.0.2")) as sender:
+            async with ApnsSender(replace(world.config, host="127.0.0.2"), MemoryEgress()) as sender:
                 outcome = await sender.send(due_push())
             assert isinstance(outcome, RetryLater | Refused)
 
@@ -419,7 +420,7 @@ def test_settings_that_cannot_work_are_refused_at_start(
         async with apns_world(tmp_path) as world:
             config = replace(world.config, **spoil(world))  # type: ignore[arg-type]  # the fields are those above
             with pytest.raises(ValueError, match=said):
-                ApnsSender(config)
+                ApnsSender(config, MemoryEgress())
 
     on_loop(loop, test())
 
@@ -429,7 +430,9 @@ def test_a_certificate_file_that_is_none_is_refused_at_start(tmp_path: Path, loo
         async with apns_world(tmp_path) as world:
             (tmp_path / "client.pem").write_text("no certificate")
             with pytest.raises(OSError, match="PEM"):
-                ApnsSender(replace(world.config, authentication=ApnsCertificate(tmp_path / "client.pem")))
+                ApnsSender(
+                    replace(world.config, authentication=ApnsCertificate(tmp_path / "client.pem")), MemoryEgress()
+                )
 
     on_loop(loop, test())
 
@@ -448,7 +451,7 @@ def test_a_server_that_speaks_no_http2_is_tried_again_later(tmp_path: Path, loop
             server = await asyncio.get_running_loop().create_server(Babble, "127.0.0.1", 0, ssl=tls)
             config = replace(world.config, host="127.0.0.1", port=int(server.sockets[0].getsockname()[1]))
             try:
-                async with asyncio.timeout(5.0), ApnsSender(config) as sender:
+                async with asyncio.timeout(5.0), ApnsSender(config, MemoryEgress()) as sender:
                     assert set(await send_all(sender, 5)) == {RetryLater("connection-lost: ConnectionClosed")}
             finally:
                 server.close()
@@ -472,10 +475,19 @@ def test_both_environments_have_connections_and_fates_of_their_own(tmp_path: Pat
     async def test() -> None:
         async with apns_world(tmp_path) as world, silent_server() as port:
             config = replace(world.config, sandbox_host="127.0.0.1", sandbox_port=port, time_limit=0.5)
-            async with ApnsSender(config) as sender, asyncio.TaskGroup() as tasks:
+            async with ApnsSender(config, MemoryEgress()) as sender, asyncio.TaskGroup() as tasks:
                 sick = tasks.create_task(sender.send(due_push(1, environment=Environment.SANDBOX)))
                 assert isinstance(await sender.send(due_push(2)), Delivered)
                 assert not sick.done()
             assert sick.result() == RetryLater("timed-out")
+
+    on_loop(loop, test())
+
+
+def test_what_cannot_be_logged_is_not_sent(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns_world(tmp_path) as world, ApnsSender(world.config, MemoryEgress(full=True)) as sender:
+            assert await sender.send(due_push()) == RetryLater("egress-log: No space left on device")
+            assert world.simulator.received == []
 
     on_loop(loop, test())

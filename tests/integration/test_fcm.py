@@ -13,6 +13,7 @@ from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGon
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.clock import now
 from relay.sandbox.scripts import Answer, Close, Stall
+from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import LOOPS, fcm, free_port, on_loop, silent_server
 from tests.unit.relay.push.pushes import due_push
 
@@ -151,7 +152,7 @@ def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Path, lo
             document = simulator.service_account() | {"project_id": "another"}
             (tmp_path / "another.json").write_text(json.dumps(document))
             config = replace(config_of(first), service_account_file=tmp_path / "another.json")
-            async with FcmSender(config, now, Random(1)) as sender:
+            async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
                 outcome = await sender.send(due_push())
             assert isinstance(outcome, Refused)
             assert (outcome.reason, outcome.channel) == ("NOT_FOUND", True)
@@ -165,7 +166,7 @@ def test_a_key_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path, lo
             document, _ = make_service_account("relay-sandbox", simulator.token_uri)
             (tmp_path / "forged.json").write_text(json.dumps(document))
             config = replace(config_of(first), service_account_file=tmp_path / "forged.json")
-            async with FcmSender(config, now, Random(1)) as sender:
+            async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
                 outcomes = await send_all(sender, 5)
             assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refused) and outcome.channel} == {
                 "token-refused: invalid_grant"
@@ -216,7 +217,7 @@ def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path, l
     async def test() -> None:
         async with fcm(tmp_path) as (_, first), silent_server() as port:
             config = replace(config_of(first), endpoint=f"https://127.0.0.1:{port}", time_limit=1.0)
-            async with asyncio.timeout(5.0), FcmSender(config, now, Random(1)) as sender:
+            async with asyncio.timeout(5.0), FcmSender(config, now, Random(1), MemoryEgress()) as sender:
                 assert set(await send_all(sender, 5)) == {RetryLater("timed-out")}
 
     on_loop(loop, test())
@@ -226,7 +227,7 @@ def test_nobody_listening_is_tried_again_later(tmp_path: Path, loop: str) -> Non
     async def test() -> None:
         async with fcm(tmp_path) as (_, first):
             config = replace(config_of(first), endpoint=f"https://127.0.0.1:{free_port()}")
-            async with FcmSender(config, now, Random(1)) as sender:
+            async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
                 assert await sender.send(due_push()) == RetryLater("connection-refused")
 
     on_loop(loop, test())
@@ -246,7 +247,7 @@ def test_an_fcm_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Path, loop
         folder = tmp_path / "other"
         folder.mkdir()
         async with fcm(tmp_path) as (_, first), fcm(folder) as (stranger, _):
-            sender = FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1))
+            sender = FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1), MemoryEgress())
             assert_names_the_ca(await sender.send(due_push()))
             await sender.close()
 
@@ -268,7 +269,7 @@ def test_a_service_account_that_is_none_is_refused_at_start(tmp_path: Path, loop
     (tmp_path / "account.json").write_text(text)
 
     with pytest.raises(ValueError, match=r".+"):
-        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1))
+        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1), MemoryEgress())
 
 
 def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path, loop: str) -> None:
@@ -277,4 +278,15 @@ def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path,
     (tmp_path / "account.json").write_text(json.dumps(document))
 
     with pytest.raises(ValueError, match="project_id"):
-        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1))
+        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1), MemoryEgress())
+
+
+def test_what_cannot_be_logged_is_not_sent(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path) as (simulator, first):
+            async with FcmSender(config_of(first), now, Random(1), MemoryEgress(full=True)) as sender:
+                outcome = await sender.send(due_push(platform=Platform.FCM))
+            assert outcome == RetryLater("egress-log: No space left on device")
+            assert simulator.received == []
+
+    on_loop(loop, test())

@@ -1,0 +1,176 @@
+"""Own the files of the egress log: one writer per chain, appended before anything is sent, rotated by size."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from relay.model import Platform
+from relay.ports import Clock
+from relay.push.egress import Position, apns_body, device_hash, read_position, without_token, write_line
+from relay.push.payload import ApnsMessage
+
+log = logging.getLogger(__name__)
+
+SYNC: Final = 1.0  # seconds between two writes to the disk itself; kill -9 loses nothing, a power cut this much
+TAIL: Final = 16_384  # bytes that surely hold the last line; one has about 500
+CHAINS: Final = 64  # push processes on one folder at most
+
+
+class Unwritable(Exception):
+    """Tell that what would be sent cannot be logged, so that it must not be sent."""
+
+
+class Egress(Protocol):
+    """Note what is about to leave the company."""
+
+    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
+        """Note a push to APNs; raise Unwritable."""
+
+    def fcm(self, app: str, device_token: str, body: bytes) -> None:
+        """Note a push to FCM; raise Unwritable."""
+
+
+class EgressLog:
+    """Append to the newest file of one chain."""
+
+    def __init__(self, folder: Path, chain: str, key: bytes, clock: Clock, largest: int) -> None:
+        """Take up the chain where its files end; `largest` is the size in bytes at which a file is full."""
+        self._folder = folder
+        self._chain = chain
+        self._key = key
+        self._clock = clock
+        self._largest = largest
+        self._number, self.position = _resume(folder, chain)
+        self._file = self._open()
+        self._dirty = False
+
+    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
+        """Note a push to APNs; raise Unwritable."""
+        self._append(Platform.APNS, app, device_hash(self._key, device_token), apns_body(message))
+
+    def fcm(self, app: str, device_token: str, body: bytes) -> None:
+        """Note a push to FCM; raise Unwritable."""
+        device = device_hash(self._key, device_token)
+        self._append(Platform.FCM, app, device, without_token(body, device))
+
+    async def run(self) -> None:
+        """Bring what was written to the disk itself, now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SYNC)
+            if self._dirty:
+                self._dirty = False
+                try:
+                    await asyncio.to_thread(self._sync)
+                except OSError as error:
+                    log.error("egress log not on disk", extra={"detail": error.strerror})  # noqa: TRY400
+
+    def close(self) -> None:
+        """Bring everything to the disk and close."""
+        self._sync()
+        os.close(self._file)
+
+    def _append(self, provider: Platform, app: str, device: str, body: str) -> None:
+        line, position = write_line(self.position, self._clock(), provider, app, device, body)
+        try:
+            size = os.fstat(self._file).st_size
+            if size and size + len(line) > self._largest:
+                self._rotate()
+                size = 0
+            written = os.write(self._file, line)
+            if written < len(line):
+                os.ftruncate(self._file, size)
+                raise Unwritable("the disk is full")
+        except OSError as error:
+            raise Unwritable(error.strerror or type(error).__name__) from error
+        self.position = position
+        self._dirty = True
+
+    def _rotate(self) -> None:
+        self._sync()
+        os.close(self._file)
+        self._number += 1
+        self._file = self._open()
+
+    def _open(self) -> int:
+        path = self._folder / f"{self._chain}-{self._number:06}.jsonl"
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _sync(self) -> None:
+        """Bring the file to the disk, then say in the head how far it goes."""
+        position = self.position
+        os.fsync(self._file)
+        head = self._folder / f"{self._chain}.head"
+        fresh = head.with_suffix(".new")
+        fresh.write_text(json.dumps({"n": position.n, "hash": position.digest}), encoding="ascii")
+        fresh.replace(head)
+
+
+@contextmanager
+def open_egress_log(folder: Path, clock: Clock, *, largest: int) -> Iterator[EgressLog]:
+    """Open the first chain of a folder that no other process writes to; raises OSError."""
+    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    key = _key(folder / "device.key")
+    for number in range(1, CHAINS + 1):
+        chain = "egress" if number == 1 else f"egress{number}"
+        descriptor = os.open(folder / f"{chain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        try:
+            opened = EgressLog(folder, chain, key, clock, largest)
+            try:
+                yield opened
+            finally:
+                opened.close()
+        finally:
+            os.close(descriptor)
+        return
+    raise OSError(f"{CHAINS} processes write to {folder} already")
+
+
+def read_head(folder: Path, chain: str) -> Position | None:
+    """Read where the relay last said that a chain stood; None when it never did. Raises ValueError, OSError."""
+    path = folder / f"{chain}.head"
+    if not path.exists():
+        return None
+    head = json.loads(path.read_text(encoding="ascii"))
+    return Position(int(head["n"]), str(head["hash"]))
+
+
+def _resume(folder: Path, chain: str) -> tuple[int, Position]:
+    """Find the newest file's number and the chain's end; a line that a crash tore was never sent, and goes."""
+    numbers = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{chain}-[0-9]*.jsonl"))
+    for number in reversed(numbers):
+        path = folder / f"{chain}-{number:06}.jsonl"
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            tail = file.read()
+            whole = tail.rfind(b"\n") + 1
+            if whole < len(tail):
+                file.truncate(size - len(tail) + whole)
+        lines = tail[:whole].splitlines()
+        if lines:
+            return numbers[-1], read_position(lines[-1])
+    return (numbers[-1] if numbers else 1), Position()
+
+
+def _key(path: Path) -> bytes:
+    """Read the key that hides device tokens, or make it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    key = secrets.token_bytes(32)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+    return key

@@ -1,0 +1,26 @@
+"""Own an egress log in memory."""
+
+from dataclasses import dataclass, field
+
+from relay.push.egress import apns_body
+from relay.push.egress_log import Unwritable
+from relay.push.payload import ApnsMessage
+
+
+@dataclass
+class MemoryEgress:
+    """Remember the bodies that were about to leave, or refuse as a full disk does."""
+
+    bodies: list[str] = field(default_factory=list)
+    full: bool = False
+
+    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
+        self._note(apns_body(message))
+
+    def fcm(self, app: str, device_token: str, body: bytes) -> None:
+        self._note(body.decode())
+
+    def _note(self, body: str) -> None:
+        if self.full:
+            raise Unwritable("No space left on device")
+        self.bodies.append(body)
