@@ -1,7 +1,7 @@
 """Own how a mailbox's sealed credential becomes an account at a configured server, or the reason why it does not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
@@ -11,7 +11,7 @@ from eas_watcher.wire import Account
 from relay.errors import SealBroken
 from relay.model import Mailbox
 from relay.sealing import SealingPrivateKey
-from relay.watch.proof import same
+from relay.watch.proof import Door, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class EasServer:
     url: str
     transport: Transport
     policy: Policy
+    door: Door = field(default_factory=Door)
 
 
 class Accounts:

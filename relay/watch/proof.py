@@ -1,22 +1,29 @@
-"""Own the proof of a candidate credential: one request to the mailbox's server, and its verdict.
+"""Own the proof of a candidate credential: it is shown to the mailbox's server once, and the verdict is read.
 
 A wrong password is tried once [promise 4]. A candidate equal to the credential in good use is accepted unasked.
 """
 
 import hmac
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
+from typing import TypeVar
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.http_status import raise_for_http
-from eas_watcher.commands.options import Options
-from eas_watcher.errors import EasError, Unauthorized
+from eas_watcher.commands.options import Capabilities, Options, choose_version
+from eas_watcher.commands.provision import Acknowledgement, provision
+from eas_watcher.commands.request import Command
+from eas_watcher.commands.settings import InformDevice
+from eas_watcher.errors import AccessDenied, EasError, Unauthorized
+from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
 from eas_watcher.wire import Account, compose
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class Verdict(Enum):
@@ -41,16 +48,58 @@ def same(left: BasicCredential, right: BasicCredential) -> bool:
     return hmac.compare_digest(left.authorization().encode(), right.authorization().encode())
 
 
-async def prove(account: Account, transport: Transport, now: datetime) -> Finding:
-    """Ask the server once: OPTIONS needs authorization, costs nothing and changes nothing [MS-ASHTTP 2.2.3]."""
-    request = compose(account, Options(), None, None)
+@dataclass(slots=True)
+class Door:
+    """Remember whether a server answers OPTIONS to anybody, so that an answer proves nothing."""
+
+    unguarded: bool | None = None
+    """None: not asked so far."""
+
+
+async def prove(account: Account, transport: Transport, door: Door, now: datetime) -> Finding:
+    """Ask the server with the candidate: OPTIONS costs nothing and changes nothing [MS-ASHTTP 2.2.3].
+
+    It needs authorization, says the specification. Whether this server thinks so is found out once, without a
+    credential; if not, a command that every server guards must be answered too.
+    """
     try:
-        reply = await transport.send(request)
-        raise_for_http(reply, now)
-        Options().read(reply)
+        offer = await _ask(account, transport, Options(), None, now)
+        if door.unguarded is None:
+            door.unguarded = await _answers_anybody(account, transport, now)
+        if door.unguarded:
+            await _knock(account, transport, offer, now)
     except Unauthorized:
         return Finding(Verdict.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
         return Finding(Verdict.UNKNOWN, str(error))
     return Finding(Verdict.ACCEPTED)
+
+
+async def _ask(
+    account: Account, transport: Transport, command: Command[R], version: ProtocolVersion | None, now: datetime
+) -> R:
+    reply = await transport.send(compose(account, command, version, None))
+    raise_for_http(reply, now)
+    return command.read(reply)
+
+
+async def _answers_anybody(account: Account, transport: Transport, now: datetime) -> bool:
+    """Send OPTIONS without any credential; raises EasError when that tells nothing."""
+    request = compose(account, Options(), None, None)
+    headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
+    try:
+        raise_for_http(await transport.send(replace(request, headers=headers)), now)
+    except (Unauthorized, AccessDenied):
+        return False
+    return True
+
+
+async def _knock(account: Account, transport: Transport, offer: Capabilities, now: datetime) -> None:
+    """Send what a watch sends first, which no server takes from a stranger; raises Unauthorized, EasError."""
+    version = choose_version(offer, tuple(ProtocolVersion))
+    if "Provision" in offer.commands:
+        first = next(provision(version, Acknowledgement.THIRD_PARTY))
+        raise_for_http(await transport.send(compose(account, first, version, None)), now)
+    else:
+        await _ask(account, transport, InformDevice(DEVICE), version, now)

@@ -101,7 +101,8 @@ class Proofs:
     async def _ask(self, account: Account, candidate: Candidate, record: WatchRecord) -> Finding:
         if self._in_good_use(candidate, record):
             return Finding(Verdict.ACCEPTED)
-        return await prove(account, self._accounts.server(record.mailbox).transport, self._clock())
+        server = self._accounts.server(record.mailbox)
+        return await prove(account, server.transport, server.door, self._clock())
 
     async def _settled(self, candidate: Candidate, verdict: Verdict) -> bool:
         """Keep a verdict; return False when there is none so far."""

@@ -108,7 +108,8 @@ def test_compose_keeps_the_roles_apart() -> None:
     assert services["postgres"]["networks"] == ["database"]
     for role in ("api", "watch", "push"):
         assert services[role]["command"][:3] == ["serve", "--role", role]
-        assert services[role]["volumes"] == [f"./deploy/{role}:/etc/push-relay:ro"]
+        state = ["egress:/var/lib/push-relay"] if role == "push" else []
+        assert services[role]["volumes"] == [f"./deploy/{role}:/etc/push-relay:ro", *state]
         keys = [
             variable.removeprefix("RELAY__").lower().replace("__", ".") for variable in services[role]["environment"]
         ]

@@ -8,7 +8,7 @@ from eas_watcher.errors import EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.wire import Account
-from relay.watch.proof import Finding, Verdict, prove, same
+from relay.watch.proof import Door, Finding, Verdict, prove, same
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ANN = BasicCredential("ann", "correct horse")
@@ -18,43 +18,90 @@ ACCOUNT = Account(
 OFFER = {"ms-asprotocolversions": "14.1,16.1", "ms-asprotocolcommands": "FolderSync,Ping,Sync"}
 
 
+GOOD = HttpReply(200, OFFER, b"", ())
+REFUSED = HttpReply(401, {}, b"", ())
+
+
 class Server:
-    def __init__(self, answer: HttpReply | EasError) -> None:
-        self.answer = answer
+    """Answer requests in order."""
+
+    def __init__(self, *answers: HttpReply | EasError) -> None:
+        self.answers = list(answers)
         self.asked: list[HttpRequest] = []
 
     async def send(self, request: HttpRequest) -> HttpReply:
         self.asked.append(request)
-        if isinstance(self.answer, EasError):
-            raise self.answer
-        return self.answer
+        answer = self.answers.pop(0)
+        if isinstance(answer, EasError):
+            raise answer
+        return answer
 
 
 @pytest.mark.parametrize(
     ("answer", "finding"),
     [
-        (HttpReply(200, OFFER, b"", ()), Finding(Verdict.ACCEPTED)),
-        (HttpReply(401, {}, b"", ()), Finding(Verdict.REFUSED)),
-        (
-            HttpReply(503, {}, b"", ()),
-            Finding(Verdict.UNKNOWN, "the server cannot serve now (HTTP 503)"),
-        ),
+        (GOOD, Finding(Verdict.ACCEPTED)),
+        (REFUSED, Finding(Verdict.REFUSED)),
+        (HttpReply(503, {}, b"", ()), Finding(Verdict.UNKNOWN, "the server cannot serve now (HTTP 503)")),
         (Unreachable("no connection: refused"), Finding(Verdict.UNKNOWN, "no connection: refused")),
     ],
 )
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
     server = Server(answer)
 
-    assert await prove(ACCOUNT, server, NOW) == finding
+    assert await prove(ACCOUNT, server, Door(unguarded=False), NOW) == finding
 
     assert [request.method for request in server.asked] == ["OPTIONS"]
     assert server.asked[0].headers["Authorization"] == ANN.authorization()
 
 
 async def test_an_answer_that_names_no_versions_proves_nothing() -> None:
-    finding = await prove(ACCOUNT, Server(HttpReply(200, {}, b"", ())), NOW)
+    finding = await prove(ACCOUNT, Server(HttpReply(200, {}, b"", ())), Door(unguarded=False), NOW)
 
     assert finding.verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, HttpReply(403, {}, b"", ())])
+async def test_a_server_is_asked_once_whether_it_guards_options(refusal: HttpReply) -> None:
+    door, server = Door(), Server(GOOD, refusal, GOOD)
+
+    assert (await prove(ACCOUNT, server, door, NOW)).verdict is Verdict.ACCEPTED
+    assert (await prove(ACCOUNT, server, door, NOW)).verdict is Verdict.ACCEPTED
+
+    with_credential = ["Authorization" in request.headers for request in server.asked]
+    assert with_credential == [True, False, True]
+    assert door.unguarded is False
+
+
+@pytest.mark.parametrize(
+    ("commands", "asked"),
+    [("FolderSync,Ping,Provision,Sync", "Provision"), ("FolderSync,Ping,Settings,Sync", "Settings")],
+)
+async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: str, asked: str) -> None:
+    offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": commands}, b"", ())
+    server = Server(offer, offer, REFUSED)
+
+    assert (await prove(ACCOUNT, server, Door(), NOW)).verdict is Verdict.REFUSED
+
+    assert f"Cmd={asked}&" in server.asked[2].url
+    assert server.asked[2].headers["Authorization"] == ANN.authorization()
+
+
+async def test_a_command_that_is_taken_is_a_proof() -> None:
+    offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": "FolderSync,Ping,Provision,Sync"}, b"", ())
+
+    finding = await prove(ACCOUNT, Server(offer, HttpReply(200, {}, b"\x03", ())), Door(unguarded=True), NOW)
+
+    assert finding.verdict is Verdict.ACCEPTED
+
+
+async def test_nothing_is_proved_while_it_is_unknown_whether_options_is_guarded() -> None:
+    door = Door()
+
+    finding = await prove(ACCOUNT, Server(GOOD, Unreachable("cut")), door, NOW)
+
+    assert finding == Finding(Verdict.UNKNOWN, "cut")
+    assert door.unguarded is None
 
 
 def test_credentials_are_the_same_only_when_user_and_password_are() -> None:

@@ -49,12 +49,14 @@ MAILBOX = Mailbox(
 
 @dataclass
 class Server:
-    """Answer every question with one status, and count them."""
+    """Answer everybody with a credential with one status, and count them."""
 
     status: int
     asked: int = 0
 
-    async def send(self, _: HttpRequest) -> HttpReply:
+    async def send(self, request: HttpRequest) -> HttpReply:
+        if "Authorization" not in request.headers:
+            return HttpReply(401, {}, b"")
         self.asked += 1
         return HttpReply(self.status, OFFER if self.status == 200 else {}, b"")
 
