@@ -1,0 +1,1 @@
+"""Find the ActiveSync server of an address, at hosts that the operator named."""

@@ -1,0 +1,95 @@
+"""Own Autodiscover version 1 for phones: plain XML both ways, asked with the credential [MS-ASCMD 2.2.1.1].
+
+Elements are told apart by their local names, for servers disagree about the namespaces [observed: Exchange 2010].
+"""
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import Final
+from xml.parsers import expat
+
+from eas_watcher.errors import ProtocolViolation
+
+REQUEST_SCHEMA: Final = "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/requestschema/2006"
+RESPONSE_SCHEMA: Final = "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/responseschema/2006"
+LARGEST: Final = 65536  # bytes; answers have about one thousand
+DEEPEST: Final = 16  # elements within each other; answers have six
+
+SERVER: Final = ("Autodiscover", "Response", "Action", "Settings", "Server")
+REDIRECT: Final = ("Autodiscover", "Response", "Action", "Redirect")
+
+
+@dataclass(frozen=True, slots=True)
+class PoxReply:
+    """Hold what an answer names: the URL of ActiveSync, or another address to ask for; neither: it knows nothing."""
+
+    url: str | None = None
+    address: str | None = None
+
+
+def question(host: str) -> str:
+    """Write the URL where `host` (with its port, unless it is 443) is asked."""
+    return f"https://{host}/autodiscover/autodiscover.xml"
+
+
+def request(address: str) -> bytes:
+    """Write the body that asks for the server of an address."""
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>'
+        f'<Autodiscover xmlns="{REQUEST_SCHEMA}"><Request><EMailAddress>{escape(address, quote=False)}</EMailAddress>'
+        f"<AcceptableResponseSchema>{RESPONSE_SCHEMA}</AcceptableResponseSchema></Request></Autodiscover>"
+    ).encode()
+
+
+def read(body: bytes) -> PoxReply:
+    """Read an answer; raises ProtocolViolation for what is no XML, is too large, or declares a document type."""
+    if len(body) > LARGEST:
+        raise ProtocolViolation("the Autodiscover answer is larger than 64 KiB")
+    reader = _Reader()
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = reader.refuse  # no entity can be declared without a document type
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    try:
+        parser.Parse(body, True)  # noqa: FBT003 -- it takes no keyword: this is all
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: encodings
+        raise ProtocolViolation("the Autodiscover answer is not XML") from error
+    return PoxReply(reader.url, reader.address)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Collect what is looked for while the parser goes through the document."""
+
+    url: str | None = None
+    address: str | None = None
+    path: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    server: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, *_: object) -> None:
+        raise ProtocolViolation("the Autodiscover answer declares a document type")
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        self.path.append(name.rpartition(" ")[2])
+        self.texts.clear()
+        if len(self.path) > DEEPEST:
+            raise ProtocolViolation("the Autodiscover answer is nested too deeply")
+        if tuple(self.path) == SERVER:
+            self.server.clear()
+
+    def text(self, text: str) -> None:
+        self.texts.append(text)
+
+    def end(self, _: str) -> None:
+        path, text = tuple(self.path), "".join(self.texts).strip()
+        if path[:-1] == SERVER:
+            self.server[path[-1]] = text
+        elif path == SERVER and self.server.get("Type", "").lower() == "mobilesync" and self.url is None:
+            self.url = self.server.get("Url") or None
+        elif path == REDIRECT:
+            self.address = text or None
+        self.path.pop()
+        self.texts.clear()
