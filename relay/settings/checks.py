@@ -5,10 +5,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.names import ProtocolVersion
-from eas_watcher.states import Policy
 from relay.model import Platform
 from relay.push.apns import ApnsConfig
 from relay.push.apns_connection import ApnsCertificate, ApnsToken
@@ -26,10 +22,10 @@ from relay.settings.model import (
     SealingSection,
     ServerSection,
 )
+from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
 from relay.settings.urls import (
     UrlInvalid,
-    eas_url,
     is_loopback,
     postgresql_url,
     scheme_of,
@@ -57,7 +53,6 @@ PRIVATE_KEY: Final = "sealing-private.pem"
 PUBLIC_KEY: Final = "sealing-public.pem"
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
 SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
-KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
 PUSHES: Final = frozenset({Role.ALL, Role.PUSH})
 
 
@@ -70,6 +65,7 @@ class Checks:
         self._files = files
         self._faults = files.faults
         self._role = role
+        self._checks = ServerChecks(sections, files, role)
 
     def settings(self) -> Settings:
         """Check all; the result may be used only if there were no faults."""
@@ -81,7 +77,8 @@ class Checks:
         database = self._database(read("database", DatabaseSection, faults), state_dir)
         sealing = self._sealing(relay, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
-        servers = self._servers(self._sections.servers(faults))
+        discovery = self._checks.autodiscover()
+        servers = self._servers(self._sections.servers(faults), discovery.hosts)
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
@@ -92,6 +89,7 @@ class Checks:
             api=api,
             ops=ops,
             servers=MappingProxyType(servers),
+            autodiscover=discovery,
             apns=self._apns(apns),
             fcm=self._fcm(fcm),
             apps=MappingProxyType({Platform.APNS: frozenset(apns.topics), Platform.FCM: frozenset(fcm.apps)}),
@@ -187,47 +185,13 @@ class Checks:
             registrations_per_minute=api.registrations_per_minute,
         ), listener
 
-    def _servers(self, sections: Mapping[str, ServerSection]) -> dict[str, ServerSettings]:
+    def _servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
         if self._role is Role.PUSH:
             return {}
         self._require(
             "servers", sections or self._sections.tables.get("servers"), "Add a table [servers.NAME] with url."
         )
-        owners: dict[str, str] = {}
-        servers = {}
-        for name, section in sections.items():
-            table = f"servers.{name}"
-            domains = frozenset(domain.lower().lstrip("@") for domain in section.domains)
-            for domain in sorted(domains):
-                owner = owners.setdefault(domain, name)
-                if owner != name:
-                    wrong = f"{domain} is claimed by servers.{owner} too"
-                    self._faults.add(f"{table}.domains", wrong, "Leave each domain to one server.")
-            servers[name] = ServerSettings(
-                self._eas_url(table, section), self._server_ca(table, section), domains, self._policy(table, section)
-            )
-        return servers
-
-    def _eas_url(self, table: str, section: ServerSection) -> str:
-        key, url = f"{table}.url", section.url
-        if not self._require(key, url, "Set it to the server's https:// URL.") or url is None:
-            return ""
-        return self._url(key, lambda: eas_url(url), "Write https://HOST, or https://HOST:PORT/PATH.")
-
-    def _server_ca(self, table: str, section: ServerSection) -> Path | None:
-        return self._files.ca(f"{table}.ca_file", section.ca_file) if self._role in KNOWS_PASSWORDS else None
-
-    def _policy(self, table: str, section: ServerSection) -> Policy:
-        start, least, most = section.heartbeat_start, section.heartbeat_minimum, section.heartbeat_maximum
-        keys = [f"{table}.heartbeat_{name}" for name in ("start", "minimum", "maximum")]
-        if not least <= start <= most and not any(key in self._faults for key in keys):
-            wrong = f"is {start}, outside heartbeat_minimum {least} to heartbeat_maximum {most}"
-            self._faults.add(keys[0], wrong, "Choose minimum <= start <= maximum.")
-        return Policy(
-            versions=tuple(version for version in ProtocolVersion if version.wire in section.versions),
-            acknowledgement=Acknowledgement(section.acknowledgement),
-            heartbeat=Heartbeat(start, least, most),
-        )
+        return self._checks.servers(sections, discovered)
 
     def _apns(self, section: ApnsSection) -> ApnsConfig | None:
         if self._role not in PUSHES:

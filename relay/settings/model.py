@@ -16,6 +16,14 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_numbers(value: Any) -> Any:
+    """Take a comma-separated text for a list of whole numbers; what is none is left for the check to find."""
+    parts = _split(value)
+    if parts is value:
+        return value
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_split)]
@@ -103,9 +111,25 @@ class ServerSection(Section):
         default=4,
         description="the answer to a server that demands a device policy: 1 applied, 2 partly, 4 managed by others",
     )
+    acknowledgement_fallback: Annotated[tuple[Literal[1, 2, 4], ...], BeforeValidator(_split_numbers)] = Field(
+        default=(), description="what else may be answered to a server that refuses acknowledgement, in this order"
+    )
     heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
     heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
     heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")
+
+
+class AutodiscoverSection(Section):
+    """Hold whether and where servers of domains without a configured one are looked for."""
+
+    enabled: bool = Field(
+        default=False, description="true to look for the servers of other domains than `domains` name"
+    )
+    hosts: Texts = Field(
+        default=(),
+        description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
 
 
 class ApnsSection(Section):
@@ -173,6 +197,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "api": ApiSection,
     "ops": OpsSection,
     "servers": ServerSection,
+    "autodiscover": AutodiscoverSection,
     "apns": ApnsSection,
     "fcm": FcmSection,
     "egress": EgressSection,

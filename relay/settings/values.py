@@ -103,6 +103,16 @@ class EgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AutodiscoverSettings:
+    """Hold where servers of domains without a configured one are looked for."""
+
+    hosts: frozenset[str]
+    """Lower-case, with their port unless it is 443; empty: nowhere."""
+    ca_file: Path | None
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Hold what is logged and how."""
 
@@ -121,6 +131,7 @@ class Settings:
     api: ApiSettings | None
     ops: OpsSettings
     servers: Mapping[str, ServerSettings]
+    autodiscover: AutodiscoverSettings
     apns: ApnsConfig | None
     fcm: FcmConfig | None
     apps: Mapping[Platform, frozenset[str]]

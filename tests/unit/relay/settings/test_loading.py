@@ -37,7 +37,8 @@ def test_a_good_file_becomes_ready_made_values(site: Installation) -> None:
     main = settings.servers["main"]
     assert main.url == "https://mail.example.com/Microsoft-Server-ActiveSync"
     assert main.domains == {"example.com"}
-    assert main.policy == Policy()
+    assert main.policy == Policy(hosts=frozenset({"mail.example.com"}))
+    assert settings.autodiscover.hosts == frozenset()
     assert settings.apns == ApnsConfig(
         frozenset({"com.example.mail"}),
         ApnsToken((site.folder / "apns.p8").read_text(), "ABCDE12345", "TEAM567890"),
@@ -359,7 +360,8 @@ def test_a_push_certificate_serves_instead_of_a_key(site: Installation) -> None:
 def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
     site.replace(
         "[servers.main]",
-        '[servers.main]\nacknowledgement = 1\nversions = ["14.1"]\nca_file = "ca.pem"\n'
+        "[servers.main]\nacknowledgement = 1\nacknowledgement_fallback = [4, 1, 2, 4]\n"
+        'versions = ["14.1"]\nca_file = "ca.pem"\n'
         "heartbeat_start = 300\nheartbeat_minimum = 120\nheartbeat_maximum = 900",
     )
 
@@ -369,6 +371,8 @@ def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
     assert main.policy == Policy(
         versions=(ProtocolVersion.V14_1,),
         acknowledgement=Acknowledgement.APPLIED,
+        fallbacks=(Acknowledgement.THIRD_PARTY, Acknowledgement.PARTIAL),
+        hosts=frozenset({"mail.example.com"}),
         heartbeat=Heartbeat(300, 120, 900),
     )
 
@@ -431,3 +435,52 @@ def test_the_environment_cannot_put_a_key_where_there_is_no_table(site: Installa
     site.configure('log = "debug"\n' + GOOD)
 
     assert site.faults(environ={"RELAY__LOG__LEVEL": "debug"}) == [("log", "is no table")]
+
+
+def test_mailboxes_may_be_sent_to_configured_servers_and_allowed_hosts_only(site: Installation) -> None:
+    site.replace(
+        "[servers.main]",
+        "[autodiscover]\nenabled = true\nhosts = ['Autodiscover.Example.NET', 'mail.example.net:8443']\n"
+        "[servers.branch]\nurl = 'https://branch.example.com:444/eas'\n[servers.main]",
+    )
+
+    settings = site.load()
+
+    discovered = frozenset({"autodiscover.example.net", "mail.example.net:8443"})
+    assert settings.autodiscover.policy == Policy(hosts=discovered, discovered=True)
+    assert settings.autodiscover.hosts == discovered
+    for server in settings.servers.values():
+        assert server.policy.hosts == discovered | {"mail.example.com", "branch.example.com:444"}
+
+
+def test_hosts_of_an_autodiscover_that_is_switched_off_are_not_allowed(site: Installation) -> None:
+    site.replace("[servers.main]", "[autodiscover]\nhosts = ['autodiscover.example.net']\n[servers.main]")
+
+    settings = site.load()
+
+    assert settings.autodiscover.hosts == frozenset()
+    assert settings.servers["main"].policy.hosts == {"mail.example.com"}
+
+
+def test_an_autodiscover_that_could_ask_anybody_is_a_fault(site: Installation) -> None:
+    site.replace("[servers.main]", "[autodiscover]\nenabled = true\n[servers.autodiscover]\n[servers.main]")
+    with pytest.raises(SettingsInvalid) as caught:
+        site.load()
+    assert {"autodiscover.hosts", "servers.autodiscover"} <= {key for key, _, _ in caught.value.faults}
+
+    for host in ("https://mail.example.com", "mail.example.com/eas", "*.example.com", "ann@example.com"):
+        site.configure(GOOD)
+        site.replace("[servers.main]", f"[autodiscover]\nenabled = true\nhosts = ['{host}']\n[servers.main]")
+        with pytest.raises(SettingsInvalid, match="no host"):
+            site.load()
+
+
+def test_numbers_in_the_environment_are_comma_separated(site: Installation) -> None:
+    name = "RELAY__SERVERS__MAIN__ACKNOWLEDGEMENT_FALLBACK"
+
+    assert site.load(environ={name: "2, 1"}).servers["main"].policy.fallbacks == (
+        Acknowledgement.PARTIAL,
+        Acknowledgement.APPLIED,
+    )
+    with pytest.raises(SettingsInvalid, match="acknowledgement_fallback"):
+        site.load(environ={name: "2,x"})

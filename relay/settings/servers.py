@@ -1,0 +1,102 @@
+"""Own what makes mail servers whole: their URLs and policies, and where others may be discovered."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.locations import authority
+from eas_watcher.names import ProtocolVersion
+from eas_watcher.states import Policy
+from relay.settings.files import Files
+from relay.settings.model import AutodiscoverSection, ServerSection
+from relay.settings.source import Sections
+from relay.settings.urls import UrlInvalid, eas_url
+from relay.settings.values import AutodiscoverSettings, Role, ServerSettings
+
+AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
+KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
+
+
+class ServerChecks:
+    """Turn sections into mail servers; what is wrong goes to the faults of `files`."""
+
+    def __init__(self, sections: Sections, files: Files, role: Role) -> None:
+        """Take what was read and who wants it."""
+        self._sections = sections
+        self._files = files
+        self._faults = files.faults
+        self._role = role
+
+    def autodiscover(self) -> AutodiscoverSettings:
+        """Check where servers may be discovered."""
+        section = self._sections.read(AUTODISCOVER, AutodiscoverSection, self._faults)
+        key, hosts = "autodiscover.hosts", set()
+        for text in section.hosts:
+            host = authority(f"https://{text}")
+            if host is None or "/" in text:
+                self._faults.add(key, "holds what is no host", "Write mail.example.com, or mail.example.com:8443.")
+            else:
+                hosts.add(host)
+        if section.enabled:
+            if not section.hosts and key not in self._faults:
+                remedy = "List autodiscover.DOMAIN and the mail servers that it may lead to."
+                self._faults.add(key, "is missing", remedy)
+            named = self._sections.tables.get("servers")
+            if isinstance(named, dict) and AUTODISCOVER in named:
+                wrong = "has the name of what Autodiscover finds"
+                self._faults.add(f"servers.{AUTODISCOVER}", wrong, "Name the server otherwise.")
+        allowed = frozenset(hosts) if section.enabled else frozenset[str]()
+        ca_file = self._ca("autodiscover.ca_file", section.ca_file)
+        return AutodiscoverSettings(allowed, ca_file, Policy(hosts=allowed, discovered=True))
+
+    def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
+        """Check every server; a mailbox may be sent from each to each, and to the hosts of Autodiscover."""
+        hosts = discovered.union(filter(None, (authority(section.url or "") for section in sections.values())))
+        owners: dict[str, str] = {}
+        servers = {}
+        for name, section in sections.items():
+            table = f"servers.{name}"
+            domains = frozenset(domain.lower().lstrip("@") for domain in section.domains)
+            for domain in sorted(domains):
+                owner = owners.setdefault(domain, name)
+                if owner != name:
+                    wrong = f"{domain} is claimed by servers.{owner} too"
+                    self._faults.add(f"{table}.domains", wrong, "Leave each domain to one server.")
+            servers[name] = ServerSettings(
+                self._eas_url(f"{table}.url", section.url),
+                self._ca(f"{table}.ca_file", section.ca_file),
+                domains,
+                self._policy(table, section, hosts),
+            )
+        return servers
+
+    def _eas_url(self, key: str, url: str | None) -> str:
+        if not url:
+            if key not in self._faults:
+                self._faults.add(key, "is missing", "Set it to the server's https:// URL.")
+            return ""
+        try:
+            return eas_url(url)
+        except UrlInvalid as error:
+            self._faults.add(key, str(error), "Write https://HOST, or https://HOST:PORT/PATH.")
+            return ""
+
+    def _ca(self, key: str, file: str | None) -> Path | None:
+        return self._files.ca(key, file) if self._role in KNOWS_PASSWORDS else None
+
+    def _policy(self, table: str, section: ServerSection, hosts: frozenset[str]) -> Policy:
+        start, least, most = section.heartbeat_start, section.heartbeat_minimum, section.heartbeat_maximum
+        keys = [f"{table}.heartbeat_{name}" for name in ("start", "minimum", "maximum")]
+        if not least <= start <= most and not any(key in self._faults for key in keys):
+            wrong = f"is {start}, outside heartbeat_minimum {least} to heartbeat_maximum {most}"
+            self._faults.add(keys[0], wrong, "Choose minimum <= start <= maximum.")
+        others = [other for other in section.acknowledgement_fallback if other != section.acknowledgement]
+        return Policy(
+            versions=tuple(version for version in ProtocolVersion if version.wire in section.versions),
+            acknowledgement=Acknowledgement(section.acknowledgement),
+            fallbacks=tuple(dict.fromkeys(map(Acknowledgement, others))),
+            hosts=hosts,
+            heartbeat=Heartbeat(start, least, most),
+        )
