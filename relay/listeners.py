@@ -115,8 +115,8 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; one that aiohttp itself made may repeat the request, so its text is replaced."""
-        if isinstance(resp, web.HTTPException):
+        """Send an answer; a refusal that is no problem document may be aiohttp's own, whose text repeats the request."""
+        if isinstance(resp, web.HTTPException) and resp.content_type != problems.MEDIA_TYPE:
             resp = problems.framework_refusal(resp)
         return await super().finish_response(request, resp, start_time)
 

@@ -29,10 +29,15 @@ async def break_down(_: web.Request) -> web.Response:
     raise ValueError(CANARY)
 
 
+async def refuse(_: web.Request) -> web.Response:
+    raise web.HTTPConflict(text='{"detail": "own words"}', content_type="application/problem+json")
+
+
 def application() -> web.Application:
     app = web.Application()
     app.router.add_route("*", "/", echo)
     app.router.add_get("/broken", break_down)
+    app.router.add_get("/refused", refuse)
     return app
 
 
@@ -90,6 +95,13 @@ async def test_a_fault_of_ours_is_logged_with_its_place_and_without_its_text(
     assert "break_down" in record.__dict__["frames"]
     assert '"code": "internal"' in answer
     assert CANARY not in answer + caplog.text + str(record.__dict__)
+
+
+async def test_a_problem_document_of_the_application_goes_out_as_it_is(port: int) -> None:
+    answer = await talk(port, "GET /refused HTTP/1.1\r\nHost: relay\r\n\r\n")
+
+    assert answer.splitlines()[0].split()[1] == "409"
+    assert "own words" in answer
 
 
 @pytest.mark.parametrize("begun", ["", "GET / HTTP/1.1\r\nHost: re"])
