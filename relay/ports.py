@@ -63,7 +63,8 @@ class RegistrationStore(Protocol):
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
-        Raises MailboxExists when (server, user) is already kept under another id.
+        It replaces what the same app on the same device wished for before and was never proved: an app that gets no
+        answer tries again. Raises MailboxExists when (server, user) is already kept under another id.
         """
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:

@@ -41,6 +41,10 @@ class NotActive(RelayError):
     """Tell that the registration cannot be pushed to in its present state."""
 
 
+class Replaced(RelayError):
+    """Tell that the registration was removed, or replaced by a later one, while its verdict was waited for."""
+
+
 class TooManyRefusals(RelayError):
     """Tell that so many credentials of a mailbox were refused lately that one more could lock the user out."""
 

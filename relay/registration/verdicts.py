@@ -11,7 +11,7 @@ from relay.errors import StoreUnavailable
 from relay.model import RegistrationId, RegistrationState, RegistrationView
 from relay.ports import Clock, RegistrationStore, Topic, Wakeups
 from relay.registration.lockout import Lockout, Try
-from relay.registration.refusals import NotAuthorized
+from relay.registration.refusals import Replaced
 
 VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
 LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost
@@ -49,7 +49,7 @@ class Verdicts:
     async def wait(self, id_: RegistrationId, begun: Try) -> tuple[Verdict, RegistrationView]:
         """Wait until the candidate of a registration is no longer pending; PENDING when the time is over.
 
-        Raises NotAuthorized when the registration is removed meanwhile, StoreUnavailable when it was not seen at all.
+        Raises Replaced when the registration is removed meanwhile, StoreUnavailable when it was not seen at all.
         """
         waiter = self._wakeups.waiter(Topic.VERDICTS)
         clock = asyncio.get_running_loop().time
@@ -77,7 +77,7 @@ class Verdicts:
     async def _look(self, id_: RegistrationId) -> RegistrationView:
         view = await self._store.view(id_)
         if view is None:
-            raise NotAuthorized("the registration was removed meanwhile")
+            raise Replaced("it was removed, or the same app on the same device registered again")
         return view
 
     def _settle(self, begun: Try, verdict: Verdict) -> None:

@@ -52,10 +52,12 @@ class SqlRegistrationStore:
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
+        It replaces what the same app on the same device wished for before and was never proved.
         Raises MailboxExists when (server, user) is already kept under another id.
         """
         async with transaction(self._engine) as connection:
             await _insert_mailbox(connection, mailbox, registration.created_at)
+            await _delete_earlier_wishes(connection, registration)
             await _insert_registration(connection, registration)
             await connection.execute(
                 sa.insert(candidate).values(registration_id=registration.id, sealed=sealed_candidate)
@@ -173,6 +175,13 @@ async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: dat
         await connection.execute(statement, values)
     except IntegrityError as error:
         raise MailboxExists(f"{new.user} at {new.server}") from error
+
+
+async def _delete_earlier_wishes(connection: AsyncConnection, new: Registration) -> None:
+    """Delete what the same app on the same device wished for, and the mailbox's server has not judged so far."""
+    unproved = registration.c.state == RegistrationState.VERIFYING.value
+    same = (getattr(registration.c, name) == getattr(new, name) for name in _DEVICE)
+    await connection.execute(sa.delete(registration).where(unproved, *same))
 
 
 async def _insert_registration(connection: AsyncConnection, new: Registration) -> None:

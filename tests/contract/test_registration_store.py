@@ -249,7 +249,7 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
 
 
 async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_device(
-    registrations: SqlRegistrationStore,
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     first = new_registration("ann", "first", device_token="same")
     others = [
@@ -260,6 +260,7 @@ async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_devic
     latest = new_registration("ann", "latest", device_token="same")
     for each in (first, *others, latest):
         await registrations.create(new_mailbox("ben" if each is others[2] else "ann"), each, b"sealed")
+        await watches.accept(candidate_of(each), NOW)
 
     assert await registrations.supersede(latest.id) == 1
 
@@ -268,3 +269,20 @@ async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_devic
         assert await registrations.view(each.id) is not None
     assert await registrations.supersede(latest.id) == 0
     assert await registrations.supersede(RegistrationId("unknown")) == 0
+
+
+async def test_a_wish_replaces_the_unproved_ones_of_the_same_device(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    proved = new_registration("ann", "proved", device_token="same")
+    first = new_registration("ann", "first", device_token="same")
+    pad = new_registration("ann", "pad", device_token="another")
+    again = new_registration("ann", "again", device_token="same")
+    await registrations.create(new_mailbox(), proved, b"sealed")
+    await watches.accept(candidate_of(proved), NOW)
+    for each in (first, pad, again):
+        await registrations.create(new_mailbox(), each, b"sealed")
+
+    assert await registrations.view(first.id) is None
+    for each in (proved, pad, again):
+        assert await registrations.view(each.id) is not None

@@ -55,6 +55,9 @@ class MemoryRegistrationStore:
             raise MailboxExists(f"{mailbox.user} at {mailbox.server}")
         if known is None:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
+        for earlier in [*self.registrations.values()]:
+            if earlier.state is RegistrationState.VERIFYING and _device(earlier) == _device(registration):
+                await self.remove(earlier.id)
         self.registrations[registration.id] = registration
         self.candidates[registration.id] = sealed_candidate
         self.down = self.down or self.falls_after_create

@@ -17,6 +17,7 @@ from relay.registration.refusals import (
     NotActive,
     NotAuthorized,
     OtherMailbox,
+    Replaced,
     TooManyRefusals,
     UnknownApp,
     UnknownServer,
@@ -320,13 +321,13 @@ async def test_a_changed_device_token_must_look_like_one() -> None:
         await world.service.change(access(made), ChangeWish(device_token="not hex"))
 
 
-async def test_a_registration_removed_while_its_new_credential_waits_opens_no_more() -> None:
+async def test_a_registration_removed_while_its_new_credential_waits_is_told_so() -> None:
     world = World()
     made = await registered(world)
 
     async with asyncio.TaskGroup() as tasks:
         changing = world.service.change(access(made), ChangeWish(login=Login(SILENT)))
-        tasks.create_task(expect(NotAuthorized, changing))
+        tasks.create_task(expect(Replaced, changing))
         await asyncio.sleep(2)
         await world.service.remove(access(made))
 
@@ -394,8 +395,9 @@ async def test_many_tries_at_the_same_moment_reach_the_server_three_times_at_mos
     refused: list[type[Exception]] = []
 
     async def attempt(number: int) -> None:
+        device = Device(Platform.APNS, APNS_APP, f"{number:064x}")
         try:
-            await world.service.register(wish(f"wrong-{number}"))
+            await world.service.register(replace(wish(f"wrong-{number}"), device=device))
         except (CredentialRefused, TooManyRefusals) as error:
             refused.append(type(error))
 
@@ -495,3 +497,16 @@ async def test_a_registration_stands_though_older_ones_could_not_be_looked_for()
 
     assert set(world.store.registrations) == {first.view.registration.id, second.view.registration.id}
     assert second.view.registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_wish_that_is_made_again_while_it_waits_gives_way_to_the_later_one() -> None:
+    world = World()
+    loop = asyncio.get_running_loop()
+    earlier = loop.create_task(world.service.register(wish()))
+    await asyncio.sleep(0.1)
+
+    later = await registered(world)
+
+    with pytest.raises(Replaced):
+        await earlier
+    assert list(world.store.registrations) == [later.view.registration.id]
