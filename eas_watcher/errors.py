@@ -4,6 +4,7 @@ EasError
 ├── Unreachable          no whole answer arrived: back off, Sync with the stored key, then Ping
 ├── ServerBusy           the server asks to wait or has trouble of its own: wait as told, else back off
 ├── Unauthorized         the credential was refused: stop the mailbox, confirm sparingly
+├── CredentialVoid       the credential is certainly of no use any more: stop the mailbox, tell its user
 ├── AccessDenied         account, device or path is not allowed to sync: re-check hourly, tell the operator
 ├── NotProvisioned       acknowledge the policy, repeat
 ├── RemoteWipeRequested  acknowledge, destroy the account's data
@@ -47,6 +48,14 @@ class ServerBusy(EasError):
 
 class Unauthorized(EasError):
     """Tell that the server refused the credential (HTTP 401)."""
+
+
+class CredentialVoid(EasError):
+    """Tell that the credential is expired or withdrawn for certain; `code` says how, e.g. "oauth-invalid_grant"."""
+
+    def __init__(self, detail: str, code: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class AccessDenied(EasError):

@@ -11,6 +11,7 @@ from eas_watcher import backoff
 from eas_watcher.changes import restart
 from eas_watcher.errors import (
     AccessDenied,
+    CredentialVoid,
     EasError,
     HierarchyChanged,
     NotProvisioned,
@@ -40,6 +41,8 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
     match error:
         case Unauthorized():
             return _refused(watch, error)
+        case CredentialVoid(code=code):
+            return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, code, detail=str(error)))
         case RemoteWipeRequested(account_only=account_only):
             return Wiping(watch), [AcknowledgeWipe(account_only)]
         case AccessDenied(code="http-404") if watch.strayed:

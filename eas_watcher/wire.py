@@ -1,9 +1,10 @@
 """Own how a command becomes an HTTP request: URL, headers and dead-line."""
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from eas_watcher.auth.credential import Credential
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command
 from eas_watcher.heartbeat import deadline
@@ -12,13 +13,6 @@ from eas_watcher.ports import HttpRequest
 
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 PATIENCE: Final = 120.0  # seconds; the first Sync of a large folder takes that long on some servers
-
-
-class Credential(Protocol):
-    """Prove to a server who we are."""
-
-    def authorization(self) -> str:
-        """Write the value of the Authorization header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +39,10 @@ def compose(
 
     `version` may be None for OPTIONS alone.
     """
-    headers = {"Authorization": account.credential.authorization(), "User-Agent": USER_AGENT}
+    authorization = account.credential.authorization()
+    headers = {"User-Agent": USER_AGENT}
+    if authorization is not None:
+        headers["Authorization"] = authorization
     if cookie:
         headers["Cookie"] = cookie
     if version is None or not command.name:

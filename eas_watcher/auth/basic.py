@@ -4,11 +4,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from unicodedata import category
 
-from eas_watcher.errors import EasError
-
-
-class UnusableCredential(EasError):
-    """Tell that a credential cannot be sent as it is; the text names the fault, never the credential."""
+from eas_watcher.auth.credential import UnusableCredential
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from eas_watcher.transport.deadlines import Deadlines
 
 BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
 CONNECT: Final = 20.0  # seconds for TCP and TLS
+REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
+"""Lists that may come in several lines, to be joined by commas [RFC 9110 5.3]."""
 KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
 FAREWELL: Final = (
     0.05  # seconds that a cancelled Ping may linger for the peer's TLS goodbye: the next one comes at once
@@ -65,10 +67,17 @@ async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["Ht
 class HttpTransport:
     """Carry requests of any number of watches."""
 
-    def __init__(self, session: aiohttp.ClientSession, deadlines: Deadlines) -> None:
-        """Take the session of one server and the dead-lines of the process."""
+    __slots__ = ("_deadlines", "_session", "_tls")
+
+    def __init__(self, session: aiohttp.ClientSession, deadlines: Deadlines, tls: ssl.SSLContext | None = None) -> None:
+        """Take the session of one server and the dead-lines of the process; `tls` for connections of its own."""
         self._session = session
         self._deadlines = deadlines
+        self._tls = tls
+
+    def with_tls(self, tls: ssl.SSLContext) -> "HttpTransport":
+        """Return the same session for connections of another TLS context, never shared with those of any other."""
+        return HttpTransport(self._session, self._deadlines, tls)
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Return any HTTP answer; raise Unreachable when none arrived whole in time.
@@ -99,13 +108,14 @@ class HttpTransport:
             headers=request.headers,
             data=request.body or None,
             allow_redirects=False,
+            ssl=self._tls or True,
         ) as response:
             body = await _read_limited(response)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            versions = response.headers.getall("MS-ASProtocolVersions", [])
-            if len(versions) > 1:
-                # Exchange Online sends the list twice; merged like any repeated header [RFC 9110 5.3].
-                headers["ms-asprotocolversions"] = ",".join(versions)
+            # Exchange Online sends its versions twice, and each way to log in in a line of its own.
+            for name in REPEATED:
+                if name in headers:
+                    headers[name] = ",".join(response.headers.getall(name))
             return HttpReply(response.status, headers, body, tuple(response.headers.getall("Set-Cookie", [])))
 
 

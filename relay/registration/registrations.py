@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from eas_watcher.auth.basic import BasicCredential, UnusableCredential
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.cluster.shards import shard_of
 from relay.errors import MailboxExists, StoreUnavailable

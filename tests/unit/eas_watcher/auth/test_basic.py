@@ -1,6 +1,7 @@
 import pytest
 
-from eas_watcher.auth.basic import BasicCredential, UnusableCredential
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.credential import UnusableCredential
 
 
 def test_encodes_user_and_password_in_utf_8() -> None:

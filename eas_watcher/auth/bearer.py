@@ -1,0 +1,109 @@
+"""Own OAuth 2.0 bearer authentication as hybrid modern authentication uses it: the credential and the challenge.
+
+The challenge is read for its diagnosis alone. Where a refresh token may go is the operator's decision: an endpoint that
+a server names is never asked.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from re import Pattern
+from re import compile as pattern
+from typing import Final
+from urllib.parse import urlsplit
+
+from eas_watcher.auth.credential import UnusableCredential
+
+SENDABLE: Final = pattern(r"[\x21-\x7e]{1,16384}")
+"""Tokens and client ids are visible ASCII [RFC 6749 A]; longer ones than 16 KiB fit into no header."""
+PIECE: Final = pattern(r"""([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,=]+)""")
+"""Name and value, quoted or not, or a word that stands alone: a scheme [RFC 9110 11.6.1]."""
+HOST: Final = pattern(r"[A-Za-z0-9.-]{1,253}")
+WORD: Final = pattern(r"[a-z_]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthCredential:
+    """Hold a user's grant: the refresh token that buys access tokens [RFC 6749 1.5]."""
+
+    user: str
+    refresh_token: str = field(repr=False)
+    client_id: str = ""
+    """The client that the grant was made to; empty: the one in the settings."""
+    origin: str = field(default="", repr=False)
+    """Names the grant through all rotations of its refresh token; empty before the first."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no token endpoint could have given."""
+        if not SENDABLE.fullmatch(self.refresh_token):
+            raise UnusableCredential("a refresh token is visible ASCII, at most 16384 characters")
+        if self.client_id and not SENDABLE.fullmatch(self.client_id):
+            raise UnusableCredential("a client id is visible ASCII")
+
+    @property
+    def grant(self) -> str:
+        """Name the grant: the SHA-256 of its first refresh token, as hexadecimal digits."""
+        return self.origin or hashlib.sha256(self.refresh_token.encode()).hexdigest()
+
+    def rotated(self, refresh_token: str) -> "OAuthCredential":
+        """Return the same grant with the refresh token that replaces this one [RFC 6749 6]."""
+        return replace(self, refresh_token=refresh_token, origin=self.grant)
+
+    def authorization(self) -> None:
+        """Say nothing: the header differs with each access token."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Hold what a server says about the tokens that it takes [RFC 6750 3], as far as it helps an operator."""
+
+    authority: str = ""
+    """The host of `authorization_uri`: who may issue tokens."""
+    trusted_issuers: tuple[str, ...] = ()
+    error: str = ""
+    """E.g. "invalid_token" [RFC 6750 3.1]."""
+
+
+def read_challenge(header: str) -> Challenge | None:
+    """Read WWW-Authenticate, several challenges joined by commas; None when Bearer is not among them.
+
+    Nothing of it is trusted: what looks like no host or word is left out, so that all may be logged.
+    """
+    parameters = _bearer_parameters(header)
+    if parameters is None:
+        return None
+    issuers = tuple(filter(None, (text.strip() for text in parameters.get("trusted_issuers", "").split(","))))
+    return Challenge(_host(parameters.get("authorization_uri", "")), issuers, _only(WORD, parameters.get("error", "")))
+
+
+def describe(challenge: Challenge, endpoint: str) -> str:
+    """Say what a server's refusal of a token tells about it; `endpoint` is the token endpoint that gave it."""
+    text = "the server refuses the access token (HTTP 401"
+    text += f", {challenge.error})" if challenge.error else ")"
+    if challenge.authority and challenge.authority != _host(endpoint):
+        text += f"; it wants tokens of {challenge.authority}"
+    return text
+
+
+def _bearer_parameters(header: str) -> dict[str, str] | None:
+    """Collect the parameters that follow the scheme Bearer, up to the next scheme."""
+    scheme = ""
+    found: dict[str, str] | None = None
+    for name, quoted, bare, word in PIECE.findall(header):
+        if word:
+            scheme = word.lower()
+            found = {} if scheme == "bearer" and found is None else found
+        elif scheme == "bearer" and found is not None:
+            found.setdefault(name.lower(), quoted or bare)
+    return found
+
+
+def _host(url: str) -> str:
+    try:
+        return _only(HOST, urlsplit(url).hostname or "")
+    except ValueError:
+        return ""
+
+
+def _only(allowed: Pattern[str], text: str) -> str:
+    return text if allowed.fullmatch(text) else ""

@@ -1,0 +1,148 @@
+"""Own the refresh of an access token [RFC 6749 6]: the request to the token endpoint, and what its answer means."""
+
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from re import compile as pattern
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from eas_watcher.auth.bearer import SENDABLE, WORD, OAuthCredential
+from eas_watcher.commands.http_status import raise_for_http
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
+from eas_watcher.names import USER_AGENT
+from eas_watcher.ports import HttpRequest
+
+PATIENCE: Final = 30.0  # seconds until the token endpoint must have answered
+LIFETIME: Final = 600.0  # seconds that a token lives whose answer does not say [RFC 6749 5.1 leaves it to us]
+LONGEST: Final = 86_400.0  # seconds; a token said to live longer is renewed once a day all the same
+VOID: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
+"""The user must log in anew [RFC 6749 5.2; OpenID Connect Core 3.1.2.6]."""
+PASSING: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+REFUSED: Final = frozenset({400, 401, 403})
+DIGITS: Final = pattern(r"[0-9]{1,9}", flags=256)  # re.ASCII
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    """Hold who the relay is at a token endpoint, and which tokens it wants; all of it from the settings."""
+
+    token_endpoint: str
+    client_id: str
+    client_secret: str = field(default="", repr=False)
+    scope: str = ""
+    audience: frozenset[str] = frozenset()
+    """What a token that can be read must be meant for; empty: not checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Hold what a token endpoint gave."""
+
+    access_token: str = field(repr=False)
+    lifetime: float
+    """Seconds."""
+    refresh_token: str = field(default="", repr=False)
+    """The one that replaces the one sent; empty: that one stays."""
+
+
+def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpRequest:
+    """Write the request for a new access token; the secret goes along for its own client only."""
+    client_id = credential.client_id or client.client_id
+    fields = {"grant_type": "refresh_token", "refresh_token": credential.refresh_token, "client_id": client_id}
+    if client.client_secret and client_id == client.client_id:
+        fields["client_secret"] = client.client_secret
+    if client.scope:
+        fields["scope"] = client.scope
+    headers = {
+        "Accept": "application/json",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "User-Agent": USER_AGENT,
+    }
+    return HttpRequest("POST", client.token_endpoint, headers, urlencode(fields).encode(), PATIENCE)
+
+
+def read_issued(reply: HttpReply, client: OAuthClient, now: datetime) -> Issued:
+    """Read the token endpoint's answer [RFC 6749 5.1, 5.2].
+
+    Raises CredentialVoid when the user must log in anew, AccessDenied for what the operator must set right, ServerBusy
+    and ProtocolViolation for what may pass.
+    """
+    if reply.status in REFUSED:
+        raise _refusal(reply)
+    if reply.status != 200:  # noqa: PLR2004 -- the one status with a token
+        try:
+            raise_for_http(reply, now)
+        except ServerBusy as error:
+            raise ServerBusy(f"the token endpoint: {error}", error.retry_after, reached=False) from None
+        except EasError:
+            raise ProtocolViolation(f"the token endpoint answered with HTTP {reply.status}") from None
+    answer = _json(reply.body)
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not SENDABLE.fullmatch(token):
+        raise ProtocolViolation("the token endpoint gave no access token")
+    if str(answer.get("token_type", "")).lower() != "bearer":
+        raise ProtocolViolation("the token endpoint gave a token of another type than Bearer")
+    _check_audience(token, client.audience)
+    return Issued(token, _lifetime(answer.get("expires_in")), _refresh_token(answer.get("refresh_token")))
+
+
+def audience_of(token: str) -> frozenset[str] | None:
+    """Read what a JSON Web Token is meant for [RFC 7519 4.1.3], unverified; None when it is none, or does not say."""
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature [RFC 7515 3.1]
+        return None
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    audience = claims.get("aud") if isinstance(claims, dict) else None
+    if isinstance(audience, str):
+        return frozenset({audience})
+    return frozenset(map(str, audience)) if isinstance(audience, list) else None
+
+
+def _refusal(reply: HttpReply) -> EasError:
+    code = _json(reply.body).get("error")
+    code = code if isinstance(code, str) and WORD.fullmatch(code) else f"HTTP {reply.status}"
+    if code in VOID:
+        return CredentialVoid(f"the token endpoint wants the user to log in anew ({code})", "oauth-" + code)
+    if code in PASSING:
+        return ServerBusy(f"the token endpoint cannot serve now ({code})", reached=False)
+    text = f"the token endpoint refuses the relay ({code}): check the oauth settings of the server"
+    return AccessDenied(text, "oauth-client")
+
+
+def _check_audience(token: str, allowed: frozenset[str]) -> None:
+    audience = audience_of(token) if allowed else None
+    if audience is not None and not audience & allowed:
+        text = "the access token is meant for another service: check oauth_audience and oauth_scope of the server"
+        raise AccessDenied(text, "oauth-audience")
+
+
+def _lifetime(seconds: Any) -> float:
+    """Read seconds, as a number or as a text of digits [observed: AD FS 3.0 and version 1 of Entra's endpoint]."""
+    if isinstance(seconds, str) and DIGITS.fullmatch(seconds):
+        seconds = int(seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        return LIFETIME
+    return min(float(seconds), LONGEST)
+
+
+def _refresh_token(token: Any) -> str:
+    if token in (None, ""):
+        return ""
+    if not isinstance(token, str) or not SENDABLE.fullmatch(token):
+        raise ProtocolViolation("the token endpoint gave a refresh token that cannot be sent")
+    return token
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,143 @@
+"""Own the access token of one grant: when it is renewed, that one renewal runs at a time, and that nothing is lost.
+
+Token endpoints may take a refresh token once only, and may withdraw the whole grant when one comes again: so a renewal
+once begun is brought to its end, whoever gives up waiting for it, and the new refresh token is kept before it is used.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.grant import Issued, OAuthClient, read_issued, refresh_request
+from eas_watcher.errors import EasError, Unreachable
+from eas_watcher.ports import Now, Transport
+
+log = logging.getLogger(__name__)
+
+AHEAD: Final = 300.0
+"""Seconds before its expiry that a token is renewed, while the old one is still good."""
+JITTER: Final = 120.0
+"""Up to so many seconds earlier, so that mailboxes that started together do not renew together."""
+MARGIN: Final = 10.0
+"""Seconds of life that a token must have left to be used at all."""
+QUIET: Final = 60.0
+"""Seconds after a failed renewal in which no other is begun ahead of time."""
+AT_ONCE: Final = 8
+"""Renewals at once at one token endpoint, so that the start of a fleet is no storm."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """Hold one access token; moments are those of the loop's clock."""
+
+    value: str = field(repr=False)
+    issued_at: float
+    expires_at: float
+    renew_at: float
+
+
+class TokenEndpoint:
+    """Ask one configured token endpoint."""
+
+    def __init__(self, client: OAuthClient, transport: Transport, now: Now) -> None:
+        """Take who the relay is there and the transport that leads there."""
+        self.client = client
+        self._transport = transport
+        self._now = now
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def refresh(self, credential: OAuthCredential) -> Issued:
+        """Buy an access token; raises an EasError of which none means that the mail server was reached."""
+        async with self._gate:
+            try:
+                reply = await self._transport.send(refresh_request(self.client, credential))
+            except Unreachable as error:
+                raise Unreachable(f"the token endpoint: {error}", reached=False) from error
+        return read_issued(reply, self.client, self._now())
+
+
+class Tokens:
+    """Keep one good access token of one grant."""
+
+    def __init__(
+        self,
+        credential: OAuthCredential,
+        endpoint: TokenEndpoint,
+        keep: Callable[[OAuthCredential], Awaitable[None]],
+        random: Random,
+    ) -> None:
+        """Take the grant and its endpoint; `keep` returns when a rotated credential is durable."""
+        self.endpoint = endpoint
+        self._credential = credential
+        self._keep = keep
+        self._random = random
+        self._token: AccessToken | None = None
+        self._renewing: asyncio.Task[AccessToken] | None = None
+        self._failed_at = float("-inf")
+
+    @property
+    def renewing(self) -> "asyncio.Task[AccessToken] | None":
+        """The renewal under way; who stops the process waits for it."""
+        return self._renewing
+
+    async def get(self, needed: float) -> AccessToken:
+        """Return a token that is good now.
+
+        `needed` is how many seconds the request may take: a token that ends before it does is renewed meanwhile, so
+        that what follows need not wait. Raises what TokenEndpoint.refresh raises.
+        """
+        now = asyncio.get_running_loop().time()
+        token = self._token
+        if token is None or token.expires_at <= now + MARGIN:
+            return await self._renewed()
+        half = token.issued_at + (token.expires_at - token.issued_at) / 2
+        due = now >= token.renew_at or (now >= half and token.expires_at <= now + needed)
+        if due and now >= self._failed_at + QUIET:
+            self._begin()
+        return token
+
+    def forget(self, refused: AccessToken) -> None:
+        """Use a refused token no more."""
+        if self._token is refused:
+            self._token = None
+
+    async def replace(self, refused: AccessToken) -> AccessToken:
+        """Return another token than a refused one, which is used no more; raises as `get` does."""
+        self.forget(refused)
+        return await self.get(0.0)
+
+    async def _renewed(self) -> AccessToken:
+        return await asyncio.shield(self._begin())
+
+    def _begin(self) -> "asyncio.Task[AccessToken]":
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="access token")
+            self._renewing.add_done_callback(self._ended)
+        return self._renewing
+
+    async def _renew(self) -> AccessToken:
+        issued = await self.endpoint.refresh(self._credential)
+        now = asyncio.get_running_loop().time()
+        if issued.refresh_token and issued.refresh_token != self._credential.refresh_token:
+            self._credential = self._credential.rotated(issued.refresh_token)
+            await self._keep(self._credential)
+        ahead = min(AHEAD + self._random.uniform(0.0, JITTER), issued.lifetime / 2)
+        self._token = AccessToken(
+            issued.access_token, now, now + issued.lifetime, renew_at=now + issued.lifetime - ahead
+        )
+        return self._token
+
+    def _ended(self, task: "asyncio.Task[AccessToken]") -> None:
+        self._renewing = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, EasError):
+            self._failed_at = task.get_loop().time()
+            log.info("access token not renewed", extra={"reason": str(error)})
+        elif error is not None:
+            log.error("renewal of an access token broke", exc_info=error)
