@@ -115,7 +115,7 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; a refusal that is no problem document may be aiohttp's own, whose text repeats the request."""
+        """Send an answer; aiohttp's own refusals, no problem documents, repeat the request in their text."""
         if isinstance(resp, web.HTTPException) and resp.content_type != problems.MEDIA_TYPE:
             resp = problems.framework_refusal(resp)
         return await super().finish_response(request, resp, start_time)
