@@ -100,6 +100,9 @@ class WatchStore(Protocol):
         a process that knows the others are dead (the lock on an embedded database).
         """
 
+    async def release_shards(self, node: str) -> None:
+        """Give up all leases of a node that stops; others may take its shards at once."""
+
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards and clear their dirty flags.
 
@@ -138,6 +141,13 @@ class WatchStore(Protocol):
         """Drop a refused candidate and count it on the mailbox.
 
         A registration that was never active becomes `credential-refused`, and a mailbox without any credential too.
+        """
+
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+        """Put one seal in the place of another wherever the mailbox keeps it: as its credential, or as a candidate.
+
+        For a credential that changed without its user, e.g. a rotated refresh token; a seal that is not there any more
+        was replaced by a newer one, which stays. Marks nothing dirty.
         """
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

@@ -25,3 +25,8 @@ async def lease(
         values = {"owner": node, "epoch": shard.c.epoch + 1, "lease_until": until}
         await connection.execute(sa.update(shard).where(shard.c.number.in_(taken)).values(values))
     return kept | taken
+
+
+async def release(connection: AsyncConnection, node: str) -> None:
+    """Give up all leases of a node; the epochs stay, for whoever takes a shard raises its own."""
+    await connection.execute(sa.update(shard).where(shard.c.owner == node).values(owner=None, lease_until=None))

@@ -34,6 +34,11 @@ class SqlWatchStore:
         async with transaction(self._engine) as connection:
             return await leases.lease(connection, node, until, now, take_over=take_over)
 
+    async def release_shards(self, node: str) -> None:
+        """Give up all leases of a node that stops; others may take its shards at once."""
+        async with transaction(self._engine) as connection:
+            await leases.release(connection, node)
+
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""
         async with transaction(self._engine) as connection:
@@ -97,6 +102,12 @@ class SqlWatchStore:
         async with transaction(self._engine) as connection:
             await candidates.refuse(connection, candidate, now)
         self._wakeups.tell(Topic.VERDICTS)
+        await scrub(self._engine)
+
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+        """Put one seal in the place of another wherever the mailbox keeps it: as its credential, or as a candidate."""
+        async with transaction(self._engine) as connection:
+            await candidates.reseal(connection, mailbox_id, before, after)
         await scrub(self._engine)
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

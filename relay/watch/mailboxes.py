@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LEASE: Final = 30.0  # seconds a shard is ours without renewal
 RENEW: Final = 10.0  # seconds between renewals
+GOODBYE: Final = 5.0  # seconds that a stopping relay waits for its last word in the database
 SLOW_POLL: Final = 15.0  # seconds; the safety net under lost wake-ups
 BROKEN: Final = 4  # as many failures in a row stands a watch for that broke by a fault of ours: about 40 s
 NOT_STARTED: Final = frozenset({WatchState.CREDENTIAL_REFUSED, WatchState.WIPED})
@@ -76,6 +77,13 @@ class Mailboxes:
         seconds = backoff.delay(BROKEN, self._random)
         asyncio.get_running_loop().call_later(seconds, self._broken.put_nowait, mailbox)
 
+    def resealed(self, mailbox: MailboxId, before: bytes, after: bytes) -> None:
+        """Hear that a credential was sealed anew; its watch and its proof go on with it."""
+        started = self._started_with.get(mailbox)
+        if started is not None and started[0] == before:
+            self._started_with[mailbox] = (after, started[1])
+        self._proofs.resealed(before, after)
+
     @property
     def leased(self) -> bool:
         """Tell whether this process may watch anything now."""
@@ -98,6 +106,15 @@ class Mailboxes:
         finally:
             await self._proofs.stop()
             await fleet.stop_all()
+            await self._release_leases()
+
+    async def _release_leases(self) -> None:
+        """Give the leases to whoever wants them, now that no Ping is held under them."""
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._store.release_shards(self._node)
+        except (StoreUnavailable, TimeoutError):
+            log.warning("leases left to run out: the database is away")
 
     async def _keep_leases(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -228,13 +245,12 @@ class Mailboxes:
         self._started_with[id_] = (record.sealed_credential, record.memory.classes)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
-        account = self._accounts.open(record.mailbox, record.sealed_credential)
-        if isinstance(account, Condition):
-            log.error("mailbox cannot be watched", extra={"mailbox": id_, "reason": account.reason})
-            await self._show(id_, account)
+        opened = self._accounts.open(record.mailbox, record.sealed_credential)
+        if isinstance(opened, Condition):
+            log.error("mailbox cannot be watched", extra={"mailbox": id_, "reason": opened.reason})
+            await self._show(id_, opened)
             return
-        server = self._accounts.server(record.mailbox)
-        self._fleet.start(account, server.transport, record.memory, server.policy)
+        self._fleet.start(opened.account, opened.transport, record.memory, opened.server.policy)
 
     def _unchanged(self, before: tuple[bytes | None, frozenset[CollectionClass]], record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""

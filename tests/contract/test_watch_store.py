@@ -38,6 +38,17 @@ async def test_renewing_keeps_the_epochs(watches: SqlWatchStore) -> None:
     assert await watches.lease_shards("node-1", LATER + timedelta(minutes=1), LATER, take_over=False) == first
 
 
+async def test_released_shards_are_free_at_once_under_a_new_epoch(watches: SqlWatchStore) -> None:
+    mine = await watches.lease_shards("mine", LATER, NOW, take_over=False)
+    await watches.release_shards("another")
+    assert await watches.lease_shards("theirs", LATER, NOW, take_over=False) == {}
+
+    await watches.release_shards("mine")
+
+    theirs = await watches.lease_shards("theirs", LATER, NOW, take_over=False)
+    assert theirs == {shard: epoch + 1 for shard, epoch in mine.items()}
+
+
 async def test_a_leased_shard_is_not_free_until_the_lease_runs_out(watches: SqlWatchStore) -> None:
     await watches.lease_shards("node-1", LATER, NOW, take_over=False)
 

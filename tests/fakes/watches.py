@@ -13,6 +13,9 @@ class NoWatches:
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         raise NotImplementedError
 
+    async def release_shards(self, node: str) -> None:
+        raise NotImplementedError
+
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         raise NotImplementedError
 
@@ -32,6 +35,9 @@ class NoWatches:
         raise NotImplementedError
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
+        raise NotImplementedError
+
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         raise NotImplementedError
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
