@@ -24,6 +24,7 @@ from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsI
 from relay.keygen import KeysExist, write_sealing_keys
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
+from relay.sandbox.eas import Family
 from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
 from relay.settings import Role, Settings, load, sealing_key_files
@@ -132,12 +133,15 @@ def sandbox(
     ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
     mailboxes: Annotated[int, typer.Option(help="Mailboxes user1, user2, ... to start with, besides ann and ben.")] = 0,
     level: Annotated[str, typer.Option(help="Log level in the written relay.toml.")] = "info",
+    personality: Annotated[
+        Family, typer.Option(help="The family of servers that the mail server behaves like, oddities included.")
+    ] = Family.EXCHANGE,
 ) -> None:
     """Run a simulated mail server, APNs and FCM on loopback, without any account at Apple or Google; 0: a free port."""
     log.configure("info", "text", sys.stderr)
     ports = Ports(eas=eas, apns=apns, fcm=fcm, control=control, api=api, ops=ops)
     try:
-        _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level))
+        _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
     except OSError as error:
         _fail(f"cannot listen or write: {error.strerror or error}", FAILED)
 

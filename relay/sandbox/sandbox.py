@@ -14,7 +14,7 @@ from rich.console import Console
 from relay.listeners import open_listener
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
-from relay.sandbox.eas import EasSimulator, control_app, open_eas_simulator
+from relay.sandbox.eas import FAMILIES, EasRules, EasSimulator, Family, control_app, open_eas_simulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.push_control import push_control_app
@@ -48,15 +48,23 @@ class Sandbox:
 
 @asynccontextmanager
 async def open_sandbox(
-    folder: Path, ports: Ports | None = None, *, level: str = "info", log_format: str = "json"
+    folder: Path,
+    ports: Ports | None = None,
+    *,
+    level: str = "info",
+    log_format: str = "json",
+    rules: EasRules | None = None,
 ) -> AsyncIterator[Sandbox]:
-    """Serve all simulators on loopback until the block ends; `folder` is filled for a relay that uses them."""
+    """Serve all simulators on loopback until the block ends; `folder` is filled for a relay that uses them.
+
+    `rules` are those of the mail server; None: Exchange's.
+    """
     wanted = ports or Ports()
     ca = ThrowAwayCa("Push relay sandbox")
     apns_key, key_id = make_apns_key()
     keys = {key_id: (public_pem(apns_key), TEAM)}
     async with AsyncExitStack() as stack:
-        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=wanted.eas))
+        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=wanted.eas, rules=rules))
         apns = await stack.enter_async_context(
             open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=wanted.apns)
         )
@@ -82,16 +90,25 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def run_sandbox(folder: Path, ports: Ports, out: Console, *, mailboxes: int = 0, level: str = "info") -> None:
+async def run_sandbox(
+    folder: Path,
+    ports: Ports,
+    out: Console,
+    *,
+    mailboxes: int = 0,
+    level: str = "info",
+    family: Family = Family.EXCHANGE,
+) -> None:
     """Serve a sandbox until cancelled, after saying where everything is and how it is used.
 
+    `family` names the servers that the mail server behaves like.
     It starts with the mailboxes ann and ben, and `mailboxes` more: user1, user2, ..., all at example.com.
     """
-    async with open_sandbox(folder, ports, level=level) as sandbox:
+    async with open_sandbox(folder, ports, level=level, rules=FAMILIES[family]) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
         lines = (
-            f"mail server  {sandbox.eas.url}  (ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
+            f"mail server  {sandbox.eas.url}  (like {family.value}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
             f"APNs         127.0.0.1:{sandbox.ports.apns}",
             f"FCM          {sandbox.fcm.url}",
             f"control      {sandbox.control_url}",

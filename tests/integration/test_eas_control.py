@@ -93,6 +93,14 @@ async def test_failures_are_planned_and_forgotten(client: Client, simulator: Eas
     assert simulator.failures.take("ben", "Ping") is None
 
 
+async def test_the_backend_breaks_and_comes_back(client: Client, simulator: EasSimulator) -> None:
+    await post(client, "/backend", {"broken": True})
+    assert simulator.backend_down
+    await post(client, "/restart", {})
+    await post(client, "/backend", {"broken": False})
+    assert not simulator.backend_down
+
+
 @pytest.mark.parametrize(
     ("action", "attribute", "expected"),
     [

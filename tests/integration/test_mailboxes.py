@@ -13,7 +13,7 @@ from relay.sandbox.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sealing import SealingPrivateKey, generate
 from relay.watch.mailboxes import LEASE, RENEW
-from tests.integration.test_eas_watch import hurried, hurry, until
+from tests.integration.eas_world import hurried, hurry, until
 from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
 
 

@@ -13,107 +13,38 @@
 | POST /devices | user, action | does to the user's devices what `DeviceAction` names |
 | POST /fail | user, command, times, failure | lets coming requests fail (see failures) |
 | DELETE /fail | | forgets all that |
+| POST /backend | broken | takes mail store and directory away, or gives them back |
+| POST /restart | | ends all held Pings as a restart of the server does |
 
 What is not marked as needed by the schema may be left out. Errors are problem documents [RFC 9457].
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
-from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from eas_watcher.names import CollectionClass, CollectionId, ServerId
-from relay.sandbox.eas.failures import Failure, FailurePlan
-from relay.sandbox.eas.mailboxes import USER_MAIL
-from relay.sandbox.eas.simulator import SENDER, EasSimulator, UnknownMailbox
-
-FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Annotated[Failure, Field(discriminator="kind")])
+from eas_watcher.names import CollectionId, ServerId
+from relay.sandbox.eas.failures import FailurePlan
+from relay.sandbox.eas.orders import (
+    FAILURE,
+    BackendOrder,
+    Deletion,
+    DeviceAction,
+    DeviceOrder,
+    FailureOrder,
+    FolderRemoval,
+    NewFolder,
+    NewMail,
+    NewMailbox,
+    ReadFlag,
+)
+from relay.sandbox.eas.simulator import EasSimulator, UnknownMailbox
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    user: str = Field(min_length=1)
-
-
-class NewMailbox(_Body):
-    """Name a mailbox."""
-
-    password: str
-
-
-class NewMail(_Body):
-    """Describe an item to deliver."""
-
-    cls: CollectionClass = Field(CollectionClass.EMAIL, alias="class")
-    subject: str = "Minutes"
-    sender: str = SENDER
-    body: str = "See you on Monday."
-    read: bool = False
-    folder: str | None = None
-
-
-class ReadFlag(_Body):
-    """Name an item and what its read flag shall be."""
-
-    server_id: str
-    read: bool = True
-
-
-class Deletion(_Body):
-    """Name an item."""
-
-    server_id: str
-
-
-class NewFolder(_Body):
-    """Describe a folder; `type` as in FolderSync."""
-
-    name: str
-    type: int = Field(USER_MAIL, ge=1, le=19)
-
-
-class FolderRemoval(_Body):
-    """Name a folder."""
-
-    folder: str
-
-
-class DeviceAction(StrEnum):
-    """Name what an administrator or a fault does to all devices of a user."""
-
-    LOSE_STATE = "lose-state"
-    REFRESH_POLICY = "refresh-policy"
-    FORGET_POLICY = "forget-policy"
-    WIPE = "wipe"
-    WIPE_ACCOUNT = "wipe-account"
-    BLOCK = "block"
-    UNBLOCK = "unblock"
-    QUARANTINE = "quarantine"
-    RELEASE = "release"
-
-
-class DeviceOrder(_Body):
-    """Name what is done to devices."""
-
-    action: DeviceAction
-
-
-class FailureOrder(BaseModel):
-    """Describe what goes wrong; without a user for everybody."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user: str | None = None
-    command: str | None = None
-    times: int = Field(1, ge=1)
-    failure: dict[str, Any]
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -134,6 +65,8 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_post("/devices", control.order)
     app.router.add_post("/fail", control.fail)
     app.router.add_delete("/fail", control.stop_failing)
+    app.router.add_post("/backend", control.break_backend)
+    app.router.add_post("/restart", control.restart)
     return app
 
 
@@ -248,6 +181,17 @@ class _Control:
     async def stop_failing(self, _: web.Request) -> web.Response:
         """Forget all failures."""
         self._simulator.failures.clear()
+        return web.Response(status=204)
+
+    async def break_backend(self, request: web.Request) -> web.Response:
+        """Take the backend away, or give it back."""
+        order = await _read(request, BackendOrder)
+        self._simulator.break_backend(broken=order.broken)
+        return web.Response(status=204)
+
+    async def restart(self, _: web.Request) -> web.Response:
+        """End all held Pings."""
+        self._simulator.restart()
         return web.Response(status=204)
 
     def _device_action(self, user: str, action: DeviceAction) -> None:

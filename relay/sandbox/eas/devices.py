@@ -49,6 +49,16 @@ class SyncedCollection:
 
     keys: KeyHistory[ServerId, int]
     filter_type: int = 0
+    sync_due: bool = False
+    """Whether a Ping answers 2 until there was one more Sync."""
+    presented: tuple[str, int] = ("", 0)
+    """The key that was presented last, and how many times in a row."""
+
+    def present(self, key: str) -> Checkpoint[ServerId, int] | None:
+        """Return what the presenter of a key knows, and count how often it comes; None for one that is not valid."""
+        last, times = self.presented
+        self.presented = key, times + 1 if key == last else 1
+        return self.keys.present(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,8 @@ class PingParameters:
 
     heartbeat: int
     folders: tuple[tuple[CollectionId, CollectionClass], ...]
+    limit: int | None = None
+    """The longest hold, when that is shorter than the heartbeat: the answer then is that limit."""
 
 
 @dataclass(slots=True)
@@ -77,6 +89,8 @@ class SimulatedDevice:
     hierarchy: KeyHistory[CollectionId, SimulatedFolder] | None = None
     collections: dict[CollectionId, SyncedCollection] = field(default_factory=dict)
     ping: PingParameters | None = None
+    changes_told: int = 0
+    """Pings answered with status 2 since the last Sync."""
 
     def lose_state(self, mint: "KeyMint") -> None:
         """Forget every sync key, and the Ping's parameters; the policy key stays."""

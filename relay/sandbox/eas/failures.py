@@ -66,7 +66,17 @@ class Garble:
     kind: Literal["garble"] = "garble"
 
 
-Failure: TypeAlias = AnswerHttp | AnswerStatus | Cut | Delay | Stall | Garble
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Break down while the answer is written: HTTP 500, and half a document with a key that is not valid.
+
+    [observed: Z-Push 2.7.1, 2026-11]
+    """
+
+    kind: Literal["crash"] = "crash"
+
+
+Failure: TypeAlias = AnswerHttp | AnswerStatus | Cut | Delay | Stall | Garble | Crash
 
 
 @dataclass(frozen=True, slots=True)

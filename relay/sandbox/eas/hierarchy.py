@@ -37,6 +37,9 @@ def answer_folder_sync(root: Element, session: Session) -> Element:
     if key.string == NO_SYNC_KEY:
         fresh: Checkpoint[CollectionId, SimulatedFolder] = Checkpoint(session.mint.sync_key(), now)
         session.device.hierarchy, session.device.lost = KeyHistory(fresh), False
+        if session.rules.personality.restart_voids_keys and session.device.collections:
+            session.device.collections.clear()
+            session.device.lost = True  # of Sync keys that are no good from now on
         return _write({}, now, fresh.key)
     history = session.device.hierarchy
     known = None if history is None else history.present(key.string)
@@ -50,7 +53,7 @@ def answer_folder_sync(root: Element, session: Session) -> Element:
 def visible_folders(session: Session) -> dict[CollectionId, SimulatedFolder]:
     """Return the folders that a version can see; notes came with 14.0."""
     old = session.version < ProtocolVersion.V14_0
-    return {id_: f for id_, f in session.mailbox.folders.items() if not (old and f.type == NOTES)}
+    return {id_: f for id_, f in session.mailbox.present.items() if not (old and f.type == NOTES)}
 
 
 def hierarchy_changed(session: Session) -> bool:

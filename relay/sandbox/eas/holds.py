@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import PingParameters
-from relay.sandbox.eas.ping import PingAnswer, judge_ping, write_ping
+from relay.sandbox.eas.ping import PingAnswer, judge_ping, write_limit, write_ping
 from relay.sandbox.eas.records import EasRecords
 from relay.sandbox.eas.refusals import Refused
 from relay.sandbox.eas.rules import Session
@@ -56,7 +56,8 @@ class HeldPings:
         of_user[device_id] = held
         self._count += 1
         self._records.max_held = max(self._records.max_held, self._count)
-        timer = loop.call_later(parameters.heartbeat, _expire, held)
+        seconds = parameters.heartbeat if parameters.limit is None else parameters.limit
+        timer = loop.call_later(seconds * session.rules.personality.overhold, _expire, held)
         try:
             return await held.answer
         finally:
@@ -80,6 +81,14 @@ class HeldPings:
                 if answer is not None:
                     held.answer.set_result(answer)
 
+    def restart(self) -> None:
+        """End every Ping as a server does that starts anew: with an early status 1, or with no answer."""
+        for of_user in self._held.values():
+            for held in of_user.values():
+                if not held.answer.done():
+                    early = held.session.rules.personality.restart_ends_pings
+                    held.answer.set_result(write_ping(PingStatus.EXPIRED) if early else None)
+
     def close(self) -> None:
         """End every Ping without an answer."""
         for of_user in self._held.values():
@@ -89,5 +98,7 @@ class HeldPings:
 
 
 def _expire(held: HeldPing) -> None:
+    """End a hold: it ran to its end, or to a limit of which the client is told only now."""
     if not held.answer.done():
-        held.answer.set_result(write_ping(PingStatus.EXPIRED))
+        limit = held.parameters.limit
+        held.answer.set_result(write_ping(PingStatus.EXPIRED) if limit is None else write_limit(limit))

@@ -1,6 +1,6 @@
 """Own the contents of simulated mailboxes: folders and items, without any protocol."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -76,16 +76,44 @@ DEFAULT_TYPES: Final = MappingProxyType(
 )
 """Class -> type of the default folder."""
 
+KINDS: Final[Mapping[CollectionClass | None, str]] = MappingProxyType(
+    {
+        CollectionClass.EMAIL: "mail",
+        CollectionClass.TASKS: "vtodo",
+        CollectionClass.CALENDAR: "vevent",
+        CollectionClass.CONTACTS: "vcard",
+    }
+)
+"""Class -> how folder ids may name it [observed: SOGo 5.8, 2026-11]."""
+
 
 class SimulatedMailbox:
     """Hold one mailbox: whose it is, its folders, and their items in order of arrival."""
 
-    __slots__ = ("_items", "_next_folder", "_next_item", "folders", "password", "removed", "user")
+    __slots__ = (
+        "_folder_id",
+        "_items",
+        "_next_folder",
+        "_next_item",
+        "folders",
+        "password",
+        "removed",
+        "store_down",
+        "user",
+    )
 
-    def __init__(self, user: str, password: str) -> None:
+    def __init__(self, user: str, password: str, folder_id: str = "{number}") -> None:
+        """Take whose mailbox it is, and how the ids of its folders are made of `number` and `kind`."""
         self.user = user
         self.password = password
-        self.folders = {folder.id: folder for folder in DEFAULT_FOLDERS}
+        self.store_down = False
+        """Whether the mail store cannot be reached, so that mail folders seem to have gone."""
+        self._folder_id = folder_id
+        defaults = (
+            replace(folder, id=self._make_id(number, folder.type))
+            for number, folder in enumerate(DEFAULT_FOLDERS, start=1)
+        )
+        self.folders = {folder.id: folder for folder in defaults}
         self.removed: set[CollectionId] = set()
         self._items: dict[CollectionId, dict[ServerId, SimulatedItem]] = {}
         self._next_folder = len(DEFAULT_FOLDERS) + 1
@@ -101,7 +129,7 @@ class SimulatedMailbox:
 
     def add_folder(self, name: str, folder_type: int = USER_MAIL) -> CollectionId:
         """Add a folder at the root."""
-        folder = SimulatedFolder(CollectionId(str(self._next_folder)), name, folder_type)
+        folder = SimulatedFolder(self._make_id(self._next_folder, folder_type), name, folder_type)
         self._next_folder += 1
         self.folders[folder.id] = folder
         return folder.id
@@ -137,6 +165,16 @@ class SimulatedMailbox:
     def items(self, collection: CollectionId) -> Iterable[SimulatedItem]:
         """Return the items of a folder in order of arrival."""
         return self._items.get(collection, {}).values()
+
+    @property
+    def present(self) -> dict[CollectionId, SimulatedFolder]:
+        """The folders that can be reached now."""
+        if not self.store_down:
+            return self.folders
+        return {id_: folder for id_, folder in self.folders.items() if folder.cls is not CollectionClass.EMAIL}
+
+    def _make_id(self, number: int, folder_type: int) -> CollectionId:
+        return CollectionId(self._folder_id.format(number=number, kind=KINDS.get(class_of(folder_type), "other")))
 
     def _items_with(self, server_id: ServerId) -> dict[ServerId, SimulatedItem]:
         items = self._items.get(CollectionId(server_id.partition(":")[0]), {})

@@ -9,6 +9,7 @@ from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.wbxml.element import PING, Element
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.hierarchy import hierarchy_changed
+from relay.sandbox.eas.provision import policy_due
 from relay.sandbox.eas.refusals import (
     DEVICE_BLOCKED,
     MalformedRequest,
@@ -35,6 +36,12 @@ def write_ping(status: PingStatus, *more: Element) -> PingAnswer:
     return PingAnswer(status, status_document("Ping", status, *more))
 
 
+def write_limit(nearest: int | None) -> PingAnswer:
+    """Write that the heartbeat is out of range, and the nearest one in seconds that is not, if that is told."""
+    named = () if nearest is None else (PING("HeartbeatInterval", str(nearest)),)
+    return write_ping(PingStatus.HEARTBEAT_OUT_OF_RANGE, *named)
+
+
 def read_ping(root: Element | None, session: Session) -> PingParameters | PingAnswer:
     """Read what a Ping asks for, with what the server keeps of the last one; or answer what is wrong with it."""
     cached = session.device.ping
@@ -48,12 +55,17 @@ def read_ping(root: Element | None, session: Session) -> PingParameters | PingAn
         session.complain("a Ping without parameters, and none are kept")
         return write_ping(PingStatus.PARAMETERS_MISSING)
     rules = session.rules
+    if heartbeat < rules.heartbeat_minimum and rules.personality.raises_short:
+        heartbeat = rules.heartbeat_minimum
+    limit = None
     if not rules.heartbeat_minimum <= heartbeat <= rules.heartbeat_maximum:
         nearest = min(max(heartbeat, rules.heartbeat_minimum), rules.heartbeat_maximum)
-        return write_ping(PingStatus.HEARTBEAT_OUT_OF_RANGE, PING("HeartbeatInterval", str(nearest)))
+        if not rules.personality.late_limit:
+            return write_limit(nearest if nearest < heartbeat or rules.personality.names_minimum else None)
+        limit = nearest
     if len(folders) > rules.max_folders:
         return write_ping(PingStatus.TOO_MANY_FOLDERS, PING("MaxFolders", str(rules.max_folders)))
-    session.device.ping = PingParameters(heartbeat, folders)
+    session.device.ping = PingParameters(heartbeat, folders, limit)
     _complain(session, folders)
     return session.device.ping
 
@@ -62,12 +74,19 @@ def judge_ping(parameters: PingParameters, session: Session) -> PingAnswer | Non
     """Tell how a Ping ends now; None: it is to be held."""
     if session.device.blocked:
         raise RefusedByStatus(DEVICE_BLOCKED, "the device is blocked", fault=False)
-    known = session.mailbox.folders
-    if hierarchy_changed(session) or any(id_ not in known for id_, _ in parameters.folders):
+    personality, known = session.rules.personality, session.mailbox.present
+    if personality.tells_folders and (
+        hierarchy_changed(session) or any(id_ not in known for id_, _ in parameters.folders)
+    ):
+        return write_ping(PingStatus.HIERARCHY_CHANGED)
+    if personality.policy_ends_ping and policy_due(session):
         return write_ping(PingStatus.HIERARCHY_CHANGED)
     changed = [id_ for id_, cls in parameters.folders if _is_changed(id_, cls, session)]
     if not changed:
         return None
+    session.device.changes_told += 1
+    if personality.changed_limit is not None and session.device.changes_told > personality.changed_limit:
+        return write_ping(PingStatus.HIERARCHY_CHANGED)
     return write_ping(PingStatus.CHANGED, PING("Folders", *(PING("Folder", id_) for id_ in changed)))
 
 
@@ -75,13 +94,15 @@ def _is_changed(id_: CollectionId, cls: CollectionClass, session: Session) -> bo
     """Tell whether a folder is to be synced; one of another class than the Ping says is never looked at.
 
     Nothing is known of what a client holds that never synced: to it all of the folder is news
-    [observed: Z-Push 2.7.1, 2026-11].
+    [observed: Z-Push 2.7.1, 2026-11], or nothing is [observed: SOGo 5.8, 2026-11].
     """
-    folder = session.mailbox.folders[id_]
-    if folder.cls is not cls or session.device.quarantined:
+    folder = session.mailbox.present.get(id_)
+    if folder is None or folder.cls is not cls or session.device.quarantined:
         return False
     synced = session.device.collections.get(id_)
-    return synced is None or has_news(folder, synced, session)
+    if synced is None:
+        return not session.rules.personality.deaf
+    return has_news(folder, synced, session)
 
 
 def _complain(session: Session, folders: tuple[tuple[CollectionId, CollectionClass], ...]) -> None:

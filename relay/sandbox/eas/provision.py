@@ -40,6 +40,9 @@ def check_access(session: Session) -> None:
         raise RefusedByStatus(WIPE_REQUESTED, "a wipe is due", fault=False)
     if not session.rules.policy:
         return
+    personality = session.rules.personality
+    if personality.serves_keyless and device.policy_key is None and session.policy_key is None:
+        return
     if device.policy_key is None or session.policy_key in {None, NO_POLICY_KEY}:
         # A key that the device has and does not send is a fault; to have none yet is not.
         raise RefusedByStatus(NOT_PROVISIONED, "no policy key was sent", fault=device.policy_key is not None)
@@ -47,6 +50,12 @@ def check_access(session: Session) -> None:
         raise RefusedByStatus(INVALID_POLICY_KEY, "a policy key that is not the device's")
     if device.refresh_due:
         raise RefusedByStatus(POLICY_REFRESH, "the policy is due for a refresh", fault=False)
+
+
+def policy_due(session: Session) -> bool:
+    """Tell whether the device has a policy to take, or a wipe to do."""
+    device = session.device
+    return device.refresh_due or device.wipe is not None
 
 
 def answer_provision(root: Element, session: Session) -> Element:

@@ -66,9 +66,9 @@ def status_document(command: str, status: int, *more: Element) -> Element:
     return page(command, page("Status", str(status)), *more)
 
 
-def refuse(command: str, refusal: RefusedByStatus, version: ProtocolVersion) -> Element | int:
-    """Tell how a version says a status: as a document, or as an HTTP status for common ones before 14.0."""
-    if refusal.status >= COMMON_FROM and version < ProtocolVersion.V14_0:
+def refuse(command: str, refusal: RefusedByStatus, version: ProtocolVersion, *, by_http: bool = False) -> Element | int:
+    """Tell how a status is said: as a document, or as an HTTP status for common ones before 14.0, or `by_http`."""
+    if refusal.status >= COMMON_FROM and (by_http or version < ProtocolVersion.V14_0):
         return OLD_HTTP.get(refusal.status, 400)
     return status_document(command, refusal.status)
 

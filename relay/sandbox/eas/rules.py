@@ -7,6 +7,7 @@ from datetime import datetime
 from eas_watcher.names import ProtocolVersion
 from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.mailboxes import SimulatedMailbox
+from relay.sandbox.eas.personality import EXCHANGE, Personality
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class EasRules:
     """The acknowledgements of the policy that are accepted [MS-ASPROV 2.2.2.54.1]."""
     any_change_wakes: bool = False
     """Whether read flags and deletes end a Ping too [observed: Z-Push 2.7.1, SOGo 5.8, 2026-11]."""
+    personality: Personality = EXCHANGE
+    """What is odd about the server."""
     any_password: str | None = None
     """A password with which every user has a mailbox; None: only mailboxes that were added exist."""
 

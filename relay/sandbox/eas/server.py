@@ -11,14 +11,15 @@ from typing import Final
 from aiohttp import web
 
 from eas_watcher.commands.ping import PingStatus
-from eas_watcher.names import ProtocolVersion
+from eas_watcher.names import ProtocolVersion, SyncKey
 from eas_watcher.ports import Now
-from eas_watcher.wbxml.element import PING, Element
+from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
 from eas_watcher.wbxml.encode import encode
 from relay.sandbox import clock
 from relay.sandbox.eas.commands import Document, answer
 from relay.sandbox.eas.devices import PingParameters
-from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, Garble, Stall
+from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, Delay, Failure, Garble, Stall
+from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.ping import PingAnswer
 from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
 from relay.sandbox.eas.requests import EasRequest, read_authorization, read_body, read_command, read_request
@@ -27,11 +28,13 @@ from relay.sandbox.eas.simulator import EasSimulator
 
 PATH: Final = "/Microsoft-Server-ActiveSync"
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
-BUILD: Final = "15.2"  # as Exchange 2019 names itself
 COOKIE: Final = "X-BackEndCookie"
 KEEP_IDLE: Final = 120.0  # seconds, the default of IIS; longer than clients keep a connection
 FAREWELL: Final = 5.0  # seconds that requests have to end when the server closes
 PARTING: Final = 0.5  # the part of an answer that is sent when it is to be garbled
+CRASHED: Final = 0.95  # the part that left before a crash, the key among it
+RETRY_AFTER: Final = 30  # seconds
+RETRY_LATER: Final = 111  # [MS-ASCMD 2.2.2]
 
 
 @asynccontextmanager
@@ -88,7 +91,17 @@ class EasServer:
         self._closing.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, or let it fail as the script says."""
+        """Answer one request, and end its connection without a word where the personality does that."""
+        response = await self._handle(request)
+        transport = request.transport
+        if self._simulator.rules.personality.closes and transport is not None and not transport.is_closing():
+            await response.prepare(request)
+            await response.write_eof()
+            transport.close()
+        return response
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, or let it fail as the script or a broken backend says."""
         body = await request.read()
         command = "OPTIONS" if request.method == "OPTIONS" else read_command(request.query_string)
         login = read_authorization(request.headers.get("Authorization"))
@@ -98,12 +111,17 @@ class EasServer:
         if isinstance(failure, AnswerHttp):
             await self._wait(failure.seconds)
             return web.Response(status=failure.status, headers=failure.headers, body=failure.body.encode() or None)
-        if login is None or not self._simulator.admit(*login):
-            return _respond(401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
+        outage = self._simulator.rules.personality.outage if self._simulator.backend_down else None
+        if outage is Outage.UNAVAILABLE:
+            return self._respond(503, headers={"Retry-After": str(RETRY_AFTER)})
+        if outage is Outage.UNAUTHORIZED or login is None or not self._simulator.admit(*login):
+            return self._respond(401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
         if request.method == "OPTIONS":
             return await self._fail(request, command, failure) or self._offer()
         if request.method != "POST":
-            return _respond(405, headers={"Allow": "OPTIONS, POST"})
+            return self._respond(405, headers={"Allow": "OPTIONS, POST"})
+        if outage is Outage.STATUS and failure is None:
+            failure = AnswerStatus(RETRY_LATER)
         return await self._serve(request, user, command, body, failure)
 
     async def _serve(
@@ -116,9 +134,9 @@ class EasServer:
             parsed = read_request(request.query_string, request.headers, body, user, self._simulator.rules.versions)
         except RefusedByHttp as refusal:
             self._simulator.complain(user, command, str(refusal))
-            return _respond(refusal.status)
+            return self._respond(refusal.status)
         except RefusedByStatus as refusal:
-            return _respond(200, encode(status_document(command, refusal.status)))
+            return self._respond(200, encode(status_document(command, refusal.status)))
         reply = await self._answer(user, parsed, body)
         if isinstance(failure, Cut) or reply is None:
             return _cut(request)
@@ -129,12 +147,12 @@ class EasServer:
     ) -> web.StreamResponse:
         """Send an answer, and note when a Ping's status 2 left."""
         if isinstance(reply, int):
-            return _respond(reply)
+            return self._respond(reply)
         document = reply.document if isinstance(reply, PingAnswer) else reply.root
         written = b"" if document is None else encode(document)
         if isinstance(failure, Garble):
             written = written[: max(1, int(len(written) * PARTING))] or b"\x03"
-        response = self._with_cookie(request, _respond(200, written))
+        response = self._with_cookie(request, self._respond(200, written))
         if isinstance(reply, PingAnswer) and reply.status is PingStatus.CHANGED:
             await response.prepare(request)
             await response.write_eof()
@@ -154,7 +172,8 @@ class EasServer:
         except RefusedByStatus as refusal:
             if refusal.fault:
                 self._simulator.complain(user, request.command, str(refusal))
-            refused = refuse(request.command, refusal, request.version)
+            by_http = self._simulator.rules.personality.provision_by_http
+            refused = refuse(request.command, refusal, request.version, by_http=by_http)
             return Document(refused) if isinstance(refused, Element) else refused
         return found
 
@@ -164,7 +183,10 @@ class EasServer:
             case AnswerStatus(status=status, seconds=seconds, heartbeat=heartbeat) if command in ROOTS:
                 await self._wait(seconds)
                 limit = [] if heartbeat is None else [PING("HeartbeatInterval", str(heartbeat))]
-                return _respond(200, encode(status_document(command, status, *limit)))
+                return self._respond(200, encode(status_document(command, status, *limit)))
+            case Crash() if command in ROOTS:
+                written = encode(_forge(command, self._simulator.mint_key()))
+                return self._respond(500, written[: int(len(written) * CRASHED)])
             case Delay(seconds=seconds):
                 return _cut(request) if await self._wait(seconds) else None
             case Cut(applied=False, seconds=seconds):
@@ -189,14 +211,21 @@ class EasServer:
 
     def _offer(self) -> web.Response:
         versions = ",".join(version.wire for version in self._simulator.rules.versions)
-        return _respond(
+        announced = self._simulator.rules.personality.announces_provision
+        return self._respond(
             200,
             headers={
                 "MS-ASProtocolVersions": versions,
-                "MS-ASProtocolCommands": ",".join(ROOTS),
+                "MS-ASProtocolCommands": ",".join(name for name in ROOTS if announced or name != "Provision"),
                 "Public": "OPTIONS,POST",
             },
         )
+
+    def _respond(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> web.Response:
+        """Build an answer; a Content-Type goes with a body only [MS-ASHTTP 2.2.2.1]."""
+        content = {"Content-Type": CONTENT_TYPE} if body else {}
+        build = {"MS-Server-ActiveSync": self._simulator.rules.personality.build, "Cache-Control": "private"}
+        return web.Response(status=status, body=body or None, headers={**build, **content, **(headers or {})})
 
     def _with_cookie(self, request: web.Request, response: web.Response) -> web.Response:
         """Set the cookie that ties a client to a back end, unless it came along [MS-ASHTTP 2.2.1.1.2.4]."""
@@ -205,18 +234,19 @@ class EasServer:
         return response
 
 
-def _respond(status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> web.Response:
-    """Build an answer; a Content-Type goes with a body only [MS-ASHTTP 2.2.2.1]."""
-    content = {"Content-Type": CONTENT_TYPE} if body else {}
-    return web.Response(
-        status=status,
-        body=body or None,
-        headers={"MS-Server-ActiveSync": BUILD, "Cache-Control": "private", **content, **(headers or {})},
-    )
-
-
 def _cut(request: web.Request) -> web.Response:
     """Cut the connection; what is returned goes nowhere."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+def _forge(command: str, key: SyncKey) -> Element:
+    """Write an answer with a key that no device was ever given."""
+    if command == "FolderSync":
+        return status_document(command, 1, FOLDERHIERARCHY("SyncKey", key))
+    if command != "Sync":
+        return status_document(command, 1)
+    return AIRSYNC(
+        "Sync", AIRSYNC("Collections", AIRSYNC("Collection", AIRSYNC("SyncKey", key), AIRSYNC("Status", "1")))
+    )

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, TypeVar
 
-from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from eas_watcher.names import CollectionClass, CollectionId, ServerId, SyncKey
 from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.failures import FailurePlan, FailureScript
 from relay.sandbox.eas.holds import HeldPings
 from relay.sandbox.eas.mailboxes import USER_MAIL, SimulatedMailbox
+from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.provision import WIPES
 from relay.sandbox.eas.records import Complaint, EasRecords, LoggedRequest
 from relay.sandbox.eas.requests import EasRequest
@@ -35,6 +36,8 @@ class EasSimulator:
         self.url = ""
         """Where clients find the server; set once it listens."""
         self.port = 0
+        self.backend_down = False
+        """Whether mail store or directory cannot be reached."""
         self._mint = KeyMint(random)
         self._now = now
         self._mailboxes: dict[str, SimulatedMailbox] = {}
@@ -76,7 +79,9 @@ class EasSimulator:
         """Add a mailbox, or change the password of the one there is."""
         mailbox = self._mailboxes.get(user)
         if mailbox is None:
-            self._mailboxes[user] = SimulatedMailbox(user, password)
+            mailbox = SimulatedMailbox(user, password, self.rules.personality.folder_id)
+            mailbox.store_down = self._store_down
+            self._mailboxes[user] = mailbox
         else:
             mailbox.password = password
 
@@ -126,16 +131,19 @@ class EasSimulator:
         """Ask a user's devices for a new acknowledgement: status 143, or HTTP 449."""
         for device in self.devices(user):
             device.refresh_due = True
+        self.pings.wake(user)
 
     def forget_policy(self, user: str) -> None:
         """Void the policy keys of a user's devices: status 142, or HTTP 449."""
         for device in self.devices(user):
-            device.policy_key = None
+            device.policy_key, device.refresh_due = None, True
+        self.pings.wake(user)
 
     def wipe(self, user: str, *, account_only: bool = False) -> None:
         """Ask a user's devices to wipe themselves: status 140 until they acknowledge it, then 129."""
         for device in self.devices(user):
             device.wipe = WIPES[account_only]
+        self.pings.wake(user)
 
     def block(self, user: str, *, blocked: bool = True) -> None:
         """Refuse a user's devices with status 129, or take that back."""
@@ -148,6 +156,21 @@ class EasSimulator:
         for device in self.devices(user):
             device.quarantined = quarantined
         self.pings.wake(user)
+
+    def break_backend(self, *, broken: bool = True) -> None:
+        """Take the backend of all mailboxes away, or give it back: clients see what the personality says.
+
+        Pings that are held go on; with the backend back they tell what came.
+        """
+        self.backend_down = broken
+        for mailbox in self._mailboxes.values():
+            mailbox.store_down = self._store_down
+        for user in self._mailboxes:
+            self.pings.wake(user)
+
+    def restart(self) -> None:
+        """End all held Pings as a restart does."""
+        self.pings.restart()
 
     def fail(self, user: str | None, plan: FailurePlan) -> None:
         """Let coming requests fail: those of a user, or everybody's."""
@@ -195,6 +218,14 @@ class EasSimulator:
             return self._mailboxes[user]
         except KeyError:
             raise UnknownMailbox(user) from None
+
+    @property
+    def _store_down(self) -> bool:
+        return self.backend_down and self.rules.personality.outage is Outage.VANISHED
+
+    def mint_key(self) -> SyncKey:
+        """Make a sync key that nothing stands behind."""
+        return self._mint.sync_key()
 
     def _change(self, user: str, change: Callable[[SimulatedMailbox], R]) -> R:
         """Change a mailbox and wake its Pings."""

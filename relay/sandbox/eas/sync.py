@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, Element
 from relay.sandbox.eas.devices import Checkpoint, KeyHistory, SyncedCollection
 from relay.sandbox.eas.items import write_item
@@ -15,6 +15,7 @@ from relay.sandbox.eas.sync_request import AGES, CollectionQuery, check_filter, 
 # Status of a collection [MS-ASCMD 2.2.3.177.17]
 OK, STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 1, 3, 8, 12
 REQUEST_MISSING: Final = 13
+SINGLE_FROM, WITHHELD_FROM = 3, 5  # times that one key is presented
 
 
 def answer_sync(root: Element | None, session: Session) -> Element | None:
@@ -22,6 +23,12 @@ def answer_sync(root: Element | None, session: Session) -> Element | None:
     if root is None:
         raise RefusedByStatus(REQUEST_MISSING, "an empty Sync repeats one that the server never stores")
     queries = read_sync(root, session.version)
+    session.device.changes_told = 0
+    if session.rules.personality.unknown_folder_voids_state and any(
+        q.id not in session.mailbox.folders for q in queries
+    ):
+        session.device.lose_state(session.mint)
+        raise RefusedByStatus(HIERARCHY_CHANGED, "Sync of a folder that is not there", fault=False)
     for query in queries:
         folder = session.mailbox.folders.get(query.id)
         if folder is not None and folder.cls is not None:
@@ -39,6 +46,8 @@ def has_news(folder: SimulatedFolder, synced: SyncedCollection, session: Session
 
     Items count that came in; other changes only where the rules say so [MS-ASCMD 2.2.1.13].
     """
+    if synced.sync_due:
+        return True
     known = synced.keys.newest.known
     visible = {item.id: item.revision for item in visible_items(folder, synced.filter_type, session)}
     if session.rules.any_change_wakes:
@@ -61,6 +70,8 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
     """Answer for one collection; None when nothing changed."""
     folder = session.mailbox.folders.get(query.id)
     device = session.device
+    if query.id in session.mailbox.folders and query.id not in session.mailbox.present:
+        return None  # an unreachable folder is like one without changes [observed: SOGo 5.8, 2026-11]
     if folder is None or folder.cls is None:
         gone = query.id in session.mailbox.removed
         if not gone:
@@ -74,7 +85,7 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
         device.collections[query.id] = SyncedCollection(KeyHistory(first))
         return _write(query, first.key, OK)
     synced = device.collections.get(query.id)
-    base = None if synced is None else synced.keys.present(query.key)
+    base = None if synced is None else synced.present(query.key)
     if synced is None or base is None:
         if not device.lost:
             session.complain("Sync with a key that is not valid")
@@ -93,12 +104,21 @@ def _changes(
     commands: list[tuple[str, ServerId]] = [("Add", id_) for id_ in visible if id_ not in known]
     commands += [("Change", id_) for id_, item in visible.items() if known.get(id_, item.revision) != item.revision]
     commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
+    was_due, synced.sync_due = synced.sync_due, False
     if not commands:
-        return None
+        if not was_due:
+            return None
+        key = session.mint.sync_key()
+        synced.keys.advance(key, known)
+        return _write(query, key, OK)
+    window, withheld = _suspect(query, synced, session)
     written: list[Element] = []
-    for tag, id_ in commands[: query.window]:
+    for tag, id_ in commands[:window]:
         item = visible.get(id_)
-        if item is None:
+        if item is not None and withheld:
+            known[id_] = item.revision
+            written.append(AIRSYNC("Delete", AIRSYNC("ServerId", id_)))
+        elif item is None:
             del known[id_]
             written.append(AIRSYNC(tag, AIRSYNC("ServerId", id_)))
         else:
@@ -106,8 +126,23 @@ def _changes(
             written.append(write_item(tag, item, session.mailbox.user, session.version))
     key = session.mint.sync_key()
     synced.keys.advance(key, known)
-    more = (AIRSYNC("MoreAvailable"),) if len(commands) > query.window else ()
+    added = any(tag == "Add" for tag, _ in commands[:window])
+    synced.sync_due = added and folder.cls is CollectionClass.EMAIL and session.rules.personality.sync_after_adds
+    more = (AIRSYNC("MoreAvailable"),) if len(commands) > window else ()
     return _write(query, key, OK, *more, AIRSYNC("Commands", *written))
+
+
+def _suspect(query: CollectionQuery, synced: SyncedCollection, session: Session) -> tuple[int, bool]:
+    """Tell how many items may come, and whether they are kept back: a key that comes again and again looks like a loop.
+
+    The counts are those of Z-Push [observed: 2.7.1, 2026-11].
+    """
+    _, times = synced.presented
+    if not session.rules.personality.withholds or times < SINGLE_FROM:
+        return query.window, False
+    if times >= WITHHELD_FROM:
+        session.complain("a key was presented so often that its items are kept back")
+    return 1, times >= WITHHELD_FROM
 
 
 def _name_class(collection: Element, folder: SimulatedFolder | None, session: Session) -> Element:

@@ -1,0 +1,173 @@
+"""Own the world of a whole watch: a simulated server over TLS, a fleet, a journal in memory, time to put forward."""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from random import Random
+from typing import ParamSpec
+
+import trustme
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.fleet import Fleet
+from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
+from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
+from eas_watcher.runner import Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.wire import Account
+from relay.sandbox.clock import now
+from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator
+
+P = ParamSpec("P")
+ANN = "ann@example.com"
+PASSWORD = "secret"
+LIMIT = 20.0  # seconds until a test that waits gives up
+ONE_MAIL = [Change(CollectionClass.EMAIL, 1)]
+
+
+class HurriedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time a test can put forward, so that a wait of minutes ends at once over real sockets."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def hurried(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """Run a test on a loop whose time can be put forward."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=HurriedLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def hurry(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, HurriedLoop)
+    loop.ahead += seconds
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + LIMIT
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "nothing happened in time"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Kept:
+    """What is kept of one mailbox."""
+
+    partnership: Partnership = field(default_factory=Partnership)
+    collections: dict[CollectionId, Collection] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    refusals: int = 0
+
+    def memory(self, classes: frozenset[CollectionClass]) -> Memory:
+        return Memory(self.partnership, tuple(self.collections.values()), classes, refusals=self.refusals)
+
+
+class MemoryJournal:
+    """Keeps what is committed, as a store would."""
+
+    def __init__(self) -> None:
+        self.kept: defaultdict[MailboxId, Kept] = defaultdict(Kept)
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        kept = self.kept[mailbox]
+        kept.partnership = progress.partnership or kept.partnership
+        kept.collections |= {collection.id: collection for collection in progress.collections}
+        for dropped in progress.dropped:
+            kept.collections.pop(dropped, None)
+        kept.changes += progress.changes
+        if progress.condition is not None:
+            kept.conditions.append(progress.condition)
+        if progress.refusals is not None:
+            kept.refusals = progress.refusals
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """A server, a fleet, and what was committed."""
+
+    simulator: EasSimulator
+    journal: MemoryJournal
+    fleet: Fleet
+    transport: HttpTransport
+    policy: Policy
+    classes: frozenset[CollectionClass]
+
+    def start(self, user: str = ANN, password: str = PASSWORD) -> None:
+        name = user.partition("@")[0]
+        mailbox = MailboxId(name)
+        account = Account(mailbox, self.simulator.url, user, DeviceId(f"D{name}"), BasicCredential(user, password))
+        self.fleet.start(account, self.transport, self.journal.kept[mailbox].memory(self.classes), self.policy)
+
+    async def stop(self) -> None:
+        await self.fleet.stop(MailboxId("ann"))
+
+    @property
+    def ann(self) -> Kept:
+        return self.journal.kept[MailboxId("ann")]
+
+    def sent(self, command: str) -> int:
+        return self.simulator.records.requests[command]
+
+    async def until_held(self, pings: int = 1) -> None:
+        """Wait until a Ping is held, and at least so many were sent."""
+        await until(lambda: self.simulator.held == 1 and self.sent("Ping") >= pings)
+
+    async def until_changed(self) -> None:
+        """Wait until a change is committed and the next Ping held, putting the time forward over every wait."""
+
+        def changed() -> bool:
+            return bool(self.ann.changes) and self.simulator.held == 1
+
+        for _ in range(400):
+            if changed():
+                return
+            await asyncio.sleep(0.01)
+            if self.simulator.held == 0:
+                hurry(1.0)
+        raise AssertionError("no change was committed")
+
+
+@asynccontextmanager
+async def world(
+    policy: Policy | None = None,
+    rules: EasRules | None = None,
+    classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL}),
+    *,
+    faults: bool = False,
+) -> AsyncIterator[World]:
+    """Open a world; unless `faults` are part of the test, the server must have found none with the watcher."""
+    authority = trustme.CA()
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(served)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    broken: list[MailboxId] = []
+    async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
+        simulator.add_mailbox(ANN, PASSWORD)
+        journal = MemoryJournal()
+        fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
+        try:
+            yield World(simulator, journal, fleet, transport, policy or Policy(), classes)
+        finally:
+            await fleet.stop_all()
+        assert not broken
+        assert not simulator.records.overlaps
+        assert faults or not simulator.complaints
