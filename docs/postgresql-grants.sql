@@ -30,6 +30,7 @@ GRANT UPDATE ("state", "candidate_refused") ON registration TO relay_watch;
 GRANT DELETE ON registration TO relay_watch;
 GRANT SELECT ON candidate TO relay_watch;
 GRANT DELETE ON candidate TO relay_watch;
+GRANT UPDATE ("sealed") ON candidate TO relay_watch;
 GRANT SELECT ON outbox TO relay_watch;
 GRANT INSERT ON outbox TO relay_watch;
 GRANT UPDATE ON outbox TO relay_watch;

@@ -6,7 +6,6 @@ sealed credential moved to another row does not open.
 
 import base64
 import hashlib
-import json
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.errors import EasError
 from eas_watcher.names import DeviceId, MailboxId
+from relay import credentials
+from relay.credentials import StoredCredential
 from relay.errors import SealBroken
 
 FORMAT: Final = b"\x01"  # first byte of every seal: the suite below, the plaintext as JSON
@@ -48,10 +48,9 @@ class SealingPublicKey:
             raise ValueError("not an X25519 public key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
-    def seal(self, mailbox: MailboxId, credential: BasicCredential) -> bytes:
+    def seal(self, mailbox: MailboxId, credential: StoredCredential) -> bytes:
         """Seal a credential to the watch role, bound to its mailbox."""
-        plain = json.dumps({"kind": "basic", "user": credential.user, "password": credential.password}).encode()
-        return FORMAT + _SUITE.encrypt(plain, self._key, _info(mailbox))
+        return FORMAT + _SUITE.encrypt(credentials.write(credential), self._key, _info(mailbox))
 
 
 class SealingPrivateKey:
@@ -73,14 +72,13 @@ class SealingPrivateKey:
         """Return the key that seals for this one."""
         return SealingPublicKey(self._key.public_key())
 
-    def open(self, mailbox: MailboxId, sealed: bytes) -> BasicCredential:
+    def open(self, mailbox: MailboxId, sealed: bytes) -> StoredCredential:
         """Open a sealed credential; raise SealBroken for another key, another mailbox or changed bytes."""
         if sealed[:1] != FORMAT:
             raise SealBroken("the seal has an unknown format")
         try:
-            plain = json.loads(_SUITE.decrypt(sealed[1:], self._key, _info(mailbox)))
-            return BasicCredential(plain["user"], plain["password"])
-        except (InvalidTag, ValueError, KeyError, EasError) as error:
+            return credentials.read(_SUITE.decrypt(sealed[1:], self._key, _info(mailbox)))
+        except (InvalidTag, ValueError, KeyError, TypeError, EasError) as error:
             raise SealBroken("the seal does not open with this key for this mailbox") from error
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from eas_watcher.names import MailboxId
 from eas_watcher.progress import WatchState
 from relay.model import Candidate, RegistrationState
 from relay.store.tables import candidate, mailbox, registration
@@ -18,7 +19,7 @@ async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) 
     A wipe destroys the candidates that wait: one that is still there came afterwards, by somebody who registered anew,
     and the mailbox starts from nothing with it. Whether the device may come back, the server says.
     """
-    if not await _lock(connection, proved) or not await _drop(connection, proved):
+    if not await _lock(connection, proved.mailbox_id) or not await _drop(connection, proved):
         return False
     waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
@@ -54,7 +55,7 @@ async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) 
 
 async def refuse(connection: AsyncConnection, refused: Candidate, now: datetime) -> None:
     """Drop a refused candidate and count it; one that was replaced meanwhile is only counted."""
-    if not await _lock(connection, refused):
+    if not await _lock(connection, refused.mailbox_id):
         return
     await connection.execute(
         sa.update(mailbox)
@@ -84,9 +85,26 @@ async def refuse(connection: AsyncConnection, refused: Candidate, now: datetime)
     )
 
 
-async def _lock(connection: AsyncConnection, judged: Candidate) -> bool:
+async def reseal(connection: AsyncConnection, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+    """Put one seal in the place of another, where it is still kept."""
+    if not await _lock(connection, mailbox_id):
+        return
+    await connection.execute(
+        sa.update(mailbox)
+        .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
+        .values(sealed_credential=after)
+    )
+    own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
+    await connection.execute(
+        sa.update(candidate)
+        .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
+        .values(sealed=after)
+    )
+
+
+async def _lock(connection: AsyncConnection, mailbox_id: MailboxId) -> bool:
     """Lock the mailbox's row before anything else of it; return whether it exists."""
-    query = sa.select(mailbox.c.id).where(mailbox.c.id == judged.mailbox_id).with_for_update(key_share=True)
+    query = sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update(key_share=True)
     return await connection.scalar(query) is not None
 
 

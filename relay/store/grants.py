@@ -49,6 +49,7 @@ GRANTS: Final = (
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
+    Grant(WATCH, "candidate", "UPDATE", ("sealed",)),
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
     # The push role sends; of mailboxes it may count the states, for its metrics.

@@ -1,42 +1,60 @@
 """Own how a mailbox's sealed credential becomes an account at a configured server, or the reason why it does not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Condition, WatchState
 from eas_watcher.states import Policy
+from eas_watcher.transport.bearer import BearerTransport
+from eas_watcher.transport.tokens import TokenEndpoint
 from eas_watcher.wire import Account
+from relay import credentials
+from relay.credentials import StoredCredential
 from relay.errors import SealBroken
 from relay.model import Mailbox
 from relay.sealing import SealingPrivateKey
-from relay.watch.proof import Door, same
+from relay.watch.grants import Grants
+from relay.watch.proof import Door
 
 
 @dataclass(frozen=True, slots=True)
 class EasServer:
-    """Join a configured server with the transport to it."""
+    """Join a configured server with the transport to it, and with what leads there for other credentials than Basic."""
 
     url: str
     transport: Transport
     policy: Policy
     door: Door = field(default_factory=Door)
+    tokens: TokenEndpoint | None = None
+    """Where refresh tokens are exchanged; None: the server takes no OAuth credentials."""
+    identify: Callable[[CertificateCredential], Transport] | None = None
+    """Makes connections that show a client certificate; raises UnusableCredential. None: the server takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Hold what it takes to be one mailbox's user at its server."""
+
+    account: Account
+    transport: Transport
+    server: EasServer
 
 
 class Accounts:
-    """Open credentials; the only holder of the private sealing key."""
+    """Open credentials; the only holder of the private sealing key beside the grants."""
 
-    def __init__(self, key: SealingPrivateKey, servers: Mapping[str, EasServer]) -> None:
-        """Take the key and the configured servers by name."""
+    def __init__(self, key: SealingPrivateKey, servers: Mapping[str, EasServer], grants: Grants | None = None) -> None:
+        """Take the key, the configured servers by name, and the OAuth grants if a server takes such credentials."""
         self._key = key
         self._servers = servers
+        self._grants = grants
 
-    def server(self, mailbox: Mailbox) -> EasServer:
-        """Give the server of a mailbox whose account was opened."""
-        return self._servers[mailbox.server]
-
-    def open(self, mailbox: Mailbox, sealed: bytes) -> Account | Condition:
+    def open(self, mailbox: Mailbox, sealed: bytes) -> Connection | Condition:
         """Open a credential; a mailbox that cannot be opened or reached is blocked, with the remedy."""
         server = self._servers.get(mailbox.server)
         if server is None:
@@ -47,11 +65,53 @@ class Accounts:
         except SealBroken:
             detail = "the stored credential does not open with this sealing key: restore the key, or register again"
             return Condition(WatchState.BLOCKED, "seal-broken", detail=detail)
-        return Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
+        try:
+            transport = self._transport(mailbox.id, sealed, credential, server)
+        except UnusableCredential as error:
+            return Condition(WatchState.CREDENTIAL_REFUSED, "credential-unusable", detail=str(error))
+        if transport is None:
+            kind = credentials.kind_of(credential).value
+            detail = f"servers.{mailbox.server}.credentials does not allow {kind!r} any more: add it, or register again"
+            return Condition(WatchState.BLOCKED, "credential-kind", detail=detail)
+        account = Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
+        return Connection(account, transport, server)
 
     def alike(self, mailbox: MailboxId, left: bytes | None, right: bytes | None) -> bool:
-        """Tell whether two sealed credentials of a mailbox hold the same; in constant time, False if one is none."""
+        """Tell whether two sealed credentials of a mailbox prove the same; False if one is none."""
+        if left is None or right is None:
+            return False
         try:
-            return left is not None and right is not None and same(*(self._key.open(mailbox, s) for s in (left, right)))
+            return credentials.alike(self._key.open(mailbox, left), self._key.open(mailbox, right))
         except SealBroken:
             return False
+
+    def newest(self, mailbox: MailboxId, sealed: bytes, present: bytes | None) -> bytes:
+        """Give the newest seal of what `sealed` holds: `sealed`, unless it is a grant that was rotated since.
+
+        `present` is the mailbox's credential, which may be the same grant.
+        """
+        try:
+            credential = self._key.open(mailbox, sealed)
+        except SealBroken:
+            return sealed
+        if not isinstance(credential, OAuthCredential):
+            return sealed
+        known = None if self._grants is None else self._grants.newest(mailbox, credential)
+        if known is not None:
+            return known
+        return present if present is not None and self.alike(mailbox, sealed, present) else sealed
+
+    def _transport(
+        self, mailbox: MailboxId, sealed: bytes, credential: StoredCredential, server: EasServer
+    ) -> Transport | None:
+        """Give the transport that proves a credential; None when the server's settings do not allow its kind."""
+        match credential:
+            case OAuthCredential():
+                if server.tokens is None or self._grants is None:
+                    return None
+                tokens = self._grants.tokens(mailbox, sealed, credential, server.tokens)
+                return BearerTransport(server.transport, tokens)
+            case CertificateCredential():
+                return None if server.identify is None else server.identify(credential)
+            case _:
+                return server.transport

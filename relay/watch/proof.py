@@ -3,21 +3,19 @@
 A wrong password is tried once [promise 4]. A candidate equal to the credential in good use is accepted unasked.
 """
 
-import hmac
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from typing import TypeVar
 
-from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.options import Capabilities, Options, choose_version
 from eas_watcher.commands.provision import Acknowledgement, provision
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.errors import AccessDenied, EasError, Unauthorized
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
 from eas_watcher.wire import Account, compose
@@ -43,11 +41,6 @@ class Finding:
     detail: str = ""
 
 
-def same(left: BasicCredential, right: BasicCredential) -> bool:
-    """Compare two credentials in constant time."""
-    return hmac.compare_digest(left.authorization().encode(), right.authorization().encode())
-
-
 @dataclass(slots=True)
 class Door:
     """Remember whether a server answers OPTIONS to anybody, so that an answer proves nothing."""
@@ -56,19 +49,19 @@ class Door:
     """None: not asked so far."""
 
 
-async def prove(account: Account, transport: Transport, door: Door, now: datetime) -> Finding:
+async def prove(account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime) -> Finding:
     """Ask the server with the candidate: OPTIONS costs nothing and changes nothing [MS-ASHTTP 2.2.3].
 
     It needs authorization, says the specification. Whether this server thinks so is found out once, without a
-    credential; if not, a command that every server guards must be answered too.
+    credential, by the `stranger`'s transport; if not, a command that every server guards must be answered too.
     """
     try:
         offer = await _ask(account, transport, Options(), None, now)
         if door.unguarded is None:
-            door.unguarded = await _answers_anybody(account, transport, now)
+            door.unguarded = await _answers_anybody(account, stranger, now)
         if door.unguarded:
             await _knock(account, transport, offer, now)
-    except Unauthorized:
+    except (Unauthorized, CredentialVoid):
         return Finding(Verdict.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})

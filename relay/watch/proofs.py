@@ -3,16 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 
 from eas_watcher import backoff
 from eas_watcher.names import MailboxId
 from eas_watcher.progress import Condition, WatchState
-from eas_watcher.wire import Account
 from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.ports import Clock, WatchStore
-from relay.watch.accounts import Accounts
+from relay.watch.accounts import Accounts, Connection
 from relay.watch.proof import Finding, Verdict, prove
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ class Proofs:
         self._running[candidate.registration_id] = (candidate.sealed, task)
         task.add_done_callback(lambda task: self._ended(candidate, task))
 
+    def resealed(self, before: bytes, after: bytes) -> None:
+        """Hear that a credential was sealed anew: the candidate is the same one all the same."""
+        for registration, (sealed, task) in self._running.items():
+            if sealed == before:
+                self._running[registration] = (after, task)
+
     async def stop(self) -> None:
         """End all proofs; what has no verdict is proved by whoever watches the mailbox next."""
         tasks = {task for _, task in self._running.values()}
@@ -68,11 +74,9 @@ class Proofs:
             log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
 
     async def _prove(self, candidate: Candidate, record: WatchRecord) -> None:
-        account = self._accounts.open(record.mailbox, candidate.sealed)
-        if isinstance(account, Condition):
-            log.error("candidate cannot be proved", extra={"mailbox": record.mailbox.id, "reason": account.reason})
-            if record.sealed_credential is None:
-                await self._show(record.mailbox.id, account)
+        opened = self._accounts.open(record.mailbox, candidate.sealed)
+        if isinstance(opened, Condition):
+            await self._give_up(candidate, record, opened)
             return
         failures = 0
         finding = Finding(Verdict.UNKNOWN)
@@ -80,12 +84,12 @@ class Proofs:
             try:
                 if failures:
                     fresh = await self._store.record(candidate.mailbox_id, self._clock())
-                    if fresh is None or candidate not in fresh.candidates:
+                    if fresh is None or self._present(candidate) not in fresh.candidates:
                         return  # settled after all, replaced or withdrawn: not to be tried any more
                     record = fresh
                 if finding.verdict is Verdict.UNKNOWN:
-                    finding = await self._ask(account, candidate, record)
-                if await self._settled(candidate, finding.verdict):
+                    finding = await self._ask(opened, candidate, record)
+                if await self._settled(self._present(candidate), finding.verdict, record):
                     return
                 detail = finding.detail
             except StoreUnavailable:
@@ -98,22 +102,43 @@ class Proofs:
                 await self._show(candidate.mailbox_id, condition)
             await asyncio.sleep(seconds)
 
-    async def _ask(self, account: Account, candidate: Candidate, record: WatchRecord) -> Finding:
+    async def _give_up(self, candidate: Candidate, record: WatchRecord, why: Condition) -> None:
+        log.error("candidate cannot be proved", extra={"mailbox": record.mailbox.id, "reason": why.reason})
+        if why.state is WatchState.CREDENTIAL_REFUSED:
+            await self._store.refuse(candidate, self._clock())
+        elif record.sealed_credential is None:
+            await self._show(record.mailbox.id, why)
+
+    def _present(self, candidate: Candidate) -> Candidate:
+        """Return a candidate under proof with the seal that it has now."""
+        return replace(candidate, sealed=self._running[candidate.registration_id][0])
+
+    async def _ask(self, opened: Connection, candidate: Candidate, record: WatchRecord) -> Finding:
         if self._in_good_use(candidate, record):
             return Finding(Verdict.ACCEPTED)
-        server = self._accounts.server(record.mailbox)
-        return await prove(account, server.transport, server.door, self._clock())
+        server = opened.server
+        return await prove(opened.account, opened.transport, server.transport, server.door, self._clock())
 
-    async def _settled(self, candidate: Candidate, verdict: Verdict) -> bool:
+    async def _settled(self, candidate: Candidate, verdict: Verdict, record: WatchRecord) -> bool:
         """Keep a verdict; return False when there is none so far."""
         match verdict:
             case Verdict.ACCEPTED:
+                candidate = await self._newest(candidate, record)
                 await self._store.accept(candidate, self._clock())
             case Verdict.REFUSED:
                 await self._store.refuse(candidate, self._clock())
             case Verdict.UNKNOWN:
                 return False
         return True
+
+    async def _newest(self, candidate: Candidate, record: WatchRecord) -> Candidate:
+        """Give a candidate the newest seal of its grant: what the app sent is spent if the grant was rotated since."""
+        newest = self._accounts.newest(candidate.mailbox_id, candidate.sealed, record.sealed_credential)
+        if newest == candidate.sealed:
+            return candidate
+        await self._store.reseal(candidate.mailbox_id, candidate.sealed, newest)
+        self.resealed(candidate.sealed, newest)
+        return replace(candidate, sealed=newest)
 
     def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
         """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""

@@ -135,6 +135,8 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await outbox.settle([Settlement(attention, TokenGone("Unregistered"))], NOW)
     await registrations.change(ann.id, RegistrationChange(device_token="newer"), NOW)
 
+    await watches.reseal(ann.mailbox_id, b"sealed", b"sealed anew")
+
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "wipe")))], NOW)
     (farewell,) = await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)
     await outbox.settle([Settlement(farewell, Delivered())], NOW)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from eas_watcher.auth.basic import BasicCredential
 from relay.model import Platform, RegistrationId
 from relay.ports import Topic
 from relay.registration.identity import ServerDirectory
@@ -79,6 +80,7 @@ class World:
         mailbox = self.store.registrations[registration_id].mailbox_id
         sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox]
         credential = self.key.open(mailbox, sealed)
+        assert isinstance(credential, BasicCredential)
         return credential.user, credential.password
 
     def judge(self) -> None:

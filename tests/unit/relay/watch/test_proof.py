@@ -4,11 +4,11 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import EasError, Unreachable
+from eas_watcher.errors import CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.wire import Account
-from relay.watch.proof import Door, Finding, Verdict, prove, same
+from relay.watch.proof import Door, Finding, Verdict, prove
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ANN = BasicCredential("ann", "correct horse")
@@ -37,6 +37,10 @@ class Server:
         return answer
 
 
+async def judge(server: Server, door: Door) -> Finding:
+    return await prove(ACCOUNT, server, server, door, NOW)
+
+
 @pytest.mark.parametrize(
     ("answer", "finding"),
     [
@@ -49,14 +53,14 @@ class Server:
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
     server = Server(answer)
 
-    assert await prove(ACCOUNT, server, Door(unguarded=False), NOW) == finding
+    assert await judge(server, Door(unguarded=False)) == finding
 
     assert [request.method for request in server.asked] == ["OPTIONS"]
     assert server.asked[0].headers["Authorization"] == ANN.authorization()
 
 
 async def test_an_answer_that_names_no_versions_proves_nothing() -> None:
-    finding = await prove(ACCOUNT, Server(HttpReply(200, {}, b"", ())), Door(unguarded=False), NOW)
+    finding = await judge(Server(HttpReply(200, {}, b"", ())), Door(unguarded=False))
 
     assert finding.verdict is Verdict.UNKNOWN
 
@@ -65,8 +69,8 @@ async def test_an_answer_that_names_no_versions_proves_nothing() -> None:
 async def test_a_server_is_asked_once_whether_it_guards_options(refusal: HttpReply) -> None:
     door, server = Door(), Server(GOOD, refusal, GOOD)
 
-    assert (await prove(ACCOUNT, server, door, NOW)).verdict is Verdict.ACCEPTED
-    assert (await prove(ACCOUNT, server, door, NOW)).verdict is Verdict.ACCEPTED
+    assert (await judge(server, door)).verdict is Verdict.ACCEPTED
+    assert (await judge(server, door)).verdict is Verdict.ACCEPTED
 
     with_credential = ["Authorization" in request.headers for request in server.asked]
     assert with_credential == [True, False, True]
@@ -81,7 +85,7 @@ async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: s
     offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": commands}, b"", ())
     server = Server(offer, offer, REFUSED)
 
-    assert (await prove(ACCOUNT, server, Door(), NOW)).verdict is Verdict.REFUSED
+    assert (await judge(server, Door())).verdict is Verdict.REFUSED
 
     assert f"Cmd={asked}&" in server.asked[2].url
     assert server.asked[2].headers["Authorization"] == ANN.authorization()
@@ -90,7 +94,7 @@ async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: s
 async def test_a_command_that_is_taken_is_a_proof() -> None:
     offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": "FolderSync,Ping,Provision,Sync"}, b"", ())
 
-    finding = await prove(ACCOUNT, Server(offer, HttpReply(200, {}, b"\x03", ())), Door(unguarded=True), NOW)
+    finding = await judge(Server(offer, HttpReply(200, {}, b"\x03", ())), Door(unguarded=True))
 
     assert finding.verdict is Verdict.ACCEPTED
 
@@ -98,13 +102,21 @@ async def test_a_command_that_is_taken_is_a_proof() -> None:
 async def test_nothing_is_proved_while_it_is_unknown_whether_options_is_guarded() -> None:
     door = Door()
 
-    finding = await prove(ACCOUNT, Server(GOOD, Unreachable("cut")), door, NOW)
+    finding = await judge(Server(GOOD, Unreachable("cut")), door)
 
     assert finding == Finding(Verdict.UNKNOWN, "cut")
     assert door.unguarded is None
 
 
-def test_credentials_are_the_same_only_when_user_and_password_are() -> None:
-    assert same(ANN, BasicCredential("ann", "correct horse"))
-    assert not same(ANN, BasicCredential("ann", "correct horsf"))
-    assert not same(ANN, BasicCredential("ben", "correct horse"))
+async def test_whether_options_is_guarded_is_not_asked_over_the_candidates_own_transport() -> None:
+    own, strangers, door = Server(GOOD), Server(REFUSED), Door()
+
+    assert (await prove(ACCOUNT, own, strangers, door, NOW)).verdict is Verdict.ACCEPTED
+
+    assert (len(own.asked), len(strangers.asked), door.unguarded) == (1, 1, False)
+
+
+async def test_a_credential_that_is_void_for_certain_is_refused() -> None:
+    finding = await judge(Server(CredentialVoid("expired", "certificate-expired")), Door(unguarded=False))
+
+    assert finding.verdict is Verdict.REFUSED
