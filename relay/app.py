@@ -28,6 +28,7 @@ from relay.listeners import open_listener, server_tls
 from relay.model import Platform
 from relay.ops import checks
 from relay.ops.app import create_ops_app
+from relay.ops.cases import Case
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
@@ -44,6 +45,7 @@ from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import Verdicts
 from relay.settings import Role, Settings
+from relay.store.cases import SqlCaseStore
 from relay.store.engine import embedded_lock, open_engine
 from relay.store.group_commit import GroupCommitter
 from relay.store.migrate import pending, upgrade
@@ -118,6 +120,14 @@ async def migrate(settings: Settings) -> None:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
         await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn)))
+
+
+async def explain(settings: Settings, name: str) -> list[Case]:
+    """Find what is known of a mailbox, while the relay runs or not; raises MigrationsPending, StoreUnavailable."""
+    async with open_engine(settings.database.dsn) as engine:
+        if await pending(engine):
+            raise MigrationsPending
+        return await SqlCaseStore(engine, now).find(name)
 
 
 def now() -> datetime:

@@ -17,11 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from relay import log
+from relay.app import explain as find_cases
 from relay.app import migrate as migrate_database
+from relay.app import now
 from relay.app import serve as serve_relay
 from relay.audit import audit
 from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsInvalid, StoreUnavailable
 from relay.keygen import KeysExist, write_sealing_keys
+from relay.ops.explain import document, text
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
 from relay.sandbox.eas import Family
@@ -118,6 +121,35 @@ def verify(
     if faults:
         _fail(f"{len(faults)} faults in {count} lines", FAILED)
     out.print(f"{count} lines, unbroken, and every body is one of the templates")
+
+
+@cli.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="Id of a registration or a mailbox, or the user of a mailbox.")],
+    config: Config = DEFAULT,
+    role: RoleOption = Role.ALL,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """Explain a mailbox: its last Ping, change and push, what the provider said, and what to do now."""
+    settings = _load(config, role)
+    log.configure("error", "text", sys.stderr)
+    if settings.database.file is not None and not settings.database.file.exists():
+        _fail(f"there is no database {settings.database.file}", FAILED)
+    try:
+        cases = _run(find_cases(settings, name)) or []
+    except MigrationsPending as error:
+        _fail(str(error), FAILED)
+    except StoreUnavailable:
+        _fail("the database does not answer", FAILED)
+    except OSError as error:
+        _fail(f"cannot reach the database: {error.strerror or error}", FAILED)
+    if as_json:
+        out.print_json(data=[document(case, now()) for case in cases])
+    else:
+        out.print("\n".join(text(case, now()) for case in cases), end="")
+    if not cases:
+        _fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 
 @cli.command()

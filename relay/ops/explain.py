@@ -1,0 +1,123 @@
+"""Own how a mailbox is explained: for people in lines, for programs as JSON values.
+
+No device token, secret or credential is in either.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from eas_watcher.names import DEVICE_TYPE
+from relay.model import Mailbox
+from relay.ops.cases import Case, KnownRegistration, WaitingMark
+from relay.ops.todo import advise_on_mailbox, advise_on_registration
+
+
+def document(case: Case, now: datetime) -> dict[str, object]:
+    """Write a case as JSON values; moments as ISO 8601 in UTC, null where there is none."""
+    mailbox = case.mailbox
+    return {
+        "mailbox": {
+            "id": mailbox.id,
+            "server": mailbox.server,
+            "user": mailbox.user,
+            "device_id": mailbox.device_id,
+            "device_type": DEVICE_TYPE,
+            "state": mailbox.state.value,
+            "reason": mailbox.reason,
+            "detail": mailbox.detail,
+            "since": _moment(mailbox.since),
+            "next_try_at": _moment(mailbox.next_try_at),
+            "last_ping_at": _moment(mailbox.last_ping_at),
+            "heartbeat": mailbox.heartbeat,
+            "last_change_at": _moment(mailbox.last_change_at),
+            "watched_by": case.owner,
+            "lease_until": _moment(case.owned_until),
+            "to_do": advise_on_mailbox(case, now),
+        },
+        "registrations": [_registration(known, now) for known in case.registrations],
+    }
+
+
+def text(case: Case, now: datetime) -> str:
+    """Write a case for people, in lines."""
+    mailbox = case.mailbox
+    state = f"{mailbox.state.value} {mailbox.reason}".rstrip()
+    lines = [
+        f"mailbox {mailbox.id}: {mailbox.user} at server {mailbox.server}",
+        f"  state        {state}, since {_ago(mailbox.since, now)}",
+        *([f"  because      {mailbox.detail}"] if mailbox.detail else []),
+        f"  last Ping    {_ago(mailbox.last_ping_at, now)}{_held(mailbox)}",
+        f"  last change  {_ago(mailbox.last_change_at, now)}",
+        *([f"  next try     {_moment(mailbox.next_try_at)}"] if mailbox.next_try_at else []),
+        f"  device       id {mailbox.device_id}, type {DEVICE_TYPE}",
+        f"  watched by   {case.owner or 'nobody'}",
+        f"  to do        {advise_on_mailbox(case, now)}",
+    ]
+    for known in case.registrations:
+        own = known.registration
+        classes = ", ".join(sorted(cls.value for cls in own.classes))
+        lines += [
+            f"registration {own.id}: {own.app} through {own.platform.value} ({own.environment.value})",
+            f"  state        {own.state.value}; {own.mode.value} pushes for {classes}",
+            f"  last push    {_ago(own.last_push_at, now)}",
+            f"  provider     {own.last_outcome or 'said nothing so far'}",
+            *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
+            f"  to do        {advise_on_registration(known, now)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
+    own = known.registration
+    return {
+        "id": own.id,
+        "app": own.app,
+        "platform": own.platform.value,
+        "environment": own.environment.value,
+        "classes": sorted(cls.value for cls in own.classes),
+        "mode": own.mode.value,
+        "state": own.state.value,
+        "created_at": _moment(own.created_at),
+        "credential": {"pending": known.candidate_pending, "refused": known.candidate_refused},
+        "last_push_at": _moment(own.last_push_at),
+        "last_outcome": own.last_outcome,
+        "waiting": [
+            {
+                "mark": mark.mark.value,
+                "count": mark.count,
+                "first_at": _moment(mark.first_at),
+                "due_at": _moment(mark.due_at),
+                "attempts": mark.attempts,
+                "in_hand": mark.claimed,
+            }
+            for mark in known.marks
+        ],
+        "to_do": advise_on_registration(known, now),
+    }
+
+
+def _held(mailbox: Mailbox) -> str:
+    return "" if mailbox.heartbeat is None else f", held up to {mailbox.heartbeat:.0f} s"
+
+
+def _waiting(mark: WaitingMark, now: datetime) -> str:
+    when = "in hand" if mark.claimed else f"due {_ago(mark.due_at, now)}"
+    return f"{mark.mark.value} x {mark.count}, since {_ago(mark.first_at, now)}, {mark.attempts} tries, {when}"
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    """Write a moment with its distance from now."""
+    if moment is None:
+        return "never"
+    seconds = int((now - moment).total_seconds())
+    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= 2 * size), (1, "seconds"))
+    distance = f"{abs(seconds) // size} {unit}"
+    return f"{_moment(moment)} ({distance} ago)" if seconds >= 0 else f"{_moment(moment)} (in {distance})"
+
+
+_UNITS: Final[Sequence[tuple[int, str]]] = ((86400, "days"), (3600, "hours"), (60, "minutes"))

@@ -1,0 +1,84 @@
+"""Test that a mailbox is found by whatever an operator knows of it, with all that explains it."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.progress import Condition, Progress, WatchState
+from relay.model import Mark, Platform, RegistrationChange
+from relay.ops.cases import Case, WaitingMark
+from relay.ports import Settlement
+from relay.push.outcome import Delivered, RetryLater
+from relay.store.cases import SqlCaseStore
+from relay.store.outbox import SqlOutboxStore
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, own_all, register
+
+
+async def find(engine: AsyncEngine, name: str) -> list[Case]:
+    return await SqlCaseStore(engine, lambda: LATER).find(name)
+
+
+@pytest.mark.parametrize("name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com"])
+async def test_a_mailbox_is_found_by_every_name_of_it(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
+) -> None:
+    await activate(registrations, watches)
+    await activate(registrations, watches, device="tablet")
+    await activate(registrations, watches, "ben")
+
+    (case,) = await find(engine, name)
+
+    assert case.mailbox.id == "mb-ann"
+    assert [known.registration.id for known in case.registrations] == ["reg-ann-phone", "reg-ann-tablet"]
+
+
+@pytest.mark.parametrize("name", ["", "eve", "%", "ann", "reg-ann"])
+async def test_nothing_else_is_found(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
+) -> None:
+    await activate(registrations, watches)
+
+    assert await find(engine, name) == []
+
+
+async def test_a_case_holds_what_happened_last_and_what_waits(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    phone = await activate(registrations, watches)
+    epoch = await own_all(watches)
+    away = Condition(WatchState.WAITING, "unreachable", 60.0, "no connection")
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,), condition=away))], NOW)
+    await watches.note_pings({phone.mailbox_id: (NOW, 480.0)})
+    await registrations.mark(phone.id, Mark.TEST, NOW)
+    email, test = sorted(
+        await outbox.claim(Platform.APNS, 2, "push-1", LATER, NOW), key=lambda push: push.mark is Mark.TEST
+    )
+    await outbox.settle([Settlement(email, RetryLater("503"), LATER), Settlement(test, Delivered())], NOW)
+    await outbox.claim(Platform.APNS, 1, "push-1", LATER + timedelta(seconds=9), LATER)
+
+    (case,) = await find(engine, phone.id)
+
+    mailbox = case.mailbox
+    assert (mailbox.state, mailbox.reason, mailbox.detail) == (WatchState.WAITING, "unreachable", "no connection")
+    assert (mailbox.last_ping_at, mailbox.heartbeat, mailbox.last_change_at) == (NOW, 480.0, NOW)
+    assert (case.owner, case.owned_until) == ("node-1", NOW + timedelta(days=1))
+    (known,) = case.registrations
+    assert known.registration.last_push_at == NOW
+    assert known.marks == (WaitingMark(Mark.EMAIL, 2, NOW, LATER, 1, claimed=True),)
+    assert (known.candidate_pending, known.candidate_refused) == (False, False)
+
+
+async def test_a_mailbox_that_nobody_owns_and_a_credential_that_waits_are_told(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    ben = await register(registrations, "ben")
+    await registrations.change(ben.id, RegistrationChange(sealed_candidate=b"new"), NOW)
+
+    (case,) = await find(engine, "mb-ben")
+
+    assert (case.owner, case.owned_until) == (None, None)
+    assert [known.candidate_pending for known in case.registrations] == [True]

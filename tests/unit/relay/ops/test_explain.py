@@ -1,0 +1,92 @@
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from eas_watcher.names import CollectionClass
+from relay.model import Mode
+from relay.ops.cases import Case, KnownRegistration
+from relay.ops.explain import document, text
+from tests.unit.relay.ops.test_todo import MAILBOX, NOW, REGISTRATION, WAITING
+
+CANARY = "canary-device-token"
+OWN = replace(
+    REGISTRATION,
+    device_token=CANARY,
+    secret_hash=CANARY.encode(),
+    classes=frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR}),
+    mode=Mode.ALERT,
+    last_push_at=NOW - timedelta(hours=3),
+    last_outcome="delivered",
+)
+CASE = Case(
+    replace(MAILBOX, detail="it says why", last_ping_at=NOW - timedelta(seconds=90)),
+    "node-1",
+    NOW + timedelta(seconds=20),
+    (KnownRegistration(OWN, candidate_pending=False, candidate_refused=True, marks=(WAITING,)),),
+)
+
+
+def test_people_read_what_happened_and_what_to_do() -> None:
+    lines = text(CASE, NOW).splitlines()
+
+    assert lines == [
+        "mailbox mb: ann@example.com at server main",
+        "  state        watching, since 2026-11-24T12:00:00Z (0 seconds ago)",
+        "  because      it says why",
+        "  last Ping    2026-11-24T11:58:30Z (90 seconds ago), held up to 600 s",
+        "  last change  never",
+        "  device       id DEVICE, type PushRelay",
+        "  watched by   node-1",
+        "  to do        Nothing: the mail server holds a Ping for this mailbox.",
+        "registration r: com.example.mail through apns (production)",
+        "  state        active; alert pushes for calendar, email",
+        "  last push    2026-11-24T09:00:00Z (3 hours ago)",
+        "  provider     delivered",
+        (
+            "  waiting      email x 1, since 2026-11-24T12:00:00Z (0 seconds ago), 0 tries, "
+            "due 2026-11-24T12:00:00Z (0 seconds ago)"
+        ),
+        "  to do        Nothing: a push is on its way.",
+    ]
+
+
+def test_what_lies_ahead_is_told_too() -> None:
+    mailbox = replace(MAILBOX, next_try_at=NOW + timedelta(minutes=5), last_ping_at=None, heartbeat=None)
+    mark = replace(WAITING, due_at=NOW + timedelta(minutes=5), claimed=False)
+    known = replace(CASE.registrations[0], marks=(mark, replace(mark, claimed=True)))
+
+    told = text(Case(mailbox, None, None, (replace(known, registration=REGISTRATION),)), NOW)
+
+    assert "next try     2026-11-24T12:05:00Z" in told
+    assert "last Ping    never\n" in told
+    assert "watched by   nobody" in told
+    assert "due 2026-11-24T12:05:00Z (in 5 minutes)" in told
+    assert "in hand" in told
+    assert "provider     said nothing so far" in told
+
+
+def test_programs_read_the_same() -> None:
+    told = json.loads(json.dumps(document(CASE, NOW)))
+
+    assert told["mailbox"]["last_ping_at"] == "2026-11-24T11:58:30Z"
+    assert (told["mailbox"]["device_id"], told["mailbox"]["device_type"]) == ("DEVICE", "PushRelay")
+    assert told["mailbox"]["to_do"].startswith("Nothing: ")
+    (own,) = told["registrations"]
+    assert own["credential"] == {"pending": False, "refused": True}
+    assert own["waiting"] == [
+        {
+            "mark": "email",
+            "count": 1,
+            "first_at": "2026-11-24T12:00:00Z",
+            "due_at": "2026-11-24T12:00:00Z",
+            "attempts": 0,
+            "in_hand": False,
+        }
+    ]
+
+
+@pytest.mark.parametrize("told", [text(CASE, NOW), json.dumps(document(CASE, NOW))])
+def test_neither_shows_a_device_token_or_a_secret(told: str) -> None:
+    assert CANARY not in told

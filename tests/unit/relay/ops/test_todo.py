@@ -1,0 +1,126 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.progress import WatchState
+from eas_watcher.telling import QUARANTINE
+from relay.model import (
+    Environment,
+    Mailbox,
+    Mark,
+    Mode,
+    Platform,
+    Registration,
+    RegistrationId,
+    RegistrationState,
+)
+from relay.ops.cases import Case, KnownRegistration, WaitingMark
+from relay.ops.todo import SLACK, advise_on_mailbox, advise_on_registration
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MAILBOX = Mailbox(
+    id=MailboxId("mb"),
+    server="main",
+    user="ann@example.com",
+    device_id=DeviceId("DEVICE"),
+    shard=7,
+    state=WatchState.WATCHING,
+    reason="",
+    detail="",
+    since=NOW,
+    next_try_at=None,
+    last_ping_at=NOW,
+    heartbeat=600.0,
+    last_change_at=None,
+    candidate_refusals=0,
+    candidate_refused_at=None,
+)
+REGISTRATION = Registration(
+    id=RegistrationId("r"),
+    mailbox_id=MAILBOX.id,
+    secret_hash=b"",
+    app="com.example.mail",
+    platform=Platform.APNS,
+    environment=Environment.PRODUCTION,
+    device_token="t",
+    token_since=NOW,
+    classes=frozenset(),
+    mode=Mode.ALERT,
+    locale="en",
+    state=RegistrationState.ACTIVE,
+    created_at=NOW,
+)
+WAITING = WaitingMark(Mark.EMAIL, 1, NOW, NOW, 0, claimed=False)
+
+
+def case(state: WatchState = WatchState.WATCHING, reason: str = "") -> Case:
+    return Case(replace(MAILBOX, state=state, reason=reason), "node", NOW + timedelta(seconds=30), ())
+
+
+def known(
+    *marks: WaitingMark, state: RegistrationState = RegistrationState.ACTIVE, outcome: str = ""
+) -> KnownRegistration:
+    registration = replace(REGISTRATION, state=state, last_outcome=outcome)
+    return KnownRegistration(registration, candidate_pending=False, candidate_refused=False, marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "words"),
+    [
+        (WatchState.VERIFYING, "", "asked again"),
+        (WatchState.STARTING, "", "begins"),
+        (WatchState.WATCHING, "", "holds a Ping"),
+        (WatchState.WATCHING, QUARANTINE, "quarantines device DEVICE"),
+        (WatchState.WAITING, "unreachable", "port 443"),
+        (WatchState.WAITING, "policy-loop", "policy"),
+        (WatchState.WAITING, "redirected", "autodiscover"),
+        (WatchState.WAITING, "unheard-of", "tries again by itself (unheard-of)"),
+        (WatchState.BLOCKED, "eas-129", 'ActiveSyncAllowedDeviceIDs @{Add="DEVICE"}'),
+        (WatchState.BLOCKED, "http-403", "-QueryString PushRelay -Characteristic DeviceType"),
+        (WatchState.BLOCKED, "eas-177", "too many devices"),
+        (WatchState.BLOCKED, "eas-145", "acknowledgement_fallback"),
+        (WatchState.BLOCKED, "seal-broken", "sealing key"),
+        (WatchState.CREDENTIAL_REFUSED, "http-401", "present password"),
+        (WatchState.WIPED, "remote-wipe", "registers anew"),
+    ],
+)
+def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: str, words: str) -> None:
+    assert words in advise_on_mailbox(case(state, reason), NOW)
+
+
+@pytest.mark.parametrize("state", list(WatchState))
+def test_whatever_its_state_a_mailbox_without_an_owner_needs_a_process(state: WatchState) -> None:
+    for orphan in (replace(case(state), owner=None), replace(case(state), owned_until=NOW - timedelta(seconds=1))):
+        assert "No process watches" in advise_on_mailbox(orphan, NOW)
+
+
+def test_a_ping_that_is_too_old_is_no_good_sign() -> None:
+    held = case()
+    fine = timedelta(seconds=600) + SLACK
+    held = replace(held, owned_until=NOW + timedelta(days=1))
+
+    assert "holds a Ping" in advise_on_mailbox(held, NOW + fine)
+    assert "older than it may be" in advise_on_mailbox(held, NOW + fine + timedelta(seconds=1))
+    never = replace(held, mailbox=replace(held.mailbox, last_ping_at=None, heartbeat=None))
+    assert "older than it may be" in advise_on_mailbox(never, NOW + SLACK + timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("registration", "words"),
+    [
+        (known(), "notification settings"),
+        (known(WAITING), "on its way"),
+        (known(replace(WAITING, first_at=NOW - SLACK - timedelta(seconds=1))), "No push process"),
+        (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "tried again at 12:00:00 UTC"),
+        (known(replace(WAITING, attempts=1), outcome="refused: BadDeviceToken"), "/healthz"),
+        (replace(known(WAITING), candidate_pending=True), "waits for the mail server's word"),
+        (known(state=RegistrationState.VERIFYING), "waits for the mail server's word"),
+        (known(state=RegistrationState.REFUSED), "right password"),
+        (known(state=RegistrationState.TOKEN_GONE), "present token"),
+        (known(state=RegistrationState.WIPED), "wipe"),
+    ],
+)
+def test_each_state_of_a_registration_has_its_remedy(registration: KnownRegistration, words: str) -> None:
+    assert words in advise_on_registration(registration, NOW)
