@@ -22,7 +22,15 @@ from relay.app import migrate as migrate_database
 from relay.app import now
 from relay.app import serve as serve_relay
 from relay.audit import audit
-from relay.errors import DatabaseInUse, MigrationsPending, RelayBroke, SettingsInvalid, StoreUnavailable
+from relay.errors import (
+    DatabaseInUse,
+    DatabaseRefuses,
+    MigrationsPending,
+    RelayBroke,
+    SchemaNewer,
+    SettingsInvalid,
+    StoreUnavailable,
+)
 from relay.keygen import KeysExist, write_sealing_keys
 from relay.ops.explain import document, text
 from relay.sandbox.delivery import NotDelivered, deliver_mail
@@ -63,10 +71,12 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     try:
         _run(serve_relay(settings))
-    except (DatabaseInUse, MigrationsPending, RelayBroke, StoreUnavailable) as error:
+    except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
         _fail(str(error), FAILED)
+    except StoreUnavailable as error:
+        _fail_without_database(error)
     except OSError as error:
-        _fail(f"cannot listen or reach the database: {error.strerror or error}", FAILED)
+        _fail(f"cannot listen or reach the database: {_describe(error)}", FAILED)
 
 
 @cli.command()
@@ -102,8 +112,12 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     log.configure("warning", "text", sys.stderr)
     try:
         _run(migrate_database(settings))
-    except (DatabaseInUse, StoreUnavailable) as error:
+    except (DatabaseInUse, DatabaseRefuses, SchemaNewer) as error:
         _fail(str(error), FAILED)
+    except StoreUnavailable as error:
+        _fail_without_database(error)
+    except OSError as error:
+        _fail(f"cannot reach the database: {_describe(error)}", FAILED)
     out.print("the database has the schema of this version")
 
 
@@ -175,7 +189,7 @@ def sandbox(
     try:
         _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
     except OSError as error:
-        _fail(f"cannot listen or write: {error.strerror or error}", FAILED)
+        _fail(f"cannot listen or write: {_describe(error)}", FAILED)
 
 
 @cli.command()
@@ -249,6 +263,15 @@ def _show(error: SettingsInvalid) -> NoReturn:
 def _fail(text: str, status: int) -> NoReturn:
     err.print(text, style="red", soft_wrap=True, markup=False)
     raise typer.Exit(status)
+
+
+def _fail_without_database(error: StoreUnavailable) -> NoReturn:
+    _fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)
+
+
+def _describe(error: OSError) -> str:
+    """Say what went wrong, and with which file if it was one."""
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
 
 
 def _run(job: Coroutine[Any, Any, T]) -> T | None:

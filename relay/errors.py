@@ -22,6 +22,20 @@ class DatabaseInUse(RelayError):
         super().__init__(f"another relay process uses the database {path}: stop it, or use PostgreSQL for several")
 
 
+class DatabaseRefuses(RelayError):
+    """Tell that the database answers and does not let us in or do our work: a fault of the settings or its rights."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the database refuses: {detail}. Check database.url, database.password_file and its rights.")
+
+
+class SchemaNewer(RelayError):
+    """Tell that a newer version of the relay upgraded the database."""
+
+    def __init__(self) -> None:
+        super().__init__("a newer relay upgraded the database: install that version again, or restore the backup")
+
+
 class SealBroken(RelayError):
     """Tell that a sealed credential does not open: another key, another mailbox, or changed bytes."""
 

@@ -83,10 +83,13 @@ class Health:
         return not any(report.essential and report.finding.state is PartState.FAILED for report in self.review())
 
     async def run(self) -> None:
-        """Review until cancelled, so that `since` is right and changes are logged even if nobody asks."""
+        """Review until cancelled, so that `since` is right and changes are logged even if nobody asks.
+
+        The first time is after a period: the other jobs have only begun, and what they do not have yet is no failure.
+        """
         while True:
-            self.review()
             await asyncio.sleep(PERIOD)
+            self.review()
 
 
 def worst(reports: Sequence[Report]) -> PartState:

@@ -76,7 +76,7 @@ def postgresql_url(url: str) -> str:
     if scheme_of(url) not in ("postgresql", "postgres"):
         raise UrlInvalid("is neither sqlite:/// nor postgresql://")
     parts = urlsplit(url) if _names_socket(url) else split(url)
-    if parts.password is not None:
+    if parts.password is not None or "password" in parse_qs(parts.query, keep_blank_values=True):
         raise UrlInvalid("holds a password, which every error message could show")
     if not parts.username or len(parts.path) < len("/x"):
         raise UrlInvalid("names no user or no database")

@@ -121,8 +121,10 @@ def connect_arguments(url: str) -> dict[str, Any]:
 def embedded_lock(path: Path) -> Iterator[None]:
     """Keep every other process off an SQLite database while open; raise DatabaseInUse when one is there already.
 
-    The lock is on a file beside the database, ends with the process however it ends, and the file stays.
+    The lock is on a file beside the database, ends with the process however it ends, and the file stays. A folder that
+    is missing is made, for its owner only. Raises OSError when the file cannot be opened.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

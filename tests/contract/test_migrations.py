@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from relay.errors import DatabaseRefuses, SchemaNewer
 from relay.store import migrate
 from relay.store.engine import open_engine
 from relay.store.tables import metadata, shard
@@ -65,6 +65,22 @@ async def test_a_database_of_a_newer_relay_is_left_alone(engine: AsyncEngine) ->
     async with engine.begin() as connection:
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
 
-    assert await migrate.pending(engine)
-    with pytest.raises(CommandError):
-        await migrate.upgrade(engine)
+    for look in (migrate.pending, migrate.upgrade):
+        with pytest.raises(SchemaNewer, match="newer relay"):
+            await look(engine)
+    async with engine.connect() as connection:
+        assert await connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+async def test_a_database_that_does_not_exist_is_named_with_what_to_check(postgres: PostgresServer) -> None:
+    async with open_engine(postgres.url("nowhere")) as engine:
+        with pytest.raises(DatabaseRefuses, match=r'refuses: database "nowhere" does not exist. Check database\.url'):
+            await migrate.pending(engine)
+
+
+async def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    path.write_text("this is a letter to ben, not a database " * 20)
+    async with open_engine(f"sqlite:///{path}") as engine:
+        with pytest.raises(DatabaseRefuses, match="not a database"):
+            await migrate.upgrade(engine)

@@ -90,7 +90,7 @@ async def test_it_reviews_by_itself_so_that_since_is_right() -> None:
     health = Health([patient.part], clock)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(health.run())
-        await asyncio.sleep(PERIOD / 2)
+        await asyncio.sleep(PERIOD * 3 / 2)
         patient.finding = FAILED
         await asyncio.sleep(PERIOD)
         task.cancel()
@@ -98,3 +98,17 @@ async def test_it_reviews_by_itself_so_that_since_is_right() -> None:
 
     (report,) = health.review()
     assert report.since == NOON
+
+
+@pytest.mark.looptime
+async def test_what_has_only_begun_is_no_failure_to_tell_of(caplog: pytest.LogCaptureFixture) -> None:
+    patient = Patient()
+    patient.finding = FAILED
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(Health([patient.part], HandClock()).run())
+        await asyncio.sleep(PERIOD / 2)
+        patient.finding = OK
+        await asyncio.sleep(PERIOD)
+        task.cancel()
+
+    assert not caplog.records

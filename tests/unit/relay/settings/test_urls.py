@@ -107,6 +107,8 @@ def test_postgresql_gets_its_driver_and_later_its_password() -> None:
         "postgresql://relay@db",
         "postgresql://relay:canary@db/relay",
         "postgresql://relay@/relay?host=run",
+        "postgresql://relay@db/relay?password=canary",
+        "postgresql://relay@/relay?host=/run&password=canary",
         "postgresql://relay:canary@/relay?host=/run",
     ],
 )
