@@ -10,21 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from eas_watcher.commands.status import raise_for_status
 from eas_watcher.commands.sync import Add, CollectionReply, SyncReply
+from eas_watcher.commands.sync_status import ITEMS, STALE_KEY, raise_for_sync
 from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
 from eas_watcher.progress import Change, Collection, Drain
 
 SEEN_KEPT: Final = 64  # ServerIds per collection; an answer has at most 25 (WINDOW_SIZE), a repeated one as many
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-# Collection statuses of Sync [MS-ASCMD 2.2.3.177.17]; codes above 100 are common to all commands.
-OK: Final = 1
-STALE_KEY: Final = 3
-HIERARCHY: Final = frozenset({8, 12})
-TRANSIENT: Final = frozenset({5, 9, 16})
-COMMON: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,8 @@ def _read_collection(
         if priming:
             raise ServerBusy("the first Sync of a collection was answered with an invalid key")
         return restart(collection), None, True
-    if answer.status != OK:
-        _raise_for_collection(answer.status)
+    if answer.status not in ITEMS or answer.sync_key is None:
+        raise_for_sync(answer.status)
     if answer.sync_key is None or answer.sync_key == NO_SYNC_KEY:
         raise ProtocolViolation("a Sync answer with status 1 has no new key")
     if priming:
@@ -106,17 +99,6 @@ def _read_collection(
         return (counted, None, True) if more else _settle(counted)
     change = Change(counted.cls, fresh) if fresh else None
     return counted, change, more
-
-
-def _raise_for_collection(status: int) -> None:
-    """Raise the remedy of a collection's status [MS-ASCMD 2.2.3.177.17]."""
-    if status in HIERARCHY:
-        raise HierarchyChanged(f"Sync status {status}")
-    if status in TRANSIENT:
-        raise ServerBusy(f"Sync status {status}")
-    if status > COMMON:
-        raise_for_status("Sync", status)
-    raise ProtocolViolation(f"Sync status {status}")
 
 
 def _count(collection: Collection, adds: tuple[Add, ...], at: datetime) -> tuple[Collection, int]:

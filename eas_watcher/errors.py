@@ -10,6 +10,9 @@ EasError
 ├── RemoteWipeRequested  acknowledge, destroy the account's data
 ├── VersionRefused       ask OPTIONS again, choose another version
 ├── StateLost            every key of the device is void: FolderSync from 0, prime again
+├── ServerRenewed        the server was changed: OPTIONS, then as after StateLost
+├── RequestRefused       the server calls our request wrong: once as after StateLost, then hourly
+├── TooManyCollections   ask for fewer at a time
 ├── HierarchyChanged     FolderSync with the stored key, repeat
 ├── Redirected           the mailbox is better served at another URL
 └── ProtocolViolation    an answer that no reading makes sense of: log, back off
@@ -37,13 +40,17 @@ class ServerBusy(EasError):
     """Tell that the server cannot serve now.
 
     `retry_after` is in seconds when the server named a time; `reached` is False when the request was turned away
-    before anything looked into it (503, 429).
+    before anything looked into it (503, 429). `suspect` says that the key of the hierarchy may be at fault, if it comes
+    again and again.
     """
 
-    def __init__(self, detail: str, retry_after: float | None = None, reached: bool = True) -> None:
+    def __init__(
+        self, detail: str, retry_after: float | None = None, reached: bool = True, suspect: bool = False
+    ) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
         self.reached = reached
+        self.suspect = suspect
 
 
 class Unauthorized(EasError):
@@ -84,6 +91,22 @@ class VersionRefused(EasError):
 
 class StateLost(EasError):
     """Tell that the server forgot the device's sync state."""
+
+
+class ServerRenewed(EasError):
+    """Tell that what the server offers has changed, and that it wants all clients to start over."""
+
+
+class RequestRefused(EasError):
+    """Tell that the server calls a request of ours malformed; to repeat it unchanged is useless."""
+
+
+class TooManyCollections(EasError):
+    """Tell that one Sync named too many collections; `limit` is None when the server does not say how many it takes."""
+
+    def __init__(self, detail: str, limit: int | None) -> None:
+        super().__init__(detail)
+        self.limit = limit
 
 
 class HierarchyChanged(EasError):

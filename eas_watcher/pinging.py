@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from eas_watcher.commands.ping import PingReply, PingStatus
-from eas_watcher.errors import HierarchyChanged, ProtocolViolation, ServerBusy
+from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
 from eas_watcher.names import CollectionId
 from eas_watcher.remedies import at_once, pause, remedy
 from eas_watcher.states import Move, Watch
@@ -43,7 +43,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
         case PingStatus.PARAMETERS_MISSING:
             return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")
         case PingStatus.SYNTAX:
-            return pause(watch, ProtocolViolation("the server calls our Ping malformed"), "ping-syntax")
+            return remedy(watch, RequestRefused("the server calls our request malformed (Ping status 4)"))
         case PingStatus.SERVER_ERROR:  # pragma: no branch -- mypy proves that there is no other
             return remedy(watch, ServerBusy("Ping status 8"))
 
@@ -60,8 +60,13 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
     early = held < watch.heartbeat.interval * 0.75
     heartbeat = watch.heartbeat if early else watch.heartbeat.expired()
     silent_for = watch.silent_for + held
-    watch = replace(watch, heartbeat=heartbeat, hasty=0, failures=0, quiet_for=quiet_for, silent_for=silent_for)
-    return watch.in_doubt() if early or quiet_for >= QUIET else watch
+    watch = replace(
+        watch, heartbeat=heartbeat, hasty=0, failures=0, remedied=0, quiet_for=quiet_for, silent_for=silent_for
+    )
+    if quiet_for >= QUIET:
+        # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
+        return replace(watch.in_doubt(), hierarchy_due=True)
+    return watch.in_doubt() if early else watch
 
 
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
@@ -72,6 +77,7 @@ def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Wat
         unsynced=watch.unsynced | ((changed & watched) or watched),
         hasty=watch.hasty + 1 if held < HASTY else 0,
         failures=0 if held >= HASTY else watch.failures,
+        remedied=0 if held >= HASTY else watch.remedied,
     )
     if watch.hasty >= HASTY_ALLOWED:
         error = ServerBusy("Pings tell of changes that no Sync shows")

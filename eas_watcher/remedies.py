@@ -1,10 +1,12 @@
 """Own the remedies: what each failure asks of a watch.
 
 Some remedies are done at once (provision, read the hierarchy, start from key 0), but only `IMMEDIATE` times in a row:
-then each waits its backoff first, so that no server can drive a watch into a busy loop.
+then each waits its backoff first, so that no server can drive a watch into a busy loop. Those that cost the server much
+or that have no hope left wait an hour each at last, for servers block clients that repeat them.
 """
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from eas_watcher import backoff
@@ -18,8 +20,11 @@ from eas_watcher.errors import (
     ProtocolViolation,
     Redirected,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
+    ServerRenewed,
     StateLost,
+    TooManyCollections,
     Unauthorized,
     Unreachable,
     VersionRefused,
@@ -33,7 +38,15 @@ CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; 
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
 PROVISIONS: Final = 2  # policy keys in a row of which none was good enough for a Sync
 REDIRECTS: Final = 3  # in a row
+HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
 RECHECK: Final = 3600.0  # seconds between tries while the server denies access
+SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
+DAILY: Final = 24 * 3600.0  # seconds; where somebody must see to the account itself
+RECHECKS: Final = MappingProxyType(
+    dict.fromkeys(("eas-129", "eas-131", "eas-177"), SELDOM)
+    | dict.fromkeys(("eas-123", "eas-124", "eas-125", "http-456", "http-457"), DAILY)
+)
+"""Code of AccessDenied -> seconds between tries, where it is not RECHECK."""
 
 
 def remedy(watch: Watch, error: EasError) -> Watch | Move:
@@ -47,8 +60,10 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return Wiping(watch), [AcknowledgeWipe(account_only)]
         case AccessDenied(code="http-404") if watch.strayed:
             return at_once(_go_home(watch), error, "http-404")
+        case AccessDenied(code="http-403"):
+            return _forbidden(watch, error)
         case AccessDenied(code=code):
-            return pause(watch, error, code, RECHECK, shown=WatchState.BLOCKED)
+            return pause(watch, error, code, RECHECKS.get(code, RECHECK), shown=WatchState.BLOCKED)
         case Redirected():
             return _redirected(watch, error)
         case NotProvisioned() if watch.provisions >= PROVISIONS:
@@ -56,13 +71,24 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             watch = replace(watch, provision_due=True, provisions=PROVISIONS - 1)
             return pause(watch, error, "policy-loop", RECHECK)
         case NotProvisioned():
-            return at_once(replace(watch, provision_due=True), error, "not-provisioned")
+            return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)
         case HierarchyChanged():
             return at_once(replace(watch, hierarchy_due=True), error, "hierarchy-changed")
         case VersionRefused():
-            return at_once(_distrust_version(watch), error, "version-refused")
+            return at_once(_distrust_version(watch), error, "version-refused", at_last=RECHECK)
         case StateLost():
-            return at_once(_forget_keys(watch), error, "state-lost")
+            return at_once(_forget_keys(watch), error, "state-lost", at_last=RECHECK)
+        case ServerRenewed():
+            return at_once(_forget_keys(_ask_again(watch)), error, "server-renewed", at_last=RECHECK)
+        case RequestRefused() if watch.remedied:
+            return pause(watch, error, "request-refused", RECHECK)
+        case RequestRefused():
+            return at_once(_forget_keys(watch), error, "request-refused")
+        case TooManyCollections(limit=limit):
+            fewer = max(1, limit or (watch.max_collections or len(watch.watched)) // 2)
+            return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
+        case ServerBusy(suspect=True) if watch.failures >= IMMEDIATE:
+            return pause(_forget_hierarchy(watch), error, "server-busy")
         case ServerBusy(retry_after=seconds):
             return pause(watch, error, "server-busy", _as_told(watch, seconds))
         case Unreachable():
@@ -73,10 +99,12 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(watch, error, "failed")
 
 
-def at_once(watch: Watch, error: EasError, reason: str) -> Watch | Move:
-    """Go on at once, unless remedies have not helped so far."""
-    if watch.failures >= IMMEDIATE:
-        return pause(watch, error, reason)
+def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = None) -> Watch | Move:
+    """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
+    remedied = watch.remedied
+    watch = replace(watch, remedied=remedied + 1)
+    if remedied >= IMMEDIATE:
+        return pause(watch, error, reason, at_last if remedied >= HOPELESS else None)
     return replace(watch, failures=watch.failures + 1)
 
 
@@ -139,20 +167,35 @@ def _go_home(watch: Watch) -> Watch:
     return replace(watch, partnership=replace(watch.partnership, version=None, url=None))
 
 
+def _forbidden(watch: Watch, error: AccessDenied) -> Watch | Move:
+    """Provision once: with old versions a 403 may stand for a policy or a wipe [MS-ASCMD 2.2.2]; else re-check."""
+    tried = watch.provision_due
+    watch = replace(watch, provision_due=True)
+    if watch.partnership.version and not tried and not watch.remedied:
+        return at_once(watch, error, "http-403")
+    return pause(watch, error, "http-403", RECHECK, shown=WatchState.BLOCKED)
+
+
 def _distrust_version(watch: Watch) -> Watch:
     """Choose the version again; another one, if the server refuses this one not just once."""
     version = watch.partnership.version
     distrusted = watch.distrusted
-    if version is not None and watch.failures:
+    if version is not None and watch.remedied:
         distrusted |= {version}
-    return replace(watch, partnership=replace(watch.partnership, version=None), distrusted=distrusted)
+    return replace(_ask_again(watch), distrusted=distrusted)
+
+
+def _ask_again(watch: Watch) -> Watch:
+    """Let OPTIONS tell anew what the server offers."""
+    return replace(watch, partnership=replace(watch.partnership, version=None))
+
+
+def _forget_hierarchy(watch: Watch) -> Watch:
+    """Read all folders anew; the keys of the collections may be good."""
+    partnership = replace(watch.partnership, hierarchy_key=NO_SYNC_KEY)
+    return replace(watch, partnership=partnership, hierarchy_due=True)
 
 
 def _forget_keys(watch: Watch) -> Watch:
     """Start from nothing with this server, remembering from when on items are new."""
-    return replace(
-        watch,
-        partnership=replace(watch.partnership, hierarchy_key=NO_SYNC_KEY),
-        hierarchy_due=True,
-        collections=tuple(restart(collection) for collection in watch.collections),
-    )
+    return _forget_hierarchy(replace(watch, collections=tuple(restart(c) for c in watch.collections)))

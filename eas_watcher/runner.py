@@ -5,16 +5,17 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from eas_watcher import backoff, cookies
+from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
-from eas_watcher.commands.request import Command
-from eas_watcher.errors import EasError, VersionRefused
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.errors import EasError, RequestRefused, ServerRenewed, VersionRefused
 from eas_watcher.flow import Flow
-from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, MailboxId
 from eas_watcher.ports import Journal, Now, Transport
 from eas_watcher.progress import Memory, Progress
 from eas_watcher.states import (
@@ -36,6 +37,8 @@ from eas_watcher.states import (
 )
 from eas_watcher.watch import begin, step
 from eas_watcher.wire import Account, compose
+
+REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -75,7 +78,7 @@ class Surroundings:
 class Runner:
     """Run the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_around", "_cookies", "_cookies_of", "_state", "_transport")
+    __slots__ = ("_account", "_around", "_cookies", "_cookies_of", "_renewal", "_state", "_transport")
 
     def __init__(self, account: Account, transport: Transport, around: Surroundings) -> None:
         """Take the account, the transport to its server, and what all runners share."""
@@ -84,6 +87,7 @@ class Runner:
         self._around = around
         self._cookies: dict[str, str] = {}
         self._cookies_of = account.url
+        self._renewal = ""
         self._state: State
 
     async def run(self, memory: Memory, policy: Policy) -> None:
@@ -186,8 +190,28 @@ class Runner:
                 reply = await self._transport.send(request)
         if reply.set_cookies:
             self._cookies = cookies.merge(self._cookies, reply.set_cookies)
-        raise_for_http(reply, self._around.now())
-        return command.read(reply)
+        try:
+            raise_for_http(reply, self._around.now())
+            self._raise_for_renewal(command, reply)
+            return command.read(reply)
+        except RequestRefused:
+            if command.policy_key is None:
+                # For whoever repairs it: our own bytes, which hold keys and ids, nothing of the mailbox.
+                refused = {"command": command.name, "body": request.body[:REFUSED_KEPT].hex()}
+                log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
+            raise
+
+    def _raise_for_renewal(self, command: Command[Any], reply: HttpReply) -> None:
+        """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].
+
+        Servers go on saying so; an answer to a start says it too and means nothing.
+        """
+        said = reply.headers.get("x-ms-rp", "")
+        if said in {"", self._renewal}:
+            return
+        self._renewal = said
+        if command.name and command != FolderSync(NO_SYNC_KEY):
+            raise ServerRenewed("the server says that what it offers has changed (X-MS-RP)")
 
     async def _pause(self, pause: Pause) -> None:
         """Record why and until when, then wait."""

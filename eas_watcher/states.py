@@ -47,6 +47,8 @@ class Watch:
     refusals: int = 0
     failures: int = 0
     """Failures since the last sign that all is well."""
+    remedied: int = 0
+    """Remedies that were done at once since the last sign that all is well."""
     requests: int = 0
     """Requests since the last wait: a pause, or a Ping that was held."""
     hasty: int = 0
@@ -54,6 +56,9 @@ class Watch:
     distrusted: frozenset[ProtocolVersion] = frozenset()
     """Versions that the server offers and then refuses."""
     max_folders: int | None = None
+    """How many folders the server takes in one Ping; None: it has not complained."""
+    max_collections: int | None = None
+    """How many collections the server takes in one Sync; None: it has not complained."""
     quiet_for: float = 0.0
     """Seconds of silent Pings since the last Sync."""
     silent_for: float = 0.0
@@ -68,10 +73,14 @@ class Watch:
     """The detail that was last recorded with `watching`."""
 
     @property
+    def wanted(self) -> tuple[Collection, ...]:
+        """The collections somebody asked for, Inbox first."""
+        return tuple(sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first))
+
+    @property
     def watched(self) -> tuple[Collection, ...]:
-        """The collections somebody asked for, Inbox first, no more than the server takes."""
-        wanted = sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first)
-        return tuple(wanted[: self.max_folders])
+        """Of the wanted collections, no more than the server takes."""
+        return self.wanted[: self.max_folders]
 
     @property
     def strayed(self) -> bool:

@@ -34,6 +34,9 @@ def healthy(watch: Watch) -> Condition:
             "no item was ever shown, and nothing comes: if the mailbox is in use, look whether the server quarantines "
             "the device"
         )
+    left_out = dict.fromkeys(c.cls.value for c in watch.wanted[len(watch.watched) :])
+    if left_out:
+        notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {', '.join(left_out)}")
     return Condition(WatchState.WATCHING, QUARANTINE if odd else "", detail="; ".join(notes))
 
 

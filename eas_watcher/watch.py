@@ -25,7 +25,9 @@ from eas_watcher.errors import (
     EasError,
     HierarchyChanged,
     ProtocolViolation,
+    RequestRefused,
     ServerBusy,
+    ServerRenewed,
     StateLost,
     Unreachable,
     VersionRefused,
@@ -111,14 +113,16 @@ def step(state: State, event: Event) -> Move:
         case Syncing(watch), Failed((Unreachable(reached=True) | ServerBusy(reached=True)) as error):
             # Each try wears the keys, so a request that may be repeated goes first: it tells that the server is back.
             return _fail(replace(watch, hierarchy_due=True), error)
-        case Syncing(watch), Failed((ProtocolViolation() | HierarchyChanged() | StateLost()) as error):
+        case Syncing(watch), Failed(
+            (ProtocolViolation() | RequestRefused() | HierarchyChanged() | StateLost() | ServerRenewed()) as error
+        ):
             return _fail(watch, error)
         case Syncing(watch), Failed(error):
             return _fail(_untry(watch, state.asked), error)
         case Pinging(watch), Failed(Unreachable() as error):
             return _cut(watch, error)
         case Informing(watch), Failed(
-            ServerBusy(retry_after=None, reached=True) | ProtocolViolation() | VersionRefused()
+            ServerBusy(retry_after=None, reached=True) | ProtocolViolation() | RequestRefused() | VersionRefused()
         ):
             # A server that cannot take the information must not keep us from watching.
             return proceed(replace(watch, partnership=replace(watch.partnership, informed=True)))
@@ -198,7 +202,7 @@ def _sync(watch: Watch) -> Move:
     worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watch = _put(watch, worn)
     keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
-    asked = keyless or tuple(c for c in watch.watched if c.id in watch.unsynced)
+    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
     watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
     request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
     return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
@@ -221,6 +225,7 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         redirects=0,
         refusals=0,
         failures=0 if read.changes else watch.failures,
+        remedied=0 if read.changes else watch.remedied,
         hasty=0 if read.changes or seen else watch.hasty,
     )
     if read.trouble is not None:
@@ -228,7 +233,7 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         next_state, actions = _fail(watch, read.trouble)
     elif read.lost:
         error = ServerBusy("the server does not know a sync key (Sync status 3)")
-        next_state, actions = _go(at_once(watch, error, "stale-key"))
+        next_state, actions = _go(at_once(watch, error, "stale-key", at_last=RECHECK))
     else:
         next_state, actions = proceed(watch)
     return next_state, [*keep, *actions]
@@ -264,7 +269,7 @@ def _cut(watch: Watch, error: Unreachable) -> Move:
     """Learn from a Ping whose connection was lost: after a long hold the path has an idle timeout."""
     if error.survived < HELD:
         return _fail(watch, error)
-    watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived), failures=0)
+    watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived), failures=0, remedied=0)
     return _fail(watch, error)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 from eas_watcher.commands.reading import read_identifier, read_number, read_root, read_status, require_identifier
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import raise_for_status
-from eas_watcher.errors import ProtocolViolation, ServerBusy, StateLost
+from eas_watcher.errors import ProtocolViolation, RequestRefused, ServerBusy, StateLost
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.wbxml.element import FOLDERHIERARCHY, Element
 from eas_watcher.wbxml.encode import encode
@@ -16,6 +16,7 @@ from eas_watcher.wbxml.encode import encode
 STALE_KEY: Final = 9
 MALFORMED: Final = 10
 TRANSIENT: Final = frozenset({6, 8, 11, 12})  # server error, timeout, unknown, unknown backend code
+SUSPECT: Final = frozenset({6, 11})  # of these, those that a corrupt key can cause
 
 ROOT: Final = CollectionId("0")
 UNKNOWN_TYPE: Final = 18
@@ -71,7 +72,7 @@ class FolderSync(Command[FolderSyncReply]):
         return encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("SyncKey", self.sync_key)))
 
     def read(self, reply: HttpReply) -> FolderSyncReply:
-        """Read the changes; raises StateLost, ServerBusy, ProtocolViolation, or what a common status asks for."""
+        """Read the changes; raises what a failing status asks for, ProtocolViolation for nonsense."""
         root = read_root(reply, "FolderHierarchy", "FolderSync", sparse=True)
         _raise_for(read_status(root))
         sync_key = SyncKey(require_identifier(root, "SyncKey"))
@@ -92,9 +93,9 @@ def _raise_for(status: int) -> None:
     if status == STALE_KEY:
         raise StateLost("the hierarchy key is not valid (FolderSync status 9)")
     if status in TRANSIENT:
-        raise ServerBusy(f"the server has an error (FolderSync status {status})")
+        raise ServerBusy(f"the server has an error (FolderSync status {status})", suspect=status in SUSPECT)
     if status == MALFORMED:
-        raise ProtocolViolation("the server calls our request malformed (FolderSync status 10)")
+        raise RequestRefused("the server calls our request malformed (FolderSync status 10)")
     raise_for_status("FolderSync", status)
 
 

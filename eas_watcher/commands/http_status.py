@@ -6,19 +6,23 @@ from re import compile as pattern
 from types import MappingProxyType
 from typing import Final
 
+from eas_watcher.commands.reading import read_number
 from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.status import COMMON, raise_for_status
 from eas_watcher.errors import (
     AccessDenied,
     EasError,
     NotProvisioned,
     ProtocolViolation,
     Redirected,
+    RequestRefused,
     ServerBusy,
     Unauthorized,
     Unreachable,
     VersionRefused,
 )
 from eas_watcher.heartbeat import HELD
+from eas_watcher.wbxml.decode import decode
 
 FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
 CAP: Final = 3600.0  # seconds; the longest
@@ -43,12 +47,14 @@ DENIED: Final = MappingProxyType(
 """Status -> what denies access. 440 and 441 come from publishing gateways, not from the specification."""
 
 OK: Final = 200
+FORBIDDEN: Final = 403
 UNAUTHORIZED: Final = 401
 NOT_PROVISIONED: Final = 449
 ELSEWHERE: Final = 451
 INSUFFICIENT_STORAGE: Final = 507
 REDIRECTION: Final = range(300, 400)
 SERVER_ERROR: Final = range(500, 600)
+TOO_LARGE: Final = 413
 VERSION: Final = frozenset({400, 505})
 TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
 GATEWAY: Final = frozenset({502, 504})  # a gateway lost the server or its patience
@@ -61,6 +67,8 @@ def raise_for_http(reply: HttpReply, now: datetime) -> None:
     `now` is an aware datetime, for Retry-After may name a moment. Texts hold the status and fixed words only.
     """
     if reply.status != OK:
+        if reply.status == FORBIDDEN:
+            _raise_for_reason(reply)
         raise _error(reply, now)
     if reply.body and reply.headers.get("content-type", "").strip().lower().startswith("text/html"):
         raise ProtocolViolation("a web page came instead of an answer: a login form or a proxy is in between")
@@ -73,6 +81,21 @@ def raise_for_cut(reply: HttpReply, held: float) -> None:
     """
     if reply.status in GATEWAY and held >= HELD:
         raise Unreachable(f"a gateway gave up the held request (HTTP {reply.status})", held)
+
+
+def _raise_for_reason(reply: HttpReply) -> None:
+    """Raise for the common status in the body of a refusal, if there is one: it says why [MS-ASHTTP 2.2.2.2.1].
+
+    Nothing else is taken from an answer that is not 200.
+    """
+    if not reply.headers.get("content-type", "").lower().startswith("application/vnd.ms-sync"):
+        return
+    try:
+        status = read_number(decode(reply.body), "Status")
+    except ProtocolViolation:
+        return
+    if status is not None and status in COMMON:
+        raise_for_status(f"HTTP {reply.status} with", status)
 
 
 def _error(reply: HttpReply, now: datetime) -> EasError:
@@ -97,6 +120,8 @@ def _passing_error(reply: HttpReply, now: datetime) -> EasError:
         return NotProvisioned("the server wants its policy acknowledged (HTTP 449)")
     if status in VERSION:
         return VersionRefused(f"the server refuses the request's form or version (HTTP {status})")
+    if status == TOO_LARGE:
+        return RequestRefused(f"the server calls our request too large (HTTP {status})")
     if status == INSUFFICIENT_STORAGE:
         return ServerBusy("the mailbox is full (HTTP 507)", QUOTA)
     if status in BUSY or status in SERVER_ERROR:

@@ -12,7 +12,14 @@ from eas_watcher.commands.device import DEVICE, DeviceInformation
 from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import OK, raise_for_status
-from eas_watcher.errors import AccessDenied, NotProvisioned, ProtocolViolation, RemoteWipeRequested, ServerBusy
+from eas_watcher.errors import (
+    AccessDenied,
+    NotProvisioned,
+    ProtocolViolation,
+    RemoteWipeRequested,
+    RequestRefused,
+    ServerBusy,
+)
 from eas_watcher.flow import Flow, ask
 from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
 from eas_watcher.wbxml.element import PROVISION, Element
@@ -53,17 +60,17 @@ class Provision(Command[ProvisionReply]):
     name: ClassVar[str] = "Provision"
     policy_key: PolicyKey = NO_POLICY_KEY
     device: DeviceInformation | None = None
-    """Needed from 14.1 on in the first request, refused before [MS-ASPROV 2.2.2.54]."""
+    """Needed in the first request from 14.1 on, refused before [MS-ASPROV 2.2.2.54]."""
     acknowledge: Acknowledgement | None = None
 
-    def encode(self, version: ProtocolVersion) -> bytes:
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- the conversation knows what a version wants
         """Write the policy's type, and what there is of device, key and acknowledgement."""
         policy = [PROVISION("PolicyType", POLICY_TYPE)]
         if self.acknowledge is not None:
             # In this order: some servers insist [observed: Z-Push 2.7.1, 2026-11].
             policy += [PROVISION("PolicyKey", self.policy_key), PROVISION("Status", str(self.acknowledge.value))]
         policies = PROVISION("Policies", PROVISION("Policy", *policy))
-        if self.device is None or version < ProtocolVersion.V14_1:
+        if self.device is None:
             return encode(PROVISION("Provision", policies))
         return encode(PROVISION("Provision", self.device.element(), policies))
 
@@ -115,8 +122,7 @@ def provision(version: ProtocolVersion, acknowledgement: Acknowledgement) -> Flo
     Raises RemoteWipeRequested, NotProvisioned when the key is void already, and AccessDenied for an acknowledgement
     that the server does not accept ("eas-139", "eas-145").
     """
-    device = DEVICE if version >= ProtocolVersion.V14_1 else None
-    temporary = _granted((yield from ask(Provision(device=device))))
+    temporary = _granted((yield from _fetch(version)))
     if temporary is None:
         return None
     return _granted((yield from ask(Provision(temporary, acknowledge=acknowledgement))))
@@ -154,6 +160,22 @@ def negotiate(
     raise AssertionError("the last turn returns or raises")  # pragma: no cover -- for the type checker
 
 
+def _fetch(version: ProtocolVersion) -> Flow[ProvisionReply]:
+    """Ask for the policy; once more the other way, if the server minds that our device is described or that it is not.
+
+    Only from 14.1 on servers should want it [MS-ASPROV 2.2.2.54].
+    """
+    described = version >= ProtocolVersion.V14_1
+    try:
+        return (yield from ask(Provision(device=DEVICE if described else None)))
+    except RequestRefused:
+        return (yield from ask(Provision(device=None if described else DEVICE)))
+    except NotProvisioned:
+        if described:
+            raise
+        return (yield from ask(Provision(device=DEVICE)))
+
+
 def acknowledge_wipe(account_only: bool) -> Flow[None]:
     """Tell the server that the data is destroyed, in two requests [MS-ASPROV 3.1.5.1.2].
 
@@ -178,7 +200,7 @@ def _granted(reply: ProvisionReply) -> PolicyKey | None:
         case 2:  # no policy
             return None
         case 3:
-            raise ProtocolViolation("the server does not know our type of policy (policy status 3)")
+            raise AccessDenied("the server does not know our type of policy (policy status 3)", "policy-3")
         case 4:
             raise AccessDenied("the server's policy is corrupt (policy status 4)", "policy-4")
         case 5:
@@ -207,7 +229,7 @@ def _raise_for(status: int | None) -> None:
     if status is None:
         return
     if status == MALFORMED:
-        raise ProtocolViolation("the server calls our request malformed (Provision status 2)")
+        raise RequestRefused("the server calls our request malformed (Provision status 2)")
     if status == SERVER_ERROR:
         raise ServerBusy("the server has an error (Provision status 3)")
     raise_for_status("Provision", status)

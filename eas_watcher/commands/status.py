@@ -10,6 +10,7 @@ from eas_watcher.errors import (
     NotProvisioned,
     ProtocolViolation,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
     StateLost,
     VersionRefused,
@@ -30,23 +31,29 @@ class Meaning:
     """Seconds to wait; of ServerBusy only."""
 
 
+def _foreign(about: str) -> Meaning:
+    """Describe a status of commands that the relay never sends; it is as good as an answer that cannot be read."""
+    return Meaning(ProtocolViolation, f"the server answers with a status about {about}, which we never ask for")
+
+
 COMMON: Final = MappingProxyType(
     {
-        101: Meaning(ProtocolViolation, "the server calls our request invalid"),
-        102: Meaning(ProtocolViolation, "the server calls our WBXML invalid"),
-        103: Meaning(ProtocolViolation, "the server calls our XML invalid"),
-        104: Meaning(ProtocolViolation, "the server calls a date of ours invalid"),
-        105: Meaning(ProtocolViolation, "the server calls a combination of our ids invalid"),
-        106: Meaning(ProtocolViolation, "the server calls our ids invalid"),
-        107: Meaning(ProtocolViolation, "the server calls our MIME invalid"),
-        108: Meaning(ProtocolViolation, "the server calls our device id invalid"),
-        109: Meaning(ProtocolViolation, "the server calls our device type invalid"),
+        101: Meaning(RequestRefused, "the server calls our request invalid"),
+        102: Meaning(RequestRefused, "the server calls our WBXML invalid"),
+        103: Meaning(RequestRefused, "the server calls our XML invalid"),
+        104: Meaning(RequestRefused, "the server calls a date of ours invalid"),
+        105: Meaning(RequestRefused, "the server calls a combination of our ids invalid"),
+        106: Meaning(RequestRefused, "the server calls our ids invalid"),
+        107: Meaning(RequestRefused, "the server calls our MIME invalid"),
+        108: Meaning(RequestRefused, "the server calls our device id invalid"),
+        109: Meaning(RequestRefused, "the server calls our device type invalid"),
         110: Meaning(ServerBusy, "the server has an error and asks not to retry soon", LONG),
         111: Meaning(ServerBusy, "the server has an error and asks to retry later"),
         112: Meaning(AccessDenied, "the server may not read the account in the directory"),
         113: Meaning(ServerBusy, "the mailbox is full", LONG),
         114: Meaning(ServerBusy, "the mailbox server is offline"),
         115: Meaning(ServerBusy, "the send quota is exceeded", LONG),
+        **dict.fromkeys(range(116, 123), _foreign("sending mail")),
         123: Meaning(AccessDenied, "the user has no mailbox"),
         124: Meaning(AccessDenied, "anonymous access is not allowed"),
         125: Meaning(AccessDenied, "the user is not found in the directory"),
@@ -70,14 +77,26 @@ COMMON: Final = MappingProxyType(
         143: Meaning(NotProvisioned, "the policy is due for a refresh"),
         144: Meaning(NotProvisioned, "the policy key is not valid"),
         145: Meaning(AccessDenied, "the server refuses devices that a third party manages"),
+        146: _foreign("a recurrence"),
+        147: _foreign("the class of an item"),
+        148: _foreign("another server's TLS"),
         149: Meaning(ServerBusy, "the server forgot the request it had stored"),
+        150: _foreign("a single item"),
         151: Meaning(AccessDenied, "the mailbox has more folders than the server can list"),
         152: Meaning(ServerBusy, "the server found no folders"),
+        **dict.fromkeys(range(153, 157), _foreign("moving or deleting items")),
+        **dict.fromkeys(range(160, 164), _foreign("the availability of people")),
+        164: Meaning(RequestRefused, "the server calls the kind of body that we ask for unsupported"),
         165: Meaning(NotProvisioned, "the server wants our device information"),
+        **dict.fromkeys((166, 167), _foreign("the account to send from")),
+        **dict.fromkeys(range(168, 173), _foreign("rights management")),
+        **dict.fromkeys(range(173, 176), _foreign("pictures")),
+        176: _foreign("parts of bodies"),
         177: Meaning(AccessDenied, "the user has too many devices: remove old ones"),
+        **dict.fromkeys((178, 179, 183, 184), _foreign("sending or editing")),
     }
 )
-"""Status -> what it asks for. Codes left out concern sending, searching or editing, which the relay never does."""
+"""Status -> what it asks for; the rest is not in the specification."""
 
 
 def raise_for_status(command: str, status: int) -> None:

@@ -11,8 +11,8 @@ from typing import ClassVar, Final
 from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root, require_identifier
 from eas_watcher.commands.reading import read_status as read_required_status
 from eas_watcher.commands.request import Command, HttpReply
-from eas_watcher.commands.status import raise_for_status
-from eas_watcher.errors import HierarchyChanged, ProtocolViolation, ServerBusy, StateLost
+from eas_watcher.commands.sync_status import raise_for_sync
+from eas_watcher.errors import ProtocolViolation
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
 from eas_watcher.wbxml.encode import encode
@@ -29,21 +29,6 @@ FILTER_TYPES: Final = MappingProxyType(
     }
 )
 """Class -> FilterType [MS-ASCMD 2.2.3.68.2]; contacts and notes have no age."""
-
-# Status for the whole request [MS-ASCMD 2.2.3.177.17]
-STALE_KEY: Final = 3
-TRANSIENT: Final = frozenset({5, 9, 16})  # server error, cannot complete, retry
-HIERARCHY: Final = frozenset({8, 12})  # folder not found, hierarchy changed
-OURS: Final = MappingProxyType(
-    {
-        4: "the server calls our request malformed",
-        6: "the server calls an item of ours invalid",
-        7: "the server sees a conflict with a change of ours",
-        13: "the server takes our request for a repetition of one it has not stored",
-        14: "the server takes our request for one to be held, with a bad interval",
-        15: "the request names more collections than the server takes",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +88,14 @@ class Sync(Command[SyncReply]):
     def read(self, reply: HttpReply) -> SyncReply:
         """Read the changes, without the items' content.
 
-        A failing Status of the whole raises StateLost, HierarchyChanged, ServerBusy, ProtocolViolation, or what a
-        common status asks for.
+        A failing Status of the whole raises what it asks for, see `raise_for_sync`.
         """
         if is_empty(reply):
             return SyncReply(empty=True)
         root = read_root(reply, "AirSync", "Sync", sparse=True)
         status = read_number(root, "Status")
         if status is not None:
-            _raise_for(status)
+            raise_for_sync(status, read_number(root, "Limit"))
         collections = root.find("Collections")
         found = () if collections is None else collections.all("Collection")
         return SyncReply(empty=False, collections=tuple(map(_read_collection, found)))
@@ -147,18 +131,6 @@ def _write_options(cls: CollectionClass) -> Element:
     # One byte of plain text; some servers read a TruncationSize of 0 as no limit.
     options.append(AIRSYNCBASE("BodyPreference", AIRSYNCBASE("Type", "1"), AIRSYNCBASE("TruncationSize", "1")))
     return AIRSYNC("Options", *options)
-
-
-def _raise_for(status: int) -> None:
-    if status == STALE_KEY:
-        raise StateLost("the server does not know our sync keys (Sync status 3)")
-    if status in HIERARCHY:
-        raise HierarchyChanged(f"Sync status {status}")
-    if status in TRANSIENT:
-        raise ServerBusy(f"the server cannot Sync now (Sync status {status})")
-    if status in OURS:
-        raise ProtocolViolation(f"{OURS[status]} (Sync status {status})")
-    raise_for_status("Sync", status)
 
 
 def _read_collection(element: Element) -> CollectionReply:

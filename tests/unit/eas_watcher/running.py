@@ -86,8 +86,10 @@ def sync_status(status: int) -> HttpReply:
     return ok(AIRSYNC("Sync", AIRSYNC("Status", str(status))))
 
 
-def folders(key: str) -> HttpReply:
-    return ok(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "1"), FOLDERHIERARCHY("SyncKey", key)))
+def folders(key: str, *inboxes: str) -> HttpReply:
+    parts = [FOLDERHIERARCHY("Status", "1"), FOLDERHIERARCHY("SyncKey", key)]
+    added = [FOLDERHIERARCHY("Add", FOLDERHIERARCHY("ServerId", id_), FOLDERHIERARCHY("Type", "2")) for id_ in inboxes]
+    return ok(FOLDERHIERARCHY("FolderSync", *parts, FOLDERHIERARCHY("Changes", *added)))
 
 
 def policy(key: str) -> HttpReply:

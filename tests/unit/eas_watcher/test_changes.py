@@ -5,7 +5,7 @@ import pytest
 
 from eas_watcher.changes import EPOCH, SEEN_KEPT, Digest, digest, restart
 from eas_watcher.commands.sync import Add, CollectionReply, SyncReply
-from eas_watcher.errors import EasError, HierarchyChanged, NotProvisioned, ProtocolViolation, ServerBusy
+from eas_watcher.errors import EasError, HierarchyChanged, NotProvisioned, ProtocolViolation, RequestRefused, ServerBusy
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
 from eas_watcher.progress import Change, Collection, Drain
 
@@ -207,6 +207,14 @@ def test_a_drain_ends_with_a_key_that_stays_the_same() -> None:
     assert result.collections[0].drain is None
 
 
+@pytest.mark.parametrize("status", [6, 7])
+def test_complaints_about_items_that_were_never_sent_do_not_hide_an_answer(status: int) -> None:
+    result = read(inbox(), answer(status=status))
+
+    assert result.trouble is None
+    assert result.collections[0].sync_key == "k2"
+
+
 @pytest.mark.parametrize(
     ("collection", "answers", "trouble"),
     [
@@ -214,8 +222,10 @@ def test_a_drain_ends_with_a_key_that_stays_the_same() -> None:
         (inbox(NO_SYNC_KEY), (answer(status=3),), ServerBusy),
         (inbox(), (answer(key=None),), ProtocolViolation),
         (inbox(), (answer(key=NO_SYNC_KEY),), ProtocolViolation),
-        (inbox(), (answer(status=4),), ProtocolViolation),
+        (inbox(), (answer(status=4),), RequestRefused),
         (inbox(), (answer(status=5),), ServerBusy),
+        (inbox(), (answer(status=6, key=None),), ServerBusy),
+        (inbox(), (answer(status=7, key=None),), ServerBusy),
         (inbox(), (answer(status=8),), HierarchyChanged),
         (inbox(), (answer(status=9),), ServerBusy),
         (inbox(), (answer(status=12),), HierarchyChanged),

@@ -4,8 +4,9 @@ import pytest
 
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.names import CollectionId
+from eas_watcher.names import NO_SYNC_KEY, CollectionId
 from eas_watcher.pinging import HASTY_ALLOWED, QUIET, read_ping
+from eas_watcher.remedies import RECHECK
 from eas_watcher.states import Move, Pause, Watch
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, watch_of
 
@@ -60,6 +61,13 @@ def test_a_long_silence_is_doubted() -> None:
 
     assert go_on(expired(watch, 599.0)).unsynced == frozenset()
     assert go_on(expired(watch, 600.0)).unsynced == BOTH
+
+
+def test_after_a_long_silence_the_folders_are_read_for_some_servers_never_tell_of_new_ones() -> None:
+    watch = replace(WATCH, quiet_for=QUIET - 600.0)
+
+    assert not go_on(expired(watch, 599.0)).hierarchy_due
+    assert go_on(expired(watch, 600.0)).hierarchy_due
 
 
 def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
@@ -123,7 +131,7 @@ def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int
 
 @pytest.mark.parametrize("status", [PingStatus.HEARTBEAT_OUT_OF_RANGE, PingStatus.TOO_MANY_FOLDERS])
 def test_a_server_that_is_never_content_is_waited_for(status: PingStatus) -> None:
-    reason, _ = wait(read_ping(replace(WATCH, failures=3), PingReply(status), 0.1))
+    reason, _ = wait(read_ping(replace(WATCH, remedied=3), PingReply(status), 0.1))
 
     assert reason in {"heartbeat", "too-many-folders"}
 
@@ -136,12 +144,22 @@ def test_a_changed_hierarchy_is_read() -> None:
     ("status", "reason"),
     [
         (PingStatus.PARAMETERS_MISSING, "ping-parameters"),
-        (PingStatus.SYNTAX, "ping-syntax"),
         (PingStatus.SERVER_ERROR, "server-busy"),
     ],
 )
 def test_what_only_waiting_can_heal(status: PingStatus, reason: str) -> None:
     assert wait(read_ping(WATCH, PingReply(status), 0.1))[0] == reason
+
+
+def test_a_ping_called_malformed_starts_over_once_then_hourly() -> None:
+    malformed = PingReply(PingStatus.SYNTAX)
+
+    again = go_on(read_ping(WATCH, malformed, 0.1))
+
+    assert again.hierarchy_due
+    assert {c.sync_key for c in again.collections} == {NO_SYNC_KEY}
+    reason, action = wait(read_ping(again, malformed, 0.1))
+    assert (reason, action.seconds) == ("request-refused", RECHECK)
 
 
 @pytest.mark.parametrize("status", list(PingStatus))

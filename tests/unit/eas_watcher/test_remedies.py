@@ -10,8 +10,11 @@ from eas_watcher.errors import (
     ProtocolViolation,
     Redirected,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
+    ServerRenewed,
     StateLost,
+    TooManyCollections,
     Unauthorized,
     Unreachable,
     VersionRefused,
@@ -20,10 +23,13 @@ from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.progress import Condition, Drain, Partnership, Progress, WatchState
 from eas_watcher.remedies import (
     CONFIRM_AFTER,
+    DAILY,
+    HOPELESS,
     IMMEDIATE,
     PROVISIONS,
     RECHECK,
     REDIRECTS,
+    SELDOM,
     at_once,
     end,
     pause,
@@ -64,7 +70,9 @@ def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> 
         (ServerBusy("x"), "server-busy", WatchState.WAITING, None),
         (ServerBusy("x", 77.0), "server-busy", WatchState.WAITING, 77.0),
         (ProtocolViolation("x"), "protocol-violation", WatchState.WAITING, None),
-        (AccessDenied("x", "eas-129"), "eas-129", WatchState.BLOCKED, RECHECK),
+        (AccessDenied("x", "eas-130"), "eas-130", WatchState.BLOCKED, RECHECK),
+        (AccessDenied("x", "eas-129"), "eas-129", WatchState.BLOCKED, SELDOM),
+        (AccessDenied("x", "http-457"), "http-457", WatchState.BLOCKED, DAILY),
         (Unauthorized("x"), "http-401", WatchState.WAITING, 60.0),
         (EasError("x"), "failed", WatchState.WAITING, None),
     ],
@@ -138,7 +146,9 @@ def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server
 
     assert isinstance(decided, tuple)
     assert decided[0].watch.partnership == elsewhere(None)
-    assert remedy(stray, AccessDenied("x", "http-404")) == replace(stray, partnership=elsewhere(None), failures=1)
+    assert remedy(stray, AccessDenied("x", "http-404")) == replace(
+        stray, partnership=elsewhere(None), failures=1, remedied=1
+    )
 
 
 def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> None:
@@ -165,35 +175,36 @@ def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
 
 
 def test_not_provisioned_provisions_at_once() -> None:
-    assert remedy(watch_of(), NotProvisioned("x")) == watch_of(provision_due=True, failures=1)
+    assert remedy(watch_of(), NotProvisioned("x")) == watch_of(provision_due=True, failures=1, remedied=1)
 
 
 def test_a_changed_hierarchy_is_read_at_once() -> None:
-    assert remedy(watch_of(), HierarchyChanged("x")) == watch_of(hierarchy_due=True, failures=1)
+    assert remedy(watch_of(), HierarchyChanged("x")) == watch_of(hierarchy_due=True, failures=1, remedied=1)
 
 
 def test_a_refused_version_is_chosen_again() -> None:
     watch = watch_of()
 
     assert remedy(watch, VersionRefused("x")) == watch_of(
-        partnership=replace(watch.partnership, version=None), failures=1
+        partnership=replace(watch.partnership, version=None), failures=1, remedied=1
     )
 
 
 def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
-    watch = watch_of(failures=1)
+    watch = watch_of(failures=1, remedied=1)
 
     assert remedy(watch, VersionRefused("x")) == watch_of(
         partnership=replace(watch.partnership, version=None),
         failures=2,
+        remedied=2,
         distrusted=frozenset({ProtocolVersion.V14_1}),
     )
 
 
 def test_before_a_version_is_chosen_none_can_be_distrusted() -> None:
-    watch = watch_of(partnership=Partnership(), failures=1)
+    watch = watch_of(partnership=Partnership(), failures=1, remedied=1)
 
-    assert remedy(watch, VersionRefused("x")) == replace(watch, failures=2)
+    assert remedy(watch, VersionRefused("x")) == replace(watch, failures=2, remedied=2)
 
 
 def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
@@ -227,8 +238,79 @@ def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
     assert decide(decided, error).failures == IMMEDIATE + 1
 
 
+@pytest.mark.parametrize(
+    "error", [NotProvisioned("x"), VersionRefused("x"), StateLost("x"), ServerRenewed("x"), RequestRefused("x")]
+)
+def test_what_costs_the_server_much_is_tried_hourly_at_last(error: EasError) -> None:
+    assert decide(watch_of(remedied=HOPELESS), error).seconds == RECHECK
+
+
+@pytest.mark.parametrize("error", [HierarchyChanged("x"), TooManyCollections("x", None)])
+def test_what_costs_little_is_tried_with_the_backoff(error: EasError) -> None:
+    assert decide(watch_of(remedied=HOPELESS), error).seconds is None
+
+
+def test_an_outage_before_does_not_delay_a_remedy() -> None:
+    assert isinstance(remedy(watch_of(failures=9), NotProvisioned("x")), Watch)
+
+
+def test_a_server_that_was_changed_is_asked_what_it_offers_and_starts_every_key() -> None:
+    decided = remedy(watch_of(INBOX, CALENDAR), ServerRenewed("x"))
+
+    assert isinstance(decided, Watch)
+    assert (decided.partnership.version, decided.partnership.hierarchy_key) == (None, NO_SYNC_KEY)
+    assert all(c.sync_key == NO_SYNC_KEY for c in decided.collections)
+    assert not decided.distrusted
+
+
+def test_a_request_called_malformed_starts_over_once() -> None:
+    decided = remedy(watch_of(), RequestRefused("x"))
+
+    assert isinstance(decided, Watch)
+    assert [c.sync_key for c in decided.collections] == [NO_SYNC_KEY]
+    assert decide(decided, RequestRefused("x")).seconds == RECHECK
+
+
+@pytest.mark.parametrize(("told", "before", "after"), [(1, None, 1), (None, None, 1), (0, None, 1), (None, 1, 1)])
+def test_fewer_collections_are_asked_for_at_a_time(told: int | None, before: int | None, after: int) -> None:
+    decided = remedy(watch_of(INBOX, CALENDAR, max_collections=before), TooManyCollections("x", told))
+
+    assert isinstance(decided, Watch)
+    assert decided.max_collections == after
+
+
+def test_a_hierarchy_key_is_suspected_when_the_server_fails_again_and_again() -> None:
+    failing = ServerBusy("x", suspect=True)
+
+    for failures in range(IMMEDIATE):
+        state, _ = remedy(watch_of(failures=failures), failing)  # type: ignore[misc]  # it waits
+        assert state.watch.partnership.hierarchy_key != NO_SYNC_KEY
+    state, _ = remedy(watch_of(failures=IMMEDIATE), failing)  # type: ignore[misc]  # it waits
+
+    assert (state.watch.partnership.hierarchy_key, state.watch.hierarchy_due) == (NO_SYNC_KEY, True)
+    assert state.watch.collections == (INBOX,)
+
+
+def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None:
+    forbidden = AccessDenied("x", "http-403")
+
+    first = remedy(watch_of(), forbidden)
+    assert first == watch_of(provision_due=True, failures=1, remedied=1)
+    assert isinstance(first, Watch)
+
+    for refused in (first, replace(first, provision_due=False)):
+        state, [action] = remedy(refused, forbidden)  # type: ignore[misc]  # it waits
+        assert isinstance(action, Pause)
+        assert (state.watch.shown, action.seconds) == (WatchState.BLOCKED, RECHECK)
+        assert state.watch.provision_due, "the next try asks for the policy again"
+
+
+def test_a_403_before_a_version_is_chosen_waits() -> None:
+    assert decide(watch_of(partnership=Partnership()), AccessDenied("x", "http-403")).seconds == RECHECK
+
+
 def test_what_is_done_at_once_counts_as_a_failure_until_all_is_well() -> None:
-    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3)
+    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3, remedied=1)
 
 
 def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -> None:

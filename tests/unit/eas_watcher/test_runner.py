@@ -293,3 +293,49 @@ async def test_logs_why_it_waits(caplog: pytest.LogCaptureFixture) -> None:
 
     assert (record.message, record.__dict__["reason"]) == ("watch waits", "server-busy")
     assert record.__dict__["detail"] == "the store is offline"
+
+
+def renewed(reply: HttpReply, said: str = "14.1;Sync,Ping") -> HttpReply:
+    return replace(reply, headers={**reply.headers, "x-ms-rp": said})
+
+
+OFFER = HttpReply(200, {"ms-asprotocolversions": "14.1", "ms-asprotocolcommands": "Sync,FolderSync,Ping"}, b"")
+
+
+async def test_a_server_that_was_changed_is_asked_anew_once_however_often_it_says_so() -> None:
+    primed = mails("k9")
+    script = (renewed(EMPTY), renewed(OFFER), renewed(folders("h2", INBOX.id)), renewed(primed), renewed(EMPTY))
+
+    async with running(World(), *script, (600.0, renewed(pinged(1)))) as transport:
+        assert commands(transport) == ["Sync", "", "FolderSync", "Sync", "Sync", "Ping", "Ping"]
+    async with running(World(), renewed(EMPTY), OFFER, folders("h2", INBOX.id), primed, EMPTY) as transport:
+        assert commands(transport)[-1] == "Ping"
+
+
+async def test_a_server_changed_once_more_is_asked_once_more() -> None:
+    start = (OFFER, folders("h2", INBOX.id), mails("k9"), EMPTY)
+
+    async with running(World(), renewed(EMPTY, "1"), *start, (600.0, renewed(pinged(1), "2")), *start) as transport:
+        assert commands(transport).count("") == 2
+
+
+async def test_an_answer_to_a_start_is_no_reason_to_start_again() -> None:
+    script = (renewed(OFFER), renewed(folders("h1", INBOX.id)), mails("k1"), EMPTY)
+
+    async with running(World(), *script, memory=Memory(Partnership(informed=True))) as transport:
+        assert commands(transport) == ["", "FolderSync", "Sync", "Sync", "Ping"]
+
+
+async def test_logs_the_bytes_that_a_server_calls_malformed(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(World(), sync_status(4)) as transport:
+        [record] = [record for record in caplog.records if record.message == "request refused"]
+        assert vars(record)["command"] == "Sync"
+        assert vars(record)["body"] == transport.requests[0].body.hex()
+    assert "secret" not in caplog.text
+
+
+async def test_logs_no_policy_that_a_server_calls_malformed(caplog: pytest.LogCaptureFixture) -> None:
+    refused = ok(PROVISION("Provision", PROVISION("Status", "2")))
+
+    async with running(World(), HttpReply(449, {}, b""), refused, refused):
+        assert not [record for record in caplog.records if record.message == "request refused"]

@@ -54,3 +54,10 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
 )
 def test_a_mailbox_with_items_or_without_mail_is_not_suspected(collections: tuple[Collection, ...]) -> None:
     assert healthy(watch_of(*collections, silent_for=SILENT)).reason == ""
+
+
+def test_folders_that_the_server_does_not_take_are_told() -> None:
+    condition = healthy(watch_of(INBOX, CALENDAR, max_folders=1))
+
+    assert condition.reason == ""
+    assert condition.detail == "no more than 1 folders fit into one Ping; not watched: calendar"

@@ -459,7 +459,7 @@ def test_a_key_the_server_forgot_starts_the_collection_over_at_once() -> None:
 
 
 def test_a_server_that_forgets_every_key_is_not_asked_in_a_busy_loop() -> None:
-    assert paused(step(syncing(failures=3), synced(news(key=None, status=3)))[1]).failures == 4
+    assert paused(step(syncing(failures=3, remedied=3), synced(news(key=None, status=3)))[1]).failures == 4
 
 
 def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None:

@@ -8,6 +8,7 @@ from eas_watcher.errors import (
     NotProvisioned,
     ProtocolViolation,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
     StateLost,
 )
@@ -86,7 +87,7 @@ def test_a_change_must_name_its_folder(change: str) -> None:
         (6, ServerBusy),
         (8, ServerBusy),
         (9, StateLost),
-        (10, ProtocolViolation),
+        (10, RequestRefused),
         (11, ServerBusy),
         (12, ServerBusy),
         (99, ProtocolViolation),

@@ -12,11 +12,15 @@ from eas_watcher.errors import (
     NotProvisioned,
     ProtocolViolation,
     Redirected,
+    RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
     Unauthorized,
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.wbxml.element import FOLDERHIERARCHY
+from eas_watcher.wbxml.encode import encode
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -54,9 +58,10 @@ def test_a_web_page_is_no_answer(content_type: str) -> None:
         (Unauthorized, (401,)),
         (AccessDenied, (301, 302, 303, 307, 308, 403, 404, 405, 407, 440, 441, 451, 456, 457)),
         (NotProvisioned, (449,)),
+        (RequestRefused, (413,)),
         (VersionRefused, (400, 505)),
         (ServerBusy, (408, 409, 429, 500, 501, 502, 503, 504, 507, 599)),
-        (ProtocolViolation, (100, 201, 204, 206, 402, 406, 410, 411, 413, 415, 418, 600)),
+        (ProtocolViolation, (100, 201, 204, 206, 402, 406, 410, 411, 415, 418, 600)),
     ],
 )
 def test_each_status_asks_for_its_remedy(remedy: type[EasError], statuses: tuple[int, ...]) -> None:
@@ -75,6 +80,36 @@ def test_a_denial_names_its_code_for_operators(status: int, code: str) -> None:
 
     assert isinstance(error, AccessDenied)
     assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(129, AccessDenied), (140, RemoteWipeRequested), (142, NotProvisioned), (111, ServerBusy)]
+)
+def test_a_403_says_in_its_body_why(status: int, remedy: type[EasError]) -> None:
+    body = encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", str(status))))
+
+    with pytest.raises(EasError, match=rf"HTTP 403 .*\b{status}\b") as caught:
+        raise_for_http(HttpReply(403, {"content-type": "application/vnd.ms-sync.wbxml"}, body), NOW)
+
+    assert type(caught.value) is remedy
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/vnd.ms-sync.wbxml", b"\x03\x01"),
+        ("application/vnd.ms-sync.wbxml", b""),
+        ("application/vnd.ms-sync.wbxml", encode(FOLDERHIERARCHY("FolderSync"))),
+        ("application/vnd.ms-sync.wbxml", encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "1")))),
+        ("application/vnd.ms-sync.wbxml", encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "9")))),
+        ("text/html", encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "129")))),
+    ],
+)
+def test_a_403_without_a_common_status_is_a_plain_one(kind: str, body: bytes) -> None:
+    with pytest.raises(AccessDenied) as caught:
+        raise_for_http(HttpReply(403, {"content-type": kind}, body), NOW)
+
+    assert caught.value.code == "http-403"
 
 
 def test_451_names_another_url() -> None:

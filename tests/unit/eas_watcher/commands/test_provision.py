@@ -19,6 +19,7 @@ from eas_watcher.errors import (
     NotProvisioned,
     ProtocolViolation,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
 )
 from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
@@ -50,13 +51,12 @@ def test_asks_for_the_policy() -> None:
     assert Provision().policy_key == "0"
 
 
-@pytest.mark.parametrize(("version", "told"), [(V14_0, False), (V14_1, True), (V16_1, True)])
-def test_tells_the_device_only_to_versions_that_take_it(version: ProtocolVersion, *, told: bool) -> None:
+@pytest.mark.parametrize("version", ProtocolVersion)
+def test_tells_the_device_first(version: ProtocolVersion) -> None:
     device = DeviceInformation("m", "f", "o", "u")
     policies = policy(PROVISION("PolicyType", "MS-EAS-Provisioning-WBXML"))
-    content = (device.element(), policies) if told else (policies,)
 
-    assert Provision(device=device).encode(version) == encode(PROVISION("Provision", *content))
+    assert Provision(device=device).encode(version) == encode(PROVISION("Provision", device.element(), policies))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_wipe_counts_whatever_the_status() -> None:
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [
-        (2, ProtocolViolation),
+        (2, RequestRefused),
         (3, ServerBusy),
         (139, AccessDenied),
         (141, NotProvisioned),
@@ -140,6 +140,34 @@ def test_provision_leaves_the_device_to_settings_in_old_versions() -> None:
     assert play(provision(V14_0, Acknowledgement.APPLIED), fetch, acknowledge) == FINAL
 
 
+@pytest.mark.parametrize(
+    ("version", "trouble", "first", "second"),
+    [
+        (V14_0, RequestRefused("x"), None, DEVICE),
+        (V14_1, RequestRefused("x"), DEVICE, None),
+        (V14_0, NotProvisioned("165"), None, DEVICE),
+    ],
+)
+def test_provision_describes_the_device_the_other_way_to_a_server_that_minds(
+    version: ProtocolVersion, trouble: EasError, first: DeviceInformation | None, second: DeviceInformation | None
+) -> None:
+    refused = Provision(device=first), trouble
+    fetch = Provision(device=second), ProvisionReply(TEMPORARY)
+    acknowledge = Provision(TEMPORARY, acknowledge=THIRD_PARTY), ProvisionReply(FINAL)
+
+    assert play(provision(version, THIRD_PARTY), refused, fetch, acknowledge) == FINAL
+
+
+@pytest.mark.parametrize("trouble", [RequestRefused("x"), NotProvisioned("x")])
+def test_provision_does_not_describe_the_device_in_a_third_way(trouble: EasError) -> None:
+    script = [(Provision(), trouble), (Provision(device=DEVICE), trouble)]
+
+    with pytest.raises(type(trouble)):
+        play(provision(V14_0, THIRD_PARTY), *script)
+    with pytest.raises(NotProvisioned):
+        play(provision(V14_1, THIRD_PARTY), (Provision(device=DEVICE), NotProvisioned("x")))
+
+
 def test_provision_without_a_policy_acknowledges_nothing() -> None:
     assert play(provision(V14_1, THIRD_PARTY), (Provision(device=DEVICE), ProvisionReply(None, 2))) is None
 
@@ -148,7 +176,7 @@ def test_provision_without_a_policy_acknowledges_nothing() -> None:
     ("reply", "remedy"),
     [
         (ProvisionReply(None), ProtocolViolation),
-        (ProvisionReply(TEMPORARY, 3), ProtocolViolation),
+        (ProvisionReply(TEMPORARY, 3), AccessDenied),
         (ProvisionReply(TEMPORARY, 4), AccessDenied),
         (ProvisionReply(TEMPORARY, 5), NotProvisioned),
         (ProvisionReply(TEMPORARY, 6), ProtocolViolation),

@@ -7,6 +7,7 @@ from eas_watcher.errors import (
     NotProvisioned,
     ProtocolViolation,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
     StateLost,
     VersionRefused,
@@ -20,14 +21,14 @@ def test_success_raises_nothing() -> None:
 @pytest.mark.parametrize(
     ("remedy", "statuses"),
     [
-        (ProtocolViolation, range(101, 110)),
+        (RequestRefused, (*range(101, 110), 164)),
         (ServerBusy, (110, 111, 113, 114, 115, 133, 149, 152)),
         (AccessDenied, (112, *range(123, 132), 139, 145, 151, 177)),
         (StateLost, (132, 134, 135, 136)),
         (VersionRefused, (137, 138)),
         (RemoteWipeRequested, (140,)),
         (NotProvisioned, (141, 142, 143, 144, 165)),
-        (ProtocolViolation, (0, 2, 100, 107, 116, 122, 146, 150, 153, 160, 164, 168, 176, 178, 184, 999)),
+        (ProtocolViolation, (0, 2, 100, 116, 122, 146, 150, 153, 160, 168, 176, 178, 184, 999)),
     ],
 )
 def test_each_status_asks_for_its_remedy(remedy: type[EasError], statuses: range | tuple[int, ...]) -> None:

@@ -11,8 +11,10 @@ from eas_watcher.errors import (
     HierarchyChanged,
     NotProvisioned,
     ProtocolViolation,
+    RequestRefused,
     ServerBusy,
     StateLost,
+    TooManyCollections,
 )
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.decode import decode
@@ -206,16 +208,16 @@ def test_any_date_reads_as_a_moment_in_utc_or_none(text: str) -> None:
     ("status", "remedy"),
     [
         (3, StateLost),
-        (4, ProtocolViolation),
+        (4, RequestRefused),
         (5, ServerBusy),
-        (6, ProtocolViolation),
-        (7, ProtocolViolation),
+        (6, ServerBusy),
+        (7, ServerBusy),
         (8, HierarchyChanged),
         (9, ServerBusy),
         (12, HierarchyChanged),
-        (13, ProtocolViolation),
-        (14, ProtocolViolation),
-        (15, ProtocolViolation),
+        (13, ServerBusy),
+        (14, RequestRefused),
+        (15, TooManyCollections),
         (16, ServerBusy),
         (99, ProtocolViolation),
         (132, StateLost),
@@ -227,6 +229,21 @@ def test_a_failure_of_the_whole_raises_its_remedy(status: int, remedy: type[EasE
         read(encode(AIRSYNC("Sync", AIRSYNC("Status", str(status)))))
 
     assert type(caught.value) is remedy
+
+
+@pytest.mark.parametrize(("limit", "told"), [((), None), ((AIRSYNC("Limit", "2"),), 2)])
+def test_tells_how_many_collections_the_server_takes(limit: tuple[Element, ...], told: int | None) -> None:
+    with pytest.raises(TooManyCollections) as caught:
+        read(encode(AIRSYNC("Sync", AIRSYNC("Status", "15"), *limit)))
+
+    assert caught.value.limit == told
+
+
+def test_a_full_mailbox_is_not_asked_again_soon() -> None:
+    with pytest.raises(ServerBusy) as caught:
+        read(encode(AIRSYNC("Sync", AIRSYNC("Status", "9"))))
+
+    assert caught.value.retry_after == 900
 
 
 @pytest.mark.parametrize("status", [3, 4, 5, 8, 12, 142])
