@@ -7,7 +7,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
@@ -69,14 +70,8 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
-    try:
+    with _failing("cannot listen or reach the database"):
         _run(serve_relay(settings))
-    except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
-        _fail(str(error), FAILED)
-    except StoreUnavailable as error:
-        _fail_without_database(error)
-    except OSError as error:
-        _fail(f"cannot listen or reach the database: {_describe(error)}", FAILED)
 
 
 @cli.command()
@@ -110,14 +105,8 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
     settings = _load(config, role)
     log.configure("warning", "text", sys.stderr)
-    try:
+    with _failing("cannot reach the database"):
         _run(migrate_database(settings))
-    except (DatabaseInUse, DatabaseRefuses, SchemaNewer) as error:
-        _fail(str(error), FAILED)
-    except StoreUnavailable as error:
-        _fail_without_database(error)
-    except OSError as error:
-        _fail(f"cannot reach the database: {_describe(error)}", FAILED)
     out.print("the database has the schema of this version")
 
 
@@ -150,14 +139,8 @@ def explain(
     log.configure("error", "text", sys.stderr)
     if settings.database.file is not None and not settings.database.file.exists():
         _fail(f"there is no database {settings.database.file}", FAILED)
-    try:
+    with _failing("cannot reach the database"):
         cases = _run(find_cases(settings, name)) or []
-    except MigrationsPending as error:
-        _fail(str(error), FAILED)
-    except StoreUnavailable:
-        _fail("the database does not answer", FAILED)
-    except OSError as error:
-        _fail(f"cannot reach the database: {error.strerror or error}", FAILED)
     if as_json:
         out.print_json(data=[document(case, now()) for case in cases])
     else:
@@ -265,8 +248,17 @@ def _fail(text: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _fail_without_database(error: StoreUnavailable) -> NoReturn:
-    _fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)
+@contextmanager
+def _failing(cannot: str) -> Iterator[None]:
+    """Say in words what keeps a command from its work; `cannot` begins the sentence about what the system refuses."""
+    try:
+        yield
+    except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
+        _fail(str(error), FAILED)
+    except StoreUnavailable as error:
+        _fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)
+    except OSError as error:
+        _fail(f"{cannot}: {_describe(error)}", FAILED)
 
 
 def _describe(error: OSError) -> str:

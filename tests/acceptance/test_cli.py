@@ -187,3 +187,41 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
 
     assert status == 0
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:////proc/nowhere/relay.sqlite3", "reach the database: No such file or directory: /proc/nowhere"),
+        ("postgresql://relay@127.0.0.1:9/relay", "the database does not answer"),
+    ],
+)
+async def test_a_database_out_of_reach_is_told_in_words(
+    installation: Installation, command: str, url: str, words: str
+) -> None:
+    environ = {"RELAY__DATABASE__URL": url}
+
+    ended = await relay(command, "--config", str(installation.toml), environ=environ)
+
+    assert ended.status == 1
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_state_folder_that_is_missing_is_made_for_the_owner_only(
+    installation: Installation, tmp_path: Path
+) -> None:
+    state = tmp_path / "other" / "state"
+    keys = installation.folder / "state"
+    environ = {
+        "RELAY__RELAY__STATE_DIR": str(state),
+        "RELAY__SEALING__PRIVATE_KEY_FILE": str(keys / "sealing-private.pem"),
+        "RELAY__SEALING__PUBLIC_KEY_FILE": str(keys / "sealing-public.pem"),
+    }
+
+    ended = await relay("migrate", "--config", str(installation.toml), environ=environ)
+
+    assert ended.status == 0, ended.err
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert (state / "relay.sqlite3").stat().st_mode & 0o777 == 0o600
