@@ -1,0 +1,145 @@
+"""A broken or hostile server hurts only its own mailbox: the others get their changes, memory and CPU stay bounded."""
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Final, Self
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.progress import Memory
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import open_transport
+from eas_watcher.wire import Account
+from tests.fakes.tls import Authority, Talk, talking
+from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
+from tests.integration.mean_server import MEGABYTE, garble_tls, keep_silent, mean_talks
+from tests.unit.eas_watcher.watching import EMAIL, INBOX, PARTNERSHIP
+
+BEN: Final = MailboxId("ben")
+TALKS: Final = mean_talks()
+MEMORY: Final = 64 * MEGABYTE
+CPU: Final = 8.0  # seconds for five answers, the mean server's own work and TLS included
+REQUESTS: Final = 5  # that the mean server must have answered
+SLOW: Final = 0.5  # seconds
+TURNS: Final = 2000
+INNOCENT: Final = {"mutated answers"}
+"""What may hold news all the same."""
+
+
+def resident() -> int:
+    """Tell how many bytes of memory this process holds."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class CountedTransport:
+    """Carry requests, count them, and tell whether one is under way."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.sent = 0
+        self.under_way_since: float | None = None
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.sent += 1
+        self.under_way_since = perf_counter()
+        try:
+            return await self._transport.send(request)
+        finally:
+            self.under_way_since = None
+
+    @property
+    def slow(self) -> bool:
+        """Whether a request is under way for so long that only time can end it."""
+        return self.under_way_since is None or perf_counter() - self.under_way_since > SLOW
+
+
+@asynccontextmanager
+async def beside(authority: Authority, url: str) -> AsyncIterator[tuple[World, CountedTransport]]:
+    """Watch ann on a good server and ben on a mean one, from stored keys, in one fleet."""
+    async with world() as watched, open_transport(authority.client) as opened:
+        watched.start()
+        await watched.until_held()
+        transport = CountedTransport(opened)
+        account = Account(BEN, f"{url}/eas", "ben", DeviceId("Dben"), BasicCredential("ben", "secret"))
+        watched.fleet.start(account, transport, Memory(PARTNERSHIP, (INBOX,), EMAIL), Policy())
+        try:
+            yield watched, transport
+        finally:
+            await watched.fleet.stop(BEN)
+
+
+class Watermark:
+    """Note the most memory held while the block runs."""
+
+    def __init__(self) -> None:
+        self.before = self.most = 0
+
+    async def __aenter__(self) -> Self:
+        gc.collect()
+        self.before = self.most = resident()
+        self._task = asyncio.get_running_loop().create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    @property
+    def growth(self) -> int:
+        return self.most - self.before
+
+    async def _look(self) -> None:
+        while True:
+            self.most = max(self.most, resident())
+            await asyncio.sleep(0.005)
+
+
+async def endure(watched: World, mean: CountedTransport) -> None:
+    """Put the time forward until the mean server was asked often enough; ann's mail comes all the while."""
+    for number in range(1, REQUESTS + 1):
+        watched.ann.changes.clear()
+        watched.simulator.deliver(ANN, subject=f"Mail {number}")
+        await until(lambda: watched.ann.changes == ONE_MAIL)
+        for _ in range(TURNS):
+            if mean.sent >= number and mean.under_way_since is None:
+                break
+            await asyncio.sleep(0.01)
+            if mean.slow:
+                hurry(20.0)
+        else:
+            raise AssertionError("the mean server was given up")
+
+
+@pytest.mark.parametrize("name", TALKS)
+@hurried
+async def test_a_mean_server_hurts_only_its_own_mailbox(name: str) -> None:
+    authority = Authority()
+    async with talking(authority, TALKS[name]) as url, beside(authority, url) as (watched, mean):
+        async with Watermark() as memory:
+            began = process_time()
+            await endure(watched, mean)
+            used = process_time() - began
+
+        assert BEN in watched.fleet
+        assert name in INNOCENT or watched.journal.kept[BEN].changes == []
+        assert memory.growth < MEMORY
+        assert used < CPU
+
+
+@pytest.mark.parametrize("talk", [garble_tls, keep_silent], ids=["garbled", "silent"])
+@hurried
+async def test_a_server_without_tls_hurts_only_its_own_mailbox(talk: Talk) -> None:
+    authority = Authority()
+    async with talking(None, talk) as url, beside(authority, url) as (watched, mean):
+        await endure(watched, mean)
+
+        assert watched.journal.kept[BEN].conditions[-1].reason == "unreachable"
