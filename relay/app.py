@@ -21,7 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.fleet import Fleet
 from eas_watcher.runner import FleetStats, Surroundings
-from eas_watcher.transport.http import open_transport
 from relay.api.app import Limits, create_app
 from relay.errors import MigrationsPending, RelayBroke
 from relay.listeners import open_listener, server_tls
@@ -54,9 +53,10 @@ from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
-from relay.watch.accounts import Accounts, EasServer
+from relay.watch.accounts import Accounts
 from relay.watch.journal import StoreJournal
 from relay.watch.mailboxes import Mailboxes
+from relay.watch.servers import open_servers
 
 log = logging.getLogger(__name__)
 
@@ -161,10 +161,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
 async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
     settings, random = running.settings, running.random
     key = _required(settings.sealing.private)
-    servers = {}
-    for name, server in settings.servers.items():
-        transport = await stack.enter_async_context(open_transport(_trust(server.ca_file)))
-        servers[name] = EasServer(server.url, transport, server.policy)
+    servers = await open_servers(settings.servers, settings.autodiscover, _trust, stack)
     store = SqlWatchStore(running.engine, running.wakeups)
     embedded = settings.database.file is not None
     accounts = Accounts(key, servers)
@@ -207,7 +204,9 @@ async def _open_api(running: Running, stack: AsyncExitStack) -> None:
         store,
         Verdicts(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
         _required(settings.sealing.public),
-        ServerDirectory({name: tuple(server.domains) for name, server in settings.servers.items()}),
+        ServerDirectory(
+            {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
+        ),
         settings.apps,
         now,
         secrets.token_urlsafe,

@@ -129,9 +129,10 @@ class WatchStore(Protocol):
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         """Note when each mailbox's last Ping began and its heartbeat in seconds."""
 
-    async def accept(self, candidate: Candidate, now: datetime) -> None:
+    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
 
+        `url` is where the mailbox was discovered; None leaves it where it is known to be.
         The mailbox's refusals (of candidates, and of the credential) start from nothing; its state becomes `starting`
         if it was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
         Does nothing when the candidate was replaced meanwhile.

@@ -10,7 +10,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from eas_watcher.autodiscover.search import may_discover
 from relay.registration.refusals import UnknownServer
+from relay.settings.servers import AUTODISCOVER
 
 LONGEST: Final = 320  # characters: 64 before the @, 255 after it [RFC 5321 4.5.3.1]
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -39,15 +41,17 @@ def same_account(server: str, user: str) -> tuple[str, str]:
 class ServerDirectory:
     """Find the configured server of a mailbox."""
 
-    def __init__(self, servers: Mapping[str, Sequence[str]]) -> None:
-        """Take the configured server names and the mail domains of each."""
+    def __init__(self, servers: Mapping[str, Sequence[str]], discovered: frozenset[str] = frozenset()) -> None:
+        """Take the configured server names and the mail domains of each, and the hosts where others are discovered."""
         self._names = frozenset(servers)
+        self._discovered = discovered
         self._by_domain = {domain.lower(): name for name, domains in servers.items() for domain in domains}
 
-    def find(self, name: str | None, mailbox: str) -> str:
+    def find(self, name: str | None, mailbox: str, user: str | None = None) -> str:
         """Return the name of a server: the one named, else by the address's domain, else the only one configured.
 
-        Raises UnknownServer.
+        Before the last, the domain may be one whose servers are discovered; then the login `user` (None: the address)
+        must be an address of such a domain too, for it is what Autodiscover is asked for. Raises UnknownServer.
         """
         if name is not None:
             if name not in self._names:
@@ -56,6 +60,8 @@ class ServerDirectory:
         found = self._by_domain.get(mailbox.rpartition("@")[2].lower()) if "@" in mailbox else None
         if found is not None:
             return found
+        if may_discover(mailbox, self._discovered) and may_discover(user or mailbox, self._discovered):
+            return AUTODISCOVER
         if len(self._names) == 1:
             return next(iter(self._names))
         raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")

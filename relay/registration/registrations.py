@@ -96,7 +96,7 @@ class Registrations:
         address = _user("mailbox", wish.mailbox)
         user = address if wish.login.user is None else _user("credential.user", wish.login.user)
         credential = _credential(user, wish.login)
-        server = self._servers.find(wish.server, address)
+        server = self._servers.find(wish.server, address, user)
         known = await self._store.mailbox_of(server, user)
         begun = self._begin(server, user, known)
         secret = self._tokens(32)

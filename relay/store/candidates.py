@@ -13,7 +13,7 @@ from relay.store.tables import candidate, mailbox, registration
 _WAITS_FOR_CREDENTIAL = (WatchState.VERIFYING.value, WatchState.CREDENTIAL_REFUSED.value, WatchState.WIPED.value)
 
 
-async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) -> bool:
+async def accept(connection: AsyncConnection, proved: Candidate, now: datetime, url: str | None = None) -> bool:
     """Make a proved candidate the mailbox's credential; return False when it was replaced meanwhile.
 
     A wipe destroys the candidates that wait: one that is still there came afterwards, by somebody who registered anew,
@@ -30,6 +30,7 @@ async def accept(connection: AsyncConnection, proved: Candidate, now: datetime) 
         .values(
             sealed_credential=proved.sealed,
             accepted=True,
+            url=mailbox.c.url if url is None else url,
             refusals=0,
             candidate_refusals=0,
             candidate_refused_at=None,

@@ -88,10 +88,10 @@ class SqlWatchStore:
         async with transaction(self._engine) as connection:
             await connection.execute(_NOTE, rows)
 
-    async def accept(self, candidate: Candidate, now: datetime) -> None:
+    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty."""
         async with transaction(self._engine) as connection:
-            accepted = await candidates.accept(connection, candidate, now)
+            accepted = await candidates.accept(connection, candidate, now, url)
         if accepted:
             self._wakeups.tell(Topic.MAILBOXES)
             self._wakeups.tell(Topic.VERDICTS)

@@ -18,6 +18,7 @@ from relay.credentials import StoredCredential
 from relay.errors import SealBroken
 from relay.model import Mailbox
 from relay.sealing import SealingPrivateKey
+from relay.watch.discovery import Discovery
 from relay.watch.grants import Grants
 from relay.watch.proof import Door
 
@@ -27,6 +28,7 @@ class EasServer:
     """Join a configured server with the transport to it, and with what leads there for other credentials than Basic."""
 
     url: str
+    """Empty for what stands for all servers that are discovered."""
     transport: Transport
     policy: Policy
     door: Door = field(default_factory=Door)
@@ -34,6 +36,8 @@ class EasServer:
     """Where refresh tokens are exchanged; None: the server takes no OAuth credentials."""
     identify: Callable[[CertificateCredential], Transport] | None = None
     """Makes connections that show a client certificate; raises UnusableCredential. None: the server takes none."""
+    discovery: Discovery | None = None
+    """Finds where a mailbox is that has no URL so far; None: all of them are at `url`."""
 
 
 @dataclass(frozen=True, slots=True)

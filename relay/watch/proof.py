@@ -15,9 +15,11 @@ from eas_watcher.commands.options import Capabilities, Options, choose_version
 from eas_watcher.commands.provision import Acknowledgement, provision
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Redirected, Unauthorized
+from eas_watcher.locations import eas_location
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
+from eas_watcher.remedies import REDIRECTS
 from eas_watcher.wire import Account, compose
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Finding:
 
     verdict: Verdict
     detail: str = ""
+    url: str | None = None
+    """Where the server was that accepted the candidate; None: none was asked."""
 
 
 @dataclass(slots=True)
@@ -49,24 +53,47 @@ class Door:
     """None: not asked so far."""
 
 
-async def prove(account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime) -> Finding:
+async def prove(
+    account: Account,
+    transport: Transport,
+    stranger: Transport,
+    door: Door,
+    now: datetime,
+    hosts: frozenset[str] = frozenset(),
+) -> Finding:
     """Ask the server with the candidate: OPTIONS costs nothing and changes nothing [MS-ASHTTP 2.2.3].
 
     It needs authorization, says the specification. Whether this server thinks so is found out once, without a
     credential, by the `stranger`'s transport; if not, a command that every server guards must be answered too.
+    A server that sends the mailbox to another of `hosts` has not judged, so that one is asked.
     """
     try:
-        offer = await _ask(account, transport, Options(), None, now)
-        if door.unguarded is None:
-            door.unguarded = await _answers_anybody(account, stranger, now)
-        if door.unguarded:
-            await _knock(account, transport, offer, now)
+        for _ in range(REDIRECTS):
+            try:
+                await _show(account, transport, stranger, door, now)
+            except Redirected as error:
+                url = eas_location(error.location, hosts)
+                if url is None:
+                    raise
+                account, door = replace(account, url=url), Door()
+            else:
+                return Finding(Verdict.ACCEPTED, url=account.url)
+        await _show(account, transport, stranger, door, now)
     except (Unauthorized, CredentialVoid):
         return Finding(Verdict.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
         return Finding(Verdict.UNKNOWN, str(error))
-    return Finding(Verdict.ACCEPTED)
+    return Finding(Verdict.ACCEPTED, url=account.url)
+
+
+async def _show(account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime) -> None:
+    """Show a candidate to one server; return if that accepts it."""
+    offer = await _ask(account, transport, Options(), None, now)
+    if door.unguarded is None:
+        door.unguarded = await _answers_anybody(account, stranger, now)
+    if door.unguarded:
+        await _knock(account, transport, offer, now)
 
 
 async def _ask(

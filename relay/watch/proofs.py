@@ -7,13 +7,14 @@ from dataclasses import replace
 from random import Random
 
 from eas_watcher import backoff
+from eas_watcher.errors import EasError, Unauthorized
 from eas_watcher.names import MailboxId
 from eas_watcher.progress import Condition, WatchState
 from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.ports import Clock, WatchStore
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.proof import Finding, Verdict, prove
+from relay.watch.proof import Door, Finding, Verdict, prove
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Proofs:
                     record = fresh
                 if finding.verdict is Verdict.UNKNOWN:
                     finding = await self._ask(opened, candidate, record)
-                if await self._settled(self._present(candidate), finding.verdict, record):
+                if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 detail = finding.detail
             except StoreUnavailable:
@@ -116,15 +117,30 @@ class Proofs:
     async def _ask(self, opened: Connection, candidate: Candidate, record: WatchRecord) -> Finding:
         if self._in_good_use(candidate, record):
             return Finding(Verdict.ACCEPTED)
-        server = opened.server
-        return await prove(opened.account, opened.transport, server.transport, server.door, self._clock())
+        server, account, door = opened.server, opened.account, opened.server.door
+        url = record.memory.partnership.url
+        if url is None and server.discovery is not None:
+            try:
+                url = await server.discovery.find(account)
+            except Unauthorized:
+                return Finding(Verdict.REFUSED)
+            except EasError as error:
+                log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
+                return Finding(Verdict.UNKNOWN, str(error))
+        if url is not None:
+            account, door = replace(account, url=url), Door()
+        return await prove(account, opened.transport, server.transport, door, self._clock(), server.policy.hosts)
 
-    async def _settled(self, candidate: Candidate, verdict: Verdict, record: WatchRecord) -> bool:
-        """Keep a verdict; return False when there is none so far."""
-        match verdict:
+    async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:
+        """Keep a verdict; return False when there is none so far.
+
+        Where a mailbox was discovered is kept with it; the watch of another finds out by itself.
+        """
+        match finding.verdict:
             case Verdict.ACCEPTED:
                 candidate = await self._newest(candidate, record)
-                await self._store.accept(candidate, self._clock())
+                url = None if opened.server.discovery is None else finding.url
+                await self._store.accept(candidate, self._clock(), url)
             case Verdict.REFUSED:
                 await self._store.refuse(candidate, self._clock())
             case Verdict.UNKNOWN:

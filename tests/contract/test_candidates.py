@@ -221,3 +221,16 @@ async def test_a_wiped_mailbox_keeps_no_credential_that_is_proved_afterwards(
     record = await recorded(watches)
     assert (record.sealed_credential, record.mailbox.state) == (None, WatchState.WIPED)
     assert record.candidates == ()
+
+
+async def test_a_discovered_mailbox_is_kept_with_its_url_and_keeps_it(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    phone = await register(registrations)
+
+    await watches.accept(candidate_of(phone), NOW, "https://mail2.example.com/eas")
+    assert (await recorded(watches)).memory.partnership.url == "https://mail2.example.com/eas"
+
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"new"), NOW)
+    await watches.accept(candidate_of(phone, b"new"), LATER)
+    assert (await recorded(watches)).memory.partnership.url == "https://mail2.example.com/eas"

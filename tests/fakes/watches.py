@@ -31,7 +31,7 @@ class NoWatches:
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         raise NotImplementedError
 
-    async def accept(self, candidate: Candidate, now: datetime) -> None:
+    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         raise NotImplementedError
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """Own a whole watch role for tests: real store on SQLite, real fleet over TLS, the simulated mail server behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +12,7 @@ from typing import Final
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.ports import Transport
 from eas_watcher.progress import WatchState
 from eas_watcher.runner import FleetStats, Surroundings
 from eas_watcher.states import Policy
@@ -95,10 +96,11 @@ class WatchRole:
         classes: frozenset[CollectionClass] = EMAIL,
         server: str = "main",
         key: SealingPrivateKey | None = None,
+        user: str = ANN,
     ) -> RegistrationId:
         """Do what the api role does."""
         public = (key or self.key).public_key()
-        mailbox = NewMailbox(MAILBOX, server, ANN, derive_device_id(public, server, ANN), SHARD)
+        mailbox = NewMailbox(MAILBOX, server, user, derive_device_id(public, server, user), SHARD)
         registration = Registration(
             id=RegistrationId(name),
             mailbox_id=MAILBOX,
@@ -114,7 +116,7 @@ class WatchRole:
             state=RegistrationState.VERIFYING,
             created_at=now(),
         )
-        sealed = public.seal(MAILBOX, BasicCredential(ANN, password))
+        sealed = public.seal(MAILBOX, BasicCredential(user, password))
         await self.registrations.create(mailbox, registration, sealed)
         return registration.id
 
@@ -146,8 +148,10 @@ class WatchRole:
 
 
 @asynccontextmanager
-async def open_watch_role(folder: Path) -> AsyncIterator[WatchRole]:
-    """Run a watch role until the block ends; its one server is "main"."""
+async def open_watch_role(
+    folder: Path, more: Callable[[Transport, EasSimulator], Mapping[str, EasServer]] = lambda _, __: {}
+) -> AsyncIterator[WatchRole]:
+    """Run a watch role until the block ends; its server is "main", and `more` adds or replaces servers."""
     ca = ThrowAwayCa()
     random = Random(1)
     key_file = folder / "sealing.pem"
@@ -162,7 +166,7 @@ async def open_watch_role(folder: Path) -> AsyncIterator[WatchRole]:
         wakeups = LocalWakeups()
         store = WatchStore(engine, wakeups)
         server = EasServer(eas.url, transport, Policy())
-        accounts = Accounts(key, {"main": server})
+        accounts = Accounts(key, {"main": server, **more(transport, eas)})
         mailboxes = Mailboxes(store, wakeups, accounts, now, random, "this node", take_over=True)
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)

@@ -16,6 +16,7 @@ from eas_watcher.ports import Now
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
 from eas_watcher.wbxml.encode import encode
 from relay.sandbox import clock
+from relay.sandbox.eas.autodiscover import Autodiscover
 from relay.sandbox.eas.commands import Document, answer
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, Delay, Failure, Garble, Stall
@@ -56,6 +57,7 @@ async def open_eas_simulator(
     app = web.Application()
     server = EasServer(simulator)
     app.router.add_route("*", PATH, server.handle)
+    Autodiscover(simulator).add_to(app.router)
     runner = web.AppRunner(
         app,
         access_log=None,

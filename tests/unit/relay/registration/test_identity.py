@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from relay.registration.identity import LONGEST, ServerDirectory, normalise, same_account
 from relay.registration.refusals import UnknownServer
+from relay.settings.servers import AUTODISCOVER
 
 TWO = ServerDirectory({"head-office": ["example.com", "Example.NET"], "branch": ["branch.example.com"]})
 
@@ -87,3 +88,32 @@ def test_the_only_server_is_meant_by_everybody_who_names_none() -> None:
     assert one.find(None, "ann") == "head-office"
     with pytest.raises(UnknownServer):
         one.find("branch", "ann")
+
+
+def test_a_domain_without_a_server_may_be_one_that_is_discovered() -> None:
+    hosts = frozenset({"autodiscover.example.net", "mail.example.org"})
+    servers = ServerDirectory({"main": ("example.com",), "branch": ()}, hosts)
+
+    assert servers.find(None, "ann@EXAMPLE.net") == AUTODISCOVER
+    assert servers.find(None, "ann@example.com") == "main"
+    assert servers.find("branch", "ann@example.net") == "branch"
+    for mailbox in ("ann@example.org", "ann@mail.example.net", "ann"):
+        with pytest.raises(UnknownServer):
+            servers.find(None, mailbox)
+
+
+def test_who_logs_in_with_another_name_than_an_address_cannot_be_discovered() -> None:
+    servers = ServerDirectory({"main": (), "branch": ()}, frozenset({"autodiscover.example.net"}))
+
+    assert servers.find(None, "ann@example.net", "ben@example.net") == AUTODISCOVER
+    for user in ("EXAMPLE\\ann", "ann@example.org"):
+        with pytest.raises(UnknownServer):
+            servers.find(None, "ann@example.net", user)
+
+
+def test_a_server_cannot_be_named_that_stands_for_all_discovered_ones() -> None:
+    servers = ServerDirectory({"main": ()}, frozenset({"autodiscover.example.net"}))
+
+    assert servers.find(None, "ann@example.net") == AUTODISCOVER
+    with pytest.raises(UnknownServer):
+        servers.find(AUTODISCOVER, "ann@example.net")

@@ -7,6 +7,7 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
+from eas_watcher.remedies import REDIRECTS
 from eas_watcher.wire import Account
 from relay.watch.proof import Door, Finding, Verdict, prove
 
@@ -44,7 +45,7 @@ async def judge(server: Server, door: Door) -> Finding:
 @pytest.mark.parametrize(
     ("answer", "finding"),
     [
-        (GOOD, Finding(Verdict.ACCEPTED)),
+        (GOOD, Finding(Verdict.ACCEPTED, url=ACCOUNT.url)),
         (REFUSED, Finding(Verdict.REFUSED)),
         (HttpReply(503, {}, b"", ()), Finding(Verdict.UNKNOWN, "the server cannot serve now (HTTP 503)")),
         (Unreachable("no connection: refused"), Finding(Verdict.UNKNOWN, "no connection: refused")),
@@ -57,6 +58,38 @@ async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, find
 
     assert [request.method for request in server.asked] == ["OPTIONS"]
     assert server.asked[0].headers["Authorization"] == ANN.authorization()
+
+
+def sent_to(host: str) -> HttpReply:
+    return HttpReply(451, {"x-ms-location": f"https://{host}/eas"}, b"", ())
+
+
+async def test_a_server_that_sends_the_mailbox_to_an_allowed_host_leaves_the_verdict_to_that_one() -> None:
+    hosts = frozenset({"mail2.example.com"})
+    server = Server(sent_to("mail2.example.com"), GOOD, REFUSED)
+
+    finding = await prove(ACCOUNT, server, server, Door(unguarded=True), NOW, hosts)
+
+    assert finding == Finding(Verdict.ACCEPTED, url="https://mail2.example.com/eas")
+    assert [request.url for request in server.asked] == [ACCOUNT.url, *["https://mail2.example.com/eas"] * 2]
+
+
+async def test_no_candidate_is_shown_to_a_host_that_is_not_allowed() -> None:
+    server = Server(sent_to("evil.example.net"))
+
+    finding = await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"}))
+
+    assert finding.verdict is Verdict.UNKNOWN
+    assert len(server.asked) == 1
+
+
+async def test_servers_that_send_a_candidate_round_in_circles_are_left() -> None:
+    server = Server(*[sent_to("mail2.example.com")] * 9)
+
+    finding = await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"}))
+
+    assert finding.verdict is Verdict.UNKNOWN
+    assert len(server.asked) == REDIRECTS + 1
 
 
 async def test_an_answer_that_names_no_versions_proves_nothing() -> None:

@@ -67,14 +67,16 @@ class Verdicts(NoWatches):
     def __init__(self, record: WatchRecord) -> None:
         self.present = record
         self.away = False
+        self.url: str | None = None
         self.verdicts: list[tuple[str, RegistrationId]] = []
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         self._check()
         return self.present if mailbox_id == self.present.mailbox.id else None
 
-    async def accept(self, candidate: Candidate, now: datetime) -> None:
+    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         self._settle("accepted", candidate)
+        self.url = url
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         self._settle("refused", candidate)

@@ -1,0 +1,88 @@
+"""Own the mail servers of a watch process: a transport to each, and to whatever their mailboxes may be sent to."""
+
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.locations import authority
+from eas_watcher.ports import Transport
+from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
+from eas_watcher.transport.tokens import TokenEndpoint
+from relay.credentials import CredentialKind
+from relay.ports import Clock
+from relay.settings.servers import AUTODISCOVER
+from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
+from relay.watch.accounts import EasServer
+from relay.watch.discovery import Discovery
+from relay.watch.routes import Routes
+
+Trust = Callable[[Path | None], ssl.SSLContext]
+"""Makes a context that trusts the CAs of a file, or those of the system."""
+
+
+async def open_servers(
+    configured: Mapping[str, ServerSettings],
+    found: AutodiscoverSettings,
+    trust: Trust,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> dict[str, EasServer]:
+    """Open a transport for each server; whoever is sent to another's host is carried by that one's.
+
+    If hosts may be asked for the servers of other domains, the name AUTODISCOVER stands for all that they name.
+    """
+    own = {
+        name: await stack.enter_async_context(open_transport(trust(server.ca_file)))
+        for name, server in configured.items()
+    }
+    elsewhere: dict[str, Transport] = {}
+    if found.hosts:
+        searched = await stack.enter_async_context(open_transport(trust(found.ca_file)))
+        elsewhere |= dict.fromkeys(found.hosts, searched)
+    elsewhere |= {authority(server.url) or "": own[name] for name, server in configured.items()}
+    servers = {
+        name: EasServer(
+            server.url,
+            Routes(own[name], elsewhere),
+            server.policy,
+            tokens=await _open_tokens(server.oauth, trust, clock, stack),
+            basic=CredentialKind.BASIC in server.credentials,
+            identify=_identification(own[name], server, trust, clock),
+        )
+        for name, server in configured.items()
+    }
+    if found.hosts:
+        routes = Routes(searched, elsewhere)
+        servers[AUTODISCOVER] = EasServer("", routes, found.policy, discovery=Discovery(routes, found.hosts))
+    return servers
+
+
+async def _open_tokens(
+    oauth: OAuthSettings | None, trust: Trust, clock: Clock, stack: AsyncExitStack
+) -> TokenEndpoint | None:
+    """Open the token endpoint of a server that takes OAuth credentials."""
+    if oauth is None:
+        return None
+    return TokenEndpoint(oauth.client, await stack.enter_async_context(open_transport(trust(oauth.ca_file))), clock)
+
+
+def _identification(
+    transport: HttpTransport, server: ServerSettings, trust: Trust, clock: Clock
+) -> Callable[[CertificateCredential], Transport] | None:
+    """Give what makes a mailbox's transport of its certificate, for a server that takes some.
+
+    Each call loads the CAs anew: the ssl module cannot share them between contexts. A mailbox that is sent to another
+    server shows its certificate there with this server's CAs.
+    """
+    if CredentialKind.CERTIFICATE not in server.credentials:
+        return None
+
+    def identify(credential: CertificateCredential) -> Transport:
+        context = trust(server.ca_file)
+        show_certificate(context, credential)
+        return IdentifiedTransport(credential, transport.with_tls(context), clock)
+
+    return identify

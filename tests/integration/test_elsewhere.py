@@ -1,0 +1,235 @@
+"""Mailboxes that are not where they were looked for, over TLS: redirects and Autodiscover."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.fleet import Fleet
+from eas_watcher.locations import authority
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.progress import Memory, WatchState
+from eas_watcher.runner import Surroundings
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import open_transport
+from eas_watcher.wire import Account
+from relay.model import RegistrationState
+from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.clock import now
+from relay.sandbox.eas import AnswerHttp, EasSimulator, FailurePlan, open_eas_simulator
+from relay.watch.accounts import EasServer
+from relay.watch.discovery import Discovery
+from tests.fakes.eas import MemoryJournal
+from tests.integration.eas_world import ANN, PASSWORD, hurried, hurry, until
+from tests.integration.watch_role import PASSWORD as ROLE_PASSWORD
+from tests.integration.watch_role import WatchRole, open_watch_role
+from tests.unit.eas_watcher.running import Middle
+
+LOCAL = "ann@localhost"
+MAILBOX = MailboxId("ann")
+
+
+@dataclass
+class TwoServers:
+    """Two servers that know ann; her watch starts at the first one."""
+
+    first: EasSimulator
+    second: EasSimulator
+    journal: MemoryJournal
+    fleet: Fleet
+    transport: Transport
+
+    def start(self, *, follow: bool = True) -> None:
+        hosts = frozenset({authority(self.first.url) or "", authority(self.second.url) or ""} if follow else ())
+        account = Account(MAILBOX, self.first.url, ANN, DeviceId("Dann"), BasicCredential(ANN, PASSWORD))
+        memory = Memory(self.journal.partnership, tuple(self.journal.collections.values()))
+        self.fleet.start(account, self.transport, memory, Policy(hosts=hosts))
+
+    def send_on(self, times: int = 1, command: str | None = None) -> None:
+        there = AnswerHttp(451, {"X-MS-Location": f"{self.second.url}?User=ann&Cmd=Sync"})
+        self.first.fail(None, FailurePlan(there, command, times))
+
+
+class Noting:
+    """Note the cookies of each request."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.cookies: list[tuple[str, str]] = []
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.cookies.append((request.url, request.headers.get("Cookie", "")))
+        return await self._inner.send(request)
+
+
+@asynccontextmanager
+async def two_servers() -> AsyncIterator[TwoServers]:
+    ca = ThrowAwayCa()
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
+        second = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
+        for server in (first, second):
+            server.add_mailbox(ANN, PASSWORD)
+        transport = await stack.enter_async_context(open_transport(ca.client_context()))
+        journal = MemoryJournal()
+        broken: list[MailboxId] = []
+        fleet = Fleet(Surroundings(journal, Middle(), now, 8), broken.append)
+        stack.push_async_callback(fleet.stop_all)
+        yield TwoServers(first, second, journal, fleet, transport)
+        assert not broken
+        assert not first.records.overlaps + second.records.overlaps
+        assert not first.complaints  # the second server never saw the keys that came along
+
+
+async def test_a_mailbox_that_moved_is_watched_where_it_is_and_stays_there() -> None:
+    async with two_servers() as world:
+        world.start()
+        await until(lambda: world.first.held == 1)
+
+        world.send_on(command="Sync")
+        world.first.deliver(ANN)
+        await until(lambda: world.second.held == 1)
+        assert world.journal.partnership.url == world.second.url
+        world.second.deliver(ANN)
+        await until(lambda: any(change.cls is CollectionClass.EMAIL for change in world.journal.changes))
+        await until(lambda: world.second.held == 1)
+
+        asked = sum(world.first.records.requests.values())
+        await world.fleet.stop(MAILBOX)
+        world.start()
+        await until(lambda: world.second.records.requests["Ping"] > 1 and world.second.held == 1)
+        assert sum(world.first.records.requests.values()) == asked
+
+
+async def test_the_cookies_of_one_host_are_not_for_another() -> None:
+    async with two_servers() as world:
+        world.start()
+        await until(lambda: world.first.held == 1)
+        await world.fleet.stop(MAILBOX)
+        world.transport = noting = Noting(world.transport)
+        world.start()
+        await until(lambda: world.first.held == 1 and any(cookie for _, cookie in noting.cookies))
+
+        world.send_on(command="Sync")
+        world.first.deliver(ANN)
+        await until(lambda: world.second.held == 1)
+
+        assert next(cookie for url, cookie in noting.cookies if url.startswith(world.second.url)) == ""
+
+
+def test_a_mailbox_is_never_sent_to_a_host_that_nobody_named() -> None:
+    @hurried
+    async def scenario() -> None:
+        async with two_servers() as world:
+            world.send_on(times=2)
+            world.start(follow=False)
+            await until(lambda: world.journal.condition is not None)
+
+            condition = world.journal.condition
+            assert condition is not None
+            assert (condition.state, condition.reason) == (WatchState.WAITING, "redirected")
+            assert (authority(world.second.url) or "x") in condition.detail
+            hurry(3500)
+            assert world.first.records.requests["OPTIONS"] == 1
+            hurry(800)
+            await until(lambda: world.first.records.requests["OPTIONS"] == 2)
+            assert not world.second.records.requests
+
+    scenario()
+
+
+def test_two_servers_that_send_a_mailbox_to_each_other_get_a_rest() -> None:
+    @hurried
+    async def scenario() -> None:
+        async with two_servers() as world:
+            back = AnswerHttp(451, {"X-MS-Location": world.first.url})
+            world.send_on(times=99)
+            world.second.fail(None, FailurePlan(back, None, 99))
+            world.start()
+            await until(lambda: world.journal.condition is not None)
+
+            assert world.journal.condition is not None
+            assert world.journal.condition.reason == "redirected"
+            assert sum(world.first.records.requests.values()) + sum(world.second.records.requests.values()) == 4
+
+    scenario()
+
+
+# --- Autodiscover
+
+
+def discovering(*names: str) -> Callable[[Transport, EasSimulator], Mapping[str, EasServer]]:
+    def more(transport: Transport, eas: EasSimulator) -> dict[str, EasServer]:
+        hosts = frozenset(f"{name}:{eas.port}" for name in names)
+        policy = Policy(hosts=hosts, discovered=True)
+        return {"autodiscover": EasServer("", transport, policy, discovery=Discovery(transport, hosts))}
+
+    return more
+
+
+@pytest.fixture
+async def role(tmp_path: Path) -> AsyncIterator[WatchRole]:
+    async with open_watch_role(tmp_path, discovering("localhost", "127.0.0.1")) as opened:
+        opened.eas.add_mailbox(LOCAL, ROLE_PASSWORD)
+        yield opened
+
+
+async def test_a_mailbox_of_a_domain_without_a_server_is_discovered_and_watched(role: WatchRole) -> None:
+    view = await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    await until(lambda: role.eas.held == 1)
+    record = await role.store.record(view.mailbox.id, now())
+    assert record is not None
+    assert record.memory.partnership.url == role.eas.url
+    assert (role.requests("Autodiscover-v2"), role.requests("Autodiscover")) == (1, 0)
+
+
+async def test_a_server_that_knows_version_1_only_is_asked_with_the_credential(role: WatchRole) -> None:
+    role.eas.fail(None, FailurePlan(AnswerHttp(404), "Autodiscover-v2"))
+
+    await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
+
+    await until(lambda: role.eas.held == 1)
+    assert role.requests("Autodiscover") == 1
+
+
+async def test_a_password_that_autodiscover_refuses_is_tried_once(role: WatchRole) -> None:
+    role.eas.fail(None, FailurePlan(AnswerHttp(404), "Autodiscover-v2"))
+
+    view = await role.judged(await role.register("first", "wrong", server="autodiscover", user=LOCAL))
+
+    assert view.registration.state is RegistrationState.REFUSED
+    assert role.eas.records.refusals[LOCAL] == 1
+    assert role.requests("OPTIONS") == 0
+
+
+async def test_a_known_mailbox_is_not_discovered_again(role: WatchRole) -> None:
+    await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
+    await until(lambda: role.eas.held == 1)
+
+    refused = await role.judged(await role.register("second", "wrong", server="autodiscover", user=LOCAL))
+
+    assert refused.registration.state is RegistrationState.REFUSED
+    assert role.requests("Autodiscover-v2") == 1
+    assert role.eas.records.refusals[LOCAL] == 1
+
+
+async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_path: Path) -> None:
+    async with open_watch_role(tmp_path, discovering("localhost")) as role:
+        role.eas.add_mailbox(LOCAL, ROLE_PASSWORD)  # at 127.0.0.1, as both versions say
+
+        id_ = await role.register("first", server="autodiscover", user=LOCAL)
+        async with asyncio.timeout(10):
+            while (mailbox := (await role.view(id_)).mailbox).reason != "not-asked":  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0.01)
+
+        assert mailbox.state is WatchState.VERIFYING
+        assert f"127.0.0.1:{role.eas.port}, which the settings do not allow" in mailbox.detail
+        assert role.requests("OPTIONS") == 0
