@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
 
-.PHONY: demo test check lint interop bench lock clean
+.PHONY: demo test check lint docs interop bench lock clean
 
 demo: $(VENV)/.run ## show the main job on embedded defaults; ARGS=--once ends by itself
 	$(BIN)/relay demo $(ARGS)
@@ -22,6 +22,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.run ## write the documents that come from the code
+	$(BIN)/python -m eas_watcher.statuses > docs/eas-statuses.md
 
 interop: $(VENV)/.dev ## against SOGo, a server nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)

@@ -214,6 +214,8 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
     read = digest(asked, reply, at)
     keep = _keep(asked, read, refused=watch.refusals > 0)
     done = frozenset(state.asked) - read.again
+    # What is only inferred from a lost state is no sign that all is well: it would come round again with the state.
+    news = any(change.certain for change in read.changes)
     # What a user does elsewhere, reading and deleting, is no news but a good reason for a Ping to end at once.
     seen = any(c.id in read.again and c.drain is None for c in read.collections)
     watch = replace(
@@ -224,9 +226,9 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         provisions=0,
         redirects=0,
         refusals=0,
-        failures=0 if read.changes else watch.failures,
-        remedied=0 if read.changes else watch.remedied,
-        hasty=0 if read.changes or seen else watch.hasty,
+        failures=0 if news else watch.failures,
+        remedied=0 if news else watch.remedied,
+        hasty=0 if news or seen else watch.hasty,
     )
     if read.trouble is not None:
         watch = replace(watch, unsynced=watch.unsynced | frozenset(state.asked))

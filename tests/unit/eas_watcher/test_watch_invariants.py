@@ -23,8 +23,11 @@ from eas_watcher.errors import (
     ProtocolViolation,
     Redirected,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
+    ServerRenewed,
     StateLost,
+    TooManyCollections,
     Unauthorized,
     Unreachable,
     VersionRefused,
@@ -76,6 +79,10 @@ WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
     lambda _: StateLost("x"),
     lambda _: VersionRefused("x"),
     lambda _: ProtocolViolation("x"),
+    lambda _: RequestRefused("x"),
+    lambda _: ServerRenewed("x"),
+    lambda random: TooManyCollections("x", random.choice([None, 0, 1, 9])),
+    lambda _: ServerBusy("x", suspect=True),
     lambda _: AccessDenied("x", "http-403"),
     lambda _: Redirected("https://example.com/"),
     lambda _: Unauthorized("x"),
@@ -91,7 +98,7 @@ class Mood:
         self._numbers = count()
         self._failing = random.choice([0.0, 0.05, 0.5, 1.0])
         # The last two ways end a watch soon: only some servers know them.
-        self._ways = WAYS_TO_FAIL[: random.choice([1, 2, 3, 9, 9, 11])]
+        self._ways = WAYS_TO_FAIL[: random.choice([1, 2, 3, 13, 13, 15])]
         self._hasty = random.choice([0.0, 0.5, 1.0])
         self._statuses = random.choices([*PingStatus, PingStatus.CHANGED], k=random.choice([1, 2, 20]))
         self._empty = random.choice([0.0, 0.0, 0.2])
@@ -224,7 +231,9 @@ class Watchdog:
         if isinstance(before, Syncing) and not (
             isinstance(event, Failed)
             and (
-                isinstance(event.error, ProtocolViolation | HierarchyChanged | StateLost)
+                isinstance(
+                    event.error, ProtocolViolation | RequestRefused | HierarchyChanged | StateLost | ServerRenewed
+                )
                 or (isinstance(event.error, Unreachable | ServerBusy) and event.error.reached)
             )
         ):
