@@ -39,8 +39,10 @@ from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm import FcmSender
 from relay.push.stats import PushStats
+from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
+from relay.registration.logins import Logins
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import Verdicts
 from relay.settings import Role, Settings
@@ -54,6 +56,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts
+from relay.watch.grants import Grants
 from relay.watch.journal import StoreJournal
 from relay.watch.mailboxes import Mailboxes
 from relay.watch.servers import open_servers
@@ -161,11 +164,14 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
 async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
     settings, random = running.settings, running.random
     key = _required(settings.sealing.private)
-    servers = await open_servers(settings.servers, settings.autodiscover, _trust, stack)
+    servers = await open_servers(settings.servers, settings.autodiscover, _trust, now, stack)
     store = SqlWatchStore(running.engine, running.wakeups)
     embedded = settings.database.file is not None
-    accounts = Accounts(key, servers)
+    grants = Grants(key, store, random)
+    stack.push_async_callback(grants.stop)
+    accounts = Accounts(key, servers, grants)
     mailboxes = Mailboxes(store, running.wakeups, accounts, now, random, running.node, take_over=embedded)
+    grants.listen(mailboxes.resealed)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
     around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet)
@@ -211,6 +217,7 @@ async def _open_api(running: Running, stack: AsyncExitStack) -> None:
         now,
         secrets.token_urlsafe,
         lockout,
+        Logins({name: server.credentials for name, server in settings.servers.items()}, CertificateProcess()),
     )
     limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
     tls = None

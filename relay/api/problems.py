@@ -25,6 +25,7 @@ from relay.registration.refusals import (
     TooManyRequests,
     UnknownApp,
     UnknownServer,
+    UnsupportedCredential,
     UnsupportedDevice,
 )
 
@@ -66,6 +67,9 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     UnknownServer: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-server", "No configured server is meant"),
     UnknownApp: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-app", "The relay may not push to this app"),
     UnsupportedDevice: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported-device", "The device cannot be pushed to"),
+    UnsupportedCredential: Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported-credential", "The server takes other credentials"
+    ),
     OtherMailbox: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "other-mailbox", "A registration keeps its mailbox"),
     TooManyRefusals: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-refusals", "Too many credentials were refused"),
     TooManyRequests: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many registrations were asked for"),

@@ -4,21 +4,36 @@ An error never repeats a value, for it may be a password.
 """
 
 import re
+from base64 import b64decode
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
+from relay.credentials import CredentialKind
 from relay.model import Environment, Mode, Platform
 from relay.registration.identity import LONGEST
 from relay.registration.refusals import InvalidRequest
-from relay.registration.wishes import ChangeWish, Device, Login, Wish
+from relay.registration.wishes import CertificateLogin, ChangeWish, Device, Login, OAuthLogin, Wish
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""
 _LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
+
+LONGEST_FILE: Final = 12 * 1024  # characters of a certificate; a body has 16 KiB
+KINDS: Final = frozenset(kind.value for kind in CredentialKind)
+"""What pydantic puts into the path of a field below the credential, whose kind it decides by."""
 
 User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
@@ -36,8 +51,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class CredentialBody(_Strict):
-    """Describe how to log in at the mailbox's server."""
+class BasicBody(_Strict):
+    """Describe a login with user and password."""
 
     kind: Literal["basic"]
     password: Password
@@ -46,6 +61,53 @@ class CredentialBody(_Strict):
     def login(self) -> Login:
         """Turn into a value."""
         return Login(self.password.get_secret_value(), self.user)
+
+
+class OAuthBody(_Strict):
+    """Describe a grant that the user gave to the app or to the relay."""
+
+    kind: Literal["oauth"]
+    refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=8192)]
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    user: User | None = None
+
+    def login(self) -> OAuthLogin:
+        """Turn into a value."""
+        return OAuthLogin(self.refresh_token.get_secret_value(), self.client_id or "", self.user)
+
+
+class CertificateBody(_Strict):
+    """Describe a client certificate with its key: PKCS #12 in base64, or PEM; one of the two."""
+
+    kind: Literal["certificate"]
+    pkcs12: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_FILE)] | None = None
+    pem: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_FILE)] | None = None
+    passphrase: Annotated[SecretStr, Field(max_length=1024)] = SecretStr("")
+    user: User | None = None
+
+    @field_validator("pkcs12")
+    @classmethod
+    def _is_base64(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            b64decode("" if value is None else value.get_secret_value(), validate=True)
+        except ValueError:
+            raise PydanticCustomError("base64", "Value should be base64") from None
+        return value
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "CertificateBody":
+        if (self.pkcs12 is None) == (self.pem is None):
+            raise PydanticCustomError("one_of", "Needs pkcs12 or pem, and not both")
+        return self
+
+    def login(self) -> CertificateLogin:
+        """Turn into a value."""
+        pkcs12 = b"" if self.pkcs12 is None else b64decode(self.pkcs12.get_secret_value())
+        pem = "" if self.pem is None else self.pem.get_secret_value()
+        return CertificateLogin(pkcs12, pem, self.passphrase.get_secret_value(), self.user)
+
+
+CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody, Field(discriminator="kind")]
 
 
 class DeviceBody(_Strict):
@@ -126,7 +188,16 @@ def parse(model: type[Body], body: bytes) -> Body:
 
 def _complaint(fault: ErrorDetails) -> tuple[str, str]:
     """Give (field, what is wrong); an unknown field is named only if it is a plain word, for it may be a secret."""
-    location, text = fault["loc"], fault["msg"]
+    location, text = _without_kind(fault["loc"]), fault["msg"]
+    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        # The library's own text repeats the value.
+        location, text = (*location, "kind"), f"Input should be one of {', '.join(sorted(KINDS))}"
     if fault["type"] == "extra_forbidden" and not WORD.fullmatch(str(location[-1])):
         location, text = location[:-1], "has a field that is not known here"
     return ".".join(map(str, location)), text
+
+
+def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Take the kind out of a path like credential.basic.password."""
+    inside = len(location) > 1 and location[0] == "credential" and location[1] in KINDS
+    return (location[0], *location[2:]) if inside else location

@@ -37,6 +37,10 @@ class OtherMailbox(RelayError):
     """Tell that a new credential names another user: a registration keeps its mailbox for ever."""
 
 
+class UnsupportedCredential(RelayError):
+    """Tell that the mailbox's server takes no credentials of this kind."""
+
+
 class NotActive(RelayError):
     """Tell that the registration cannot be pushed to in its present state."""
 

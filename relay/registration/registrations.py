@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
-from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.cluster.shards import shard_of
+from relay.credentials import StoredCredential
 from relay.errors import MailboxExists, StoreUnavailable
 from relay.model import (
     Mailbox,
@@ -30,6 +29,7 @@ from relay.ports import Clock, RegistrationStore
 from relay.registration.access import Access, grants, hash_secret
 from relay.registration.identity import ServerDirectory, normalise, same_account
 from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
+from relay.registration.logins import Logins
 from relay.registration.refusals import (
     CredentialRefused,
     InvalidRequest,
@@ -40,7 +40,7 @@ from relay.registration.refusals import (
     UnknownApp,
 )
 from relay.registration.verdicts import Verdict, Verdicts
-from relay.registration.wishes import ChangeWish, Login, Wish, check_device
+from relay.registration.wishes import AnyLogin, ChangeWish, Wish, check_device
 from relay.sealing import SealingPublicKey, derive_device_id
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Registrations:
         clock: Clock,
         tokens: Callable[[int], str],
         lockout: Lockout,
+        logins: Logins,
     ) -> None:
         """Take what keeps, waits, seals and finds; `lockout` must be the one that `verdicts` has.
 
@@ -82,12 +83,14 @@ class Registrations:
         self._clock = clock
         self._tokens = tokens
         self._lockout = lockout
+        self._logins = logins
 
     async def register(self, wish: Wish) -> Registered:
         """Make a registration and wait for the verdict on its credential.
 
         It is active, or still verifying when the server said nothing so far. Raises InvalidRequest, UnknownServer,
-        UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and CredentialRefused: then nothing is left.
+        UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and CredentialRefused:
+        then nothing is left.
         """
         device = wish.device
         if device.app not in self._apps.get(device.platform, frozenset()):
@@ -95,8 +98,8 @@ class Registrations:
         check_device(device.platform, device.token, device.environment)
         address = _user("mailbox", wish.mailbox)
         user = address if wish.login.user is None else _user("credential.user", wish.login.user)
-        credential = _credential(user, wish.login)
         server = self._servers.find(wish.server, address, user)
+        credential = await self._logins.credential(server, user, wish.login)
         known = await self._store.mailbox_of(server, user)
         begun = self._begin(server, user, known)
         secret = self._tokens(32)
@@ -155,11 +158,12 @@ class Registrations:
         return await self.view(access)
 
     async def _change_login(
-        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: Login
+        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: AnyLogin
     ) -> RegistrationView:
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
             raise OtherMailbox("the credential names another user: remove this registration and make a new one")
-        sealed = self._key.seal(mailbox.id, _credential(mailbox.user, login))
+        credential = await self._logins.credential(mailbox.server, mailbox.user, login)
+        sealed = self._key.seal(mailbox.id, credential)
         begun = self._begin(mailbox.server, mailbox.user, mailbox)
         try:
             await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
@@ -193,7 +197,7 @@ class Registrations:
                 raise TooManyRefusals(rest.total_seconds())
         return self._lockout.begin(same_account(server, user), now)
 
-    async def _create(self, wish: Wish, server: str, credential: BasicCredential, secret: str) -> RegistrationId:
+    async def _create(self, wish: Wish, server: str, credential: StoredCredential, secret: str) -> RegistrationId:
         """Keep a new registration on its mailbox, which somebody else may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
@@ -245,12 +249,3 @@ def _user(field_name: str, user: str) -> str:
         return normalise(user)
     except ValueError as error:
         raise InvalidRequest([(field_name, str(error))]) from error
-
-
-def _credential(user: str, login: Login) -> BasicCredential:
-    try:
-        credential = BasicCredential(user, login.password)
-        credential.authorization()
-    except UnusableCredential as error:
-        raise InvalidRequest([("credential.password", str(error))]) from error
-    return credential

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from eas_watcher.names import CollectionClass
 from relay.model import Environment, Mode, Platform
@@ -25,6 +25,28 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class OAuthLogin:
+    """Hold the refresh token of a grant that the user gave; without a client id it is the one in the settings."""
+
+    refresh_token: str = field(repr=False)
+    client_id: str = ""
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateLogin:
+    """Hold a certificate with its key, as PKCS #12 or as PEM; the other one is empty."""
+
+    pkcs12: bytes = field(default=b"", repr=False)
+    pem: str = field(default="", repr=False)
+    passphrase: str = field(default="", repr=False)
+    user: str | None = None
+
+
+AnyLogin: TypeAlias = Login | OAuthLogin | CertificateLogin
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """Hold where pushes go."""
 
@@ -41,7 +63,7 @@ class Wish:
 
     mailbox: str
     """Address or user name; finds the server, and is the login user unless the login names one."""
-    login: Login
+    login: AnyLogin
     device: Device
     server: str | None = None
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
@@ -53,7 +75,7 @@ class Wish:
 class ChangeWish:
     """Ask for a change of a registration; None leaves a property as it is."""
 
-    login: Login | None = None
+    login: AnyLogin | None = None
     device_token: str | None = field(default=None, repr=False)
     environment: Environment | None = None
     classes: frozenset[CollectionClass] | None = None

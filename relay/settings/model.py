@@ -114,6 +114,25 @@ class ServerSection(Section):
     acknowledgement_fallback: Annotated[tuple[Literal[1, 2, 4], ...], BeforeValidator(_split_numbers)] = Field(
         default=(), description="what else may be answered to a server that refuses acknowledgement, in this order"
     )
+    credentials: Annotated[
+        tuple[Literal["basic", "oauth", "certificate"], ...], BeforeValidator(_split), Field(min_length=1)
+    ] = Field(default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate")
+    oauth_token_endpoint: Text | None = Field(
+        default=None, description="https:// URL where refresh tokens are exchanged; nowhere else are they ever sent"
+    )
+    oauth_client_id: Text | None = Field(default=None, description="the relay's client id there")
+    oauth_client_secret_file: Text | None = Field(
+        default=None, description="file whose first line is the client's secret; unset: a public client"
+    )
+    oauth_scope: Text | None = Field(
+        default=None, description="scope to ask for, words joined by spaces; unset: what the user granted"
+    )
+    oauth_audience: Texts = Field(
+        default=(), description="what access tokens must be meant for, where they can be read; unset: not checked"
+    )
+    oauth_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for oauth_token_endpoint"
+    )
     heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
     heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
     heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")

@@ -4,18 +4,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.locations import authority
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.states import Policy
+from relay.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.model import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
-from relay.settings.urls import UrlInvalid, eas_url
-from relay.settings.values import AutodiscoverSettings, Role, ServerSettings
+from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
+from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings
 
 AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
+OAUTH: Final = (
+    "oauth_token_endpoint",
+    "oauth_client_id",
+    "oauth_client_secret_file",
+    "oauth_scope",
+    "oauth_audience",
+    "oauth_ca_file",
+)
+"""The keys that stand and fall with the credentials of the kind oauth, those that it must have first."""
 KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
 
 
@@ -69,8 +80,37 @@ class ServerChecks:
                 self._ca(f"{table}.ca_file", section.ca_file),
                 domains,
                 self._policy(table, section, hosts),
+                frozenset(map(CredentialKind, section.credentials)),
+                self._oauth(table, section),
             )
         return servers
+
+    def _oauth(self, table: str, section: ServerSection) -> OAuthSettings | None:
+        """Check how refresh tokens are exchanged; a role that opens no credentials learns nothing of it."""
+        given = [name for name in OAUTH if getattr(section, name)]
+        if CredentialKind.OAUTH.value not in section.credentials:
+            if given and f"{table}.credentials" not in self._faults:
+                wrong = "is set, but credentials does not list oauth"
+                self._faults.add(f"{table}.{given[0]}", wrong, 'Add "oauth" to credentials, or remove it.')
+            return None
+        endpoint, client_id = section.oauth_token_endpoint, section.oauth_client_id
+        for name in OAUTH[:2]:
+            if name not in given and f"{table}.{name}" not in self._faults:
+                remedy = "Set oauth_token_endpoint and oauth_client_id, which your identity provider tells."
+                self._faults.add(f"{table}.{name}", "is missing", remedy)
+        if not endpoint or not client_id:
+            return None
+        if scheme_of(endpoint) != "https" or not secure_url(endpoint):
+            key = f"{table}.oauth_token_endpoint"
+            self._faults.add(key, "is no https:// URL", "Write it as your identity provider's metadata has it.")
+        if self._role not in KNOWS_PASSWORDS:
+            return None
+        secret, file = None, section.oauth_client_secret_file
+        if file is not None:
+            secret = self._files.password(f"{table}.oauth_client_secret_file", self._files.path(file))
+        audience = frozenset(section.oauth_audience)
+        client = OAuthClient(endpoint, client_id, secret or "", section.oauth_scope or "", audience)
+        return OAuthSettings(client, self._ca(f"{table}.oauth_ca_file", section.oauth_ca_file))
 
     def _eas_url(self, key: str, url: str | None) -> str:
         if not url:

@@ -6,7 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.states import Policy
+from relay.credentials import CredentialKind
 from relay.model import Platform
 from relay.push.apns import ApnsConfig
 from relay.push.fcm import FcmConfig
@@ -84,6 +86,14 @@ class OpsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OAuthSettings:
+    """Hold where the refresh tokens of a server's users are exchanged, and as whom."""
+
+    client: OAuthClient
+    ca_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Hold one ActiveSync server."""
 
@@ -91,6 +101,9 @@ class ServerSettings:
     ca_file: Path | None
     domains: frozenset[str]
     policy: Policy
+    credentials: frozenset[CredentialKind] = frozenset({CredentialKind.BASIC})
+    oauth: OAuthSettings | None = None
+    """Known to roles that open credentials, if the server takes such."""
 
 
 @dataclass(frozen=True, slots=True)

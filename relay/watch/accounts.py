@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.credential import UnusableCredential
@@ -34,6 +35,8 @@ class EasServer:
     door: Door = field(default_factory=Door)
     tokens: TokenEndpoint | None = None
     """Where refresh tokens are exchanged; None: the server takes no OAuth credentials."""
+    basic: bool = True
+    """Whether user and password are taken."""
     identify: Callable[[CertificateCredential], Transport] | None = None
     """Makes connections that show a client certificate; raises UnusableCredential. None: the server takes none."""
     discovery: Discovery | None = None
@@ -117,5 +120,5 @@ class Accounts:
                 return BearerTransport(server.transport, tokens)
             case CertificateCredential():
                 return None if server.identify is None else server.identify(credential)
-            case _:
-                return server.transport
+            case BasicCredential():
+                return server.transport if server.basic else None

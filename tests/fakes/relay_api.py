@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
+from relay.credentials import CredentialKind
 from relay.model import Platform, RegistrationId
 from relay.ports import Topic
+from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
+from relay.registration.logins import CertificateReader, Logins
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VERDICT_WAIT, Verdicts
 from relay.sealing import SealingPrivateKey
@@ -26,6 +29,7 @@ SILENT = "canary-silent"
 APNS_APP, FCM_APP = "com.example.mail", "com.example.droid"
 APNS_TOKEN = "c0ffee" * 11
 FCM_TOKEN = "canary:APA91b-token_of-ann"
+KINDS = {"branch": frozenset(CredentialKind)}
 SERVERS = {"head-office": ["example.com"], "branch": ["branch.example.com"]}
 
 
@@ -56,7 +60,7 @@ class Tokens:
 class World:
     """Hold the use cases, all they stand on, and the watch role's part in them."""
 
-    def __init__(self, *, verdict_wait: float = VERDICT_WAIT) -> None:
+    def __init__(self, *, verdict_wait: float = VERDICT_WAIT, certificates: CertificateReader | None = None) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
         self.key = SealingPrivateKey(X25519PrivateKey.generate())
@@ -73,6 +77,7 @@ class World:
             self.time,
             self.tokens,
             lockout,
+            Logins(KINDS, certificates or CertificateProcess()),
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from relay.api.app import Limits, create_app
 from relay.listeners import open_listener
 from relay.model import Mark, RegistrationId, RegistrationState
 from relay.registration.registrations import Registered
-from relay.registration.wishes import Wish
+from relay.registration.wishes import Login, Wish
 from tests.fakes.relay_api import APNS_APP, APNS_TOKEN, FCM_APP, FCM_TOKEN, GOOD, SILENT, World, judging
 
 MANY = Limits(registrations_per_minute=100_000)
@@ -306,6 +306,7 @@ class BrokenWorld(World):
         self.service.register = self._break  # type: ignore[method-assign]
 
     async def _break(self, wish: Wish) -> Registered:
+        assert isinstance(wish.login, Login)
         raise RuntimeError(wish.login.password)
 
 

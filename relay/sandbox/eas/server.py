@@ -23,7 +23,7 @@ from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, Del
 from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.ping import PingAnswer
 from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
-from relay.sandbox.eas.requests import EasRequest, read_authorization, read_body, read_command, read_request
+from relay.sandbox.eas.requests import EasRequest, read_body, read_command, read_request
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.simulator import EasSimulator
 
@@ -106,8 +106,8 @@ class EasServer:
         """Answer one request, or let it fail as the script or a broken backend says."""
         body = await request.read()
         command = "OPTIONS" if request.method == "OPTIONS" else read_command(request.query_string)
-        login = read_authorization(request.headers.get("Authorization"))
-        user = login[0] if login else ""
+        identities = self._simulator.identities
+        user, proved = identities.read(request, self._simulator.admit)
         self._simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self._simulator.failures.take(user, command)
         if isinstance(failure, AnswerHttp):
@@ -116,8 +116,10 @@ class EasServer:
         outage = self._simulator.rules.personality.outage if self._simulator.backend_down else None
         if outage is Outage.UNAVAILABLE:
             return self._respond(503, headers={"Retry-After": str(RETRY_AFTER)})
-        if outage is Outage.UNAUTHORIZED or login is None or not self._simulator.admit(*login):
-            return self._respond(401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
+        if outage is Outage.UNAUTHORIZED or not proved:
+            refusal = self._respond(401)
+            refusal.headers.extend(("WWW-Authenticate", challenge) for challenge in identities.challenge)
+            return refusal
         if request.method == "OPTIONS":
             return await self._fail(request, command, failure) or self._offer()
         if request.method != "POST":

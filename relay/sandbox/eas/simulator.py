@@ -9,6 +9,7 @@ from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.failures import FailurePlan, FailureScript
 from relay.sandbox.eas.holds import HeldPings
+from relay.sandbox.eas.identities import Identities
 from relay.sandbox.eas.mailboxes import USER_MAIL, SimulatedMailbox
 from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.provision import WIPES
@@ -32,6 +33,7 @@ class EasSimulator:
         self.rules = rules
         self.records = EasRecords()
         self.failures = FailureScript()
+        self.identities = Identities()
         self.pings = HeldPings(self.records, now)
         self.url = ""
         """Where clients find the server; set once it listens."""

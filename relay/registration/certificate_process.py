@@ -1,0 +1,92 @@
+"""Own the reading of certificates that strangers send, in a process of its own with little time and memory.
+
+A PKCS #12 file or an encrypted key names the rounds of its key derivation itself: billions of them are a few bytes, and
+would stop the event loop for hours. This module is also the program of that process.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sys
+from base64 import b64decode, b64encode
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12
+from eas_watcher.auth.credential import UnusableCredential
+from relay.registration.wishes import CertificateLogin
+
+SECONDS: Final = 10.0  # until the process must have ended
+CPU_SECONDS: Final = 4  # of its own work; 600,000 rounds take a quarter of a second
+MEMORY: Final = 1 << 30  # bytes of address space, most of it libraries
+AT_ONCE: Final = 2  # processes
+NO_ANSWER: Final = "cannot be read in reasonable time: use fewer rounds of key derivation, e.g. 2048"
+
+
+class CertificateProcess:
+    """Read each certificate in a new process."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
+        """Return the certificate with its key; raise UnusableCredential, for what takes too long too."""
+        question = {"user": user, "pem": login.pem, "passphrase": login.passphrase}
+        question["pkcs12"] = b64encode(login.pkcs12).decode()
+        async with self._gate:
+            answer = await _run(json.dumps(question).encode())
+        if "fault" in answer:
+            raise UnusableCredential(answer["fault"])
+        return CertificateCredential(user, answer["chain"], answer["key"])
+
+
+async def _run(question: bytes) -> dict[str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        __spec__.name,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        async with asyncio.timeout(SECONDS):
+            output, _ = await process.communicate(question)
+        answer: Any = json.loads(output)
+    except (TimeoutError, ValueError):
+        answer = {"fault": NO_ANSWER}
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return dict(answer)
+
+
+def answer(question: dict[str, str], now: datetime) -> dict[str, str]:
+    """Read one certificate: its chain and key as PEM, or its fault."""
+    user, passphrase = question["user"], question["passphrase"]
+    try:
+        if question["pkcs12"]:
+            credential = read_pkcs12(user, b64decode(question["pkcs12"]), passphrase, now)
+        else:
+            credential = read_pem(user, question["pem"], passphrase, now)
+    except UnusableCredential as error:
+        return {"fault": str(error)}
+    return {"chain": credential.chain, "key": credential.key}
+
+
+def main() -> None:
+    """Answer the question on standard input, within limits that the process cannot lift."""
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    now = datetime.now(UTC)  # noqa: TID251 -- a process of its own has a clock of its own
+    json.dump(answer(json.load(sys.stdin), now), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Own how what an app shows of its user becomes a credential, of the kinds that the mailbox's server takes."""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.credential import UnusableCredential
+from relay.credentials import CredentialKind, StoredCredential
+from relay.registration.refusals import InvalidRequest, UnsupportedCredential
+from relay.registration.wishes import AnyLogin, CertificateLogin, Login, OAuthLogin
+
+DEFAULT: Final = frozenset({CredentialKind.BASIC})
+
+
+class CertificateReader(Protocol):
+    """Read certificates that strangers send."""
+
+    async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
+        """Return the certificate with its key, in bounded time; raise UnusableCredential."""
+
+
+class Logins:
+    """Turn logins into credentials."""
+
+    def __init__(self, kinds: Mapping[str, frozenset[CredentialKind]], certificates: CertificateReader) -> None:
+        """Take which kinds each server takes, by its name, and what reads certificates; others take Basic."""
+        self._kinds = kinds
+        self._certificates = certificates
+
+    async def credential(self, server: str, user: str, login: AnyLogin) -> StoredCredential:
+        """Make a credential; raises UnsupportedCredential, and InvalidRequest for one that no server could take."""
+        kind, field = _describe(login)
+        if kind not in self._kinds.get(server, DEFAULT):
+            raise UnsupportedCredential(f"the server of this mailbox takes no credentials of the kind {kind.value!r}")
+        try:
+            match login:
+                case Login(password):
+                    return BasicCredential(user, password)
+                case OAuthLogin(refresh_token, client_id):
+                    return OAuthCredential(user, refresh_token, client_id)
+                case CertificateLogin():
+                    return await self._certificates.read(user, login)
+        except UnusableCredential as error:
+            raise InvalidRequest([(f"credential.{field}", str(error))]) from error
+
+
+def _describe(login: AnyLogin) -> tuple[CredentialKind, str]:
+    """Name the kind of a login and the field that holds its secret."""
+    match login:
+        case Login():
+            return CredentialKind.BASIC, "password"
+        case OAuthLogin():
+            return CredentialKind.OAUTH, "refresh_token"
+        case CertificateLogin():
+            return CredentialKind.CERTIFICATE, "pkcs12" if login.pkcs12 else "pem"
