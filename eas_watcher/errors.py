@@ -41,20 +41,30 @@ class ServerBusy(EasError):
 
     `retry_after` is in seconds when the server named a time; `reached` is False when the request was turned away
     before anything looked into it (503, 429). `suspect` says that the key of the hierarchy may be at fault, if it comes
-    again and again.
+    again and again; `shared` that it may be the trouble of all mailboxes (503, 502, 504), not the throttling of one.
     """
 
     def __init__(
-        self, detail: str, retry_after: float | None = None, reached: bool = True, suspect: bool = False
+        self,
+        detail: str,
+        retry_after: float | None = None,
+        reached: bool = True,
+        suspect: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
         self.reached = reached
         self.suspect = suspect
+        self.shared = shared
 
 
 class Unauthorized(EasError):
-    """Tell that the server refused the credential (HTTP 401)."""
+    """Tell that the server refused the credential (HTTP 401); `shared`: as it does with many others at this time."""
+
+    def __init__(self, detail: str, shared: bool = False) -> None:
+        super().__init__(detail)
+        self.shared = shared
 
 
 class CredentialVoid(EasError):

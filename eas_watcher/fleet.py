@@ -7,8 +7,9 @@ from collections.abc import Callable
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Transport
 from eas_watcher.progress import Memory
-from eas_watcher.runner import Runner, Surroundings
+from eas_watcher.runner import Runner
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from eas_watcher.wire import Account
 
 log = logging.getLogger(__name__)

@@ -143,7 +143,8 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
     watch = replace(watch, refusals=watch.refusals + 1)
     if watch.refusals > len(CONFIRM_AFTER):
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
-    return pause(watch, error, "http-401", CONFIRM_AFTER[watch.refusals - 1])
+    reason = "http-401-many" if error.shared else "http-401"
+    return pause(watch, error, reason, CONFIRM_AFTER[watch.refusals - 1])
 
 
 def _redirected(watch: Watch, error: Redirected) -> Watch | Move:

@@ -2,21 +2,18 @@
 
 import asyncio
 import logging
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from random import Random
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-from eas_watcher import backoff, cookies
-from eas_watcher.commands.folder_sync import FolderSync
-from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
-from eas_watcher.commands.ping import Ping
+from eas_watcher import backoff
+from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
-from eas_watcher.commands.request import Command, HttpReply
-from eas_watcher.errors import EasError, RequestRefused, ServerRenewed, VersionRefused
+from eas_watcher.commands.request import Command
+from eas_watcher.errors import EasError, Unreachable, VersionRefused
+from eas_watcher.exchange import Exchange
 from eas_watcher.flow import Flow
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, MailboxId
-from eas_watcher.ports import Journal, Now, Transport
+from eas_watcher.ports import Transport
 from eas_watcher.progress import Memory, Progress
 from eas_watcher.states import (
     AcknowledgeWipe,
@@ -27,6 +24,7 @@ from eas_watcher.states import (
     Failed,
     Granted,
     Pause,
+    Pinging,
     Policy,
     Provide,
     Record,
@@ -35,63 +33,42 @@ from eas_watcher.states import (
     WipeAcknowledged,
     Woken,
 )
+from eas_watcher.surroundings import Surroundings
+from eas_watcher.tracing import trace
 from eas_watcher.watch import begin, step
-from eas_watcher.wire import Account, compose
-
-REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
+from eas_watcher.wire import Account
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
-class FleetStats:
-    """Count what all watches of a process do, for metrics; plain numbers, read whenever wanted."""
-
-    held: dict[MailboxId, float] = field(default_factory=dict)
-    """Heartbeat in seconds of every Ping held now."""
-    changes: Counter[CollectionClass] = field(default_factory=Counter)
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By command and what came of it: "answered" or the kind of failure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Hold what all runners of a process share."""
-
-    journal: Journal
-    random: Random
-    now: Now
-    short_requests: int
-    """How many requests other than held Pings may be under way at one server, so that no start or return is a storm."""
-    stats: FleetStats = field(default_factory=FleetStats)
-    gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
-
-    def gate(self, url: str) -> asyncio.Semaphore:
-        """Give the gate of one server; each has its own, so that a server that hangs delays no other's mailboxes."""
-        gate = self.gates.get(url)
-        if gate is None:
-            gate = self.gates[url] = asyncio.Semaphore(self.short_requests)
-        return gate
-
-
 class Runner:
     """Run the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_around", "_cookies", "_cookies_of", "_renewal", "_state", "_transport")
+    __slots__ = ("_account", "_around", "_exchange", "_state", "_transport")
 
     def __init__(self, account: Account, transport: Transport, around: Surroundings) -> None:
         """Take the account, the transport to its server, and what all runners share."""
         self._account = account
         self._transport = transport
         self._around = around
-        self._cookies: dict[str, str] = {}
-        self._cookies_of = account.url
-        self._renewal = ""
+        self._exchange: Exchange
         self._state: State
 
     async def run(self, memory: Memory, policy: Policy) -> None:
         """Watch until the watch ends for good; raises Fenced when another process owns the mailbox."""
+        self._exchange = Exchange(self._account, self._transport, self._around, policy.return_rate)
+        self._exchange.address(memory.partnership.url)
+        door = self._exchange.door
+        if memory.refusals:
+            door.refusals.known(self._account.mailbox, asyncio.get_running_loop().time())
+        door.watched += 1
+        try:
+            await self._watch(memory, replace(policy, heartbeat=door.path.start(policy.heartbeat)))
+        finally:
+            door.watched -= 1
+
+    async def _watch(self, memory: Memory, policy: Policy) -> None:
         self._state, actions = begin(memory, policy)
         while not (isinstance(self._state, Ended) and not actions):
             event: Event | None = None
@@ -100,8 +77,8 @@ class Runner:
             if event is None:
                 return
             before, (self._state, actions) = self._state, step(self._state, event)
-            if log.isEnabledFor(logging.DEBUG):
-                self._trace(before, event)
+            self._learn(before, event)
+            trace(self._account.mailbox, before, event, self._state)
 
     async def _do(self, action: Action) -> Event | None:
         """Take one action; return the event it leads to, if it leads to one."""
@@ -132,7 +109,7 @@ class Runner:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            reply = await self._exchange(command)
+            reply = await self._exchange.send(command, self._state.watch)
         except EasError as error:
             self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
             return Failed(error)
@@ -155,7 +132,7 @@ class Runner:
             command = next(flow)
             while True:
                 try:
-                    reply = await self._exchange(command)
+                    reply = await self._exchange.send(command, self._state.watch)
                 except EasError as error:
                     command = flow.throw(error)
                 else:
@@ -164,87 +141,32 @@ class Runner:
             result: R = end.value
             return result
 
-    async def _exchange(self, command: Command[R]) -> R:
-        """Send one command over HTTP and read its answer."""
-        partnership = self._state.watch.partnership
-        account = self._account
-        if partnership.url is not None:
-            account = replace(account, url=partnership.url)
-        if account.url != self._cookies_of:
-            self._cookies, self._cookies_of = {}, account.url  # cookies are for the host that set them
-        cookie = cookies.header(self._cookies) if self._cookies else ""
-        request = compose(account, command, partnership.version, partnership.policy_key, cookie)
-        if isinstance(command, Ping):
-            mailbox, held = self._account.mailbox, self._around.stats.held
-            clock = asyncio.get_running_loop().time
-            began = clock()
-            held[mailbox] = command.heartbeat
-            self._around.journal.pinged(mailbox, command.heartbeat)
-            try:
-                reply = await self._transport.send(request)
-            finally:
-                held.pop(mailbox, None)
-            raise_for_cut(reply, clock() - began)
-        else:
-            async with self._around.gate(account.url):
-                reply = await self._transport.send(request)
-        if reply.set_cookies:
-            self._cookies = cookies.merge(self._cookies, reply.set_cookies)
-        try:
-            raise_for_http(reply, self._around.now())
-            self._raise_for_renewal(command, reply)
-            return command.read(reply)
-        except RequestRefused:
-            if command.policy_key is None:
-                # For whoever repairs it: our own bytes, which hold keys and ids, nothing of the mailbox.
-                refused = {"command": command.name, "body": request.body[:REFUSED_KEPT].hex()}
-                log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
-            raise
-
-    def _raise_for_renewal(self, command: Command[Any], reply: HttpReply) -> None:
-        """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].
-
-        Servers go on saying so; an answer to a start says it too and means nothing.
-        """
-        said = reply.headers.get("x-ms-rp", "")
-        if said in {"", self._renewal}:
-            return
-        self._renewal = said
-        if command.name and command != FolderSync(NO_SYNC_KEY):
-            raise ServerRenewed("the server says that what it offers has changed (X-MS-RP)")
+    def _learn(self, before: State, event: Event) -> None:
+        """Tell the door what the end of a held Ping says about the path to the server."""
+        match before, event:
+            case Pinging(watch), Answered(PingReply(status=PingStatus.EXPIRED), _, held):
+                self._exchange.door.held(watch.heartbeat, held)
+            case Pinging(), Failed(Unreachable(survived=survived)):
+                self._exchange.door.cut(self._state.watch.heartbeat, survived)
+            case _:
+                pass
 
     async def _pause(self, pause: Pause) -> None:
-        """Record why and until when, then wait."""
-        random = self._around.random
+        """Record why and until when, then wait: for a time, or, if the server is away for all, before its door."""
+        random, exchange = self._around.random, self._exchange
         seconds = backoff.told(pause.seconds, random) if pause.seconds else backoff.delay(pause.failures, random)
-        progress = pause.progress
+        progress, door = pause.progress, exchange.door
+        queues = progress.condition is not None and exchange.shared and door.state == "closed"
+        if queues:
+            exchange.queue()
+            seconds = door.expected_wait() or 0.0
         if progress.condition is not None:
-            condition = replace(progress.condition, retry_in=seconds)
+            known = door.path.describe(urlsplit(exchange.url).hostname or "") if exchange.shared else ""
+            condition = replace(progress.condition, retry_in=seconds, detail=known or progress.condition.detail)
             await self._commit(replace(progress, condition=condition))
             log.info(
                 "watch waits",
                 extra={"mailbox": self._account.mailbox, "reason": condition.reason, "detail": condition.detail},
             )
-        await asyncio.sleep(seconds)
-
-    def _trace(self, before: State, event: Event) -> None:
-        """Log one step; names only, for values may hold what must not be logged."""
-        log.debug(
-            "watch stepped",
-            extra={
-                "mailbox": self._account.mailbox,
-                "state": type(before).__name__,
-                "came": _name(event),
-                "next_state": type(self._state).__name__,
-            },
-        )
-
-
-def _name(event: Event) -> str:
-    match event:
-        case Answered(reply, _, held):
-            return f"{type(reply).__name__} after {held:.1f} s"
-        case Failed(error):
-            return f"{type(error).__name__}: {error}"
-        case _:
-            return type(event).__name__
+        if not queues:
+            await self._around.waits.sleep(seconds)

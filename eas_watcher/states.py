@@ -11,6 +11,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.sync import SyncReply
 from eas_watcher.errors import EasError
+from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 from eas_watcher.progress import Collection, Partnership, Progress, WatchState
@@ -29,6 +30,10 @@ class Policy:
     discovered: bool = False
     """Whether mailboxes have no configured URL to go back to, but only the one that Autodiscover found."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    poll_interval: float | None = None
+    """Seconds between two Syncs that stand in for Pings; None: Pings are held."""
+    return_rate: float = RATE
+    """Mailboxes per second that may return to the server after an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class Watch:
     """Policy keys granted since the last Sync that was answered."""
     redirects: int = 0
     """How often the server sent us elsewhere since the last Sync that was answered."""
+    rested_for: float = 0.0
+    """Seconds of polling since the hierarchy was read last."""
     shown: WatchState | None = None
     """The state that was last recorded."""
     told: str = ""

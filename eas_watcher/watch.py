@@ -3,7 +3,7 @@
 `step` is a table in code: a state and an event give the next state and the actions to take, in order. It never sends,
 sleeps, logs or reads a clock. Each loop has one cause to go round: for ever -> hierarchy and keys valid -> one Ping.
 
-    Discovering -> Provisioning -> ReadingHierarchy -> Informing -> Syncing <-> Pinging
+    Discovering -> Provisioning -> ReadingHierarchy -> Informing -> Syncing <-> Pinging (or a rest, when it polls)
     any of them -> Pausing -> Syncing with the stored keys (or whatever is due first); -> Wiping -> Ended
 
 A Ping compares with the newest key the server gave out, whether we received it or not [observed: SOGo 5.8, Z-Push
@@ -36,6 +36,7 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.hierarchy import follow
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
+from eas_watcher.polling import rest
 from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, at_once, end, pause, remedy
 from eas_watcher.states import (
@@ -258,13 +259,15 @@ def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list
 
 
 def _ping(watch: Watch) -> Move:
-    request = Ping(watch.heartbeat.interval, tuple((c.id, c.cls) for c in watch.watched))
+    """Hold a Ping; or rest until the next Sync, where the operator wants no Pings."""
     actions: list[Action] = []
     condition = healthy(watch)
     if watch.shown is not WatchState.WATCHING or watch.told != condition.detail:
         actions.append(Record(Progress(condition=condition)))
         watch = replace(watch, shown=WatchState.WATCHING, told=condition.detail)
-    return Pinging(watch), [*actions, Send(request)]
+    if watch.policy.poll_interval is not None:
+        return rest(watch, watch.policy.poll_interval, actions)
+    return Pinging(watch), [*actions, Send(Ping(watch.heartbeat.interval, tuple((c.id, c.cls) for c in watch.watched)))]
 
 
 def _cut(watch: Watch, error: Unreachable) -> Move:

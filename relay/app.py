@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.fleet import Fleet
-from eas_watcher.runner import FleetStats, Surroundings
+from eas_watcher.surroundings import FleetStats, Surroundings
 from relay.api.app import Limits, create_app
 from relay.errors import MigrationsPending, RelayBroke
 from relay.listeners import open_listener, server_tls

@@ -29,6 +29,7 @@ CAP: Final = 3600.0  # seconds; the longest
 THROTTLED: Final = 60.0  # seconds; the least wait when the server says that it throttles us
 QUOTA: Final = 900.0  # seconds; a full mailbox does not empty itself
 
+THROTTLE: Final = "x-ms-asthrottle"
 SECONDS: Final = pattern(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 DENIED: Final = MappingProxyType(
@@ -59,6 +60,7 @@ VERSION: Final = frozenset({400, 505})
 TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
 GATEWAY: Final = frozenset({502, 504})  # a gateway lost the server or its patience
 BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
+ABSENT: Final = frozenset({503, *GATEWAY})  # unless it names the throttling of one device, all mailboxes may hear it
 
 
 def raise_for_http(reply: HttpReply, now: datetime) -> None:
@@ -126,7 +128,10 @@ def _passing_error(reply: HttpReply, now: datetime) -> EasError:
         return ServerBusy("the mailbox is full (HTTP 507)", QUOTA)
     if status in BUSY or status in SERVER_ERROR:
         reached = status not in TURNED_AWAY
-        return ServerBusy(f"the server cannot serve now (HTTP {status})", _retry_after(reply, now), reached)
+        shared = status in ABSENT and THROTTLE not in reply.headers
+        return ServerBusy(
+            f"the server cannot serve now (HTTP {status})", _retry_after(reply, now), reached, shared=shared
+        )
     return ProtocolViolation(f"the server answered with the unexpected HTTP status {status}")
 
 
@@ -135,7 +140,7 @@ def _retry_after(reply: HttpReply, now: datetime) -> float | None:
     seconds = _read_retry_after(reply.headers.get("retry-after", "").strip(), now)
     if seconds is not None:
         seconds = min(max(seconds, FLOOR), CAP)
-    if "x-ms-asthrottle" in reply.headers:
+    if THROTTLE in reply.headers:
         return max(seconds or 0.0, THROTTLED)
     return seconds
 

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from eas_watcher.runner import FleetStats
+from eas_watcher.surroundings import FleetStats
 from relay.model import DuePush, Platform
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState

@@ -24,8 +24,8 @@ from eas_watcher.fleet import Fleet
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Memory, Progress
-from eas_watcher.runner import FleetStats, Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import FleetStats, Surroundings
 from eas_watcher.wire import Account
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import memory_kb, user

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import WatchState
-from eas_watcher.runner import FleetStats
+from eas_watcher.surroundings import FleetStats
 from relay.model import Platform, RegistrationState
 from relay.ops import checks
 from relay.ops.counts import CountsCache

@@ -16,8 +16,8 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
 from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
-from eas_watcher.runner import Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.wire import Account
 from relay.sandbox.clock import now

@@ -15,8 +15,8 @@ from eas_watcher.locations import authority
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.progress import Memory, WatchState
-from eas_watcher.runner import Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
 from relay.model import RegistrationState

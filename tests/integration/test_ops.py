@@ -6,7 +6,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
 from eas_watcher.progress import WatchState
-from eas_watcher.runner import FleetStats
+from eas_watcher.surroundings import FleetStats
 from relay.model import Platform
 from relay.ops import checks
 from relay.ops.app import create_ops_app

@@ -14,8 +14,8 @@ from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.progress import WatchState
-from eas_watcher.runner import FleetStats, Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import FleetStats, Surroundings
 from eas_watcher.transport.http import open_transport
 from relay.errors import StoreUnavailable
 from relay.model import (

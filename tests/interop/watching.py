@@ -13,8 +13,8 @@ from eas_watcher.fleet import Fleet
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runner import Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
 from tests.interop.diary import Diaries, Diary

@@ -8,8 +8,9 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.progress import Memory
-from eas_watcher.runner import Runner, Surroundings
+from eas_watcher.runner import Runner
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, Element
 from eas_watcher.wbxml.encode import encode
 from eas_watcher.wire import Account

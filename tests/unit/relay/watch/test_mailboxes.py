@@ -16,8 +16,8 @@ from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Memory, Progress, WatchState
-from eas_watcher.runner import Surroundings
 from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
 from relay.model import WatchRecord
 from relay.ports import Topic
 from relay.sealing import SealingPrivateKey, generate

@@ -1,0 +1,152 @@
+"""Own whether a mail server's mailboxes may send: what one learnt about the server holds for all of them.
+
+    Open -> Closed <-> Ramping -> Open
+
+`Open`: everybody passes. `Closed`: everybody waits but one probe at a time, later and later. `Ramping`: the server is
+back; mailboxes pass one after the other, at a measured rate. Who has passed since the gate closed last may send freely:
+the rate is one of mailboxes, not of requests.
+
+One mailbox's trouble does not close the gate: its store may be offline, its user throttled. A request that no server
+took (a refused connection, TLS) does, and so do several mailboxes that fail within a short time while fewer are
+answered. Nothing here does I/O or reads a clock: `now` is seconds of any monotonic clock.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final, TypeAlias
+
+from eas_watcher import backoff
+from eas_watcher.errors import EasError, ServerBusy, Unreachable
+
+DISTINCT: Final = 3  # mailboxes that must fail within WINDOW
+WINDOW: Final = 30.0  # seconds
+CEILING: Final = 60.0  # seconds between two probes: one request a minute hurts nobody, and tells soon of the return
+RATE: Final = 20.0  # mailboxes per second that return, unless the operator says otherwise
+JITTER: Final = 0.5  # up to half an interval more or less
+SLACK: Final = 0.1  # seconds a late timer may be made up for, so that a busy loop lets no crowd through at once
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Count who failed and who was answered since the first failure of the present window."""
+
+    began: float = 0.0
+    failing: frozenset[Hashable] = frozenset()
+    answered: int = 0
+    told: float = 0.0
+    """The longest wait in seconds that the server asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Let everybody pass."""
+
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Let nobody pass before `until`, then one probe at a time."""
+
+    detail: str
+    until: float
+    tries: int
+    """How many times in a row the gate was closed, or a probe failed."""
+    probing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ramping:
+    """Let one mailbox pass from `next_at` on."""
+
+    next_at: float
+    tries: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+
+Gate: TypeAlias = Open | Closed | Ramping
+
+
+def concerns_server(error: EasError) -> bool:
+    """Tell whether a failure says something about the server, and not only about the mailbox that asked."""
+    return isinstance(error, Unreachable) or (isinstance(error, ServerBusy) and error.shared)
+
+
+def failed(gate: Gate, who: Hashable, error: EasError, now: float, random: Random) -> Gate:
+    """Learn that a request of `who`, which had passed, failed in a way that concerns the server."""
+    if isinstance(gate, Closed):
+        return gate
+    told = (error.retry_after or 0.0) if isinstance(error, ServerBusy) else 0.0
+    tally = _count(gate.tally, who, told, now)
+    certain = isinstance(error, Unreachable) and not error.reached
+    if certain or (len(tally.failing) >= DISTINCT and tally.answered < len(tally.failing)):
+        tries = gate.tries + 1 if isinstance(gate, Ramping) else 1
+        return _closed(str(error), tries, tally.told, now, random)
+    return replace(gate, tally=tally)
+
+
+def probe_failed(gate: Closed, error: EasError, now: float, random: Random) -> Gate:
+    """Learn that the probe failed in a way that concerns the server: wait longer for the next one."""
+    told = (error.retry_after or 0.0) if isinstance(error, ServerBusy) else 0.0
+    return _closed(str(error), gate.tries + 1, told, now, random)
+
+
+def answered(gate: Gate) -> Gate:
+    """Learn that the server answered somebody who had passed; a closed gate opens by its probe alone."""
+    if isinstance(gate, Closed) or not gate.tally.failing:
+        return gate
+    return replace(gate, tally=replace(gate.tally, answered=gate.tally.answered + 1))
+
+
+def probe_answered(gate: Closed, now: float) -> Gate:
+    """Learn that the server answered the probe: the others may follow."""
+    return Ramping(now, gate.tries)
+
+
+def probe_lost(gate: Closed, now: float) -> Gate:
+    """Learn that the probe was given up without an answer: the next one may go at once."""
+    return replace(gate, probing=False, until=min(gate.until, now))
+
+
+def admit(gate: Gate, now: float, rate: float, random: Random) -> tuple[Gate, bool]:
+    """Tell whether the first in the queue may pass now."""
+    match gate:
+        case Open():
+            return gate, True
+        case Closed(until=until, probing=probing):
+            if probing or now < until:
+                return gate, False
+            return replace(gate, probing=True), True
+        case Ramping(next_at=next_at):  # pragma: no branch -- mypy proves that there is no other
+            if now < next_at:
+                return gate, False
+            interval = (1.0 + random.uniform(-JITTER, JITTER)) / rate
+            return replace(gate, next_at=max(next_at, now - SLACK) + interval), True
+
+
+def emptied(gate: Gate) -> Gate:
+    """Learn that nobody waits any more: a return is complete."""
+    return Open(gate.tally) if isinstance(gate, Ramping) else gate
+
+
+def due(gate: Gate) -> float | None:
+    """Tell when the first in the queue should look again; None: when something is learnt."""
+    match gate:
+        case Closed(until=until, probing=False):
+            return until
+        case Ramping(next_at=next_at):
+            return next_at
+        case _:
+            return None
+
+
+def _count(tally: Tally, who: Hashable, told: float, now: float) -> Tally:
+    if not tally.failing or now - tally.began > WINDOW:
+        return Tally(now, frozenset({who}), told=told)
+    return replace(tally, failing=tally.failing | {who}, told=max(tally.told, told))
+
+
+def _closed(detail: str, tries: int, told: float, now: float, random: Random) -> Closed:
+    seconds = backoff.told(told, random) if told else min(CEILING, backoff.delay(tries, random))
+    return Closed(detail, now + seconds, tries)

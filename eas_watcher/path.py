@@ -1,0 +1,76 @@
+"""Own what is known of the path to a mail server: which heartbeat its Pings have survived, and what cuts them.
+
+Firewalls, balancers and proxies forget connections that are silent for some time, each after a constant one. So cuts
+after nearly the same time, at different moments, tell of an idle timeout; cuts at one moment after any time tell of a
+server that was restarted. What one mailbox learnt is where the next one starts.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from eas_watcher.heartbeat import HELD, Heartbeat
+
+KEPT: Final = 8  # cuts
+ENOUGH: Final = 3  # cuts that agree
+SPREAD: Final = 4.0  # seconds between the shortest and the longest of them: 2 s more or less
+APART: Final = 1.0  # seconds; cuts closer together are one event
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Hold between how many seconds Pings are cut."""
+
+    shortest: float
+    longest: float
+
+    def covers(self, survived: float) -> bool:
+        """Tell whether a cut after `survived` seconds is one of these."""
+        return self.longest - SPREAD <= survived <= self.shortest + SPREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Hold what all Pings to one server have taught."""
+
+    proven: Heartbeat | None = None
+    """The last heartbeat that survived; None: none so far."""
+    cuts: tuple[tuple[float, float], ...] = ()
+    """Of the last cuts the moment and the seconds survived, oldest first."""
+    cut_off: CutOff | None = None
+
+    def start(self, configured: Heartbeat) -> Heartbeat:
+        """Tell from which heartbeat a mailbox starts."""
+        if self.proven is None:
+            return configured
+        return replace(self.proven, expiries=0)
+
+    def held(self, heartbeat: Heartbeat, seconds: float) -> "Path":
+        """Learn that a Ping was held to its end, `seconds` long; what held longer than a cut-off disproves it."""
+        if self.cut_off is not None and seconds > self.cut_off.longest + SPREAD:
+            return Path(heartbeat)
+        if heartbeat.cut_off is not None or seconds < heartbeat.interval * 0.75:
+            return self  # what a mailbox came down to after a cut of its own is no measure for others
+        return replace(self, proven=heartbeat)
+
+    def cut(self, heartbeat: Heartbeat, survived: float, now: float) -> "Path":
+        """Learn that a Ping was cut after `survived` seconds; `heartbeat` is what its mailbox goes on with.
+
+        `now` is seconds of any monotonic clock. A single cut teaches the mailbox alone: it may have been anything.
+        """
+        if survived < HELD or (self.cuts and now - self.cuts[-1][0] < APART):
+            return self
+        cuts = (*self.cuts, (now, survived))[-KEPT:]
+        alike = [seconds for _, seconds in cuts if abs(seconds - survived) <= SPREAD]
+        shortest, longest = min(alike), max(alike)
+        if len(alike) < ENOUGH or longest - shortest > SPREAD:
+            return replace(self, cuts=cuts)
+        return Path(heartbeat, cuts, CutOff(shortest, longest))
+
+    def describe(self, server: str) -> str:
+        """Say what cuts Pings, in words for an operator; empty while nothing is known to."""
+        if self.cut_off is None:
+            return ""
+        low, high = round(self.cut_off.shortest), round(self.cut_off.longest)
+        span = f"{low} s" if low == high else f"{low}\N{EN DASH}{high} s"
+        timeout = round((self.cut_off.shortest + self.cut_off.longest) / 2)
+        return f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"

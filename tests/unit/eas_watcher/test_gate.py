@@ -1,0 +1,162 @@
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from eas_watcher import gate
+from eas_watcher.errors import AccessDenied, EasError, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.gate import CEILING, DISTINCT, WINDOW, Closed, Gate, Open, Ramping, Tally
+from tests.unit.eas_watcher.running import Middle
+
+AWAY = Unreachable("no connection: Connection refused", reached=False)
+LOST = Unreachable("connection lost", 3.0)
+BUSY = ServerBusy("busy", shared=True)
+
+
+def fail(state: Gate, *who: str, error: EasError = BUSY, now: float = 0.0) -> Gate:
+    for name in who:
+        state = gate.failed(state, name, error, now, Middle())
+    return state
+
+
+@pytest.mark.parametrize(
+    ("error", "concerns"),
+    [
+        (AWAY, True),
+        (LOST, True),
+        (BUSY, True),
+        (ServerBusy("throttled", 60.0, reached=False), False),
+        (Unauthorized("no"), False),
+        (AccessDenied("no", "http-403"), False),
+    ],
+)
+def test_knows_which_failures_concern_the_server(error: EasError, *, concerns: bool) -> None:
+    assert gate.concerns_server(error) is concerns
+
+
+def test_a_connection_that_nobody_takes_closes_at_once() -> None:
+    assert fail(Open(), "ann", error=AWAY, now=100.0) == Closed(str(AWAY), 105.0, 1)
+
+
+@pytest.mark.parametrize("error", [BUSY, LOST])
+def test_a_mailbox_that_fails_again_and_again_closes_nothing(error: EasError) -> None:
+    state = fail(Open(), *["ann"] * 50, error=error)
+
+    assert isinstance(state, Open)
+
+
+def test_several_mailboxes_that_fail_close_it() -> None:
+    names = [f"m{number}" for number in range(DISTINCT)]
+
+    assert isinstance(fail(Open(), *names[:-1]), Open)
+    assert isinstance(fail(Open(), *names), Closed)
+
+
+def test_failures_long_ago_do_not_count() -> None:
+    state = fail(Open(), "ann", "ben")
+
+    assert isinstance(fail(state, "cleo", now=WINDOW + 1), Open)
+    assert isinstance(fail(state, "cleo", now=WINDOW - 1), Closed)
+
+
+def test_as_long_as_more_are_answered_than_fail_it_stays_open() -> None:
+    state: Gate = fail(Open(), "ann")
+    for _ in range(4):
+        state = gate.answered(state)
+
+    state = fail(state, "ben", "cleo", "dora")
+    assert isinstance(state, Open)
+    assert isinstance(fail(state, "emil"), Closed)
+
+
+def test_answers_without_any_trouble_change_nothing() -> None:
+    state = Open()
+
+    assert gate.answered(state) is state
+
+
+def test_closes_for_the_longest_time_that_the_server_told() -> None:
+    state = fail(Open(), "ann", error=ServerBusy("busy", 100.0, shared=True))
+    state = fail(state, "ben", error=ServerBusy("busy", 600.0, shared=True))
+    state = fail(state, "cleo")
+
+    assert state == Closed("busy", 630.0, 1)
+
+
+def test_lets_one_probe_through_when_the_time_has_come() -> None:
+    closed = Closed("x", 10.0, 1)
+
+    assert gate.admit(closed, 9.9, 20.0, Middle()) == (closed, False)
+    probing, admitted = gate.admit(closed, 10.0, 20.0, Middle())
+    assert (probing, admitted) == (Closed("x", 10.0, 1, probing=True), True)
+    assert gate.admit(probing, 99.0, 20.0, Middle()) == (probing, False)
+    assert (gate.due(closed), gate.due(probing)) == (10.0, None)
+
+
+def test_probes_less_and_less_often_but_at_least_once_a_minute() -> None:
+    state: Gate = Closed("x", 0.0, 1, probing=True)
+    waits = []
+    for _ in range(6):
+        assert isinstance(state, Closed)
+        state = gate.probe_failed(state, AWAY, 0.0, Middle())
+        assert isinstance(state, Closed)
+        waits.append(state.until)
+
+    assert waits == [10.0, 20.0, 40.0, CEILING, CEILING, CEILING]
+
+
+def test_a_probe_is_told_to_wait_too() -> None:
+    state = gate.probe_failed(Closed("x", 0.0, 1, probing=True), ServerBusy("y", 200.0, shared=True), 0.0, Middle())
+
+    assert state == Closed("y", 210.0, 2)
+
+
+def test_a_probe_given_up_makes_room_for_the_next_at_once() -> None:
+    state = gate.probe_lost(Closed("x", 10.0, 1, probing=True), 12.0)
+
+    assert gate.admit(state, 12.0, 20.0, Middle())[1]
+
+
+def test_what_others_learn_while_it_is_closed_changes_nothing() -> None:
+    closed = Closed("x", 10.0, 3)
+
+    assert fail(closed, "ann", error=AWAY) is closed
+    assert gate.answered(closed) is closed
+
+
+def test_returns_at_the_rate_and_not_faster() -> None:
+    state: Gate = gate.probe_answered(Closed("x", 0.0, 1, probing=True), 50.0)
+    random, moments, now = Random(1), [], 50.0
+    while now < 60.0:
+        state, admitted = gate.admit(state, now, 20.0, random)
+        if admitted:
+            moments.append(now)
+        now = gate.due(state) or 0.0
+
+    assert 190 <= len(moments) <= 211
+    assert len({round(after - before, 4) for before, after in pairwise(moments)}) > 100
+
+
+def test_a_loop_that_was_busy_lets_no_crowd_through() -> None:
+    state: Gate = Ramping(0.0)
+    admitted = 0
+    while True:
+        state, passes = gate.admit(state, 30.0, 20.0, Middle())
+        if not passes:
+            break
+        admitted += 1
+
+    assert admitted <= 3
+
+
+def test_a_server_that_fails_again_while_they_return_is_asked_less_often() -> None:
+    assert fail(Ramping(0.0, tries=2), "ann", error=AWAY) == Closed(str(AWAY), 20.0, 3)
+
+
+def test_is_open_when_all_have_returned() -> None:
+    tally = Tally(1.0, frozenset({"ann"}))
+
+    assert gate.emptied(Ramping(0.0, 2, tally)) == Open(tally)
+    assert gate.emptied(Closed("x", 0.0, 1)) == Closed("x", 0.0, 1)
+    assert gate.admit(Open(), 0.0, 20.0, Middle()) == (Open(), True)
+    assert gate.due(Open()) is None

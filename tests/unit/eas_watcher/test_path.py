@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.path import CutOff, Path
+
+CONFIGURED = Heartbeat()
+SHORT = Heartbeat(225, cut_off=225)
+
+
+def cut(*cuts: tuple[float, float], path: Path | None = None) -> Path:
+    """Cut Pings, each at a moment after seconds."""
+    path = path or Path()
+    for now, survived in cuts:
+        path = path.cut(SHORT, survived, now)
+    return path
+
+
+def test_a_mailbox_starts_as_configured_while_nothing_is_known() -> None:
+    assert Path().start(CONFIGURED) is CONFIGURED
+
+
+def test_a_mailbox_starts_from_what_others_have_survived() -> None:
+    grown = replace(CONFIGURED, interval=900, expiries=1)
+
+    assert Path().held(grown, 900.0).start(CONFIGURED) == replace(grown, expiries=0)
+
+
+def test_a_ping_that_ended_early_proves_nothing() -> None:
+    assert Path().held(CONFIGURED, 400.0) == Path()
+
+
+def test_what_one_mailbox_came_down_to_is_no_measure_for_others() -> None:
+    assert Path().held(SHORT, 225.0) == Path()
+
+
+def test_cuts_after_the_same_time_tell_of_an_idle_timeout() -> None:
+    path = cut((1000.0, 298.0), (1100.0, 301.6), (1300.0, 300.1))
+
+    assert path.cut_off == CutOff(298.0, 301.6)
+    assert path.start(CONFIGURED) == SHORT
+    assert path.describe("main") == (
+        "Pings to main are cut after 298\N{EN DASH}302 s: an idle timeout of 300 s lies on the path"
+    )
+
+
+def test_says_one_number_when_there_is_one() -> None:
+    path = cut((1000.0, 60.1), (1100.0, 60.0), (1300.0, 60.2))
+
+    assert path.describe("main") == "Pings to main are cut after 60 s: an idle timeout of 60 s lies on the path"
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [(1000.0, 300.0), (1100.0, 300.0)],
+        [(1000.0, 300.0), (1100.0, 307.0), (1200.0, 293.0)],
+        [(1000.0, 300.0), (1000.1, 300.0), (1000.2, 300.0), (1000.3, 300.0)],
+        [(1000.0, 10.0), (1100.0, 10.0), (1200.0, 10.0)],
+    ],
+    ids=["too few", "too different", "one event", "too soon"],
+)
+def test_other_cuts_are_no_constant(cuts: list[tuple[float, float]]) -> None:
+    path = cut(*cuts)
+
+    assert (path.cut_off, path.describe("main")) == (None, "")
+    assert path.start(CONFIGURED) is CONFIGURED
+
+
+def test_a_cut_of_another_kind_in_between_hides_nothing() -> None:
+    assert cut((1.0, 300.0), (50.0, 77.0), (100.0, 300.0), (150.0, 500.0), (200.0, 300.0)).cut_off == CutOff(300, 300)
+
+
+def test_a_ping_that_survives_longer_disproves_it() -> None:
+    path = cut((1.0, 300.0), (50.0, 300.0), (100.0, 300.0))
+    longer = Heartbeat(600)
+
+    assert path.held(SHORT, 225.0) == path
+    assert path.held(longer, 600.0) == Path(longer)
+
+
+def test_knows_which_cuts_were_to_be_expected() -> None:
+    assert [CutOff(298.0, 301.0).covers(seconds) for seconds in (296.0, 297.0, 302.0, 303.0)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
