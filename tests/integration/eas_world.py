@@ -107,6 +107,8 @@ class World:
     journal: MemoryJournal
     fleet: Fleet
     transport: HttpTransport
+    trusting: ssl.SSLContext
+    """What clients of the server trust."""
     policy: Policy
     classes: frozenset[CollectionClass]
 
@@ -165,7 +167,7 @@ async def world(
         journal = MemoryJournal()
         fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
         try:
-            yield World(simulator, journal, fleet, transport, policy or Policy(), classes)
+            yield World(simulator, journal, fleet, transport, trusting, policy or Policy(), classes)
         finally:
             await fleet.stop_all()
         assert not broken

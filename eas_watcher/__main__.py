@@ -1,0 +1,8 @@
+"""Own what `python -m eas_watcher` does."""
+
+import sys
+
+from eas_watcher.probe.arguments import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

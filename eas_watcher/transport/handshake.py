@@ -1,0 +1,44 @@
+"""Own a look at a server's TLS: one connection without a request."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from eas_watcher.errors import Unreachable
+
+PATIENCE: Final = 20.0  # seconds for TCP and TLS
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Hold what was agreed on, and until when (aware UTC) the server's certificate is valid."""
+
+    version: str
+    """As OpenSSL spells it, e.g. "TLSv1.3"."""
+    valid_until: datetime | None
+
+
+async def shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
+    """Connect, agree on TLS and hang up; raises Unreachable, which says what is wrong with the certificate."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, writer = await asyncio.open_connection(host, port, ssl=tls)
+    except TimeoutError as error:
+        raise Unreachable("no connection in time", reached=False) from error
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(f"certificate not trusted: {error.verify_message}", reached=False) from error
+    except ssl.SSLError as error:
+        raise Unreachable(f"no TLS: {error.reason or type(error).__name__}", reached=False) from error
+    except OSError as error:
+        raise Unreachable(f"no connection: {error.strerror or type(error).__name__}", reached=False) from error
+    agreed = writer.get_extra_info("ssl_object")
+    version, certificate = agreed.version() or "TLS", agreed.getpeercert() or {}
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    until = certificate.get("notAfter")
+    valid_until = datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC) if isinstance(until, str) else None
+    return Handshake(version, valid_until)
