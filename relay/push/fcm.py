@@ -76,6 +76,8 @@ class FcmSender:
         self._tokens = AccessTokens(self._mint, clock, random)
         self._token_session = requests.Session()
         self._token_session.trust_env = False
+        # The signed assertion goes to the token endpoint alone; an answer that redirects is a failure.
+        self._token_session.max_redirects = 0
         if config.ca_file is not None:
             self._token_session.verify = str(config.ca_file)
         self._session: aiohttp.ClientSession | None = None

@@ -6,7 +6,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from aiohttp import web
 
+from relay.listeners import open_listener
 from relay.model import Platform
 from relay.push.fcm import FcmConfig, FcmSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
@@ -182,6 +184,28 @@ def test_a_token_endpoint_that_is_down_means_to_try_later(tmp_path: Path, loop: 
             simulator.fail_tokens(Answer(503, "temporarily_unavailable"), 0)
 
             assert await sender.send(due_push()) == RetryLater("token-refused: temporarily_unavailable")
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_the_signed_assertion_follows_no_redirect(tmp_path: Path, loop: str, status: int) -> None:
+    seen: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    async def test() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", redirect)
+        async with open_listener(app, "127.0.0.1", 0) as port:
+            document, _ = make_service_account("relay-sandbox", f"http://localhost:{port}/token")
+            (tmp_path / "fcm.json").write_text(json.dumps(document))
+            config = FcmConfig(tmp_path / "fcm.json", endpoint=f"http://localhost:{port}")
+            async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
+                assert isinstance(await sender.send(due_push()), RetryLater)
+        assert seen == ["/token"]
 
     on_loop(loop, test())
 
