@@ -23,6 +23,11 @@ class CutOff:
     shortest: float
     longest: float
 
+    @property
+    def middle(self) -> float:
+        """The likely idle timeout in seconds."""
+        return (self.shortest + self.longest) / 2
+
     def covers(self, survived: float) -> bool:
         """Tell whether a cut after `survived` seconds is one of these."""
         return self.longest - SPREAD <= survived <= self.shortest + SPREAD
@@ -72,5 +77,5 @@ class Path:
             return ""
         low, high = round(self.cut_off.shortest), round(self.cut_off.longest)
         span = f"{low} s" if low == high else f"{low}\N{EN DASH}{high} s"
-        timeout = round((self.cut_off.shortest + self.cut_off.longest) / 2)
+        timeout = round(self.cut_off.middle)
         return f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"

@@ -25,4 +25,4 @@ def rest(watch: Watch, interval: float, before: list[Action]) -> Move:
         silent_for=watch.silent_for + interval,
         hierarchy_due=watch.hierarchy_due or due,
     )
-    return Pausing(watch), [*before, Pause(Progress(), 0, interval)]
+    return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True)]

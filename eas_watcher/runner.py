@@ -168,5 +168,7 @@ class Runner:
                 "watch waits",
                 extra={"mailbox": self._account.mailbox, "reason": condition.reason, "detail": condition.detail},
             )
+        if pause.polls:
+            self._around.journal.pinged(self._account.mailbox, seconds)
         if not queues:
             await self._around.waits.sleep(seconds)

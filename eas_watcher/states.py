@@ -244,6 +244,8 @@ class Pause:
     progress: Progress
     failures: int
     seconds: float | None = None
+    polls: bool = False
+    """Whether the wait stands in for a Ping."""
 
 
 Action: TypeAlias = Send | Provide | AcknowledgeWipe | Record | Pause

@@ -31,6 +31,7 @@ from relay.ops.cases import Case
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
+from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
 from relay.ports import PushSender, Wakeups
 from relay.push.apns import ApnsSender
@@ -237,6 +238,10 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         parts += [
             checks.leases(lambda: mailboxes.leased),
             checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
+        ]
+        parts += [
+            mail_server(name, partial(running.fleet.doors.get, server.url), now)
+            for name, server in settings.servers.items()
         ]
     parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
     if settings.api is not None and settings.api.certificate_file is not None:

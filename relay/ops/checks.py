@@ -29,6 +29,7 @@ STALLED: Final = 2.0  # seconds
 ABSENT_REASONS: Final = {
     "unreachable": "Check that this host reaches the mail server: name, port 443, firewall, and its certificate.",
     "server-busy": "The mail server asks to wait: look at its load and its throttling policy.",
+    "http-401-many": "The mail server refuses many credentials at once: look at its directory and its mailbox store.",
     "protocol-violation": "Something else answers in the mail server's place: check servers.NAME.url and proxies.",
     "redirected": "The mail server sends mailboxes elsewhere: add that server as another [servers.NAME].",
 }

@@ -26,7 +26,7 @@ class PartState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold what a check found; `reason` and `remedy` are empty while all is well."""
+    """Hold what a check found; `reason` and `remedy` are empty while all is well and there is no hint."""
 
     state: PartState = PartState.OK
     reason: str = ""

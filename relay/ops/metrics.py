@@ -19,6 +19,7 @@ from relay.push.stats import PushStats
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds from a change to the provider's yes: the goal is about one second, an outage lasts hours."""
+DOORS: Final = {"open": 0, "ramping": 1, "closed": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
 
@@ -130,7 +131,25 @@ class _RelayCollector(Collector):
         for (command, outcome), count in list(self._fleet.requests.items()):
             requests.add_metric([command, outcome], count)
         yield requests
+        yield from self._doors()
         yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
+
+    def _doors(self) -> Iterable[Metric]:
+        states = GaugeMetricFamily("relay_server_state", "0 open, 1 returning, 2 away.", labels=["url"])
+        waiting = GaugeMetricFamily("relay_server_waiting", "Mailboxes that wait for their server.", labels=["url"])
+        refused = GaugeMetricFamily(
+            "relay_server_refused", "Mailboxes held back while their server refuses many.", labels=["url"]
+        )
+        cuts = GaugeMetricFamily(
+            "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
+        )
+        for url, door in list(self._fleet.doors.items()):
+            states.add_metric([url], DOORS[door.state])
+            waiting.add_metric([url], door.waiting)
+            refused.add_metric([url], door.held_back)
+            if door.path.cut_off is not None:
+                cuts.add_metric([url], door.path.cut_off.middle)
+        yield from (states, waiting, refused, cuts)
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
@@ -136,6 +137,15 @@ class ServerSection(Section):
     heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
     heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
     heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")
+    mode: Literal["ping", "poll"] = Field(
+        default="ping", description="ping: one Ping held per mailbox; poll: a Sync per mailbox every poll_interval"
+    )
+    poll_interval: Annotated[int, Field(ge=30, le=LONGEST_HEARTBEAT)] = Field(
+        default=300, description="seconds between two Syncs of a mailbox with mode poll, 30 to 3540"
+    )
+    return_rate: float = Field(
+        default=RATE, ge=0.1, le=10_000, description="mailboxes per second that return after an outage, 0.1 to 10000"
+    )
 
 
 class AutodiscoverSection(Section):

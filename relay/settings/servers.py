@@ -139,4 +139,6 @@ class ServerChecks:
             fallbacks=tuple(dict.fromkeys(map(Acknowledgement, others))),
             hosts=hosts,
             heartbeat=Heartbeat(start, least, most),
+            poll_interval=section.poll_interval if section.mode == "poll" else None,
+            return_rate=section.return_rate,
         )

@@ -1,10 +1,13 @@
 """Own metrics with everything they measure, for tests to fill and to read."""
 
 from datetime import timedelta
+from random import Random
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from eas_watcher.door import Door
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.path import CutOff, Path
 from eas_watcher.progress import WatchState
 from eas_watcher.surroundings import FleetStats
 from relay.model import Platform, RegistrationState
@@ -16,6 +19,13 @@ from relay.ops.metrics import Metrics
 from relay.ports import OutboxLevel
 from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
+
+
+def cut_door() -> Door:
+    """Make the door to a server whose Pings are cut after 300 s."""
+    door = Door(20.0, 8, Random(1), lambda: NOON)
+    door.path = Path(cut_off=CutOff(299.0, 301.0))
+    return door
 
 
 class Bench:
@@ -54,6 +64,7 @@ class Bench:
         self.fleet.held = {MailboxId("a"): 300}
         self.fleet.changes[CollectionClass.EMAIL] = 1
         self.fleet.requests["Ping", "answered"] = 1
+        self.fleet.doors["https://mail.example.com/eas"] = cut_door()
         self.apns.outcomes["delivered"] = 1
         self.store.mailboxes = {(WatchState.WATCHING, ""): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}

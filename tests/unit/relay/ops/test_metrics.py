@@ -7,7 +7,7 @@ from eas_watcher.progress import WatchState
 from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.ports import OutboxLevel
 from relay.push.stats import ChannelFault
-from tests.fakes.metrics import Bench
+from tests.fakes.metrics import Bench, cut_door
 from tests.fakes.ops import NOON
 
 
@@ -40,6 +40,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
     bench.fleet.changes[CollectionClass.EMAIL] = 4
     bench.fleet.requests["Ping", "answered"] = 5
     bench.fleet.requests["Sync", "Unreachable"] = 6
+    bench.fleet.doors["https://mail.example.com/eas"] = cut_door()
     bench.apns.outcomes["delivered"] = 7
     bench.apns.in_flight = 8
     bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)
@@ -56,6 +57,10 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
         "relay_changes_total{class=email}": 4,
         "relay_eas_requests_total{command=Ping,outcome=answered}": 5,
         "relay_eas_requests_total{command=Sync,outcome=Unreachable}": 6,
+        "relay_server_state{url=https://mail.example.com/eas}": 0,
+        "relay_server_waiting{url=https://mail.example.com/eas}": 0,
+        "relay_server_refused{url=https://mail.example.com/eas}": 0,
+        "relay_path_cut_seconds{url=https://mail.example.com/eas}": 300,
         "relay_pushes_total{outcome=delivered,provider=apns}": 7,
         "relay_pushes_in_flight{provider=apns}": 8,
         "relay_channel_faults{provider=apns}": 1,

@@ -1,0 +1,46 @@
+"""Own what a mail server is judged by: the door that its mailboxes pass, and the path that leads to it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from eas_watcher.door import Door
+from relay.ops.checks import ABSENT_REASONS
+from relay.ops.health import OK, Finding, Part, PartState
+from relay.ports import Clock
+
+BRIEF: Final = timedelta(minutes=1)
+"""A server that is away no longer may just be starting again."""
+REFUSING: Final = "http-401-many"
+BACK: Final = (
+    "Nothing: they return by themselves; raise servers.{name}.return_rate if the server can take more at once."
+)
+CUT: Final = (
+    "Pushes are not late by it. To save requests, let firewalls, balancers and proxies on the way keep idle "
+    "connections for 30 minutes."
+)
+
+
+def mail_server(name: str, door: Callable[[], Door | None], clock: Clock) -> Part:
+    """Judge a configured server; `door` gives the door to it, None while nothing was asked of it."""
+
+    def check() -> Finding:
+        known = door()
+        return OK if known is None else _judge(name, known, clock)
+
+    return Part(f"server {name}", check)
+
+
+def _judge(name: str, door: Door, clock: Clock) -> Finding:
+    if door.state == "closed":
+        state = PartState.FAILED if clock() - door.since > BRIEF else PartState.DEGRADED
+        text = f"is away ({door.detail}): one mailbox probes, {door.waiting} wait"
+        return Finding(state, text, ABSENT_REASONS["unreachable"])
+    if door.refusals.suspected:
+        text = f"refuses the credentials of {len(door.refusals)} of {door.watched} mailboxes at once: no user was told"
+        return Finding(PartState.FAILED, text, ABSENT_REASONS[REFUSING])
+    if door.state == "ramping":
+        text = f"is back: {door.waiting} of {door.watched} mailboxes still wait for their turn"
+        return Finding(PartState.DEGRADED, text, BACK.format(name=name))
+    cut = door.path.describe(name)
+    return Finding(PartState.OK, cut, CUT) if cut else OK
