@@ -10,6 +10,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from relay.api.problems import BY_ERROR
+from relay.cli import FAULTY
 from relay.cluster.shards import SHARDS
 from relay.settings.model import known_keys
 from tests.fakes.metrics import Bench
@@ -132,4 +134,15 @@ def test_the_unit_is_hardened(setting: str) -> None:
 
     assert unit["Service"][setting] == "yes"
     assert unit["Service"]["ProtectSystem"] == "strict"
+    assert unit["Service"]["RestartPreventExitStatus"] == str(FAULTY)
+
+
+@pytest.mark.parametrize("page", ["docs/ios.md", "docs/android.md"])
+def test_the_refusals_that_apps_are_told_of_exist(page: str) -> None:
+    known = {(str(kind.status.value), kind.code) for kind in BY_ERROR.values()}
+    told = set(re.findall(r"`(4\d\d)`(?: with code)? `([a-z-]+)`", shipped(page)))
+
+    assert {code for _, code in told} == {"credential-refused", "not-authorized"}
+    assert told <= known
+    assert not re.search(r"`404`", shipped(page))
     assert unit["Service"]["User"] != "root"
