@@ -134,6 +134,7 @@ def test_the_unit_is_hardened(setting: str) -> None:
 
     assert unit["Service"][setting] == "yes"
     assert unit["Service"]["ProtectSystem"] == "strict"
+    assert unit["Service"]["User"] != "root"
     assert unit["Service"]["RestartPreventExitStatus"] == str(FAULTY)
 
 
@@ -145,4 +146,3 @@ def test_the_refusals_that_apps_are_told_of_exist(page: str) -> None:
     assert {code for _, code in told} == {"credential-refused", "not-authorized"}
     assert told <= known
     assert not re.search(r"`404`", shipped(page))
-    assert unit["Service"]["User"] != "root"
