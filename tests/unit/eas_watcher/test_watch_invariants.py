@@ -1,15 +1,16 @@
 """Own what holds for a watch whatever the server answers, in whatever order."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from random import Random
 from typing import Final
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eas_watcher import backoff
 from eas_watcher.changes import digest
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.commands.options import Capabilities
@@ -53,6 +54,7 @@ from eas_watcher.states import (
     Failed,
     Granted,
     Informing,
+    Pause,
     Pausing,
     Pinging,
     Policy,
@@ -70,6 +72,7 @@ from eas_watcher.watch import BREATH, KEY_TRIES, begin, step
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NOW, PARTNERSHIP, recorded, sent
 
 STEPS: Final = 200
+MANY_STEPS: Final = 3000
 CLASSES: Final = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
 WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
     lambda random: Unreachable("x", random.choice([0.0, 40.0, 500.0]), reached=random.random() < 0.7),
@@ -93,7 +96,7 @@ WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
 class Mood:
     """Answer for a server at random, but with leanings, so that loops get deep."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, news: bool = True) -> None:
         self._random = random
         self._numbers = count()
         self._failing = random.choice([0.0, 0.05, 0.5, 1.0])
@@ -103,7 +106,7 @@ class Mood:
         self._statuses = random.choices([*PingStatus, PingStatus.CHANGED], k=random.choice([1, 2, 20]))
         self._empty = random.choice([0.0, 0.0, 0.2])
         self._sync_statuses = [1] * random.choice([1, 5, 50]) + random.choices([1, 1, 1, 3, 5, 8, 12, 142], k=2)
-        self._items = random.choice([0, 0, 1, 3])
+        self._items = random.choice([0, 0, 1, 3]) if news else 0
         self._more = random.choice([0.0, 0.5, 1.0])
         self._new_key = random.choice([1.0, 1.0, 0.5, 0.0])
 
@@ -184,8 +187,10 @@ class Mood:
 class Watchdog:
     """Check every move against what must always hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._row = 0
+        self._kept = {c.id: c.sync_key for c in memory.collections}
+        """What a store holds: the key that a crash would start from."""
         self._tries: Counter[tuple[CollectionId, SyncKey]] = Counter()
 
     def check(self, before: State | None, event: Event | None, after: State, actions: list[Action]) -> None:
@@ -195,6 +200,7 @@ class Watchdog:
         self._check_news(before, event, actions)
         self._check_pace(event, actions)
         self._check_tries(before, event, command)
+        self._check_keys(after, actions, command)
         if isinstance(command, Ping):
             watched = after.watch.watched
             assert watched
@@ -217,6 +223,20 @@ class Watchdog:
             kept = {c.id: c for c in recorded(actions)[0].collections}
             classes = {change.cls for change in expected.changes}
             assert all(kept[c.id] == c for c in expected.collections if c.cls in classes)
+
+    def _check_keys(self, after: State, actions: list[Action], command: object) -> None:
+        """A key goes out, which tells the server to forget what it stands for, only once a store holds it.
+
+        While a collection is drained nothing of it is kept: a crash repeats the drain.
+        """
+        for progress in recorded(actions):
+            self._kept |= {c.id: c.sync_key for c in progress.collections}
+            for dropped in progress.dropped:
+                self._kept.pop(dropped, None)
+        if isinstance(command, Sync):
+            draining = {c.id for c in after.watch.collections if c.drain is not None}
+            for asked in command.collections:
+                assert asked.sync_key in {NO_SYNC_KEY, self._kept.get(asked.id)} or asked.id in draining
 
     def _check_pace(self, event: Event | None, actions: list[Action]) -> None:
         """Requests in a row without a wait are bounded."""
@@ -255,7 +275,7 @@ class Watchdog:
 
 
 def run(memory: Memory, seed: int, steps: int) -> None:
-    mood, watchdog = Mood(Random(seed)), Watchdog()
+    mood, watchdog = Mood(Random(seed)), Watchdog(memory)
     state, actions = begin(memory, Policy())
     watchdog.check(None, None, state, actions)
     for _ in range(steps):
@@ -264,6 +284,52 @@ def run(memory: Memory, seed: int, steps: int) -> None:
         event = mood.event(state)
         before, (state, actions) = state, step(state, event)
         watchdog.check(before, event, state, actions)
+
+
+def pace(seed: int, *, news: bool) -> int:
+    """Count the most requests within one minute when a server answers all but held Pings at once.
+
+    Waits are as short as chance can make them.
+    """
+    mood = Mood(Random(seed), news=news)
+    state, actions = begin(Memory(classes=CLASSES), Policy())
+    now, most = 0.0, 0
+    minute: deque[float] = deque()
+    for _ in range(MANY_STEPS):
+        for action in actions:
+            if isinstance(action, Pause):
+                now += action.seconds or backoff.least(action.failures)
+            elif isinstance(action, Send | Provide | AcknowledgeWipe):
+                minute.append(now)
+        while minute and minute[0] <= now - 60.0:
+            minute.popleft()
+        most = max(most, len(minute))
+        if isinstance(state, Ended):
+            break
+        event = mood.event(state)
+        if isinstance(event, Answered):
+            now += event.held
+        state, actions = step(state, event)
+    return most
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32))
+def test_requests_a_minute_are_bounded_whatever_the_server_answers(seed: int) -> None:
+    assert pace(seed, news=True) <= (BREATH + 1) * (60.0 / backoff.least(1) + 1)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32))
+def test_requests_a_minute_are_few_while_a_server_has_no_news(seed: int) -> None:
+    # Each wait is twice as long as the one before: 3.5, 7, 14 and 28 s fit into a minute at best.
+    assert pace(seed, news=False) <= (BREATH + 1) * 5
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32))
+def test_the_promises_hold_for_thousands_of_steps(seed: int) -> None:
+    run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES), seed, MANY_STEPS)
 
 
 @given(st.integers(0, 2**32))
