@@ -13,6 +13,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from random import SystemRandom
 from re import fullmatch
+from shutil import rmtree
 from ssl import create_default_context
 from types import MappingProxyType
 from typing import Final
@@ -182,6 +183,11 @@ class SogoServer:
     def delete_all(self, name: str) -> None:
         """Delete all mails of a user's INBOX."""
         self._imap.delete(name, self._users[name].password)
+
+    def replace_inbox(self, name: str) -> None:
+        """Give a user new, empty mail folders with other ids, as a move to another mail store does."""
+        rmtree(self._layout.mail / name / "Maildir")
+        self._imap.prepare(name, self._users[name].password)
 
     def add_event(self, name: str, title: str = "Meeting") -> str:
         """Store one event in a user's calendar; return its name."""
