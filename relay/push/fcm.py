@@ -78,8 +78,7 @@ class FcmSender:
         self._token_session.trust_env = False
         # The signed assertion goes to the token endpoint alone; an answer that redirects is a failure.
         self._token_session.max_redirects = 0
-        if config.ca_file is not None:
-            self._token_session.verify = str(config.ca_file)
+        self._token_session.verify = _trusted(config.ca_file)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -173,3 +172,9 @@ def _read_refresh(error: RefreshError) -> RetryLater | Refused:
         return RetryLater(reason)
     remedy = "check fcm.service_account_file: its key may be deleted or disabled; check the clock of this host too"
     return Refused(reason, remedy, channel=True)
+
+
+def _trusted(ca_file: Path | None) -> str | bool:
+    """Name whom token requests trust: the same as pushes, for `requests` has a list of its own otherwise."""
+    paths = ssl.get_default_verify_paths()
+    return str(ca_file) if ca_file is not None else paths.cafile or paths.capath or True

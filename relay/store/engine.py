@@ -85,7 +85,7 @@ async def scrub(engine: AsyncEngine) -> None:
         log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
     else:
         if not emptied:
-            log.info("deleted rows linger in the database's log until the next clean-up: somebody reads them now")
+            log.debug("deleted rows linger in the database's log until the next clean-up: somebody reads them now")
 
 
 def _empty_log(path: str) -> bool:
