@@ -1,0 +1,291 @@
+"""What one mailbox learns about its server holds for all: outages, refusals and idle timeouts, over real sockets."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.door import Door
+from eas_watcher.fleet import Fleet
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest
+from eas_watcher.progress import Change, Condition, WatchState
+from eas_watcher.states import Policy
+from eas_watcher.surroundings import Surroundings
+from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.wire import Account
+from relay.sandbox.clock import now
+from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
+from relay.sandbox.eas.failures import Failure
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import SOGO
+from tests.integration.eas_world import ANN, PASSWORD, MemoryJournal, hurried, hurry, world
+
+ALWAYS: Final = 10**9
+EMAIL: Final = frozenset({CollectionClass.EMAIL})
+MANY: Final = 2000
+RATE: Final = 100.0
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a fact in real time, for a limited one."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing happened in time")
+
+
+@dataclass
+class Wire:
+    """A transport that leads to the server, or to a port where nobody listens."""
+
+    transport: HttpTransport
+    astray: bool = False
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        if self.astray:
+            parts = urlsplit(request.url)
+            request = replace(request, url=parts._replace(netloc=f"{parts.hostname}:9").geturl())  # 9: "discard"
+        return await self.transport.send(request)
+
+
+@dataclass
+class Town:
+    """Many mailboxes of one server."""
+
+    simulator: EasSimulator
+    fleet: Fleet
+    journal: MemoryJournal
+    around: Surroundings
+    wire: Wire
+    policy: Policy
+
+    @property
+    def door(self) -> Door:
+        return self.around.door(self.simulator.url, self.policy.return_rate)
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            user = f"{name}@example.com"
+            self.simulator.add_mailbox(user, PASSWORD)
+            id_ = MailboxId(name)
+            account = Account(id_, self.simulator.url, user, DeviceId(f"D{name}"), BasicCredential(user, PASSWORD))
+            self.fleet.start(account, self.wire, self.journal.kept[id_].memory(EMAIL), self.policy)
+
+    def fail(self, failure: Failure, user: str | None = None, command: str | None = None, times: int = ALWAYS) -> None:
+        self.simulator.fail(user, FailurePlan(failure, command, times))
+
+    async def held(self, pings: int) -> None:
+        await until(lambda: self.simulator.held == pings)
+
+    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """Put the time forward bit by bit, letting everybody act in between."""
+        for _ in range(round(seconds / step)):
+            hurry(step)
+            await asyncio.sleep(0.002)
+
+    async def hurry_until(self, condition: Callable[[], bool], step: float = 1.0) -> None:
+        for _ in range(20_000):
+            if condition():
+                return
+            hurry(step)
+            await asyncio.sleep(0.002)
+        raise AssertionError("nothing happened in time")
+
+    def since(self, moment: float) -> list[tuple[float, str]]:
+        """Return when each request since a moment came, and whose it was."""
+        logs = ((entry.moment, user) for user in self.simulator.users for entry in self.simulator.log(user))
+        return sorted(entry for entry in logs if entry[0] >= moment)
+
+    def conditions(self) -> Counter[tuple[WatchState, str]]:
+        """Count the last conditions of all mailboxes."""
+        last = [kept.conditions[-1] for kept in self.journal.kept.values()]
+        return Counter((condition.state, condition.reason) for condition in last)
+
+    def ever(self) -> list[Condition]:
+        return [condition for kept in self.journal.kept.values() for condition in kept.conditions]
+
+
+@asynccontextmanager
+async def town(*names: str, rate: float = RATE) -> AsyncIterator[Town]:
+    """Open a town whose mailboxes all hold their Pings; without TLS, for it is only about who sends when."""
+    async with open_eas_simulator(tls=None) as simulator, open_transport() as transport:
+        journal = MemoryJournal()
+        around = Surroundings(journal, Random(1), now, 64)
+        broken: list[MailboxId] = []
+        fleet = Fleet(around, broken.append)
+        place = Town(simulator, fleet, journal, around, Wire(transport), Policy(return_rate=rate))
+        try:
+            place.start(*names)
+            await until(lambda: simulator.held == len(names), 60)
+            yield place
+        finally:
+            await fleet.stop_all()
+        assert not broken
+        assert not simulator.records.overlaps
+
+
+def time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def timers_of_watches() -> int:
+    """Count the timers of the loop that are the watcher's, or somebody's sleep."""
+    scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    names = [timer._callback.__qualname__ for timer in scheduled if not timer.cancelled()]
+    return sum(name.startswith(("Door.", "Waits.", "Deadlines.", "_set_result")) for name in names)
+
+
+@pytest.mark.slow
+@hurried
+async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate() -> None:
+    async with town(*(f"m{number}" for number in range(MANY))) as place:
+        place.fail(AnswerHttp(503))
+        place.simulator.pings.close()  # every held Ping is cut, as by a restart
+        await until(lambda: place.door.waiting >= MANY - 8, 60)
+        began = time()
+        await place.pass_time(300)
+
+        during = place.since(began)
+        assert 4 <= len(during) <= 14
+        assert timers_of_watches() <= 4
+        assert place.door.detail
+        assert sum(place.conditions()[WatchState.WAITING, reason] for reason in ("unreachable", "server-busy")) == MANY
+
+        place.simulator.failures.clear()
+        returned = time()
+        await place.hurry_until(lambda: place.simulator.held == MANY, step=0.02)
+
+        came: dict[str, float] = {}
+        for moment, user in place.since(returned):
+            came.setdefault(user, moment)
+        assert len(came) == MANY
+        seconds = Counter(int(moment) for moment in came.values())
+        assert max(seconds.values()) <= RATE * 1.2
+        assert place.door.state == "open"
+        assert place.conditions() == {(WatchState.WATCHING, ""): MANY}
+
+
+@hurried
+async def test_a_connection_that_nobody_takes_is_tried_by_one_mailbox_only() -> None:
+    async with town("ann", "ben", "cleo", "dora") as place:
+        place.around.stats.requests.clear()
+        place.wire.astray = True
+        place.simulator.pings.close()
+        await place.pass_time(120)
+
+        failures = place.around.stats.requests
+        assert failures["Ping", "Unreachable"] == 4
+        assert 4 <= failures.total() - 4 <= 12  # one mailbox after the other, at 5, 15, 35 … seconds
+        assert place.door.state == "closed"
+        assert "no connection" in place.door.detail
+
+        place.wire.astray = False
+        await place.hurry_until(lambda: place.simulator.held == 4)
+
+
+@hurried
+async def test_a_wait_that_several_mailboxes_were_told_is_kept_by_all() -> None:
+    async with town(*(f"m{number}" for number in range(20))) as place:
+        place.fail(AnswerHttp(503, {"Retry-After": "600"}), times=3)
+        began = time()
+        place.simulator.pings.close()
+        await place.pass_time(590)
+        assert len(place.since(began)) <= 3 + 3
+
+        await place.hurry_until(lambda: place.simulator.held == 20)
+        assert time() - began >= 600
+
+
+@hurried
+async def test_a_mailbox_that_is_throttled_or_ill_delays_no_other() -> None:
+    async with town("ann", "ben", "cleo") as place:
+        place.fail(AnswerHttp(503, {"X-MS-ASThrottle": "CommandFrequency"}), ANN, times=2)
+        place.fail(AnswerHttp(503), "ben@example.com", times=2)
+        place.simulator.deliver(ANN)
+        place.simulator.deliver("ben@example.com")
+        await until(lambda: place.simulator.held == 1)
+
+        place.simulator.deliver("cleo@example.com")
+        await until(lambda: bool(place.journal.kept[MailboxId("cleo")].changes))
+
+        assert place.door.state == "open"
+        await place.hurry_until(lambda: place.simulator.held == 3)
+        assert all(place.journal.kept[MailboxId(name)].changes for name in ("ann", "ben", "cleo"))
+
+
+@hurried
+async def test_when_all_are_refused_nobody_is_told_and_no_credential_is_tried_a_fourth_time() -> None:
+    names = [f"m{number}" for number in range(60)]
+    async with town(*names) as place:
+        place.fail(AnswerHttp(401, {"WWW-Authenticate": "Basic"}))
+        began = time()
+        for name in names:
+            place.simulator.deliver(f"{name}@example.com")
+        await until(lambda: place.simulator.held == 0)
+        await place.pass_time(4000, step=2.0)
+
+        tried = Counter(user for _, user in place.since(began))
+        assert max(tried.values()) <= 3
+        assert tried.total() <= 60 + 12
+        assert place.door.refusals.suspected
+        assert all(condition.state is WatchState.WAITING for condition in place.ever() if condition.reason)
+        assert place.conditions()[WatchState.WAITING, "http-401-many"] >= 50
+
+        place.simulator.failures.clear()
+        await place.hurry_until(lambda: place.simulator.held == 60)
+
+        assert not place.door.refusals.suspected
+        assert {kept.refusals for kept in place.journal.kept.values()} == {0}
+        assert all(kept.changes == [Change(CollectionClass.EMAIL, 1)] for kept in place.journal.kept.values())
+
+
+@hurried
+async def test_an_idle_timeout_on_the_path_is_learnt_and_said_in_words() -> None:
+    async with town() as place:
+        place.fail(Cut(seconds=300.0), command="Ping", times=3)
+        for number, name in enumerate(["ann", "ben", "cleo"], start=1):
+            place.start(name)
+            await place.held(0)
+            await until(lambda expected=number: place.simulator.records.requests["Ping"] == expected)  # type: ignore[misc]
+            hurry(20)
+        await place.hurry_until(lambda: place.simulator.held == 3, step=0.2)
+
+        said = place.journal.kept[MailboxId("cleo")].conditions
+        assert any(condition.detail.startswith("Pings to 127.0.0.1 are cut after 300") for condition in said)
+        assert "an idle timeout of 300 s lies on the path" in place.door.path.describe("main")
+
+        place.start("dora")
+        await place.held(4)
+        assert place.around.stats.held[MailboxId("dora")] == pytest.approx(225, abs=2)
+
+
+@hurried
+async def test_a_server_that_is_polled_holds_no_ping_and_its_news_come_all_the_same() -> None:
+    async with world(Policy(poll_interval=120.0), FAMILIES[SOGO.name]) as watched:
+        watched.start()
+        await until(lambda: bool(watched.ann.conditions))
+        for _ in range(3):
+            watched.simulator.deliver(ANN)
+            before = len(watched.ann.changes)
+            hurry(133)
+            await until(lambda expected=before: len(watched.ann.changes) > expected)  # type: ignore[misc]
+
+        assert watched.ann.changes == [Change(CollectionClass.EMAIL, 1)] * 3
+        assert watched.ann.conditions == [Condition(WatchState.WATCHING)]
+        assert watched.sent("Ping") == 0
+        folders = watched.sent("FolderSync")
+        for _ in range(31):
+            syncs = watched.sent("Sync")
+            hurry(133)
+            await until(lambda expected=syncs: watched.sent("Sync") > expected)  # type: ignore[misc]
+        assert watched.sent("FolderSync") == folders + 1
