@@ -36,7 +36,7 @@ class Visitor:
     refusals: int = 0
     """How often its credential was refused in a row."""
     passed: int = -1
-    """Which opening of the gate it has passed."""
+    """In which opening of the gate it has passed."""
     probe: bool = False
     """Whether its request is the one that finds out how the server is."""
     began: float = 0.0
@@ -83,6 +83,16 @@ class Door:
     def detail(self) -> str:
         """Say what closed the gate; empty unless it is closed."""
         return self._gate.detail if isinstance(self._gate, Closed) else ""
+
+    @property
+    def trouble(self) -> str:
+        """Say why nobody should ask the server now, as long as somebody here finds out; empty if anybody may."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(self._gate, Closed) and (self._gate.probing or now < self._gate.until):
+            return f"the server is away: {self._gate.detail}"
+        if self.refusals.suspected and now < self.refusals.next_at:
+            return "the server refuses many credentials at once"
+        return ""
 
     @property
     def waiting(self) -> int:
@@ -204,6 +214,8 @@ class Door:
         """Let the others follow a probe that was answered, or is held."""
         visitor.probe = False
         if isinstance(self._gate, Closed):
+            self._opening += 1
+            visitor.passed = self._opening
             self._become(gate.probe_answered(self._gate, asyncio.get_running_loop().time()))
 
     def _release(self) -> None:
@@ -219,7 +231,6 @@ class Door:
         if type(before) is not type(state):
             self.since = self._now()
             if isinstance(state, Closed):
-                self._opening += 1
                 log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": state.detail})
             elif isinstance(before, Closed):
                 log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})

@@ -49,6 +49,11 @@ class Exchange:
         return self._url
 
     @property
+    def began(self) -> float:
+        """When the last request was let through, by the loop's clock."""
+        return self._visitor.began
+
+    @property
     def door(self) -> Door:
         """The door to that server."""
         return self._around.door(self._url, self._rate)
@@ -59,10 +64,6 @@ class Exchange:
         if url != self._url:
             self._url, self._visitor = url, Visitor(self._account.mailbox)
             self._cookies = {}  # cookies are for the host that set them
-
-    def queue(self) -> None:
-        """Let the next request wait before the door with all others."""
-        self._visitor.passed = -1
 
     async def send(self, command: Command[R], watch: Watch) -> R:
         """Send one command, when the server's door lets us, and read its answer; raises EasError."""

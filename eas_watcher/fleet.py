@@ -36,6 +36,11 @@ class Fleet:
         """Tell whether a mailbox is watched."""
         return mailbox in self._tasks
 
+    def trouble(self, url: str) -> str:
+        """Say why a server should not be asked now, as its watches have found; empty if it may be."""
+        door = self._around.stats.doors.get(url)
+        return "" if door is None else door.trouble
+
     def start(self, account: Account, transport: Transport, memory: Memory, policy: Policy) -> None:
         """Start a watch; the mailbox must have none."""
         if account.mailbox in self._tasks:

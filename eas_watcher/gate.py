@@ -22,7 +22,7 @@ from eas_watcher.errors import EasError, ServerBusy, Unreachable
 DISTINCT: Final = 3  # mailboxes that must fail within WINDOW
 WINDOW: Final = 30.0  # seconds
 CEILING: Final = 60.0  # seconds between two probes: one request a minute hurts nobody, and tells soon of the return
-RATE: Final = 20.0  # mailboxes per second that return, unless the operator says otherwise
+RATE: Final = 50.0  # mailboxes per second that return, unless the operator says otherwise
 JITTER: Final = 0.5  # up to half an interval more or less
 SLACK: Final = 0.1  # seconds a late timer may be made up for, so that a busy loop lets no crowd through at once
 

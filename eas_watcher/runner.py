@@ -106,15 +106,14 @@ class Runner:
             self._around.stats.changes[change.cls] += change.count
 
     async def _send(self, command: Command[Any]) -> Event:
-        clock = asyncio.get_running_loop().time
-        began = clock()
         try:
             reply = await self._exchange.send(command, self._state.watch)
         except EasError as error:
             self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
             return Failed(error)
         self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
-        return Answered(reply, self._around.now(), clock() - began)
+        held = asyncio.get_running_loop().time() - self._exchange.began
+        return Answered(reply, self._around.now(), held)
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
@@ -158,7 +157,6 @@ class Runner:
         progress, door = pause.progress, exchange.door
         queues = progress.condition is not None and exchange.shared and door.state == "closed"
         if queues:
-            exchange.queue()
             seconds = door.expected_wait() or 0.0
         if progress.condition is not None:
             known = door.path.describe(urlsplit(exchange.url).hostname or "") if exchange.shared else ""

@@ -51,7 +51,15 @@ class Mailboxes:
         self._random = random
         self._node = node
         self._take_over = take_over
-        self._proofs = Proofs(store, accounts, lambda id_: self.lease_of(id_) is not None, self._show, clock, random)
+        self._proofs = Proofs(
+            store,
+            accounts,
+            lambda id_: self.lease_of(id_) is not None,
+            self._show,
+            self._trouble,
+            clock,
+            random,
+        )
         self._leases: dict[int, int] = {}
         """Shard -> epoch of all that is ours, as the store said last."""
         self._gained = asyncio.Event()
@@ -260,6 +268,9 @@ class Mailboxes:
         return sealed == record.sealed_credential or self._accounts.alike(
             record.mailbox.id, sealed, record.sealed_credential
         )
+
+    def _trouble(self, url: str) -> str:
+        return self._fleet.trouble(url)
 
     async def _show(self, mailbox: MailboxId, condition: Condition) -> None:
         try:

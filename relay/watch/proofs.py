@@ -28,14 +28,19 @@ class Proofs:
         accounts: Accounts,
         watched: Callable[[MailboxId], bool],
         show: Callable[[MailboxId, Condition], Awaitable[None]],
+        trouble: Callable[[str], str],
         clock: Clock,
         random: Random,
     ) -> None:
-        """Take where verdicts go; `watched` tells whether a mailbox is still this process's, `show` records a wait."""
+        """Take where verdicts go; `watched` tells whether a mailbox is still this process's, `show` records a wait.
+
+        `trouble` says why the server at a URL should not be asked now; empty if it may be.
+        """
         self._store = store
         self._accounts = accounts
         self._watched = watched
         self._show = show
+        self._trouble = trouble
         self._clock = clock
         self._random = random
         self._running: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
@@ -129,6 +134,8 @@ class Proofs:
                 return Finding(Verdict.UNKNOWN, str(error))
         if url is not None:
             account, door = replace(account, url=url), Door()
+        if trouble := self._trouble(account.url):
+            return Finding(Verdict.UNKNOWN, trouble)  # a right password might be refused, and a try be wasted
         return await prove(account, opened.transport, server.transport, door, self._clock(), server.policy.hosts)
 
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:

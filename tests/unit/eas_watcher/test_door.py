@@ -45,7 +45,6 @@ class Watches:
                 await self.reach(visitor)
             except (Unreachable, ServerBusy) as error:
                 self.door.failed(visitor, error)
-                visitor.passed = -1
             else:
                 self.door.answered(visitor)
                 self.done.append(clock())
@@ -117,7 +116,8 @@ async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
 
 
 async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
-    door, ann = new_door(), Visitor("ann")
+    door, ann, early = new_door(), Visitor("ann"), Visitor("early")
+    await door.enter(early)
     await close(door)
     await door.enter(ann)
     async with asyncio.TaskGroup() as tasks:
@@ -129,6 +129,8 @@ async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
         await door.enter(ann)
         assert clock() == 5.0
         assert door.expected_wait() == pytest.approx(49 / RATE)
+        await door.enter(early)  # it has passed before the outage only
+        assert clock() == pytest.approx(5 + 50 / RATE)
 
 
 async def test_a_probe_that_is_stopped_makes_room_for_the_next() -> None:
@@ -335,3 +337,25 @@ async def test_what_was_accepted_before_the_trouble_began_ends_no_suspicion() ->
     await door.enter(early)
     door.accepted(early)
     assert not door.refusals.suspected
+
+
+async def test_says_why_nobody_should_ask_as_long_as_somebody_finds_out() -> None:
+    door = new_door()
+    assert door.trouble == ""
+
+    await close(door)
+    assert door.trouble == f"the server is away: {AWAY}"
+    await asyncio.sleep(6)
+    assert door.trouble == ""
+    probe = Visitor("probe")
+    await door.enter(probe)
+    assert door.trouble
+    door.answered(probe)
+    assert door.trouble == ""
+
+    door.watched = 10
+    for name in range(5):
+        await refuse(door, Visitor(name))
+    assert door.trouble == "the server refuses many credentials at once"
+    await asyncio.sleep(61)
+    assert door.trouble == ""

@@ -8,6 +8,7 @@ import pytest
 
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpReply
+from eas_watcher.door import Visitor
 from eas_watcher.errors import ServerBusy, Unreachable, VersionRefused
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced, HttpRequest
@@ -339,3 +340,57 @@ async def test_logs_no_policy_that_a_server_calls_malformed(caplog: pytest.LogCa
 
     async with running(World(), HttpReply(449, {}, b""), refused, refused):
         assert not [record for record in caplog.records if record.message == "request refused"]
+
+
+async def test_the_next_mailbox_starts_from_what_the_first_one_has_survived() -> None:
+    world = World()
+    async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1))):
+        assert world.journal.pings == [600, 600, 900]
+    async with running(world, EMPTY, (900.0, pinged(1))):
+        pass
+    assert world.around.stats.doors["https://mail.example.com/eas"].path.proven is not None
+
+    async with running(world, EMPTY):
+        assert world.journal.pings[-1] == 600
+
+    async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1)), (900.0, pinged(1))):
+        pass
+    async with running(world, EMPTY):
+        assert world.journal.pings[-1] == 900
+
+
+async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "eas_watcher")
+    world = World()
+
+    def close_door(_: HttpRequest) -> HttpReply:
+        for name in ("m2", "m3", "m4"):
+            door = world.around.door("https://mail.example.com/eas", 10.0)
+            door.failed(Visitor(name), ServerBusy("busy", 100.0, shared=True))
+        return EMPTY
+
+    async with running(world, close_door, (1.0, pinged(1)), EMPTY, EMPTY):
+        assert clock() > 100
+
+    came = [record.__dict__["came"] for record in caplog.records if record.message == "watch stepped"]
+    assert "PingReply after 1.0 s" in came
+
+
+async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says_so() -> None:
+    world = World()
+    away = Unreachable("no connection: Connection refused", reached=False)
+    first, second = ScriptedTransport(away, away, EMPTY), ScriptedTransport(EMPTY)
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [tasks.create_task(world.run(first, name="m1"))]
+        await asyncio.sleep(1)
+        watches.append(tasks.create_task(world.run(second, name="m2")))
+        await asyncio.sleep(3)
+        assert second.requests == []
+        assert world.around.stats.doors["https://mail.example.com/eas"].watched == 2
+        await second.held.wait()
+        # The probe of the first mailbox fails at 5 s, that of the second succeeds at 15 s.
+        assert clock() == 15.0
+        for watch in watches:
+            watch.cancel()
+    assert [progress.condition.retry_in for progress in world.journal.commits if progress.condition][:2] == [5.0, 10.0]

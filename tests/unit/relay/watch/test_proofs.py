@@ -92,11 +92,19 @@ class Verdicts(NoWatches):
 
 
 @dataclass
+class Trouble:
+    """What the watches have found out about the server."""
+
+    text: str = ""
+
+
+@dataclass
 class World:
     server: Server
     store: Verdicts
     proofs: Proofs
     candidate: Candidate
+    trouble: Trouble
     shown: list[Condition] = field(default_factory=list)
 
     def start(self) -> None:
@@ -117,8 +125,9 @@ async def world(folder: Path, status: int) -> AsyncIterator[World]:
     async def show(_: MailboxId, condition: Condition) -> None:
         shown.append(condition)
 
-    proofs = Proofs(store, accounts, lambda _: True, show, lambda: NOW, Random(1))
-    yield World(server, store, proofs, candidate, shown)
+    trouble = Trouble()
+    proofs = Proofs(store, accounts, lambda _: True, show, lambda _: trouble.text, lambda: NOW, Random(1))
+    yield World(server, store, proofs, candidate, trouble, shown)
     await proofs.stop()
 
 
@@ -170,3 +179,16 @@ async def test_a_server_that_is_back_gives_the_verdict(tmp_path: Path) -> None:
         await asyncio.sleep(3600)
 
         assert here.store.verdicts == [("accepted", "first")]
+
+
+async def test_a_password_is_not_tried_while_the_server_is_known_to_be_in_trouble(tmp_path: Path) -> None:
+    async with world(tmp_path, 401) as here:
+        here.trouble.text = "the server refuses many credentials at once"
+        here.start()
+        await asyncio.sleep(3600)
+        assert here.server.asked == 0
+        assert here.shown[-1].detail == here.trouble.text
+
+        here.trouble.text = ""
+        await asyncio.sleep(3600)
+        assert here.store.verdicts == [("refused", "first")]
