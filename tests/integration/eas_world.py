@@ -13,8 +13,10 @@ from typing import ParamSpec
 import trustme
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.request import HttpReply
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
+from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
@@ -99,6 +101,21 @@ class MemoryJournal:
         pass
 
 
+class CountingTransport:
+    """Carry requests and count those under way, so that time is not put forward over an answer."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+        self.busy = 0
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.busy += 1
+        try:
+            return await self._transport.send(request)
+        finally:
+            self.busy -= 1
+
+
 @dataclass
 class World:
     """A server, a fleet, and what was committed."""
@@ -106,7 +123,7 @@ class World:
     simulator: EasSimulator
     journal: MemoryJournal
     fleet: Fleet
-    transport: HttpTransport
+    transport: CountingTransport
     trusting: ssl.SSLContext
     """What clients of the server trust."""
     policy: Policy
@@ -127,6 +144,13 @@ class World:
 
     def sent(self, command: str) -> int:
         return self.simulator.records.requests[command]
+
+    async def until_idle(self) -> None:
+        """Wait until no request has been under way for a while, on however busy a machine."""
+        quiet = 0
+        while quiet < 10:
+            await asyncio.sleep(0.01)
+            quiet = 0 if self.transport.busy else quiet + 1
 
     async def until_held(self, pings: int = 1) -> None:
         """Wait until a Ping is held, and at least so many were sent."""
@@ -167,7 +191,7 @@ async def world(
         journal = MemoryJournal()
         fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
         try:
-            yield World(simulator, journal, fleet, transport, trusting, policy or Policy(), classes)
+            yield World(simulator, journal, fleet, CountingTransport(transport), trusting, policy or Policy(), classes)
         finally:
             await fleet.stop_all()
         assert not broken

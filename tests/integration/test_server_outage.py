@@ -277,6 +277,7 @@ async def test_a_server_that_is_polled_holds_no_ping_and_its_news_come_all_the_s
         for _ in range(3):
             watched.simulator.deliver(ANN)
             before = len(watched.ann.changes)
+            await watched.until_idle()
             hurry(133)
             await until(lambda expected=before: len(watched.ann.changes) > expected)  # type: ignore[misc]
 
@@ -285,6 +286,7 @@ async def test_a_server_that_is_polled_holds_no_ping_and_its_news_come_all_the_s
         assert watched.sent("Ping") == 0
         folders = watched.sent("FolderSync")
         for _ in range(31):
+            await watched.until_idle()
             syncs = watched.sent("Sync")
             hurry(133)
             await until(lambda expected=syncs: watched.sent("Sync") > expected)  # type: ignore[misc]
