@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
 
-.PHONY: demo test check lint docs interop bench lock clean
+.PHONY: demo test check lint docs soak interop bench lock clean
 
 demo: $(VENV)/.run ## show the main job on embedded defaults; ARGS=--once ends by itself
 	$(BIN)/relay demo $(ARGS)
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.run ## write the documents that come from the code
 	$(BIN)/python -m eas_watcher.statuses > docs/eas-statuses.md
+
+soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
+	$(BIN)/python -m pytest tests/soak $(ARGS)
 
 interop: $(VENV)/.dev ## against SOGo, a server nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.interop.packages import Unavailable, unavailable
 from tests.interop.sogo.configuration import Settings
-from tests.interop.sogo.packages import SogoUnavailable
 from tests.interop.sogo.server import SogoServer, User, running_sogo
 
 TIMEOUT = 120  # seconds for a test alone: the start of the server, and with it an installation, do not count
@@ -23,10 +23,8 @@ def sogo() -> Iterator[SogoServer]:
     with ExitStack() as stack:
         try:
             server = stack.enter_context(running_sogo(Settings(), keep="RELAY_INTEROP_KEEP" in os.environ))
-        except SogoUnavailable as reason:
-            if os.environ.get("RELAY_INTEROP") == "required":
-                pytest.fail(f"the interop tests are required: {reason}", pytrace=False)
-            pytest.skip(str(reason))
+        except Unavailable as reason:
+            unavailable(reason)
         yield server
 
 

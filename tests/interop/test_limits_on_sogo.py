@@ -1,7 +1,6 @@
 """Prove what needs a SOGo with settings of its own: a short maximum of the heartbeat, and a worker for each mailbox."""
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,9 +12,9 @@ from eas_watcher.names import CollectionClass
 from eas_watcher.probe.arguments import Order, run_probe
 from eas_watcher.probe.finding import Finding, Grade, works
 from eas_watcher.progress import Change
+from tests.interop.packages import Unavailable, unavailable
 from tests.interop.sogo.configuration import Settings
 from tests.interop.sogo.daemons import Service
-from tests.interop.sogo.packages import SogoUnavailable
 from tests.interop.sogo.server import SogoServer, User, running_sogo
 from tests.interop.watching import Watches, open_watches, until_held
 
@@ -30,10 +29,8 @@ def small() -> Iterator[SogoServer]:
     try:
         with running_sogo(Settings(workers=MAILBOXES + 10, max_heartbeat=MAXIMUM)) as server:
             yield server
-    except SogoUnavailable as reason:
-        if os.environ.get("RELAY_INTEROP") == "required":
-            pytest.fail(f"the interop tests are required: {reason}", pytrace=False)
-        pytest.skip(str(reason))
+    except Unavailable as reason:
+        unavailable(reason)
 
 
 @pytest.fixture

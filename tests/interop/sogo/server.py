@@ -18,7 +18,8 @@ from ssl import create_default_context
 from types import MappingProxyType
 from typing import Final
 
-from tests.interop.sogo import database, mail, packages
+from tests.interop import packages
+from tests.interop.sogo import database, mail
 from tests.interop.sogo.access_log import Request, read_requests
 from tests.interop.sogo.configuration import (
     Layout,
@@ -32,6 +33,7 @@ from tests.interop.sogo.daemons import Service, build_daemon
 from tests.interop.sogo.dav import Dav, basic
 from tests.interop.sogo.undertaker import undertaker
 
+PACKAGES: Final = ("sogo", "sogo-activesync", "dovecot-imapd", "memcached", "nginx", "postgresql")
 PATH: Final = "/Microsoft-Server-ActiveSync"
 PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # what names and passwords may consist of, for nothing quotes them
 PATIENCE: Final = 30.0  # seconds until the server must answer after its start
@@ -56,9 +58,9 @@ class User:
 def running_sogo(settings: Settings, keep: bool = False) -> Iterator["SogoServer"]:
     """Install what is missing, start a new server, and end it whatever happens; `keep` leaves its files.
 
-    Raises SogoUnavailable when this machine cannot run it.
+    Raises Unavailable when this machine cannot run it.
     """
-    packages.install()
+    packages.install(*PACKAGES)
     layout = make_state()
     with undertaker(layout.state, keep) as mourner:
         ports = choose_ports(SystemRandom())

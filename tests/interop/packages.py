@@ -1,4 +1,4 @@
-"""Own what the fixture needs of the operating system: Debian packages, installed when missing."""
+"""Own what interop tests need of the operating system: Debian packages, installed when missing."""
 
 import os
 import shutil
@@ -6,9 +6,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-PACKAGES: Final = ("sogo", "sogo-activesync", "dovecot-imapd", "memcached", "nginx", "postgresql")
+import pytest
+
 POLICY: Final = Path("/usr/sbin/policy-rc.d")
 PATIENCE: Final = 420.0  # seconds for one run of apt-get; 121 MB of packages take 25 on a fast mirror
 LOCK_PATIENCE: Final = 300  # seconds to wait for another apt-get
@@ -21,17 +22,24 @@ APT: Final = (
 )
 
 
-class SogoUnavailable(Exception):
-    """Tell that this machine cannot run the server, and why; nothing is wrong with the server itself."""
+class Unavailable(Exception):
+    """Tell that this machine cannot run a server, and why; nothing is wrong with the server itself."""
 
 
-def install() -> None:
-    """Install the packages that are missing; raises SogoUnavailable with the reason when that is impossible."""
+def unavailable(reason: Unavailable) -> NoReturn:
+    """Skip the test that needs what this machine cannot run, or fail it with RELAY_INTEROP=required."""
+    if os.environ.get("RELAY_INTEROP") == "required":
+        pytest.fail(f"the interop tests are required: {reason}", pytrace=False)
+    pytest.skip(str(reason))
+
+
+def install(*packages: str) -> None:
+    """Install those packages that are missing; raises Unavailable with the reason when that is impossible."""
     if os.geteuid() != 0:
-        raise SogoUnavailable("SOGo's daemons run under accounts of their own: run as root")
+        raise Unavailable("packages are installed, and daemons run under accounts of their own: run as root")
     if shutil.which("apt-get") is None or shutil.which("dpkg-query") is None:
-        raise SogoUnavailable("SOGo is installed from Debian's packages: run on Debian 12 or newer")
-    wanted = missing()
+        raise Unavailable("servers are installed from Debian's packages: run on Debian 12 or newer")
+    wanted = missing(*packages)
     if not wanted:
         return
     with _no_daemon_starts():
@@ -43,15 +51,15 @@ def install() -> None:
             # An interrupted installation, or absent or stale package lists.
             _run(("dpkg", "--configure", "-a"))
             _run((*APT, "update"))
-    raise SogoUnavailable(f"apt-get could not install {' '.join(wanted)}:\n{failure}")
+    raise Unavailable(f"apt-get could not install {' '.join(wanted)}:\n{failure}")
 
 
-def missing() -> list[str]:
+def missing(*packages: str) -> list[str]:
     """Name the packages that are not installed."""
-    query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *PACKAGES)
+    query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages)
     # Fails when a package was never heard of, which is no failure here.
     found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [package for package in PACKAGES if f"{package} installed" not in found]
+    return [package for package in packages if f"{package} installed" not in found]
 
 
 @contextmanager
