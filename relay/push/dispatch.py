@@ -185,7 +185,7 @@ class Dispatcher:
                 self._heal(push)
                 log.info("device token gone", extra={"registration": push.registration_id, "reason": reason})
                 return None
-            case RetryLater(_, after):
+            case RetryLater(after=after):
                 self._channels.undecided(channel)
                 if after is not None:
                     return backoff.told(after, self._random)

@@ -27,6 +27,10 @@ class RetryLater:
 
     reason: str
     after: float | None = None
+    remedy: str = ""
+    """What an operator can do if it lasts; empty when there is nothing to do but wait."""
+    provider: bool = False
+    """Whether it concerns the provider as a whole (out of reach, overloaded, silent) and not just this push."""
 
 
 @dataclass(frozen=True, slots=True)
