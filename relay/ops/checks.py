@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eas_watcher.progress import WatchState
 from relay.certificates import read_expiry
@@ -12,6 +12,7 @@ from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
 from relay.ports import Clock
+from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 
 DATABASE_FAILED: Final = (
@@ -118,6 +119,19 @@ def certificate(name: str, file: Path, clock: Clock) -> Part:
         return Finding(PartState.DEGRADED, f"expires in {left.days} days", remedy)
 
     return Part(f"certificate {name}", check)
+
+
+def key_file(file: KeyFile[Any]) -> Part:
+    """Judge a file that is watched for changes: whether what it holds now is in use."""
+
+    def check() -> Finding:
+        if not file.fault:
+            return OK
+        reason = f"{file.path} {file.fault}; what it held before stays in use until the relay restarts"
+        remedy = "Put a good file in its place (mode 0600); it is taken within seconds. `relay check` judges it, too."
+        return Finding(PartState.DEGRADED, reason, remedy)
+
+    return Part(f"file {file.setting}", check)
 
 
 def loop(lag: LoopLag) -> Part:

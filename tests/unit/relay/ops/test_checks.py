@@ -12,6 +12,7 @@ from relay.ops.counts import CountsCache
 from relay.ops.health import OK, PartState
 from relay.ops.lag import LoopLag
 from relay.ports import OutboxLevel
+from relay.push.key_files import KeyFile
 from relay.push.stats import ChannelFault, PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
@@ -138,3 +139,17 @@ def test_a_late_loop_is_ill(late: float, state: PartState) -> None:
     lag._lags.append(late)
 
     assert checks.loop(lag).check().state is state
+
+
+async def test_a_changed_key_file_that_is_not_used_is_told_with_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "apns.p8"
+    path.touch(0o600)
+    file = KeyFile("apns.key_file", path, Path.read_bytes)
+    part = checks.key_file(file)
+    assert (part.name, part.check()) == ("file apns.key_file", OK)
+
+    path.chmod(0o644)
+    await file.look()
+
+    assert part.check().state is PartState.DEGRADED
+    assert "open to others" in part.check().reason
