@@ -1,13 +1,11 @@
-"""Own what an answer of FCM v1 means [Google: FCM REST v1, ErrorCode; google.rpc.Status]."""
+"""Own what an answer of FCM v1 means [Google: FCM REST v1, ErrorCode; google.rpc.Status, error_details]."""
 
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from relay.push.fcm_errors import FcmError, message_name, read_error
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 
 OK: Final = 200
@@ -15,13 +13,9 @@ BAD_REQUEST: Final = 400
 UNAUTHENTICATED: Final = 401
 FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
+TIMED_OUT: Final = 408
 TOO_MANY: Final = 429
-
-FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
-ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
-
-CODE: Final = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
-MESSAGE_NAME: Final = re.compile(r"projects/[A-Za-z0-9_.:-]{1,64}/messages/[A-Za-z0-9_.:%-]{1,128}", re.ASCII)
+SERVER_ERROR: Final = 500
 
 QUOTA_PAUSE: Final = 60.0
 """Seconds to wait after a 429 that names no time [Google: Scale Firebase Cloud Messaging]."""
@@ -29,14 +23,21 @@ QUOTA_PAUSE: Final = 60.0
 LONGEST: Final = 3600.0
 """Seconds; a longer Retry-After is not believed, lest one wrong date keeps a push for ever."""
 
+TOKEN_FIELDS: Final = frozenset({"message.token", "token"})
+"""How a violation names the device token."""
+
 _SENDER: Final = "the app on the device was built for another Firebase project: give it this project's settings file"
 _ARGUMENT: Final = "FCM does not take this device token: let the app register again; if every push says so, report it"
+_OURS: Final = "this is a fault of the relay, not of a phone: report it with this reason; all pushes are kept"
 _PROJECT: Final = "check project_id in fcm.service_account_file and that the project still exists"
 _PERMISSION: Final = (
     "enable the Firebase Cloud Messaging API for the project and give the service account the role to send messages"
 )
 _KEY: Final = "check fcm.service_account_file: its key may be deleted; check the clock of this host too"
 _THIRD_PARTY: Final = "upload a valid APNs or web push key to the Firebase project"
+_FOREIGN: Final = "something that is not FCM answers: check fcm.url and any proxy on the way"
+_QUOTA: Final = "FCM's quota of the project is used up: look at the quotas of the Firebase Cloud Messaging API"
+_DOWN: Final = "FCM itself is in trouble: nothing to do here; look at Google's status page if it lasts"
 
 BY_CODE: Final[Mapping[str, tuple[str, bool]]] = {
     "SENDER_ID_MISMATCH": (_SENDER, False),
@@ -54,23 +55,7 @@ BY_STATUS: Final[Mapping[int, tuple[str, bool]]] = {
     FORBIDDEN: (_PERMISSION, True),
     NOT_FOUND: (_PROJECT, True),
 }
-"""What refuses a push when no code of FCM's own says more."""
-
-
-@dataclass(frozen=True, slots=True)
-class FcmError:
-    """Hold the codes of an error body; each is empty when the body lacks it. Free text is never kept."""
-
-    status: str = ""
-    """The canonical code, e.g. NOT_FOUND."""
-    code: str = ""
-    """FCM's own code, e.g. UNREGISTERED; empty when something before FCM answered."""
-    info: str = ""
-    """The reason of an ErrorInfo, e.g. SERVICE_DISABLED."""
-
-    def name(self, status: int) -> str:
-        """Give the most telling code."""
-        return self.code or self.info or self.status or f"http-{status}"
+"""What refuses a push when Google answered, and no code of FCM's own says more."""
 
 
 def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime) -> Outcome:
@@ -78,45 +63,20 @@ def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime
 
     The meaning comes from FCM's own code in `error.details`, not from the HTTP status: 404 is also the answer for an
     unknown project and 403 for a disabled API, and neither may cost a registration. Only UNREGISTERED is TokenGone.
+    An answer that is not in Google's form came from something else, whatever its status, and delivers nothing.
     """
     if status == OK:
-        return Delivered(_message_name(body))
+        name = message_name(body)
+        return Refused("not-from-fcm", _FOREIGN, channel=True) if name is None else Delivered(name)
     error = read_error(body)
-    name = error.name(status)
     if error.code == "UNREGISTERED":
-        return TokenGone(name)
-    refusal = BY_CODE.get(error.code)
-    if refusal is None and error.code not in PASSING:
-        refusal = BY_STATUS.get(status)
-    if refusal is not None:
-        return Refused(name, *refusal)
-    after = retry_after(headers.get("retry-after", ""), now)
-    if after is None and (error.code == "QUOTA_EXCEEDED" or status == TOO_MANY):
-        after = QUOTA_PAUSE
-    return RetryLater(name, after)
+        return TokenGone(error.code)
+    return _refusal(status, error) or _passing(status, error, headers, now)
 
 
 def token_refused(status: int, body: bytes) -> bool:
     """Tell whether our access token was refused: a new one may help, once."""
     return status == UNAUTHENTICATED and read_error(body).code != "THIRD_PARTY_AUTH_ERROR"
-
-
-def read_error(body: bytes) -> FcmError:
-    """Find the codes in an error body; anything else, e.g. a proxy's HTML, has none."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return FcmError()
-    error = document.get("error") if isinstance(document, dict) else None
-    if not isinstance(error, dict):
-        return FcmError()
-    code = info = ""
-    for detail in _details(error):
-        if detail.get("@type") == FCM_ERROR:
-            code = code or _code(detail.get("errorCode"))
-        elif detail.get("@type") == ERROR_INFO:
-            info = info or _code(detail.get("reason"))
-    return FcmError(_code(error.get("status")), code, info)
 
 
 def retry_after(value: str, now: datetime) -> float | None:
@@ -133,20 +93,33 @@ def retry_after(value: str, now: datetime) -> float | None:
     return max(0.0, min((moment - now).total_seconds(), LONGEST))
 
 
-def _details(error: dict[object, object]) -> Iterator[dict[object, object]]:
-    details = error.get("details")
-    if isinstance(details, list):
-        yield from (detail for detail in details if isinstance(detail, dict))
+def _refusal(status: int, error: FcmError) -> Refused | None:
+    """Read an answer that no waiting mends."""
+    name = error.name(status)
+    ours = sorted(error.fields - TOKEN_FIELDS)
+    if ours and error.canonical == "INVALID_ARGUMENT":
+        # All bodies come from the same few templates: what FCM takes of none of them any more, no other token mends.
+        return Refused(f"{name}: {', '.join(ours)}", _OURS, channel=True)
+    if error.code in BY_CODE:
+        return Refused(name, *BY_CODE[error.code])
+    if error.code in PASSING or status in {TIMED_OUT, TOO_MANY} or status >= SERVER_ERROR:
+        return None
+    if not error.canonical:
+        return Refused(name, _KEY if status == UNAUTHENTICATED else _FOREIGN, channel=True)
+    return Refused(name, *BY_STATUS[status]) if status in BY_STATUS else None
 
 
-def _code(value: object) -> str:
-    return value if isinstance(value, str) and CODE.fullmatch(value) else ""
-
-
-def _message_name(body: bytes) -> str:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    name = document.get("name") if isinstance(document, dict) else None
-    return name if isinstance(name, str) and MESSAGE_NAME.fullmatch(name) else ""
+def _passing(status: int, error: FcmError, headers: Mapping[str, str], now: datetime) -> RetryLater:
+    """Read an answer that says to wait; but for the quota of one device, and what is not known, it concerns all."""
+    after = retry_after(headers.get("retry-after", ""), now)
+    if after is None and error.retry_delay is not None:
+        after = min(error.retry_delay, LONGEST)
+    quota = error.code == "QUOTA_EXCEEDED" or status == TOO_MANY
+    if quota and after is None:
+        after = QUOTA_PAUSE
+    name = error.name(status)
+    if quota:
+        return RetryLater(name, after) if error.device_quota else RetryLater(name, after, _QUOTA, provider=True)
+    if error.code in PASSING or status == TIMED_OUT or status >= SERVER_ERROR:
+        return RetryLater(name, after, _DOWN if error.canonical else _FOREIGN, provider=True)
+    return RetryLater(name, after)

@@ -123,6 +123,13 @@ class FcmMessage:
     """Render a notice as an FCM v1 data message; the app builds what the user sees, so there is no text in it."""
 
     notice: Notice
+    spare: bool = False
+    """Whether the phone was woken often enough of late; what asks for the user's attention wakes it all the same."""
+
+    @property
+    def wakes(self) -> bool:
+        """Tell whether the message goes with high priority, which wakes a dozing phone."""
+        return not self.notice.silent and not (self.spare and self.notice.kind == "new-items")
 
     @property
     def data(self) -> dict[str, str]:
@@ -139,7 +146,7 @@ class FcmMessage:
     def android(self) -> dict[str, str]:
         """Make the delivery options; HIGH wakes a dozing phone, NORMAL waits [Google: FCM REST v1, AndroidConfig]."""
         return {
-            "priority": "NORMAL" if self.notice.silent else "HIGH",
+            "priority": "HIGH" if self.wakes else "NORMAL",
             "collapse_key": self.notice.collapse_id,
             "ttl": f"{self.notice.lifetime}s",
         }

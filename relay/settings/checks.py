@@ -248,7 +248,13 @@ class Checks:
             return None
         path = self._files.path(file)
         self._files.service_account("fcm.service_account_file", path)
-        return FcmConfig(path, endpoint=section.url, ca_file=ca_file, in_flight=section.in_flight)
+        return FcmConfig(
+            path,
+            endpoint=section.url,
+            ca_file=ca_file,
+            in_flight=section.in_flight,
+            high_priority_per_hour=section.high_priority_per_hour,
+        )
 
 
 def key_files(folder: Path, relay: RelaySection, sealing: SealingSection) -> tuple[Path, Path]:

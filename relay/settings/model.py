@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
+from relay.push.fcm_budget import PER_HOUR
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
 VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
@@ -195,6 +196,9 @@ class FcmSection(Section):
         default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
     )
     in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+    high_priority_per_hour: int = Field(
+        default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
+    )
 
 
 class EgressSection(Section):

@@ -9,12 +9,12 @@ import pytest
 from aiohttp import web
 
 from relay.listeners import open_listener
-from relay.model import Platform
+from relay.model import Mark, Platform
 from relay.push.fcm import FcmConfig, FcmSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.clock import now
-from relay.sandbox.scripts import Answer, Close, Stall
+from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import LOOPS, fcm, free_port, on_loop, silent_server
 from tests.unit.relay.push.pushes import due_push
@@ -112,27 +112,29 @@ def test_only_an_unregistered_token_is_gone(tmp_path: Path, loop: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "outcome"),
+    ("failure", "reason", "after"),
     [
-        (Answer(429, "QUOTA_EXCEEDED", "17"), RetryLater("QUOTA_EXCEEDED", 17.0)),
-        (Answer(429, "QUOTA_EXCEEDED"), RetryLater("QUOTA_EXCEEDED", 60.0)),
-        (Answer(503, "UNAVAILABLE"), RetryLater("UNAVAILABLE")),
-        (Answer(503, "UNAVAILABLE", "4"), RetryLater("UNAVAILABLE", 4.0)),
-        (Answer(500, "INTERNAL"), RetryLater("INTERNAL")),
+        (Answer(429, "QUOTA_EXCEEDED", "17"), "QUOTA_EXCEEDED", 17.0),
+        (Answer(429, "QUOTA_EXCEEDED"), "QUOTA_EXCEEDED", 60.0),
+        (Answer(503, "UNAVAILABLE"), "UNAVAILABLE", None),
+        (Answer(503, "UNAVAILABLE", "4"), "UNAVAILABLE", 4.0),
+        (Answer(500, "INTERNAL"), "INTERNAL", None),
     ],
 )
 def test_answers_that_pass_are_tried_later_and_never_slept_through(
-    tmp_path: Path, loop: str, failure: Answer, outcome: Outcome
+    tmp_path: Path, loop: str, failure: Answer, reason: str, after: float | None
 ) -> None:
     async def test() -> None:
         async with fcm(tmp_path) as (simulator, sender):
             await sender.send(due_push(1))
             simulator.fail(failure)
-            began = time.monotonic()
 
-            assert await sender.send(due_push(2)) == outcome
+            outcome = await sender.send(due_push(2))
+
+            assert isinstance(outcome, RetryLater)
+            assert (outcome.reason, outcome.after, outcome.provider) == (reason, after, True)
+            assert len(simulator.received) == 2
             assert isinstance(await sender.send(due_push(3)), Delivered)
-            assert time.monotonic() - began < 2.0
 
     on_loop(loop, test())
 
@@ -146,6 +148,26 @@ def test_a_device_token_fcm_does_not_take_is_refused_alone(tmp_path: Path, loop:
             assert (outcome.reason, outcome.channel) == ("INVALID_ARGUMENT", False)
 
     on_loop(loop, test())
+
+
+def test_a_phone_is_woken_as_often_as_its_budget_allows_and_told_all_the_same(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with fcm(tmp_path, high_priority_per_hour=3) as (simulator, sender):
+            simulator.fail(Answer(503, "UNAVAILABLE"))
+            for _ in range(5):
+                await sender.send(due_push(1))
+            await sender.send(due_push(1, mark=Mark.ATTENTION))
+            await sender.send(due_push(2))
+
+            # The first was not taken, so it cost nothing.
+            assert [priority(each) for each in simulator.received] == ["HIGH"] * 4 + ["NORMAL"] + ["HIGH"] * 2
+            assert [each.status for each in simulator.received] == [503] + [200] * 6
+
+    on_loop(loop, test())
+
+
+def priority(received: Received) -> str:
+    return str(json.loads(received.body)["message"]["android"]["priority"])
 
 
 def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Path, loop: str) -> None:
@@ -183,7 +205,10 @@ def test_a_token_endpoint_that_is_down_means_to_try_later(tmp_path: Path, loop: 
         async with fcm(tmp_path) as (simulator, sender):
             simulator.fail_tokens(Answer(503, "temporarily_unavailable"), 0)
 
-            assert await sender.send(due_push()) == RetryLater("token-refused: temporarily_unavailable")
+            outcome = await sender.send(due_push())
+
+            assert isinstance(outcome, RetryLater)
+            assert (outcome.reason, outcome.provider) == ("token-refused: temporarily_unavailable", True)
 
     on_loop(loop, test())
 
@@ -204,7 +229,9 @@ def test_the_signed_assertion_follows_no_redirect(tmp_path: Path, loop: str, sta
             (tmp_path / "fcm.json").write_text(json.dumps(document))
             config = FcmConfig(tmp_path / "fcm.json", endpoint=f"http://localhost:{port}")
             async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
-                assert isinstance(await sender.send(due_push()), RetryLater)
+                outcome = await sender.send(due_push())
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel) == (f"token-refused: http-{status}", True)
         assert seen == ["/token"]
 
     on_loop(loop, test())

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from relay.push.apns import ApnsSender
 from relay.push.fcm import FcmSender
-from relay.push.outcome import Delivered, Outcome, RetryLater, TokenGone
+from relay.push.outcome import Delivered, RetryLater, TokenGone
 from relay.sandbox.push_control import push_control_app
 from tests.integration.push_world import apns, fcm
 from tests.unit.relay.push.pushes import due_push
@@ -56,20 +56,16 @@ async def test_tokens_can_be_declared_gone(driven: Driven) -> None:
     assert await fcm_sender.send(due_push()) == TokenGone("UNREGISTERED")
 
 
-@pytest.mark.parametrize(
-    ("prefix", "reason", "outcome"),
-    [
-        ("/apns", "ServiceUnavailable", RetryLater("ServiceUnavailable")),
-        ("/fcm", "UNAVAILABLE", RetryLater("UNAVAILABLE")),
-    ],
-)
-async def test_failures_can_be_told_and_healed(driven: Driven, prefix: str, reason: str, outcome: Outcome) -> None:
+@pytest.mark.parametrize(("prefix", "reason"), [("/apns", "ServiceUnavailable"), ("/fcm", "UNAVAILABLE")])
+async def test_failures_can_be_told_and_healed(driven: Driven, prefix: str, reason: str) -> None:
     client, apns_sender, fcm_sender = driven
     sender = apns_sender if prefix == "/apns" else fcm_sender
     failure = {"kind": "answer", "status": 503, "reason": reason, "times": 0}
 
     assert (await client.post(f"{prefix}/fail", json=failure)).status == 204
-    assert await sender.send(due_push()) == outcome
+    outcome = await sender.send(due_push())
+    assert isinstance(outcome, RetryLater)
+    assert outcome.reason == reason
     assert (await client.post(f"{prefix}/heal")).status == 204
     assert isinstance(await sender.send(due_push()), Delivered)
 

@@ -1,6 +1,7 @@
 import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -161,3 +162,19 @@ def test_counts_stay_between_one_and_the_most_an_app_shows(count: int, shown: in
 def test_an_id_that_is_not_opaque_never_becomes_a_push(id_: str) -> None:
     with pytest.raises(ValueError, match="registration id"):
         Notice.of(due_push(registration_id=RegistrationId(id_)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "wakes"),
+    [
+        ({}, False),
+        ({"mark": Mark.ATTENTION}, True),
+        ({"mark": Mark.TEST}, True),
+        ({"mark": Mark.ATTENTION, "mode": Mode.BACKGROUND}, False),
+    ],
+)
+def test_a_spared_phone_is_woken_only_for_what_asks_for_attention(changes: dict[str, Any], wakes: bool) -> None:
+    message = FcmMessage(Notice.of(due_push(**changes)), spare=True)
+
+    assert message.wakes is wakes
+    assert message.android["priority"] == ("HIGH" if wakes else "NORMAL")

@@ -1,0 +1,120 @@
+"""Own how the body of an FCM answer is read: which codes, fields and times it names [google.rpc.Status, error_details].
+
+Only what has the form of a code is kept, never free text: a body may come from anything between here and Google.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+CODE: Final = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,128}", re.ASCII)
+DURATION: Final = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)s", re.ASCII)
+MESSAGE_NAME: Final = re.compile(r"projects/[A-Za-z0-9_.:-]{1,64}/messages/[A-Za-z0-9_.:%-]{1,128}", re.ASCII)
+DEVICE: Final = re.compile(r"\bdevice\b|\btoken\b", re.ASCII | re.IGNORECASE)
+"""How a violated quota says that it is one device's; Google documents that it tells, and not how."""
+
+
+class Detail(StrEnum):
+    """Name the kinds of `error.details` that say more than the canonical code."""
+
+    FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+    ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+    BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+    QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
+    RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
+
+
+@dataclass(frozen=True, slots=True)
+class FcmError:
+    """Hold what an error body names; each is empty when the body lacks it."""
+
+    canonical: str = ""
+    """The canonical code, e.g. NOT_FOUND; empty when something that is not Google answered."""
+    code: str = ""
+    """FCM's own code, e.g. UNREGISTERED; empty when something before FCM answered."""
+    info: str = ""
+    """The reason of an ErrorInfo, e.g. SERVICE_DISABLED."""
+    fields: frozenset[str] = frozenset()
+    """The fields of the request that are at fault, e.g. message.token."""
+    device_quota: bool = False
+    """Whether the quota that is used up is that of the one device."""
+    retry_delay: float | None = None
+    """Seconds to wait, when the body itself names them."""
+
+    def name(self, status: int) -> str:
+        """Give the most telling code."""
+        return self.code or self.info or self.canonical or f"http-{status}"
+
+
+def read_error(body: bytes) -> FcmError:
+    """Find what an error body names; anything else than Google's form, e.g. a proxy's HTML, names nothing."""
+    error = _document(body).get("error")
+    if not isinstance(error, dict):
+        return FcmError()
+    code = info = ""
+    fields: set[str] = set()
+    device_quota, delay = False, None
+    for detail in _objects(error.get("details")):
+        match detail.get("@type"):
+            case Detail.FCM_ERROR:
+                code = code or _code(detail.get("errorCode"))
+            case Detail.ERROR_INFO:
+                info = info or _code(detail.get("reason"))
+            case Detail.BAD_REQUEST:
+                fields.update(_fields(detail))
+            case Detail.QUOTA_FAILURE:
+                device_quota = device_quota or _concerns_device(detail)
+            case Detail.RETRY_INFO:
+                delay = _seconds(detail.get("retryDelay"))
+            case _:
+                pass
+    return FcmError(_code(error.get("status")), code, info, frozenset(fields), device_quota, delay)
+
+
+def message_name(body: bytes) -> str | None:
+    """Find the name of an accepted message; "" for one in an unknown form, None when the body is no acceptance."""
+    name = _document(body).get("name")
+    if not isinstance(name, str):
+        return None
+    return name if MESSAGE_NAME.fullmatch(name) else ""
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+def _fields(detail: Mapping[str, Any]) -> Iterator[str]:
+    for violation in _objects(detail.get("fieldViolations")):
+        field = violation.get("field")
+        # A field that has no such form is at fault as well, and is none that may be repeated.
+        yield field if isinstance(field, str) and FIELD.fullmatch(field) else "unknown-field"
+
+
+def _concerns_device(detail: Mapping[str, Any]) -> bool:
+    return any(
+        DEVICE.search(str(violation.get(name, "")))
+        for violation in _objects(detail.get("violations"))
+        for name in ("subject", "description")
+    )
+
+
+def _seconds(value: object) -> float | None:
+    found = DURATION.fullmatch(value) if isinstance(value, str) else None
+    return None if found is None else float(found[1])
+
+
+def _code(value: object) -> str:
+    return value if isinstance(value, str) and CODE.fullmatch(value) else ""

@@ -1,0 +1,60 @@
+"""Own what an answer of Google's token endpoint means [RFC 6749 5; RFC 7523]."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from relay.push.fcm_answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY, retry_after
+from relay.push.fcm_errors import CODE
+from relay.push.fcm_token import AccessToken, TokenNotGiven
+from relay.push.outcome import Refused, RetryLater
+
+TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
+"""What may stand in a header [RFC 6750 2.1 allows less]."""
+LIFE: Final = 3600.0
+"""Seconds a token lives that comes without its time."""
+LONGEST: Final = 86400.0
+"""Seconds; a token that is said to live longer is renewed daily all the same."""
+PASSING: Final = frozenset({"internal_failure", "server_error", "temporarily_unavailable"})
+"""Codes that pass by themselves, whatever the HTTP status."""
+
+_KEY: Final = "check fcm.service_account_file: its key may be deleted or disabled; check the clock of this host too"
+_DOWN: Final = "Google's token endpoint is in trouble: nothing to do here; look at Google's status page if it lasts"
+_FOREIGN: Final = (
+    "something that is not Google's token endpoint answers: check token_uri in fcm.service_account_file and any proxy "
+    "on the way"
+)
+
+
+def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: datetime) -> AccessToken:
+    """Read an answer; raises TokenNotGiven. Of what is refused, only the code is kept."""
+    answer = _document(body)
+    if status == OK:
+        token = answer.get("access_token")
+        if isinstance(token, str) and TOKEN.fullmatch(token):
+            return AccessToken(token, now + timedelta(seconds=_life(answer.get("expires_in"))))
+        raise TokenNotGiven(Refused("token-not-from-google", _FOREIGN, channel=True))
+    code = answer.get("error")
+    known = isinstance(code, str) and CODE.fullmatch(code) is not None
+    reason = f"token-refused: {code if known else f'http-{status}'}"
+    if code in PASSING or status in {TIMED_OUT, TOO_MANY} or status >= SERVER_ERROR:
+        after = retry_after(headers.get("retry-after", ""), now)
+        raise TokenNotGiven(RetryLater(reason, after, _DOWN, provider=True))
+    raise TokenNotGiven(Refused(reason, _KEY if known else _FOREIGN, channel=True))
+
+
+def _life(value: object) -> float:
+    """Read how many seconds a token lives; 0 or less would only lead to a request for every push."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return min(float(value), LONGEST)
+    return LIFE
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
