@@ -14,6 +14,8 @@ from aioapns.exceptions import ConnectionClosed
 from h2.exceptions import H2Error
 
 from relay.model import DuePush, Environment
+from relay.network.dialling import Dialler
+from relay.network.way import STRAIGHT, Way
 from relay.push.apns_answers import read_apns
 from relay.push.apns_connection import ApnsCertificate, ApnsClient, ApnsToken, Endpoint, ProviderTokens
 from relay.push.apns_protocol import NotSent
@@ -43,6 +45,8 @@ class ApnsConfig:
     """Pushes at once per environment: their bodies fit into HTTP/2's first window of 65,535 bytes."""
     time_limit: float = 20.0
     """Seconds for one push, connecting included."""
+    way: Way = STRAIGHT
+    """How connections are made: through which proxy, from which address."""
 
 
 class ApnsSender:
@@ -57,6 +61,7 @@ class ApnsSender:
         self._topic = min(config.topics)
         self._tls = ssl.create_default_context(cafile=config.ca_file)
         self._tls.set_alpn_protocols(["h2"])
+        self._dialler = Dialler(config.way)
         self._tokens: ProviderTokens | None = None
         if isinstance(config.authentication, ApnsToken):
             self._tokens = ProviderTokens(config.authentication)
@@ -132,7 +137,7 @@ class ApnsSender:
         client = self._clients.get(environment)
         if client is None:
             endpoint, authentication = self._endpoints[environment], self._config.authentication
-            client = ApnsClient(endpoint, authentication, self._tokens, self._topic, self._tls)
+            client = ApnsClient(endpoint, authentication, self._tokens, self._topic, self._tls, self._dialler)
             self._clients[environment] = client
         return client
 

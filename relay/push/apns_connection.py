@@ -6,6 +6,7 @@ aioapns 4.0 is used for its client, its requests and its provider tokens; its po
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from aioapns.connection import (
 )
 from aioapns.exceptions import ConnectionClosed
 
+from relay.network.dialling import Dialler
 from relay.push.apns_protocol import ApnsConnection, NotSent
 
 LAST_WORDS: Final = 1.0
@@ -97,9 +99,11 @@ class ApnsClient:
         tokens: ProviderTokens | None,
         topic: str,
         tls: ssl.SSLContext,
+        dialler: Dialler,
     ) -> None:
         """Take where to connect and how; needs a running loop. `topic` is only aioapns' default, never used."""
         self._pool = _pool(authentication, topic, tls)
+        self._pool.dialler = dialler
         self._pool.protocol_class = type("Connection", (ApnsConnection,), _attributes(endpoint, tokens))
         self._apns = _apns(authentication, topic, tls)
         self._apns.pool = self._pool
@@ -149,6 +153,7 @@ class _Pool(APNsBaseConnectionPool):
     All who wait while it is opened share its fate; aioapns would let each of them try in turn.
     """
 
+    dialler: Dialler
     _opening: "asyncio.Task[ApnsConnection] | None" = None
     _current: ApnsConnection | None = None
 
@@ -185,6 +190,13 @@ class _Pool(APNsBaseConnectionPool):
         self._leave(connection)
         if connection in self.connections:
             self.connections.remove(connection)
+
+    async def _create_connection(
+        self, apns_protocol_factory: Callable[[], APNsBaseClientProtocol]
+    ) -> APNsBaseClientProtocol:
+        """Connect as we do, where aioapns would know neither the proxy nor the source address."""
+        place = self.protocol_class
+        return await self.dialler.connect(apns_protocol_factory, place.APNS_SERVER, place.APNS_PORT, self.ssl_context)
 
     async def _open(self) -> ApnsConnection:
         connection = await self.create_connection()

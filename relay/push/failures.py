@@ -1,26 +1,39 @@
 """Own what it means when no answer came from a provider: which failures pass, and which an operator must mend."""
 
+import errno
 import ssl
 from collections.abc import Iterator
 from socket import gaierror
 from typing import Final
 
+from relay.network.faults import NotConnected
 from relay.push.outcome import Refused, RetryLater
 
-NAMES: Final = (
-    (TimeoutError, "timed-out"),
-    (gaierror, "name-not-resolved"),
-    (ConnectionRefusedError, "connection-refused"),
-    (ConnectionError, "connection-lost"),
+WAY_OUT: Final = "routes and firewall of this host, and network.proxy if a proxy is the way out"
+KINDS: Final = (
+    (TimeoutError, "timed-out", f"no answer in time: check {WAY_OUT}"),
+    (
+        gaierror,
+        "name-not-resolved",
+        "its name is not found: check this host's DNS, or set network.proxy if only a proxy knows names outside",
+    ),
+    (ConnectionRefusedError, "connection-refused", f"nothing takes connections there: check the port, {WAY_OUT}"),
+    (ConnectionError, "connection-lost", "see whether a firewall or a proxy on the way cuts connections"),
 )
+UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
 def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     """Read an exception of a connection; `ca_setting` names the setting that tells whom to trust.
 
-    A certificate that does not verify is a channel fault: trying again mends nothing.
+    What trying again does not mend is a channel fault: a certificate that does not verify, a proxy's 407.
     """
     causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, NotConnected):
+            if cause.lasting:
+                return Refused(cause.reason, cause.remedy, channel=True)
+            return _later(cause.reason, cause.remedy)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's error of this kind has no message of its own, but the one it comes from has.
         messages = (getattr(cause, "verify_message", "") for cause in causes)
@@ -29,21 +42,30 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
             "provider (or for the proxy that inspects TLS), and check that nothing else answers under its name"
         )
         return Refused("certificate-not-trusted", remedy, channel=True)
-    return RetryLater(_name(causes))
+    return _read(causes)
 
 
-def _name(causes: list[BaseException]) -> str:
+def _read(causes: list[BaseException]) -> RetryLater:
     # The outer ones are often the library's and say less, so an exact name anywhere wins.
     for cause in causes:
-        for kind, name in NAMES:
+        for kind, reason, remedy in KINDS:
             if isinstance(cause, kind):
-                return name
+                return _later(reason, remedy)
         if isinstance(cause, ssl.SSLError):
-            return f"tls-failed: {cause.reason or 'no reason given'}"
+            remedy = f"something on the way speaks no TLS, or an old one: check host and port, {WAY_OUT}"
+            return _later(f"tls-failed: {cause.reason or 'no reason given'}", remedy)
     network = [cause for cause in causes if isinstance(cause, OSError)]
+    if any(cause.errno in UNREACHABLE for cause in network):
+        return _later("network-unreachable", f"no way leads there: check {WAY_OUT}")
     if network:
-        return f"network-failed: {network[-1].strerror or type(network[-1]).__name__}"
-    return f"connection-lost: {type(causes[0]).__name__}"
+        told = network[-1].strerror or type(network[-1]).__name__
+        return _later(f"network-failed: {told}", f"check {WAY_OUT}")
+    return _later(f"connection-lost: {type(causes[0]).__name__}", "see whether a firewall or a proxy cuts connections")
+
+
+def _later(reason: str, remedy: str) -> RetryLater:
+    """Who cannot be reached with one push cannot be reached with the next."""
+    return RetryLater(reason, remedy=remedy, provider=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

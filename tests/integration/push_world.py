@@ -15,6 +15,7 @@ import uvloop
 from relay.push.apns import ApnsConfig, ApnsSender
 from relay.push.apns_connection import ApnsCertificate, ApnsToken
 from relay.push.fcm import FcmConfig, FcmSender
+from relay.push.outcome import Outcome, RetryLater
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.clock import now
@@ -89,6 +90,11 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
         config = FcmConfig(account, simulator.url, folder / "ca.pem")
         async with FcmSender(replace(config, **changes), now, Random(1), MemoryEgress()) as sender:
             yield simulator, sender
+
+
+def failure(outcome: Outcome) -> str:
+    """Return the reason why the provider could not be reached at all, "" for any other outcome."""
+    return outcome.reason if isinstance(outcome, RetryLater) and outcome.provider and outcome.remedy else ""
 
 
 async def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -3,10 +3,15 @@ from socket import gaierror
 
 import pytest
 
+from relay.network import faults
+from relay.network.faults import NotConnected
+from relay.network.way import Proxy
 from relay.push.failures import read_failure
 from relay.push.outcome import Refused, RetryLater
 
-UNREACHABLE = "network-failed: Network is unreachable"
+
+def proxy_refuses(status: int) -> NotConnected:
+    return faults.proxy_refuses(Proxy("proxy.example.com", 3128), "api.push.apple.com:443", status, ("Basic",))
 
 
 def untrusted() -> ssl.SSLCertVerificationError:
@@ -15,38 +20,62 @@ def untrusted() -> ssl.SSLCertVerificationError:
     return error
 
 
+def reason(error: BaseException) -> str:
+    """Read a failure that passes; who cannot be reached with one push cannot be reached with the next."""
+    outcome = read_failure(error, "apns.ca_file")
+    assert isinstance(outcome, RetryLater)
+    assert outcome.provider
+    assert outcome.after is None
+    assert "check" in outcome.remedy or "see" in outcome.remedy
+    return outcome.reason
+
+
 def caused(error: Exception, cause: BaseException) -> Exception:
     error.__cause__ = cause
     return error
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "expected"),
     [
         (TimeoutError(), "timed-out"),
         (gaierror(-2, "Name or service not known"), "name-not-resolved"),
         (ConnectionRefusedError(), "connection-refused"),
         (ConnectionResetError(), "connection-lost"),
-        (OSError(113, "No route to host"), "network-failed: No route to host"),
+        (OSError(113, "No route to host"), "network-unreachable"),
+        (OSError(1, "Operation not permitted"), "network-failed: Operation not permitted"),
         (OSError("Multiple exceptions"), "network-failed: OSError"),
         (caused(RuntimeError(), ConnectionRefusedError()), "connection-refused"),
         (caused(OSError("a library's words"), ConnectionRefusedError()), "connection-refused"),
-        (caused(OSError("a library's words"), OSError(101, "Network is unreachable")), UNREACHABLE),
+        (caused(OSError("a library's words"), OSError(101, "Network is unreachable")), "network-unreachable"),
         (RuntimeError(), "connection-lost: RuntimeError"),
     ],
 )
-def test_network_failures_pass(error: BaseException, reason: str) -> None:
-    assert read_failure(error, "apns.ca_file") == RetryLater(reason)
+def test_network_failures_pass(error: BaseException, expected: str) -> None:
+    assert reason(error) == expected
+
+
+@pytest.mark.parametrize("error", [proxy_refuses(407), caused(OSError("a library's words"), proxy_refuses(407))])
+def test_what_lies_with_the_proxy_keeps_its_name_and_remedy(error: BaseException) -> None:
+    outcome = read_failure(error, "apns.ca_file")
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
+    assert "network.proxy_user" in outcome.remedy
+
+
+def test_a_proxy_that_cannot_reach_the_provider_is_tried_again() -> None:
+    assert reason(proxy_refuses(502)) == "proxy-cannot-reach"
 
 
 def test_a_failed_handshake_says_why_when_it_knows() -> None:
     told = ssl.SSLError(1, "handshake failed")
     told.reason = "WRONG_VERSION_NUMBER"
 
-    assert read_failure(told, "apns.ca_file") == RetryLater("tls-failed: WRONG_VERSION_NUMBER")
+    assert reason(told) == "tls-failed: WRONG_VERSION_NUMBER"
     silent = ssl.SSLError(1, "handshake failed")
     silent.reason = ""
-    assert read_failure(silent, "apns.ca_file") == RetryLater("tls-failed: no reason given")
+    assert reason(silent) == "tls-failed: no reason given"
 
 
 @pytest.mark.parametrize("error", [untrusted(), caused(RuntimeError(), untrusted())])
@@ -70,11 +99,11 @@ def test_an_error_raised_while_handling_another_is_read_to_its_origin() -> None:
     error = RuntimeError()
     error.__context__ = TimeoutError()
 
-    assert read_failure(error, "apns.ca_file") == RetryLater("timed-out")
+    assert reason(error) == "timed-out"
 
 
 def test_a_chain_without_end_is_left() -> None:
     first, second = RuntimeError(), ValueError()
     first.__cause__, second.__cause__ = second, first
 
-    assert read_failure(first, "apns.ca_file") == RetryLater("connection-lost: RuntimeError")
+    assert reason(first) == "connection-lost: RuntimeError"

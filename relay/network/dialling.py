@@ -1,0 +1,225 @@
+"""Own how connections to providers are made: from the right address, through a proxy if there is one, in bounded time.
+
+Works on asyncio and uvloop alike. Everything that leads to a provider goes through here, so nothing can bypass a proxy.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, TypeVar, cast
+
+from aiohappyeyeballs import start_connection
+
+from relay.network import faults
+from relay.network.connect import Answer, AnswerReader, NotHttp, request
+from relay.network.way import Proxy, Way, authority
+
+LIMIT: Final = 15.0
+"""Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
+SECOND_ADDRESS: Final = 0.25
+"""Seconds after which the next address of a host is tried beside the first [RFC 8305 5: Connection Attempt Delay]."""
+BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is picked at connect, so that it need be unique per destination only."""
+
+P = TypeVar("P", bound=asyncio.Protocol)
+AddressInfo = tuple[int, int, int, str, Any]
+LookUp = Callable[[str, int], Awaitable[Sequence[AddressInfo]]]
+
+
+async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+    """Ask this host's resolver; raises socket.gaierror."""
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from error
+
+
+class Dialler:
+    """Make the connections of one provider."""
+
+    def __init__(self, way: Way, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
+        """Take by which way, within how many seconds, and how names are found.
+
+        Raises OSError when the CA file of the proxy cannot be read.
+        """
+        self._way = way
+        self._limit = limit
+        self._proxy_tls: ssl.SSLContext | None = None
+        if way.proxy is not None and way.proxy.tls:
+            self._proxy_tls = ssl.create_default_context(cafile=way.proxy.ca_file)
+        self._sources = {_family(source): source for source in way.sources}
+        self._look_up = look_up
+        self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[AddressInfo]]] = {}
+
+    async def connect(self, make: Callable[[], P], host: str, port: int, tls: ssl.SSLContext | None) -> P:
+        """Return a protocol made by `make` that is connected to a host, over TLS unless `tls` is None.
+
+        Raises NotConnected for what lies with the proxy or the source address, OSError for all else, TimeoutError.
+        """
+        if self._way.proxy is not None:
+            return await self._through(self._way.proxy, make, host, port, tls)
+        async with asyncio.timeout(self._limit):
+            return await _speak(make, await self._socket(host, port), tls, host)
+
+    async def _through(
+        self, proxy: Proxy, make: Callable[[], P], host: str, port: int, tls: ssl.SSLContext | None
+    ) -> P:
+        waited_for = "connection"
+        tunnel: _Tunnel | None = None
+        try:
+            async with asyncio.timeout(self._limit):
+                tunnel = await self._reach(proxy, request(proxy, host, port))
+                waited_for = "answer to CONNECT"
+                await _opened(proxy, tunnel, authority(host, port))
+                waited_for = "TLS through its tunnel"
+                return await tunnel.hand_over(make, tls, host)
+        except BaseException as error:
+            if tunnel is not None:
+                tunnel.abort()
+            if isinstance(error, TimeoutError):
+                raise faults.proxy_timed_out(proxy, waited_for) from error
+            raise
+
+    async def _reach(self, proxy: Proxy, words: bytes) -> "_Tunnel":
+        try:
+            sock = await self._socket(proxy.host, proxy.port)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise faults.proxy_away(proxy, error) from error
+        try:
+            return await _speak(lambda: _Tunnel(words), sock, self._proxy_tls, proxy.host)
+        except ssl.SSLCertVerificationError as error:
+            raise faults.proxy_not_trusted(proxy, error.verify_message) from error
+        except ssl.SSLError as error:
+            raise faults.proxy_without_tls(proxy, error.reason or "no reason given") from error
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise faults.proxy_hangs_up(proxy) from error
+
+    async def _socket(self, host: str, port: int) -> socket.socket:
+        """Connect to the first address of a host that answers, both kinds side by side [RFC 8305]."""
+        found = await self._addresses(host, port)
+        if self._sources:
+            found = [info for info in found if info[0] in self._sources]
+            if not found:
+                raise faults.no_source(host, self._way.sources)
+        return await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS, socket_factory=self._make_socket)
+
+    async def _addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
+        """Look a name up, once for all who ask meanwhile: each lookup holds a thread for as long as DNS hangs."""
+        lookup = self._lookups.get((host, port))
+        if lookup is None:
+            lookup = asyncio.get_running_loop().create_task(self._find(host, port), name=f"look up {host}")
+            self._lookups[host, port] = lookup
+            lookup.add_done_callback(lambda ended: self._looked_up((host, port), ended))
+        return await asyncio.shield(lookup)
+
+    async def _find(self, host: str, port: int) -> Sequence[AddressInfo]:
+        return await self._look_up(host, port)
+
+    def _looked_up(self, key: tuple[str, int], lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
+        del self._lookups[key]
+        if not lookup.cancelled():
+            lookup.exception()  # seen; who still waits gets it
+
+    def _make_socket(self, info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, _ = info
+        sock = socket.socket(family, kind, protocol)
+        source = self._sources.get(family)
+        if source is not None:
+            try:
+                sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
+            except OSError as error:
+                sock.close()
+                raise faults.source_unusable(source, error) from error
+        return sock
+
+
+class _Tunnel(asyncio.Protocol):
+    """Ask a proxy for a tunnel; then keep what comes through it until whom it is for takes over."""
+
+    def __init__(self, words: bytes) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._words = words
+        self._reader = AnswerReader()
+        self._transport: asyncio.Transport | None = None
+        self._early = b""
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
+        self._transport.write(self._words)
+
+    def data_received(self, data: bytes) -> None:
+        if self.answer.done():
+            self._early += data
+            return
+        try:
+            answer = self._reader.feed(data)
+        except NotHttp as error:
+            self.answer.set_exception(error)
+            return
+        if answer is not None:
+            self.answer.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        if not self.answer.done():
+            self.answer.set_exception(exc or ConnectionResetError("closed"))
+
+    async def hand_over(self, make: Callable[[], P], tls: ssl.SSLContext | None, host: str) -> P:
+        """Let a new protocol have the tunnel, over TLS with the host unless `tls` is None; raises OSError."""
+        transport = self._transport
+        if transport is not None and tls is not None and not self._ended:
+            if self._early:
+                raise ConnectionAbortedError("the tunnel speaks before it is spoken to")
+            # A server may speak as soon as TLS stands, before anybody could take over; such bytes are kept.
+            loop = asyncio.get_running_loop()
+            transport = self._transport = await loop.start_tls(transport, self, tls, server_hostname=host)
+        if transport is None or self._ended or transport.is_closing():
+            raise ConnectionResetError("closed while TLS was begun")
+        protocol = make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._early:
+            protocol.data_received(self._early)
+        return protocol
+
+    def abort(self) -> None:
+        """Cut the connection to the proxy."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def _opened(proxy: Proxy, tunnel: _Tunnel, target: str) -> None:
+    """Wait until the proxy has opened the tunnel; raises NotConnected, and TimeoutError for the caller to name."""
+    try:
+        answer = await tunnel.answer
+    except NotHttp as error:
+        raise faults.proxy_babbles(proxy, str(error)) from error
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise faults.proxy_hangs_up(proxy) from error
+    if not answer.opened:
+        raise faults.proxy_refuses(proxy, target, answer.status, answer.schemes)
+
+
+async def _speak(make: Callable[[], P], sock: socket.socket, tls: ssl.SSLContext | None, host: str) -> P:
+    """Begin to speak on a connected socket, which is closed if that fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        _, protocol = await loop.create_connection(make, sock=sock, ssl=tls, server_hostname=host if tls else None)
+    except BaseException:
+        sock.close()
+        raise
+    return protocol
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6  # noqa: PLR2004  # IPv4

@@ -1,0 +1,99 @@
+"""Own what keeps a connection from being made on our own side of the Internet: a stable code and a remedy for each."""
+
+import socket
+from typing import Final
+
+from relay.network.way import Proxy
+
+PROXY_AUTHENTICATION_REQUIRED: Final = 407
+
+
+class NotConnected(OSError):
+    """Tell that there is no connection, by a reason that stays the same over releases, and what to do."""
+
+    def __init__(self, reason: str, remedy: str, *, lasting: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+        self.lasting = lasting
+        """Whether trying again mends nothing until somebody acts."""
+
+
+def source_unusable(address: str, error: OSError) -> NotConnected:
+    """Tell that a source address cannot be used."""
+    remedy = f"set network.source_address to addresses of this host; {address}: {error.strerror or 'cannot be used'}"
+    return NotConnected("source-address-unusable", remedy, lasting=True)
+
+
+def no_source(host: str, sources: tuple[str, ...]) -> NotConnected:
+    """Tell that a host has no address of the kind that may be used."""
+    remedy = f"{host} has no address that {' or '.join(sources)} can reach: add one of IPv4 or IPv6 to it"
+    return NotConnected("source-address-of-another-kind", f"set network.source_address: {remedy}", lasting=True)
+
+
+def proxy_away(proxy: Proxy, error: OSError) -> NotConnected:
+    """Tell why no connection to the proxy itself is had."""
+    if isinstance(error, NotConnected):
+        return error
+    if isinstance(error, socket.gaierror):
+        remedy = f"the name of the proxy {proxy} is not found: check {proxy.setting} and this host's DNS"
+        return NotConnected("proxy-name-not-resolved", remedy)
+    if isinstance(error, ConnectionRefusedError):
+        remedy = f"nothing listens at the proxy {proxy}: check that it runs, and its port in {proxy.setting}"
+        return NotConnected("proxy-refused", remedy)
+    remedy = f"no way leads to the proxy {proxy} ({error.strerror or error}): check routes, firewall, {proxy.setting}"
+    return NotConnected("proxy-unreachable", remedy)
+
+
+def proxy_timed_out(proxy: Proxy, waited_for: str) -> NotConnected:
+    """Tell that the proxy hangs; `waited_for` says what did not come in time."""
+    remedy = f"the proxy {proxy} hangs, no {waited_for} in time: check its load, and that it reaches the Internet"
+    return NotConnected("proxy-timed-out", remedy)
+
+
+def proxy_not_trusted(proxy: Proxy, wrong: str) -> NotConnected:
+    """Tell that the certificate of the proxy itself does not verify."""
+    remedy = f"{wrong or 'it does not verify'}: set network.proxy_ca_file to the CA that signs for the proxy {proxy}"
+    return NotConnected("proxy-certificate-not-trusted", remedy, lasting=True)
+
+
+def proxy_without_tls(proxy: Proxy, wrong: str) -> NotConnected:
+    """Tell that TLS to the proxy itself fails."""
+    remedy = f"TLS to the proxy {proxy} fails ({wrong}): write {proxy.setting} with http:// if it has no TLS"
+    return NotConnected("proxy-tls-failed", remedy)
+
+
+def proxy_babbles(proxy: Proxy, how: str) -> NotConnected:
+    """Tell that what answers is no HTTP proxy."""
+    remedy = f"what answers at {proxy} is no HTTP proxy, {how}: check host and port in {proxy.setting}"
+    return NotConnected("proxy-speaks-no-http", remedy)
+
+
+def proxy_hangs_up(proxy: Proxy) -> NotConnected:
+    """Tell that the proxy closes before it has answered."""
+    remedy = f"the proxy {proxy} closes without an answer: see its log, whether this host may use it"
+    return NotConnected("proxy-hangs-up", remedy)
+
+
+def proxy_refuses(proxy: Proxy, target: str, status: int, schemes: tuple[str, ...]) -> NotConnected:
+    """Tell what a status other than 2xx means; `target` is what the tunnel was to lead to."""
+    if status == PROXY_AUTHENTICATION_REQUIRED:
+        return NotConnected("proxy-authentication-required", _authentication(proxy, schemes), lasting=True)
+    if status >= 500:  # noqa: PLR2004  # 5xx, as everybody knows them
+        remedy = f"the proxy {proxy} answers {status}, it cannot reach {target}: check its DNS, routes and firewall"
+        return NotConnected("proxy-cannot-reach", remedy)
+    remedy = f"the proxy {proxy} answers {status}: allow this host to CONNECT to {target} in the proxy's rules"
+    return NotConnected("proxy-denied", remedy, lasting=True)
+
+
+def _authentication(proxy: Proxy, schemes: tuple[str, ...]) -> str:
+    if schemes and "basic" not in {scheme.lower() for scheme in schemes}:
+        return (
+            f"the proxy {proxy} takes {', '.join(schemes)} only, the relay knows Basic: let the proxy offer Basic to "
+            "this host, or let this host through without authentication"
+        )
+    if proxy.user:
+        return f"the proxy {proxy} refuses {proxy.user}: check network.proxy_user and network.proxy_password_file"
+    if proxy.setting != "network.proxy":
+        return f"the proxy {proxy} wants a user, which only network.proxy can have: move {proxy.setting} there"
+    return f"the proxy {proxy} wants a user: set network.proxy_user and network.proxy_password_file"
