@@ -177,13 +177,17 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
-    async with asyncio.timeout(LIMIT):
-        async for line in process.stdout:
-            if b"until Ctrl-C" in line:
-                break
-        process.terminate()
-        await process.stdout.read()
-        status = await process.wait()
+    try:
+        async with asyncio.timeout(LIMIT):
+            async for line in process.stdout:
+                if b"until Ctrl-C" in line:
+                    break
+            process.terminate()
+            await process.stdout.read()
+            status = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
 
     assert status == 0
     assert os.listdir(tmp_path) == []  # noqa: PTH208
