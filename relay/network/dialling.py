@@ -16,7 +16,7 @@ from relay.network import faults
 from relay.network.connect import Answer, AnswerReader, NotHttp, request
 from relay.network.way import Proxy, Way, authority
 
-LIMIT: Final = 15.0
+LIMIT: Final = 12.0
 """Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
 SECOND_ADDRESS: Final = 0.25
 """Seconds after which the next address of a host is tried beside the first [RFC 8305 5: Connection Attempt Delay]."""

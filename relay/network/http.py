@@ -16,9 +16,9 @@ class DialledConnector(aiohttp.BaseConnector):
     aiohttp's connectors differ in this one method, which has no public name (aiohttp 3.14).
     """
 
-    def __init__(self, dialler: Dialler, tls: ssl.SSLContext, *, limit: int) -> None:
-        """Take who connects, whom to trust, and how many connections there may be at once."""
-        super().__init__(limit=limit)
+    def __init__(self, dialler: Dialler, tls: ssl.SSLContext, *, limit_per_host: int, keepalive: float) -> None:
+        """Take who connects, whom to trust, how many connections to a host there may be, and how long one may idle."""
+        super().__init__(limit=0, limit_per_host=limit_per_host, keepalive_timeout=keepalive)
         self._dialler = dialler
         self._tls = tls
 

@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from relay.model import DuePush
+from relay.network.way import STRAIGHT, Way
 from relay.ports import Clock
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
@@ -42,6 +43,8 @@ class FcmConfig:
     """Seconds for one push, token and connecting included."""
     high_priority_per_hour: int = PER_HOUR
     """Pushes of new items that wake one phone within an hour; more go with normal priority."""
+    way: Way = STRAIGHT
+    """How connections are made, for pushes and for tokens: through which proxy, from which address."""
 
 
 class FcmSender:
@@ -52,7 +55,7 @@ class FcmSender:
         self._config = config
         self._clock = clock
         self._egress = egress
-        self._http = FcmHttp(config.ca_file, config.in_flight)
+        self._http = FcmHttp(config.ca_file, config.in_flight, config.way)
         self._account = ServiceAccount(config.service_account_file.read_bytes(), config.endpoint)
         self._tokens = AccessTokens(self._mint, clock, random)
         self._budget = HighPriorityBudget(config.high_priority_per_hour)

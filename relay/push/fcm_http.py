@@ -8,7 +8,10 @@ from typing import Final, NamedTuple
 import aiohttp
 from yarl import URL
 
-CONNECT_LIMIT: Final = 10.0  # seconds
+from relay.network.dialling import Dialler
+from relay.network.http import DialledConnector
+from relay.network.way import Way
+
 KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""
 LARGEST: Final = 65536  # bytes of an answer that are read; Google's have a few hundred
@@ -25,12 +28,13 @@ class Reply(NamedTuple):
 class FcmHttp:
     """Send requests; the session is opened at the first one, inside the running loop."""
 
-    def __init__(self, ca_file: Path | None, in_flight: int) -> None:
-        """Take whom to trust, None being the system's CAs, and how many connections to a host there may be.
+    def __init__(self, ca_file: Path | None, in_flight: int, way: Way) -> None:
+        """Take whom to trust, None being the system's CAs, how many connections to a host there may be, and the way.
 
-        Raises OSError when the file holds no CA.
+        Raises OSError when a file holds no CA.
         """
         self._tls = ssl.create_default_context(cafile=ca_file)
+        self._dialler = Dialler(way)
         self._in_flight = in_flight
         self._session: aiohttp.ClientSession | None = None
 
@@ -57,11 +61,9 @@ class FcmHttp:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The limit is per host: a renewal of the token waits for no push.
-                connector=aiohttp.TCPConnector(
-                    ssl=self._tls, limit=0, limit_per_host=self._in_flight, keepalive_timeout=KEPT
-                ),
+                connector=DialledConnector(self._dialler, self._tls, limit_per_host=self._in_flight, keepalive=KEPT),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT),
+                timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=False,
             )
         return self._session

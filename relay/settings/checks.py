@@ -22,6 +22,7 @@ from relay.settings.model import (
     SealingSection,
     ServerSection,
 )
+from relay.settings.network import NetworkChecks
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
 from relay.settings.urls import (
@@ -66,6 +67,7 @@ class Checks:
         self._faults = files.faults
         self._role = role
         self._checks = ServerChecks(sections, files, role)
+        self._network = NetworkChecks(sections, files)
 
     def settings(self) -> Settings:
         """Check all; the result may be used only if there were no faults."""
@@ -79,6 +81,8 @@ class Checks:
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         discovery = self._checks.autodiscover()
         servers = self._servers(self._sections.servers(faults), discovery.hosts)
+        if self._role in PUSHES:
+            self._network.check()
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
@@ -216,6 +220,7 @@ class Checks:
             sandbox_port=section.sandbox_port,
             ca_file=ca_file,
             in_flight=section.in_flight,
+            way=self._network.way("apns.proxy", section.proxy),
         )
 
     def _apns_authentication(self, section: ApnsSection) -> ApnsToken | ApnsCertificate | None:
@@ -254,6 +259,7 @@ class Checks:
             ca_file=ca_file,
             in_flight=section.in_flight,
             high_priority_per_hour=section.high_priority_per_hour,
+            way=self._network.way("fcm.proxy", section.proxy),
         )
 
 

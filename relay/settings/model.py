@@ -181,6 +181,10 @@ class ApnsSection(Section):
     sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
     sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: Text | None = Field(
+        default=None,
+        description="another proxy than network.proxy, without authentication, or none to connect straight",
+    )
     in_flight: InFlight = Field(default=100, description="pushes at once per environment, 1 to 1000")
 
 
@@ -195,9 +199,31 @@ class FcmSection(Section):
     ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
     )
+    proxy: Text | None = Field(
+        default=None,
+        description="another proxy than network.proxy, without authentication, or none to connect straight",
+    )
     in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
     high_priority_per_hour: int = Field(
         default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
+    )
+
+
+class NetworkSection(Section):
+    """Hold the way to Apple and Google; mail servers are inside and always reached straight."""
+
+    proxy: Text | None = Field(
+        default=None, description="http://HOST:PORT or https://HOST:PORT of an HTTP proxy; unset: straight"
+    )
+    proxy_user: Text | None = Field(default=None, description="user for Basic authentication at network.proxy")
+    proxy_password_file: Text | None = Field(
+        default=None, description="file whose first line is the password of network.proxy_user"
+    )
+    proxy_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
+    )
+    source_address: Texts = Field(
+        default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
     )
 
 
@@ -233,6 +259,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "autodiscover": AutodiscoverSection,
     "apns": ApnsSection,
     "fcm": FcmSection,
+    "network": NetworkSection,
     "egress": EgressSection,
     "log": LogSection,
 }

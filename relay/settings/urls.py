@@ -43,6 +43,20 @@ def secure_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
 
 
+def proxy_parts(url: str) -> SplitResult:
+    """Return the parts of an HTTP proxy's URL, which has a host and a port; raises UrlInvalid."""
+    parts = split(url)
+    if parts.scheme not in ("http", "https"):
+        raise UrlInvalid("is neither http:// nor https://")
+    if parts.username is not None or parts.password is not None:
+        raise UrlInvalid("holds a user, which belongs into network.proxy_user")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise UrlInvalid("has more than host and port")
+    if parts.port is None:
+        raise UrlInvalid("names no port")
+    return parts
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether an address or host name reaches only this host."""
     if host == "localhost":

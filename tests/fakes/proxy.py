@@ -32,10 +32,19 @@ class ConnectProxy:
     port: int = 0
     _talks: set[asyncio.Task[None]] = field(default_factory=set)
 
+    _server: asyncio.Server | None = None
+
     def cut(self) -> None:
         """Cut all connections."""
         for talk in self._talks:
             talk.cancel()
+
+    async def stop(self) -> None:
+        """Take no connections any more, and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        await asyncio.gather(*self._talks, return_exceptions=True)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -94,12 +103,11 @@ async def connect_proxy(
     proxy = proxy or ConnectProxy()
     server = await asyncio.start_server(proxy.serve, host, port, ssl=tls)
     proxy.port = int(server.sockets[0].getsockname()[1])
+    proxy._server = server
     try:
         yield proxy
     finally:
-        server.close()
-        proxy.cut()
-        await asyncio.gather(*proxy._talks, return_exceptions=True)
+        await proxy.stop()
 
 
 def says(*parts: bytes, then_hold: bool = False) -> Talk:

@@ -1,0 +1,93 @@
+"""Own what makes the way to providers whole: the proxies, who the relay is there, and the source addresses."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from relay.network.way import STRAIGHT, Proxy, Way
+from relay.settings.files import Files
+from relay.settings.model import NetworkSection
+from relay.settings.source import Sections
+from relay.settings.urls import UrlInvalid, proxy_parts
+
+PROXY: Final = "network.proxy"
+NONE: Final = "none"
+"""What a provider's own proxy is set to where it shall have none."""
+
+
+class NetworkChecks:
+    """Turn the section into the ways of the providers; what is wrong goes to the faults of `files`."""
+
+    def __init__(self, sections: Sections, files: Files) -> None:
+        """Take what was read; nothing of it is looked at before `check`."""
+        self._sections = sections
+        self._files = files
+        self._faults = files.faults
+        self._shared = STRAIGHT
+
+    def check(self) -> None:
+        """Check what all providers share, for a role that reaches them."""
+        section = self._sections.read("network", NetworkSection, self._faults)
+        self._shared = Way(self._proxy(section), self._source_addresses(section))
+
+    def way(self, key: str, own: str | None) -> Way:
+        """Return the way of one provider; `own` is the proxy that it has by its own key: a URL, "none", or None."""
+        if own is None:
+            return self._shared
+        return Way(None if own.lower() == NONE else self._read(key, own), self._shared.sources)
+
+    def _proxy(self, section: NetworkSection) -> Proxy | None:
+        given = [key for key in ("proxy_user", "proxy_password_file", "proxy_ca_file") if getattr(section, key)]
+        if section.proxy is None:
+            for key in given:
+                if PROXY not in self._faults:
+                    self._faults.add(f"network.{key}", "is set, but network.proxy is not", "Set network.proxy too.")
+            return None
+        proxy = self._read(PROXY, section.proxy)
+        user, password = section.proxy_user or "", ""
+        if ":" in user or not user.isprintable():
+            # [RFC 7617 2]: a colon would be taken for the end of the user.
+            wrong = "holds a colon or a control character"
+            self._faults.add("network.proxy_user", wrong, "Give the user alone; the password is a file.")
+        if bool(user) != (section.proxy_password_file is not None):
+            missing = "network.proxy_password_file" if user else "network.proxy_user"
+            if missing not in self._faults:
+                remedy = "Set network.proxy_user and network.proxy_password_file both, or neither."
+                self._faults.add(missing, "is missing", remedy)
+        if section.proxy_password_file is not None:
+            key = "network.proxy_password_file"
+            password = self._files.password(key, self._files.path(section.proxy_password_file)) or ""
+        ca_file = self._files.ca("network.proxy_ca_file", section.proxy_ca_file)
+        if proxy is None:
+            return None
+        if ca_file is not None and not proxy.tls:
+            wrong = "is set, but network.proxy is no https:// URL"
+            remedy = "Remove it: the CA of a proxy that opens TLS belongs into apns.ca_file and fcm.ca_file."
+            self._faults.add("network.proxy_ca_file", wrong, remedy)
+        return Proxy(proxy.host, proxy.port, PROXY, user, password, proxy.tls, ca_file)
+
+    def _read(self, key: str, url: str) -> Proxy | None:
+        try:
+            parts = proxy_parts(url)
+        except UrlInvalid as error:
+            none = "" if key == PROXY else ', or "none"'
+            self._faults.add(key, str(error), f"Write http://HOST:PORT{none}.")
+            return None
+        return Proxy(parts.hostname or "", parts.port or 0, key, tls=parts.scheme == "https")
+
+    def _source_addresses(self, section: NetworkSection) -> tuple[str, ...]:
+        key, found = "network.source_address", dict[int, IPv4Address | IPv6Address]()
+        for text in section.source_address:
+            try:
+                address = ip_address(text)
+            except ValueError:
+                self._faults.add(key, "holds what is no IP address", "Write addresses of this host, not names.")
+                return ()
+            if address.is_unspecified or address.is_multicast:
+                self._faults.add(key, "holds an address nobody can come from", "Write addresses of this host.")
+                return ()
+            if address.version in found:
+                wrong = f"holds more than one address of IPv{address.version}"
+                self._faults.add(key, wrong, "Keep one of IPv4, one of IPv6, or one of each.")
+                return ()
+            found[address.version] = address
+        return tuple(map(str, found.values()))

@@ -1,0 +1,169 @@
+"""Both senders through a proxy: everything goes through it, nothing around it, and what is wrong with it has a name."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from relay.model import DuePush, Platform
+from relay.network.way import Proxy, Way
+from relay.push.outcome import Delivered, Outcome, Refused
+from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
+from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until
+from tests.unit.relay.push.pushes import due_push
+
+pytestmark = [pytest.mark.parametrize("loop", LOOPS), pytest.mark.parametrize("platform", Platform)]
+
+
+class Sender(Protocol):
+    async def send(self, push: DuePush) -> Outcome: ...
+
+
+class Simulator(Protocol):
+    port: int
+
+    @property
+    def received(self) -> list[object]: ...
+
+
+@asynccontextmanager
+async def provider(platform: Platform, folder: Path, way: Way) -> AsyncIterator[tuple[Simulator, Sender]]:
+    """Open a simulated provider and a sender that reaches it by a way."""
+    world = apns if platform is Platform.APNS else fcm
+    async with world(folder, way=way) as (simulator, sender):
+        yield simulator, sender  # type: ignore[misc]  # both simulators have these two
+
+
+def way(proxy: ConnectProxy, user: str = "", password: str = "") -> Way:
+    return Way(Proxy("127.0.0.1", proxy.port, user=user, password=password))
+
+
+async def send(sender: Sender, platform: Platform, number: int = 1) -> Outcome:
+    async with asyncio.timeout(30.0):
+        return await sender.send(due_push(number, platform=platform))
+
+
+async def failed(sender: Sender, platform: Platform) -> Outcome:
+    """Return why a push fails by itself, once its sender has noticed that the connections it had are lost."""
+    while True:
+        outcome = await send(sender, platform)
+        if isinstance(outcome, Refused) or not failure(outcome).startswith("connection-lost"):
+            return outcome
+
+
+@pytest.mark.parametrize("user", ["", "relay:hunter2"])
+def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, loop: str, platform: Platform, user: str) -> None:
+    async def test() -> None:
+        async with connect_proxy(ConnectProxy(user=user)) as proxy:
+            known = way(proxy, *user.split(":")) if user else way(proxy)
+            async with provider(platform, tmp_path, known) as (simulator, sender):
+                for number in range(5):
+                    assert isinstance(await send(sender, platform, number), Delivered)
+                assert len(simulator.received) == 5
+                # One warm connection serves them all, and FCM's access token was asked for on it, too.
+                assert [target.rpartition(":")[2] for target in proxy.targets] == [str(simulator.port)]
+                assert proxy.tunnels == 1
+
+    on_loop(loop, test())
+
+
+def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, loop: str, platform: Platform) -> None:
+    async def test() -> None:
+        async with connect_proxy() as first, provider(platform, tmp_path, way(first)) as (simulator, sender):
+            assert isinstance(await send(sender, platform, 1), Delivered)
+            await first.stop()
+            refused = await failed(sender, platform)
+            assert failure(refused) == "proxy-refused"
+            assert len(simulator.received) == 1
+            async with connect_proxy(port=first.port):
+                assert isinstance(await send(sender, platform, 2), Delivered)
+            assert len(simulator.received) == 2
+
+    on_loop(loop, test())
+
+
+def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, loop: str, platform: Platform) -> None:
+    async def test() -> None:
+        async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (_, sender):
+            assert isinstance(await send(sender, platform), Delivered)
+            proxy.cut()
+            await until(lambda: proxy.tunnels == 0)
+            async with asyncio.timeout(30.0):
+                while not isinstance(await send(sender, platform, 2), Delivered):
+                    continue
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason", "told"),
+    [
+        (says(b"HTTP/1.1 403 Filtered\r\n\r\n"), "proxy-denied", "to CONNECT to"),
+        (says(b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\n\r\n"), "proxy-authentication-required", "NTLM"),
+    ],
+)
+def test_what_somebody_must_mend_rests_the_channel(
+    tmp_path: Path, loop: str, platform: Platform, talk: Talk, reason: str, told: str
+) -> None:
+    async def test() -> None:
+        async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+            assert isinstance(await send(sender, platform, 1), Delivered)
+            proxy.talk = talk
+            proxy.cut()
+            outcome = await failed(sender, platform)
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == (reason, True)
+            assert told in outcome.remedy
+            assert f"127.0.0.1:{proxy.port}" in outcome.remedy
+            proxy.talk = None
+            assert isinstance(await send(sender, platform, 2), Delivered)
+            assert len(simulator.received) == 2
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason"),
+    [
+        (says(b"HTTP/1.0 502 Bad Gateway\r\n\r\n"), "proxy-cannot-reach"),
+        (says(b"220 mail.example.com ESMTP\r\n", then_hold=True), "proxy-speaks-no-http"),
+        (says(), "proxy-hangs-up"),
+    ],
+)
+def test_what_may_pass_is_tried_again_later(
+    tmp_path: Path, loop: str, platform: Platform, talk: Talk, reason: str
+) -> None:
+    async def test() -> None:
+        proxy = ConnectProxy(talk=talk)
+        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+            # FCM fails with its access token already, which takes the same way.
+            assert failure(await send(sender, platform)) == reason
+            assert simulator.received == []
+
+    on_loop(loop, test())
+
+
+def test_the_proxys_password_shows_nowhere(
+    tmp_path: Path, loop: str, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> Outcome:
+        proxy = ConnectProxy(user="relay:another")
+        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy, "relay", "hunter2")) as (_, sender):
+            return await send(sender, platform)
+
+    outcomes: list[Outcome] = []
+
+    async def noted() -> None:
+        outcomes.append(await test())
+
+    with caplog.at_level(logging.DEBUG):
+        on_loop(loop, noted())
+    assert isinstance(outcomes[0], Refused)
+    assert "network.proxy_password_file" in outcomes[0].remedy
+    shown = f"{outcomes[0]} {caplog.text} {[record.__dict__ for record in caplog.records]}"
+    assert "hunter2" not in shown
+    assert "cmVsYXk6aHVudGVyMg" not in shown  # relay:hunter2 in base 64
