@@ -88,6 +88,17 @@ class Mailbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Tell why the provider refuses a registration's device token, and when it is tried again."""
+
+    since: datetime
+    reason: str
+    remedy: str
+    recheck_at: datetime
+    """From then on the next change tries the token again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """Hold one app install's wish to be told about a mailbox."""
 
@@ -108,6 +119,8 @@ class Registration:
     last_push_at: datetime | None = None
     last_outcome: str = ""
     """The last answer of the provider in one line, e.g. "delivered" or "refused: BadDeviceToken"."""
+    quarantine: Quarantine | None = None
+    """Set while the provider refuses its device token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +187,15 @@ class CommitEntry:
     shard: int
     epoch: int
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Name what can rest by itself at a provider: one of its environments, or one app there."""
+
+    environment: Environment
+    app: str | None = None
+    """None: all apps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Own what each role needs from outside, one protocol per need; adapters are built in `relay.app` only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +12,7 @@ from relay.model import (
     Candidate,
     CommitEntry,
     DuePush,
+    Lane,
     Mailbox,
     Mark,
     NewMailbox,
@@ -162,32 +163,62 @@ class Settlement:
     push: DuePush
     outcome: Outcome
     next_try_at: datetime | None = None
+    counted: bool = True
+    """Whether a failed try counts as one of this mark's; not so when the provider or its channel is at fault."""
+    aside: str = ""
+    """Why the mark is set aside until `next_try_at`; empty: it is not."""
 
 
 class OutboxStore(Protocol):
     """Keep the dirty marks for senders."""
 
-    async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
-        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`.
+    async def claim(
+        self,
+        platform: Platform,
+        limit: int,
+        owner: str,
+        until: datetime,
+        now: datetime,
+        *,
+        only: Lane | None = None,
+        without: Collection[Lane] = (),
+    ) -> list[DuePush]:
+        """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`.
 
-        Of a wiped registration the `attention` mark is claimed too, the only one that it has.
+        `only` and `without` choose lanes. Of a wiped registration the `attention` mark is claimed too, the only one
+        that it has. A registration in quarantine gives one mark once its re-check is due. Marks whose pace wants them
+        later are put off, those that expired are left to `expire`, and those that cannot be read are set aside.
         """
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record outcomes in one transaction.
 
-        Delivered: delete the mark if its generation is still the one sent, else keep what came meanwhile, due at
-        once. TokenGone: unless the token is younger than `gone_since`, set the registration `token-gone` and delete
-        its marks. RetryLater and Refused: count an attempt, due again at `next_try_at`. Every outcome ends the claim
-        and notes `last_push_at` (delivered only) and `last_outcome`. A wiped registration is deleted by every outcome
-        but RetryLater and Refused, and by these from a day after the wipe on.
+        Delivered: delete the mark if its generation is still the one sent, else keep what came meanwhile, due as its
+        pace allows; the quarantine ends. TokenGone: unless the token is younger than `gone_since`, set the
+        registration `token-gone`, delete its marks and mark its mailbox dirty. RetryLater and Refused: count an attempt
+        if `counted`, due again at `next_try_at`; Refused for its token puts the registration into quarantine, longer
+        with each re-check. What was said of a token that was replaced meanwhile counts for nothing. Every outcome ends
+        the claim and notes `last_push_at` (delivered only) and `last_outcome`. A wiped registration is deleted by
+        every outcome but RetryLater and Refused, and by these from a day after the wipe on.
+        """
+
+    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
+        """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
+
+    async def expire(self, platform: Platform, now: datetime) -> int:
+        """Drop the unclaimed marks whose newest change is too old for a push; return how many.
+
+        `attention` never expires, for what it says stays true. The registration's last outcome tells of it.
         """
 
     async def release(self, owner: str | None) -> None:
         """End all claims of one owner, or every claim when None (the other owners are known to be dead)."""
 
-    async def next_due(self, platform: Platform) -> datetime | None:
-        """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""
+    async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
+        """Tell when the next mark of a platform falls due, claims running out included; None when there is none.
+
+        Lanes in `without` do not count.
+        """
 
 
 @dataclass(frozen=True, slots=True)

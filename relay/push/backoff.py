@@ -6,9 +6,10 @@ from typing import Final
 FIRST: Final = 1.0  # seconds
 CEILING: Final = 300.0  # seconds
 RECHECK: Final = 3600.0
-"""Seconds until a refused push is tried again: a corrected setting must heal without anybody touching the rows."""
+"""Seconds until a refused token is tried again: a corrected setting must heal without anybody touching the rows."""
+RECHECK_CEILING: Final = 86_400.0  # seconds
 PAUSE_FIRST: Final = 30.0  # seconds
-PAUSE_CEILING: Final = 600.0  # seconds
+PAUSE_CEILING: Final = 300.0  # seconds; a key that was put right works within five minutes
 SPREAD: Final = 0.3  # up to 30 % more or less, so that rows that failed together do not return in step
 
 
@@ -22,9 +23,9 @@ def told(seconds: float, random: Random) -> float:
     return seconds * (1.0 + random.uniform(0.0, 0.1)) + random.uniform(0.0, 1.0)
 
 
-def recheck(random: Random) -> float:
-    """Tell how many seconds a refused push waits."""
-    return RECHECK * (1.0 + random.uniform(-SPREAD, SPREAD))
+def recheck(refusals: int, random: Random) -> float:
+    """Tell how many seconds a token waits after so many refusals in a row (1 or more)."""
+    return _doubled(RECHECK, refusals, RECHECK_CEILING) * (1.0 + random.uniform(-SPREAD, SPREAD))
 
 
 def pause(faults: int) -> float:

@@ -196,7 +196,7 @@ class Dispatcher:
                 self._channels.undecided(channel)
                 fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
                 log.warning("push refused", extra=fields)
-                return backoff.recheck(self._random)
+                return backoff.recheck(1, self._random)
 
     def _rest(self, push: DuePush, refused: Refused) -> float:
         channel = (push.app, push.environment)

@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX
 from relay.store.tables import candidate, collection, mailbox, node, outbox, registration, shard
 
@@ -15,8 +16,10 @@ PUSH: Final = "relay_push"
 _FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
 _FOR_PUSH: Final = (
     *("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state"),
-    *("last_push_at", "last_outcome"),
+    *("mailbox_id", "last_push_at", "last_outcome", "pushed", *RELEASED),
 )
+_TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at")
+"""What everybody may know of tokens: which apps' are refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,18 @@ GRANTS: Final = (
     # The watch opens credentials; device tokens and registration secrets are none of its business.
     *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
-    Grant(WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "state")),
+    Grant(WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "state", *_TOKENS)),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
     Grant(WATCH, "candidate", "UPDATE", ("sealed",)),
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
-    # The push role sends; of mailboxes it may count the states, for its metrics.
-    Grant(PUSH, "mailbox", "SELECT", ("state", "reason")),
+    # The push role sends; of mailboxes it may count the states, for its metrics, and say that one lost a registration.
+    Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
+    Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
-    Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome")),
+    Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *RELEASED)),
     Grant(PUSH, "registration", "DELETE"),  # once the phone of a wiped one was told
     *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
     # All of them say that they live, and see who else does.

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.store.tables import outbox
+
+SOON: Final = timedelta(minutes=10)
+"""Longer than any mark waits for its pace before its first try."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,7 +29,7 @@ class NewMark:
 async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> None:
     """Insert marks due now, or add to those that wait: these keep when they began and when they are to be tried again.
 
-    One that was never tried is due now at the latest, even if the clock was set back since it began.
+    One that was never tried is due soon, even if the clock was set back since it began.
 
     Each (registration, mark) at most once. In the order of the key, so that two transactions never wait for each other.
     """
@@ -41,6 +45,7 @@ async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: 
             "last_at": now,
             "due_at": now,
             "attempts": 0,
+            "_soon": now + SOON,
         }
         for mark in sorted(marks)
     ]
@@ -57,7 +62,7 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
             "certain": outbox.c.certain | insert.excluded.certain,
             "last_at": insert.excluded.last_at,
             "due_at": sa.case(
-                (sa.and_(outbox.c.attempts == 0, outbox.c.due_at > insert.excluded.due_at), insert.excluded.due_at),
+                (sa.and_(outbox.c.attempts == 0, outbox.c.due_at > sa.bindparam("_soon")), insert.excluded.due_at),
                 else_=outbox.c.due_at,
             ),
         },

@@ -3,69 +3,70 @@
 Rows are locked in the order registration, outbox, and by key within each; claims take only what nobody has locked.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Final
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.model import DuePush, Mark, Platform, RegistrationId, RegistrationState
+from relay.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
 from relay.ports import Settlement, Topic, Wakeups
+from relay.push.outcome import TokenGone
+from relay.push.pacing import Pacing
+from relay.store import claims, expiry
+from relay.store.claims import FREE, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
-from relay.store.rows import DUE, AnyRow, read_due
-from relay.store.settling import FREE, key, settle
-from relay.store.tables import outbox, registration
+from relay.store.notes import RELEASED
+from relay.store.rows import AnyRow
+from relay.store.settling import settle
+from relay.store.tables import mailbox, outbox, registration
 
-FAR: Final = timedelta(minutes=90)
-"""Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""
+log = logging.getLogger(__name__)
 
-_SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
-    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
+AT_ONCE: Final = Pacing()
+
+_DELETE: Final = sa.delete(outbox).where(
+    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
 )
-_BY_KEY: Final = (
-    outbox.c.registration_id == sa.bindparam("_registration"),
-    outbox.c.mark == sa.bindparam("_mark"),
-)
-_DELETE: Final = sa.delete(outbox).where(*_BY_KEY)
-_UPDATE: Final = sa.update(outbox).where(*_BY_KEY)
 _TOKEN_GONE: Final = (
     sa.update(registration)
     .where(registration.c.id == sa.bindparam("_registration"))
     .values(state=RegistrationState.TOKEN_GONE.value)
 )
 _NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
+_MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
 
 
 class SqlOutboxStore:
     """Be the OutboxStore of the push role."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
-        """Take the database, and whom to tell that marks are free again."""
+    def __init__(self, engine: AsyncEngine, wakeups: Wakeups, pacing: Pacing = AT_ONCE) -> None:
+        """Take the database, whom to tell that marks are free again, and the pace of pushes."""
         self._engine = engine
         self._wakeups = wakeups
+        self._pacing = pacing
 
-    async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
-        """Claim due marks of one platform's active registrations, oldest first, for `owner` until `until`.
-
-        Of a wiped registration the `attention` mark is claimed too.
-        """
-        far = now + FAR
-        free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
-        due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
-        query = (
-            sa.select(*DUE)
-            .join_from(outbox, registration)
-            .where(outbox.c.platform == platform.value, due, free, _SENDABLE)
-            .order_by(outbox.c.first_at, outbox.c.registration_id, outbox.c.mark)
-            .limit(limit)
-            .with_for_update(of=outbox, skip_locked=True)
-        )
+    async def claim(
+        self,
+        platform: Platform,
+        limit: int,
+        owner: str,
+        until: datetime,
+        now: datetime,
+        *,
+        only: Lane | None = None,
+        without: Collection[Lane] = (),
+    ) -> list[DuePush]:
+        """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
+        lanes = Lanes(platform, only, without)
         async with transaction(self._engine) as connection:
-            pushes = [read_due(row) for row in await connection.execute(query)]
-            if pushes:
-                claim = {"claimed_by": owner, "claimed_until": until}
-                await connection.execute(_UPDATE, [key(push) | claim for push in pushes])
+            pushes, aside = await claims.claim(connection, lanes, limit, owner, until, now, self._pacing)
+        for place in aside:
+            fields = {"registration": place["_registration"], "mark": place["_mark"], "reason": place["aside"]}
+            log.error("push set aside", extra=fields)
         return pushes
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
@@ -74,10 +75,11 @@ class SqlOutboxStore:
             return
         ids = sorted({settlement.push.registration_id for settlement in settlements})
         async with transaction(self._engine) as connection:
-            verdict = settle(settlements, await _lock_tokens(connection, ids), await _lock_marks(connection, ids), now)
-            for rows in (verdict.pushed, verdict.noted):
-                if rows:
-                    await connection.execute(_NOTE, rows)
+            left = await _mark_left_mailboxes(connection, settlements)
+            tokens, marks = await _lock_tokens(connection, ids), await _lock_marks(connection, ids)
+            verdict = settle(settlements, tokens, marks, now, self._pacing)
+            for rows in _by_columns(verdict.notes):
+                await connection.execute(_NOTE, rows)
             if verdict.gone:
                 await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in verdict.gone])
                 await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(verdict.gone)))
@@ -87,11 +89,29 @@ class SqlOutboxStore:
             if verdict.done:
                 await connection.execute(_DELETE, verdict.done)
             if verdict.kept:
-                await connection.execute(_UPDATE, verdict.kept)
+                await connection.execute(UPDATE, verdict.kept)
         if verdict.over:
             await scrub(self._engine)
         if verdict.due:
             self._wakeups.tell(Topic.OUTBOX)
+        if left:
+            self._wakeups.tell(Topic.MAILBOXES)
+
+    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
+        """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
+        rest = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
+        async with transaction(self._engine) as connection:
+            await connection.execute(UPDATE, [key(push) | FREE | rest])
+
+    async def expire(self, platform: Platform, now: datetime) -> int:
+        """Drop the unclaimed marks whose newest change is too old for a push; return how many."""
+        total = 0
+        while True:
+            async with transaction(self._engine) as connection:
+                dropped = await expiry.expire(connection, platform, now, self._pacing)
+            if not dropped:
+                return total
+            total += dropped
 
     async def release(self, owner: str | None) -> None:
         """End all claims of one owner, or every claim when None (the other owners are known to be dead)."""
@@ -103,25 +123,47 @@ class SqlOutboxStore:
             )
             freed = [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows]
             if freed:
-                await connection.execute(_UPDATE, freed)
+                await connection.execute(UPDATE, freed)
         if freed:
             self._wakeups.tell(Topic.OUTBOX)
 
-    async def next_due(self, platform: Platform) -> datetime | None:
+    async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
         """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""
-        later = outbox.c.claimed_until > outbox.c.due_at  # not so when there is no claim
-        due = sa.case((later, outbox.c.claimed_until), else_=outbox.c.due_at)
-        query = sa.select(sa.func.min(due)).join_from(outbox, registration)
         async with transaction(self._engine) as connection:
-            found: datetime | None = await connection.scalar(
-                query.where(outbox.c.platform == platform.value, _SENDABLE)
-            )
+            found: datetime | None = await connection.scalar(claims.next_due(Lanes(platform, without=without)))
         return found
 
 
+async def _mark_left_mailboxes(connection: AsyncConnection, settlements: Sequence[Settlement]) -> bool:
+    """Mark the mailboxes dirty that may lose a registration, for the watch to see whom it still serves.
+
+    Before the registrations are locked, as everybody locks mailboxes first. One that loses none is read once more, no
+    harm is done.
+    """
+    ids = sorted({s.push.registration_id for s in settlements if isinstance(s.outcome, TokenGone) or _last_word(s)})
+    if not ids:
+        return False
+    query = sa.select(registration.c.mailbox_id).where(registration.c.id.in_(ids))
+    owners = sorted(set(await connection.scalars(query)))
+    if owners:
+        await connection.execute(_MARK_DIRTY, [{"_mailbox": owner} for owner in owners])
+    return bool(owners)
+
+
+def _last_word(settlement: Settlement) -> bool:
+    """Tell whether a push may have been the last one of a wiped registration."""
+    return settlement.push.mark is Mark.ATTENTION
+
+
+def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group rows that set the same columns, for one statement each; the order of the keys stays."""
+    names = [(tuple(sorted(row)), row) for row in rows]
+    return [[row for _, row in group] for _, group in groupby(sorted(names, key=lambda n: n[0]), lambda n: n[0])]
+
+
 async def _lock_tokens(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[str, AnyRow]:
-    columns = (registration.c.id, registration.c.device_token, registration.c.token_since, registration.c.state)
-    query = sa.select(*columns)
+    names = ("id", "environment", "device_token", "token_since", "state", "pushed", *RELEASED)
+    query = sa.select(*(registration.c[name] for name in names))
     query = query.where(registration.c.id.in_(ids)).order_by(registration.c.id)
     return {row.id: row for row in await connection.execute(query.with_for_update(key_share=True))}
 

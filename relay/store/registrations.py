@@ -28,6 +28,7 @@ from relay.model import (
 from relay.ports import Topic, Wakeups
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, set_marks
+from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
 from relay.store.tables import candidate, mailbox, outbox, registration
 
@@ -91,10 +92,11 @@ class SqlRegistrationStore:
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.
 
-        A new device token counts from `now`, revives a `token-gone` registration and is tried at once; a new
-        sealed candidate replaces one that still waits, and gives a refused registration another chance. A wiped
-        registration stays as it is.
+        A new device token counts from `now`, revives a `token-gone` registration, ends its quarantine, as another
+        environment does, and is tried at once; a new sealed candidate replaces one that still waits, and gives a
+        refused registration another chance. A wiped registration stays as it is.
         """
+        revives = change.device_token is not None or change.environment is not None
         async with transaction(self._engine) as connection:
             if not await _mark_dirty(connection, registration_id) or await _wiped(connection, registration_id):
                 return
@@ -103,10 +105,10 @@ class SqlRegistrationStore:
                 await connection.execute(
                     sa.update(registration).where(registration.c.id == registration_id).values(values)
                 )
-            if change.device_token is not None:
+            if revives:
                 # What the old token waited for is no reason to let the new one wait.
                 await connection.execute(
-                    sa.update(outbox).where(outbox.c.registration_id == registration_id).values(due_at=now)
+                    sa.update(outbox).where(outbox.c.registration_id == registration_id).values(due_at=now, aside="")
                 )
             if change.sealed_candidate is not None:
                 # Not an upsert: that would need the right to read what is sealed, which this role has not.
@@ -116,7 +118,7 @@ class SqlRegistrationStore:
                 waits = sa.select(registration.c.id, sealed).where(registration.c.id == registration_id)
                 await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
         self._wakeups.tell(Topic.MAILBOXES)
-        if change.device_token is not None:
+        if revives:
             self._wakeups.tell(Topic.OUTBOX)
         if change.sealed_candidate is not None:
             await scrub(self._engine)
@@ -234,6 +236,8 @@ def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
         values["state"] = sa.case(*revived, else_=state)
     if change.environment is not None:
         values["environment"] = change.environment.value
+    if change.device_token is not None or change.environment is not None:
+        values |= RELEASED
     if change.classes is not None:
         values["classes"] = write_classes(change.classes)
     if change.mode is not None:

@@ -25,6 +25,7 @@ from relay.model import (
     Mark,
     Mode,
     Platform,
+    Quarantine,
     Registration,
     RegistrationId,
     RegistrationState,
@@ -83,6 +84,10 @@ REGISTRATION: Final = (
     registration.c.created_at,
     registration.c.last_push_at,
     registration.c.last_outcome,
+    registration.c.quarantined_at,
+    registration.c.quarantine_reason,
+    registration.c.quarantine_remedy,
+    registration.c.recheck_at,
 )
 
 DUE: Final = (
@@ -144,7 +149,14 @@ def read_registration(row: AnyRow) -> Registration:
         created_at=row.created_at,
         last_push_at=row.last_push_at,
         last_outcome=row.last_outcome,
+        quarantine=_read_quarantine(row),
     )
+
+
+def _read_quarantine(row: AnyRow) -> Quarantine | None:
+    if row.quarantined_at is None:
+        return None
+    return Quarantine(row.quarantined_at, row.quarantine_reason, row.quarantine_remedy, row.recheck_at)
 
 
 def read_memory(

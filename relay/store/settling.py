@@ -1,13 +1,16 @@
-"""Own the decision how an outcome changes a mark and its registration; no SQL."""
+"""Own the decision how an outcome changes its mark, and whether it ends a registration; no SQL."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from relay.model import DuePush, Mark, RegistrationId, RegistrationState
+from relay.model import Mark, RegistrationId, RegistrationState
 from relay.ports import Settlement
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
+from relay.push.pacing import Pacing
+from relay.store.claims import FREE, key
+from relay.store.notes import same_token, take_notes
 from relay.store.rows import AnyRow
 
 STALE_GONE: Final = timedelta(minutes=15)
@@ -16,17 +19,13 @@ STALE_GONE: Final = timedelta(minutes=15)
 FAREWELL: Final = timedelta(days=1)
 """How long a wiped registration is kept for a provider that does not take its last push."""
 
-FREE: Final[Mapping[str, Any]] = {"claimed_by": None, "claimed_until": None}
-
 
 @dataclass(slots=True)
 class Verdict:
     """Hold the rows that a group of settlements leads to, in the order of their keys."""
 
-    pushed: list[dict[str, Any]] = field(default_factory=list)
-    """Notes on registrations that got a push."""
-    noted: list[dict[str, Any]] = field(default_factory=list)
-    """Notes on the others."""
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """Keys and new values of registrations."""
     gone: list[RegistrationId] = field(default_factory=list)
     over: list[RegistrationId] = field(default_factory=list)
     """Wiped registrations that were told, or cannot be: to delete."""
@@ -35,7 +34,7 @@ class Verdict:
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Keys and new values of marks that stay."""
     due: bool = False
-    """Whether some of them are due at once."""
+    """Whether some of them are to be looked at before their old moment."""
 
 
 def settle(
@@ -43,22 +42,14 @@ def settle(
     tokens: Mapping[str, AnyRow],
     marks: Mapping[tuple[str, str], AnyRow],
     now: datetime,
+    pacing: Pacing,
 ) -> Verdict:
     """Decide over settlements, given the present tokens by registration and the present marks by key.
 
     A mark that began at another moment than the one sent is another one: ours was delivered by somebody else
     meanwhile, after our claim had run out. It stays as it is.
     """
-    verdict = Verdict()
-    notes: dict[RegistrationId, dict[str, Any]] = {}
-    for settlement in settlements:
-        push, outcome = settlement.push, settlement.outcome
-        note = notes.setdefault(push.registration_id, {"_registration": push.registration_id})
-        note["last_outcome"] = describe(outcome)
-        if isinstance(outcome, Delivered):
-            note["last_push_at"] = now
-    verdict.pushed = [notes[id_] for id_ in sorted(notes) if "last_push_at" in notes[id_]]
-    verdict.noted = [notes[id_] for id_ in sorted(notes) if "last_push_at" not in notes[id_]]
+    verdict = Verdict(take_notes(settlements, tokens, now, pacing.random))
     verdict.over = sorted({s.push.registration_id for s in settlements if _over(s, tokens, now)})
     verdict.gone = sorted({s.push.registration_id for s in settlements if _gone(s, tokens)}.difference(verdict.over))
     ended = frozenset(verdict.gone).union(verdict.over)
@@ -67,33 +58,15 @@ def settle(
         mark = marks.get((push.registration_id, push.mark.value))
         if mark is None or mark.first_at != push.first_at or push.registration_id in ended:
             continue
-        values = _after(settlement, mark, tokens[push.registration_id], now)
+        values = _after(settlement, mark, tokens[push.registration_id], now, pacing)
         if values is None:
             verdict.done.append(key(push))
         else:
             # One statement sets all of them, so each names every column.
-            present = {"count": mark.changes, "first_at": mark.first_at}
+            present = {"count": mark.changes, "first_at": mark.first_at, "paced": mark.paced, "aside": settlement.aside}
             verdict.kept.append({**key(push), **FREE, **present, **values})
-            verdict.due = verdict.due or values["due_at"] <= now
+            verdict.due = verdict.due or values["due_at"] <= now or "count" in values
     return verdict
-
-
-def key(push: DuePush) -> dict[str, Any]:
-    """Name a mark's row as the statements on the outbox do."""
-    return {"_registration": push.registration_id, "_mark": push.mark.value}
-
-
-def describe(outcome: Outcome) -> str:
-    """Say in one line what the provider answered."""
-    match outcome:
-        case Delivered():
-            return "delivered"
-        case TokenGone(reason):
-            return f"token-gone: {reason}"
-        case RetryLater(reason):
-            return f"retry-later: {reason}"
-        case Refused(reason):
-            return f"refused: {reason}"
 
 
 def _over(settlement: Settlement, tokens: Mapping[str, AnyRow], now: datetime) -> bool:
@@ -116,21 +89,20 @@ def _gone(settlement: Settlement, tokens: Mapping[str, AnyRow]) -> bool:
     return outcome.gone_since is None or bool(token.token_since <= outcome.gone_since)
 
 
-def _after(settlement: Settlement, mark: AnyRow, token: AnyRow, now: datetime) -> dict[str, Any] | None:
+def _after(settlement: Settlement, mark: AnyRow, token: AnyRow, now: datetime, pacing: Pacing) -> dict[str, Any] | None:
     """Return the new values of a mark; None: it is done."""
     push, later = settlement.push, settlement.next_try_at
     match settlement.outcome:
-        case Delivered() if token.device_token != push.device_token:
+        case Delivered() | TokenGone() | Refused(channel=False) if not same_token(push, token):
             # The old token may have been another phone's by now; the one we know since must hear of it.
             return {"attempts": 0, "due_at": now}
         case Delivered() if mark.generation == push.generation:
             return None
         case Delivered():
             left = max(1, mark.changes - push.count)
-            return {"count": left, "first_at": mark.last_at, "attempts": 0, "due_at": now}
-        case TokenGone() if token.device_token != push.device_token:
-            return {"attempts": 0, "due_at": now}
+            due_at = pacing.next_due(push.mark, now)
+            return {"count": left, "first_at": mark.last_at, "attempts": 0, "due_at": due_at, "paced": False}
         case TokenGone():
             return {"attempts": mark.attempts + 1, "due_at": later or now + STALE_GONE}
         case RetryLater() | Refused():
-            return {"attempts": mark.attempts + 1, "due_at": later or now}
+            return {"attempts": mark.attempts + settlement.counted, "due_at": later or now}

@@ -101,6 +101,12 @@ registration = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("last_push_at", Moment),
     sa.Column("last_outcome", sa.Text, nullable=False, server_default=""),
+    sa.Column("pushed", sa.JSON),
+    sa.Column("quarantined_at", Moment),
+    sa.Column("quarantine_reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("quarantine_remedy", sa.Text, nullable=False, server_default=""),
+    sa.Column("rechecks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("recheck_at", Moment),
 )
 
 candidate = sa.Table(
@@ -125,6 +131,8 @@ outbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("claimed_by", sa.Text),
     sa.Column("claimed_until", Moment),
+    sa.Column("paced", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("aside", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_outbox_platform_due_at", "platform", "due_at"),
 )
 

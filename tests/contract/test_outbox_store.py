@@ -170,7 +170,7 @@ async def test_a_failed_push_is_due_again_when_told(
     assert await outbox.next_due(Platform.APNS) == LATER
     again = await claim(outbox, LATER)
     assert (again.attempts, again.count, again.generation) == (1, 2, 1)
-    await settle(outbox, again, Refused("BadTopic", "fix the topic"), next_try_at=LATER + SECOND)
+    await settle(outbox, again, Refused("BadTopic", "fix the topic", channel=True), next_try_at=LATER + SECOND)
     now = await registered(registrations, registration)
     assert (now.last_outcome, now.last_push_at) == ("refused: BadTopic", None)
     assert (await claim(outbox, LATER + SECOND)).attempts == 2

@@ -1,0 +1,155 @@
+"""Own which dirty marks may be claimed now: due, free, in an open lane, in their pace, worth a push, and readable."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from relay.model import DuePush, Lane, Mark, Platform, RegistrationState
+from relay.push.pacing import LASTING, Pacing
+from relay.store.rows import DUE, AnyRow, read_due
+from relay.store.tables import outbox, registration
+
+FAR: Final = timedelta(minutes=90)
+"""Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""
+FAR_RECHECK: Final = timedelta(hours=36)
+"""The same for tokens in quarantine: they are tried again once a day at least."""
+ASIDE: Final = timedelta(hours=1)
+"""How long a mark rests that cannot be read; an upgrade may mend it."""
+ROUNDS: Final = 10
+"""How often one claim asks again because marks were put off."""
+
+FREE: Final[dict[str, Any]] = {"claimed_by": None, "claimed_until": None}
+UPDATE: Final = sa.update(outbox).where(
+    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
+)
+
+_SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
+    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
+)
+_COLUMNS: Final = (*DUE, outbox.c.paced, registration.c.pushed, registration.c.recheck_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Choose lanes of a platform."""
+
+    platform: Platform
+    only: Lane | None = None
+    without: Collection[Lane] = ()
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Write the choice as conditions on outbox and registration."""
+        shut = [sa.not_(_in_lane(lane)) for lane in self.without]
+        chosen = [] if self.only is None else [_in_lane(self.only)]
+        return [outbox.c.platform == self.platform.value, *chosen, *shut]
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Hold what becomes of due marks; each row as the statement UPDATE takes it."""
+
+    claimed: list[DuePush] = field(default_factory=list)
+    delayed: list[dict[str, Any]] = field(default_factory=list)
+    aside: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def claim(
+    connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
+) -> tuple[list[DuePush], list[dict[str, Any]]]:
+    """Claim up to `limit` marks; return them, and the keys of those that had to be set aside."""
+    pushes: list[DuePush] = []
+    aside: list[dict[str, Any]] = []
+    for _ in range(ROUNDS):
+        missing = limit - len(pushes)
+        rows = (await connection.execute(_query(lanes, now, pacing, missing))).all()
+        found = _sort(rows, now, pacing)
+        claims = [key(push) | {"claimed_by": owner, "claimed_until": until} for push in found.claimed]
+        for changed in (claims, found.delayed, found.aside):
+            if changed:
+                await connection.execute(UPDATE, changed)
+        pushes += found.claimed
+        aside += found.aside
+        if len(rows) < missing or len(pushes) == limit:
+            break
+    return pushes, aside
+
+
+def next_due(lanes: Lanes) -> sa.Select[tuple[datetime | None]]:
+    """Ask when the next mark falls due: not before its claim runs out, nor before its registration's re-check."""
+    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), registration.c.recheck_at)
+    return sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *lanes.conditions())
+
+
+def key(push: DuePush) -> dict[str, Any]:
+    """Name a mark's row as the statements on the outbox do."""
+    return {"_registration": push.registration_id, "_mark": push.mark.value}
+
+
+def _query(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select[Any]:
+    far = now + FAR
+    free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
+    due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
+    fresh = (outbox.c.last_at >= pacing.expires_before(now)) | outbox.c.mark.in_([mark.value for mark in LASTING])
+    return (
+        sa.select(*_COLUMNS)
+        .join_from(outbox, registration)
+        .where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
+        .order_by(outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
+        .limit(limit)
+        .with_for_update(of=outbox, skip_locked=True)
+    )
+
+
+def _trusted(now: datetime) -> sa.ColumnElement[bool]:
+    """Leave out registrations in quarantine, but for one trial at a time once their re-check is due."""
+    recheck, sibling = registration.c.recheck_at, outbox.alias("sibling")
+    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, sibling.c.claimed_until > now)
+    ripe = (recheck <= now) | (recheck > now + FAR_RECHECK)
+    return recheck.is_(None) | (ripe & sa.not_(tried))
+
+
+def _sort(rows: Iterable[AnyRow], now: datetime, pacing: Pacing) -> _Sorted:
+    found = _Sorted()
+    tried: set[str] = set()
+    for row in rows:
+        place = {"_registration": row.registration_id, "_mark": row.mark}
+        try:
+            push = read_due(row)
+        except ValueError as error:
+            # Written by another version, or by hand; the others must not wait for it.
+            rest = {
+                "due_at": now + ASIDE,
+                "attempts": row.attempts + 1,
+                "aside": f"cannot be read: {type(error).__name__}",
+            }
+            found.aside.append(place | FREE | rest)
+            continue
+        if row.recheck_at is not None:
+            if push.registration_id in tried:
+                continue
+            tried.add(push.registration_id)
+        seconds = 0.0 if row.paced else pacing.wait(push.mark, _pushed_at(row), now)
+        if seconds > 0.0:
+            found.delayed.append(place | {"due_at": now + timedelta(seconds=seconds), "paced": True})
+        else:
+            found.claimed.append(push)
+    return found
+
+
+def _pushed_at(row: AnyRow) -> datetime | None:
+    seconds = (row.pushed or {}).get(row.mark)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:
+    environment = registration.c.environment == lane.environment.value
+    return environment if lane.app is None else environment & (registration.c.app == lane.app)
+
+
+def _later(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Give the later of two moments, of which the second may be missing."""
+    return sa.case((other > one, other), else_=one)
