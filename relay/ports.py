@@ -169,6 +169,13 @@ class Settlement:
     """Why the mark is set aside until `next_try_at`; empty: it is not."""
 
 
+class Claims(list[DuePush]):
+    """Hold the pushes of one claim."""
+
+    delayed_until: datetime | None = None
+    """When the first of those marks falls due that this claim put off; None: it put none off."""
+
+
 class OutboxStore(Protocol):
     """Keep the dirty marks for senders."""
 
@@ -182,7 +189,7 @@ class OutboxStore(Protocol):
         *,
         only: Lane | None = None,
         without: Collection[Lane] = (),
-    ) -> list[DuePush]:
+    ) -> Claims:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`.
 
         `only` and `without` choose lanes. Of a wiped registration the `attention` mark is claimed too, the only one

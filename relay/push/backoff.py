@@ -8,6 +8,8 @@ CEILING: Final = 300.0  # seconds
 RECHECK: Final = 3600.0
 """Seconds until a refused token is tried again: a corrected setting must heal without anybody touching the rows."""
 RECHECK_CEILING: Final = 86_400.0  # seconds
+TRIAL_FIRST: Final = 2.0  # seconds
+TRIAL_CEILING: Final = 60.0  # seconds; a provider that is back is noticed within a minute
 PAUSE_FIRST: Final = 30.0  # seconds
 PAUSE_CEILING: Final = 300.0  # seconds; a key that was put right works within five minutes
 SPREAD: Final = 0.3  # up to 30 % more or less, so that rows that failed together do not return in step
@@ -26,6 +28,11 @@ def told(seconds: float, random: Random) -> float:
 def recheck(refusals: int, random: Random) -> float:
     """Tell how many seconds a token waits after so many refusals in a row (1 or more)."""
     return _doubled(RECHECK, refusals, RECHECK_CEILING) * (1.0 + random.uniform(-SPREAD, SPREAD))
+
+
+def trial(failures: int, random: Random) -> float:
+    """Tell how many seconds a provider that is away is left alone after so many failed trials (1 or more)."""
+    return _doubled(TRIAL_FIRST, failures, TRIAL_CEILING) * (1.0 + random.uniform(-SPREAD, SPREAD))
 
 
 def pause(faults: int) -> float:

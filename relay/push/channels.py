@@ -4,23 +4,20 @@ A channel is one app in one environment: a topic that Apple does not know must n
 channel is tried with one push at a time; the first that passes ends its rest.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from relay.model import Environment
 from relay.push import backoff
 
 Channel = tuple[str, Environment]
 
-PROBE_WAIT: Final = 5.0
-"""Seconds a push waits while another one tries the channel; less than a sender's time limit costs only a query more."""
-
 
 @dataclass(slots=True)
 class _Rest:
     faults: int
     until: float
-    probing: bool = False
+    trying: bool = False
 
 
 class Channels:
@@ -29,17 +26,16 @@ class Channels:
     def __init__(self) -> None:
         self._rests: dict[Channel, _Rest] = {}
 
-    def wait(self, channel: Channel, now: float) -> float:
-        """Tell how many seconds a push must wait; 0: send it now (on a resting channel it is the trial)."""
+    def resting(self, now: float) -> Iterator[tuple[Channel, bool, float]]:
+        """List the resting channels: whether one push may try now, and when its rest is over."""
+        for channel, rest in self._rests.items():
+            yield channel, now >= rest.until and not rest.trying, rest.until
+
+    def began(self, channel: Channel) -> None:
+        """Hear that a push is under way; on a resting channel it is the trial."""
         rest = self._rests.get(channel)
-        if rest is None:
-            return 0.0
-        if now < rest.until:
-            return rest.until - now
-        if rest.probing:
-            return PROBE_WAIT
-        rest.probing = True
-        return 0.0
+        if rest is not None:
+            rest.trying = True
 
     def faulted(self, channel: Channel, now: float) -> float:
         """Take a channel fault; return for how many seconds the channel rests.
@@ -52,7 +48,7 @@ class Channels:
         elif now >= rest.until:
             rest.faults += 1
             rest.until = now + backoff.pause(rest.faults)
-            rest.probing = False
+            rest.trying = False
         return rest.until - now
 
     def passed(self, channel: Channel) -> bool:
@@ -63,4 +59,9 @@ class Channels:
         """Take an answer that says nothing about the channel: the next push is the trial."""
         rest = self._rests.get(channel)
         if rest is not None:
-            rest.probing = False
+            rest.trying = False
+
+    def hurry(self, now: float) -> None:
+        """End all rests: something changed that may mend the fault."""
+        for rest in self._rests.values():
+            rest.until = min(rest.until, now)

@@ -12,12 +12,14 @@ from random import Random
 from typing import Final
 
 from relay.errors import StoreUnavailable
-from relay.model import DuePush, Platform
-from relay.ports import Clock, OutboxStore, PushSender, Settlement, Topic, Wakeups
+from relay.model import DuePush, Lane, Platform
+from relay.ports import Clock, OutboxStore, PushSender, Topic, Wakeups
 from relay.push import backoff
-from relay.push.channels import Channels
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.stats import ChannelFault, PushStats, outcome_name
+from relay.push.gates import Gates, Plan
+from relay.push.judge import BROKEN, Judge
+from relay.push.outcome import Delivered, Outcome
+from relay.push.settler import STORE_CEILING, Ended, Settler
+from relay.push.stats import PushStats
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,13 @@ LEASE: Final = 60.0
 SLOW_POLL: Final = 30.0
 """Seconds; the safety net under lost wake-ups and other processes' claims that ran out."""
 SHORTEST: Final = 0.05
-"""Seconds between two looks while a mark is due but not to be had, e.g. locked by another process."""
-STORE_CEILING: Final = 30.0
-"""Seconds between two tries while the database is away."""
+"""Seconds between two looks while a mark is due but not to be had, e.g. locked by another process; then longer."""
+CALM: Final = 4.0
+"""While a lane is shut a look goes over all that waits there: it is followed by so many times its length of rest."""
+LONGEST_SHORT: Final = 1.6
+"""Seconds between such looks in the end."""
+SWEEP: Final = 60.0
+"""Seconds between two looks for marks that expired."""
 DRAIN: Final = 5.0
 """Seconds that pushes under way may take when the dispatcher is stopped."""
 
@@ -62,16 +68,23 @@ class Dispatcher:
         self._owner = f"{owner}/{platform.value}"
         self._places = places
         self._lease = timedelta(seconds=lease)
-        self._channels = Channels()
+        self._gates = Gates(places, random)
+        self._judge = Judge(platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time())
+        self._settler = Settler(store, platform, clock, random, self._settled)
         self._sends: set[asyncio.Task[Outcome]] = set()
         self._held = 0
-        self._ended: list[tuple[Settlement, int]] = []
-        self._something_ended = asyncio.Event()
         self._look = asyncio.Event()
         self._wakes = 0
         self._backlog = False
+        self._fruitless = 0
         self._due: datetime | None = None
         self._due_asked_at: float | None = None
+        self._due_without: frozenset[Lane] = frozenset()
+
+    def hurry(self) -> None:
+        """Try what rests again now: something changed that may mend it, e.g. a key file."""
+        self._gates.hurry(asyncio.get_running_loop().time())
+        self._look.set()
 
     async def run(self) -> None:
         """Send until cancelled; pushes under way then get a few seconds to end, and no claim is left behind."""
@@ -80,7 +93,8 @@ class Dispatcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(), name=f"{self._platform} outbox listener")
                 tasks.create_task(self._claim_forever(), name=f"{self._platform} claims")
-                tasks.create_task(self._settle_forever(), name=f"{self._platform} settlements")
+                tasks.create_task(self._settler.run(), name=f"{self._platform} settlements")
+                tasks.create_task(self._expire_forever(), name=f"{self._platform} expiry")
         finally:
             await self._drain()
 
@@ -117,48 +131,83 @@ class Dispatcher:
         if free == 0:
             self._backlog = True
             return SLOW_POLL
-        now, wakes = self._clock(), self._wakes
-        pushes = await self._store.claim(self._platform, free, self._owner, now + self._lease, now)
-        # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
-        unsettled = {settlement.push for settlement, _ in self._ended}
-        for push in pushes:
-            if push not in unsettled:
-                self._start(push, wakes)
-        self._backlog = len(pushes) == free
+        loop, now = asyncio.get_running_loop(), self._clock()
+        began_at = loop.time()
+        plan = self._gates.plan(loop.time())
+        claimed = 0
+        for lane, room in plan.trials:
+            if claimed < free:
+                claimed += await self._take(min(room, free - claimed), plan.without(lane), lane)
+        claimed += await self._take(free - claimed, plan.special)
+        self._fruitless = 0 if claimed else self._fruitless + 1
+        self._backlog = claimed == free
         if self._backlog:
             return SLOW_POLL
-        await self._ask_due(now)
-        if self._due is None:
-            return SLOW_POLL
-        return max(SHORTEST, min(SLOW_POLL, (self._due - self._clock()).total_seconds()))
+        plan = self._gates.plan(loop.time())
+        await self._ask_due(now, plan)
+        if plan.shut:
+            await asyncio.sleep(min(LONGEST_SHORT, CALM * (loop.time() - began_at)))
+        waits = [SLOW_POLL]
+        if plan.opens_at is not None:
+            waits.append(max(0.0, plan.opens_at - loop.time()))
+        if self._due is not None:
+            shortest = min(LONGEST_SHORT, SHORTEST * 2.0 ** min(self._fruitless, 10))
+            waits.append(max(shortest, (self._due - self._clock()).total_seconds()))
+        return min(waits)
 
-    async def _ask_due(self, now: datetime) -> None:
+    async def _take(self, limit: int, without: frozenset[Lane], only: Lane | None = None) -> int:
+        """Claim up to `limit` marks and start to send them; return how many."""
+        if limit <= 0:
+            return 0
+        now, wakes = self._clock(), self._wakes
+        until = now + self._lease
+        pushes = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
+        if pushes.delayed_until is not None:
+            self._expect([pushes.delayed_until])
+        for push in pushes:
+            # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
+            if not self._settler.knows(push):
+                self._start(push, wakes)
+        return len(pushes)
+
+    def _expect(self, moments: Sequence[datetime]) -> None:
+        """Know of marks that fall due, without asking."""
+        self._due = min(moments if self._due is None else [self._due, *moments])
+
+    async def _ask_due(self, now: datetime, plan: Plan) -> None:
         """Learn when the next mark falls due, if what we know is past or old; our own retries we know."""
         asked_at = asyncio.get_running_loop().time()
         old = self._due_asked_at is None or asked_at - self._due_asked_at >= SLOW_POLL
-        if old or (self._due is not None and self._due <= now):
-            self._due = await self._store.next_due(self._platform)
-            self._due_asked_at = asked_at
+        if old or plan.shut != self._due_without or (self._due is not None and self._due <= now):
+            self._due = await self._store.next_due(self._platform, plan.shut)
+            self._due_asked_at, self._due_without = asked_at, plan.shut
+
+    async def _expire_forever(self) -> None:
+        """Drop what is too old for a push, now and then."""
+        while True:
+            try:
+                dropped = await self._store.expire(self._platform, self._clock())
+            except StoreUnavailable:
+                dropped = 0  # claims have said so
+            if dropped:
+                self.stats.outcomes["expired"] += dropped
+                log.warning("pushes expired", extra={"platform": self._platform, "pushes": dropped})
+            await asyncio.sleep(SWEEP)
 
     # --- sending
 
     def _start(self, push: DuePush, wakes: int) -> None:
         self._held += 1
-        loop = asyncio.get_running_loop()
-        seconds = self._channels.wait((push.app, push.environment), loop.time())
-        if seconds > 0:
-            fault = self.stats.faults[push.app, push.environment]
-            spread = seconds * (1.0 + self._random.uniform(0.0, 0.5))
-            self._end(push, RetryLater(f"channel rests: {fault.reason}"), spread, wakes)
-            return
+        self._gates.began(push)
         self.stats.in_flight += 1
-        task = loop.create_task(self._sender.send(push), name=f"{self._platform} push")
+        task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self._platform} push")
         self._sends.add(task)
         task.add_done_callback(partial(self._sent, push, wakes))
 
     def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[Outcome]) -> None:
         self._sends.discard(task)
         self.stats.in_flight -= 1
+        self._gates.ended(push)
         if task.cancelled():
             return  # only when we stop: its claim is released
         error = task.exception()
@@ -168,89 +217,22 @@ class Dispatcher:
             # A sender that raises is a bug of one adapter, met with one push, and must not stop all the others.
             fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
             log.error("push sender broke", extra=fields, exc_info=error)
-            outcome = RetryLater("internal-error")
-        self._end(push, outcome, self._judge(push, outcome), wakes)
+            outcome = BROKEN
+        self._settler.add(self._judge.judge(push, outcome), wakes)
         if isinstance(outcome, Delivered):
             self.stats.on_accepted(push)
 
-    def _judge(self, push: DuePush, outcome: Outcome) -> float | None:
-        """Note what an outcome says about its channel; return in how many seconds to try again, if at all."""
-        self.stats.outcomes[outcome_name(outcome)] += 1
-        channel = (push.app, push.environment)
-        match outcome:
-            case Delivered():
-                self._heal(push)
-                return None
-            case TokenGone(reason):
-                self._heal(push)
-                log.info("device token gone", extra={"registration": push.registration_id, "reason": reason})
-                return None
-            case RetryLater(after=after):
-                self._channels.undecided(channel)
-                if after is not None:
-                    return backoff.told(after, self._random)
-                return backoff.retry(push.attempts + 1, self._random)
-            case Refused(channel=True):
-                return self._rest(push, outcome)
-            case Refused(reason, remedy):
-                self._channels.undecided(channel)
-                fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
-                log.warning("push refused", extra=fields)
-                return backoff.recheck(1, self._random)
-
-    def _rest(self, push: DuePush, refused: Refused) -> float:
-        channel = (push.app, push.environment)
-        seconds = self._channels.faulted(channel, asyncio.get_running_loop().time())
-        known = self.stats.faults.get(channel)
-        since = self._clock() if known is None else known.since
-        self.stats.faults[channel] = ChannelFault(*channel, refused.reason, refused.remedy, since)
-        if known is None or known.reason != refused.reason:
-            fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
-            log.error("push channel faulty", extra=fields | {"reason": refused.reason, "remedy": refused.remedy})
-        return seconds * (1.0 + self._random.uniform(0.0, 0.5))
-
-    def _heal(self, push: DuePush) -> None:
-        channel = (push.app, push.environment)
-        if self._channels.passed(channel):
-            del self.stats.faults[channel]
-            fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
-            log.info("push channel works again", extra=fields)
-
-    # --- settling
-
-    def _end(self, push: DuePush, outcome: Outcome, seconds: float | None, wakes: int) -> None:
-        next_try_at = None if seconds is None else self._clock() + timedelta(seconds=seconds)
-        self._ended.append((Settlement(push, outcome, next_try_at), wakes))
-        self._something_ended.set()
-
-    async def _settle_forever(self) -> None:
-        """Settle in groups: whatever ended while the last transaction ran goes with the next one."""
-        failures = 0
-        while True:
-            if not self._ended:
-                self._something_ended.clear()
-                await self._something_ended.wait()
-            try:
-                await self._settle()
-            except StoreUnavailable:
-                failures += 1
-                if failures == 1:
-                    log.warning("outcomes wait: the database is away", extra={"platform": self._platform})
-                await asyncio.sleep(min(STORE_CEILING, backoff.retry(failures, self._random)))
-            else:
-                failures = 0
-
-    async def _settle(self) -> None:
-        group = list(self._ended)
-        await self._store.settle([settlement for settlement, _ in group], self._clock())
-        del self._ended[: len(group)]
+    def _settled(self, group: Sequence[Ended]) -> None:
+        """Hear that outcomes are recorded: their places are free, and some of their marks are due again."""
         self._held -= len(group)
         retries = [settlement.next_try_at for settlement, _ in group if settlement.next_try_at is not None]
         if retries:
-            self._due = min(retries if self._due is None else [self._due, *retries])
-        # A mark that grew while its push was under way is due again now, and its wake-up is long past.
+            self._expect(retries)
+        # A mark that grew while its push was under way is due again soon, and its wake-up is long past.
         grown = any(wakes != self._wakes for _, wakes in group)
-        if self._backlog or retries or grown:
+        if grown:
+            self._due_asked_at = None
+        if self._backlog or retries or grown or self._gates.plan(asyncio.get_running_loop().time()).trials:
             self._look.set()
 
     # --- stopping
@@ -260,8 +242,7 @@ class Dispatcher:
             _, late = await asyncio.wait(self._sends, timeout=DRAIN)
             await _cancel(list(late))
         try:
-            if self._ended:
-                await self._settle()
+            await self._settler.flush()
         except StoreUnavailable:
             log.warning("outcomes lost, their pushes repeat: the database is away", extra={"platform": self._platform})
         await self._release()

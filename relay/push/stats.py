@@ -9,7 +9,7 @@ from typing import Final, Literal
 from relay.model import DuePush, Environment
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 
-OutcomeName = Literal["delivered", "token-gone", "retry-later", "refused"]
+OutcomeName = Literal["delivered", "token-gone", "retry-later", "refused", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,16 @@ class ChannelFault:
     """Tell what ails one app's channel to its provider, and what to do."""
 
     app: str
+    environment: Environment
+    reason: str
+    remedy: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Tell that a provider serves nobody in one of its environments, and what to do."""
+
     environment: Environment
     reason: str
     remedy: str
@@ -36,6 +46,10 @@ class PushStats:
     """Pushes handed to the sender and not answered."""
     faults: dict[tuple[str, Environment], ChannelFault] = field(default_factory=dict)
     """By app and environment; empty while all channels work."""
+    channels: set[tuple[str, Environment]] = field(default_factory=set)
+    """Those that were pushed to since the start, by app and environment."""
+    outages: dict[Environment, Outage] = field(default_factory=dict)
+    """Of environments whose pushes wait until the provider serves again."""
     on_accepted: Callable[[DuePush], None] = _nobody
     """Called when a provider took a push, e.g. to measure the time since `first_at`."""
 
@@ -43,6 +57,16 @@ class PushStats:
     def fault(self) -> ChannelFault | None:
         """Give the oldest fault, or None while all channels work."""
         return min(self.faults.values(), key=lambda fault: fault.since, default=None)
+
+    @property
+    def outage(self) -> Outage | None:
+        """Give the oldest outage, or None while the provider serves."""
+        return min(self.outages.values(), key=lambda outage: outage.since, default=None)
+
+    @property
+    def dead(self) -> bool:
+        """Tell whether every channel that was pushed to has a fault that only an operator can mend."""
+        return bool(self.faults) and self.channels <= self.faults.keys()
 
 
 NAMES: Final[Mapping[type[Outcome], OutcomeName]] = {

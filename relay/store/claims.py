@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.model import DuePush, Lane, Mark, Platform, RegistrationState
+from relay.ports import Claims
 from relay.push.pacing import LASTING, Pacing
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.tables import outbox, registration
@@ -59,10 +60,11 @@ class _Sorted:
 
 async def claim(
     connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
-) -> tuple[list[DuePush], list[dict[str, Any]]]:
+) -> tuple[Claims, list[dict[str, Any]]]:
     """Claim up to `limit` marks; return them, and the keys of those that had to be set aside."""
-    pushes: list[DuePush] = []
+    pushes = Claims()
     aside: list[dict[str, Any]] = []
+    delayed: list[datetime] = []
     for _ in range(ROUNDS):
         missing = limit - len(pushes)
         rows = (await connection.execute(_query(lanes, now, pacing, missing))).all()
@@ -73,8 +75,10 @@ async def claim(
                 await connection.execute(UPDATE, changed)
         pushes += found.claimed
         aside += found.aside
+        delayed += [row["due_at"] for row in found.delayed]
         if len(rows) < missing or len(pushes) == limit:
             break
+    pushes.delayed_until = min(delayed, default=None)
     return pushes, aside
 
 

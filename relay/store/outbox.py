@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
-from relay.ports import Settlement, Topic, Wakeups
+from relay.ports import Claims, Settlement, Topic, Wakeups
 from relay.push.outcome import TokenGone
 from relay.push.pacing import Pacing
 from relay.store import claims, expiry
@@ -59,7 +59,7 @@ class SqlOutboxStore:
         *,
         only: Lane | None = None,
         without: Collection[Lane] = (),
-    ) -> list[DuePush]:
+    ) -> Claims:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
         async with transaction(self._engine) as connection:

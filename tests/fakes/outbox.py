@@ -1,13 +1,13 @@
 """Own an outbox in memory, with the wake-ups of one process, for tests of the dispatcher."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from relay.errors import StoreUnavailable
-from relay.model import DuePush, Mark, Platform, RegistrationId
-from relay.ports import Settlement, Topic
+from relay.model import DuePush, Lane, Mark, Platform, RegistrationId
+from relay.ports import Claims, Settlement, Topic
 from relay.push.outcome import Delivered, RetryLater, TokenGone
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -24,6 +24,7 @@ def loop_clock() -> datetime:
 class Row:
     push: DuePush
     due_at: datetime
+    aside: str = ""
     owner: str | None = None
     until: datetime | None = None
 
@@ -68,6 +69,8 @@ class MemoryOutbox:
     groups: list[list[Settlement]] = field(default_factory=list)
     claims: int = 0
     """How often somebody asked for marks."""
+    poisoned: dict[RegistrationId, bool] = field(default_factory=dict)
+    """Registrations whose settlements break, and whether they cannot be set aside either."""
     away: bool = False
     seconds: float = 0.0
 
@@ -82,17 +85,29 @@ class MemoryOutbox:
         if tell:
             self.wakeups.tell(Topic.OUTBOX)
 
-    async def claim(self, platform: Platform, limit: int, owner: str, until: datetime, now: datetime) -> list[DuePush]:
+    async def claim(
+        self,
+        platform: Platform,
+        limit: int,
+        owner: str,
+        until: datetime,
+        now: datetime,
+        *,
+        only: Lane | None = None,
+        without: Collection[Lane] = (),
+    ) -> Claims:
         await self._answer()
         self.claims += 1
-        due = [row for row in self.rows.values() if row.push.platform is platform and row.free_at() <= now]
+        due = [row for row in self._rows(platform, without, only) if row.free_at() <= now]
         taken = sorted(due, key=lambda row: row.due_at)[:limit]
         for row in taken:
             row.owner, row.until = owner, until
-        return [row.push for row in taken]
+        return Claims(row.push for row in taken)
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         await self._answer()
+        if any(settlement.push.registration_id in self.poisoned for settlement in settlements):
+            raise ValueError("this cannot be recorded")
         self.groups.append(list(settlements))
         for settlement in settlements:
             self._settle(settlement, now)
@@ -103,10 +118,30 @@ class MemoryOutbox:
             if owner in {None, row.owner}:
                 row.owner = row.until = None
 
-    async def next_due(self, platform: Platform) -> datetime | None:
+    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
         await self._answer()
-        moments = [row.free_at() for row in self.rows.values() if row.push.platform is platform]
-        return min(moments, default=None)
+        if self.poisoned.get(push.registration_id):
+            raise ValueError("nor can this")
+        row = self.rows[push.registration_id, push.mark]
+        row.owner = row.until = None
+        row.due_at, row.aside = until, reason
+
+    async def expire(self, platform: Platform, now: datetime) -> int:
+        await self._answer()
+        before = now - timedelta(days=1)
+        old = [key for key, row in self.rows.items() if row.push.platform is platform and row.push.first_at < before]
+        for key in old:
+            del self.rows[key]
+        return len(old)
+
+    async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
+        await self._answer()
+        return min((row.free_at() for row in self._rows(platform, without, None)), default=None)
+
+    def _rows(self, platform: Platform, without: Collection[Lane], only: Lane | None) -> list[Row]:
+        rows = [row for row in self.rows.values() if row.push.platform is platform]
+        rows = [row for row in rows if only is None or _in_lane(row.push, only)]
+        return [row for row in rows if not any(_in_lane(row.push, lane) for lane in without)]
 
     async def _answer(self) -> None:
         await asyncio.sleep(self.seconds)
@@ -128,5 +163,9 @@ class MemoryOutbox:
                     del self.rows[other]
             case RetryLater() | _:
                 assert settlement.next_try_at is not None
-                row.push = replace(row.push, attempts=row.push.attempts + 1)
-                row.due_at = settlement.next_try_at
+                row.push = replace(row.push, attempts=row.push.attempts + settlement.counted)
+                row.due_at, row.aside = settlement.next_try_at, settlement.aside
+
+
+def _in_lane(push: DuePush, lane: Lane) -> bool:
+    return push.environment is lane.environment and lane.app in {None, push.app}

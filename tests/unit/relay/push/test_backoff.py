@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.backoff import pause, recheck, retry, told
+from relay.push.backoff import pause, recheck, retry, told, trial
 
 
 class Fixed(Random):
@@ -44,11 +44,21 @@ def test_rows_that_were_told_the_same_time_do_not_return_together() -> None:
     assert len({told(60.0, random) for _ in range(100)}) == 100
 
 
-def test_a_refused_push_is_looked_at_again_after_about_an_hour() -> None:
-    assert recheck(Fixed(0.0)) == pytest.approx(2520)
-    assert recheck(Fixed(1.0)) == pytest.approx(4680)
+def test_a_refused_token_is_looked_at_again_after_about_an_hour() -> None:
+    assert recheck(1, Fixed(0.0)) == pytest.approx(2520)
+    assert recheck(1, Fixed(1.0)) == pytest.approx(4680)
 
 
-@pytest.mark.parametrize(("faults", "seconds"), [(1, 30), (2, 60), (5, 480), (6, 600), (99, 600)])
+@pytest.mark.parametrize(("refusals", "hours"), [(1, 1), (2, 2), (5, 16), (6, 24), (99, 24)])
+def test_and_more_rarely_each_time_up_to_once_a_day(refusals: int, hours: float) -> None:
+    assert recheck(refusals, MIDDLE) == hours * 3600
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 2), (2, 4), (5, 32), (6, 60), (99, 60)])
+def test_a_provider_that_is_away_is_tried_once_a_minute_in_the_end(failures: int, seconds: float) -> None:
+    assert trial(failures, MIDDLE) == seconds
+
+
+@pytest.mark.parametrize(("faults", "seconds"), [(1, 30), (2, 60), (4, 240), (5, 300), (99, 300)])
 def test_a_channel_rests_longer_with_each_fault(faults: int, seconds: float) -> None:
     assert pause(faults) == seconds

@@ -5,7 +5,7 @@ import pytest
 
 from relay.model import Environment
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.stats import NAMES, ChannelFault, PushStats, outcome_name
+from relay.push.stats import NAMES, ChannelFault, Outage, PushStats, outcome_name
 from tests.unit.relay.push.pushes import due_push
 
 
@@ -43,3 +43,27 @@ def test_the_oldest_fault_is_the_one_to_show() -> None:
 
 def test_nobody_need_listen_for_accepted_pushes() -> None:
     PushStats().on_accepted(due_push())
+
+
+def test_a_provider_is_dead_when_all_channels_that_were_used_are_at_fault() -> None:
+    stats = PushStats()
+    assert not stats.dead
+    stats.channels.add(("a", Environment.PRODUCTION))
+    assert not stats.dead
+
+    stats.faults["a", Environment.PRODUCTION] = fault("a", 8)
+    assert stats.dead
+
+    stats.channels.add(("b", Environment.PRODUCTION))
+    assert not stats.dead
+
+
+def test_the_oldest_outage_is_the_one_to_show() -> None:
+    stats = PushStats()
+    assert stats.outage is None
+
+    for environment, hour in ((Environment.PRODUCTION, 9), (Environment.SANDBOX, 8)):
+        since = datetime(2026, 11, 23, hour, tzinfo=UTC)
+        stats.outages[environment] = Outage(environment, "timed-out", "look at the firewall", since)
+
+    assert stats.outage == stats.outages[Environment.SANDBOX]
