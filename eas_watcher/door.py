@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
+NEVER: Final = -1  # a watch has not passed so far
+State: TypeAlias = Literal["open", "starting", "closed", "ramping"]
+"""What the gate does: "starting" lets in mailboxes that were never here, "ramping" those that return."""
 LAST_TRY: Final = 2  # refusals after which the next one is the last
 
 
@@ -35,7 +38,7 @@ class Visitor:
     mailbox: Hashable
     refusals: int = 0
     """How often its credential was refused in a row."""
-    passed: int = -1
+    passed: int = NEVER
     """In which opening of the gate it has passed."""
     probe: bool = False
     """Whether its request is the one that finds out how the server is."""
@@ -49,7 +52,7 @@ class Door:
     """Let the watches of one server send, or wait; made for the running event loop."""
 
     def __init__(self, rate: float, short_requests: int, random: Random, now: Now) -> None:
-        """Take how many mailboxes per second return after an outage, and how many short requests go at once."""
+        """Take how many mailboxes per second start or return, and how many short requests go at once."""
         self.short = asyncio.Semaphore(short_requests)
         """Requests other than held Pings that may still be sent now."""
         self.watched = 0
@@ -69,13 +72,15 @@ class Door:
         self._suspected_at = 0.0
 
     @property
-    def state(self) -> Literal["open", "closed", "ramping"]:
+    def state(self) -> State:
         """Name the state of the gate."""
         match self._gate:
             case Open():
                 return "open"
             case Closed():
                 return "closed"
+            case Ramping(starting=True):
+                return "starting"
             case Ramping():  # pragma: no branch -- mypy proves that there is no other
                 return "ramping"
 
@@ -194,6 +199,11 @@ class Door:
 
     def _passes(self, visitor: Visitor) -> bool:
         """Tell whether a watch need not queue: nobody does, or it has passed since the gate closed last."""
+        if visitor.passed == NEVER:
+            if isinstance(self._gate, Open):
+                self._gate = gate.arrived(self._gate, asyncio.get_running_loop().time())
+                self.since = self._now()
+            return False
         if isinstance(self._gate, Ramping):
             return visitor.passed == self._opening
         return isinstance(self._gate, Open)
@@ -236,16 +246,22 @@ class Door:
                 log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})
         self._pump()
 
+    def _ring(self) -> None:
+        self._timer = None
+        self._pump()
+
     def _pump(self) -> None:
         """Let through who may pass now, and look again when the next may."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
         moments = [moment for moment in (self._pump_queue(now), self._pump_refused(now)) if moment is not None]
+        if self._timer is not None:
+            if moments and self._timer.when() == min(moments):
+                return
+            self._timer.cancel()
+            self._timer = None
         if moments:
-            self._timer = loop.call_at(min(moments), self._pump)
+            self._timer = loop.call_at(min(moments), self._ring)
 
     def _pump_queue(self, now: float) -> float | None:
         queue = self._queue
@@ -257,13 +273,18 @@ class Door:
             if not admitted:
                 return gate.due(self._gate)
             queue.popleft().set_result("probes" if isinstance(self._gate, Closed) else "returns")
-        if isinstance(self._gate, Ramping):
-            self._become_open()
-        return None
+        return self._rest(now)
 
-    def _become_open(self) -> None:
-        self._gate = gate.emptied(self._gate)
+    def _rest(self, now: float) -> float | None:
+        """Open the gate when nobody waits; tell when to look again, if it is too early for that."""
+        if not isinstance(self._gate, Ramping):
+            return None
+        due = gate.due(self._gate)
+        self._gate = gate.emptied(self._gate, now)
+        if isinstance(self._gate, Ramping):
+            return due
         self.since = self._now()
+        return None
 
     def _pump_refused(self, now: float) -> float | None:
         """Let one refused mailbox try, those first that have more than their last try left."""

@@ -3,8 +3,8 @@
     Open -> Closed <-> Ramping -> Open
 
 `Open`: everybody passes. `Closed`: everybody waits but one probe at a time, later and later. `Ramping`: the server is
-back; mailboxes pass one after the other, at a measured rate. Who has passed since the gate closed last may send freely:
-the rate is one of mailboxes, not of requests.
+back, or mailboxes arrive that were never let through, as at the start of a process; they pass one after the other, at a
+measured rate. Who has passed since the gate closed last may send freely: the rate is one of mailboxes, not of requests.
 
 One mailbox's trouble does not close the gate: its store may be offline, its user throttled. A request that no server
 took (a refused connection, TLS) does, and so do several mailboxes that fail within a short time while fewer are
@@ -22,7 +22,7 @@ from eas_watcher.errors import EasError, ServerBusy, Unreachable
 DISTINCT: Final = 3  # mailboxes that must fail within WINDOW
 WINDOW: Final = 30.0  # seconds
 CEILING: Final = 60.0  # seconds between two probes: one request a minute hurts nobody, and tells soon of the return
-RATE: Final = 50.0  # mailboxes per second that return, unless the operator says otherwise
+RATE: Final = 50.0  # mailboxes per second that start or return, unless the operator says otherwise
 JITTER: Final = 0.5  # up to half an interval more or less
 SLACK: Final = 0.1  # seconds a late timer may be made up for, so that a busy loop lets no crowd through at once
 
@@ -63,6 +63,8 @@ class Ramping:
     next_at: float
     tries: int = 0
     tally: Tally = field(default_factory=Tally)
+    starting: bool = False
+    """Whether those who wait were never let through; False: they return."""
 
 
 Gate: TypeAlias = Open | Closed | Ramping
@@ -125,9 +127,16 @@ def admit(gate: Gate, now: float, rate: float, random: Random) -> tuple[Gate, bo
             return replace(gate, next_at=max(next_at, now - SLACK) + interval), True
 
 
-def emptied(gate: Gate) -> Gate:
-    """Learn that nobody waits any more: a return is complete."""
-    return Open(gate.tally) if isinstance(gate, Ramping) else gate
+def arrived(gate: Gate, now: float) -> Gate:
+    """Learn that a mailbox comes for the first time: thousands of them start like those that return."""
+    return Ramping(now, tally=gate.tally, starting=True) if isinstance(gate, Open) else gate
+
+
+def emptied(gate: Gate, now: float) -> Gate:
+    """Learn that nobody waits any more: a return is complete, a start once the next in line could have passed."""
+    if isinstance(gate, Ramping) and (not gate.starting or now >= gate.next_at):
+        return Open(gate.tally)
+    return gate
 
 
 def due(gate: Gate) -> float | None:

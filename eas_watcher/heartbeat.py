@@ -15,6 +15,7 @@ LONGEST: Final = 3540  # seconds, the upper bound of the protocol [MS-ASCMD 2.2.
 STEP: Final = 300  # seconds
 EXPIRIES_TO_RAISE: Final = 2
 TRUST: Final = 24 * 3600  # seconds of Pings held to their end, after which a higher interval is tried again
+JITTER: Final = 0.1  # up to 10 % longer, so that Pings that began together do not end together for ever
 HELD: Final = 30.0  # seconds; a connection lost before was the server's trouble, not an idle timeout
 
 
@@ -28,6 +29,11 @@ class Heartbeat:
     expiries: int = 0
     cut_off: int | None = None
     """What a cut has taught: no higher than this for now; None: no cut so far, or long ago."""
+
+    def spread(self, share: float) -> int:
+        """Tell how many seconds to ask for: `share` (0 to JITTER) more than the interval, no more than is allowed."""
+        ceiling = self.maximum if self.cut_off is None else min(self.maximum, self.cut_off)
+        return max(self.interval, min(ceiling, int(self.interval * (1.0 + share))))
 
     def expired(self) -> "Heartbeat":
         """Learn that the server held a Ping to its end."""

@@ -13,6 +13,7 @@ from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError, Unreachable, VersionRefused
 from eas_watcher.exchange import Exchange
 from eas_watcher.flow import Flow
+from eas_watcher.heartbeat import JITTER
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Memory, Progress
 from eas_watcher.states import (
@@ -69,7 +70,7 @@ class Runner:
             door.watched -= 1
 
     async def _watch(self, memory: Memory, policy: Policy) -> None:
-        self._state, actions = begin(memory, policy)
+        self._state, actions = begin(memory, policy, self._around.random.uniform(0.0, JITTER))
         while not (isinstance(self._state, Ended) and not actions):
             event: Event | None = None
             for action in actions:

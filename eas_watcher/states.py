@@ -33,7 +33,7 @@ class Policy:
     poll_interval: float | None = None
     """Seconds between two Syncs that stand in for Pings; None: Pings are held."""
     return_rate: float = RATE
-    """Mailboxes per second that may return to the server after an outage."""
+    """Mailboxes per second that may start at the server, or return after an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Watch:
     heartbeat: Heartbeat
     unsynced: frozenset[CollectionId]
     """Collections that need a Sync before the next Ping."""
+    jitter: float = 0.0
+    """Share by which this mailbox's Pings last longer than the interval, so that those of a fleet end apart."""
     provision_due: bool = False
     hierarchy_due: bool = False
     refusals: int = 0

@@ -71,14 +71,18 @@ KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key
 BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
 
 
-def begin(memory: Memory, policy: Policy) -> Move:
-    """Start from what was kept: with valid keys that is a Sync with the stored keys, never a Ping."""
+def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
+    """Start from what was kept: with valid keys that is a Sync with the stored keys, never a Ping.
+
+    `jitter` is the share, 0 to 0.1, by which the mailbox's Pings last longer than the interval.
+    """
     watch = Watch(
         policy=policy,
         partnership=memory.partnership,
         collections=memory.collections,
         classes=memory.classes,
         heartbeat=policy.heartbeat,
+        jitter=jitter,
         unsynced=frozenset(collection.id for collection in memory.collections),
         hierarchy_due=memory.partnership.hierarchy_key == NO_SYNC_KEY,
         refusals=memory.refusals,
@@ -267,7 +271,8 @@ def _ping(watch: Watch) -> Move:
         watch = replace(watch, shown=WatchState.WATCHING, told=condition.detail)
     if watch.policy.poll_interval is not None:
         return rest(watch, watch.policy.poll_interval, actions)
-    return Pinging(watch), [*actions, Send(Ping(watch.heartbeat.interval, tuple((c.id, c.cls) for c in watch.watched)))]
+    seconds = watch.heartbeat.spread(watch.jitter)
+    return Pinging(watch), [*actions, Send(Ping(seconds, tuple((c.id, c.cls) for c in watch.watched)))]
 
 
 def _cut(watch: Watch, error: Unreachable) -> Move:

@@ -12,9 +12,7 @@ from relay.ports import Clock
 BRIEF: Final = timedelta(minutes=1)
 """A server that is away no longer may just be starting again."""
 REFUSING: Final = "http-401-many"
-BACK: Final = (
-    "Nothing: they return by themselves; raise servers.{name}.return_rate if the server can take more at once."
-)
+BACK: Final = "Nothing: they come by themselves; raise servers.{name}.return_rate if the server can take more at once."
 CUT: Final = (
     "Pushes are not late by it. To save requests, let firewalls, balancers and proxies on the way keep idle "
     "connections for 30 minutes."
@@ -42,5 +40,8 @@ def _judge(name: str, door: Door, clock: Clock) -> Finding:
     if door.state == "ramping":
         text = f"is back: {door.waiting} of {door.watched} mailboxes still wait for their turn"
         return Finding(PartState.DEGRADED, text, BACK.format(name=name))
+    if door.state == "starting" and door.waiting:
+        text = f"takes its mailboxes one after the other: {door.waiting} of {door.watched} still wait for their turn"
+        return Finding(PartState.OK, text, BACK.format(name=name))
     cut = door.path.describe(name)
     return Finding(PartState.OK, cut, CUT) if cut else OK

@@ -19,7 +19,7 @@ from relay.push.stats import PushStats
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds from a change to the provider's yes: the goal is about one second, an outage lasts hours."""
-DOORS: Final = {"open": 0, "ramping": 1, "closed": 2}
+DOORS: Final = {"open": 0, "starting": 1, "ramping": 1, "closed": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
 
@@ -135,7 +135,9 @@ class _RelayCollector(Collector):
         yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
 
     def _doors(self) -> Iterable[Metric]:
-        states = GaugeMetricFamily("relay_server_state", "0 open, 1 returning, 2 away.", labels=["url"])
+        states = GaugeMetricFamily(
+            "relay_server_state", "0 open, 1 its mailboxes start or return, 2 away.", labels=["url"]
+        )
         waiting = GaugeMetricFamily("relay_server_waiting", "Mailboxes that wait for their server.", labels=["url"])
         refused = GaugeMetricFamily(
             "relay_server_refused", "Mailboxes held back while their server refuses many.", labels=["url"]

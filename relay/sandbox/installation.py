@@ -30,6 +30,7 @@ port = {ops}
 url = "https://127.0.0.1:{eas}/Microsoft-Server-ActiveSync"
 ca_file = "ca.pem"
 domains = ["{domain}"]
+return_rate = 1000
 
 [apns]
 key_file = "apns.p8"

@@ -145,7 +145,10 @@ class ServerSection(Section):
         default=300, description="seconds between two Syncs of a mailbox with mode poll, 30 to 3540"
     )
     return_rate: float = Field(
-        default=RATE, ge=0.1, le=10_000, description="mailboxes per second that return after an outage, 0.1 to 10000"
+        default=RATE,
+        ge=0.1,
+        le=10_000,
+        description="mailboxes per second that start, or return after an outage, 0.1 to 10000",
     )
 
 

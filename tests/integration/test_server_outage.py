@@ -126,7 +126,7 @@ async def town(*names: str, rate: float = RATE) -> AsyncIterator[Town]:
         place = Town(simulator, fleet, journal, around, Wire(transport), Policy(return_rate=rate))
         try:
             place.start(*names)
-            await until(lambda: simulator.held == len(names), 60)
+            await place.hurry_until(lambda: simulator.held == len(names), step=0.02)
             yield place
         finally:
             await fleet.stop_all()

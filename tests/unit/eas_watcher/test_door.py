@@ -1,7 +1,9 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -22,6 +24,11 @@ MANY = 200
 
 def clock() -> float:
     return asyncio.get_running_loop().time()
+
+
+def here(mailbox: Hashable, refusals: int = 0) -> Visitor:
+    """Make a visitor that has passed before, so that it need not start."""
+    return Visitor(mailbox, refusals, passed=0)
 
 
 def new_door() -> Door:
@@ -56,7 +63,7 @@ class Watches:
 @asynccontextmanager
 async def running(watches: Watches, number: int = MANY) -> AsyncIterator[list[asyncio.Task[None]]]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(watches.run(Visitor(name))) for name in range(number)]
+        tasks = [group.create_task(watches.run(here(name))) for name in range(number)]
         yield tasks
         for task in tasks:
             task.cancel()
@@ -74,11 +81,49 @@ async def close(door: Door, visitor: Visitor | None = None) -> None:
 
 
 async def test_an_open_door_keeps_nobody_waiting() -> None:
-    door = new_door()
-    for name in range(MANY):
-        await door.enter(Visitor(name))
+    door, visitors = new_door(), [Visitor(name) for name in range(MANY)]
+    for _ in range(2):
+        began = clock()
+        for visitor in visitors:
+            await door.enter(visitor)
 
-    assert (clock(), door.state, door.waiting, door.expected_wait()) == (0.0, "open", 0, None)
+    assert clock() == began
+    await asyncio.sleep(1 / RATE)
+    assert (door.state, door.waiting, door.expected_wait()) == ("open", 0, None)
+
+
+async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
+    door, known, came = new_door(), Visitor("known"), []
+    await door.enter(known)
+    await asyncio.sleep(1)
+    assert door.state == "open"
+
+    async def start(name: int) -> None:
+        await door.enter(Visitor(name))
+        came.append(clock())
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in range(MANY):
+            tasks.create_task(start(name))
+        await asyncio.sleep(5)
+        assert (door.state, door.waiting) == ("starting", MANY - 51)
+        await door.enter(known)
+        assert clock() == 6.0  # who is here already goes on meanwhile
+
+    assert min(after - before for before, after in pairwise(came)) >= 0.99 / RATE
+    assert clock() == pytest.approx(1 + MANY / RATE, abs=0.2)
+    await asyncio.sleep(1 / RATE)
+    assert door.state == "open"
+
+
+async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
+    door = new_door()
+    for name in range(5):
+        await door.enter(Visitor(name))
+        await asyncio.sleep(2 / RATE)
+        assert door.state == "open"
+
+    assert clock() == pytest.approx(10 / RATE)
 
 
 async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_timers() -> None:
@@ -93,6 +138,37 @@ async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_tim
         assert watches.door.detail == str(AWAY)
         probes = [moment for moment in watches.sent if moment > 0]
         assert probes == [5.0, 15.0, 35.0, 75.0, 135.0, 195.0, 255.0]
+
+
+async def test_thousands_that_wait_have_one_timer_and_return_with_jitter() -> None:
+    """A fleet of 50,000, with all that belongs to a mailbox, is in tests/soak."""
+    many, rate = 3_000, 500.0
+    door = Door(rate, 8, Random(1), lambda: NOW)
+    await close(door)
+    loop, came = asyncio.get_running_loop(), []
+
+    async def wait(name: int) -> None:
+        visitor = here(name)
+        await door.enter(visitor)
+        came.append(clock())
+        if visitor.probe:
+            await asyncio.sleep(1)
+            door.answered(visitor)
+        door.leave(visitor)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in range(many):
+            tasks.create_task(wait(name))
+        await asyncio.sleep(1)
+        assert door.waiting == many
+        assert len(loop._scheduled) <= 2  # type: ignore[attr-defined]
+
+    probe, first, *_ = came
+    assert first - probe >= 1.0
+    assert clock() == pytest.approx(first + many / rate, rel=0.05)
+    assert max(Counter(int(moment) for moment in came).values()) <= rate * 1.05
+    gaps = {round((after - before) * rate, 2) for before, after in pairwise(came[1:])}
+    assert (min(gaps), max(gaps)) == pytest.approx((0.5, 1.5), abs=0.01)
 
 
 async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
@@ -116,13 +192,13 @@ async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
 
 
 async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
-    door, ann, early = new_door(), Visitor("ann"), Visitor("early")
+    door, ann, early = new_door(), here("ann"), here("early")
     await door.enter(early)
     await close(door)
     await door.enter(ann)
     async with asyncio.TaskGroup() as tasks:
         for name in range(50):
-            tasks.create_task(door.enter(Visitor(name)))
+            tasks.create_task(door.enter(here(name)))
         await asyncio.sleep(0)
         door.answered(ann)
         assert door.state == "ramping"
@@ -136,10 +212,10 @@ async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
 async def test_a_probe_that_is_stopped_makes_room_for_the_next() -> None:
     door = new_door()
     await close(door)
-    probe = Visitor("probe")
+    probe = here("probe")
     await door.enter(probe)
     assert probe.probe
-    second = asyncio.ensure_future(door.enter(Visitor("second")))
+    second = asyncio.ensure_future(door.enter(here("second")))
     await asyncio.sleep(1)
     assert not second.done()
 
@@ -152,8 +228,8 @@ async def test_a_probe_that_is_stopped_makes_room_for_the_next() -> None:
 async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next() -> None:
     door = new_door()
     await close(door)
-    first = asyncio.ensure_future(door.enter(Visitor("one")))
-    second = asyncio.ensure_future(door.enter(Visitor("two")))
+    first = asyncio.ensure_future(door.enter(here("one")))
+    second = asyncio.ensure_future(door.enter(here("two")))
     await asyncio.sleep(1)
     door._queue[0].add_done_callback(lambda _: None)
     asyncio.get_running_loop().call_at(5.0, first.cancel)
@@ -165,8 +241,8 @@ async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next
 async def test_who_is_stopped_in_the_queue_is_skipped() -> None:
     door = new_door()
     await close(door)
-    first = asyncio.ensure_future(door.enter(Visitor("one")))
-    second = asyncio.ensure_future(door.enter(Visitor("two")))
+    first = asyncio.ensure_future(door.enter(here("one")))
+    second = asyncio.ensure_future(door.enter(here("two")))
     await asyncio.sleep(1)
     first.cancel()
     await second
@@ -175,19 +251,19 @@ async def test_who_is_stopped_in_the_queue_is_skipped() -> None:
 
 
 async def test_a_ping_that_is_held_is_a_good_probe() -> None:
-    door, probe = new_door(), Visitor("probe")
+    door, probe = new_door(), here("probe")
     await close(door)
     await door.enter(probe, holds=True)
     await asyncio.sleep(HELD - 1)
     assert door.state == "closed"
-    follower = asyncio.ensure_future(door.enter(Visitor("two")))
+    follower = asyncio.ensure_future(door.enter(here("two")))
     await follower
 
     assert (clock(), door.state) == (5.0 + HELD, "open")
 
 
 async def test_a_ping_that_fails_as_a_probe_opens_nothing() -> None:
-    door, probe = new_door(), Visitor("probe")
+    door, probe = new_door(), here("probe")
     await close(door)
     await door.enter(probe, holds=True)
     door.failed(probe, AWAY)
@@ -198,7 +274,7 @@ async def test_a_ping_that_fails_as_a_probe_opens_nothing() -> None:
 
 
 async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
-    door, probe = new_door(), Visitor("probe")
+    door, probe = new_door(), here("probe")
     await close(door)
     await door.enter(probe)
 
@@ -210,7 +286,7 @@ async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
 async def test_throttling_of_single_mailboxes_closes_nothing() -> None:
     door = new_door()
     for name in range(MANY):
-        visitor = Visitor(name)
+        visitor = here(name)
         await door.enter(visitor)
         door.failed(visitor, ServerBusy("throttled", 600.0, reached=False))
 
@@ -220,11 +296,11 @@ async def test_throttling_of_single_mailboxes_closes_nothing() -> None:
 async def test_a_time_told_to_several_mailboxes_keeps_all_waiting() -> None:
     door = new_door()
     for name in range(DISTINCT):
-        visitor = Visitor(name)
+        visitor = here(name)
         await door.enter(visitor)
         door.failed(visitor, ServerBusy("busy", 600.0, reached=False, shared=True))
 
-    await door.enter(Visitor("late"))
+    await door.enter(here("late"))
 
     assert clock() == pytest.approx(630.0)
 
@@ -233,7 +309,7 @@ async def test_a_known_idle_timeout_is_no_outage() -> None:
     door = new_door()
     for name in range(20):
         await asyncio.sleep(5)
-        visitor = Visitor(name)
+        visitor = here(name)
         await door.enter(visitor)
         door.cut(Heartbeat(225, cut_off=225), 300.0)
         if name >= DISTINCT:
@@ -257,13 +333,13 @@ async def test_a_refusal_alone_is_its_users_matter() -> None:
     door = new_door()
     door.watched = 100
 
-    assert not (await refuse(door, Visitor("ann"))).shared
+    assert not (await refuse(door, here("ann"))).shared
 
 
 async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the_rate() -> None:
     door, tried = new_door(), []
     door.watched = 100
-    visitors = [Visitor(name) for name in range(100)]
+    visitors = [here(name) for name in range(100)]
     shared = [(await refuse(door, visitor)).shared for visitor in visitors]
     assert shared == [False] * 9 + [True] * 91
 
@@ -295,8 +371,8 @@ async def test_a_last_try_is_judged_as_its_users_matter() -> None:
     door = new_door()
     door.watched = 100
     for name in range(20):
-        await refuse(door, Visitor(name))
-    ann = Visitor("ann", refusals=2)
+        await refuse(door, here(name))
+    ann = here("ann", refusals=2)
 
     error = await refuse(door, ann)
 
@@ -308,7 +384,7 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     door, tried = new_door(), []
     door.watched = 100
     for number in range(20):
-        await refuse(door, Visitor(number))
+        await refuse(door, here(number))
 
     async def confirm(visitor: Visitor) -> None:
         await door.enter(visitor)
@@ -316,19 +392,19 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
 
     async with asyncio.TaskGroup() as tasks:
         for name, refusals in (("last", 2), ("other", 1)):
-            tasks.create_task(confirm(Visitor(name, refusals)))
+            tasks.create_task(confirm(here(name, refusals)))
             await asyncio.sleep(1)
 
     assert tried == ["other", "last"]
 
 
 async def test_what_was_accepted_before_the_trouble_began_ends_no_suspicion() -> None:
-    door, early = new_door(), Visitor("early")
+    door, early = new_door(), here("early")
     door.watched = 10
     await door.enter(early)
     await asyncio.sleep(1)
     for name in range(5):
-        await refuse(door, Visitor(name))
+        await refuse(door, here(name))
 
     early.mailbox = 3  # refused meanwhile
     door.accepted(early)
@@ -347,7 +423,7 @@ async def test_says_why_nobody_should_ask_as_long_as_somebody_finds_out() -> Non
     assert door.trouble == f"the server is away: {AWAY}"
     await asyncio.sleep(6)
     assert door.trouble == ""
-    probe = Visitor("probe")
+    probe = here("probe")
     await door.enter(probe)
     assert door.trouble
     door.answered(probe)
@@ -355,7 +431,7 @@ async def test_says_why_nobody_should_ask_as_long_as_somebody_finds_out() -> Non
 
     door.watched = 10
     for name in range(5):
-        await refuse(door, Visitor(name))
+        await refuse(door, here(name))
     assert door.trouble == "the server refuses many credentials at once"
     await asyncio.sleep(61)
     assert door.trouble == ""

@@ -51,7 +51,7 @@ async def test_holds_one_watch_for_each_mailbox() -> None:
 
     assert len(yard.fleet) == 2
     assert ANN in yard.fleet
-    assert yard.world.around.stats.held == {ANN: 600, BEN: 600}
+    assert yard.world.around.stats.held == {ANN: 630, BEN: 630}
     with pytest.raises(ValueError, match="never two"):
         yard.start(ANN)
 
@@ -68,7 +68,7 @@ async def test_stops_one_watch_and_returns_when_its_request_is_closed() -> None:
     await yard.fleet.stop(ANN)
 
     assert (ANN in yard.fleet, BEN in yard.fleet) == (False, True)
-    assert yard.world.around.stats.held == {BEN: 600}
+    assert yard.world.around.stats.held == {BEN: 630}
     assert yard.broken == []
     await yard.fleet.stop_all()
 

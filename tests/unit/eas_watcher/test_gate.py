@@ -156,7 +156,21 @@ def test_a_server_that_fails_again_while_they_return_is_asked_less_often() -> No
 def test_is_open_when_all_have_returned() -> None:
     tally = Tally(1.0, frozenset({"ann"}))
 
-    assert gate.emptied(Ramping(0.0, 2, tally)) == Open(tally)
-    assert gate.emptied(Closed("x", 0.0, 1)) == Closed("x", 0.0, 1)
+    assert gate.emptied(Ramping(9.0, 2, tally), 0.0) == Open(tally)
+    assert gate.emptied(Closed("x", 0.0, 1), 9.0) == Closed("x", 0.0, 1)
+
+
+def test_a_start_is_complete_when_the_next_could_have_passed() -> None:
+    tally = Tally(1.0, frozenset({"ann"}))
+    state = gate.arrived(Open(tally), 9.0)
+
+    assert state == Ramping(9.0, tally=tally, starting=True)
+    assert gate.emptied(state, 8.9) == state
+    assert gate.emptied(state, 9.0) == Open(tally)
+
+
+@pytest.mark.parametrize("state", [Closed("", 5.0, 1), Ramping(5.0)])
+def test_who_comes_first_while_others_wait_waits_too(state: Gate) -> None:
+    assert gate.arrived(state, 1.0) == state
     assert gate.admit(Open(), 0.0, 20.0, Middle()) == (Open(), True)
     assert gate.due(Open()) is None

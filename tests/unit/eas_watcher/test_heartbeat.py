@@ -1,4 +1,6 @@
-from eas_watcher.heartbeat import MAXIMUM, Heartbeat, deadline
+import pytest
+
+from eas_watcher.heartbeat import JITTER, MAXIMUM, Heartbeat, deadline
 
 
 def test_starts_above_the_average_that_alarms_exchange() -> None:
@@ -84,3 +86,19 @@ def test_a_cut_lifts_no_limit_of_the_server() -> None:
     heartbeat = Heartbeat().cut(400.0).told(100)
 
     assert heartbeat.expired().expired().interval == 100
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "seconds"),
+    [
+        (Heartbeat(600), 660),
+        (Heartbeat(600, maximum=620), 620),
+        (Heartbeat(600, cut_off=600), 600),
+        (Heartbeat(225, cut_off=225), 225),
+        (Heartbeat(300, minimum=300, maximum=300), 300),
+        (Heartbeat(1680), 1680),
+    ],
+)
+def test_asks_for_up_to_a_tenth_more_within_what_is_allowed(heartbeat: Heartbeat, seconds: int) -> None:
+    assert heartbeat.spread(JITTER) == seconds
+    assert heartbeat.spread(0.0) == heartbeat.interval

@@ -65,7 +65,7 @@ async def test_a_new_mail_reaches_the_journal_and_the_next_ping_is_held() -> Non
         assert commands(transport) == ["Sync", "Ping", "Sync", "Sync", "Ping"]
         assert world.journal.changes == [Change(CollectionClass.EMAIL, 1)]
         assert world.journal.collections[INBOX.id].sync_key == "k2"
-        assert world.journal.pings == [600, 600]
+        assert world.journal.pings == [630, 630]
         assert clock() == 60.0
 
 
@@ -98,7 +98,7 @@ async def test_a_gateway_that_gives_up_a_held_ping_teaches_the_heartbeat(status:
 
     async with running(world, EMPTY, (120.0, HttpReply(status, {}, b"")), EMPTY) as transport:
         assert commands(transport) == ["Sync", "Ping", "Sync", "Ping"]
-        assert world.journal.pings == [600, 90]
+        assert world.journal.pings == [630, 90]
         assert clock() == 125.0
 
 
@@ -106,7 +106,7 @@ async def test_a_gateway_that_answers_a_ping_at_once_teaches_nothing() -> None:
     world = World()
 
     async with running(world, EMPTY, (29.0, HttpReply(504, {}, b"")), EMPTY):
-        assert world.journal.pings == [600, 600]
+        assert world.journal.pings == [630, 630]
 
 
 async def test_waits_as_told_and_says_until_when() -> None:
@@ -232,7 +232,7 @@ async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() ->
         assert (clock(), commands(second)) == (10.0, ["Sync"])
         await second.held.wait()
         assert clock() == 20.0
-        assert world.around.stats.held == {"m1": 600, "m2": 600}
+        assert world.around.stats.held == {"m1": 630, "m2": 630}
         for watch in watches:
             watch.cancel()
 
@@ -345,18 +345,18 @@ async def test_logs_no_policy_that_a_server_calls_malformed(caplog: pytest.LogCa
 async def test_the_next_mailbox_starts_from_what_the_first_one_has_survived() -> None:
     world = World()
     async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1))):
-        assert world.journal.pings == [600, 600, 900]
+        assert world.journal.pings == [630, 630, 945]
     async with running(world, EMPTY, (900.0, pinged(1))):
         pass
     assert world.around.stats.doors["https://mail.example.com/eas"].path.proven is not None
 
     async with running(world, EMPTY):
-        assert world.journal.pings[-1] == 600
+        assert world.journal.pings[-1] == 630
 
     async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1)), (900.0, pinged(1))):
         pass
     async with running(world, EMPTY):
-        assert world.journal.pings[-1] == 900
+        assert world.journal.pings[-1] == 945
 
 
 async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: pytest.LogCaptureFixture) -> None:

@@ -71,6 +71,21 @@ async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> No
     assert yard.check() == OK
 
 
+async def test_a_start_of_many_mailboxes_is_no_fault_but_told() -> None:
+    yard = Yard()
+    yard.door.watched = 20
+    async with asyncio.TaskGroup() as tasks:
+        for name in range(20):
+            tasks.create_task(yard.door.enter(Visitor(name)))
+        await asyncio.sleep(0.05)
+        finding = yard.check()
+
+    assert finding.state is PartState.OK
+    assert finding.reason == "takes its mailboxes one after the other: 19 of 20 still wait for their turn"
+    assert "servers.main.return_rate" in finding.remedy
+    assert yard.check() == OK
+
+
 async def test_a_server_that_refuses_many_has_failed_and_nobody_was_told() -> None:
     yard = Yard()
     yard.door.watched = 40
