@@ -34,11 +34,13 @@ from relay.ops.lag import LoopLag
 from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
 from relay.ports import PushSender, Wakeups
+from relay.push import key_files
 from relay.push.apns import ApnsSender
 from relay.push.apns_connection import ApnsCertificate
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm import FcmSender
+from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
@@ -84,6 +86,7 @@ class Running:
     fleet: FleetStats = field(default_factory=FleetStats)
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
+    key_files: list[KeyFile[Any]] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -196,7 +199,10 @@ async def _open_push(running: Running, stack: AsyncExitStack) -> None:
     if settings.apns is not None:
         senders[Platform.APNS] = await stack.enter_async_context(ApnsSender(settings.apns, egress))
     if settings.fcm is not None:
-        senders[Platform.FCM] = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
+        fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
+        running.key_files.append(fcm.key_file)
+        senders[Platform.FCM] = fcm
+    running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
     for platform, sender in senders.items():
         dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
         running.pushes[platform] = dispatcher.stats
@@ -244,6 +250,7 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
             for name, server in settings.servers.items()
         ]
     parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
+    parts += [checks.key_file(file) for file in running.key_files]
     if settings.api is not None and settings.api.certificate_file is not None:
         parts.append(checks.certificate("api.certificate_file", settings.api.certificate_file, now))
     if settings.apns is not None and isinstance(settings.apns.authentication, ApnsCertificate):

@@ -2,10 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import aiohttp
 from yarl import URL
@@ -21,6 +22,7 @@ from relay.push.fcm_budget import PER_HOUR, HighPriorityBudget
 from relay.push.fcm_grants import read_grant
 from relay.push.fcm_http import FcmHttp, Reply
 from relay.push.fcm_token import AccessToken, AccessTokens, TokenNotGiven
+from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, RetryLater
 from relay.push.payload import FcmMessage, Notice
 
@@ -47,6 +49,13 @@ class FcmConfig:
     """How connections are made, for pushes and for tokens: through which proxy, from which address."""
 
 
+class _Identity(NamedTuple):
+    """Hold as whom pushes are sent, and the tokens that prove it."""
+
+    account: ServiceAccount
+    tokens: AccessTokens
+
+
 class FcmSender:
     """Send pushes to FCM; use as an async context manager."""
 
@@ -55,10 +64,13 @@ class FcmSender:
         self._config = config
         self._clock = clock
         self._egress = egress
+        self._random = random
         self._http = FcmHttp(config.ca_file, config.in_flight, config.way)
-        self._account = ServiceAccount(config.service_account_file.read_bytes(), config.endpoint)
-        self._tokens = AccessTokens(self._mint, clock, random)
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
+        self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)
+        """Whoever watches it lets a changed file be taken while pushes go on."""
+        self.key_file.listen(self._take)
+        self._identities = [self._identify(self.key_file.value)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,17 +91,35 @@ class FcmSender:
 
     async def close(self) -> None:
         """Close all connections; pushes under way answer RetryLater."""
-        await self._tokens.close()
+        for identity in self._identities:
+            await identity.tokens.close()
         await self._http.close()
 
+    def _read(self, path: Path) -> bytes:
+        """Read a service account's JSON; raises ValueError or OSError when it is none."""
+        content = path.read_bytes()
+        ServiceAccount(content, self._config.endpoint)
+        return content
+
+    def _take(self, content: bytes) -> None:
+        """Go on as another service account; what is under way ends as the old one."""
+        used = [identity for identity in self._identities if identity.tokens.renewing]
+        self._identities = [*used, self._identify(content)]
+
+    def _identify(self, content: bytes) -> _Identity:
+        account = ServiceAccount(content, self._config.endpoint)
+        return _Identity(account, AccessTokens(partial(self._mint, account), self._clock, self._random))
+
     async def _send(self, push: DuePush, message: FcmMessage) -> Outcome:
-        body = self._account.body(push.device_token, message)
+        account, tokens = self._identities[-1]
+        body = account.body(push.device_token, message)
+        url = URL(account.url, encoded=True)
         try:
             async with asyncio.timeout(self._config.time_limit):
-                token = await self._tokens.get()
-                reply = await self._post(push, body, token)
+                token = await tokens.get()
+                reply = await self._post(push, url, body, token)
                 if token_refused(reply.status, reply.body):
-                    reply = await self._post(push, body, await self._tokens.renew(token))
+                    reply = await self._post(push, url, body, await tokens.renew(token))
         except TokenNotGiven as error:
             return error.outcome
         except Unwritable as error:
@@ -98,22 +128,22 @@ class FcmSender:
             return read_failure(error, "fcm.ca_file")
         return read_fcm(reply.status, reply.body, reply.headers, self._clock())
 
-    async def _post(self, push: DuePush, body: bytes, token: AccessToken) -> Reply:
+    async def _post(self, push: DuePush, url: URL, body: bytes, token: AccessToken) -> Reply:
         self._egress.fcm(push.app, push.device_token, body)
         headers = {
             "Authorization": f"Bearer {token.value}",
             "Content-Type": "application/json",
             "User-Agent": "push-relay",
         }
-        return await self._http.post(URL(self._account.url, encoded=True), headers, body)
+        return await self._http.post(url, headers, body)
 
-    async def _mint(self) -> AccessToken:
+    async def _mint(self, account: ServiceAccount) -> AccessToken:
         """Ask Google for a token; raises TokenNotGiven."""
         # Signing is the one thing here that takes long, and nothing waits for it but this.
-        form = await asyncio.to_thread(self._account.assertion, self._clock())
+        form = await asyncio.to_thread(account.assertion, self._clock())
         try:
             async with asyncio.timeout(TOKEN_LIMIT):
-                reply = await self._http.post(URL(self._account.token_uri, encoded=True), FORM, form)
+                reply = await self._http.post(URL(account.token_uri, encoded=True), FORM, form)
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise TokenNotGiven(read_failure(error, "fcm.ca_file")) from error
         return read_grant(reply.status, reply.body, reply.headers, self._clock())

@@ -8,7 +8,7 @@ the account and signs for it, and both send nothing.
 import json
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from google.auth import jwt
 from google.oauth2 import service_account
@@ -37,6 +37,8 @@ class ServiceAccount:
         credentials: Any = credentials_class.from_service_account_info(account, scopes=[SCOPE])
         if not credentials.project_id:
             raise ValueError("names no project_id")
+        if not _secure(str(account["token_uri"])):
+            raise ValueError("has a token_uri that is not https")
         self._credentials = credentials
         self._messages: Any = FCMNotification(credentials=credentials)
         self._messages.FCM_END_POINT_BASE = f"{endpoint.rstrip('/')}/v1/projects"
@@ -64,3 +66,9 @@ class ServiceAccount:
         }
         sign: Any = jwt.encode
         return urlencode({"grant_type": GRANT, "assertion": sign(self._credentials.signer, claims)}).encode()
+
+
+def _secure(url: str) -> bool:
+    """Tell whether what is sent to a URL is encrypted, or stays on this host as in a sandbox."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})

@@ -56,6 +56,11 @@ class AccessTokens:
         self._minting: asyncio.Task[AccessToken] | None = None
         self._failed: tuple[TokenNotGiven, float] | None = None
 
+    @property
+    def renewing(self) -> bool:
+        """Tell whether a renewal is under way."""
+        return self._minting is not None
+
     async def get(self) -> AccessToken:
         """Return a token that is good now; raises TokenNotGiven."""
         now = self._clock()

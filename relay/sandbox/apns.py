@@ -12,7 +12,7 @@ from relay.ports import Clock
 from relay.sandbox.apns_connection import Connection
 from relay.sandbox.apns_rules import OK, Authority, Request, Verdict, check_address, check_headers, check_payload
 from relay.sandbox.clock import now
-from relay.sandbox.scripts import Answer, Failure, Inbox, Received, Script
+from relay.sandbox.scripts import Answer, Failure, Inbox, Mixture, Received, Script
 
 GOODBYE: Final = 1.0  # seconds that connections may take to end
 
@@ -29,7 +29,7 @@ class ApnsSimulator:
         self._authority = authority
         self._clock = clock
         self._inbox = Inbox()
-        self._script = Script()
+        self._script: Script[Failure] = Script()
         self._gone: dict[str, datetime] = {}
         self._known: dict[str, str] = {}
 
@@ -53,6 +53,10 @@ class ApnsSimulator:
     def fail(self, failure: Failure, times: int = 1) -> None:
         """Let a failure happen to so many of the next requests; 0: to all until `heal`."""
         self._script.add(failure, times)
+
+    def mix(self, mixture: Mixture[Failure]) -> None:
+        """Let requests fail at random until `heal`."""
+        self._script.mix(mixture)
 
     def heal(self) -> None:
         """Forget all scripts; tokens stay gone."""

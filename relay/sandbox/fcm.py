@@ -1,20 +1,20 @@
 """Own the FCM simulator: token endpoint and v1 API over TLS, with a memory of what came and scripts of failures."""
 
-import asyncio
-import json
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from relay.ports import Clock
 from relay.sandbox.certificates import make_service_account
 from relay.sandbox.clock import now
+from relay.sandbox.fcm_answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.fcm_rules import (
     LIFE,
     Verdict,
@@ -24,7 +24,19 @@ from relay.sandbox.fcm_rules import (
     unauthenticated,
     unknown_project,
 )
-from relay.sandbox.scripts import Answer, Close, Delay, Failure, GoAway, Inbox, Received, Reset, Script, Stall
+from relay.sandbox.scripts import (
+    Answer,
+    Close,
+    FcmFailure,
+    GoAway,
+    Inbox,
+    Mixture,
+    Page,
+    Received,
+    Reset,
+    Script,
+    Stall,
+)
 
 PROJECT: Final = "relay-sandbox"
 
@@ -36,20 +48,24 @@ class Tokens:
     made: int = 0
     good: dict[str, float] = field(default_factory=dict)
     """Token -> when it ends, seconds since 1970."""
-    script: Script = field(default_factory=Script)
+    script: Script[FcmFailure] = field(default_factory=Script)
 
 
 class FcmSimulator:
     """Judge each request as Google would, or as scripted."""
 
-    def __init__(self, host: str, clock: Clock, project: str) -> None:
+    def __init__(self, tls: ssl.SSLContext, host: str, clock: Clock, project: str) -> None:
         self.port = 0
         self.tokens = Tokens()
         self._host = host
         self._clock = clock
         self._project = project
         self._inbox = Inbox()
-        self._script = Script()
+        self._script: Script[FcmFailure] = Script()
+        self._tls = tls
+        self._ciphers = ":".join(cipher["name"] for cipher in tls.get_ciphers())
+        self._connections: Callable[[], Iterable[RequestHandler]] = tuple
+        self._peers: set[object] = set()
         self._refused: dict[str, str] = {}
         self._account: dict[str, str] = {}
         self._public = ""
@@ -63,6 +79,11 @@ class FcmSimulator:
     def token_uri(self) -> str:
         """Give where access tokens are made."""
         return f"{self.url}/token"
+
+    @property
+    def accepted(self) -> int:
+        """Count the connections on which something was sent or asked for."""
+        return len(self._peers)
 
     @property
     def received(self) -> list[Received]:
@@ -85,11 +106,36 @@ class FcmSimulator:
         """Answer SENDER_ID_MISMATCH for a device token from now on."""
         self._refused[token] = "SENDER_ID_MISMATCH"
 
-    def fail(self, failure: Failure, times: int = 1) -> None:
+    def fail(self, failure: FcmFailure, times: int = 1) -> None:
         """Let a failure happen to so many of the next sends; 0: to all until `heal`. A reason is FCM's own code."""
         self._script.add(failure, times)
 
-    def fail_tokens(self, failure: Failure, times: int = 1) -> None:
+    def mix(self, mixture: Mixture[FcmFailure]) -> None:
+        """Let sends fail at random until `heal`."""
+        self._script.mix(mixture)
+
+    def fail_handshakes(self) -> None:
+        """Let TLS fail on all new connections until `heal`: no cipher is shared with anybody, so they end at once."""
+        self._tls.maximum_version = ssl.TLSVersion.TLSv1_2
+        self._tls.set_ciphers("PSK")
+
+    def leave_idle(self) -> None:
+        """End all connections in good order, as Google does after minutes without traffic."""
+        for connection in self._connections():
+            connection.force_close()
+
+    def drop(self) -> None:
+        """Cut all connections now."""
+        for connection in self._connections():
+            abort(connection.transport)
+
+    def rotate(self) -> dict[str, str]:
+        """Give the service account another key, delete the old one with all its access tokens; return its document."""
+        self._account, self._public = make_service_account(self._project, self.token_uri)
+        self.tokens.good.clear()
+        return self.service_account()
+
+    def fail_tokens(self, failure: FcmFailure, times: int = 1) -> None:
         """Let a failure happen to so many of the next requests for access tokens; a reason is an OAuth error code."""
         self.tokens.script.add(failure, times)
 
@@ -101,11 +147,14 @@ class FcmSimulator:
         """Forget all scripts; tokens stay gone."""
         self._script.clear()
         self.tokens.script.clear()
+        self._tls.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
+        self._tls.set_ciphers(self._ciphers)
 
-    def listen(self, port: int) -> None:
-        """Take the port, and make the service account that names it."""
+    def listen(self, port: int, connections: Callable[[], Iterable[RequestHandler]]) -> None:
+        """Take the port and what tells the open connections; make the service account that names the port."""
         self.port = port
-        self._account, self._public = make_service_account(self._project, self.token_uri)
+        self._connections = connections
+        self.rotate()
 
     def app(self) -> web.Application:
         """Make the web application."""
@@ -114,11 +163,14 @@ class FcmSimulator:
         app.router.add_post("/v1/projects/{project}/messages:send", self._send)
         return app
 
-    async def _token(self, request: web.Request) -> web.Response:
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         failure = self.tokens.script.next()
-        await _suffer(request, failure)
+        await suffer(request, failure)
         if isinstance(failure, Answer):
-            return web.json_response({"error": failure.reason}, status=failure.status, headers=_headers(failure))
+            return web.json_response({"error": failure.reason}, status=failure.status, headers=headers_of(failure))
+        if isinstance(failure, Page):
+            return html(failure)
         form = {name: str(value) for name, value in (await request.post()).items()}
         moment = self._clock()
         wrong = check_assertion(form, self._public, self._account["client_email"], self.token_uri, moment)
@@ -127,26 +179,26 @@ class FcmSimulator:
         self.tokens.made += 1
         token = secrets.token_urlsafe(32)
         self.tokens.good[token] = moment.timestamp() + LIFE
-        return web.json_response({"access_token": token, "expires_in": LIFE - 1, "token_type": "Bearer"})
+        document = {"access_token": token, "expires_in": LIFE - 1, "token_type": "Bearer"}
+        return await answer(request, Verdict(200, document), failure, {})
 
-    async def _send(self, request: web.Request) -> web.Response:
+    async def _send(self, request: web.Request) -> web.StreamResponse:
+        self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         body = await request.read()
         device_token, refusal = check_message(body)
         failure = self._script.next()
         if isinstance(failure, Stall | Close | Reset | GoAway):
             self._note(request, body, device_token, 0)
-        await _suffer(request, failure)
+        await suffer(request, failure)
+        if isinstance(failure, Page):
+            self._note(request, body, device_token, failure.status)
+            return html(failure)
         if isinstance(failure, Answer):
-            verdict = fcm_error(failure.reason, failure.status)
+            verdict = fcm_error(failure.reason, failure.status, failure.field)
         else:
             verdict = self._judge(request, device_token, refusal)
         self._note(request, body, device_token, verdict.status)
-        headers = _headers(failure) if isinstance(failure, Answer) else {}
-        if verdict.status == fcm_error("QUOTA_EXCEEDED").status and not headers:
-            headers = {"Retry-After": "60"}
-        return web.Response(
-            body=json.dumps(verdict.document), status=verdict.status, headers=headers, content_type="application/json"
-        )
+        return await answer(request, verdict, failure, headers_of(failure) if isinstance(failure, Answer) else {})
 
     def _judge(self, request: web.Request, device_token: str, refusal: Verdict | None) -> Verdict:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -170,33 +222,17 @@ async def open_fcm_simulator(
     *, tls: ssl.SSLContext, host: str = "127.0.0.1", port: int = 0, clock: Clock = now, project: str = PROJECT
 ) -> AsyncIterator[FcmSimulator]:
     """Serve until the block ends; port 0 takes a free one."""
-    simulator = FcmSimulator(host, clock, project)
+    simulator = FcmSimulator(tls, host, clock, project)
     # A stalled request must not hold up the end.
     runner = web.AppRunner(simulator.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
+        server = runner.server
+        if server is None:
+            raise AssertionError("set up a moment ago")
         site = web.TCPSite(runner, host, port, ssl_context=tls)
         await site.start()
-        simulator.listen(int(runner.addresses[0][1]))
+        simulator.listen(int(runner.addresses[0][1]), lambda: server.connections)
         yield simulator
     finally:
         await runner.cleanup()
-
-
-async def _suffer(request: web.Request, failure: Failure | None) -> None:
-    """Let the failures of connections happen."""
-    match failure:
-        case Delay(seconds):
-            await asyncio.sleep(seconds)
-        case Stall():
-            await asyncio.Event().wait()
-        case Close() | Reset() | GoAway():
-            if isinstance(request.transport, asyncio.Transport):
-                request.transport.abort()
-            raise asyncio.CancelledError
-        case _:
-            pass
-
-
-def _headers(answer: Answer) -> dict[str, str]:
-    return {"Retry-After": answer.retry_after} if answer.retry_after else {}

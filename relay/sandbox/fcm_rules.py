@@ -26,6 +26,7 @@ RESERVED: Final = re.compile(r"from|message_type|(?:google|gcm)(?:\..*)?", re.AS
 
 FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
+ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 
 STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "INVALID_ARGUMENT": (400, "INVALID_ARGUMENT"),
@@ -37,6 +38,12 @@ STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "UNAVAILABLE": (503, "UNAVAILABLE"),
 }
 """FCM's own codes with the HTTP status and the canonical code they come with."""
+INFO: Final[Mapping[str, tuple[int, str]]] = {
+    "ACCESS_TOKEN_EXPIRED": (401, "UNAUTHENTICATED"),
+    "SERVICE_DISABLED": (403, "PERMISSION_DENIED"),
+    "RATE_LIMIT_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
+}
+"""Reasons of what stands before FCM, which come in an ErrorInfo instead [Google: AIP-193]."""
 
 Violation = tuple[str, str]
 
@@ -49,12 +56,23 @@ class Verdict:
     document: Mapping[str, object]
 
 
-def fcm_error(code: str, status: int | None = None) -> Verdict:
-    """Make the answer with a code of FCM's own; any other code is taken as a canonical one with the given status."""
-    if code not in STATUS:
-        return _error(status or 500, code, code, [])
-    usual, canonical = STATUS[code]
-    return _error(status or usual, canonical, code, [{"@type": FCM_ERROR, "errorCode": code}])
+def fcm_error(code: str, status: int | None = None, field: str = "") -> Verdict:
+    """Make the answer with a code of FCM's own, or a reason of what stands before it; else with a canonical code.
+
+    `field` is the field at fault, if one is to be named.
+    """
+    details: list[Mapping[str, object]] = []
+    if field:
+        details.append({"@type": BAD_REQUEST, "fieldViolations": [{"field": field, "description": code}]})
+    if code in STATUS:
+        usual, canonical = STATUS[code]
+        details.append({"@type": FCM_ERROR, "errorCode": code})
+    elif code in INFO:
+        usual, canonical = INFO[code]
+        details.append({"@type": ERROR_INFO, "reason": code, "domain": "googleapis.com"})
+    else:
+        usual, canonical = 500, code
+    return _error(status or usual, canonical, code, details)
 
 
 def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri: str, now: datetime) -> str | None:
@@ -101,7 +119,7 @@ def check_message(body: bytes) -> tuple[str, Verdict | None]:
 
 def unauthenticated() -> Verdict:
     """Make the answer to a request without a good access token."""
-    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_EXPIRED"}
+    info = {"@type": ERROR_INFO, "reason": "ACCESS_TOKEN_EXPIRED", "domain": "googleapis.com"}
     return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", [info])
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from random import Random
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Answer:
     reason: str
     retry_after: str = ""
     """The Retry-After header, seconds or a date; empty: none."""
+    field: str = ""
+    """The field that is at fault, e.g. message.token (FCM's INVALID_ARGUMENT only); empty: none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,22 @@ class GoAway:
     """[RFC 9113 7]; a graceful one is always 0."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Cut the connection in the middle of the answer (FCM only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Answer with an HTML page, as proxies and captive portals do (FCM only)."""
+
+    status: int = 200
+
+
 Failure: TypeAlias = Answer | Delay | Stall | Reset | Close | GoAway
+FcmFailure: TypeAlias = Failure | Cut | Page
+
+F = TypeVar("F")
 
 KINDS: Mapping[str, type[Failure]] = {
     "answer": Answer,
@@ -63,6 +81,8 @@ KINDS: Mapping[str, type[Failure]] = {
     "goaway": GoAway,
 }
 """The names of failures in JSON; their fields bear the same names as here."""
+FCM_KINDS: Mapping[str, type[FcmFailure]] = {**KINDS, "cut": Cut, "page": Page}
+"""Those that the FCM simulator knows."""
 
 
 class Received(NamedTuple):
@@ -76,24 +96,50 @@ class Received(NamedTuple):
     status: int
 
 
-class Script:
+class Mixture(Generic[F]):
+    """Let requests fail at random, the same way for the same seed and the same order of requests."""
+
+    def __init__(self, shares: Sequence[tuple[F, float]], seed: int) -> None:
+        """Take failures, each with the share of requests it happens to; raises ValueError unless they fit into 1."""
+        if any(share < 0 for _, share in shares) or sum(share for _, share in shares) > 1:
+            raise ValueError("shares are 0 or more, and 1 at most all together")
+        self._shares = tuple(shares)
+        self._random = Random(seed)  # noqa: S311  # seeded randomness is the point
+
+    def next(self) -> F | None:
+        """Draw the failure of the next request; None: it is treated as usual."""
+        rest = self._random.random()
+        for failure, share in self._shares:
+            rest -= share
+            if rest < 0:
+                return failure
+        return None
+
+
+class Script(Generic[F]):
     """Hold what happens to the next requests."""
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[Failure, int]] = deque()
+        self._steps: deque[tuple[F, int]] = deque()
+        self._mixture: Mixture[F] | None = None
 
-    def add(self, failure: Failure, times: int = 1) -> None:
+    def add(self, failure: F, times: int = 1) -> None:
         """Let a failure happen to so many requests after those already scripted; 0: to all until `clear`."""
         self._steps.append((failure, times))
+
+    def mix(self, mixture: Mixture[F]) -> None:
+        """Let all requests fail at random for which nothing else is scripted, until `clear`."""
+        self._mixture = mixture
 
     def clear(self) -> None:
         """Let nothing fail any more."""
         self._steps.clear()
+        self._mixture = None
 
-    def next(self) -> Failure | None:
+    def next(self) -> F | None:
         """Take the failure of the next request; None: it is treated as usual."""
         if not self._steps:
-            return None
+            return None if self._mixture is None else self._mixture.next()
         failure, times = self._steps[0]
         if times == 1:
             self._steps.popleft()

@@ -11,9 +11,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from relay.push.apns import ApnsSender
 from relay.push.fcm import FcmSender
-from relay.push.outcome import Delivered, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.sandbox.push_control import push_control_app
-from tests.integration.push_world import apns, fcm
+from tests.integration.push_world import apns, fcm, until
 from tests.unit.relay.push.pushes import due_push
 
 Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", ApnsSender, FcmSender]
@@ -80,6 +80,58 @@ async def test_connections_can_be_cut(driven: Driven) -> None:
     assert isinstance(await apns_sender.send(due_push(3)), Delivered)
 
 
+@pytest.mark.parametrize("prefix", ["/apns", "/fcm"])
+async def test_requests_can_fail_at_random(driven: Driven, prefix: str) -> None:
+    client, apns_sender, fcm_sender = driven
+    sender = apns_sender if prefix == "/apns" else fcm_sender
+    failure = {"kind": "answer", "status": 503, "reason": "x", "share": 0.5}
+
+    assert (await client.post(f"{prefix}/mix", json={"seed": 1, "failures": [failure]})).status == 204
+    outcomes = [type(await sender.send(due_push(number))) for number in range(1, 41)]
+
+    assert set(outcomes) == {Delivered, RetryLater}
+    assert (await client.post(f"{prefix}/heal")).status == 204
+    assert isinstance(await sender.send(due_push()), Delivered)
+
+
+async def test_what_only_fcm_has_can_be_driven(driven: Driven) -> None:
+    client, _, sender = driven
+    await sender.send(due_push(1))
+
+    assert (await client.post("/fcm/forget-tokens")).status == 204
+    assert isinstance(await sender.send(due_push(2)), Delivered)
+    assert (await client.post("/fcm/leave-idle")).status == 204
+    assert (await client.post("/fcm/fail-handshakes")).status == 204
+    await until_closed(sender)
+    assert isinstance(await sender.send(due_push(3)), RetryLater)
+    assert (await client.post("/fcm/heal")).status == 204
+    assert (await (await client.post("/fcm/rotate")).json())["type"] == "service_account"
+    outcome = await sender.send(due_push(4))
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "token-refused: invalid_grant"
+
+
+async def test_the_token_endpoint_can_fail(driven: Driven) -> None:
+    client, _, sender = driven
+
+    failure = {"kind": "answer", "status": 400, "reason": "invalid_scope"}
+    assert (await client.post("/fcm/fail-tokens", json=failure)).status == 204
+
+    outcome = await sender.send(due_push())
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "token-refused: invalid_scope"
+
+
+async def until_closed(sender: FcmSender) -> None:
+    """Wait until the sender has seen that its connections are closed."""
+    connector = sender._http._open().connector
+    await until(
+        lambda: (
+            connector is not None and not any(p.is_connected() for pool in connector._conns.values() for p, _ in pool)
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -89,6 +141,8 @@ async def test_connections_can_be_cut(driven: Driven) -> None:
         ("POST", "/apns/gone", "{}"),
         ("POST", "/apns/gone", '{"token": "00", "since": "yesterday"}'),
         ("POST", "/fcm/gone", "{}"),
+        ("POST", "/fcm/mix", '{"failures": [{"kind": "stall"}]}'),
+        ("POST", "/fcm/fail-tokens", "{}"),
         ("GET", "/fcm/received?at_least=x", ""),
     ],
 )

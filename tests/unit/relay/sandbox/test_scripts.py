@@ -2,12 +2,11 @@ import asyncio
 
 import pytest
 
-from relay.sandbox.push_control import read_failure
-from relay.sandbox.scripts import Answer, Close, Delay, Failure, GoAway, Inbox, Received, Script, Stall
+from relay.sandbox.scripts import Close, Failure, Inbox, Mixture, Received, Script, Stall
 
 
 def test_failures_happen_in_order_as_often_as_told() -> None:
-    script = Script()
+    script: Script[Failure] = Script()
     script.add(Stall(), 2)
     script.add(Close())
 
@@ -15,7 +14,7 @@ def test_failures_happen_in_order_as_often_as_told() -> None:
 
 
 def test_times_zero_means_until_cleared() -> None:
-    script = Script()
+    script: Script[Failure] = Script()
     script.add(Close(), 0)
 
     assert [script.next() for _ in range(3)] == [Close()] * 3
@@ -41,22 +40,30 @@ async def test_who_waits_in_vain_is_told() -> None:
         await Inbox().wait(1, 0.01)
 
 
-@pytest.mark.parametrize(
-    ("fields", "failure"),
-    [
-        ({"kind": "answer", "status": 503, "reason": "x", "times": 3}, (Answer(503, "x"), 3)),
-        ({"kind": "delay", "seconds": 0.5}, (Delay(0.5), 1)),
-        ({"kind": "goaway", "graceful": True, "times": 0}, (GoAway(graceful=True), 0)),
-    ],
-)
-def test_failures_are_read_from_json(fields: dict[str, object], failure: tuple[Failure, int]) -> None:
-    assert read_failure(fields) == failure
+def test_a_mixture_fails_the_shares_it_was_told_and_the_same_again_for_the_same_seed() -> None:
+    def draw(seed: int) -> list[Failure | None]:
+        mixture = Mixture[Failure]([(Stall(), 0.1), (Close(), 0.25)], seed)
+        return [mixture.next() for _ in range(10_000)]
+
+    drawn = draw(1)
+
+    assert drawn == draw(1)
+    assert drawn != draw(2)
+    assert 900 < drawn.count(Stall()) < 1100
+    assert 2300 < drawn.count(Close()) < 2700
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"kind": "fire"}, {"kind": "stall", "times": -1}, {"kind": "stall", "times": "x"}, {"kind": "answer"}],
-)
-def test_failures_that_are_none_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"kind|times|answer"):
-        read_failure(fields)
+def test_what_is_scripted_comes_before_the_mixture_and_healing_ends_both() -> None:
+    script: Script[Failure] = Script()
+    script.mix(Mixture([(Close(), 1.0)], seed=1))
+    script.add(Stall())
+
+    assert [script.next() for _ in range(3)] == [Stall(), Close(), Close()]
+    script.clear()
+    assert script.next() is None
+
+
+@pytest.mark.parametrize("shares", [[0.6, 0.6], [-0.1]])
+def test_shares_that_do_not_fit_are_refused(shares: list[float]) -> None:
+    with pytest.raises(ValueError, match="shares"):
+        Mixture([(Close(), share) for share in shares], seed=1)
