@@ -41,6 +41,8 @@ lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
 	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra kerberos pyproject.toml -o requirements/kerberos.txt
 
 clean:
 	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

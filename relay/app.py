@@ -224,7 +224,12 @@ async def _open_api(running: Running, stack: AsyncExitStack) -> None:
         now,
         secrets.token_urlsafe,
         lockout,
-        Logins({name: server.credentials for name, server in settings.servers.items()}, CertificateProcess()),
+        Logins(
+            {name: server.credentials for name, server in settings.servers.items()},
+            CertificateProcess(),
+            now,
+            {name: server.kerberos.guests for name, server in settings.servers.items() if server.kerberos is not None},
+        ),
     )
     limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
     tls = None

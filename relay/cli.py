@@ -32,6 +32,7 @@ from relay.errors import (
     SettingsInvalid,
     StoreUnavailable,
 )
+from relay.invitation_commands import invitations
 from relay.keygen import KeysExist, write_sealing_keys
 from relay.ops.explain import document, text
 from relay.sandbox.delivery import NotDelivered, deliver_mail
@@ -55,6 +56,7 @@ cli = typer.Typer(
 )
 audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
 cli.add_typer(audits, name="audit")
+cli.add_typer(invitations, name="invitations")
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 

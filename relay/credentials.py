@@ -8,8 +8,9 @@ from typing import TypeAlias
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 
-StoredCredential: TypeAlias = BasicCredential | OAuthCredential | CertificateCredential
+StoredCredential: TypeAlias = BasicCredential | OAuthCredential | CertificateCredential | KerberosCredential
 
 
 class CredentialKind(StrEnum):
@@ -18,6 +19,7 @@ class CredentialKind(StrEnum):
     BASIC = "basic"
     OAUTH = "oauth"
     CERTIFICATE = "certificate"
+    KERBEROS = "kerberos"
 
 
 def kind_of(credential: StoredCredential) -> CredentialKind:
@@ -29,6 +31,8 @@ def kind_of(credential: StoredCredential) -> CredentialKind:
             return CredentialKind.OAUTH
         case CertificateCredential():
             return CredentialKind.CERTIFICATE
+        case KerberosCredential():
+            return CredentialKind.KERBEROS
 
 
 def write(credential: StoredCredential) -> bytes:
@@ -40,6 +44,8 @@ def write(credential: StoredCredential) -> bytes:
             fields = {"user": user, "refresh_token": refresh_token, "client_id": client_id, "origin": origin}
         case CertificateCredential(user, chain, key):
             fields = {"user": user, "chain": chain, "key": key}
+        case KerberosCredential(user, invitation):
+            fields = {"user": user, "invitation": invitation}
     return json.dumps({"kind": kind_of(credential).value, **fields}).encode()
 
 
@@ -53,6 +59,8 @@ def read(text: bytes) -> StoredCredential:
             return OAuthCredential(fields["user"], fields["refresh_token"], fields["client_id"], fields["origin"])
         case CredentialKind.CERTIFICATE:
             return CertificateCredential(fields["user"], fields["chain"], fields["key"])
+        case CredentialKind.KERBEROS:
+            return KerberosCredential(fields["user"], fields["invitation"])
 
 
 def alike(left: StoredCredential, right: StoredCredential) -> bool:

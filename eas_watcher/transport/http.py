@@ -34,8 +34,11 @@ TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dea
 
 
 @asynccontextmanager
-async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["HttpTransport"]:
-    """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts."""
+async def open_transport(tls: ssl.SSLContext | None = None, *, reuse: bool = True) -> AsyncIterator["HttpTransport"]:
+    """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts.
+
+    Without `reuse` every connection carries one request and is closed.
+    """
     sockets: WeakSet[socket.socket] = WeakSet()
 
     def make_socket(address: tuple[Any, ...]) -> socket.socket:
@@ -49,7 +52,8 @@ async def open_transport(tls: ssl.SSLContext | None = None) -> AsyncIterator["Ht
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=60,
-            keepalive_timeout=KEEP_IDLE,
+            keepalive_timeout=KEEP_IDLE if reuse else None,
+            force_close=not reuse,
             ssl=tls or ssl.create_default_context(),
             ssl_shutdown_timeout=FAREWELL,
             socket_factory=make_socket,

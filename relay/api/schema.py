@@ -21,10 +21,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
 from relay.credentials import CredentialKind
+from relay.invitations import LONGEST as LONGEST_INVITATION
 from relay.model import Environment, Mode, Platform
 from relay.registration.identity import LONGEST
 from relay.registration.refusals import InvalidRequest
-from relay.registration.wishes import CertificateLogin, ChangeWish, Device, Login, OAuthLogin, Wish
+from relay.registration.wishes import CertificateLogin, ChangeWish, Device, KerberosLogin, Login, OAuthLogin, Wish
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""
@@ -107,7 +108,19 @@ class CertificateBody(_Strict):
         return CertificateLogin(pkcs12, pem, self.passphrase.get_secret_value(), self.user)
 
 
-CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody, Field(discriminator="kind")]
+class KerberosBody(_Strict):
+    """Describe the invitation that an operator gave to the user."""
+
+    kind: Literal["kerberos"]
+    invitation: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_INVITATION)]
+    user: User | None = None
+
+    def login(self) -> KerberosLogin:
+        """Turn into a value."""
+        return KerberosLogin(self.invitation.get_secret_value(), self.user)
+
+
+CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody | KerberosBody, Field(discriminator="kind")]
 
 
 class DeviceBody(_Strict):

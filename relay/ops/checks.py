@@ -37,8 +37,19 @@ ABSENT_REASONS: Final = {
 OWN_REASONS: Final = {
     "server-unknown": "relay.toml no longer has the [servers.NAME] of these mailboxes: put it back under its old name.",
     "seal-broken": "The private sealing key is not the one that credentials were sealed to: restore it from a backup.",
+    "credential-kind": "servers.NAME.credentials does not list the kind of these credentials any more: put it back.",
 }
 """For these the relay itself does not watch a mailbox."""
+LOGIN_REASONS: Final = {
+    "oauth-client": "The token endpoint refuses the relay: check oauth_client_id, its secret and oauth_scope.",
+    "oauth-audience": "The token endpoint gives tokens for another service: check oauth_scope and oauth_audience.",
+    "kerberos-keytab": "The KDC does not take the relay's own key: export the keytab of kerberos_principal anew.",
+    "kerberos-clock": "The clock of the relay's host differs from the KDC's by more than five minutes: set it.",
+    "kerberos-target": "No account has the mail server's service name: add it there, or set kerberos_target.",
+    "kerberos-delegation": "The KDC lets the relay not act for users: allow it as docs/authentication.md says.",
+    "kerberos-refused": "The KDC gives no ticket: the detail, and the KDC's log, say why.",
+}
+"""For these no login at the mail server is even tried, though nothing is wrong with the user's credential."""
 BLOCKED_REMEDY: Final = "The mail server blocks the relay's devices: allow DeviceType PushRelay in its access rules."
 
 
@@ -71,7 +82,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None],
         if share < SOME:
             return OK
         state, reason = max(ill, key=lambda key: ill[key])
-        remedy = {**ABSENT_REASONS, **OWN_REASONS}.get(reason, BLOCKED_REMEDY)
+        remedy = {**ABSENT_REASONS, **OWN_REASONS, **LOGIN_REASONS}.get(reason, BLOCKED_REMEDY)
         text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {reason}".rstrip()
         return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
 

@@ -8,7 +8,7 @@ from eas_watcher.progress import WatchState
 from eas_watcher.telling import QUARANTINE
 from relay.model import Mailbox, RegistrationState
 from relay.ops.cases import Case, KnownRegistration
-from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
+from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
 
 SLACK: Final = timedelta(minutes=10)
 """How much later than its heartbeat a Ping may have begun: it is noted now and then, and Syncs come in between."""
@@ -78,7 +78,8 @@ _WAITING: Final = ABSENT_REASONS | {
     "ping-too-fast": "Look whether another program uses the same device id at this mailbox.",
 }
 
-_DENIED: Final = {
+_DENIED: Final = LOGIN_REASONS | {
+    "kerberos-user-locked": "The user's account is disabled, expired or locked: unlock it; the relay asks hourly.",
     "eas-112": "The mail server may not read the account in its directory: see the account's permissions there.",
     "eas-123": "The user has no mailbox on the mail server.",
     "eas-126": "Switch ActiveSync on for the user: Set-CASMailbox -ActiveSyncEnabled $true.",

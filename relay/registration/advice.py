@@ -7,7 +7,12 @@ from typing import Final
 from eas_watcher.progress import WatchState
 from relay.model import Mailbox, RegistrationState, RegistrationView
 
-RELAYS_OWN: Final = frozenset({"server-unknown", "seal-broken"})
+RELAYS_OWN: Final = frozenset(
+    {
+        *("server-unknown", "seal-broken", "credential-kind", "oauth-client", "oauth-audience"),
+        *("kerberos-keytab", "kerberos-clock", "kerberos-target", "kerberos-delegation", "kerberos-refused"),
+    }
+)
 """Reasons for which a mailbox is blocked by the relay itself; what its server does is not for the unproved to know."""
 
 
@@ -63,9 +68,13 @@ def _active(view: RegistrationView) -> Advice:
     if mailbox.reason in RELAYS_OWN:
         return Advice(Actor.ADMINISTRATOR, "The relay cannot watch the mailbox: its administrator sees why.")
     match mailbox.state:
+        case WatchState.BLOCKED if mailbox.reason == "kerberos-user-locked":
+            advice = Advice(Actor.ADMINISTRATOR, "The user's account is disabled, expired or locked: unlock it.")
         case WatchState.BLOCKED:
             text = f"The mailbox's server denies access: allow the device {mailbox.device_id} there."
             advice = Advice(Actor.ADMINISTRATOR, text)
+        case WatchState.CREDENTIAL_REFUSED if mailbox.reason == "kerberos-user-unknown":
+            advice = Advice(Actor.ADMINISTRATOR, "The company's directory does not know the user any more.")
         case WatchState.WAITING if mailbox.reason == "http-401":
             text = "The mailbox's server refused the password; the relay makes sure before it says so."
             advice = Advice(Actor.NOBODY, text)

@@ -43,7 +43,15 @@ class CertificateLogin:
     user: str | None = None
 
 
-AnyLogin: TypeAlias = Login | OAuthLogin | CertificateLogin
+@dataclass(frozen=True, slots=True)
+class KerberosLogin:
+    """Hold an operator's invitation, which stands for the right to watch the user's mailbox."""
+
+    invitation: str = field(repr=False)
+    user: str | None = None
+
+
+AnyLogin: TypeAlias = Login | OAuthLogin | CertificateLogin | KerberosLogin
 
 
 @dataclass(frozen=True, slots=True)

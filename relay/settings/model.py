@@ -117,8 +117,10 @@ class ServerSection(Section):
         default=(), description="what else may be answered to a server that refuses acknowledgement, in this order"
     )
     credentials: Annotated[
-        tuple[Literal["basic", "oauth", "certificate"], ...], BeforeValidator(_split), Field(min_length=1)
-    ] = Field(default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate")
+        tuple[Literal["basic", "oauth", "certificate", "kerberos"], ...], BeforeValidator(_split), Field(min_length=1)
+    ] = Field(
+        default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate, kerberos"
+    )
     oauth_token_endpoint: Text | None = Field(
         default=None, description="https:// URL where refresh tokens are exchanged; nowhere else are they ever sent"
     )
@@ -134,6 +136,22 @@ class ServerSection(Section):
     )
     oauth_ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's for oauth_token_endpoint"
+    )
+    kerberos_realm: Text | None = Field(
+        default=None, description="realm of the users' accounts, as the directory writes it, e.g. EXAMPLE.COM"
+    )
+    kerberos_principal: Text | None = Field(
+        default=None, description="the relay's own account, which may act for users at this server alone"
+    )
+    kerberos_keytab_file: Text | None = Field(default=None, description="keytab with the key of kerberos_principal")
+    kerberos_target: Text | None = Field(
+        default=None, description="the server's principal, e.g. HTTP/mail.example.com@EXAMPLE.COM; unset: by its URL"
+    )
+    kerberos_users: Literal["account", "address"] = Field(
+        default="account", description="what the directory knows users by: account name, or address (UPN)"
+    )
+    kerberos_invitation_key_file: Text | None = Field(
+        default=None, description="PEM file of public keys whose invitations let users register"
     )
     heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
     heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")

@@ -12,6 +12,7 @@ from eas_watcher.names import ProtocolVersion
 from eas_watcher.states import Policy
 from relay.credentials import CredentialKind
 from relay.settings.files import Files
+from relay.settings.kerberos import check_kerberos
 from relay.settings.model import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
@@ -82,6 +83,7 @@ class ServerChecks:
                 self._policy(table, section, hosts),
                 frozenset(map(CredentialKind, section.credentials)),
                 self._oauth(table, section),
+                check_kerberos(self._files, name, section, domains, opens=self._role in KNOWS_PASSWORDS),
             )
         return servers
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from eas_watcher.auth.grant import OAuthClient
+from eas_watcher.auth.negotiate import Service
 from eas_watcher.states import Policy
 from relay.credentials import CredentialKind
+from relay.invitations import Guests
 from relay.model import Platform
 from relay.push.apns import ApnsConfig
 from relay.push.fcm import FcmConfig
@@ -94,6 +96,15 @@ class OAuthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KerberosSettings:
+    """Hold whose mailboxes may be watched with tickets, and who the relay is to the KDC."""
+
+    guests: Guests
+    service: Service | None
+    """Known to roles that open credentials."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Hold one ActiveSync server."""
 
@@ -104,6 +115,7 @@ class ServerSettings:
     credentials: frozenset[CredentialKind] = frozenset({CredentialKind.BASIC})
     oauth: OAuthSettings | None = None
     """Known to roles that open credentials, if the server takes such."""
+    kerberos: KerberosSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.credential import UnusableCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Condition, WatchState
@@ -39,6 +41,11 @@ class EasServer:
     """Whether user and password are taken."""
     identify: Callable[[CertificateCredential], Transport] | None = None
     """Makes connections that show a client certificate; raises UnusableCredential. None: the server takes none."""
+    delegate: Callable[[KerberosCredential, datetime | None], Transport] | None = None
+    """Acts for a user whom the operator invited; raises UnusableCredential. None: the server is not told to.
+
+    With a time, the invitation must not be over by then.
+    """
     discovery: Discovery | None = None
     """Finds where a mailbox is that has no URL so far; None: all of them are at `url`."""
 
@@ -61,8 +68,11 @@ class Accounts:
         self._servers = servers
         self._grants = grants
 
-    def open(self, mailbox: Mailbox, sealed: bytes) -> Connection | Condition:
-        """Open a credential; a mailbox that cannot be opened or reached is blocked, with the remedy."""
+    def open(self, mailbox: Mailbox, sealed: bytes, shown_at: datetime | None = None) -> Connection | Condition:
+        """Open a credential; a mailbox that cannot be opened or reached is blocked, with the remedy.
+
+        `shown_at` is the time for one that somebody shows now, None for one that was accepted before.
+        """
         server = self._servers.get(mailbox.server)
         if server is None:
             detail = f"server {mailbox.server!r} is not configured any more: add [servers.{mailbox.server}] again"
@@ -73,7 +83,7 @@ class Accounts:
             detail = "the stored credential does not open with this sealing key: restore the key, or register again"
             return Condition(WatchState.BLOCKED, "seal-broken", detail=detail)
         try:
-            transport = self._transport(mailbox.id, sealed, credential, server)
+            transport = self._transport(mailbox.id, sealed, credential, server, shown_at)
         except UnusableCredential as error:
             return Condition(WatchState.CREDENTIAL_REFUSED, "credential-unusable", detail=str(error))
         if transport is None:
@@ -109,7 +119,12 @@ class Accounts:
         return present if present is not None and self.alike(mailbox, sealed, present) else sealed
 
     def _transport(
-        self, mailbox: MailboxId, sealed: bytes, credential: StoredCredential, server: EasServer
+        self,
+        mailbox: MailboxId,
+        sealed: bytes,
+        credential: StoredCredential,
+        server: EasServer,
+        shown_at: datetime | None,
     ) -> Transport | None:
         """Give the transport that proves a credential; None when the server's settings do not allow its kind."""
         match credential:
@@ -120,5 +135,7 @@ class Accounts:
                 return BearerTransport(server.transport, tokens)
             case CertificateCredential():
                 return None if server.identify is None else server.identify(credential)
+            case KerberosCredential():
+                return None if server.delegate is None else server.delegate(credential, shown_at)
             case BasicCredential():
                 return server.transport if server.basic else None

@@ -80,7 +80,7 @@ class Proofs:
             log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
 
     async def _prove(self, candidate: Candidate, record: WatchRecord) -> None:
-        opened = self._accounts.open(record.mailbox, candidate.sealed)
+        opened = self._accounts.open(record.mailbox, candidate.sealed, self._clock())
         if isinstance(opened, Condition):
             await self._give_up(candidate, record, opened)
             return

@@ -3,13 +3,16 @@
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 
 from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.locations import authority
 from eas_watcher.ports import Transport
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
+from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.credentials import CredentialKind
 from relay.ports import Clock
@@ -43,6 +46,7 @@ async def open_servers(
         searched = await stack.enter_async_context(open_transport(trust(found.ca_file)))
         elsewhere |= dict.fromkeys(found.hosts, searched)
     elsewhere |= {authority(server.url) or "": own[name] for name, server in configured.items()}
+    single_use = await _open_single_use(configured, found, trust, stack)
     servers = {
         name: EasServer(
             server.url,
@@ -51,6 +55,7 @@ async def open_servers(
             tokens=await _open_tokens(server.oauth, trust, clock, stack),
             basic=CredentialKind.BASIC in server.credentials,
             identify=_identification(own[name], server, trust, clock),
+            delegate=_delegation(server, single_use.get(authority(server.url) or ""), single_use, stack),
         )
         for name, server in configured.items()
     }
@@ -67,6 +72,41 @@ async def _open_tokens(
     if oauth is None:
         return None
     return TokenEndpoint(oauth.client, await stack.enter_async_context(open_transport(trust(oauth.ca_file))), clock)
+
+
+async def _open_single_use(
+    configured: Mapping[str, ServerSettings], found: AutodiscoverSettings, trust: Trust, stack: AsyncExitStack
+) -> dict[str, Transport]:
+    """Open transports whose connections carry one request, by host, if any server takes tickets.
+
+    On a connection that a ticket has opened, a server may answer the next request in the same user's name.
+    """
+    if all(server.kerberos is None for server in configured.values()):
+        return {}
+    files = dict.fromkeys(found.hosts, found.ca_file)
+    files |= {authority(server.url) or "": server.ca_file for server in configured.values()}
+    return {
+        host: await stack.enter_async_context(open_transport(trust(file), reuse=False)) for host, file in files.items()
+    }
+
+
+def _delegation(
+    server: ServerSettings, own: Transport | None, single_use: Mapping[str, Transport], stack: AsyncExitStack
+) -> Callable[[KerberosCredential, datetime | None], Transport] | None:
+    """Give what makes a mailbox's transport of an invitation, for a server that takes tickets."""
+    if server.kerberos is None or server.kerberos.service is None or own is None:
+        return None
+    from eas_watcher.transport.kerberos import Kerberos  # noqa: PLC0415 -- needs the optional extra
+
+    kerberos = Kerberos(server.kerberos.service)
+    stack.callback(kerberos.close)
+    guests, routes = server.kerberos.guests, Routes(own, single_use)
+
+    def delegate(credential: KerberosCredential, shown_at: datetime | None) -> Transport:
+        guests.check(credential, shown_at)
+        return NegotiateTransport(routes, kerberos.tickets(guests.principal(credential.user)))
+
+    return delegate
 
 
 def _identification(

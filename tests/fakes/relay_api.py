@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from relay.credentials import CredentialKind
+from relay.invitations import Guests, Invitations
 from relay.model import Platform, RegistrationId
 from relay.ports import Topic
 from relay.registration.certificate_process import CertificateProcess
@@ -67,6 +70,9 @@ class World:
         self.time = Time()
         self.tokens = Tokens()
         self.judged: list[str] = []
+        self.inviting = Ed25519PrivateKey.generate()
+        naming = Naming("EXAMPLE.COM", frozenset(SERVERS["branch"]))
+        guests = {"branch": Guests("branch", Invitations([self.inviting.public_key()]), naming)}
         lockout = Lockout()
         self.service = Registrations(
             self.store,
@@ -77,14 +83,16 @@ class World:
             self.time,
             self.tokens,
             lockout,
-            Logins(KINDS, certificates or CertificateProcess()),
+            Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:
-        """Open a registration's candidate, or else its mailbox's credential: user and password."""
+        """Open a registration's candidate, or else its mailbox's credential: user and password, if it has one."""
         mailbox = self.store.registrations[registration_id].mailbox_id
         sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox]
         credential = self.key.open(mailbox, sealed)
+        if isinstance(credential, KerberosCredential):
+            return credential.user, GOOD
         assert isinstance(credential, BasicCredential)
         return credential.user, credential.password
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from eas_watcher.progress import WatchState
 from relay.api.app import Limits, create_app
+from relay.invitations import invite
 from relay.listeners import open_listener
 from relay.model import Mark, RegistrationId, RegistrationState
 from relay.registration.registrations import Registered
@@ -475,3 +477,47 @@ async def test_the_secret_is_told_once(api: Api) -> None:
         body: Json | None = {} if method == "PATCH" else None
         _, answer = await api.call(method, path + suffix, body, made["secret"])
         assert "secret" not in answer
+
+
+def invitation(world: World, user: str = "ann@branch.example.com", server: str = "branch", days: int = 7) -> Json:
+    text = invite(world.inviting, server, user, world.time() + timedelta(days=days))
+    return {"kind": "kerberos", "invitation": text}
+
+
+async def test_an_invited_user_registers_with_the_invitation_alone(api: Api) -> None:
+    answer = await api.register(mailbox="ann@branch.example.com", credential=invitation(api.world))
+
+    assert answer["state"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        ({"days": -1}, "credential.invitation", "expired"),
+        ({"user": "ben@branch.example.com"}, "credential.invitation", "another user"),
+        ({"server": "head-office"}, "credential.invitation", "another user or server"),
+    ],
+)
+async def test_what_is_wrong_with_an_invitation_is_told_at_once(api: Api, change: Json, field: str, words: str) -> None:
+    body = wish(mailbox="ann@branch.example.com", credential=invitation(api.world, **change))
+
+    answer = await api.problem((400, "invalid-request"), "POST", "/v1/registrations", body)
+
+    ((found, text),) = [(fault["field"], fault["detail"]) for fault in answer["errors"]]
+    assert found == field
+    assert words in text
+    assert not api.world.store.registrations
+
+
+async def test_a_user_whom_kerberos_cannot_name_is_told(api: Api) -> None:
+    body = wish(mailbox="ann@other.example", server="branch", credential=invitation(api.world, "ann@other.example"))
+
+    answer = await api.problem((400, "invalid-request"), "POST", "/v1/registrations", body)
+
+    assert [fault["field"] for fault in answer["errors"]] == ["credential.user"]
+
+
+async def test_a_server_that_invites_nobody_says_so(api: Api) -> None:
+    body = wish(credential=invitation(api.world, "ann@example.com", "head-office"))
+
+    await api.problem((422, "unsupported-credential"), "POST", "/v1/registrations", body)

@@ -17,6 +17,7 @@ from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import FleetStats, Surroundings
 from eas_watcher.transport.http import open_transport
+from relay.credentials import StoredCredential
 from relay.errors import StoreUnavailable
 from relay.model import (
     Environment,
@@ -97,8 +98,9 @@ class WatchRole:
         server: str = "main",
         key: SealingPrivateKey | None = None,
         user: str = ANN,
+        credential: StoredCredential | None = None,
     ) -> RegistrationId:
-        """Do what the api role does."""
+        """Do what the api role does; without a credential, it is user and password."""
         public = (key or self.key).public_key()
         mailbox = NewMailbox(MAILBOX, server, user, derive_device_id(public, server, user), SHARD)
         registration = Registration(
@@ -116,12 +118,15 @@ class WatchRole:
             state=RegistrationState.VERIFYING,
             created_at=now(),
         )
-        sealed = public.seal(MAILBOX, BasicCredential(user, password))
+        sealed = public.seal(MAILBOX, credential or BasicCredential(user, password))
         await self.registrations.create(mailbox, registration, sealed)
         return registration.id
 
     async def change_password(self, id_: RegistrationId, password: str) -> None:
-        sealed = self.key.public_key().seal(MAILBOX, BasicCredential(ANN, password))
+        await self.change_credential(id_, BasicCredential(ANN, password))
+
+    async def change_credential(self, id_: RegistrationId, credential: StoredCredential) -> None:
+        sealed = self.key.public_key().seal(MAILBOX, credential)
         await self.registrations.change(id_, RegistrationChange(sealed_candidate=sealed), now())
 
     async def view(self, id_: RegistrationId) -> RegistrationView:

@@ -1,9 +1,11 @@
-"""Own how clients show who they are to the simulated server: password, access token or client certificate."""
+"""Own how clients show who they are to the simulated server: password, access token, client certificate or ticket."""
 
 import ssl
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -25,11 +27,20 @@ class Identities:
     """Whether the UID of a client certificate is its user."""
     tokens: list[str] = field(default_factory=list)
     """Access tokens that came, refused ones too."""
+    ticket_of: Callable[[bytes], str | None] | None = None
+    """Tells whose ticket a SPNEGO token holds; None: tickets are not taken."""
+    persists: bool = False
+    """Whether a connection that a ticket opened stays its user's, whatever comes after [IIS: authPersistNonNTLM]."""
+    tickets: list[bytes] = field(default_factory=list)
+    """SPNEGO tokens that came, refused ones too."""
+    _opened: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)
 
     @property
     def challenge(self) -> list[str]:
         """The WWW-Authenticate headers of a refusal."""
         basic = [BASIC] if self.passwords else []
+        if self.ticket_of is not None:
+            basic.insert(0, "Negotiate")
         if self.user_of is None:
             return basic
         bearer = (
@@ -41,11 +52,19 @@ class Identities:
 
     def read(self, request: web.Request, admit: Callable[[str, str], bool]) -> tuple[str, bool]:
         """Tell which user a request claims to be of, empty when of nobody, and whether it proves it."""
+        if self.persists and (opener := self._opened.get(request.transport)) is not None:
+            return opener, True
         authorization = request.headers.get("Authorization")
         scheme, _, token = (authorization or "").partition(" ")
         if self.user_of is not None and scheme.lower() == "bearer":
             self.tokens.append(token)
             user = self.user_of(token)
+            return user or "", user is not None
+        if self.ticket_of is not None and scheme.lower() == "negotiate":
+            self.tickets.append(b64decode(token))
+            user = self.ticket_of(self.tickets[-1])
+            if user is not None and request.transport is not None:
+                self._opened[request.transport] = user
             return user or "", user is not None
         if self.certificates and authorization is None:
             user = _certified(request)

@@ -3,14 +3,16 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 from relay.credentials import StoredCredential, alike, read, write
 
 ANN = BasicCredential("ann", "correct horse")
 GRANT = OAuthCredential("ann", "first-token", "app-on-phones")
 CERTIFICATE = CertificateCredential("ann", "chain", "key")
+INVITED = KerberosCredential("ann", "signed-word")
 
 
-@pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CERTIFICATE])
+@pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
 def test_every_kind_is_read_as_it_was_written(credential: StoredCredential) -> None:
     assert read(write(credential)) == credential
 
@@ -40,6 +42,7 @@ def test_a_rotated_grant_is_still_the_same_grant() -> None:
         BasicCredential("ben", "correct horse"),
         GRANT,
         CERTIFICATE,
+        INVITED,
     ],
 )
 def test_credentials_are_alike_only_when_they_prove_the_same(other: StoredCredential) -> None:
@@ -48,6 +51,7 @@ def test_credentials_are_alike_only_when_they_prove_the_same(other: StoredCreden
 
 
 def test_no_credential_shows_its_secret() -> None:
-    shown = repr([ANN, GRANT, GRANT.rotated("second"), CERTIFICATE])
+    shown = repr([ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
+    secrets = ("correct horse", "first-token", "second", "chain", "'key'", "signed-word")
 
-    assert not [secret for secret in ("correct horse", "first-token", "second", "chain", "'key'") if secret in shown]
+    assert not [secret for secret in secrets if secret in shown]

@@ -78,6 +78,9 @@ def view(
         (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "http-401", Actor.USER, "new one"),
         (RegistrationState.ACTIVE, WatchState.BLOCKED, "http-403", Actor.ADMINISTRATOR, "DEVICE"),
         (RegistrationState.ACTIVE, WatchState.BLOCKED, "seal-broken", Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-delegation", Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-user-locked", Actor.ADMINISTRATOR, "unlock"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "kerberos-user-unknown", Actor.ADMINISTRATOR, "know"),
         (RegistrationState.ACTIVE, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "wiped"),
     ],
 )

@@ -1,0 +1,158 @@
+"""Own the tickets: GSSAPI [RFC 2743] over MIT's libkrb5, the optional extra `kerberos`; the only importer of gssapi.
+
+The relay's own ticket comes from its keytab and lies in memory; libkrb5 renews it once half of its life is over. All
+calls may wait for a KDC, so they run in threads of their own, few of them, each awaited for a bounded time.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from time import monotonic
+from typing import Any, Final
+
+import gssapi
+
+from eas_watcher.auth.negotiate import Principal, Service, Step, read_failure
+from eas_watcher.errors import AccessDenied, EasError, Unreachable
+
+PATIENCE: Final = 30.0
+"""Seconds for a ticket; libkrb5 asks every KDC of a realm several times before it gives up."""
+AT_ONCE: Final = 8  # threads; a ticket takes 15 ms when the KDC is near
+AHEAD: Final = 300.0
+"""Seconds before their end that a user's tickets are got anew, so that no request meets an expired one."""
+FORGETFUL: Final = 600.0
+"""Seconds between two abandoned tickets of the relay itself at least; libkrb5 keeps each in memory for good."""
+
+MECHANISM: Final = gssapi.MechType.kerberos
+ENTERPRISE: Final = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.6")  # GSS_KRB5_NT_ENTERPRISE_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Hold one token for one request."""
+
+    token: bytes
+    fresh: bool
+    """Whether it was got from the KDC for this request."""
+
+
+class Kerberos:
+    """Get tickets as one service, for itself or in the name of its users."""
+
+    def __init__(self, service: Service) -> None:
+        """Take who the relay is; nothing is asked before the first ticket."""
+        self._service = service
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kerberos")
+        self._cache, self._cached_at = _new_cache(), monotonic()
+
+    def close(self) -> None:
+        """Ask no KDC any more; what waits for one ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def tickets(self, user: Principal | None) -> "Tickets":
+        """Give the tickets of one user; None: the service's own."""
+        return Tickets(self, user)
+
+    async def ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any]:
+        """Get a token for `service`; `held` are the user's credentials from before, None at first.
+
+        Returns them too. Raises what `read_failure` returns, and Unreachable when it takes too long.
+        """
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._pool, self._ticket, user, service, held)
+        try:
+            return await asyncio.wait_for(work, PATIENCE)
+        except TimeoutError as error:
+            raise Unreachable("no Kerberos ticket in time: the KDC does not answer", reached=False) from error
+
+    def _ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any]:
+        own_target = self._service.target
+        with _reading(Step.TARGET, own_target or service):
+            kind = gssapi.NameType.kerberos_principal if own_target else gssapi.NameType.hostbased_service
+            target = gssapi.Name(own_target or service, kind)
+        credentials = self._own() if user is None else held or self._on_behalf_of(user)
+        with _reading(Step.TARGET, own_target or service):
+            # Without mutual authentication, one message is all: TLS has proved who the server is.
+            context = gssapi.SecurityContext(
+                name=target,
+                creds=credentials,
+                mech=MECHANISM,
+                flags=gssapi.RequirementFlag.integrity,
+                usage="initiate",
+            )
+            return bytes(context.step()), credentials
+
+    def _own(self) -> Any:
+        service = self._service
+        with _reading(Step.OWN):
+            if not service.principal:
+                return gssapi.Credentials(usage="initiate", mechs=[MECHANISM])
+            name = gssapi.Name(service.principal, gssapi.NameType.kerberos_principal)
+            store = {b"client_keytab": f"FILE:{service.keytab}".encode(), b"ccache": self._cache.encode()}
+            return gssapi.Credentials(name=name, usage="initiate", mechs=[MECHANISM], store=store)
+
+    def _on_behalf_of(self, user: Principal) -> Any:
+        kind = ENTERPRISE if user.enterprise else gssapi.NameType.kerberos_principal
+        own = self._own()
+        try:
+            with _reading(Step.USER):
+                return own.impersonate(gssapi.Name(user.name, kind), usage="initiate", mechs=[MECHANISM])
+        except AccessDenied as error:
+            # The relay's own ticket may be of a KDC that was set up anew since.
+            if error.code == "kerberos-refused" and monotonic() > self._cached_at + FORGETFUL:
+                self._cache, self._cached_at = _new_cache(), monotonic()
+            raise
+
+
+class Tickets:
+    """Keep the tickets of one user, as long as they are good."""
+
+    __slots__ = ("_ends_at", "_held", "_kerberos", "_targets", "_user")
+
+    def __init__(self, kerberos: Kerberos, user: Principal | None) -> None:
+        """Take where tickets come from and whose they are."""
+        self._kerberos = kerberos
+        self._user = user
+        self._held: Any = None
+        self._targets: set[str] = set()
+        self._ends_at = 0.0
+
+    async def get(self, service: str) -> Ticket:
+        """Return a token for one request to `service`; no two requests may share one. Raises EasError."""
+        now = asyncio.get_running_loop().time()
+        if self._held is not None and now >= self._ends_at - AHEAD:
+            self.forget()
+        fresh = service not in self._targets
+        token, held = await self._kerberos.ticket(self._user, service, self._held)
+        if held is not self._held:
+            self._held, self._ends_at = held, now + float(held.lifetime or 0)
+        self._targets.add(service)
+        return Ticket(token, fresh)
+
+    def forget(self) -> None:
+        """Use the tickets got so far no more."""
+        self._held = None
+        self._targets.clear()
+
+
+def _new_cache() -> str:
+    """Name a credential cache of libkrb5 that nobody else in this process has."""
+    return f"MEMORY:push-relay-{token_hex(8)}"
+
+
+@contextmanager
+def _reading(step: Step, target: str = "") -> Iterator[None]:
+    """Turn errors of GSSAPI into ours."""
+    try:
+        yield
+    except gssapi.exceptions.GSSError as error:
+        raise _read(error, step, target) from error
+
+
+def _read(error: Any, step: Step, target: str) -> EasError:
+    code = error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code
+    words = "; ".join(error.get_all_statuses(error.min_code, is_maj=False)) or "no reason given"
+    return read_failure(step, code, words, target)

@@ -1,0 +1,76 @@
+"""Own what makes a server's Kerberos settings whole: who the relay is to the KDC, and whom the operator invites."""
+
+from importlib.util import find_spec
+from typing import Final
+
+from eas_watcher.auth.negotiate import DOMAIN, Naming, Service
+from relay.credentials import CredentialKind
+from relay.invitations import Guests, Invitations
+from relay.settings.files import Files
+from relay.settings.keytab import principals
+from relay.settings.model import ServerSection
+from relay.settings.values import KerberosSettings
+
+REQUIRED: Final = ("kerberos_realm", "kerberos_principal", "kerberos_keytab_file", "kerberos_invitation_key_file")
+KEYS: Final = (*REQUIRED, "kerberos_target")
+MISSING: Final = "Have an administrator of the directory make them: docs/authentication.md says how."
+LIBRARY: Final = "Install libkrb5-dev and gcc, then push-relay[kerberos]: docs/authentication.md says how."
+KEYTAB: Final = "Export the keytab of kerberos_principal anew."
+INVITATIONS: Final = "Make the keys with `relay invitations keygen`, and give the public one."
+
+
+def check_kerberos(
+    files: Files, name: str, section: ServerSection, domains: frozenset[str], *, opens: bool
+) -> KerberosSettings | None:
+    """Check the Kerberos settings of the server `name`; only a role that `opens` credentials learns of the keytab."""
+    table, faults = f"servers.{name}", files.faults
+    given = [key for key in KEYS if getattr(section, key)]
+    if CredentialKind.KERBEROS.value not in section.credentials:
+        if given and f"{table}.credentials" not in faults:
+            wrong = "is set, but credentials does not list kerberos"
+            faults.add(f"{table}.{given[0]}", wrong, 'Add "kerberos" to credentials, or remove it.')
+        return None
+    for key in REQUIRED:
+        if key not in given and f"{table}.{key}" not in faults:
+            faults.add(f"{table}.{key}", "is missing", MISSING)
+    if opens and find_spec("gssapi") is None:
+        faults.add(f"{table}.credentials", "lists kerberos, whose library is not installed", LIBRARY)
+    realm, principal, keytab, key_file = (getattr(section, key) or "" for key in REQUIRED)
+    if not all((realm, principal, keytab, key_file)):
+        return None
+    if not DOMAIN.fullmatch(realm):
+        faults.add(f"{table}.kerberos_realm", "is no realm", "Write it as the directory does, e.g. EXAMPLE.COM.")
+    if "@" not in principal:
+        principal = f"{principal}@{realm}"
+    service = _service(files, table, principal, section) if opens else None
+    invitations = _invitations(files, f"{table}.kerberos_invitation_key_file", key_file)
+    if invitations is None:
+        return None
+    naming = Naming(realm, domains, addresses=section.kerberos_users == "address")
+    return KerberosSettings(Guests(name, invitations, naming), service)
+
+
+def _service(files: Files, table: str, principal: str, section: ServerSection) -> Service:
+    key, path = f"{table}.kerberos_keytab_file", files.path(section.kerberos_keytab_file or "")
+    content = files.read(key, path, secret=True)
+    if content is not None:
+        try:
+            found = principals(content)
+        except ValueError:
+            files.faults.add(key, f"{path} is no keytab", KEYTAB)
+        else:
+            if principal not in found:
+                files.faults.add(key, f"{path} has no key of {principal}", KEYTAB)
+    return Service(principal, path, section.kerberos_target or "")
+
+
+def _invitations(files: Files, key: str, name: str) -> Invitations | None:
+    path = files.path(name)
+    pem = files.read(key, path, secret=False, remedy=INVITATIONS)
+    if pem is None:
+        return None
+    try:
+        return Invitations.load(pem)
+    except ValueError:
+        files.faults.add(key, f"{path} holds no Ed25519 public key", INVITATIONS)
+        return None

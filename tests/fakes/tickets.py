@@ -1,0 +1,52 @@
+"""Own tickets without a KDC: readable, numbered, and good until the mail server's key changes."""
+
+from dataclasses import dataclass, field
+
+from eas_watcher.errors import EasError
+
+
+@dataclass(frozen=True)
+class FakeTicket:
+    token: bytes
+    fresh: bool
+
+
+@dataclass
+class FakeTickets:
+    """Be the tickets of one user."""
+
+    user: str
+    realm: "FakeRealm"
+    _held: int | None = None
+
+    async def get(self, service: str) -> FakeTicket:
+        if self.realm.failure is not None:
+            raise self.realm.failure
+        fresh = self._held is None
+        if self._held is None:
+            self._held = self.realm.key
+            self.realm.given.append((self.user, service))
+        self.realm.tokens += 1
+        return FakeTicket(f"ticket of {self.user} for key {self._held}, {self.realm.tokens}".encode(), fresh)
+
+    def forget(self) -> None:
+        self._held = None
+
+
+@dataclass
+class FakeRealm:
+    """Give tickets, and tell a server whose they are."""
+
+    key: int = 1
+    """The mail server's key; tickets for another one are refused."""
+    failure: EasError | None = None
+    tokens: int = 0
+    given: list[tuple[str, str]] = field(default_factory=list)
+    """Tickets got from the KDC: user, service."""
+
+    def tickets(self, user: str) -> FakeTickets:
+        return FakeTickets(user, self)
+
+    def user_of(self, token: bytes) -> str | None:
+        user, _, rest = token.partition(b"ticket of ")[2].partition(b" for key ")
+        return user.decode() if rest.startswith(f"{self.key},".encode()) else None

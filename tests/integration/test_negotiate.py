@@ -1,0 +1,157 @@
+"""Test requests with tickets over real TLS, against a server that lets connections stay their first user's."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from eas_watcher.auth.negotiate import KerberosCredential
+from eas_watcher.commands.options import Options
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import AccessDenied, Unauthorized
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.progress import WatchState
+from eas_watcher.states import Policy
+from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.negotiate import NegotiateTransport
+from eas_watcher.wire import Account, compose
+from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from tests.fakes.tickets import FakeRealm
+from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
+
+BEN = "ben@example.com"
+
+
+@dataclass
+class Site:
+    """A server that takes tickets, and transports to it."""
+
+    eas: EasSimulator
+    realm: FakeRealm
+    single_use: HttpTransport
+    reusing: HttpTransport
+
+    async def ask(self, user: str, transport: HttpTransport | None = None) -> HttpReply:
+        transport_of_user = NegotiateTransport(transport or self.single_use, self.realm.tickets(user))
+        return await transport_of_user.send(compose(account(self.eas, user), Options(), None, None))
+
+
+def account(eas: EasSimulator, user: str) -> Account:
+    name = user.partition("@")[0]
+    return Account(MailboxId(name), eas.url, user, DeviceId(f"D{name}"), KerberosCredential(user, "signed"))
+
+
+@asynccontextmanager
+async def open_site() -> AsyncIterator[Site]:
+    ca, realm = ThrowAwayCa(), FakeRealm()
+    async with AsyncExitStack() as stack:
+        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
+        for user in (ANN, BEN):
+            eas.add_mailbox(user, "never used")
+        identities = eas.identities
+        identities.passwords, identities.persists, identities.ticket_of = False, True, realm.user_of
+        single_use = await stack.enter_async_context(open_transport(ca.client_context(), reuse=False))
+        reusing = await stack.enter_async_context(open_transport(ca.client_context()))
+        yield Site(eas, realm, single_use, reusing)
+
+
+def served(site: Site) -> dict[str, int]:
+    """Count the requests that were answered in each user's name."""
+    return {user: len(site.eas.records.log(user)) for user in (ANN, BEN)}
+
+
+async def test_each_request_carries_a_token_of_its_own() -> None:
+    async with open_site() as site:
+        transport = NegotiateTransport(site.single_use, site.realm.tickets(ANN))
+        for _ in range(3):
+            reply = await transport.send(compose(account(site.eas, ANN), Options(), None, None))
+            assert reply.status == 200
+
+        assert len(set(site.eas.identities.tickets)) == 3
+        assert site.realm.given == [(ANN, "HTTP@127.0.0.1")]
+
+
+async def test_no_request_goes_over_a_connection_that_another_user_opened() -> None:
+    async with open_site() as site:
+        for user in (ANN, BEN, ANN, BEN):
+            await site.ask(user)
+
+        assert served(site) == {ANN: 2, BEN: 2}
+
+
+async def test_a_stranger_is_never_taken_for_the_user_before() -> None:
+    async with open_site() as site:
+        await site.ask(ANN)
+
+        assert (await site.single_use.send(compose(account(site.eas, BEN), Options(), None, None))).status == 401
+
+
+async def test_the_server_of_these_tests_would_mix_users_up_on_a_kept_connection() -> None:
+    async with open_site() as site:
+        for user in (ANN, BEN):
+            await site.ask(user, site.reusing)
+
+        assert served(site) == {ANN: 2, BEN: 0}
+
+
+async def test_a_ticket_for_a_key_that_has_changed_is_replaced_once() -> None:
+    async with open_site() as site:
+        transport = NegotiateTransport(site.single_use, site.realm.tickets(ANN))
+        request = compose(account(site.eas, ANN), Options(), None, None)
+        await transport.send(request)
+        site.realm.key = 2
+
+        assert (await transport.send(request)).status == 200
+        assert len(site.eas.identities.tickets) == 3
+        assert len(site.realm.given) == 2
+
+
+async def test_a_fresh_ticket_that_is_refused_is_not_sent_again() -> None:
+    async with open_site() as site:
+        site.eas.identities.ticket_of = lambda _: None
+        transport = NegotiateTransport(site.single_use, site.realm.tickets(ANN))
+
+        with pytest.raises(Unauthorized, match="refuses the Kerberos ticket"):
+            await transport.send(compose(account(site.eas, ANN), Options(), None, None))
+        assert len(site.eas.identities.tickets) == 1
+
+
+async def test_a_server_without_negotiate_is_named() -> None:
+    async with open_site() as site:
+        site.eas.identities.ticket_of, site.eas.identities.passwords = None, True
+
+        with pytest.raises(Unauthorized, match="offers no Negotiate"):
+            await site.ask(ANN)
+
+
+async def test_without_a_ticket_nothing_is_sent() -> None:
+    async with open_site() as site:
+        site.realm.failure = AccessDenied("the KDC does not let the relay act for this user", "kerberos-delegation")
+
+        with pytest.raises(AccessDenied):
+            await site.ask(ANN)
+        assert not site.eas.identities.tickets
+
+
+@hurried
+async def test_a_watch_with_tickets_tells_of_a_new_mail_and_of_what_the_kdc_refuses() -> None:
+    realm = FakeRealm()
+    async with world(Policy()) as eas, open_transport(eas.trusting, reuse=False) as single_use:
+        identities = eas.simulator.identities
+        identities.passwords, identities.persists, identities.ticket_of = False, True, realm.user_of
+        transport = NegotiateTransport(single_use, realm.tickets(ANN))
+        classes = frozenset({CollectionClass.EMAIL})
+        eas.fleet.start(account(eas.simulator, ANN), transport, eas.ann.memory(classes), eas.policy)
+        await eas.until_held()
+        eas.simulator.deliver(ANN)
+        await until(lambda: eas.ann.changes == ONE_MAIL)
+        await eas.until_held(2)
+
+        realm.failure = AccessDenied("the KDC does not let the relay act for this user", "kerberos-delegation")
+        eas.simulator.deliver(ANN)
+        await until(lambda: eas.ann.conditions[-1].state is WatchState.BLOCKED)
+
+        assert eas.ann.conditions[-1].reason == "kerberos-delegation"
+        assert len(set(identities.tickets)) == len(identities.tickets)

@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+
+from eas_watcher.auth.negotiate import Naming, Principal, Service
+from relay.invitations import generate
+from relay.settings import Role
+from tests.installation import GOOD, Installation
+from tests.unit.relay.settings.test_keytab import HTTP, RELAY
+
+KERBEROS = """domains = ["Example.com"]
+credentials = ["kerberos"]
+kerberos_realm = "EXAMPLE.COM"
+kerberos_principal = "push-relay"
+kerberos_keytab_file = "relay.keytab"
+kerberos_invitation_key_file = "invitation-public.pem"
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """Have a site whose host has the optional library, or something of its name."""
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries/gssapi.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "libraries")
+    site = Installation(tmp_path)
+    site.write("relay.keytab", b"\x05\x02" + RELAY)
+    site.write("invitation-public.pem", generate()[1], 0o644)
+    site.configure(GOOD.replace('domains = ["Example.com"]\n', KERBEROS))
+    return site
+
+
+def test_users_of_a_server_may_be_invited(site: Installation) -> None:
+    kerberos = site.load().servers["main"].kerberos
+
+    assert kerberos is not None
+    assert kerberos.service == Service("push-relay@EXAMPLE.COM", site.folder / "relay.keytab", "")
+    assert kerberos.guests.naming == Naming("EXAMPLE.COM", frozenset({"example.com"}))
+
+
+def test_the_api_checks_invitations_but_never_reads_the_keytab(site: Installation) -> None:
+    (site.folder / "relay.keytab").unlink()
+
+    site.replace("[api]", '[database]\nurl = "postgresql://relay@db.example.com/relay"\n\n[api]')
+
+    kerberos = site.load(Role.API).servers["main"].kerberos
+
+    assert kerberos is not None
+    assert kerberos.service is None
+    assert kerberos.guests.principal("ann@example.com") == Principal("ann@EXAMPLE.COM")
+
+
+def test_target_and_addresses_may_be_chosen(site: Installation) -> None:
+    target = "HTTP/mail.example.com@EXAMPLE.COM"
+    site.replace("[apns]", f'kerberos_target = "{target}"\nkerberos_users = "address"\n[apns]')
+
+    kerberos = site.load().servers["main"].kerberos
+
+    assert kerberos is not None
+    assert kerberos.service is not None
+    assert kerberos.service.target == target
+    assert kerberos.guests.naming.addresses
+
+
+@pytest.mark.parametrize("key", ["realm", "principal", "keytab_file", "invitation_key_file"])
+def test_what_it_needs_must_be_set(site: Installation, key: str) -> None:
+    lines = site.toml.read_text().splitlines()
+    site.configure("\n".join(line for line in lines if not line.startswith(f"kerberos_{key} ")))
+
+    assert (f"servers.main.kerberos_{key}", "is missing") in site.faults()
+
+
+def test_its_settings_without_the_kind_are_a_slip(site: Installation) -> None:
+    site.replace('credentials = ["kerberos"]', 'credentials = ["basic"]')
+
+    assert site.faults() == [("servers.main.kerberos_realm", "is set, but credentials does not list kerberos")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key", "wrong"),
+    [
+        ("relay.keytab", b"no keytab", "kerberos_keytab_file", "is no keytab"),
+        ("relay.keytab", b"\x05\x02" + HTTP, "kerberos_keytab_file", "has no key of push-relay@EXAMPLE.COM"),
+        ("invitation-public.pem", b"none", "kerberos_invitation_key_file", "holds no Ed25519 public key"),
+        ("invitation-public.pem", generate()[0], "kerberos_invitation_key_file", "holds no Ed25519 public key"),
+    ],
+)
+def test_its_files_must_be_what_they_should(
+    site: Installation, name: str, content: bytes, key: str, wrong: str
+) -> None:
+    path = site.write(name, content)
+
+    assert site.faults() == [(f"servers.main.{key}", f"{path} {wrong}")]
+
+
+@pytest.mark.parametrize("name", ["relay.keytab", "invitation-public.pem"])
+def test_its_files_must_be_there(site: Installation, name: str) -> None:
+    (site.folder / name).unlink()
+
+    ((_, wrong),) = site.faults()
+
+    assert "cannot be read" in wrong
+
+
+def test_the_keytab_is_a_secret(site: Installation) -> None:
+    (site.folder / "relay.keytab").chmod(0o644)
+
+    ((key, wrong),) = site.faults()
+
+    assert key == "servers.main.kerberos_keytab_file"
+    assert "open to others" in wrong
+
+
+def test_a_realm_is_a_name(site: Installation) -> None:
+    site.replace('"EXAMPLE.COM"', '"EXAMPLE COM"')
+    site.replace('"push-relay"', '"push-relay@EXAMPLE.COM"')
+
+    assert site.faults() == [("servers.main.kerberos_realm", "is no realm")]
