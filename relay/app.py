@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from relay.ops.metrics import Metrics
 from relay.ports import PushSender, Wakeups
 from relay.push import key_files
 from relay.push.apns import ApnsSender
-from relay.push.apns_connection import ApnsCertificate
+from relay.push.apns_config import ApnsCertificate
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm import FcmSender
@@ -87,6 +88,7 @@ class Running:
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
     key_files: list[KeyFile[Any]] = field(default_factory=list)
+    """Those that are watched for changes."""
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -197,7 +199,9 @@ async def _open_push(running: Running, stack: AsyncExitStack) -> None:
     running.jobs.append(("egress log", egress.run))
     senders: dict[Platform, PushSender] = {}
     if settings.apns is not None:
-        senders[Platform.APNS] = await stack.enter_async_context(ApnsSender(settings.apns, egress))
+        apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
+        running.key_files += apns.key_files
+        senders[Platform.APNS] = apns
     if settings.fcm is not None:
         fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
         running.key_files.append(fcm.key_file)
@@ -256,10 +260,8 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         ]
     parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
     parts += [checks.key_file(file) for file in running.key_files]
-    if settings.api is not None and settings.api.certificate_file is not None:
-        parts.append(checks.certificate("api.certificate_file", settings.api.certificate_file, now))
-    if settings.apns is not None and isinstance(settings.apns.authentication, ApnsCertificate):
-        parts.append(checks.certificate("apns.certificate_file", settings.apns.authentication.file, now))
+    certificates = _certificates(settings)
+    parts += [checks.certificate(name, file, now) for name, file in certificates.items()]
     health = Health(parts, now)
     metrics = Metrics(
         version=version("push-relay"),
@@ -269,6 +271,7 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         lag=lag,
         fleet=running.fleet,
         push=running.pushes,
+        certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
         clock=now,
     )
@@ -276,6 +279,17 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
     )
     running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
+
+
+def _certificates(settings: Settings) -> dict[str, Path]:
+    """Name the certificates that we show to others, by their keys in relay.toml."""
+    shown = {}
+    if settings.api is not None and settings.api.certificate_file is not None:
+        shown["api.certificate_file"] = settings.api.certificate_file
+    for account in () if settings.apns is None else settings.apns.accounts:
+        if isinstance(account.authentication, ApnsCertificate):
+            shown[account.file_setting] = account.authentication.file
+    return shown
 
 
 def _raise_file_limit() -> None:

@@ -124,7 +124,8 @@ def certificate(name: str, file: Path, clock: Clock) -> Part:
             return Finding(PartState.DEGRADED, "cannot be read any more", f"Put the file of {name} back.")
         if left > RENEWAL:
             return OK
-        remedy = f"Renew the certificate of {name} and restart the relay."
+        restart = " and restart the relay" if name.startswith("api.") else "; the new file is taken within seconds"
+        remedy = f"Renew the certificate of {name}{restart}."
         if left <= timedelta():
             return Finding(PartState.FAILED, "has expired", remedy)
         return Finding(PartState.DEGRADED, f"expires in {left.days} days", remedy)

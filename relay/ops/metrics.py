@@ -1,6 +1,7 @@
 """Own the metrics: what is measured, under which name; a scrape reads values that are there already, it never waits."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
@@ -9,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from eas_watcher.surroundings import FleetStats
+from relay.certificates import read_expiry
 from relay.model import DuePush, Platform
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
@@ -36,12 +38,14 @@ class Metrics:
         lag: LoopLag,
         fleet: FleetStats,
         push: Mapping[Platform, PushStats],
+        certificates: Mapping[str, Path],
         shards: Callable[[], int],
         clock: Clock,
     ) -> None:
         """Take what is measured; a role without watches or pushes gives empty ones.
 
-        `shards` counts the leases held. The hook `on_accepted` of every PushStats in `push` is set here.
+        `certificates` are those shown to others, by their keys in relay.toml; `shards` counts the leases held.
+        The hook `on_accepted` of every PushStats in `push` is set here.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -53,7 +57,7 @@ class Metrics:
             registry=self._registry,
         )
         build = {"version": version, "role": role}
-        self._registry.register(_RelayCollector(build, counts, health, lag, fleet, push, shards, clock))
+        self._registry.register(_RelayCollector(build, counts, health, lag, fleet, push, certificates, shards, clock))
         ProcessCollector(registry=self._registry)
         for platform, stats in push.items():
             self._accepted.labels(platform.value)
@@ -78,6 +82,7 @@ class _RelayCollector(Collector):
         lag: LoopLag,
         fleet: FleetStats,
         push: Mapping[Platform, PushStats],
+        certificates: Mapping[str, Path],
         shards: Callable[[], int],
         clock: Clock,
     ) -> None:
@@ -87,6 +92,7 @@ class _RelayCollector(Collector):
         self._lag = lag
         self._fleet = fleet
         self._push = push
+        self._certificates = certificates
         self._shards = shards
         self._clock = clock
 
@@ -104,6 +110,7 @@ class _RelayCollector(Collector):
         yield parts
         yield from self._watching()
         yield from self._pushing()
+        yield self._expiring()
         newest = self._counts.newest
         yield GaugeMetricFamily(
             "relay_database_up", "Whether the database answered last time.", float(self._counts.reachable)
@@ -163,6 +170,20 @@ class _RelayCollector(Collector):
             flying.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))
         yield from (pushes, flying, faults)
+
+    def _expiring(self) -> Metric:
+        left = GaugeMetricFamily(
+            "relay_certificate_expires_seconds",
+            "Time until a certificate expires; negative after that.",
+            labels=["key"],
+        )
+        now = self._clock()
+        for key, file in self._certificates.items():
+            try:
+                left.add_metric([key], (read_expiry(file) - now).total_seconds())
+            except (OSError, ValueError):
+                continue  # health tells
+        return left
 
     def _counted(self, counts: Counts) -> Iterable[Metric]:
         now = self._clock()

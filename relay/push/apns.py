@@ -2,78 +2,73 @@
 
 import asyncio
 import re
-import ssl
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+from uuid import UUID, uuid5
 
-from aioapns import NotificationRequest, PushType
-from aioapns.common import NotificationResult
-from aioapns.exceptions import ConnectionClosed
-from h2.exceptions import H2Error
+from aioapns import PushType
 
 from relay.model import DuePush, Environment
 from relay.network.dialling import Dialler
-from relay.network.way import STRAIGHT, Way
+from relay.ports import Clock
+from relay.push.apns_accounts import Account
 from relay.push.apns_answers import read_apns
-from relay.push.apns_connection import ApnsCertificate, ApnsClient, ApnsToken, Endpoint, ProviderTokens
-from relay.push.apns_protocol import NotSent
+from relay.push.apns_config import ApnsConfig
+from relay.push.apns_pool import ApnsPool
+from relay.push.apns_protocol import PACE, Answer, MaybeSent, NotSent, Pace, Request
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
+from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
 
 DEVICE_TOKEN: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
 """Hex of up to 100 bytes [Apple: Registering your app with APNs]; it becomes a path, so nothing else may pass."""
 
+TRIES: Final = 4
+"""Times at most that one push is handed over in one go: each but the first follows a proof that the one before was not
+looked at, or the one doubt that a push is allowed."""
 
-@dataclass(frozen=True, slots=True)
-class ApnsConfig:
-    """Hold how to reach APNs and as whom."""
+LAST_WORDS: Final = 2.0
+"""Seconds that pushes under way may take when the sender is closed; the dispatcher has waited before."""
 
-    topics: frozenset[str]
-    """The apps that may be pushed to."""
-    authentication: ApnsToken | ApnsCertificate
-    host: str = "api.push.apple.com"
-    port: int = 443
-    sandbox_host: str = "api.sandbox.push.apple.com"
-    sandbox_port: int = 443
-    ca_file: Path | None = None
-    """CA certificates to trust instead of the system's."""
-    in_flight: int = 100
-    """Pushes at once per environment: their bodies fit into HTTP/2's first window of 65,535 bytes."""
-    time_limit: float = 20.0
-    """Seconds for one push, connecting included."""
-    way: Way = STRAIGHT
-    """How connections are made: through which proxy, from which address."""
+MESSAGES: Final = UUID("6d2f0f0b-6ad8-5d0a-9a35-0b0c1a6f3c52")
+"""Where the ids of our messages come from [RFC 9562 5.5]; any UUID would do, as long as it stays."""
+
+CUT: Final = "see whether a firewall or a proxy on the way cuts connections, and whether what answers there is APNs"
+
+PUSH_TYPES: Final = {"alert": PushType.ALERT, "background": PushType.BACKGROUND}
 
 
 class ApnsSender:
     """Send pushes to both environments of APNs; use as an async context manager."""
 
-    def __init__(self, config: ApnsConfig, egress: Egress) -> None:
-        """Check the key or certificate; raises ValueError or OSError when there is no valid one or no topic."""
+    def __init__(
+        self,
+        config: ApnsConfig,
+        egress: Egress,
+        clock: Clock,
+        random: Random,
+        *,
+        pace: Pace = PACE,
+    ) -> None:
+        """Read keys and certificates; raises ValueError or OSError when one is not valid or there is no topic."""
         self._egress = egress
-        if not config.topics:
-            raise ValueError("apns.topics names no app")
         self._config = config
-        self._topic = min(config.topics)
-        self._tls = ssl.create_default_context(cafile=config.ca_file)
-        self._tls.set_alpn_protocols(["h2"])
-        self._dialler = Dialler(config.way)
-        self._tokens: ProviderTokens | None = None
-        if isinstance(config.authentication, ApnsToken):
-            self._tokens = ProviderTokens(config.authentication)
-        else:
-            self._tls.load_cert_chain(config.authentication.file)
-        self._endpoints = {
-            Environment.PRODUCTION: Endpoint(config.host, config.port),
-            Environment.SANDBOX: Endpoint(config.sandbox_host, config.sandbox_port),
+        self._clock = clock
+        dialler = Dialler(config.way)
+        self._accounts = [Account(account, config, dialler, pace, random) for account in config.accounts]
+        self._ways: dict[tuple[str, Environment], Account] = {
+            (topic, environment): mine
+            for account, mine in zip(config.accounts, self._accounts, strict=True)
+            for topic in account.topics
+            for environment in account.environments
         }
-        self._room = {environment: asyncio.Semaphore(config.in_flight) for environment in Environment}
-        self._clients: dict[Environment, ApnsClient] = {}
-        self._retired: dict[ApnsClient, asyncio.Task[None]] = {}
+        if not self._ways:
+            raise ValueError("apns.topics names no app")
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,80 +78,102 @@ class ApnsSender:
     ) -> None:
         await self.close()
 
+    @property
+    def key_files(self) -> list[KeyFile[Any]]:
+        """Give the files that should be watched for changes, one for each account."""
+        return [account.file for account in self._accounts]
+
     async def send(self, push: DuePush) -> Outcome:
         """Hand one push to APNs; answers within the time limit whatever happens."""
-        refusal = self._refusal(push)
-        if refusal is not None:
-            return refusal
+        account = self._ways.get((push.app, push.environment))
+        if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
+            return _refusal(push, self._ways)
         message = ApnsMessage(Notice.of(push))
-        client: ApnsClient | None = None
         try:
-            async with asyncio.timeout(self._config.time_limit), self._room[push.environment]:
-                client = self._client(push.environment)
-                self._egress.apns(push.app, push.device_token, message)
-                result = await client.send(_request(push, message))
+            self._egress.apns(push.app, push.device_token, message)
+            async with asyncio.timeout(self._config.time_limit):
+                answer = await self._deliver(account, push.environment, self._request(push, message))
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")
-        except NotSent:
-            return RetryLater("stream-refused")
-        except (TimeoutError, OSError, H2Error, ConnectionClosed) as error:
-            # aioapns knows no way back for a connection in doubt, so the next push gets a client of its own.
-            if client is not None:
-                self._retire(push.environment, client)
+        except (NotSent, MaybeSent) as error:
+            return _unanswered(error)
+        except (TimeoutError, OSError) as error:
             return read_failure(error, "apns.ca_file")
-        return self._read(result)
+        return _read(answer)
 
     async def close(self) -> None:
-        """Cut all connections; pushes under way answer RetryLater."""
-        clients = [*self._clients.values(), *self._retired]
-        self._clients.clear()
-        for client in clients:
-            await client.close()
-        if self._retired:
-            await asyncio.wait(set(self._retired.values()))
+        """Cut all connections, after a short time for what is under way; what is not answered by then is RetryLater."""
+        async with asyncio.TaskGroup() as tasks:
+            for account in self._accounts:
+                tasks.create_task(account.drain(LAST_WORDS))
 
-    def _refusal(self, push: DuePush) -> Refused | None:
-        if push.app not in self._config.topics:
-            return Refused("topic-not-configured", "add the app's bundle id to apns.topics")
-        if not DEVICE_TOKEN.fullmatch(push.device_token):
-            return Refused("malformed-device-token", "let the app register again; the device token is no hex text")
-        return None
-
-    def _read(self, result: NotificationResult) -> Outcome:
-        reason = result.description or ""
-        outcome = read_apns(int(result.status), reason, result.timestamp)
-        if isinstance(outcome, Delivered):
-            return replace(outcome, provider_id=result.notification_id)
-        if reason == "ExpiredProviderToken" and self._tokens is not None:
+    async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
+        """Send until there is an answer: again once when the provider token has expired."""
+        pool = account.pool(environment)
+        answer = await _persist(pool, request)
+        if answer.description == "ExpiredProviderToken" and account.tokens is not None:
             now = asyncio.get_running_loop().time()
-            if self._tokens.renew(now):
-                return RetryLater(reason)
-        return outcome
+            if account.tokens.expired(answer.authorization, now):
+                return await _persist(pool, request)
+        return answer
 
-    def _client(self, environment: Environment) -> ApnsClient:
-        client = self._clients.get(environment)
-        if client is None:
-            endpoint, authentication = self._endpoints[environment], self._config.authentication
-            client = ApnsClient(endpoint, authentication, self._tokens, self._topic, self._tls, self._dialler)
-            self._clients[environment] = client
-        return client
-
-    def _retire(self, environment: Environment, client: ApnsClient) -> None:
-        if self._clients.get(environment) is not client:
-            return
-        del self._clients[environment]
-        task = asyncio.get_running_loop().create_task(client.drain(), name="APNs client drains")
-        self._retired[client] = task
-        task.add_done_callback(lambda _: self._retired.pop(client))
+    def _request(self, push: DuePush, message: ApnsMessage) -> Request:
+        return Request(
+            push.device_token,
+            message.rendered.encode(),
+            int(self._clock().timestamp()) + message.notice.lifetime,
+            notification_id=message_id(push),
+            priority=message.priority,
+            collapse_key=message.notice.collapse_id,
+            push_type=PUSH_TYPES[message.push_type],
+            apns_topic=push.app,
+        )
 
 
-def _request(push: DuePush, message: ApnsMessage) -> NotificationRequest:
-    return NotificationRequest(
-        device_token=push.device_token,
-        message=message.body,
-        time_to_live=message.notice.lifetime,
-        priority=message.priority,
-        collapse_key=message.notice.collapse_id,
-        push_type=PushType(message.push_type),
-        apns_topic=push.app,
-    )
+def message_id(push: DuePush) -> str:
+    """Name a push by what it tells, so that a repetition bears the same apns-id even after a crash.
+
+    Nobody can tell anything from it: it is a hash of the opaque registration id and of what distinguishes its marks.
+    """
+    return str(uuid5(MESSAGES, f"{push.registration_id}/{push.mark}/{push.first_at.isoformat()}/{push.generation}"))
+
+
+async def _persist(pool: ApnsPool, request: Request) -> Answer:
+    """Send again at once what was not sent, and once what was maybe sent; raises like the last try."""
+    doubted = False
+    for left in reversed(range(TRIES)):
+        try:
+            return await pool.send_notification(request)
+        except NotSent:
+            if not left:
+                raise
+        except MaybeSent:
+            if doubted or not left:
+                raise
+            doubted = True
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
+    reason = str(error)
+    lost = reason.startswith(("connection-", "server-", "no-http2"))
+    return RetryLater(reason, remedy=CUT if lost else "", provider=lost)
+
+
+def _read(answer: Answer) -> Outcome:
+    if not answer.status.isdecimal():
+        return RetryLater("no-http-status")
+    outcome = read_apns(int(answer.status), answer.description or "", answer.timestamp)
+    if isinstance(outcome, Delivered):
+        return replace(outcome, provider_id=answer.notification_id)
+    return outcome
+
+
+def _refusal(push: DuePush, ways: Mapping[tuple[str, Environment], Account]) -> Refused:
+    if not DEVICE_TOKEN.fullmatch(push.device_token):
+        return Refused("malformed-device-token", "let the app register again; the device token is no hex text")
+    if any(topic == push.app for topic, _ in ways):
+        name = push.environment.value
+        remedy = f"no key or certificate of this app is for {name}: add one under apns.accounts, or environments of one"
+        return Refused("environment-not-configured", remedy)
+    return Refused("topic-not-configured", "add the app's bundle id to apns.topics, or to those of an account")

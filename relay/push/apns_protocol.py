@@ -1,223 +1,311 @@
-"""Own one HTTP/2 connection to APNs: what aioapns' protocol lacks so that every request gets its answer or its end.
+"""Own one connection to APNs: what aioapns' protocol lacks so that every request gets its answer or its end.
 
-aioapns 4.0 makes the requests; here are the answers. They are matched by stream, bodies are put together and their room
-given back, resets and farewells end what they concern and nothing else.
+aioapns 4.0 is the base; the answers are ours. They are matched by stream, bodies are put together and their room given
+back, resets and farewells end what they concern and nothing else, and a silent peer is found out by PING.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, NoReturn
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
-from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol, AuthorizationHeaderProvider
+from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol
 from aioapns.exceptions import ConnectionClosed
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     Event,
+    PingAckReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
     StreamReset,
+    WindowUpdated,
 )
-from h2.exceptions import FrameTooLargeError, H2Error, NoAvailableStreamIDError
+from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes
-from hpack import NeverIndexedHeaderTuple
 
 from relay.push.apns_answers import read_body
+from relay.push.apns_http import Engine, Farewell, Farewells
+from relay.push.apns_streams import Streams
 
-KEEP_IDLE: Final = 240
-"""Seconds an unused connection is kept: Apple asks to keep it, and firewalls forget it silently after five minutes."""
+log = logging.getLogger(__name__)
 
 UNANNOUNCED: Final = 100
 """Streams at once on a server that announces no limit."""
 
-UNCHECKED: Final = H2Configuration(
-    header_encoding=None,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-    validate_inbound_headers=False,
-)
+BODY_LIMIT: Final = 65_536
+"""Bytes of an answer that are kept; Apple's have less than a hundred."""
 
-UNIQUE: Final = frozenset({":path", "apns-id", "apns-collapse-id"})
+USER_TIMEOUT: Final = 30_000
+"""Milliseconds until the kernel gives up a connection whose bytes nobody acknowledges [tcp(7) TCP_USER_TIMEOUT]."""
 
-FRAME_HEADER: Final = 9  # bytes: length 3, type 1, flags 1, stream 4 [RFC 9113 4.1]
-FRAME_LIMIT: Final = 16384  # bytes of a frame's payload, as we never announce more
-GOAWAY: Final = 7  # [RFC 9113 6.8]: last stream id 4, error code 4, text
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Hold how long is waited for what; all in seconds."""
+
+    idle: float = 30.0
+    """Without a word from the server until it is asked by PING whether it is there; firewalls forget after 300."""
+    waiting: float = 5.0
+    """The same while requests wait for their answers."""
+    pong: float = 10.0
+    """For the answer to a PING, before the connection is given up."""
+    tick: float = 1.0
+    """Between two looks at all that."""
+
+
+PACE: Final = Pace()
+PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
 
 class NotSent(ConnectionClosed):
-    """Tell that the server did nothing with the request: it may be sent again at once."""
+    """Tell that the server did nothing with the request: it may be sent again freely."""
 
 
-class Streams:
-    """Hand out stream ids in order, as many at once as the server allows; takes the place of aioapns' ChannelPool."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._used = 0
-        self._next = 1
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._end: Exception | None = None
-
-    @property
-    def bound(self) -> int:
-        """Tell how many streams may be open; a new value counts at once, whatever is open."""
-        return self._bound
-
-    @bound.setter
-    def bound(self, bound: int) -> None:
-        self._bound = bound
-        self._hand_out()
-
-    async def acquire(self) -> int:
-        """Wait for a free stream and return its id; raises what `destroy` was given."""
-        if self._end is None:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            self._hand_out()
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self.release()
-                raise
-        if self._end is not None:
-            raise self._end
-        stream_id = self._next
-        if stream_id > H2Connection.HIGHEST_ALLOWED_STREAM_ID:
-            raise NoAvailableStreamIDError
-        self._next += 2
-        return stream_id
-
-    def release(self) -> None:
-        """Take a stream back."""
-        self._used -= 1
-        self._hand_out()
-
-    def destroy(self, error: Exception) -> None:
-        """Let everybody who waits, and whoever comes, have this error."""
-        self._end = self._end or error
-        self._bound = self._used + len(self._waiters)
-        self._hand_out()
-
-    def _hand_out(self) -> None:
-        while self._waiters and self._used < self._bound:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._used += 1
-                waiter.set_result(None)
+class MaybeSent(ConnectionClosed):
+    """Tell that nobody knows whether the push reached the phone: again at most once, under the same ids."""
 
 
-class Farewells:
-    """Take graceful GOAWAY frames out of a byte stream.
+class Request(NotificationRequest):
+    """Carry the very bytes of the body, where aioapns would render it once more."""
 
-    h2 takes no frame after one, so the answers to what is under way, which the server still gives, would be lost.
-    """
+    __slots__ = ("body", "expires_at")
 
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def sift(self, data: bytes) -> tuple[bytes, list[int]]:
-        """Return the other whole frames, and the last stream id of each farewell; raises FrameTooLargeError.
-
-        h2 would wait for the whole of a frame that is too long, for ever if what speaks there is not HTTP/2 at all.
-        """
-        data = self._rest + data
-        kept: list[bytes] = []
-        farewells: list[int] = []
-        start = 0
-        while len(data) >= start + FRAME_HEADER:
-            length = int.from_bytes(data[start : start + 3])
-            if length > FRAME_LIMIT:
-                raise FrameTooLargeError
-            end = start + FRAME_HEADER + length
-            if len(data) < end:
-                break
-            payload = data[start + FRAME_HEADER : end]
-            if data[start + 3] == GOAWAY and payload[4:8] == b"\0\0\0\0":
-                farewells.append(int.from_bytes(payload[:4]) & 0x7FFF_FFFF)
-            else:
-                kept.append(data[start:end])
-            start = end
-        self._rest = data[start:]
-        return b"".join(kept), farewells
+    def __init__(self, device_token: str, body: bytes, expires_at: int, **options: Any) -> None:
+        """Take a device token in hex, when the push is of no use any more (Unix time), and aioapns' options."""
+        super().__init__(device_token, {}, **options)
+        self.body = body
+        self.expires_at = expires_at
 
 
-class _Http(H2Connection):
-    """Keep what differs in each request out of the compression table, whose 4,096 bytes the provider token needs."""
+class Answer(NotificationResult):
+    """Add to aioapns' answer what else came, and under which authorization it was asked."""
 
-    def send_headers(self, stream_id: int, headers: Iterable[tuple[str, str]], **options: Any) -> None:  # type: ignore[override]  # narrower, as aioapns calls it
-        marked = [NeverIndexedHeaderTuple(*field) if field[0] in UNIQUE else field for field in headers]
-        super().send_headers(stream_id, marked, **options)
+    __slots__ = ("authorization", "retry_after")
+
+    def __init__(self, notification_id: str, status: str) -> None:
+        super().__init__(notification_id, status)
+        self.retry_after = ""
+        self.authorization = ""
+
+
+class _Call:
+    """Hold one request under way."""
+
+    __slots__ = ("answer", "body", "future")
+
+    def __init__(self, future: "asyncio.Future[Answer]", notification_id: str, authorization: str) -> None:
+        self.future = future
+        self.answer = Answer(notification_id, "")
+        self.answer.authorization = authorization
+        self.body = b""
 
 
 class ApnsConnection(APNsTLSClientProtocol):
-    """Be one connection; `leaving` is told when no new request may use it."""
-
-    INACTIVITY_TIME = KEEP_IDLE
-    TOKENS: ClassVar[AuthorizationHeaderProvider | None] = None
+    """Be one connection; `on_leaving` is told once when no new request may use it."""
 
     def __init__(
         self,
-        apns_topic: str,
-        loop: asyncio.AbstractEventLoop | None = None,
-        on_connection_lost: Callable[[APNsBaseClientProtocol], NoReturn] | None = None,
-        auth_provider: AuthorizationHeaderProvider | None = None,
+        host: str,
+        authorization: Callable[[], str] | None,
+        most: int,
+        pace: Pace,
+        on_leaving: "Callable[[ApnsConnection], None]",
+        on_lost: "Callable[[APNsBaseClientProtocol], None]",
     ) -> None:
-        super().__init__(apns_topic, loop, on_connection_lost, self.TOKENS or auth_provider)
-        # What goes into a header is checked before (hex, configured topics, opaque ids); h2's checks cost a third.
-        self.conn = _Http(UNCHECKED)
+        """Take the host's name, what gives the authorization header, and how many requests may be under way."""
+        super().__init__("", asyncio.get_running_loop())
+        self.conn: Engine = Engine()  # the engine: nothing beyond this class knows it
         # One stream until the server has spoken: more than its limit would be reset.
-        self.free_channels: Streams = Streams(1)  # type: ignore[assignment]  # it does what aioapns calls
+        self.free_channels: Streams = Streams(1, most, lambda: self.conn.room)  # type: ignore[assignment]  # it does what aioapns calls
         self.lost = asyncio.Event()
-        self.on_leaving: Callable[[ApnsConnection], None] | None = None
+        self._authorization = authorization
+        self._pace = pace
+        self._on_leaving = on_leaving
+        self._on_lost = on_lost
+        self._host = (b":authority", host.encode())
         self._farewells = Farewells()
+        self._calls: dict[int, _Call] = {}
         self._greeted = False
         self._leaving = False
         self._writing = False
-        self._statuses: dict[int, str] = {}
-        self._bodies: dict[int, bytes] = {}
+        self._why = "connection-lost"
+        self._ticking: asyncio.TimerHandle | None = None
+        self._heard_at = self._busy_at = self.loop.time()
+        self._pinged_at: float | None = None
 
-    async def send_notification(self, request: NotificationRequest) -> NotificationResult:
-        """Send one request and wait for its answer; raises NotSent, ConnectionClosed, H2Error."""
+    # --- requests
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether a new request may use this connection."""
+        return not self._leaving
+
+    @property
+    def greeted(self) -> bool:
+        """Tell whether the server has spoken HTTP/2 at all."""
+        return self._greeted
+
+    @property
+    def under_way(self) -> int:
+        """Count the requests that wait for their answers."""
+        return len(self._calls)
+
+    async def send_notification(self, request: Request) -> Answer:  # type: ignore[override]  # narrower
+        """Send one request and wait for its answer; raises NotSent, MaybeSent.
+
+        Whoever stops waiting resets the stream, and nobody else notices.
+        """
         try:
-            return await super().send_notification(request)
-        finally:
-            self.requests.pop(request.notification_id, None)
-            self._close_when_left()
+            stream_id = await self.free_channels.acquire(len(request.body))
+        except NoAvailableStreamIDError as error:
+            self.leave("stream-ids-used-up")
+            raise NotSent("stream-ids-used-up") from error
+        authorization = "" if self._authorization is None else self._authorization()
+        try:
+            self.conn.send_headers(stream_id, self._headers(request, authorization))
+            self.conn.send_data(stream_id, request.body, end_stream=True)
+        except H2Error as error:
+            self.free_channels.release()
+            self._give_up("connection-broken")
+            raise NotSent("connection-broken") from error
+        self.flush()
+        if not self._calls:
+            self._busy_at = self.loop.time()
+        call = self._calls[stream_id] = _Call(self.loop.create_future(), request.notification_id, authorization)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._reset(stream_id)
+            raise
+
+    def _headers(self, request: Request, authorization: str) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            self._host,
+            (b":path", b"/3/device/%b" % request.device_token.encode()),
+            (b"apns-topic", str(request.apns_topic).encode()),
+            (b"apns-push-type", b"" if request.push_type is None else request.push_type.value.encode()),
+            (b"apns-priority", str(request.priority).encode()),
+        ]
+        if authorization:
+            headers.append((b"authorization", authorization.encode()))
+        headers += (
+            (b"apns-id", request.notification_id.encode()),
+            (b"apns-expiration", str(request.expires_at).encode()),
+            (b"apns-collapse-id", str(request.collapse_key).encode()),
+        )
+        return headers
+
+    def _reset(self, stream_id: int) -> None:
+        """End one stream that nobody waits for any more."""
+        if self._end(stream_id) is not None and not self.lost.is_set():
+            try:
+                self.conn.reset_stream(stream_id, ErrorCodes.CANCEL)
+            except H2Error:
+                self._give_up("connection-broken")
+            else:
+                self.flush()
+            self.conn.forget(stream_id)
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello, and let the kernel watch over the connection, too."""
+        self.transport = cast("asyncio.Transport", transport)
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
+        self.conn.initiate_connection()
+        self._write()
+        self._heard_at = self.loop.time()
+        self._tick()
 
     def data_received(self, data: bytes) -> None:
         """Take frames; a server that breaks the protocol is cut off."""
+        self._heard_at = self.loop.time()
         try:
             frames, farewells = self._farewells.sift(data)
             for event in self.conn.receive_data(frames):
                 self._take(event)
         except H2Error:
             self._write()
-            self.close()
+            self._give_up("no-http2" if not self._greeted else "connection-broken")
             return
-        for last in farewells:
-            self._leave(last)
+        for farewell in farewells:
+            self._part(farewell)
         self.flush()
 
+    def pause_writing(self) -> None:
+        """Let nobody in while the socket takes no more."""
+        self.free_channels.paused = True
+
+    def resume_writing(self) -> None:
+        """Let them in again."""
+        self.free_channels.paused = False
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """End everything under way."""
-        self.requests = {id_: answer for id_, answer in self.requests.items() if not answer.done()}
-        super().connection_lost(exc)
+        """End everything under way; the reason that we know says more than the kernel's."""
+        log.debug("APNs connection lost", extra={"reason": self._why, "detail": str(exc or "")})
+        if self._ticking is not None:
+            self._ticking.cancel()
         self.lost.set()
+        self._depart(self._why)
+        for stream_id in list(self._calls):
+            self._fail(stream_id, MaybeSent(self._why))
+        self._on_lost(self)
+
+    # --- leaving
+
+    def leave(self, why: str) -> None:
+        """Take no new request, and close when nothing is under way any more."""
+        self._depart(why)
+        self._close_when_left()
 
     def close(self) -> None:
         """Cut the connection without the goodbyes of TLS, for which a silent server would be waited for."""
-        if self.inactivity_timer:
-            self.inactivity_timer.cancel()
+        self._depart(self._why)
         if self.transport is not None:
             self.transport.abort()
+
+    def refresh_inactivity_timer(self) -> None:
+        """Do nothing: aioapns would close what was not used for ten seconds, and Apple asks to keep connections."""
+
+    def _give_up(self, why: str) -> None:
+        if not self._leaving:
+            self._why = why
+        self.close()
+
+    def _depart(self, why: str) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self.free_channels.destroy(NotSent(why))
+            self._on_leaving(self)
+
+    def _part(self, farewell: Farewell) -> None:
+        """Take a GOAWAY: what the server left out may be sent elsewhere at once, the rest is still answered or lost."""
+        self._depart("server-goes-away")
+        for stream_id in [stream_id for stream_id in self._calls if stream_id > farewell.last]:
+            self._fail(stream_id, NotSent("server-goes-away"))
+        if farewell.graceful:
+            self._close_when_left()
+        else:
+            self._why = f"server-hangs-up: {_name(farewell.code)}"
+            self.close()
+
+    def _close_when_left(self) -> None:
+        if self._leaving and not self._calls:
+            self.close()
+
+    # --- frames
 
     def flush(self) -> None:
         """Write what h2 has to say once per turn of the loop, so that a burst of pushes shares TLS records."""
@@ -228,28 +316,33 @@ class ApnsConnection(APNsTLSClientProtocol):
     def _write(self) -> None:
         self._writing = False
         if self.transport is not None and not self.transport.is_closing():
-            self.refresh_inactivity_timer()
-            self.transport.write(self.conn.data_to_send())
+            data = self.conn.data_to_send()
+            if data:
+                self.transport.write(data)
 
     def _take(self, event: Event) -> None:
         match event:
             case ResponseReceived(stream_id=int(stream_id), headers=headers):
-                self._statuses[stream_id] = next(value for name, value in headers if name == b":status").decode()
+                self._begin_answer(stream_id, headers)
             case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
                 # Its room in the window goes back, else 65,535 bytes of refusals stall all.
                 self.conn.acknowledge_received_data(length, stream_id)
-                self._bodies[stream_id] = self._bodies.get(stream_id, b"") + data
+                call = self._calls.get(stream_id)
+                if call is not None and len(call.body) < BODY_LIMIT:
+                    call.body += data
             case StreamEnded(stream_id=int(stream_id)):
                 self._answer(stream_id)
             case StreamReset(stream_id=int(stream_id), error_code=ErrorCodes.REFUSED_STREAM):
-                self._fail(stream_id, NotSent("stream refused"))
-            case StreamReset(stream_id=int(stream_id)):
-                self._fail(stream_id, ConnectionClosed("stream reset"))
+                self._fail(stream_id, NotSent("stream-refused"))
+            case StreamReset(stream_id=int(stream_id), error_code=int(code)):
+                self._fail(stream_id, MaybeSent(f"stream-reset: {_name(code)}"))
+            case WindowUpdated():
+                self.free_channels.hand_out()
             case RemoteSettingsChanged(changed_settings=changed):
                 limit = changed.get(SettingCodes.MAX_CONCURRENT_STREAMS)
                 self._bound(None if limit is None else limit.new_value)
-            case ConnectionTerminated():
-                self.close()
+            case PingAckReceived():
+                self._pinged_at = None
             case _:
                 pass
 
@@ -258,41 +351,66 @@ class ApnsConnection(APNsTLSClientProtocol):
             self.free_channels.bound = announced
         elif not self._greeted:
             self.free_channels.bound = UNANNOUNCED
+        else:
+            self.free_channels.hand_out()  # the room of new streams may have changed
         self._greeted = True
 
+    def _begin_answer(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> None:
+        call = self._calls.get(stream_id)
+        if call is not None:
+            for name, value in headers:
+                if name == b":status":
+                    call.answer.status = value.decode("ascii", "replace")
+                elif name == b"retry-after":
+                    call.answer.retry_after = value.decode("ascii", "replace")
+
     def _answer(self, stream_id: int) -> None:
-        reason, timestamp = read_body(self._bodies.pop(stream_id, b""))
-        status = self._statuses.pop(stream_id, "")
-        answer = self._ended(stream_id)
-        if answer is not None:
-            id_, future = answer
-            future.set_result(NotificationResult(id_, status, reason, timestamp))
+        call = self._end(stream_id)
+        self.conn.forget(stream_id)
+        if call is not None and not call.future.done():
+            if call.body:
+                call.answer.description, call.answer.timestamp = read_body(call.body)
+            call.future.set_result(call.answer)
 
-    def _fail(self, stream_id: int, error: ConnectionClosed) -> None:
-        self._bodies.pop(stream_id, None)
-        self._statuses.pop(stream_id, None)
-        answer = self._ended(stream_id)
-        if answer is not None:
-            answer[1].set_exception(error)
+    def _fail(self, stream_id: int, error: NotSent | MaybeSent) -> None:
+        call = self._end(stream_id)
+        self.conn.forget(stream_id)
+        if call is not None and not call.future.done():
+            call.future.set_exception(error)
 
-    def _ended(self, stream_id: int) -> "tuple[str, asyncio.Future[NotificationResult]] | None":
-        """Free a stream; return whose it was if somebody still waits."""
-        id_ = self.request_streams.pop(stream_id, None)
-        if id_ is None:
-            return None
-        self.free_channels.release()
-        future = self.requests.pop(id_, None)
-        return None if future is None or future.done() else (id_, future)
+    def _end(self, stream_id: int) -> _Call | None:
+        """Free a stream; return whose it was if it was under way."""
+        call = self._calls.pop(stream_id, None)
+        if call is not None:
+            self.free_channels.release()
+            self._close_when_left()
+        return call
 
-    def _leave(self, last: int) -> None:
-        self._leaving = True
-        if self.on_leaving is not None:
-            self.on_leaving(self)
-        self.free_channels.destroy(NotSent("server goes away"))
-        for stream_id in [stream_id for stream_id in self.request_streams if stream_id > last]:
-            self._fail(stream_id, NotSent("server goes away"))
-        self._close_when_left()
+    # --- silence
 
-    def _close_when_left(self) -> None:
-        if self._leaving and not self.requests:
-            self.close()
+    def _tick(self) -> None:
+        """Ask a server that was silent for long whether it is there; give it up when it does not answer."""
+        now, pace = self.loop.time(), self._pace
+        if self._pinged_at is not None and self._heard_at >= self._pinged_at:
+            self._pinged_at = None  # any word is a sign of life
+        if self._pinged_at is not None:
+            if now - self._pinged_at >= pace.pong:
+                self._give_up("connection-silent")
+                return
+        elif now - self._heard_at >= pace.idle or (self._calls and now - self._waited_since >= pace.waiting):
+            self._pinged_at = now
+            self.conn.ping(PING)
+            self._write()
+        self._ticking = self.loop.call_later(pace.tick, self._tick)
+
+    @property
+    def _waited_since(self) -> float:
+        return max(self._heard_at, self._busy_at)
+
+
+def _name(code: int) -> str:
+    """Name an error code of HTTP/2 [RFC 9113 7]."""
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return str(code)

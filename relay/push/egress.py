@@ -39,11 +39,6 @@ class Fault:
     text: str
 
 
-def apns_body(message: ApnsMessage) -> str:
-    """Write the very text that aioapns sends for a message."""
-    return json.dumps(message.body, ensure_ascii=False)
-
-
 def without_token(body: bytes, device: str) -> str:
     """Write an FCM body with the device token replaced, which FCM alone wants inside."""
     document = json.loads(body)

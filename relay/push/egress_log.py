@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from relay.model import Platform
 from relay.ports import Clock
-from relay.push.egress import Position, apns_body, device_hash, read_position, without_token, write_line
+from relay.push.egress import Position, device_hash, read_position, without_token, write_line
 from relay.push.payload import ApnsMessage
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class EgressLog:
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
         """Note a push to APNs; raise Unwritable."""
-        self._append(Platform.APNS, app, device_hash(self._key, device_token), apns_body(message))
+        self._append(Platform.APNS, app, device_hash(self._key, device_token), message.rendered)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Note a push to FCM; raise Unwritable."""

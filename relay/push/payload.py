@@ -5,8 +5,10 @@ certain, the opaque registration id, the mode and a locale. Whoever sends gets a
 way to hand in a body.
 """
 
+import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 from relay.model import DuePush, Mark, Mode, RegistrationId
@@ -81,11 +83,16 @@ class Notice:
         return LIFETIME[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ApnsMessage:
     """Render a notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
 
     notice: Notice
+
+    @cached_property
+    def rendered(self) -> str:
+        """Give the very text that is sent, made once: the egress log notes it, too."""
+        return json.dumps(self.body, ensure_ascii=False)
 
     @property
     def push_type(self) -> Literal["alert", "background"]:

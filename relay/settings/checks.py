@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Final
 
 from relay.model import Platform
-from relay.push.apns import ApnsConfig
-from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.apns_config import ApnsConfig
 from relay.push.fcm import FcmConfig
+from relay.settings.apns import ApnsChecks
 from relay.settings.files import Files
 from relay.settings.model import (
     ApiSection,
@@ -84,6 +84,7 @@ class Checks:
         if self._role in PUSHES:
             self._network.check()
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
+        apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
@@ -94,9 +95,9 @@ class Checks:
             ops=ops,
             servers=MappingProxyType(servers),
             autodiscover=discovery,
-            apns=self._apns(apns),
+            apns=self._apns(apns, apns_checks),
             fcm=self._fcm(fcm),
-            apps=MappingProxyType({Platform.APNS: frozenset(apns.topics), Platform.FCM: frozenset(fcm.apps)}),
+            apps=MappingProxyType({Platform.APNS: apns_checks.topics, Platform.FCM: frozenset(fcm.apps)}),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,
@@ -197,7 +198,7 @@ class Checks:
         )
         return self._checks.servers(sections, discovered)
 
-    def _apns(self, section: ApnsSection) -> ApnsConfig | None:
+    def _apns(self, section: ApnsSection, checks: ApnsChecks) -> ApnsConfig | None:
         if self._role not in PUSHES:
             return None
         if "apns" not in self._sections.tables:
@@ -206,14 +207,11 @@ class Checks:
                     "apns", None, "Add a table [apns], [fcm] or both: without a provider nothing can be pushed."
                 )
             return None
-        self._require("apns.topics", section.topics, "List the bundle ids of your apps.")
-        authentication = self._apns_authentication(section)
-        ca_file = self._files.ca("apns.ca_file", section.ca_file)
-        if authentication is None:
+        accounts, ca_file = checks.accounts(), self._files.ca("apns.ca_file", section.ca_file)
+        if accounts is None:
             return None
         return ApnsConfig(
-            topics=frozenset(section.topics),
-            authentication=authentication,
+            accounts=accounts,
             host=section.host,
             port=section.port,
             sandbox_host=section.sandbox_host,
@@ -222,23 +220,6 @@ class Checks:
             in_flight=section.in_flight,
             way=self._network.way("apns.proxy", section.proxy),
         )
-
-    def _apns_authentication(self, section: ApnsSection) -> ApnsToken | ApnsCertificate | None:
-        if section.certificate_file is not None:
-            if section.key_file is not None:
-                wrong = "is set beside apns.key_file"
-                self._faults.add("apns.certificate_file", wrong, "Keep one of the two; the .p8 key does not expire.")
-            path = self._files.path(section.certificate_file)
-            self._files.certificate("apns.certificate_file", path, "apns.certificate_file", path)
-            return ApnsCertificate(path)
-        remedy = "Set apns.key_file, apns.key_id and apns.team_id, or apns.certificate_file."
-        given = [
-            self._require(f"apns.{key}", getattr(section, key), remedy) for key in ("key_file", "key_id", "team_id")
-        ]
-        key = self._files.apns_key("apns.key_file", self._files.path(section.key_file)) if section.key_file else None
-        if not all(given) or key is None:
-            return None
-        return ApnsToken(key, section.key_id or "", section.team_id or "")
 
     def _fcm(self, section: FcmSection) -> FcmConfig | None:
         if self._role not in PUSHES or "fcm" not in self._sections.tables:

@@ -89,16 +89,16 @@ class Files:
             self.faults.add(key, wrong, "Check the clock of this host.")
         return certificate.public_key
 
-    def apns_key(self, key: str, path: Path) -> str | None:
-        """Read a .p8 key as PEM text."""
+    def apns_key(self, key: str, path: Path) -> bool:
+        """Check a .p8 key; return whether it is one."""
         pem = self.read(key, path, secret=True)
         if pem is None:
-            return None
+            return False
         if not is_p256(pem):
             remedy = "Download the key from Apple's developer site again; it is offered only once, else make a new one."
             self.faults.add(key, f"{path} holds no ECDSA P-256 key", remedy)
-            return None
-        return pem.decode("ascii", "replace")
+            return False
+        return True
 
     def service_account(self, key: str, path: Path) -> None:
         """Check Google's JSON key of a service account."""

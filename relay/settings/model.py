@@ -183,20 +183,32 @@ class AutodiscoverSection(Section):
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
 
 
-class ApnsSection(Section):
-    """Hold how to reach APNs and as whom."""
+class ApnsAccountSection(Section):
+    """Hold as whom some apps are pushed to through APNs."""
 
     key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
     key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
-        default=None, description="the ten letters and digits that name apns.key_file at Apple"
+        default=None,
+        description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
     )
     team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
         default=None, description="the ten letters and digits of the Apple developer team"
     )
     certificate_file: Text | None = Field(
-        default=None, description="PEM file with a push certificate and its key, instead of apns.key_file"
+        default=None, description="PEM file with a push certificate and its key, instead of key_file"
     )
     topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    environments: Annotated[
+        tuple[Literal["production", "sandbox"], ...], BeforeValidator(_split), Field(min_length=1)
+    ] = Field(
+        default=("production", "sandbox"),
+        description="what the key or certificate is good for, out of production, sandbox",
+    )
+
+
+class ApnsSection(ApnsAccountSection):
+    """Hold how to reach APNs, and the only account or the first one."""
+
     host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
     port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
     sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
@@ -206,7 +218,7 @@ class ApnsSection(Section):
         default=None,
         description="another proxy than network.proxy, without authentication, or none to connect straight",
     )
-    in_flight: InFlight = Field(default=100, description="pushes at once per environment, 1 to 1000")
+    in_flight: InFlight = Field(default=100, description="pushes at once per account and environment, 1 to 1000")
 
 
 class FcmSection(Section):
@@ -286,11 +298,19 @@ SECTIONS: Final[dict[str, type[Section]]] = {
 }
 """The tables of relay.toml; `servers` holds one such table per server name."""
 
+NAMED: Final[dict[str, type[Section]]] = {"servers": ServerSection, "apns.accounts": ApnsAccountSection}
+"""The tables that hold one table for each name an operator chooses."""
+
 
 def known_keys() -> dict[str, tuple[Any, str]]:
     """List every key, e.g. "api.port" and "servers.NAME.url", with its default and its meaning."""
-    return {
-        f"{table}{'.NAME' if table == 'servers' else ''}.{key}": (field.default, field.description or "")
-        for table, section in SECTIONS.items()
-        for key, field in section.model_fields.items()
-    }
+    keys: dict[str, tuple[Any, str]] = {}
+    for table, section in SECTIONS.items():
+        for where, fields in (table, section), (f"{table}.accounts", NAMED.get(f"{table}.accounts")):
+            name = f"{where}.NAME" if where in NAMED else where
+            if fields is not None:
+                keys |= {
+                    f"{name}.{key}": (field.default, field.description or "")
+                    for key, field in fields.model_fields.items()
+                }
+    return keys

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.errors import SettingsInvalid
-from relay.settings.model import SECTIONS, Section, ServerSection
+from relay.settings.model import NAMED, SECTIONS, ApnsAccountSection, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 """Server names go into metrics, logs and environment variables."""
+NAMES: Final = {"servers": "mail server", "apns.accounts": "developer team or certificate"}
+"""What the tables of NAMED stand for, in remedies."""
 S = TypeVar("S", bound=Section)
 
 
@@ -44,25 +46,38 @@ class Sections:
 
     def read(self, table: str, model: type[S], faults: Faults) -> S:
         """Read one table, e.g. "api"; faulty keys are reported and hold their defaults."""
-        return self._salvage(table, self.tables.get(table, {}), model, faults)
+        raw = self.tables.get(table, {})
+        if isinstance(raw, dict):
+            raw = {key: value for key, value in raw.items() if f"{table}.{key}" not in NAMED}
+        return self._salvage(table, raw, model, faults)
 
     def servers(self, faults: Faults) -> dict[str, ServerSection]:
         """Read the tables of all servers with a usable name."""
-        tables = self.tables.get("servers", {})
+        return self._named("servers", self.tables.get("servers", {}), ServerSection, faults)
+
+    def apns_accounts(self, faults: Faults) -> dict[str, ApnsAccountSection]:
+        """Read the tables of all APNs accounts with a usable name."""
+        apns = self.tables.get("apns", {})
+        tables = apns.get("accounts", {}) if isinstance(apns, dict) else {}
+        return self._named("apns.accounts", tables, ApnsAccountSection, faults)
+
+    def _named(self, where: str, tables: Any, model: type[S], faults: Faults) -> dict[str, S]:
+        """Read the tables below one, e.g. those of all servers."""
+        kind = where.rpartition(".")[2].rstrip("s")
         if not isinstance(tables, dict):
-            faults.add("servers", "is no table", "Begin a table [servers.NAME] for each mail server.")
+            faults.add(where, "is no table", f"Begin a table [{where}.NAME] for each {NAMES[where]}.")
             return {}
-        servers = {}
+        sections = {}
         for name, table in tables.items():
             if not SERVER_NAME.fullmatch(name):
                 faults.add(
-                    f"servers.{name}",
-                    "is no server name",
+                    f"{where}.{name}",
+                    f"is no {kind} name",
                     "Name it with up to 32 lower-case letters, digits and hyphens.",
                 )
                 continue
-            servers[name] = self._salvage(f"servers.{name}", table, ServerSection, faults)
-        return servers
+            sections[name] = self._salvage(f"{where}.{name}", table, model, faults)
+        return sections
 
     def report_strangers(self, faults: Faults) -> None:
         """Report the tables that nobody knows."""
@@ -125,11 +140,13 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
 
 
 def _keys(variable: str, tables: Mapping[str, Any]) -> list[str]:
-    """Turn RELAY__SERVERS__MAIN__URL into servers, main, url; a hyphen of a server's name is an underscore there."""
+    """Turn RELAY__SERVERS__MAIN__URL into servers, main, url; a hyphen of a name is an underscore there."""
     keys = variable.removeprefix(PREFIX).lower().split("__")
-    servers = tables.get("servers")
-    if keys[0] == "servers" and len(keys) > 1 and isinstance(servers, dict):
-        keys[1] = next((name for name in servers if name.lower().replace("-", "_") == keys[1]), keys[1])
+    place: Any = tables
+    for depth, key in enumerate(keys):
+        if ".".join(keys[:depth]) in NAMED and isinstance(place, dict):
+            keys[depth] = next((name for name in place if name.lower().replace("-", "_") == key), key)
+        place = place.get(keys[depth]) if isinstance(place, dict) else None
     return keys
 
 

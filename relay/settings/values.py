@@ -12,7 +12,7 @@ from eas_watcher.states import Policy
 from relay.credentials import CredentialKind
 from relay.invitations import Guests
 from relay.model import Platform
-from relay.push.apns import ApnsConfig
+from relay.push.apns_config import ApnsConfig
 from relay.push.fcm import FcmConfig
 from relay.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password

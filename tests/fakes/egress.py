@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from relay.push.egress import apns_body
 from relay.push.egress_log import Unwritable
 from relay.push.payload import ApnsMessage
 
@@ -15,7 +14,7 @@ class MemoryEgress:
     full: bool = False
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        self._note(apns_body(message))
+        self._note(message.rendered)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         self._note(body.decode())

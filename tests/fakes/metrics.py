@@ -46,6 +46,7 @@ class Bench:
             lag=self.lag,
             fleet=self.fleet,
             push={Platform.APNS: self.apns},
+            certificates={},
             shards=lambda: 256,
             clock=self.clock,
         )

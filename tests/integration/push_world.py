@@ -12,8 +12,10 @@ from typing import Any
 
 import uvloop
 
-from relay.push.apns import ApnsConfig, ApnsSender
-from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.apns import ApnsSender
+from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
+from relay.push.apns_protocol import PACE, Pace
+from relay.push.egress_log import Egress
 from relay.push.fcm import FcmConfig, FcmSender
 from relay.push.outcome import Outcome, RetryLater
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
@@ -50,12 +52,11 @@ async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
     """Open an APNs simulator and the configuration of a sender that it trusts."""
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
-    key, key_id = make_apns_key()
-    keys = {key_id: (public_pem(key), TEAM)}
+    token = apns_key(folder)
+    keys = {str(token.key_id): (public_pem(token.file.read_text()), TEAM)}
     async with open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP]) as simulator:
         config = ApnsConfig(
-            topics=frozenset({APP}),
-            authentication=ApnsToken(key, key_id, TEAM),
+            accounts=(ApnsAccount(frozenset({APP}), token),),
             host="localhost",
             port=simulator.port,
             sandbox_host="localhost",
@@ -66,16 +67,36 @@ async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
 
 
 @asynccontextmanager
-async def apns(folder: Path, **changes: Any) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
+async def apns(folder: Path, pace: Pace = PACE, **changes: Any) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
     """Open an APNs simulator and a sender that talks to it."""
-    async with apns_world(folder) as world, ApnsSender(replace(world.config, **changes), MemoryEgress()) as sender:
+    async with apns_world(folder) as world, apns_sender(replace(world.config, **changes), pace=pace) as sender:
         yield world.simulator, sender
+
+
+def apns_sender(config: ApnsConfig, egress: Egress | None = None, pace: Pace = PACE) -> ApnsSender:
+    """Make a sender; an async context manager."""
+    return ApnsSender(config, egress or MemoryEgress(), now, Random(1), pace=pace)
+
+
+def apns_key(folder: Path, name: str = "apns.p8") -> ApnsToken:
+    """Write a new key as Apple hands it out."""
+    pem, key_id = make_apns_key()
+    file = folder / name
+    file.write_text(pem)
+    file.chmod(0o600)
+    return ApnsToken(file, key_id, TEAM)
+
+
+def account(authentication: ApnsToken | ApnsCertificate, *topics: str, **changes: Any) -> ApnsAccount:
+    """Make an account for some apps, or for the one that all tests know."""
+    return ApnsAccount(frozenset(topics or {APP}), authentication, **changes)
 
 
 def certificate(world: ApnsWorld, name: str = APP) -> ApnsCertificate:
     """Write a client certificate of the world's CA."""
     file = world.folder / "client.pem"
     file.write_bytes(world.ca.client_pem(name))
+    file.chmod(0o600)
     return ApnsCertificate(file)
 
 

@@ -40,6 +40,7 @@ class Ops:
             lag=lag,
             fleet=FleetStats(),
             push={Platform.APNS: PushStats()},
+            certificates={},
             shards=lambda: 1,
             clock=self.clock,
         )

@@ -18,7 +18,7 @@ from tests.fakes.metrics import Bench
 from tests.installation import Installation
 
 ROOT: Final = Path(__file__).parents[3]
-COMMENTED: Final = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+COMMENTED: Final = re.compile(r"^#(?=[a-z_]+ = |\[[a-z.]+\]$)", re.MULTILINE)
 METRIC: Final = re.compile(r"\brelay_[a-z_]+")
 
 
@@ -31,6 +31,7 @@ def shipped_keys() -> dict[str, Any]:
     tables = tomllib.loads(COMMENTED.sub("", shipped("config/relay.toml")))
     servers = tables.pop("servers")
     tables["servers.NAME"] = servers["main"]
+    tables["apns.accounts.NAME"] = tables["apns"].pop("accounts")["other"]
     return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}
 
 

@@ -11,7 +11,6 @@ from relay.push.egress import (
     START,
     Fault,
     Position,
-    apns_body,
     device_hash,
     hash_line,
     is_template,
@@ -25,7 +24,7 @@ from relay.push.texts import TEXTS
 
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId("reg"), mode=Mode.ALERT, locale="en")
-BODY = apns_body(ApnsMessage(NOTICE))
+BODY = ApnsMessage(NOTICE).rendered
 
 
 def fcm_body(notice: Notice, device: str = "device") -> str:
@@ -158,7 +157,7 @@ def test_a_body_that_is_no_template_is_found() -> None:
 def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
     notice = Notice(mark, 3, certain, RegistrationId("reg"), mode, locale)
 
-    assert is_template("apns", apns_body(ApnsMessage(notice)))
+    assert is_template("apns", ApnsMessage(notice).rendered)
     assert is_template("fcm", fcm_body(notice))
 
 

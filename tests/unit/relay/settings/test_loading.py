@@ -11,8 +11,7 @@ from eas_watcher.names import ProtocolVersion
 from eas_watcher.states import Policy
 from relay.errors import SettingsInvalid
 from relay.model import Platform
-from relay.push.apns import ApnsConfig
-from relay.push.apns_connection import ApnsCertificate, ApnsToken
+from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm import FcmConfig
 from relay.sealing import generate
 from relay.settings import Role, load, sealing_key_files
@@ -39,10 +38,8 @@ def test_a_good_file_becomes_ready_made_values(site: Installation) -> None:
     assert main.domains == {"example.com"}
     assert main.policy == Policy(hosts=frozenset({"mail.example.com"}))
     assert settings.autodiscover.hosts == frozenset()
-    assert settings.apns == ApnsConfig(
-        frozenset({"com.example.mail"}),
-        ApnsToken((site.folder / "apns.p8").read_text(), "ABCDE12345", "TEAM567890"),
-    )
+    key = ApnsToken(site.folder / "apns.p8", "ABCDE12345", "TEAM567890")
+    assert settings.apns == ApnsConfig((ApnsAccount(frozenset({"com.example.mail"}), key),))
     assert settings.fcm == FcmConfig(site.folder / "fcm.json")
     assert settings.apps == {
         Platform.APNS: frozenset({"com.example.mail"}),
@@ -350,9 +347,8 @@ def test_a_push_certificate_serves_instead_of_a_key(site: Installation) -> None:
 
     loaded = site.load().apns
 
-    assert loaded == ApnsConfig(
-        frozenset({"com.example.mail"}), ApnsCertificate(site.folder / "api-both.pem"), in_flight=7
-    )
+    account = ApnsAccount(frozenset({"com.example.mail"}), ApnsCertificate(site.folder / "api-both.pem"))
+    assert loaded == ApnsConfig((account,), in_flight=7)
     site.replace("api-both.pem", "old-both.pem")
     assert [key for key, _ in site.faults()] == ["apns.certificate_file"]
 

@@ -1,0 +1,165 @@
+"""Own how we prove to Apple who we are: one account's key or certificate, its provider token, and its connections.
+
+APNs ties a connection to one team's tokens or to one certificate, so each account has its own connections.
+"""
+
+import ssl
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple, TypeAlias
+
+from aioapns.connection import AuthorizationHeaderProvider, JWTAuthorizationHeaderProvider
+
+from relay.certificates import is_p256, public_key_of, read_certificate
+from relay.model import Environment
+from relay.network.dialling import Dialler
+from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns_pool import ApnsPool
+from relay.push.apns_protocol import Pace
+from relay.push.key_files import KeyFile
+
+RENEWAL_GAP: Final = 1200.0
+"""Seconds; Apple refuses provider tokens made more often [Apple: Establishing a token-based connection to APNs]."""
+
+
+class Key(NamedTuple):
+    """Hold what a .p8 file says."""
+
+    pem: str
+    key_id: str
+
+
+class Pem(NamedTuple):
+    """Hold what a certificate's file says; ssl reads the file itself, so this only tells one from the next."""
+
+    content: bytes
+
+
+KeyMaterial: TypeAlias = Key | Pem
+
+
+class ProviderTokens:
+    """Share one provider token among all connections of an account; it is made anew every 30 minutes."""
+
+    def __init__(self, key: Key, team_id: str) -> None:
+        """Sign a first token; raises ValueError when the key is none."""
+        self._team_id = team_id
+        self._renewed_at: float | None = None
+        self.replace(key)
+
+    def replace(self, key: Key) -> None:
+        """Sign with another key from now on; raises ValueError when it is none."""
+        self._make = partial(JWTAuthorizationHeaderProvider, key.pem, key.key_id, self._team_id)
+        fresh = self._make()
+        try:
+            fresh.get_header()  # type: ignore[no-untyped-call]  # aioapns
+        except (ValueError, TypeError) as error:
+            raise ValueError("holds no ECDSA P-256 key") from error
+        self._present: AuthorizationHeaderProvider = fresh
+
+    def header(self) -> str:
+        """Give the value of the authorization header."""
+        value: str = self._present.get_header()
+        return value
+
+    def expired(self, header: str, now: float) -> bool:
+        """Take that Apple calls the token in a header expired; tell whether there is another one to try.
+
+        Of many pushes that were under way with it, the first has it made anew. `now` is `loop.time()`.
+        """
+        if header != self.header():
+            return True
+        if self._renewed_at is not None and now - self._renewed_at < RENEWAL_GAP:
+            return False
+        self._renewed_at = now
+        self._present = self._make()
+        return True
+
+
+class Account:
+    """Be one account with its connections to both environments; needs a running loop."""
+
+    def __init__(self, account: ApnsAccount, config: ApnsConfig, dialler: Dialler, pace: Pace, random: Random) -> None:
+        """Read the account's file; raises ValueError or OSError when it holds no usable key or certificate."""
+        authentication = account.authentication
+        self.table = account.table
+        self._path = authentication.file
+        self._ca_file = config.ca_file
+        self.tokens: ProviderTokens | None = None
+        self.file: KeyFile[Key] | KeyFile[Pem]
+        try:
+            if isinstance(authentication, ApnsToken):
+                keys = KeyFile(account.file_setting, authentication.file, partial(read_key, authentication))
+                self.tokens = ProviderTokens(keys.value, authentication.team_id)
+                keys.listen(self._new_key)
+                self.file = keys
+            else:
+                pems = KeyFile(account.file_setting, authentication.file, read_pem)
+                pems.listen(self._new_certificate)
+                self.file = pems
+        except ValueError as error:
+            raise ValueError(f"{account.file_setting} {error}") from error
+        authorization = None if self.tokens is None else self.tokens.header
+        tls = self._tls()
+        self._pools = {
+            environment: ApnsPool(
+                endpoint, dialler, tls, authorization, most=config.in_flight, pace=pace, random=random
+            )
+            for environment, endpoint in config.endpoints.items()
+            if environment in account.environments
+        }
+
+    def pool(self, environment: Environment) -> ApnsPool:
+        """Give the connections to one environment; raises KeyError when the account is not for it."""
+        return self._pools[environment]
+
+    async def drain(self, patience: float) -> None:
+        """Close all connections, after so many seconds at most for what is under way on each."""
+        for pool in self._pools.values():
+            await pool.drain(patience)
+
+    def _tls(self) -> ssl.SSLContext:
+        tls = ssl.create_default_context(cafile=self._ca_file)
+        tls.set_alpn_protocols(["h2"])
+        if self.tokens is None:
+            tls.load_cert_chain(self._path)
+        return tls
+
+    def _new_key(self, key: Key) -> None:
+        if self.tokens is not None:
+            self.tokens.replace(key)
+        for pool in self._pools.values():
+            pool.retire()
+
+    def _new_certificate(self, _: Pem) -> None:
+        tls = self._tls()
+        for pool in self._pools.values():
+            pool.retire(tls)
+
+
+def read_key(token: ApnsToken, path: Path) -> Key:
+    """Read a .p8 file; raises ValueError, OSError."""
+    pem = path.read_bytes()
+    if not is_p256(pem):
+        raise ValueError("holds no ECDSA P-256 key")
+    key_id = token.present_key_id
+    if key_id is None:
+        raise ValueError("is not named AuthKey_KEYID.p8, nor is what it links to, so its key id is not known")
+    return Key(pem.decode("ascii"), key_id)
+
+
+def read_pem(path: Path) -> Pem:
+    """Read a file with a certificate and its key; raises ValueError, OSError."""
+    pem = path.read_bytes()
+    try:
+        certified = read_certificate(pem)
+    except (ValueError, IndexError) as error:
+        raise ValueError("holds no certificate") from error
+    try:
+        own = public_key_of(pem)
+    except ValueError as error:
+        raise ValueError("holds no private key that opens without a password") from error
+    if own != certified.public_key:
+        raise ValueError("holds a key that is not the certificate's")
+    return Pem(pem)
