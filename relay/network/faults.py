@@ -5,7 +5,8 @@ from typing import Final
 
 from relay.network.way import Proxy
 
-PROXY_AUTHENTICATION_REQUIRED: Final = 407
+UNAUTHENTICATED: Final = frozenset({401, 407})
+"""407 says so [RFC 9110 15.5.8]; tinyproxy answers a wrong password with 401 [observed: tinyproxy 1.11]."""
 
 
 class NotConnected(OSError):
@@ -77,7 +78,7 @@ def proxy_hangs_up(proxy: Proxy) -> NotConnected:
 
 def proxy_refuses(proxy: Proxy, target: str, status: int, schemes: tuple[str, ...]) -> NotConnected:
     """Tell what a status other than 2xx means; `target` is what the tunnel was to lead to."""
-    if status == PROXY_AUTHENTICATION_REQUIRED:
+    if status in UNAUTHENTICATED:
         return NotConnected("proxy-authentication-required", _authentication(proxy, schemes), lasting=True)
     if status >= 500:  # noqa: PLR2004  # 5xx, as everybody knows them
         remedy = f"the proxy {proxy} answers {status}, it cannot reach {target}: check its DNS, routes and firewall"

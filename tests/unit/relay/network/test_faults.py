@@ -34,6 +34,7 @@ TARGET = "api.push.apple.com:443"
         (faults.proxy_refuses(PROXY, TARGET, 502, ()), "proxy-cannot-reach", False, "502"),
         (faults.proxy_refuses(PROXY, TARGET, 504, ()), "proxy-cannot-reach", False, TARGET),
         (faults.proxy_refuses(PROXY, TARGET, 407, ()), "proxy-authentication-required", True, "refuses relay"),
+        (faults.proxy_refuses(PROXY, TARGET, 401, ()), "proxy-authentication-required", True, "refuses relay"),
     ],
 )
 def test_each_fault_of_a_proxy_has_a_name_and_says_what_to_do(

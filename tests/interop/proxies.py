@@ -1,0 +1,122 @@
+"""Own HTTP proxies that nobody here wrote, tinyproxy and Squid from Debian's packages, each told whom it may serve."""
+
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relay.sandbox.certificates import ThrowAwayCa
+from tests.interop.packages import install
+from tests.interop.sogo.daemon import Daemon
+
+USER: Final = "push-relay"
+PASSWORD: Final = "correct-horse-7"
+TINYPROXY_TARGET: Final = re.compile(r"Request .*CONNECT (\S+:\d+) HTTP", re.MULTILINE)
+SQUID_TARGET: Final = re.compile(r"(\S+)/(\d{3}) \d+ CONNECT (\S+:\d+) ", re.MULTILINE)
+
+
+@dataclass
+class RealProxy:
+    """Hold a proxy: the daemon, where it listens, and what it says of its clients."""
+
+    daemon: Daemon
+    port: int
+    access_log: Path
+    target: re.Pattern[str]
+    tls_port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def targets(self) -> list[str]:
+        """List the hosts and ports that tunnels were opened to, by the proxy's own log."""
+        text = self.access_log.read_text() if self.access_log.exists() else ""
+        if self.target is TINYPROXY_TARGET:
+            return self.target.findall(text)
+        return [place for _, status, place in self.target.findall(text) if status == "200"]
+
+
+@contextmanager
+def tinyproxy(
+    ports: Sequence[int], *, user: bool = True, clients: Sequence[str] = ("127.0.0.1",)
+) -> Iterator[RealProxy]:
+    """Run a tinyproxy that opens tunnels to some ports (to all if none is given), for some client addresses."""
+    install("tinyproxy-bin")
+    with _folder() as folder:
+        port, log = _free_port(), folder / "tinyproxy.log"
+        lines = [f"Port {port}", "Timeout 600", "MaxClients 50", f'LogFile "{log}"', "LogLevel Connect"]
+        lines += [f"Allow {client}" for client in clients]
+        lines += [f"ConnectPort {target}" for target in ports]
+        lines += [f"BasicAuth {USER} {PASSWORD}"] if user else []
+        file = folder / "tinyproxy.conf"
+        file.write_text("\n".join(lines) + "\n")
+        command = ("tinyproxy", "-d", "-c", str(file))
+        daemon = Daemon("tinyproxy", lambda _: None, command, folder / "tinyproxy.out", folder, port)
+        daemon.start()
+        try:
+            yield RealProxy(daemon, port, log, TINYPROXY_TARGET)
+        finally:
+            daemon.stop()
+
+
+@contextmanager
+def squid(ca: ThrowAwayCa) -> Iterator[RealProxy]:
+    """Run a Squid that opens tunnels for whoever knows the password, with TLS on a second port."""
+    install("squid", "openssl")
+    with _folder() as folder:
+        port, tls_port = _free_port(), _free_port()
+        certificate, passwords = folder / "squid.pem", folder / "passwords"
+        certificate.write_bytes(ca.server_pem())
+        hashed = subprocess.run(
+            ("openssl", "passwd", "-apr1", "-stdin"), input=PASSWORD, capture_output=True, text=True, check=True
+        ).stdout
+        passwords.write_text(f"{USER}:{hashed}")
+        file = folder / "squid.conf"
+        file.write_text(f"""
+http_port 127.0.0.1:{port}
+https_port 127.0.0.1:{tls_port} tls-cert={certificate}
+auth_param basic program /usr/lib/squid/basic_ncsa_auth {passwords}
+auth_param basic realm Staff, and the relay
+auth_param basic children 1 startup=1
+acl staff proxy_auth REQUIRED
+http_access allow staff
+http_access deny all
+access_log stdio:{folder}/access.log
+cache_log {folder}/cache.log
+cache deny all
+pid_filename {folder}/squid.pid
+coredump_dir {folder}
+shutdown_lifetime 1 seconds
+""")
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "proxy", "proxy")
+        command = ("squid", "-N", "-f", str(file))
+        daemon = Daemon("squid", lambda _: None, command, folder / "squid.out", folder, port, account="proxy")
+        daemon.start()
+        try:
+            yield RealProxy(daemon, port, folder / "access.log", SQUID_TARGET, tls_port)
+        finally:
+            daemon.stop()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder that accounts other than ours may enter."""
+    with tempfile.TemporaryDirectory(prefix="proxy") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,186 @@
+"""The relay through proxies that nobody here wrote: tinyproxy and Squid."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from relay.model import Platform
+from relay.network.way import Proxy, Way
+from relay.push.outcome import Delivered, Outcome, Refused
+from relay.sandbox.certificates import ThrowAwayCa
+from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop
+from tests.interop.packages import Unavailable, unavailable
+from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
+from tests.site import ANN, SOON, Site, open_site, until
+from tests.site import PASSWORD as MAIL_PASSWORD
+from tests.unit.relay.push.pushes import due_push
+
+PLATFORMS = (Platform.APNS, Platform.FCM)
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """Hold proxies that open tunnels everywhere, and one that does so nowhere."""
+
+    tinyproxy: RealProxy
+    squid: RealProxy
+    narrow: RealProxy
+    ca: Path
+
+
+@pytest.fixture(scope="module")
+def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
+    ca, folder = ThrowAwayCa("Of the proxy"), tmp_path_factory.mktemp("proxies")
+    ca.write_ca(folder / "proxy-ca.pem")
+    with ExitStack() as stack:
+        try:
+            yield Proxies(
+                stack.enter_context(tinyproxy([])),
+                stack.enter_context(squid(ca)),
+                stack.enter_context(tinyproxy([443], user=False)),
+                folder / "proxy-ca.pem",
+            )
+        except Unavailable as reason:
+            unavailable(reason)
+
+
+def proxy(name: str, proxies: Proxies, password: str = PASSWORD) -> Proxy:
+    """Name a proxy by what it is and how it is spoken to."""
+    match name:
+        case "tinyproxy":
+            return Proxy("127.0.0.1", proxies.tinyproxy.port, user=USER, password=password)
+        case "squid":
+            return Proxy("127.0.0.1", proxies.squid.port, user=USER, password=password)
+        case "squid over TLS":
+            port = proxies.squid.tls_port
+            return Proxy("127.0.0.1", port, user=USER, password=password, tls=True, ca_file=proxies.ca)
+        case _:
+            return Proxy("127.0.0.1", proxies.narrow.port)
+
+
+async def push(platform: Platform, folder: Path, way: Way) -> tuple[Outcome, int, int]:
+    """Send one push; return what came of it, how many arrived, and the provider's port."""
+    world = apns if platform is Platform.APNS else fcm
+    async with asyncio.timeout(SOON), world(folder, way=way) as (simulator, sender):
+        outcome = await sender.send(due_push(platform=platform))
+        return outcome, len(simulator.received), simulator.port
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("name", ["tinyproxy", "squid", "squid over TLS"])
+def test_pushes_go_through(proxies: Proxies, tmp_path: Path, name: str, platform: Platform, loop: str) -> None:
+    async def test() -> None:
+        outcome, arrived, port = await push(platform, tmp_path, Way(proxy(name, proxies)))
+        assert isinstance(outcome, Delivered)
+        assert arrived == 1
+        real = proxies.tinyproxy if name == "tinyproxy" else proxies.squid
+        await until(lambda: any(target.endswith(f":{port}") for target in real.targets))
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(
+    ("name", "password", "reason"),
+    [
+        ("tinyproxy", "wrong", "proxy-authentication-required"),
+        ("squid", "wrong", "proxy-authentication-required"),
+        ("squid over TLS", "wrong", "proxy-authentication-required"),
+        ("tinyproxy for port 443 alone", "", "proxy-denied"),
+    ],
+)
+def test_refusals_are_named(
+    proxies: Proxies, tmp_path: Path, name: str, password: str, reason: str, platform: Platform, loop: str
+) -> None:
+    async def test() -> None:
+        outcome, arrived, _ = await push(platform, tmp_path, Way(proxy(name, proxies, password)))
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel, arrived) == (reason, True, 0)
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", ["tinyproxy", "squid", "squid over TLS"])
+@pytest.mark.parametrize("host", ["push.invalid", "127.0.0.1"])
+def test_a_provider_out_of_the_proxys_reach_is_named(
+    proxies: Proxies, tmp_path: Path, name: str, host: str, loop: str
+) -> None:
+    async def test() -> None:
+        # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
+        way = Way(proxy(name, proxies))
+        async with asyncio.timeout(SOON), apns(tmp_path, way=way, host=host, port=1) as (_, sender):
+            assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        plain = Way(Proxy("127.0.0.1", proxies.squid.port, tls=True, ca_file=proxies.ca))
+        outcome, _, _ = await push(Platform.APNS, tmp_path, plain)
+        assert failure(outcome) in {"proxy-tls-failed", "proxy-hangs-up"}
+        over_tls = Way(Proxy("127.0.0.1", proxies.squid.tls_port))
+        outcome, _, _ = await push(Platform.APNS, tmp_path, over_tls)
+        assert failure(outcome) in {"proxy-hangs-up", "proxy-speaks-no-http"}
+        stranger = Way(Proxy("127.0.0.1", proxies.squid.tls_port, tls=True))
+        outcome, _, _ = await push(Platform.APNS, tmp_path, stranger)
+        assert isinstance(outcome, Refused)
+        assert outcome.reason == "proxy-certificate-not-trusted"
+
+    on_loop(loop, test())
+
+
+@asynccontextmanager
+async def site_behind(proxy: RealProxy, folder: Path) -> AsyncIterator[Site]:
+    """Open a site whose relay knows no other way out than a proxy."""
+    password = folder / "proxy.password"
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    environ = {
+        "RELAY__NETWORK__PROXY": proxy.url,
+        "RELAY__NETWORK__PROXY_USER": USER,
+        "RELAY__NETWORK__PROXY_PASSWORD_FILE": str(password),
+    }
+    async with open_site(folder / "sandbox", environ) as site:
+        site.sandbox.eas.add_mailbox(ANN, MAIL_PASSWORD)
+        yield site
+
+
+async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(tmp_path: Path) -> None:
+    with tinyproxy([]) as proxy:
+        async with site_behind(proxy, tmp_path) as site, site.relay() as relay:
+            sandbox = site.sandbox
+            assert (await site.register())[0] == 201
+            assert (await site.register_android())[0] == 201
+            await site.held()
+            site.deliver()
+            assert [push.status for push in await sandbox.apns.wait(1, SOON)] == [200]
+            assert [push.status for push in await sandbox.fcm.wait(1, SOON)] == [200]
+            # By the proxy's own log: all connections to Apple's and Google's simulators came through it, and none to
+            # the mail server did.
+            assert set(proxy.targets) == {f"127.0.0.1:{sandbox.ports.apns}", f"127.0.0.1:{sandbox.ports.fcm}"}
+            assert proxy.targets.count(f"127.0.0.1:{sandbox.ports.apns}") == sandbox.apns.accepted == 1
+            assert (await relay.health())["state"] == "ok"
+
+            proxy.daemon.stop()
+            asked = len(proxy.targets)
+            site.deliver()
+            await asyncio.sleep(3.0)  # nothing can be waited for: that nothing comes is the point
+            assert (len(sandbox.apns.received), len(sandbox.fcm.received)) == (1, 1)
+            assert len(proxy.targets) == asked
+
+            proxy.daemon.start()
+            assert [push.status for push in await sandbox.apns.wait(2, 2 * SOON)] == [200, 200]
+            assert [push.status for push in await sandbox.fcm.wait(2, 2 * SOON)] == [200, 200]
+            assert (await relay.health())["state"] == "ok"
+            log = relay.log.read_text()
+        assert PASSWORD not in log
+        assert not site.sandbox.eas.records.overlaps
