@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -23,11 +23,11 @@ class RelayEnded(Exception):
 class RelayProcess:
     """Hold one `relay serve`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, ops_port: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, ops_port: int, ops_host: str) -> None:
         self.process = process
         self.log = log
         """The file with everything it printed."""
-        self._ops = f"http://127.0.0.1:{ops_port}"
+        self._ops = f"http://{ops_host}:{ops_port}"
 
     async def ready(self) -> None:
         """Return when it can do its job; raises RelayEnded, TimeoutError."""
@@ -72,19 +72,26 @@ class RelayProcess:
 
 @asynccontextmanager
 async def open_relay(
-    toml: Path, ops_port: int, *, role: str = "all", environ: Mapping[str, str] | None = None
+    toml: Path,
+    ops_port: int,
+    *,
+    role: str = "all",
+    environ: Mapping[str, str] | None = None,
+    ops_host: str = "127.0.0.1",
+    within: Sequence[str] = (),
 ) -> AsyncIterator[RelayProcess]:
     """Run `relay serve` on a relay.toml until the block ends; it is ready when the block begins.
 
-    What it prints goes to relay.log beside the file; `environ` is added to the environment.
+    What it prints goes to relay.log beside the file; `environ` is added to the environment; `within` is a command that
+    runs the one that follows it, e.g. in another network namespace.
     """
     log = toml.with_name("relay.log")
-    command = (sys.executable, "-m", "relay", "serve", "--config", str(toml), "--role", role)
+    command = (*within, sys.executable, "-m", "relay", "serve", "--config", str(toml), "--role", role)
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=output, stderr=output, env={**os.environ, **(environ or {})}
         )
-    relay = RelayProcess(process, log, ops_port)
+    relay = RelayProcess(process, log, ops_port, ops_host)
     try:
         await relay.ready()
         yield relay

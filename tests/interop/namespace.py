@@ -1,0 +1,60 @@
+"""Own a network namespace whose only neighbour is this host: no route, no DNS, nothing else to reach."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from tests.interop.packages import Unavailable, install
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Hold addresses of one kind: the host's on the link, and the namespace's, of which the kernel takes the first."""
+
+    host: str
+    first: str
+    second: str
+    bits: int
+
+
+# Documentation and private addresses, which no machine that runs tests should have [RFC 5737, RFC 4193].
+IPV4: Final = Addresses("198.51.100.1", "198.51.100.2", "198.51.100.3", 29)
+IPV6: Final = Addresses("fd00:7265:6c61::1", "fd00:7265:6c61::2", "fd00:7265:6c61::3", 64)
+
+
+@contextmanager
+def lonely_namespace() -> Iterator[tuple[str, ...]]:
+    """Make a namespace; yield the command that runs another one in it. Raises Unavailable."""
+    install("iproute2")
+    name = f"relay{os.getpid()}"
+    outside, inside = f"{name}o"[-15:], f"{name}i"[-15:]
+    within = ("ip", "netns", "exec", name)
+    try:
+        _run("ip", "netns", "add", name)
+        try:
+            _run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
+            for addresses, flags in ((IPV4, ()), (IPV6, ("nodad",))):
+                _run("ip", "address", "add", f"{addresses.host}/{addresses.bits}", "dev", outside, *flags)
+                for address in (addresses.first, addresses.second):
+                    _run(*within, "ip", "address", "add", f"{address}/{addresses.bits}", "dev", inside, *flags)
+            _run("ip", "link", "set", outside, "up")
+            _run(*within, "ip", "link", "set", inside, "up")
+            _run(*within, "ip", "link", "set", "lo", "up")
+            yield within
+        finally:
+            _run("ip", "netns", "delete", name)  # and the link with it
+    except NotPermitted as error:
+        raise Unavailable(f"network namespaces cannot be made here: {error}") from error
+
+
+class NotPermitted(Exception):
+    """Tell what the kernel or ip did not do."""
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode != 0:
+        raise NotPermitted(f"{' '.join(command)}: {done.stderr.strip()}")

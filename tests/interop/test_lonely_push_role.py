@@ -1,0 +1,116 @@
+"""A push process that can reach nothing but a proxy: what the design promises of the role, enforced by the kernel."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.keygen import write_sealing_keys
+from relay.sandbox.process import RelayProcess, open_relay
+from tests.integration.push_world import free_port
+from tests.interop.namespace import IPV4, IPV6, Addresses, lonely_namespace
+from tests.interop.packages import Unavailable, unavailable
+from tests.interop.proxies import RealProxy, tinyproxy
+from tests.postgres import PostgresServer, running_postgres
+from tests.site import ANN, PASSWORD, SOON, Site, open_site
+
+OPS = 9090  # of the push process: its namespace has all ports free
+LOOKS = 300  # a tenth of a second each
+
+
+@pytest.fixture(scope="module")
+def within() -> Iterator[tuple[str, ...]]:
+    with ExitStack() as stack:
+        try:
+            command = stack.enter_context(lonely_namespace())
+        except Unavailable as reason:
+            unavailable(reason)
+        yield command
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(tmp_path / "sandbox") as opened:
+        opened.sandbox.eas.add_mailbox(ANN, PASSWORD)
+        state = opened.sandbox.folder / "state"
+        write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
+        yield opened
+
+
+async def migrate(site: Site, database: str) -> None:
+    command = (sys.executable, "-m", "relay", "migrate", "--config", str(site.sandbox.toml), "--role", "push")
+    process = await asyncio.create_subprocess_exec(*command, env={"RELAY__DATABASE__URL": database})
+    assert await process.wait() == 0
+
+
+async def part(relay: RelayProcess, name: str, reason: str) -> dict[str, Any]:
+    """Wait until a part of the relay's health has a reason."""
+    for _ in range(LOOKS):
+        found = {str(part["part"]): part for part in (await relay.health())["parts"]}[name]
+        if reason in found["reason"]:
+            return dict(found)
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{name} never said {reason}, but {found}")
+
+
+@pytest.mark.parametrize("addresses", [IPV4, IPV6], ids=["IPv4", "IPv6"])
+async def test_a_push_process_needs_the_proxy_and_nothing_else(
+    site: Site, postgres: PostgresServer, within: tuple[str, ...], addresses: Addresses
+) -> None:
+    database = postgres.url(await postgres.create())
+    await migrate(site, database)
+    # The proxy serves the second address of the namespace alone, which nobody takes unless told to.
+    with tinyproxy([], user=False, clients=(addresses.second,)) as proxy:
+        async with AsyncExitStack() as stack:
+            for role in ("api", "watch"):
+                port = free_port()
+                environ = {"RELAY__DATABASE__URL": database, "RELAY__OPS__PORT": str(port)}
+                await stack.enter_async_context(open_relay(site.sandbox.toml, port, role=role, environ=environ))
+            assert (await site.register())[0] == 201
+            await site.held()
+            async with open_push(site, database, proxy, within, addresses) as stranger:
+                site.deliver()
+                told = await part(stranger, "apns", "proxy-denied")
+                assert addresses.host in told["remedy"]
+            assert site.sandbox.apns.received == []
+
+            source = {"RELAY__NETWORK__SOURCE_ADDRESS": addresses.second}
+            async with open_push(site, database, proxy, within, addresses, source) as known:
+                assert [push.status for push in await site.sandbox.apns.wait(1, SOON)] == [200]
+                assert (await known.health())["state"] == "ok"
+        assert proxy.targets == [f"127.0.0.1:{site.sandbox.ports.apns}"]
+
+
+def open_push(
+    site: Site,
+    database: str,
+    proxy: RealProxy,
+    within: tuple[str, ...],
+    addresses: Addresses,
+    environ: dict[str, str] | None = None,
+) -> Any:
+    host = f"[{addresses.host}]" if ":" in addresses.host else addresses.host
+    return open_relay(
+        site.sandbox.toml,
+        OPS,
+        role="push",
+        environ={
+            "RELAY__DATABASE__URL": database,
+            "RELAY__OPS__HOST": IPV4.first,
+            "RELAY__OPS__PORT": str(OPS),
+            "RELAY__NETWORK__PROXY": f"http://{host}:{proxy.port}",
+            **(environ or {}),
+        },
+        ops_host=IPV4.first,
+        within=within,
+    )
