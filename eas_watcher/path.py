@@ -13,6 +13,7 @@ from eas_watcher.heartbeat import HELD, Heartbeat
 KEPT: Final = 8  # cuts
 ENOUGH: Final = 3  # cuts that agree
 SPREAD: Final = 4.0  # seconds between the shortest and the longest of them: 2 s more or less
+OFTEN: Final = 120  # seconds; a request of each mailbox more often than that is worth a word to the operator
 APART: Final = 1.0  # seconds; cuts closer together are one event
 
 
@@ -78,4 +79,7 @@ class Path:
         low, high = round(self.cut_off.shortest), round(self.cut_off.longest)
         span = f"{low} s" if low == high else f"{low}\N{EN DASH}{high} s"
         timeout = round(self.cut_off.middle)
-        return f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"
+        said = f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"
+        if self.proven is not None and self.proven.interval < OFTEN:
+            said += f", and each mailbox asks anew every {self.proven.interval} s"
+        return said

@@ -23,6 +23,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
 
     Return a watch to go on with at once, or a move that waits.
     """
+    watch = watch.later(held)
     if not _is_hasty(watch, held):
         watch = replace(watch, requests=0)
     match reply.status:
@@ -49,9 +50,9 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
 
 
 def _expired(watch: Watch, held: float) -> Watch | Move:
-    """Ping again; an early end is normal now and then, but never a busy loop."""
+    """Ping again; an early end is normal now and then, but not in a row: a second client with our id ends them all."""
     quiet_for = watch.quiet_for + held
-    if _is_hasty(watch, held):
+    if held < watch.heartbeat.interval / 4:
         watch = replace(watch, hasty=watch.hasty + 1, quiet_for=quiet_for)
         if watch.hasty > 1:
             error = ServerBusy("Pings end at once: is the device id in use twice?")

@@ -38,6 +38,7 @@ CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; 
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
 PROVISIONS: Final = 2  # policy keys in a row of which none was good enough for a Sync
 REDIRECTS: Final = 3  # in a row
+REPEATED: Final = 4  # failures that a second start from key 0 within the hour stands for with the first: 160 s
 HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
 RECHECK: Final = 3600.0  # seconds between tries while the server denies access
 SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
@@ -77,13 +78,13 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case VersionRefused():
             return at_once(_distrust_version(watch), error, "version-refused", at_last=RECHECK)
         case StateLost():
-            return at_once(_forget_keys(watch), error, "state-lost", at_last=RECHECK)
+            return start_over(_forget_keys(watch), error, "state-lost")
         case ServerRenewed():
-            return at_once(_forget_keys(_ask_again(watch)), error, "server-renewed", at_last=RECHECK)
-        case RequestRefused() if watch.remedied:
+            return start_over(_forget_keys(_ask_again(watch)), error, "server-renewed")
+        case RequestRefused() if watch.remedied or watch.restarts:
             return pause(watch, error, "request-refused", RECHECK)
         case RequestRefused():
-            return at_once(_forget_keys(watch), error, "request-refused")
+            return start_over(_forget_keys(watch), error, "request-refused")
         case TooManyCollections(limit=limit):
             fewer = max(1, limit or (watch.max_collections or len(watch.watched)) // 2)
             return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
@@ -108,6 +109,20 @@ def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = 
     return replace(watch, failures=watch.failures + 1)
 
 
+def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
+    """Start from key 0, at once unless that was done within the hour: then after a long backoff, hourly at last.
+
+    It costs the server much, and some block a device that does so again and again [MS-ASHTTP 3.1.5.2.1].
+    """
+    watch = replace(watch, restarts=watch.restarts + 1, restarted_for=0.0)
+    if watch.restarts == 1:
+        return at_once(watch, error, reason, at_last=RECHECK)
+    watch = replace(watch, remedied=watch.remedied + 1)
+    return pause(
+        watch, error, reason, RECHECK if watch.restarts > HOPELESS else None, failures=REPEATED + watch.restarts
+    )
+
+
 def pause(
     watch: Watch,
     error: EasError,
@@ -122,7 +137,9 @@ def pause(
     condition = Condition(shown, reason, detail=str(error))
     tried = tuple(c for c in watch.watched if c.drain is None and c.tries and c.sync_key != NO_SYNC_KEY)
     progress = Progress(condition=condition, collections=tried, refusals=watch.refusals or None)
-    return Pausing(watch), [Pause(progress, failures or watch.failures, seconds)]
+    failures = failures or watch.failures
+    watch = watch.later(backoff.least(failures) if seconds is None else seconds)
+    return Pausing(watch), [Pause(progress, failures, seconds)]
 
 
 def end(watch: Watch, condition: Condition) -> Move:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from eas_watcher.commands.folder_sync import FolderSyncReply
 from eas_watcher.commands.options import Capabilities
@@ -15,6 +15,8 @@ from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 from eas_watcher.progress import Collection, Partnership, Progress, WatchState
+
+FORGIVEN: Final = 3600.0  # seconds after which a start from key 0 is no repetition of the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ class Watch:
     """How often the server sent us elsewhere since the last Sync that was answered."""
     rested_for: float = 0.0
     """Seconds of polling since the hierarchy was read last."""
+    restarts: int = 0
+    """How often keys were given up, with no more than an hour between."""
+    restarted_for: float = 0.0
+    """Seconds of Pings and waits since keys were given up last."""
     shown: WatchState | None = None
     """The state that was last recorded."""
     told: str = ""
@@ -95,6 +101,13 @@ class Watch:
     def strayed(self) -> bool:
         """Whether a server sent the mailbox away from its configured URL."""
         return self.partnership.url is not None and not self.policy.discovered
+
+    def later(self, seconds: float) -> "Watch":
+        """Return the watch after a Ping or a wait of `seconds`."""
+        if not self.restarts:
+            return self
+        restarted_for = self.restarted_for + seconds
+        return replace(self, restarted_for=restarted_for, restarts=0 if restarted_for >= FORGIVEN else self.restarts)
 
     def in_doubt(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""

@@ -38,7 +38,7 @@ from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
 from eas_watcher.polling import rest
 from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, at_once, end, pause, remedy
+from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, start_over
 from eas_watcher.states import (
     Action,
     Answered,
@@ -240,7 +240,7 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         next_state, actions = _fail(watch, read.trouble)
     elif read.lost:
         error = ServerBusy("the server does not know a sync key (Sync status 3)")
-        next_state, actions = _go(at_once(watch, error, "stale-key", at_last=RECHECK))
+        next_state, actions = _go(start_over(watch, error, "stale-key"))
     else:
         next_state, actions = proceed(watch)
     return next_state, [*keep, *actions]
@@ -277,6 +277,7 @@ def _ping(watch: Watch) -> Move:
 
 def _cut(watch: Watch, error: Unreachable) -> Move:
     """Learn from a Ping whose connection was lost: after a long hold the path has an idle timeout."""
+    watch = watch.later(error.survived)
     if error.survived < HELD:
         return _fail(watch, error)
     watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived), failures=0, remedied=0)

@@ -60,7 +60,9 @@ VERSION: Final = frozenset({400, 505})
 TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
 GATEWAY: Final = frozenset({502, 504})  # a gateway lost the server or its patience
 BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
-ABSENT: Final = frozenset({503, *GATEWAY})  # unless it names the throttling of one device, all mailboxes may hear it
+ABSENT: Final = frozenset(
+    {*TURNED_AWAY, *GATEWAY}
+)  # unless it names the throttling of one device, all mailboxes may hear it
 
 
 def raise_for_http(reply: HttpReply, now: datetime) -> None:

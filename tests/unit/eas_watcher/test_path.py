@@ -51,6 +51,12 @@ def test_says_one_number_when_there_is_one() -> None:
     assert path.describe("main") == "Pings to main are cut after 60 s: an idle timeout of 60 s lies on the path"
 
 
+def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
+    path = Path(Heartbeat(63, cut_off=63), cut_off=CutOff(85.0, 85.0))
+
+    assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks anew every 63 s")
+
+
 @pytest.mark.parametrize(
     "cuts",
     [

@@ -78,6 +78,18 @@ def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
     assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
 
 
+def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_second_client() -> None:
+    once = go_on(expired(WATCH, 149.0))
+    assert (once.unsynced, once.hasty, once.requests) == (BOTH, 1, 0)
+
+    reason, action = wait(expired(once, 149.0))
+    condition = action.progress.condition
+    assert (reason, action.failures) == ("ping-too-fast", 1)
+    assert condition is not None
+    assert "is the device id in use twice?" in condition.detail
+    assert go_on(expired(once, 150.0)).hasty == 0
+
+
 def test_a_server_with_short_heartbeats_is_not_hasty() -> None:
     short = replace(WATCH, heartbeat=Heartbeat(interval=10, maximum=10))
 

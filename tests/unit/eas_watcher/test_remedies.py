@@ -29,13 +29,14 @@ from eas_watcher.remedies import (
     PROVISIONS,
     RECHECK,
     REDIRECTS,
+    REPEATED,
     SELDOM,
     at_once,
     end,
     pause,
     remedy,
 )
-from eas_watcher.states import AcknowledgeWipe, Ended, Pause, Pausing, Policy, Record, Watch, Wiping
+from eas_watcher.states import FORGIVEN, AcknowledgeWipe, Ended, Pause, Pausing, Policy, Record, Watch, Wiping
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
 
 
@@ -227,7 +228,7 @@ def test_a_wipe_is_acknowledged_as_asked() -> None:
     assert remedy(watch, RemoteWipeRequested("x", account_only=True)) == (Wiping(watch), [AcknowledgeWipe(True)])  # noqa: FBT003 -- the flag of the protocol
 
 
-@pytest.mark.parametrize("error", [NotProvisioned("x"), HierarchyChanged("x"), VersionRefused("x"), StateLost("x")])
+@pytest.mark.parametrize("error", [NotProvisioned("x"), HierarchyChanged("x"), VersionRefused("x")])
 def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
     decided: object = watch_of()
     for _ in range(IMMEDIATE):
@@ -243,6 +244,46 @@ def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
 )
 def test_what_costs_the_server_much_is_tried_hourly_at_last(error: EasError) -> None:
     assert decide(watch_of(remedied=HOPELESS), error).seconds == RECHECK
+
+
+@pytest.mark.parametrize("error", [StateLost("x"), ServerRenewed("x")])
+def test_a_second_start_from_key_0_within_the_hour_waits_long_and_at_last_hourly(error: EasError) -> None:
+    first = remedy(watch_of(), error)
+    assert isinstance(first, Watch)
+    well = replace(first, remedied=0, failures=0)  # as after a Ping held to its end
+
+    waits = []
+    for _ in range(HOPELESS):
+        action, (state, _) = decide(well, error), remedy(well, error)  # type: ignore[misc]  # it waits
+        waits.append((action.failures, action.seconds))
+        assert all(c.sync_key == NO_SYNC_KEY for c in state.watch.collections)
+        well = replace(state.watch, remedied=0, failures=0)
+
+    patient = [(REPEATED + restarts, None) for restarts in range(2, HOPELESS + 1)]
+    assert waits == [*patient, (REPEATED + HOPELESS + 1, RECHECK)]
+
+
+def test_a_start_from_key_0_is_no_repetition_an_hour_later() -> None:
+    first = remedy(watch_of(), StateLost("x"))
+    assert isinstance(first, Watch)
+
+    assert isinstance(remedy(first.later(FORGIVEN - 1.0), StateLost("x")), tuple)
+    assert isinstance(remedy(first.later(FORGIVEN - 1.0).later(1.0), StateLost("x")), Watch)
+
+
+def test_the_time_since_a_start_from_key_0_counts_waits() -> None:
+    first = remedy(watch_of(), StateLost("x"))
+    assert isinstance(first, Watch)
+
+    state, _ = remedy(first, AccessDenied("x", "http-404"))  # type: ignore[misc]  # it waits
+
+    assert state.watch.restarts == 0
+
+
+def test_a_request_called_malformed_after_a_start_from_key_0_within_the_hour_waits_for_an_hour() -> None:
+    watch = watch_of(restarts=1)
+
+    assert decide(watch, RequestRefused("x")).seconds == RECHECK
 
 
 @pytest.mark.parametrize("error", [HierarchyChanged("x"), TooManyCollections("x", None)])

@@ -4,6 +4,7 @@ from typing import Final, get_args
 
 import pytest
 
+from eas_watcher import backoff
 from eas_watcher.changes import EPOCH
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
@@ -27,7 +28,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.progress import Change, Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
-from eas_watcher.remedies import RECHECK
+from eas_watcher.remedies import HOPELESS, RECHECK
 from eas_watcher.states import (
     Answered,
     Discovering,
@@ -528,6 +529,33 @@ def test_a_lost_state_is_not_a_worn_key() -> None:
 
 def test_a_changed_hierarchy_is_read_before_the_next_sync() -> None:
     assert sent(step(syncing(), Failed(HierarchyChanged("x")))[1]) == FolderSync(SyncKey("h1"))
+
+
+def test_a_server_that_loses_its_keys_again_and_again_is_not_made_to_start_over_again_and_again() -> None:
+    """A Ping tells of a change, the Sync finds the key unknown, all is well, and so on for a day."""
+    state, actions = step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))
+    now, starts = 60.0, []
+    lost, key = news(key=None, status=3), news(key="k2")
+    while now < 24 * 3600:
+        match actions[-1]:
+            case Send(Sync((asked,))) if asked.sync_key == NO_SYNC_KEY:
+                starts.append(now)
+                event: Event = synced(key)
+            case Send(Sync()):
+                event = synced() if state.watch.collections[0].drain else synced(lost)
+            case Send(Ping()):
+                now += 60.0
+                event = pinged(PingStatus.CHANGED, "5", held=60.0)
+            case Pause(_, failures, seconds):
+                now += backoff.least(failures) if seconds is None else seconds
+                event = Woken()
+            case action:
+                raise AssertionError(action)
+        state, actions = step(state, event)
+
+    hours = [sum(start <= moment < start + 3600 for moment in starts) for start in starts]
+    assert max(hours) <= HOPELESS + 1
+    assert len(starts) <= 24 * HOPELESS
 
 
 # --- Ping

@@ -176,6 +176,17 @@ def test_tells_whether_the_server_may_have_acted(status: int, *, reached: bool) 
     assert error.reached is reached
 
 
+@pytest.mark.parametrize(
+    ("status", "shared"), [(503, True), (429, True), (502, True), (504, True), (500, False), (409, False)]
+)
+def test_tells_what_all_mailboxes_may_hear(status: int, *, shared: bool) -> None:
+    error, throttled = failure(status), failure(status, x_ms_asthrottle="RecentCommands")
+
+    assert isinstance(error, ServerBusy)
+    assert isinstance(throttled, ServerBusy)
+    assert (error.shared, throttled.shared) == (shared, False)
+
+
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 409, 418, 449, 451, 456, 500, 503, 507])
 def test_texts_quote_nothing_of_the_answer(status: int) -> None:
     error = failure(
