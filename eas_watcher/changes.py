@@ -33,22 +33,29 @@ class Digest:
     """Collections whose key the server did not know: they start over."""
     trouble: EasError | None = None
     """What went wrong for one collection or more while the others are good."""
+    troubled: frozenset[CollectionId] = frozenset()
+    """Those collections."""
 
 
-def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime) -> Digest:
-    """Read a whole Sync answer that came `at` that moment."""
+def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime, settled: datetime | None = None) -> Digest:
+    """Read a whole Sync answer that came `at` that moment.
+
+    Mail in sub-folders that was received until `settled` was moved there, and told of before; None: nobody knows.
+    """
     answers = {answer.id: answer for answer in reply.collections}
     collections: list[Collection] = []
     changes: list[Change] = []
     again: set[CollectionId] = set()
     lost: set[CollectionId] = set()
     trouble: EasError | None = None
+    troubled: set[CollectionId] = set()
     for collection in asked:
         try:
-            now, change, more = _read_collection(collection, answers.get(collection.id), at)
+            now, change, more = _read_collection(collection, answers.get(collection.id), at, settled)
         except EasError as error:
             collections.append(collection)
             trouble = trouble or error
+            troubled.add(collection.id)
             continue
         collections.append(now)
         if change is not None:
@@ -57,7 +64,7 @@ def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime) -> Diges
             again.add(now.id)
         if now.sync_key == NO_SYNC_KEY:
             lost.add(now.id)
-    return Digest(tuple(collections), tuple(changes), frozenset(again), frozenset(lost), trouble)
+    return Digest(tuple(collections), tuple(changes), frozenset(again), frozenset(lost), trouble, frozenset(troubled))
 
 
 def restart(collection: Collection) -> Collection:
@@ -71,7 +78,7 @@ def restart(collection: Collection) -> Collection:
 
 
 def _read_collection(
-    collection: Collection, answer: CollectionReply | None, at: datetime
+    collection: Collection, answer: CollectionReply | None, at: datetime, settled: datetime | None
 ) -> tuple[Collection, Change | None, bool]:
     """Tell where the collection stands now, what is new in it, and whether to Sync it again."""
     priming = collection.sync_key == NO_SYNC_KEY
@@ -93,15 +100,17 @@ def _read_collection(
     moved = replace(collection, sync_key=answer.sync_key, tries=0)
     stuck = answer.sync_key == collection.sync_key
     more = (answer.has_commands or answer.more_available) and not stuck
-    counted, fresh = _count(moved, answer.adds, at)
+    counted, fresh = _count(moved, answer.adds, at, settled if collection.sub else None)
     if counted.drain is not None:
         counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
         return (counted, None, True) if more else _settle(counted)
-    change = Change(counted.cls, fresh) if fresh else None
+    change = Change(counted.cls, fresh, sub=counted.sub) if fresh else None
     return counted, change, more
 
 
-def _count(collection: Collection, adds: tuple[Add, ...], at: datetime) -> tuple[Collection, int]:
+def _count(
+    collection: Collection, adds: tuple[Add, ...], at: datetime, settled: datetime | None
+) -> tuple[Collection, int]:
     """Remember the added items and count the new ones among them."""
     fresh = 0
     seen = dict.fromkeys(collection.seen)
@@ -109,7 +118,7 @@ def _count(collection: Collection, adds: tuple[Add, ...], at: datetime) -> tuple
     for add in adds:
         known = add.server_id in seen
         seen[add.server_id] = None
-        if not known and _is_new(collection, add):
+        if not known and _is_new(collection, add, settled):
             fresh += 1
         if add.received is not None:
             # No later than now: a mail dated years ahead would make all that come after it look old in the next
@@ -119,11 +128,11 @@ def _count(collection: Collection, adds: tuple[Add, ...], at: datetime) -> tuple
     return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
 
 
-def _is_new(collection: Collection, add: Add) -> bool:
+def _is_new(collection: Collection, add: Add, settled: datetime | None) -> bool:
     if collection.cls is CollectionClass.EMAIL and add.read:
         return False
     if collection.drain is None:
-        return True
+        return settled is None or add.received is None or add.received > settled
     since = collection.drain.since
     if since is None:
         return False
@@ -142,6 +151,6 @@ def _settle(collection: Collection) -> tuple[Collection, Change | None, bool]:
     if drain.since is None:
         return settled, None, False
     if collection.cls is CollectionClass.EMAIL:
-        return settled, Change(collection.cls, drain.found) if drain.found else None, False
+        return settled, Change(collection.cls, drain.found, sub=collection.sub) if drain.found else None, False
     # Other classes have no arrival time: something may have come, so the app is told to look [design: lost state].
-    return settled, Change(collection.cls, 1, certain=False), False
+    return settled, Change(collection.cls, 1, certain=False, sub=collection.sub), False

@@ -26,7 +26,7 @@ DEFAULT_FOLDERS: Final = {
 def follow(
     collections: tuple[Collection, ...], asked_with: SyncKey, reply: FolderSyncReply
 ) -> tuple[tuple[Collection, ...], tuple[CollectionId, ...]]:
-    """Return the collections to keep after a FolderSync answer, and those to drop.
+    """Return the collections to keep after a FolderSync answer, and those to drop; none of them is a sub-folder.
 
     Raises ServerBusy for an answer that is not to be taken at its word: an Inbox deleted, or a full list without one,
     is a server whose mail store is down; the folders come back with the same ids [observed: SOGo 5.8, 2026-11].

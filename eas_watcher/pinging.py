@@ -12,9 +12,11 @@ from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
 from eas_watcher.names import CollectionId
 from eas_watcher.remedies import at_once, pause, remedy
 from eas_watcher.states import Move, Watch
+from eas_watcher.subfolders import newest_mail
 
 HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
 HASTY_ALLOWED: Final = 5
+SETTLED: Final = 60.0  # seconds a Ping is held, twice the time in which servers poll; a mail shows long before that
 QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
 
 
@@ -26,6 +28,9 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
     watch = watch.later(held)
     if not _is_hasty(watch, held):
         watch = replace(watch, requests=0)
+    if watch.subfolders and held >= SETTLED:
+        # What was in the mailbox when the Ping began has been told of, wherever it turns up from now on.
+        watch = replace(watch, settled=newest_mail(watch.collections))
     match reply.status:
         case PingStatus.EXPIRED:
             return _expired(watch, held)
@@ -66,7 +71,7 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
     )
     if quiet_for >= QUIET:
         # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
-        return replace(watch.in_doubt(), hierarchy_due=True)
+        return replace(watch.reconsidered().in_doubt(), hierarchy_due=True)
     return watch.in_doubt() if early else watch
 
 

@@ -18,7 +18,7 @@ def rest(watch: Watch, interval: float, before: list[Action]) -> Move:
     rested = watch.rested_for + interval
     due = rested >= HIERARCHY
     watch = replace(
-        watch.later(interval),
+        (watch.reconsidered() if due else watch).later(interval),
         failures=0,
         hasty=0,
         rested_for=0.0 if due else rested,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import (
     NO_SYNC_KEY,
@@ -63,6 +64,8 @@ class Collection:
     drain: Drain | None = None
     """Set while the collection is primed. Never stored: until the drain ends nothing of the collection is committed,
     so that a crash repeats the whole drain."""
+    sub: bool = False
+    """Whether it is a sub-folder: of interest only to those who asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Change:
     cls: CollectionClass
     count: int
     certain: bool = True
+    sub: bool = False
+    """Whether they are in a sub-folder."""
 
 
 class WatchState(StrEnum):
@@ -116,6 +121,8 @@ class Progress:
     """How many times in a row the credential was refused; None: unchanged."""
     attention: bool = False
     """Whether the phones must be told that the watch needs their user."""
+    hierarchy: tuple[Folder, ...] | None = None
+    """All folders, kept for the sake of sub-folders; None: unchanged, empty: kept no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +138,7 @@ class Memory:
     refusals: int = 0
     retry_in: float = 0.0
     """Seconds to wait before the first request; carries a wait over a restart."""
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """The classes of whose sub-folders some registration asked to hear too."""
+    hierarchy: tuple[Folder, ...] | None = None
+    """All folders as they were at the hierarchy key; None: not kept."""

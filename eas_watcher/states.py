@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from eas_watcher.commands.folder_sync import FolderSyncReply
+from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.commands.options import Capabilities
 from eas_watcher.commands.ping import PingReply
 from eas_watcher.commands.provision import Acknowledgement
@@ -17,6 +17,8 @@ from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, Protocol
 from eas_watcher.progress import Collection, Partnership, Progress, WatchState
 
 FORGIVEN: Final = 3600.0  # seconds after which a start from key 0 is no repetition of the one before
+MOST_COLLECTIONS: Final = 20  # in one Sync, of 25 items each at most
+MOST_FOLDERS: Final = 200  # in one Ping; a server that takes fewer says so [MS-ASCMD 2.2.3.107]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +88,36 @@ class Watch:
     """The state that was last recorded."""
     told: str = ""
     """The detail that was last recorded with `watching`."""
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """The classes of whose sub-folders somebody asked to hear too."""
+    hierarchy: tuple[Folder, ...] | None = None
+    """All folders; None: not known, for nobody asked for sub-folders."""
+    settled: datetime | None = None
+    """Mail that came until then and appears in a sub-folder only now was moved there."""
+    doubts: tuple[CollectionId, ...] = ()
+    """Sub-folders that the server would not sync, once for each time in a row."""
+    set_aside: frozenset[CollectionId] = frozenset()
+    """Sub-folders that the server does not sync again and again."""
 
     @property
     def wanted(self) -> tuple[Collection, ...]:
-        """The collections somebody asked for, Inbox first."""
-        return tuple(sorted((c for c in self.collections if c.cls in self.classes), key=_inbox_first))
+        """The collections somebody asked for, Inbox first, sub-folders last."""
+        return tuple(sorted(filter(self._is_wanted, self.collections), key=_inbox_first))
 
     @property
     def watched(self) -> tuple[Collection, ...]:
         """Of the wanted collections, no more than the server takes."""
-        return self.wanted[: self.max_folders]
+        return tuple(c for c in self.wanted if c.id not in self.set_aside)[: self.most_folders]
+
+    @property
+    def most_folders(self) -> int:
+        """How many folders a Ping may name."""
+        return min(self.max_folders or MOST_FOLDERS, MOST_FOLDERS)
+
+    @property
+    def most_collections(self) -> int:
+        """How many collections a Sync may name."""
+        return min(self.max_collections or MOST_COLLECTIONS, MOST_COLLECTIONS)
 
     @property
     def strayed(self) -> bool:
@@ -112,6 +134,13 @@ class Watch:
     def in_doubt(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""
         return replace(self, unsynced=frozenset(collection.id for collection in self.collections))
+
+    def reconsidered(self) -> "Watch":
+        """Return the watch with the sub-folders that were set aside; what came there meanwhile is not settled."""
+        return replace(self, doubts=(), set_aside=frozenset(), settled=None if self.set_aside else self.settled)
+
+    def _is_wanted(self, collection: Collection) -> bool:
+        return collection.cls in (self.classes & self.subfolders if collection.sub else self.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,5 +296,5 @@ Action: TypeAlias = Send | Provide | AcknowledgeWipe | Record | Pause
 Move: TypeAlias = tuple[State, list[Action]]
 
 
-def _inbox_first(collection: Collection) -> tuple[bool, str]:
-    return collection.cls is not CollectionClass.EMAIL, collection.id
+def _inbox_first(collection: Collection) -> tuple[bool, bool, str]:
+    return collection.sub, collection.cls is not CollectionClass.EMAIL, collection.id

@@ -1,5 +1,6 @@
 """Own what a watch that works has to tell its operator: what was claimed to the server, and what looks odd."""
 
+from collections import Counter
 from typing import Final
 
 from eas_watcher.changes import EPOCH
@@ -34,10 +35,20 @@ def healthy(watch: Watch) -> Condition:
             "no item was ever shown, and nothing comes: if the mailbox is in use, look whether the server quarantines "
             "the device"
         )
-    left_out = dict.fromkeys(c.cls.value for c in watch.wanted[len(watch.watched) :])
+    aside = [c for c in watch.wanted if c.id in watch.set_aside]
+    if aside:
+        notes.append(f"the server does not sync {_name(aside)}")
+    left_out = [c for c in watch.wanted if c not in watch.watched and c not in aside]
     if left_out:
-        notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {', '.join(left_out)}")
+        notes.append(f"no more than {watch.most_folders} folders fit into one Ping; not watched: {_name(left_out)}")
     return Condition(WatchState.WATCHING, QUARANTINE if odd else "", detail="; ".join(notes))
+
+
+def _name(collections: list[Collection]) -> str:
+    """Name folders: default ones by their class, sub-folders by their number, for their names are content."""
+    subs = Counter(c.cls.value for c in collections if c.sub)
+    names = [c.cls.value for c in collections if not c.sub]
+    return ", ".join(names + [f"{number} sub-folder{'s'[: number > 1]} of {cls}" for cls, number in subs.items()])
 
 
 def _looks_empty(watched: tuple[Collection, ...]) -> bool:

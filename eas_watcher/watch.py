@@ -32,8 +32,8 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.following import read_hierarchy, recall
 from eas_watcher.heartbeat import HELD
-from eas_watcher.hierarchy import follow
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
 from eas_watcher.polling import rest
@@ -68,6 +68,7 @@ from eas_watcher.states import (
 from eas_watcher.telling import healthy
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
+DOUBTS: Final = 2  # times that a sub-folder may not be synced before it is set aside
 BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -76,22 +77,14 @@ def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
 
     `jitter` is the share, 0 to 0.1, by which the mailbox's Pings last longer than the interval.
     """
-    watch = Watch(
-        policy=policy,
-        partnership=memory.partnership,
-        collections=memory.collections,
-        classes=memory.classes,
-        heartbeat=policy.heartbeat,
-        jitter=jitter,
-        unsynced=frozenset(collection.id for collection in memory.collections),
-        hierarchy_due=memory.partnership.hierarchy_key == NO_SYNC_KEY,
-        refusals=memory.refusals,
-    )
+    watch, forgotten = recall(memory, policy, jitter)
+    tidied: list[Action] = [] if forgotten is None else [Record(forgotten)]
     if memory.refusals > len(CONFIRM_AFTER):
         return Ended(watch), []
     if memory.retry_in > 0:
-        return Pausing(watch), [Pause(Progress(), 0, memory.retry_in)]
-    return proceed(watch)
+        return Pausing(watch), [*tidied, Pause(Progress(), 0, memory.retry_in)]
+    state, actions = proceed(watch)
+    return state, [*tidied, *actions]
 
 
 def step(state: State, event: Event) -> Move:
@@ -181,20 +174,15 @@ def _provisioned(watch: Watch, granted: Granted) -> Move:
 
 def _hierarchy_read(watch: Watch, reply: FolderSyncReply) -> Move:
     try:
-        collections, dropped = follow(watch.collections, watch.partnership.hierarchy_key, reply)
+        watch, progress = read_hierarchy(watch, reply)
     except ServerBusy as error:
         return _fail(watch, error)
-    partnership = replace(watch.partnership, hierarchy_key=reply.sync_key)
-    known = {collection.id: collection for collection in watch.collections}
-    fresh = tuple(c for c in collections if known.get(c.id) != c and c.drain is None)
-    # Folders that went and came back under their ids are deaf until the next Sync [observed: SOGo 5.8, 2026-11].
-    watch = replace(watch, partnership=partnership, collections=collections, hierarchy_due=False).in_doubt()
     if watch.watched:
         state, actions = proceed(watch)
     else:
         missing = ServerBusy("the mailbox has no folder of the wanted classes")
         state, actions = pause(watch, missing, "no-folder", RECHECK)
-    return state, [Record(Progress(partnership=partnership, collections=fresh, dropped=dropped)), *actions]
+    return state, [Record(progress), *actions]
 
 
 def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
@@ -207,7 +195,7 @@ def _sync(watch: Watch) -> Move:
     worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watch = _put(watch, worn)
     keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
-    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
+    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.most_collections]
     watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
     request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
     return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
@@ -216,7 +204,7 @@ def _sync(watch: Watch) -> Move:
 def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
     watch = state.watch
     asked = tuple(c for c in watch.collections if c.id in state.asked)
-    read = digest(asked, reply, at)
+    read = digest(asked, reply, at, watch.settled)
     keep = _keep(asked, read, refused=watch.refusals > 0)
     done = frozenset(state.asked) - read.again
     # What is only inferred from a lost state is no sign that all is well: it would come round again with the state.
@@ -234,16 +222,25 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         failures=0 if news else watch.failures,
         remedied=0 if news else watch.remedied,
         hasty=0 if news or seen else watch.hasty,
+        doubts=tuple(id_ for id_ in watch.doubts if id_ in read.troubled or id_ not in state.asked),
     )
     if read.trouble is not None:
         watch = replace(watch, unsynced=watch.unsynced | frozenset(state.asked))
-        next_state, actions = _fail(watch, read.trouble)
+        next_state, actions = _troubled(watch, read, read.trouble)
     elif read.lost:
         error = ServerBusy("the server does not know a sync key (Sync status 3)")
         next_state, actions = _go(start_over(watch, error, "stale-key"))
     else:
         next_state, actions = proceed(watch)
     return next_state, [*keep, *actions]
+
+
+def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Move:
+    """Seek the remedy; but a sub-folder that has none is set aside for some hours, so that the others do not suffer."""
+    subs = tuple(c.id for c in read.collections if c.sub and c.id in read.troubled)
+    hopeless = frozenset(id_ for id_ in subs if watch.doubts.count(id_) >= DOUBTS)
+    watch = replace(watch, doubts=(*watch.doubts, *subs), set_aside=watch.set_aside | hopeless)
+    return proceed(watch) if hopeless == read.troubled else _fail(watch, trouble)
 
 
 def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list[Action]:

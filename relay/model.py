@@ -121,6 +121,8 @@ class Registration:
     """The last answer of the provider in one line, e.g. "delivered" or "refused: BadDeviceToken"."""
     quarantine: Quarantine | None = None
     """Set while the provider refuses its device token."""
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """The classes of whose sub-folders it is told too; only those count that are among `classes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class RegistrationChange:
     mode: Mode | None = None
     locale: str | None = None
     sealed_candidate: bytes | None = None
+    subfolders: frozenset[CollectionClass] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class WatchRecord:
     mailbox: Mailbox
     sealed_credential: bytes | None
     memory: Memory
-    """Its `classes` are those of the mailbox's active registrations."""
+    """Its `classes` and `subfolders` are those of the mailbox's active registrations."""
     candidates: tuple[Candidate, ...]
     registrations: int
     """How many registrations, in any state, name this mailbox; none: the mailbox may be forgotten."""

@@ -119,11 +119,13 @@ class WatchStore(Protocol):
     async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
         """Commit progress of many mailboxes in one transaction; return those whose lease is no longer ours.
 
-        Changes become marks of the mailbox's active registrations that asked for the class: count added up,
-        generation raised, `first_at` kept, a mark that waits for a retry keeps waiting. `attention` marks them all.
+        Changes become marks of the mailbox's active registrations that asked for the class, and for its sub-folders if
+        the change is in one: count added up, generation raised, `first_at` kept, a mark that waits for a retry keeps
+        waiting. `attention` marks them all.
         A condition sets state, reason, detail, `since` (only when state or reason differ) and `next_try_at`
-        (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, every mark, and
-        the registrations: active ones become `wiped` with one `attention` mark, the others are deleted at once.
+        (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, the hierarchy,
+        every mark, and the registrations: active ones become `wiped` with one `attention` mark, the others are deleted
+        at once.
         Fenced entries change nothing; the others are committed all the same.
         """
 

@@ -19,6 +19,7 @@ def registration(view: RegistrationView) -> Json:
         "mailbox": _mailbox(view.mailbox) if proved(view) else _unproved(view.mailbox),
         "device": _device(own),
         "classes": sorted(cls.value for cls in own.classes),
+        "subfolders": sorted(cls.value for cls in own.subfolders),
         "mode": own.mode.value,
         "locale": own.locale,
         "credential": {"pending": view.candidate_pending, "refused": view.candidate_refused},

@@ -42,6 +42,7 @@ App = Annotated[str, StringConstraints(max_length=255, pattern=_NAME)]
 DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # 35: what RFC 5646 4.4.1 asks to hold
 Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
+Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass))]
 
 
 class MalformedJson(InvalidRequest):
@@ -140,6 +141,7 @@ class RegistrationBody(_Strict):
     device: DeviceBody
     server: Annotated[str, StringConstraints(max_length=64, pattern=_NAME)] | None = None
     classes: Classes = frozenset({CollectionClass.EMAIL})
+    subfolders: Subfolders = frozenset()
     mode: Mode = Mode.ALERT
     locale: Locale = "en"
 
@@ -152,6 +154,7 @@ class RegistrationBody(_Strict):
             device=device,
             server=self.server,
             classes=self.classes,
+            subfolders=self.subfolders,
             mode=self.mode,
             locale=self.locale,
         )
@@ -170,6 +173,7 @@ class ChangeBody(_Strict):
     credential: CredentialBody | None = None
     device: DeviceChangeBody | None = None
     classes: Classes | None = None
+    subfolders: Subfolders | None = None
     mode: Mode | None = None
     locale: Locale | None = None
 
@@ -180,6 +184,7 @@ class ChangeBody(_Strict):
             device_token=None if self.device is None else self.device.token,
             environment=None if self.device is None else self.device.environment,
             classes=self.classes,
+            subfolders=self.subfolders,
             mode=self.mode,
             locale=self.locale,
         )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from eas_watcher.names import DEVICE_TYPE
-from relay.model import Mailbox
+from relay.model import Mailbox, Registration
 from relay.ops.cases import Case, KnownRegistration, WaitingMark
 from relay.ops.todo import advise_on_mailbox, advise_on_registration
 
@@ -56,7 +56,7 @@ def text(case: Case, now: datetime) -> str:
     ]
     for known in case.registrations:
         own = known.registration
-        classes = ", ".join(sorted(cls.value for cls in own.classes))
+        classes = ", ".join(_with_subfolders(own))
         lines += [
             f"registration {own.id}: {own.app} through {own.platform.value} ({own.environment.value})",
             f"  state        {own.state.value}; {own.mode.value} pushes for {classes}",
@@ -76,6 +76,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
         "platform": own.platform.value,
         "environment": own.environment.value,
         "classes": sorted(cls.value for cls in own.classes),
+        "subfolders": sorted(cls.value for cls in own.subfolders),
         "mode": own.mode.value,
         "state": own.state.value,
         "created_at": _moment(own.created_at),
@@ -95,6 +96,11 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
         ],
         "to_do": advise_on_registration(known, now),
     }
+
+
+def _with_subfolders(own: Registration) -> list[str]:
+    """Name the classes of a registration, and say of which the sub-folders count."""
+    return sorted(f"{cls.value} with sub-folders" if cls in own.subfolders else cls.value for cls in own.classes)
 
 
 def _held(mailbox: Mailbox) -> str:

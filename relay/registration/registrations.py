@@ -149,6 +149,7 @@ class Registrations:
             device_token=wish.device_token,
             environment=wish.environment,
             classes=wish.classes,
+            subfolders=wish.subfolders,
             mode=wish.mode,
             locale=wish.locale,
         )
@@ -237,6 +238,7 @@ class Registrations:
             device_token=wish.device.token,
             token_since=now,
             classes=wish.classes,
+            subfolders=wish.subfolders,
             mode=wish.mode,
             locale=wish.locale,
             state=RegistrationState.VERIFYING,

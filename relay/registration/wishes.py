@@ -77,6 +77,8 @@ class Wish:
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
     mode: Mode = Mode.ALERT
     locale: str = "en"
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """Of which classes the sub-folders count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class ChangeWish:
     classes: frozenset[CollectionClass] | None = None
     mode: Mode | None = None
     locale: str | None = None
+    subfolders: frozenset[CollectionClass] | None = None
 
 
 def check_device(platform: Platform, token: str | None, environment: Environment | None) -> None:

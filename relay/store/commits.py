@@ -1,11 +1,11 @@
 """Own the hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, registration, outbox, and by key within each: transactions
-that follow it wait for each other, but never in a circle.
+Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, and by key within each:
+transactions that follow it wait for each other, but never in a circle.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,11 +14,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
-from eas_watcher.progress import Condition, WatchState
+from eas_watcher.progress import Change, Condition, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
 from relay.store.marks import NewMark, set_marks
-from relay.store.rows import AnyRow, write_collection, write_partnership
-from relay.store.tables import candidate, collection, mailbox, outbox, registration, shard
+from relay.store.rows import AnyRow, write_collection, write_hierarchy, write_partnership
+from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
     mailbox.c.version,
@@ -130,6 +130,12 @@ async def _move_collections(connection: AsyncConnection, entries: Sequence[Commi
     rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
     if rows:
         await connection.execute(_UPSERT[connection.dialect.name], [rows[key] for key in sorted(rows)])
+    hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
+    if hierarchies:
+        await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(sorted(hierarchies))))
+        kept = [write_hierarchy(owner, hierarchies[owner]) for owner in sorted(hierarchies) if hierarchies[owner]]
+        if kept:
+            await connection.execute(sa.insert(hierarchy), kept)
 
 
 async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
@@ -152,6 +158,7 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
         )
     )
     await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
+    await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
     mine = registration.c.mailbox_id.in_(ids)
     await connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_TOLD)))
     await connection.execute(
@@ -169,33 +176,48 @@ async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], 
 
     Of a mailbox just wiped every registration that is left hears of it, and of nothing else.
     """
-    news: dict[MailboxId, dict[str, tuple[int, bool]]] = {}
+    news: dict[MailboxId, list[Change]] = {}
+    alarmed = set(wiped)
     for entry in entries:
-        told = news.setdefault(entry.mailbox_id, {})
-        for change in () if entry.mailbox_id in wiped else entry.progress.changes:
-            count, certain = told.get(change.cls.value, (0, False))
-            told[change.cls.value] = (count + change.count, certain or change.certain)
-        if entry.progress.attention or entry.mailbox_id in wiped:
-            told[Mark.ATTENTION.value] = (1, True)
-    news = {id_: told for id_, told in news.items() if told}
-    if not news:
+        if entry.mailbox_id not in wiped and entry.progress.changes:
+            news.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
+        if entry.progress.attention:
+            alarmed.add(entry.mailbox_id)
+    told = news.keys() | alarmed
+    if not told:
         return []
     query = sa.select(
-        registration.c.id, registration.c.mailbox_id, registration.c.platform, registration.c.classes
+        registration.c.id,
+        registration.c.mailbox_id,
+        registration.c.platform,
+        registration.c.classes,
+        registration.c.subfolders,
     ).where(
-        registration.c.mailbox_id.in_(sorted(news)),
+        registration.c.mailbox_id.in_(sorted(told)),
         (registration.c.state == RegistrationState.ACTIVE.value) | registration.c.mailbox_id.in_(sorted(wiped)),
     )
-    return [
-        NewMark(row.id, mark, row.platform, count, certain)
-        for row in await connection.execute(query)
-        for mark, (count, certain) in news[MailboxId(row.mailbox_id)].items()
-        if mark == Mark.ATTENTION.value or mark in row.classes
-    ]
+    marks: list[NewMark] = []
+    for row in await connection.execute(query):
+        marks += _new_items(row, news.get(MailboxId(row.mailbox_id), ()))
+        if row.mailbox_id in alarmed:
+            marks.append(NewMark(row.id, Mark.ATTENTION.value, row.platform, 1, certain=True))
+    return marks
+
+
+def _new_items(row: AnyRow, changes: Iterable[Change]) -> list[NewMark]:
+    """Turn changes into the marks of one registration: of its classes, and in sub-folders only where it asked."""
+    marks: dict[str, NewMark] = {}
+    for change in changes:
+        name = change.cls.value
+        if name not in row.classes or (change.sub and name not in (row.subfolders or ())):
+            continue
+        mark = marks.get(name) or NewMark(row.id, name, row.platform, 0, certain=False)
+        marks[name] = replace(mark, count=mark.count + change.count, certain=mark.certain or change.certain)
+    return list(marks.values())
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
-    names = ("class", "sync_key", "tries", "newest", "seen")
+    names = ("class", "sync_key", "tries", "newest", "seen", "sub")
     return insert.on_conflict_do_update(
         index_elements=["mailbox_id", "collection_id"], set_={name: insert.excluded[name] for name in names}
     )

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX
-from relay.store.tables import candidate, collection, mailbox, node, outbox, registration, shard
+from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, registration, shard
 
 API: Final = "relay_api"
 WATCH: Final = "relay_watch"
@@ -48,7 +48,10 @@ GRANTS: Final = (
     # The watch opens credentials; device tokens and registration secrets are none of its business.
     *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
-    Grant(WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "state", *_TOKENS)),
+    *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
+    Grant(
+        WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "subfolders", "state", *_TOKENS)
+    ),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),

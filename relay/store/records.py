@@ -20,18 +20,18 @@ from relay.store.rows import (
     read_mailbox,
     read_memory,
 )
-from relay.store.tables import candidate, collection, mailbox, registration
+from relay.store.tables import candidate, collection, hierarchy, mailbox, registration
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
-_QUERY: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential)
+_QUERY: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential).outerjoin_from(mailbox, hierarchy)
 
 
 async def take(
     connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool, at_once: int = AT_ONCE
 ) -> list[WatchRecord]:
     """Lock and read mailboxes of some shards, and clear their dirty flags."""
-    query = _QUERY.where(mailbox.c.shard.in_(shards)).order_by(mailbox.c.id).with_for_update(key_share=True)
+    query = _QUERY.where(mailbox.c.shard.in_(shards)).order_by(mailbox.c.id).with_for_update(of=mailbox, key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)
     records: list[WatchRecord] = []
@@ -72,6 +72,7 @@ async def _complete(connection: AsyncConnection, rows: Sequence[AnyRow], now: da
             registration.c.mailbox_id,
             registration.c.id,
             registration.c.classes,
+            registration.c.subfolders,
             registration.c.state,
             candidate.c.sealed,
         )
@@ -86,10 +87,11 @@ async def _complete(connection: AsyncConnection, rows: Sequence[AnyRow], now: da
 def _record(row: AnyRow, collections: Sequence[AnyRow], registrations: Sequence[AnyRow], now: datetime) -> WatchRecord:
     active = [r for r in registrations if r.state == RegistrationState.ACTIVE.value]
     classes = frozenset(cls for r in active for cls in read_classes(r.classes))
+    subfolders = frozenset(cls for r in active for cls in read_classes(r.classes) & read_classes(r.subfolders))
     return WatchRecord(
         mailbox=read_mailbox(row),
         sealed_credential=row.sealed_credential,
-        memory=read_memory(row, map(read_collection, collections), classes, now),
+        memory=read_memory(row, map(read_collection, collections), classes, subfolders, now),
         candidates=tuple(
             Candidate(RegistrationId(r.id), MailboxId(row.id), r.sealed) for r in registrations if r.sealed is not None
         ),

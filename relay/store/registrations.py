@@ -197,6 +197,7 @@ async def _insert_registration(connection: AsyncConnection, new: Registration) -
         "device_token": new.device_token,
         "token_since": new.token_since,
         "classes": write_classes(new.classes),
+        "subfolders": write_classes(new.subfolders),
         "mode": new.mode.value,
         "locale": new.locale,
         "state": new.state.value,
@@ -240,6 +241,8 @@ def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
         values |= RELEASED
     if change.classes is not None:
         values["classes"] = write_classes(change.classes)
+    if change.subfolders is not None:
+        values["subfolders"] = write_classes(change.subfolders)
     if change.mode is not None:
         values["mode"] = change.mode.value
     if change.locale is not None:

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Row
 
+from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import (
     CollectionClass,
@@ -30,7 +31,7 @@ from relay.model import (
     RegistrationId,
     RegistrationState,
 )
-from relay.store.tables import collection, mailbox, outbox, registration
+from relay.store.tables import collection, hierarchy, mailbox, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
 """Seconds; a watch waits an hour and 10 % at most, so a later next try was written while the clock was wrong."""
@@ -65,6 +66,7 @@ PARTNERSHIP: Final = (
     mailbox.c.url,
     mailbox.c.accepted,
     mailbox.c.refusals,
+    hierarchy.c.folders,
 )
 """What only the watch needs of it, but for its credential."""
 
@@ -78,6 +80,7 @@ REGISTRATION: Final = (
     registration.c.device_token,
     registration.c.token_since,
     registration.c.classes,
+    registration.c.subfolders,
     registration.c.mode,
     registration.c.locale,
     registration.c.state.label("registration_state"),
@@ -143,6 +146,7 @@ def read_registration(row: AnyRow) -> Registration:
         device_token=row.device_token,
         token_since=row.token_since,
         classes=read_classes(row.classes),
+        subfolders=read_classes(row.subfolders),
         mode=Mode(row.mode),
         locale=row.locale,
         state=RegistrationState(row.registration_state),
@@ -160,7 +164,11 @@ def _read_quarantine(row: AnyRow) -> Quarantine | None:
 
 
 def read_memory(
-    row: AnyRow, collections: Iterable[Collection], classes: frozenset[CollectionClass], now: datetime
+    row: AnyRow,
+    collections: Iterable[Collection],
+    classes: frozenset[CollectionClass],
+    subfolders: frozenset[CollectionClass],
+    now: datetime,
 ) -> Memory:
     """Read the columns MAILBOX and PARTNERSHIP into what a watch starts from."""
     partnership = Partnership(
@@ -174,7 +182,16 @@ def read_memory(
     wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
     if wait > LONGEST_WAIT:
         wait = 0.0
-    return Memory(partnership, tuple(collections), classes, row.accepted, row.refusals, wait)
+    return Memory(
+        partnership,
+        tuple(collections),
+        classes,
+        row.accepted,
+        row.refusals,
+        wait,
+        subfolders,
+        None if row.folders is None else tuple(map(_read_folder, row.folders)),
+    )
 
 
 def read_collection(row: AnyRow) -> Collection:
@@ -186,6 +203,7 @@ def read_collection(row: AnyRow) -> Collection:
         tries=row.tries,
         newest=row.newest,
         seen=tuple(ServerId(item) for item in row.seen),
+        sub=row.sub,
     )
 
 
@@ -199,7 +217,18 @@ def write_collection(owner: MailboxId, value: Collection) -> dict[str, object]:
         "tries": value.tries,
         "newest": value.newest,
         "seen": list(value.seen),
+        "sub": value.sub,
     }
+
+
+def write_hierarchy(owner: MailboxId, folders: Iterable[Folder]) -> dict[str, object]:
+    """Turn a hierarchy into its row."""
+    return {"mailbox_id": owner, "folders": [[folder.id, folder.parent, folder.type] for folder in folders]}
+
+
+def _read_folder(value: list[Any]) -> Folder:
+    id_, parent, folder_type = value
+    return Folder(CollectionId(id_), CollectionId(parent), folder_type)
 
 
 def write_partnership(value: Partnership) -> dict[str, object]:
@@ -234,9 +263,9 @@ def read_due(row: AnyRow) -> DuePush:
     )
 
 
-def read_classes(names: Iterable[str]) -> frozenset[CollectionClass]:
-    """Read a registration's classes."""
-    return frozenset(CollectionClass(name) for name in names)
+def read_classes(names: Iterable[str] | None) -> frozenset[CollectionClass]:
+    """Read a registration's classes, or those of whose sub-folders it hears; older ones have none of the latter."""
+    return frozenset(CollectionClass(name) for name in names or ())
 
 
 def write_classes(classes: Iterable[CollectionClass]) -> list[str]:

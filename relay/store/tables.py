@@ -1,4 +1,4 @@
-"""Own the schema: seven tables, the same on SQLite and PostgreSQL."""
+"""Own the schema: eight tables, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 
@@ -80,7 +80,17 @@ collection = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("newest", Moment),
     sa.Column("seen", sa.JSON, nullable=False),
+    sa.Column("sub", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+
+hierarchy = sa.Table(
+    "hierarchy",
+    metadata,
+    sa.Column("mailbox_id", sa.Text, sa.ForeignKey("mailbox.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("folders", sa.JSON, nullable=False),
+)
+"""All folders of the mailboxes of whose sub-folders somebody asked to hear: a row each, apart from the mailbox's, which
+every commit reads. A folder is a list of its id, its parent's id, and its type."""
 
 registration = sa.Table(
     "registration",
@@ -94,6 +104,7 @@ registration = sa.Table(
     sa.Column("device_token", sa.Text, nullable=False),
     sa.Column("token_since", Moment, nullable=False),
     sa.Column("classes", sa.JSON, nullable=False),
+    sa.Column("subfolders", sa.JSON),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("locale", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),

@@ -10,13 +10,14 @@ from typing import Final
 
 from eas_watcher import backoff
 from eas_watcher.fleet import Fleet
-from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Journal
 from eas_watcher.progress import Condition, Progress, WatchState
 from relay.errors import StoreUnavailable
 from relay.model import WatchRecord
 from relay.ports import Clock, Topic, Wakeups, WatchStore
 from relay.watch.accounts import Accounts
+from relay.watch.basis import Basis
 from relay.watch.proofs import Proofs
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Mailboxes:
         """Those of them whose mailboxes were read: what this process watches."""
         self._leased_until = float("-inf")
         self._shard_of: dict[MailboxId, int] = {}
-        self._started_with: dict[MailboxId, tuple[bytes | None, frozenset[CollectionClass]]] = {}
+        self._started_with: dict[MailboxId, Basis] = {}
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
         self._turn = asyncio.Lock()
         """Whoever changes the fleet has it: leases, dirty mailboxes and broken watches come in any order."""
@@ -88,8 +89,8 @@ class Mailboxes:
     def resealed(self, mailbox: MailboxId, before: bytes, after: bytes) -> None:
         """Hear that a credential was sealed anew; its watch and its proof go on with it."""
         started = self._started_with.get(mailbox)
-        if started is not None and started[0] == before:
-            self._started_with[mailbox] = (after, started[1])
+        if started is not None and started.sealed == before:
+            self._started_with[mailbox] = replace(started, sealed=after)
         self._proofs.resealed(before, after)
 
     @property
@@ -239,7 +240,7 @@ class Mailboxes:
         before = self._started_with.get(id_)
         if id_ in self._fleet:
             if before is not None and self._unchanged(before, record):
-                self._started_with[id_] = (record.sealed_credential, record.memory.classes)
+                self._started_with[id_] = Basis.of(record)
                 return
             lease = self.lease_of(id_)
             await self._fleet.stop(id_)
@@ -248,9 +249,9 @@ class Mailboxes:
             if fresh is None or lease is None or self.lease_of(id_) != lease:
                 return  # forgotten or lost meanwhile: a watch without its lease would be a second one
             record = fresh
-        if before is not None and before[0] != record.sealed_credential:
+        if before is not None and before.sealed != record.sealed_credential:
             record = _with_fresh_credential(record)
-        self._started_with[id_] = (record.sealed_credential, record.memory.classes)
+        self._started_with[id_] = Basis.of(record)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
         opened = self._accounts.open(record.mailbox, record.sealed_credential)
@@ -260,14 +261,12 @@ class Mailboxes:
             return
         self._fleet.start(opened.account, opened.transport, record.memory, opened.server.policy)
 
-    def _unchanged(self, before: tuple[bytes | None, frozenset[CollectionClass]], record: WatchRecord) -> bool:
+    def _unchanged(self, before: Basis, record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""
-        sealed, classes = before
-        if record.mailbox.state in NOT_STARTED or classes != record.memory.classes:
+        now = Basis.of(record)
+        if record.mailbox.state in NOT_STARTED or replace(before, sealed=now.sealed) != now:
             return False
-        return sealed == record.sealed_credential or self._accounts.alike(
-            record.mailbox.id, sealed, record.sealed_credential
-        )
+        return before.sealed == now.sealed or self._accounts.alike(record.mailbox.id, before.sealed, now.sealed)
 
     def _trouble(self, url: str) -> str:
         return self._fleet.trouble(url)

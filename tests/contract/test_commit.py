@@ -272,3 +272,24 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
     assert len([statement for statement in executed if not statement.startswith("BEGIN")]) <= 7
     assert len(await marks(engine)) == 100
     assert len(await watches.records([SHARD], NOW)) == 100
+
+
+async def test_changes_in_subfolders_become_marks_only_of_those_who_asked_for_them(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    mail = frozenset({CollectionClass.EMAIL})
+    await activate(registrations, watches)
+    await activate(registrations, watches, device="tablet", subfolders=mail)
+    await activate(registrations, watches, device="watch", classes=frozenset({CollectionClass.TASKS}), subfolders=mail)
+    epoch = await own_all(watches)
+    in_sub = Change(CollectionClass.EMAIL, 3, sub=True)
+    other = Change(CollectionClass.CALENDAR, 1, sub=True)
+
+    await watches.commit([entry(epoch, Progress(changes=(in_sub, other)))], NOW)
+    assert {key: mark.changes for key, mark in (await marks(engine)).items()} == {("reg-ann-tablet", "email"): 3}
+
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL, in_sub)))], LATER)
+    assert {key: mark.changes for key, mark in (await marks(engine)).items()} == {
+        ("reg-ann-phone", "email"): 2,
+        ("reg-ann-tablet", "email"): 8,
+    }

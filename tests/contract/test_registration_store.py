@@ -129,7 +129,7 @@ async def test_a_change_of_everything_is_read_back(
 
     await registrations.change(
         registration.id,
-        RegistrationChange("token-new", Environment.SANDBOX, tasks, Mode.BACKGROUND, "fr", b"sealed-new"),
+        RegistrationChange("token-new", Environment.SANDBOX, tasks, Mode.BACKGROUND, "fr", b"sealed-new", tasks),
         LATER,
     )
 
@@ -137,6 +137,9 @@ async def test_a_change_of_everything_is_read_back(
     now = view.registration
     assert (now.device_token, now.token_since, now.environment) == ("token-new", LATER, Environment.SANDBOX)
     assert (now.classes, now.mode, now.locale) == (tasks, Mode.BACKGROUND, "fr")
+    assert now.subfolders == tasks
+    await registrations.change(registration.id, RegistrationChange(subfolders=frozenset()), LATER)
+    assert (await viewed(registrations, registration.id)).registration.subfolders == frozenset()
     assert now.state is RegistrationState.ACTIVE
     assert view.candidate_pending
     assert await dirty(engine) == {"mb-ann"}

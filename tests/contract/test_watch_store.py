@@ -1,14 +1,16 @@
 """Test leases of shards, and that the watch role reads mailboxes as they were left."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, ProtocolVersion, SyncKey
-from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
 from relay.errors import StoreUnavailable
 from relay.model import RegistrationChange, RegistrationState
 from relay.store import records
@@ -274,3 +276,48 @@ async def test_a_wait_written_by_a_clock_that_was_wrong_is_not_served(
     assert soon is not None
     assert long_before is not None
     assert (soon.memory.retry_in, long_before.memory.retry_in) == (3600.0, 0.0)
+
+
+async def test_subfolders_are_those_of_the_active_registrations_for_classes_they_watch(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    mail, tasks = CollectionClass.EMAIL, CollectionClass.TASKS
+    await activate(registrations, watches, subfolders=frozenset({tasks}))
+    tablet = await activate(registrations, watches, device="tablet")
+    await register(registrations, device="unproved", subfolders=frozenset({mail}))
+    record = await watches.record(ANN, NOW)
+    assert record is not None
+    assert record.memory.subfolders == frozenset()
+
+    await registrations.change(tablet.id, RegistrationChange(subfolders=frozenset({mail, tasks})), LATER)
+
+    (record,) = await watches.take_dirty([SHARD], LATER)
+    assert record.memory.subfolders == {mail}
+    assert record.memory.hierarchy is None
+
+
+async def test_a_hierarchy_is_kept_replaced_and_forgotten(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    await activate(registrations, watches, "ben")
+    epoch = await own_all(watches)
+    inbox = Folder(CollectionId("5"), CollectionId("0"), 2)
+    projects = Folder(CollectionId("20"), inbox.id, 12)
+    sub = replace(MAIL, id=projects.id, sub=True)
+
+    async def kept(progress: Progress) -> tuple[tuple[Folder, ...] | None, tuple[Collection, ...]]:
+        await watches.commit([entry(epoch, progress), entry(epoch, Progress(), "ben")], NOW)
+        record = await watches.record(ANN, NOW)
+        assert record is not None
+        return record.memory.hierarchy, record.memory.collections
+
+    plain = replace(sub, sub=False)
+    assert await kept(Progress(collections=(sub,), hierarchy=(projects, inbox))) == ((projects, inbox), (sub,))
+    assert await kept(Progress(condition=Condition(WatchState.WATCHING))) == ((projects, inbox), (sub,))
+    assert await kept(Progress(hierarchy=(inbox,), dropped=(sub.id,))) == ((inbox,), ())
+    assert await kept(Progress(collections=(plain,))) == ((inbox,), (plain,))
+    assert await kept(Progress(hierarchy=())) == (None, (plain,))
+    ben = await watches.record(MailboxId("mb-ben"), NOW)
+    assert ben is not None
+    assert ben.memory.hierarchy is None

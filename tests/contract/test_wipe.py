@@ -6,6 +6,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.commands.folder_sync import Folder
+from eas_watcher.names import CollectionId
 from eas_watcher.progress import Condition, Partnership, Progress, WatchState
 from relay.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
 from relay.ports import Settlement
@@ -58,7 +60,8 @@ async def test_every_phone_hears_of_the_wipe_and_of_nothing_else(
 ) -> None:
     phone, tablet = await activate(registrations, watches), await activate(registrations, watches, device="tablet")
     epoch = await own_all(watches)
-    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)))], NOW)
+    hierarchy = (Folder(MAIL.id, CollectionId("0"), 2),)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,), hierarchy=hierarchy))], NOW)
 
     await watches.commit([entry(epoch, WIPED)], NOW)
     await registrations.mark(phone.id, Mark.TEST, NOW)
@@ -69,6 +72,8 @@ async def test_every_phone_hears_of_the_wipe_and_of_nothing_else(
         (tablet.id, Mark.ATTENTION),
     }
     assert await state_of(registrations, phone) is RegistrationState.WIPED
+    memory = (await recorded(watches)).memory
+    assert (memory.collections, memory.hierarchy) == ((), None)
 
 
 async def test_registrations_that_cannot_be_told_go_with_the_wipe(

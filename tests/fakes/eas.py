@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import EasError
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
@@ -19,6 +20,9 @@ class MemoryJournal:
 
     partnership: Partnership = field(default_factory=Partnership)
     collections: dict[CollectionId, Collection] = field(default_factory=dict)
+    hierarchy: tuple[Folder, ...] | None = None
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """What is asked for; no commit changes it."""
     refusals: int = 0
     condition: Condition | None = None
     commits: list[Progress] = field(default_factory=list)
@@ -42,6 +46,7 @@ class MemoryJournal:
         self.commits.append(progress)
         self.committed.set()
         self.partnership = progress.partnership or self.partnership
+        self.hierarchy = self.hierarchy if progress.hierarchy is None else progress.hierarchy or None
         for id_ in progress.dropped:
             del self.collections[id_]
         self.collections |= {collection.id: collection for collection in progress.collections}
@@ -57,7 +62,14 @@ class MemoryJournal:
 
     def memory(self, classes: frozenset[CollectionClass]) -> Memory:
         """Return what a watch starts from after a crash."""
-        return Memory(self.partnership, tuple(self.collections.values()), classes, refusals=self.refusals)
+        return Memory(
+            self.partnership,
+            tuple(self.collections.values()),
+            classes,
+            refusals=self.refusals,
+            subfolders=self.subfolders,
+            hierarchy=self.hierarchy,
+        )
 
 
 Answer: TypeAlias = HttpReply | EasError | Callable[[HttpRequest], HttpReply]

@@ -95,6 +95,7 @@ class MemoryRegistrationStore:
             device_token=change.device_token or registration.device_token,
             environment=change.environment or registration.environment,
             classes=change.classes or registration.classes,
+            subfolders=registration.subfolders if change.subfolders is None else change.subfolders,
             mode=change.mode or registration.mode,
             locale=change.locale or registration.locale,
         )

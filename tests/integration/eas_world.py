@@ -13,6 +13,7 @@ from typing import ParamSpec
 import trustme
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
@@ -71,12 +72,22 @@ class Kept:
 
     partnership: Partnership = field(default_factory=Partnership)
     collections: dict[CollectionId, Collection] = field(default_factory=dict)
+    hierarchy: tuple[Folder, ...] | None = None
     changes: list[Change] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     refusals: int = 0
 
-    def memory(self, classes: frozenset[CollectionClass]) -> Memory:
-        return Memory(self.partnership, tuple(self.collections.values()), classes, refusals=self.refusals)
+    def memory(
+        self, classes: frozenset[CollectionClass], subfolders: frozenset[CollectionClass] = frozenset()
+    ) -> Memory:
+        return Memory(
+            self.partnership,
+            tuple(self.collections.values()),
+            classes,
+            refusals=self.refusals,
+            subfolders=subfolders,
+            hierarchy=self.hierarchy or None,
+        )
 
 
 class MemoryJournal:
@@ -88,9 +99,10 @@ class MemoryJournal:
     async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
         kept = self.kept[mailbox]
         kept.partnership = progress.partnership or kept.partnership
-        kept.collections |= {collection.id: collection for collection in progress.collections}
         for dropped in progress.dropped:
             kept.collections.pop(dropped, None)
+        kept.collections |= {collection.id: collection for collection in progress.collections}
+        kept.hierarchy = kept.hierarchy if progress.hierarchy is None else progress.hierarchy
         kept.changes += progress.changes
         if progress.condition is not None:
             kept.conditions.append(progress.condition)
@@ -128,12 +140,14 @@ class World:
     """What clients of the server trust."""
     policy: Policy
     classes: frozenset[CollectionClass]
+    subfolders: frozenset[CollectionClass] = frozenset()
 
     def start(self, user: str = ANN, password: str = PASSWORD) -> None:
         name = user.partition("@")[0]
         mailbox = MailboxId(name)
         account = Account(mailbox, self.simulator.url, user, DeviceId(f"D{name}"), BasicCredential(user, password))
-        self.fleet.start(account, self.transport, self.journal.kept[mailbox].memory(self.classes), self.policy)
+        memory = self.journal.kept[mailbox].memory(self.classes, self.subfolders)
+        self.fleet.start(account, self.transport, memory, self.policy)
 
     async def stop(self) -> None:
         await self.fleet.stop(MailboxId("ann"))
@@ -177,6 +191,7 @@ async def world(
     rules: EasRules | None = None,
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL}),
     *,
+    subfolders: frozenset[CollectionClass] = frozenset(),
     faults: bool = False,
 ) -> AsyncIterator[World]:
     """Open a world; unless `faults` are part of the test, the server must have found none with the watcher."""
@@ -191,7 +206,16 @@ async def world(
         journal = MemoryJournal()
         fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
         try:
-            yield World(simulator, journal, fleet, CountingTransport(transport), trusting, policy or Policy(), classes)
+            yield World(
+                simulator,
+                journal,
+                fleet,
+                CountingTransport(transport),
+                trusting,
+                policy or Policy(),
+                classes,
+                subfolders,
+            )
         finally:
             await fleet.stop_all()
         assert not broken

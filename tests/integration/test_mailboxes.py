@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from eas_watcher.names import CollectionClass
 from eas_watcher.progress import WatchState
-from relay.model import RegistrationChange, RegistrationState
+from relay.model import Platform, RegistrationChange, RegistrationId, RegistrationState
 from relay.sandbox.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sealing import SealingPrivateKey, generate
+from relay.store.outbox import SqlOutboxStore
+from relay.store.wakeups import LocalWakeups
 from relay.watch.mailboxes import LEASE, RENEW
 from tests.integration.eas_world import hurried, hurry, until
-from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
+from tests.integration.watch_role import ANN, EMAIL, MAILBOX, WatchRole, open_watch_role
 
 
 @pytest.fixture
@@ -73,6 +76,33 @@ async def test_a_new_class_is_watched_without_a_second_ping(role: WatchRole) -> 
     role.eas.deliver(ANN, CollectionClass.CALENDAR)
 
     await until(lambda: role.stats.changes[CollectionClass.CALENDAR] > 0)
+
+
+async def test_subfolders_are_told_to_those_who_asked_and_to_nobody_else(role: WatchRole) -> None:
+    inbox = role.eas.mailbox(ANN).default_folder(CollectionClass.EMAIL)
+    folder = role.eas.add_folder(ANN, "Projects", parent=inbox)
+    await role.judged(await role.register("first"))
+    await role.judged(await role.register("second"))
+    await until(lambda: role.eas.held == 1)
+    pings = role.requests("Ping")
+
+    await role.registrations.change(RegistrationId("second"), RegistrationChange(subfolders=EMAIL), now())
+    await until(lambda: role.eas.held == 1 and role.requests("Ping") > pings)
+    role.eas.deliver(ANN, folder=folder)
+    await until(lambda: role.stats.changes[CollectionClass.EMAIL] > 0)
+
+    due = await SqlOutboxStore(role.engine, LocalWakeups()).claim(
+        Platform.APNS, 10, "push", now() + timedelta(minutes=1), now()
+    )
+    assert [(push.registration_id, push.count) for push in due] == [("second", 1)]
+    assert (await role.view(RegistrationId("second"))).registration.subfolders == EMAIL
+
+    pings = role.requests("Ping")
+    await role.registrations.change(RegistrationId("second"), RegistrationChange(subfolders=frozenset()), now())
+    await until(lambda: role.eas.held == 1 and role.requests("Ping") > pings)
+    (device,) = role.eas.devices(ANN)
+    assert device.ping is not None
+    assert [id_ for id_, _ in device.ping.folders] == [inbox]
 
 
 async def test_a_new_password_replaces_the_watch(role: WatchRole) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
@@ -88,6 +90,7 @@ class WatchRole:
     committer: GroupCommitter
     eas: EasSimulator
     key: SealingPrivateKey
+    engine: AsyncEngine
     stats: FleetStats = field(default_factory=FleetStats)
 
     async def register(
@@ -178,7 +181,7 @@ async def open_watch_role(
         stats = FleetStats()
         fleet = Fleet(Surroundings(journal, random, now, 8, stats), mailboxes.broken)
         role = WatchRole(
-            store, SqlRegistrationStore(engine, wakeups), mailboxes, fleet, journal, committer, eas, key, stats
+            store, SqlRegistrationStore(engine, wakeups), mailboxes, fleet, journal, committer, eas, key, engine, stats
         )
         loop = asyncio.get_running_loop()
         writer = loop.create_task(committer.run())

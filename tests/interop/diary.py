@@ -34,17 +34,28 @@ class Diary:
         """Whether all is well, as far as the watch says."""
         return self.condition is not None and self.condition.state is WatchState.WATCHING
 
-    def memory(self, classes: frozenset[CollectionClass]) -> Memory:
+    def memory(
+        self, classes: frozenset[CollectionClass], subfolders: frozenset[CollectionClass] = frozenset()
+    ) -> Memory:
         """Build what a watch that starts now would find stored."""
-        partnership, refusals = Partnership(), 0
+        partnership, refusals, hierarchy = Partnership(), 0, None
         collections: dict[CollectionId, Collection] = {}
         for progress in self.commits:
             partnership = progress.partnership or partnership
             refusals = refusals if progress.refusals is None else progress.refusals
+            hierarchy = hierarchy if progress.hierarchy is None else progress.hierarchy or None
             for gone in progress.dropped:
                 collections.pop(gone, None)
             collections |= {collection.id: collection for collection in progress.collections}
-        return Memory(partnership, tuple(collections.values()), classes, accepted=bool(self.commits), refusals=refusals)
+        return Memory(
+            partnership,
+            tuple(collections.values()),
+            classes,
+            accepted=bool(self.commits),
+            refusals=refusals,
+            subfolders=subfolders,
+            hierarchy=hierarchy,
+        )
 
     def write(self, progress: Progress) -> None:
         self.commits.append(progress)

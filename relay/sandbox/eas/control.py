@@ -8,7 +8,10 @@
 | POST /mail | user, class, subject, sender, body, read, folder | delivers an item |
 | POST /read | user, server_id, read | sets a read flag |
 | POST /delete | user, server_id | deletes an item |
-| POST /folders | user, name, type | adds a folder |
+| POST /move | user, server_id, folder | moves an item to another folder of its class |
+| POST /folders | user, name, type, parent | adds a folder |
+| POST /folders/move | user, folder, parent | moves one |
+| POST /folders/renumber | user, folder | gives one another id, as a restored one has |
 | POST /folders/remove | user, folder | removes one |
 | POST /devices | user, action | does to the user's devices what `DeviceAction` names |
 | POST /fail | user, command, times, failure | lets coming requests fail (see failures) |
@@ -36,7 +39,9 @@ from relay.sandbox.eas.orders import (
     DeviceAction,
     DeviceOrder,
     FailureOrder,
-    FolderRemoval,
+    FolderMove,
+    ItemMove,
+    NamedFolder,
     NewFolder,
     NewMail,
     NewMailbox,
@@ -60,7 +65,10 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_post("/mail", control.deliver)
     app.router.add_post("/read", control.mark_read)
     app.router.add_post("/delete", control.delete)
+    app.router.add_post("/move", control.move)
     app.router.add_post("/folders", control.add_folder)
+    app.router.add_post("/folders/move", control.move_folder)
+    app.router.add_post("/folders/renumber", control.renumber_folder)
     app.router.add_post("/folders/remove", control.remove_folder)
     app.router.add_post("/devices", control.order)
     app.router.add_post("/fail", control.fail)
@@ -154,11 +162,29 @@ class _Control:
     async def add_folder(self, request: web.Request) -> web.Response:
         """Add a folder."""
         new = await _read(request, NewFolder)
-        return web.json_response({"folder": self._simulator.add_folder(new.user, new.name, new.type)}, status=201)
+        folder = self._simulator.add_folder(new.user, new.name, new.type, CollectionId(new.parent))
+        return web.json_response({"folder": folder}, status=201)
+
+    async def move(self, request: web.Request) -> web.Response:
+        """Move an item."""
+        order = await _read(request, ItemMove)
+        moved = self._simulator.move(order.user, ServerId(order.server_id), CollectionId(order.folder))
+        return web.json_response({"server_id": moved})
+
+    async def move_folder(self, request: web.Request) -> web.Response:
+        """Move a folder."""
+        order = await _read(request, FolderMove)
+        self._simulator.move_folder(order.user, CollectionId(order.folder), CollectionId(order.parent))
+        return web.Response(status=204)
+
+    async def renumber_folder(self, request: web.Request) -> web.Response:
+        """Give a folder another id."""
+        order = await _read(request, NamedFolder)
+        return web.json_response({"folder": self._simulator.renumber_folder(order.user, CollectionId(order.folder))})
 
     async def remove_folder(self, request: web.Request) -> web.Response:
         """Remove a folder."""
-        removal = await _read(request, FolderRemoval)
+        removal = await _read(request, NamedFolder)
         self._simulator.remove_folder(removal.user, CollectionId(removal.folder))
         return web.Response(status=204)
 

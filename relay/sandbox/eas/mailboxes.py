@@ -95,6 +95,7 @@ class SimulatedMailbox:
         "_items",
         "_next_folder",
         "_next_item",
+        "broken",
         "folders",
         "password",
         "removed",
@@ -108,6 +109,8 @@ class SimulatedMailbox:
         self.password = password
         self.store_down = False
         """Whether the mail store cannot be reached, so that mail folders seem to have gone."""
+        self.broken: set[CollectionId] = set()
+        """Folders that are listed but cannot be synced."""
         self._folder_id = folder_id
         defaults = (
             replace(folder, id=self._make_id(number, folder.type))
@@ -127,18 +130,40 @@ class SimulatedMailbox:
                 return folder.id
         raise KeyError(cls)
 
-    def add_folder(self, name: str, folder_type: int = USER_MAIL) -> CollectionId:
-        """Add a folder at the root."""
-        folder = SimulatedFolder(self._make_id(self._next_folder, folder_type), name, folder_type)
+    def add_folder(self, name: str, folder_type: int = USER_MAIL, parent: CollectionId = ROOT) -> CollectionId:
+        """Add a folder below another, or at the root; raises KeyError."""
+        self._check_parent(parent)
+        folder = SimulatedFolder(self._make_id(self._next_folder, folder_type), name, folder_type, parent)
         self._next_folder += 1
         self.folders[folder.id] = folder
         return folder.id
 
+    def move_folder(self, collection: CollectionId, parent: CollectionId) -> None:
+        """Put a folder, and so all that are below it, below another one; raises KeyError."""
+        self._check_parent(parent)
+        self.folders[collection] = replace(self.folders[collection], parent=parent)
+
     def remove_folder(self, collection: CollectionId) -> None:
-        """Remove a folder with all its items; raises KeyError."""
+        """Remove a folder with all its items and all folders below it; raises KeyError."""
         del self.folders[collection]
         self._items.pop(collection, None)
         self.removed.add(collection)
+        for id_ in [folder.id for folder in self.folders.values() if folder.parent == collection]:
+            self.remove_folder(id_)
+
+    def renumber_folder(self, collection: CollectionId) -> CollectionId:
+        """Give a folder with its items another id, as a restored one gets it; raises KeyError."""
+        old = self.folders.pop(collection)
+        self.removed.add(collection)
+        folder = replace(old, id=self._make_id(self._next_folder, old.type))
+        self._next_folder += 1
+        self.folders[folder.id] = folder
+        for id_, below in self.folders.items():
+            if below.parent == collection:
+                self.folders[id_] = replace(below, parent=folder.id)
+        for item in self._items.pop(collection, {}).values():
+            self._put(folder.id, item)
+        return folder.id
 
     def add_item(
         self, collection: CollectionId, *, subject: str, sender: str, body: str, received: datetime, read: bool
@@ -147,11 +172,15 @@ class SimulatedMailbox:
         cls = self.folders[collection].cls
         if cls is None:
             raise KeyError(collection)
-        server_id = ServerId(f"{collection}:{self._next_item}")
-        self._next_item += 1
-        item = SimulatedItem(server_id, cls, subject, sender, body, received, read)
-        self._items.setdefault(collection, {})[server_id] = item
-        return server_id
+        return self._put(collection, SimulatedItem(ServerId(""), cls, subject, sender, body, received, read))
+
+    def move_item(self, server_id: ServerId, collection: CollectionId) -> ServerId:
+        """Move an item to another folder of its class: it keeps all but its id; raises KeyError."""
+        item = self._items_with(server_id)[server_id]
+        if self.folders[collection].cls is not item.cls:
+            raise KeyError(collection)
+        del self._items_with(server_id)[server_id]
+        return self._put(collection, item)
 
     def mark_read(self, server_id: ServerId, *, read: bool) -> None:
         """Set an item's read flag; raises KeyError."""
@@ -172,6 +201,16 @@ class SimulatedMailbox:
         if not self.store_down:
             return self.folders
         return {id_: folder for id_, folder in self.folders.items() if folder.cls is not CollectionClass.EMAIL}
+
+    def _put(self, collection: CollectionId, item: SimulatedItem) -> ServerId:
+        server_id = ServerId(f"{collection}:{self._next_item}")
+        self._next_item += 1
+        self._items.setdefault(collection, {})[server_id] = replace(item, id=server_id)
+        return server_id
+
+    def _check_parent(self, parent: CollectionId) -> None:
+        if parent != ROOT and parent not in self.folders:
+            raise KeyError(parent)
 
     def _make_id(self, number: int, folder_type: int) -> CollectionId:
         return CollectionId(self._folder_id.format(number=number, kind=KINDS.get(class_of(folder_type), "other")))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from eas_watcher.names import CollectionClass
 from relay.sandbox.eas.failures import Failure
-from relay.sandbox.eas.mailboxes import USER_MAIL
+from relay.sandbox.eas.mailboxes import ROOT, USER_MAIL
 from relay.sandbox.eas.simulator import SENDER
 
 FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Annotated[Failure, Field(discriminator="kind")])
@@ -56,12 +56,25 @@ class NewFolder(Order):
 
     name: str
     type: int = Field(USER_MAIL, ge=1, le=19)
+    parent: str = ROOT
 
 
-class FolderRemoval(Order):
+class NamedFolder(Order):
     """Name a folder."""
 
     folder: str
+
+
+class FolderMove(NamedFolder):
+    """Name a folder, and the one below which it shall be."""
+
+    parent: str = ROOT
+
+
+class ItemMove(NamedFolder):
+    """Name an item, and the folder that it is moved to."""
+
+    server_id: str
 
 
 class DeviceAction(StrEnum):

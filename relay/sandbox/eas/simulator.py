@@ -1,6 +1,7 @@
 """Own the simulated EAS server without its HTTP: the mailboxes, and the controls of whoever runs it."""
 
 from collections.abc import Callable
+from datetime import datetime
 from random import Random
 from typing import Final, TypeVar
 
@@ -10,7 +11,7 @@ from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.failures import FailurePlan, FailureScript
 from relay.sandbox.eas.holds import HeldPings
 from relay.sandbox.eas.identities import Identities
-from relay.sandbox.eas.mailboxes import USER_MAIL, SimulatedMailbox
+from relay.sandbox.eas.mailboxes import ROOT, USER_MAIL, SimulatedMailbox
 from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.provision import WIPES
 from relay.sandbox.eas.records import Complaint, EasRecords, LoggedRequest
@@ -97,12 +98,17 @@ class EasSimulator:
         body: str = "See you on Monday.",
         read: bool = False,
         folder: CollectionId | None = None,
+        received: datetime | None = None,
     ) -> ServerId:
-        """Put an item into the default folder of its class, or another; raises UnknownMailbox."""
+        """Put an item into the default folder of its class, or another, `received` now unless it says when.
+
+        Raises UnknownMailbox.
+        """
+        when = received or self._now()
 
         def add(mailbox: SimulatedMailbox) -> ServerId:
             into = folder or mailbox.default_folder(cls)
-            return mailbox.add_item(into, subject=subject, sender=sender, body=body, received=self._now(), read=read)
+            return mailbox.add_item(into, subject=subject, sender=sender, body=body, received=when, read=read)
 
         return self._change(user, add)
 
@@ -114,13 +120,32 @@ class EasSimulator:
         """Remove an item; raises UnknownMailbox."""
         self._change(user, lambda mailbox: mailbox.delete(server_id))
 
-    def add_folder(self, user: str, name: str, folder_type: int = USER_MAIL) -> CollectionId:
-        """Add a folder; raises UnknownMailbox."""
-        return self._change(user, lambda mailbox: mailbox.add_folder(name, folder_type))
+    def move(self, user: str, server_id: ServerId, folder: CollectionId) -> ServerId:
+        """Move an item to another folder of its class, as its user would; return its new id; raises UnknownMailbox."""
+        return self._change(user, lambda mailbox: mailbox.move_item(server_id, folder))
+
+    def add_folder(
+        self, user: str, name: str, folder_type: int = USER_MAIL, parent: CollectionId = ROOT
+    ) -> CollectionId:
+        """Add a folder at the root, or below another one; raises UnknownMailbox."""
+        return self._change(user, lambda mailbox: mailbox.add_folder(name, folder_type, parent))
+
+    def move_folder(self, user: str, collection: CollectionId, parent: CollectionId = ROOT) -> None:
+        """Put a folder below another one, or at the root; raises UnknownMailbox."""
+        self._change(user, lambda mailbox: mailbox.move_folder(collection, parent))
+
+    def renumber_folder(self, user: str, collection: CollectionId) -> CollectionId:
+        """Give a folder another id, as a restored one gets it; raises UnknownMailbox."""
+        return self._change(user, lambda mailbox: mailbox.renumber_folder(collection))
 
     def remove_folder(self, user: str, collection: CollectionId) -> None:
-        """Remove a folder with its items; raises UnknownMailbox."""
+        """Remove a folder with its items, and those below it; raises UnknownMailbox."""
         self._change(user, lambda mailbox: mailbox.remove_folder(collection))
+
+    def break_folder(self, user: str, collection: CollectionId, *, broken: bool = True) -> None:
+        """Let a folder be listed but answer every Sync with status 8, or take that back."""
+        mailbox = self.mailbox(user)
+        (mailbox.broken.add if broken else mailbox.broken.discard)(collection)
 
     # What an administrator or a fault does to devices.
 

@@ -72,9 +72,9 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
     device = session.device
     if query.id in session.mailbox.folders and query.id not in session.mailbox.present:
         return None  # an unreachable folder is like one without changes [observed: SOGo 5.8, 2026-11]
-    if folder is None or folder.cls is None:
+    if folder is None or folder.cls is None or folder.id in session.mailbox.broken:
         gone = query.id in session.mailbox.removed
-        if not gone:
+        if not gone and folder is None:
             session.complain("Sync of a collection that never was")
         return _write(query, query.key, HIERARCHY_CHANGED if gone else NOT_FOUND)
     if device.hierarchy is None:

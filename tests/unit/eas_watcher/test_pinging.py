@@ -5,10 +5,10 @@ import pytest
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
-from eas_watcher.pinging import HASTY_ALLOWED, QUIET, read_ping
+from eas_watcher.pinging import HASTY_ALLOWED, QUIET, SETTLED, read_ping
 from eas_watcher.remedies import RECHECK
 from eas_watcher.states import Move, Pause, Watch
-from tests.unit.eas_watcher.watching import CALENDAR, INBOX, watch_of
+from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, watch_of
 
 BOTH = frozenset({INBOX.id, CALENDAR.id})
 WATCH = watch_of(INBOX, CALENDAR, requests=3, failures=2)
@@ -179,3 +179,30 @@ def test_a_ping_that_was_held_counts_as_a_wait(status: PingStatus) -> None:
     held, hasty = read_ping(WATCH, PingReply(status), 20.0), read_ping(WATCH, PingReply(status), 1.0)
 
     assert [(d if isinstance(d, Watch) else d[0].watch).requests for d in (held, hasty)] == [0, 3]
+
+
+def watch_after(decided: Watch | Move) -> Watch:
+    return decided if isinstance(decided, Watch) else decided[0].watch
+
+
+@pytest.mark.parametrize("status", [PingStatus.EXPIRED, PingStatus.CHANGED, PingStatus.HIERARCHY_CHANGED])
+def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: PingStatus) -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch, reply = watch_of(INBOX, sub, subfolders=EMAIL), PingReply(status, (sub.id,))
+
+    assert watch_after(read_ping(watch, reply, SETTLED)).settled == NEWEST
+    assert watch_after(read_ping(watch, reply, SETTLED - 1.0)).settled is None
+    assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).settled is None
+
+
+def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    aside = frozenset({sub.id})
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, set_aside=aside, doubts=(sub.id,) * 3, quiet_for=QUIET)
+
+    after = watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0))
+
+    assert after.set_aside == frozenset()
+    assert after.doubts == ()
+    assert after.settled is None  # what came meanwhile was not told of
+    assert after.hierarchy_due

@@ -4,7 +4,7 @@ import pytest
 
 from eas_watcher.changes import EPOCH
 from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.names import ServerId
+from eas_watcher.names import CollectionClass, CollectionId, ServerId
 from eas_watcher.progress import Collection, Condition, WatchState
 from eas_watcher.telling import QUARANTINE, SILENT, healthy
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
@@ -61,3 +61,16 @@ def test_folders_that_the_server_does_not_take_are_told() -> None:
 
     assert condition.reason == ""
     assert condition.detail == "no more than 1 folders fit into one Ping; not watched: calendar"
+
+
+def test_subfolders_that_are_not_watched_are_counted_for_their_names_are_content() -> None:
+    subs = tuple(replace(INBOX, id=CollectionId(f"2{n}"), sub=True) for n in range(4))
+    calendar = replace(CALENDAR, id=CollectionId("30"), sub=True)
+    both = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
+    watch = watch_of(INBOX, CALENDAR, *subs, calendar, subfolders=both, max_folders=3, set_aside=frozenset({"21"}))
+
+    assert [c.id for c in watch.watched] == ["5", "7", "20"]
+    assert healthy(watch).detail == (
+        "the server does not sync 1 sub-folder of email; no more than 3 folders fit into one Ping; not watched: "
+        "2 sub-folders of email, 1 sub-folder of calendar"
+    )

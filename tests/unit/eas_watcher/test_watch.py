@@ -30,6 +30,7 @@ from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, Policy
 from eas_watcher.progress import Change, Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
 from eas_watcher.remedies import HOPELESS, RECHECK
 from eas_watcher.states import (
+    MOST_COLLECTIONS,
     Answered,
     Discovering,
     Ended,
@@ -659,3 +660,46 @@ def test_every_pair_of_state_and_event_is_decided(state: State, event: Event) ->
 
 def test_the_table_names_every_state() -> None:
     assert set(LEGAL) == set(get_args(State))
+
+
+def test_a_subfolder_that_cannot_be_synced_is_set_aside_at_the_third_time() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({INBOX.id, sub.id}))
+    answer = synced(news(key="k2"), news(of=sub, status=8, key=None))
+
+    for _ in range(2):
+        state, actions = step(Syncing(watch, (INBOX.id, sub.id)), answer)
+        assert isinstance(sent(actions), FolderSync)
+        watch = replace(state.watch, hierarchy_due=False)
+    state, _ = step(Syncing(watch, (INBOX.id, sub.id)), answer)
+
+    assert isinstance(state, Syncing)  # the Inbox once more, without it
+    assert state.asked == (INBOX.id,)
+    assert state.watch.set_aside == {sub.id}
+
+
+def test_a_subfolder_that_is_synced_in_between_is_not_doubted_any_more() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({sub.id}), doubts=(sub.id, sub.id))
+
+    state, _ = step(Syncing(watch, (sub.id,)), synced(news(of=sub)))
+
+    assert state.watch.doubts == ()
+
+
+def test_a_default_folder_is_never_set_aside() -> None:
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}))
+    state: State = Syncing(watch, (CALENDAR.id,))
+    for _ in range(6):
+        state, _ = step(Syncing(state.watch, (CALENDAR.id,)), synced(news(of=CALENDAR, status=8, key=None)))
+
+    assert state.watch.set_aside == frozenset()
+
+
+def test_no_more_than_some_collections_are_asked_for_in_one_sync() -> None:
+    subs = tuple(replace(INBOX, id=CollectionId(str(n)), sync_key=NO_SYNC_KEY, sub=True) for n in range(100, 145))
+
+    state, _ = proceed(watch_of(INBOX, *subs, subfolders=EMAIL))
+
+    assert isinstance(state, Syncing)
+    assert len(state.asked) == MOST_COLLECTIONS

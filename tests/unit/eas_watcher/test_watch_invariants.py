@@ -141,8 +141,14 @@ class Mood:
         listed = [Folder(CollectionId(random.choice(["5", "6"])), CollectionId("0"), 2)]
         if random.random() < 0.5:
             listed.append(Folder(CollectionId("7"), CollectionId("0"), 8))
-        gone = tuple(CollectionId(id_) for id_ in ("5", "7") if random.random() < 0.2)
-        return FolderSyncReply(SyncKey(f"h{next(self._numbers)}"), tuple(listed[: random.randint(0, 2)]), deleted=gone)
+        listed = listed[: random.randint(0, 2)]
+        for id_, type_ in (("20", 12), ("21", 12), ("30", 13)):
+            if random.random() < 0.3:
+                listed.append(
+                    Folder(CollectionId(id_), CollectionId(random.choice(["0", "5", "6", "20", "21"])), type_)
+                )
+        gone = tuple(CollectionId(id_) for id_ in ("5", "7", "20", "30") if random.random() < 0.2)
+        return FolderSyncReply(SyncKey(f"h{next(self._numbers)}"), tuple(listed), deleted=gone)
 
     def _sync(self, state: Syncing, asked: tuple[CollectionId, ...]) -> SyncReply:
         random = self._random
@@ -175,7 +181,7 @@ class Mood:
 
     def _ping(self) -> PingReply:
         random = self._random
-        changed = tuple(CollectionId(id_) for id_ in ("5", "7", "99") if random.random() < 0.5)
+        changed = tuple(CollectionId(id_) for id_ in ("5", "7", "20", "99") if random.random() < 0.5)
         return PingReply(
             random.choice(self._statuses),
             changed,
@@ -204,6 +210,7 @@ class Watchdog:
         if isinstance(command, Ping):
             watched = after.watch.watched
             assert watched
+            assert not any(c.sub for c in watched[: len(after.watch.classes & {CollectionClass.EMAIL})])
             assert command.collections == tuple((c.id, c.cls) for c in watched)
             assert 1 <= command.heartbeat <= 3540
             for collection in watched:
@@ -217,12 +224,14 @@ class Watchdog:
             assert not any(progress.changes for progress in recorded(actions))
             return
         asked = tuple(c for c in before.watch.collections if c.id in before.asked)
-        expected = digest(asked, event.reply, event.at)
+        expected = digest(asked, event.reply, event.at, before.watch.settled)
         assert [change for progress in recorded(actions) for change in progress.changes] == list(expected.changes)
         if expected.changes:
             kept = {c.id: c for c in recorded(actions)[0].collections}
-            classes = {change.cls for change in expected.changes}
-            assert all(kept[c.id] == c for c in expected.collections if c.cls in classes)
+            keys = {c.id: c.sync_key for c in asked}
+            moved = [c for c in expected.collections if c.sync_key != keys[c.id] and c.drain is None]
+            assert {(change.cls, change.sub) for change in expected.changes} <= {(c.cls, c.sub) for c in kept.values()}
+            assert all(kept[c.id] == c for c in moved)
 
     def _check_keys(self, after: State, actions: list[Action], command: object) -> None:
         """A key goes out, which tells the server to forget what it stands for, only once a store holds it.
@@ -340,3 +349,9 @@ def test_a_new_mailbox_keeps_its_promises_whatever_the_server_answers(seed: int)
 @given(st.integers(0, 2**32))
 def test_a_known_mailbox_keeps_its_promises_whatever_the_server_answers(seed: int) -> None:
     run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES), seed, STEPS)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32))
+def test_subfolders_keep_the_promises_whatever_the_server_answers(seed: int) -> None:
+    run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES, subfolders=CLASSES), seed, STEPS)

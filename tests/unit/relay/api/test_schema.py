@@ -126,6 +126,7 @@ def test_a_change_is_taken_as_it_is() -> None:
         "credential": {"kind": "basic", "password": "canary"},
         "device": {"token": "c0ffee", "environment": "sandbox"},
         "classes": ["notes"],
+        "subfolders": ["email", "notes"],
         "mode": "background",
         "locale": "fr",
     }
@@ -135,6 +136,7 @@ def test_a_change_is_taken_as_it_is() -> None:
         device_token="c0ffee",
         environment=Environment.SANDBOX,
         classes=frozenset({CollectionClass.NOTES}),
+        subfolders=frozenset({CollectionClass.EMAIL, CollectionClass.NOTES}),
         mode=Mode.BACKGROUND,
         locale="fr",
     )
@@ -147,3 +149,10 @@ def test_a_change_cannot_name_what_is_fixed_for_ever(field: str) -> None:
 
 def test_a_parsed_password_does_not_show() -> None:
     assert "canary" not in repr(parse(RegistrationBody, json.dumps(body()).encode()))
+
+
+def test_subfolders_are_switched_off_by_an_empty_list_and_left_alone_by_none() -> None:
+    assert parse(ChangeBody, b'{"subfolders": []}').wish().subfolders == frozenset()
+    assert parse(ChangeBody, b'{"subfolders": null}').wish().subfolders is None
+    assert fields_refused(ChangeBody, {"subfolders": ["folders"]}) == ["subfolders.0"]
+    assert fields_refused(ChangeBody, {"subfolders": True}) == ["subfolders"]

@@ -16,6 +16,7 @@ OWN = replace(
     device_token=CANARY,
     secret_hash=CANARY.encode(),
     classes=frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR}),
+    subfolders=frozenset({CollectionClass.EMAIL}),
     mode=Mode.ALERT,
     last_push_at=NOW - timedelta(hours=3),
     last_outcome="delivered",
@@ -41,7 +42,7 @@ def test_people_read_what_happened_and_what_to_do() -> None:
         "  watched by   node-1",
         "  to do        Nothing: the mail server holds a Ping for this mailbox.",
         "registration r: com.example.mail through apns (production)",
-        "  state        active; alert pushes for calendar, email",
+        "  state        active; alert pushes for calendar, email with sub-folders",
         "  last push    2026-11-24T09:00:00Z (3 hours ago)",
         "  provider     delivered",
         (
