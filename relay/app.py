@@ -128,12 +128,12 @@ async def migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
-        await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn)))
+        await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn, settings.database.ca_file)))
 
 
 async def explain(settings: Settings, name: str) -> list[Case]:
     """Find what is known of a mailbox, while the relay runs or not; raises MigrationsPending, StoreUnavailable."""
-    async with open_engine(settings.database.dsn) as engine:
+    async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):
             raise MigrationsPending
         return await SqlCaseStore(engine, now).find(name)
@@ -155,14 +155,14 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
         jobs: list[Job] = []
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
-        engine = await stack.enter_async_context(open_engine(database.dsn))
+        engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
         if database.file is not None:
             await upgrade(engine)
             wakeups = LocalWakeups()
         else:
             if await pending(engine):
                 raise MigrationsPending
-            wakeups = PostgresWakeups(database.dsn, random)
+            wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
             jobs.append(("wake-ups", wakeups.run))
         yield Running(settings, engine, wakeups, node, random, jobs=jobs)
 

@@ -1,6 +1,6 @@
 """Own what makes settings whole: what each role demands, what fits together, and what the sections become."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -9,6 +9,7 @@ from relay.model import Platform
 from relay.push.apns_config import ApnsConfig
 from relay.push.fcm import FcmConfig
 from relay.settings.apns import ApnsChecks
+from relay.settings.database import database_settings
 from relay.settings.files import Files
 from relay.settings.model import (
     ApiSection,
@@ -26,28 +27,20 @@ from relay.settings.network import NetworkChecks
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
 from relay.settings.urls import (
-    UrlInvalid,
     is_loopback,
-    postgresql_url,
-    scheme_of,
     secure_url,
-    sqlite_file,
-    sqlite_url,
 )
 from relay.settings.values import (
     ApiSettings,
-    DatabaseSettings,
     EgressSettings,
     LogSettings,
     OpsSettings,
     Role,
     SealingSettings,
-    Secret,
     ServerSettings,
     Settings,
 )
 
-DATABASE: Final = "relay.sqlite3"
 EGRESS: Final = "egress"
 MEGABYTE: Final = 1_000_000  # bytes
 PRIVATE_KEY: Final = "sealing-private.pem"
@@ -76,7 +69,7 @@ class Checks:
         state_dir = self._files.path(relay.state_dir)
         if state_dir.exists() and not state_dir.is_dir():
             faults.add("relay.state_dir", f"{state_dir} is no folder", "Name a folder that only the relay may enter.")
-        database = self._database(read("database", DatabaseSection, faults), state_dir)
+        database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
         sealing = self._sealing(relay, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         discovery = self._checks.autodiscover()
@@ -110,35 +103,6 @@ class Checks:
         if not given and key not in self._faults:
             self._faults.add(key, "is missing", remedy)
         return bool(given)
-
-    def _url(self, key: str, make: Callable[[], str], remedy: str) -> str:
-        try:
-            return make()
-        except UrlInvalid as error:
-            self._faults.add(key, str(error), remedy)
-            return ""
-
-    def _database(self, section: DatabaseSection, state_dir: Path) -> DatabaseSettings:
-        key, folder = "database.url", self._files.folder
-        if section.url is None or scheme_of(section.url) == "sqlite":
-            if self._role is not Role.ALL and key not in self._faults:
-                remedy = "Use PostgreSQL (postgresql://USER@HOST/NAME), or run one process with --role all."
-                self._faults.add(key, f"is SQLite, which role {self._role} cannot share with others", remedy)
-            if section.url is None:
-                return DatabaseSettings(sqlite_url(state_dir / DATABASE), file=state_dir / DATABASE)
-            try:
-                file = sqlite_file(section.url, folder)
-            except UrlInvalid as error:
-                self._faults.add(key, str(error), "Write sqlite:///FILE; a path from the root has four slashes.")
-                file = state_dir / DATABASE
-            return DatabaseSettings(sqlite_url(file), file=file)
-        text = section.url
-        remedy = "Write postgresql://USER@HOST:PORT/NAME; the password goes into database.password_file."
-        url = self._url(key, lambda: postgresql_url(text), remedy)
-        password = None
-        if section.password_file is not None:
-            password = self._files.password("database.password_file", self._files.path(section.password_file))
-        return DatabaseSettings(url, None if password is None else Secret(password))
 
     def _sealing(self, relay: RelaySection, section: SealingSection) -> SealingSettings:
         private_file, public_file = key_files(self._files.folder, relay, section)

@@ -55,6 +55,9 @@ class DatabaseSection(Section):
         "unset: relay.sqlite3 in relay.state_dir",
     )
     password_file: Text | None = Field(default=None, description="file whose first line is the PostgreSQL password")
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust for PostgreSQL; set: TLS is demanded, and the host verified"
+    )
 
 
 class SealingSection(Section):

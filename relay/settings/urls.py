@@ -89,7 +89,7 @@ def postgresql_url(url: str) -> str:
     """Return SQLAlchemy's URL for asyncpg; raises UrlInvalid, for a password within too."""
     if scheme_of(url) not in ("postgresql", "postgres"):
         raise UrlInvalid("is neither sqlite:/// nor postgresql://")
-    parts = urlsplit(url) if _names_socket(url) else split(url)
+    parts = urlsplit(url) if names_socket(url) else split(url)
     if parts.password is not None or "password" in parse_qs(parts.query, keep_blank_values=True):
         raise UrlInvalid("holds a password, which every error message could show")
     if not parts.username or len(parts.path) < len("/x"):
@@ -97,12 +97,17 @@ def postgresql_url(url: str) -> str:
     return parts._replace(scheme="postgresql+asyncpg").geturl()
 
 
-def _names_socket(url: str) -> bool:
+def names_socket(url: str) -> bool:
     """Tell whether a URL names the folder of a local socket, e.g. postgresql://relay@/relay?host=/run/postgresql."""
     try:
         return parse_qs(urlsplit(url).query).get("host", [""])[0].startswith("/")
     except ValueError:
         return False
+
+
+def names_sslmode(url: str) -> bool:
+    """Tell whether a PostgreSQL URL says by itself how TLS is used."""
+    return bool({"sslmode", "ssl"} & parse_qs(urlsplit(url).query, keep_blank_values=True).keys())
 
 
 def with_password(url: str, password: str) -> str:

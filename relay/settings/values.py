@@ -48,6 +48,8 @@ class DatabaseSettings:
     password: Secret | None = None
     file: Path | None = None
     """The file of an embedded database."""
+    ca_file: Path | None = None
+    """CA certificates that PostgreSQL's host must prove itself by; None: the URL decides about TLS."""
 
     @property
     def dsn(self) -> str:

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -45,10 +46,13 @@ _POSTGRES_AWAY: Final = ("08", "40", "53", "57", "58", "25006", "55P03")
 
 
 @asynccontextmanager
-async def open_engine(url: str) -> AsyncIterator[AsyncEngine]:
-    """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections in the end."""
+async def open_engine(url: str, ca_file: Path | None = None) -> AsyncIterator[AsyncEngine]:
+    """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections in the end.
+
+    With a file of CAs, PostgreSQL must prove by TLS that it is the host of the URL.
+    """
     parsed = _with_driver(sa.make_url(url))
-    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
+    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed, ca_file)
     try:
         yield engine
     finally:
@@ -110,11 +114,16 @@ def away(error: BaseException) -> bool:
     return isinstance(error, (OSError, PoolTimeout))
 
 
-def connect_arguments(url: str) -> dict[str, Any]:
-    """Turn a PostgreSQL URL into the arguments of `asyncpg.connect`, as the engine itself does."""
+def connect_arguments(url: str, ca_file: Path | None = None) -> dict[str, Any]:
+    """Turn a PostgreSQL URL and whom to trust into the arguments of `asyncpg.connect`, as the engine itself does."""
     parsed = _with_driver(sa.make_url(url))
     _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-    return {"timeout": CONNECT, **arguments}
+    return {"timeout": CONNECT, **arguments, **_tls(ca_file)}
+
+
+def _tls(ca_file: Path | None) -> dict[str, Any]:
+    """Verify the server and its name, as libpq's `verify-full` does; without a file the URL decides."""
+    return {} if ca_file is None else {"ssl": ssl.create_default_context(cafile=ca_file)}
 
 
 @contextmanager
@@ -178,7 +187,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
     return engine
 
 
-def _postgres(url: sa.URL) -> AsyncEngine:
+def _postgres(url: sa.URL, ca_file: Path | None) -> AsyncEngine:
     settings = {
         "application_name": "push-relay",
         "timezone": "UTC",
@@ -190,7 +199,7 @@ def _postgres(url: sa.URL) -> AsyncEngine:
     arguments: dict[str, Any] = {"timeout": CONNECT, "command_timeout": ANSWER + 5, "server_settings": settings}
     return create_async_engine(
         url,
-        connect_args=arguments,
+        connect_args=arguments | _tls(ca_file),
         hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
         pool_size=POOL,
         max_overflow=OVERFLOW,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 from weakref import WeakSet
@@ -66,9 +67,12 @@ class LocalWakeups:
 class PostgresWakeups:
     """Carry wake-ups within this process at once, and to all others through PostgreSQL while `run` runs."""
 
-    def __init__(self, url: str, random: Random) -> None:
-        """Take the database's URL; the connection is its own, since a pool's connections cannot listen."""
-        self._arguments = connect_arguments(url)
+    def __init__(self, url: str, random: Random, ca_file: Path | None = None) -> None:
+        """Take the database's URL and whom to trust, as the engine does.
+
+        The connection is its own, since a pool's connections cannot listen.
+        """
+        self._arguments = connect_arguments(url, ca_file)
         self._random = random
         self._local = LocalWakeups()
         self._unsent: set[Topic] = set()

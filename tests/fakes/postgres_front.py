@@ -1,0 +1,82 @@
+"""Own a TCP front before a PostgreSQL server that knows sockets only: with TLS as PostgreSQL has it, or without."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # length 8, code 80877103 [PostgreSQL: SSLRequest]
+
+
+class Front:
+    """Hold what came in."""
+
+    def __init__(self, socket: Path, tls: ssl.SSLContext | None) -> None:
+        self._socket = socket
+        self._tls = tls
+        self.port = 0
+        self.sessions = 0
+        """Connections that TLS was begun on and ended well."""
+        self.plain = b""
+        """What was said without TLS, the question for it aside."""
+        self._talks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._talks.add(task)
+        try:
+            await self._talk(reader, writer)
+        except (OSError, EOFError, ssl.SSLError, asyncio.CancelledError):
+            pass  # the client has gone, or we are closed
+        finally:
+            self._talks.discard(task)
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        talks = list(self._talks)
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readexactly(len(SSL_REQUEST))
+        if asked != SSL_REQUEST or self._tls is None:
+            self.plain += b"" if asked == SSL_REQUEST else asked
+            writer.write(b"N")
+            self.plain += await reader.read()
+            return
+        writer.write(b"S")
+        await writer.drain()
+        await writer.start_tls(self._tls)
+        self.sessions += 1
+        from_server, to_server = await asyncio.open_unix_connection(self._socket)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pump(reader, to_server))
+                tasks.create_task(_pump(from_server, writer))
+        except* (OSError, EOFError):
+            pass  # one side has gone
+        finally:
+            to_server.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    raise EOFError
+
+
+@asynccontextmanager
+async def postgres_front(socket: Path, tls: ssl.SSLContext | None) -> AsyncIterator[Front]:
+    """Serve a PostgreSQL server's socket on all addresses, over TLS, or refusing TLS as a server without it does."""
+    front = Front(socket, tls)
+    server = await asyncio.start_server(front.serve, "0.0.0.0", 0)
+    front.port = int(server.sockets[0].getsockname()[1])
+    try:
+        yield front
+    finally:
+        server.close()
+        await front.close()
