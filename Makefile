@@ -32,7 +32,7 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 interop: $(VENV)/.dev ## against SOGo, tinyproxy and Squid, which nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-bench: $(VENV)/.dev ## make bench B=hold|latency: one line per figure, "bench NAME VALUE UNIT"
+bench: $(VENV)/.dev ## make bench B=hold|latency|apns: one line per figure, "bench NAME VALUE UNIT"
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes

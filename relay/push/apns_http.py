@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError
+from h2.stream import StreamInputs
 from hpack import Encoder
 from hpack.hpack import encode_integer
 
@@ -33,6 +34,7 @@ token needs, they would push out all others at once."""
 FRAME_HEADER: Final = 9  # bytes: length 3, type 1, flags 1, stream 4 [RFC 9113 4.1]
 FRAME_LIMIT: Final = 16384  # bytes of a frame's payload, as we never announce more
 GOAWAY: Final = 7  # [RFC 9113 6.8]: last stream id 4, error code 4, text
+BEGUN: Final = (StreamInputs.SEND_HEADERS, StreamInputs.SEND_DATA, StreamInputs.SEND_END_STREAM)
 SHORT: Final = 127  # a length below is one byte [RFC 7541 5.1]
 
 
@@ -130,14 +132,26 @@ class Engine(H2Connection):
         self.encoder = Shorthand()
 
     @property
-    def open_outbound_streams(self) -> int:
-        """Count the streams under way; h2 would look at each of them, for each request."""
-        return len(self.streams)
-
-    @property
     def room(self) -> int:
         """Tell how many bytes of body a new stream may send at once."""
         return min(self.outbound_flow_control_window, int(self.remote_settings.initial_window_size))
+
+    def request(self, stream_id: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write a whole request: what `send_headers` and `send_data` of h2 would, at a third of their cost.
+
+        The stream is a new one, there is room for the body, and it fits into one frame.
+        """
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+        for step in BEGUN:
+            stream.state_machine.process_input(step)
+        block = self.encoder.encode(headers)
+        stream.outbound_flow_control_window -= len(body)
+        self.outbound_flow_control_window -= len(body)
+        self._data_to_send += b"%b\x01\x04%b%b%b\x00\x01%b%b" % (
+            *(len(block).to_bytes(3), stream_id.to_bytes(4), block),  # HEADERS, END_HEADERS [RFC 9113 6.2]
+            *(len(body).to_bytes(3), stream_id.to_bytes(4), body),  # DATA, END_STREAM [RFC 9113 6.1]
+        )
 
     def forget(self, stream_id: int) -> None:
         """Take a stream that has ended from those under way."""

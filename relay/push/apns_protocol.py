@@ -168,8 +168,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             raise NotSent("stream-ids-used-up") from error
         authorization = "" if self._authorization is None else self._authorization()
         try:
-            self.conn.send_headers(stream_id, self._headers(request, authorization))
-            self.conn.send_data(stream_id, request.body, end_stream=True)
+            self.conn.request(stream_id, self._headers(request, authorization), request.body)
         except H2Error as error:
             self.free_channels.release()
             self._give_up("connection-broken")

@@ -123,15 +123,14 @@ def test_a_server_understands_the_engine_and_ended_streams_are_forgotten() -> No
     engine, server = connected()
     events: list[Event] = []
     for number in range(1, 5001, 2):
-        engine.send_headers(number, block(number))
-        engine.send_data(number, b"12345", end_stream=True)
+        engine.request(number, block(number), b"12345")
         events += server.receive_data(engine.data_to_send())
         server.acknowledge_received_data(5, number)
         server.send_headers(number, [(":status", "200")], end_stream=True)
         engine.receive_data(server.data_to_send())
         engine.forget(number)
 
-    assert engine.open_outbound_streams == 0
+    assert not engine.streams
     assert len(engine._closed_streams) == Engine.MAX_CLOSED_STREAMS
     requests = [event for event in events if isinstance(event, RequestReceived)]
     assert "com.example.mail" in [str(value) for _, value in requests[-1].headers]
@@ -140,8 +139,7 @@ def test_a_server_understands_the_engine_and_ended_streams_are_forgotten() -> No
 
 def test_an_answer_to_a_stream_that_was_reset_harms_nobody() -> None:
     engine, server = connected()
-    engine.send_headers(1, block(1))
-    engine.send_data(1, b"12345", end_stream=True)
+    engine.request(1, block(1), b"12345")
     server.receive_data(engine.data_to_send())
     server.send_headers(1, [(":status", "400")])
     server.send_data(1, b'{"reason": "BadDeviceToken"}', end_stream=True)
@@ -151,15 +149,14 @@ def test_an_answer_to_a_stream_that_was_reset_harms_nobody() -> None:
     engine.forget(1)
 
     assert [type(event) for event in engine.receive_data(server.data_to_send())] == []
-    assert engine.open_outbound_streams == 0
+    assert not engine.streams
 
 
 def test_room_is_what_connection_and_stream_leave() -> None:
     engine, server = connected()
     assert engine.room == 65_535
 
-    engine.send_headers(1, block(1))
-    engine.send_data(1, b"x" * 1000, end_stream=True)
+    engine.request(1, block(1), b"x" * 1000)
     assert engine.room == 64_535
 
     server.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
