@@ -35,20 +35,45 @@ class CutOff:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """Hold what is worth keeping of a path when the process ends."""
+
+    interval: int
+    """Seconds of a heartbeat that survived."""
+    cut_off: CutOff | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """Hold what all Pings to one server have taught."""
 
     proven: Heartbeat | None = None
-    """The last heartbeat that survived; None: none so far."""
+    """The last heartbeat that survived; None: none so far in this process."""
     cuts: tuple[tuple[float, float], ...] = ()
     """Of the last cuts the moment and the seconds survived, oldest first."""
     cut_off: CutOff | None = None
+    remembered: int | None = None
+    """Seconds of a heartbeat that survived in an earlier process."""
+
+    @classmethod
+    def recalled(cls, lesson: Lesson) -> "Path":
+        """Begin with what an earlier process learnt."""
+        return cls(cut_off=lesson.cut_off, remembered=lesson.interval)
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What is worth keeping; None: nothing so far."""
+        interval = self.remembered if self.proven is None else self.proven.interval
+        return None if interval is None else Lesson(interval, self.cut_off)
 
     def start(self, configured: Heartbeat) -> Heartbeat:
-        """Tell from which heartbeat a mailbox starts."""
-        if self.proven is None:
+        """Tell from which heartbeat a mailbox starts; the bounds are those configured now, or told by the server."""
+        if self.proven is not None:
+            return replace(self.proven, expiries=0)
+        if self.remembered is None:
             return configured
-        return replace(self.proven, expiries=0)
+        interval = min(max(self.remembered, configured.minimum), configured.maximum)
+        return replace(configured, interval=interval, cut_off=None if self.cut_off is None else interval)
 
     def held(self, heartbeat: Heartbeat, seconds: float) -> "Path":
         """Learn that a Ping was held to its end, `seconds` long; what held longer than a cut-off disproves it."""
@@ -80,6 +105,7 @@ class Path:
         span = f"{low} s" if low == high else f"{low}\N{EN DASH}{high} s"
         timeout = round(self.cut_off.middle)
         said = f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"
-        if self.proven is not None and self.proven.interval < OFTEN:
-            said += f", and each mailbox asks anew every {self.proven.interval} s"
+        lesson = self.lesson
+        if lesson is not None and lesson.interval < OFTEN:
+            said += f", and each mailbox asks anew every {lesson.interval} s"
         return said

@@ -1,11 +1,13 @@
 """Own what all runners of a process share, and what they count."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from eas_watcher.door import Door
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.path import Lesson, Path
 from eas_watcher.ports import Journal, Now
 from eas_watcher.waits import Waits
 
@@ -34,10 +36,14 @@ class Surroundings:
     """How many requests other than held Pings may be under way at one server, so that no start or return is a storm."""
     stats: FleetStats = field(default_factory=FleetStats)
     waits: Waits = field(default_factory=Waits)
+    lessons: Mapping[str, Lesson] = field(default_factory=dict)
+    """By URL, what earlier processes learnt of the path to each server."""
 
     def door(self, url: str, rate: float) -> Door:
         """Give the door to one server; each has its own, so that a server that hangs delays no other's mailboxes."""
         door = self.stats.doors.get(url)
         if door is None:
             door = self.stats.doors[url] = Door(rate, self.short_requests, self.random, self.now)
+            if (lesson := self.lessons.get(url)) is not None:
+                door.path = Path.recalled(lesson)
         return door

@@ -56,6 +56,7 @@ from relay.store.group_commit import GroupCommitter
 from relay.store.migrate import pending, upgrade
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
+from relay.store.paths import SqlPathStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
@@ -63,6 +64,7 @@ from relay.watch.accounts import Accounts
 from relay.watch.grants import Grants
 from relay.watch.journal import StoreJournal
 from relay.watch.mailboxes import Mailboxes
+from relay.watch.paths import Paths, recall
 from relay.watch.servers import open_servers
 
 log = logging.getLogger(__name__)
@@ -180,11 +182,14 @@ async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
     grants.listen(mailboxes.resealed)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
-    around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet)
+    paths = SqlPathStore(running.engine)
+    lessons = await recall(paths, now)
+    around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet, lessons=lessons)
     running.mailboxes = mailboxes
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),
+        ("paths", Paths(paths, running.fleet.doors, lessons, now).run),
         ("mailboxes", partial(mailboxes.run, Fleet(around, mailboxes.broken), journal)),
     ]
 

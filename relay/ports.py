@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from eas_watcher.names import MailboxId
+from eas_watcher.path import Lesson
 from eas_watcher.progress import WatchState
 from relay.model import (
     Candidate,
@@ -238,6 +239,16 @@ class OutboxLevel:
     oldest_at: datetime | None
     failing: int
     """How many of them have failed at least once."""
+
+
+class PathStore(Protocol):
+    """Keep what was learnt of the paths to mail servers."""
+
+    async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
+        """Return what was learnt since a moment, by URL."""
+
+    async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
+        """Keep a lesson in place of the one before."""
 
 
 class OpsStore(Protocol):

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX
-from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, registration, shard
+from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, path, registration, shard
 
 API: Final = "relay_api"
 WATCH: Final = "relay_watch"
@@ -58,6 +58,7 @@ GRANTS: Final = (
     Grant(WATCH, "candidate", "UPDATE", ("sealed",)),
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
+    *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and say that one lost a registration.
     Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),

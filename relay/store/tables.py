@@ -165,3 +165,13 @@ node = sa.Table(
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("heartbeat_at", Moment, nullable=False),
 )
+
+path = sa.Table(
+    "path",
+    metadata,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("interval", sa.Integer, nullable=False),
+    sa.Column("cut_shortest", sa.Double),
+    sa.Column("cut_longest", sa.Double),
+    sa.Column("learnt_at", Moment, nullable=False),
+)

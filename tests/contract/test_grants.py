@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.path import Lesson
 from eas_watcher.progress import Condition, Progress, WatchState
 from relay.model import Mark, Platform, RegistrationChange
 from relay.ports import Settlement
@@ -17,6 +18,7 @@ from relay.store.engine import open_engine, transaction
 from relay.store.grants import API, PUSH, WATCH, grants_sql
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
+from relay.store.paths import SqlPathStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -164,3 +166,15 @@ async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(
     async with transaction(watch) as connection:
         assert await connection.scalar(sa.text("SELECT count(*) FROM candidate")) == 0
         assert await connection.scalar(sa.text("SELECT count(*) FROM outbox")) == 0
+
+
+async def test_only_watch_keeps_what_it_learns_of_paths(
+    api: AsyncEngine, push: AsyncEngine, watch: AsyncEngine
+) -> None:
+    store = SqlPathStore(watch)
+    for interval in (600, 900):
+        await store.keep_lesson("https://mail.example.com/", Lesson(interval), NOW)
+
+    assert await store.lessons(NOW) == {"https://mail.example.com/": Lesson(900)}
+    assert await denied(api, "SELECT url FROM path")
+    assert await denied(push, "SELECT url FROM path")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.path import CutOff, Path
+from eas_watcher.path import CutOff, Lesson, Path
 
 CONFIGURED = Heartbeat()
 SHORT = Heartbeat(225, cut_off=225)
@@ -51,8 +51,42 @@ def test_says_one_number_when_there_is_one() -> None:
     assert path.describe("main") == "Pings to main are cut after 60 s: an idle timeout of 60 s lies on the path"
 
 
+def test_nothing_is_worth_keeping_before_a_ping_has_survived() -> None:
+    assert Path().lesson is None
+    assert cut((1000.0, 300.0)).lesson is None
+
+
+def test_the_next_process_starts_from_what_this_one_has_survived() -> None:
+    lesson = Path().held(replace(CONFIGURED, interval=900, expiries=1), 900.0).lesson
+    assert lesson == Lesson(900)
+    recalled = Path.recalled(lesson)
+
+    assert recalled.start(CONFIGURED) == Heartbeat(900)
+    assert recalled.lesson == lesson
+
+
+def test_the_next_process_knows_what_cuts_pings_until_a_longer_one_survives() -> None:
+    path = cut((1.0, 300.0), (50.0, 300.0), (100.0, 300.0))
+    assert path.lesson == Lesson(225, CutOff(300.0, 300.0))
+    recalled = Path.recalled(path.lesson)
+
+    assert recalled.start(CONFIGURED) == SHORT
+    assert recalled.describe("main") == path.describe("main") != ""
+    assert recalled.held(SHORT, 225.0).lesson == path.lesson
+    assert recalled.held(CONFIGURED, 600.0).lesson == Lesson(600)
+
+
+def test_what_is_remembered_stays_within_what_is_configured_now() -> None:
+    configured = Heartbeat(300, minimum=240, maximum=480)
+
+    assert Path.recalled(Lesson(900)).start(configured) == replace(configured, interval=480)
+    assert Path.recalled(Lesson(63, CutOff(85.0, 85.0))).start(configured) == replace(
+        configured, interval=240, cut_off=240
+    )
+
+
 def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
-    path = Path(Heartbeat(63, cut_off=63), cut_off=CutOff(85.0, 85.0))
+    path = Path.recalled(Lesson(63, CutOff(85.0, 85.0)))
 
     assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks anew every 63 s")
 

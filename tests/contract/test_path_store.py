@@ -1,0 +1,34 @@
+"""Test what is kept of the paths to mail servers."""
+
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.path import CutOff, Lesson
+from relay.store.paths import SqlPathStore
+from tests.contract.samples import LATER, NOW
+
+URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
+SHORT = Lesson(225, CutOff(298.5, 301.25))
+
+
+async def test_nothing_is_known_of_a_path_at_first(engine: AsyncEngine) -> None:
+    assert await SqlPathStore(engine).lessons(NOW) == {}
+
+
+async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> None:
+    store = SqlPathStore(engine)
+    await store.keep_lesson(URL, SHORT, NOW)
+    await store.keep_lesson("https://other.example.com/", Lesson(600), NOW)
+    assert await store.lessons(NOW) == {URL: SHORT, "https://other.example.com/": Lesson(600)}
+
+    await store.keep_lesson(URL, Lesson(1680), LATER)
+
+    assert await store.lessons(NOW) == {URL: Lesson(1680), "https://other.example.com/": Lesson(600)}
+
+
+async def test_what_was_learnt_before_a_moment_is_not_told(engine: AsyncEngine) -> None:
+    store = SqlPathStore(engine)
+    await store.keep_lesson(URL, SHORT, NOW)
+
+    assert await store.lessons(NOW + timedelta(seconds=1)) == {}
