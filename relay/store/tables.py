@@ -1,4 +1,4 @@
-"""Own the schema: eight tables, the same on SQLite and PostgreSQL."""
+"""Own the schema: nine tables, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 
