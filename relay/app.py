@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from relay.api.app import Limits, create_app
 from relay.errors import MigrationsPending, RelayBroke
 from relay.listeners import open_listener, server_tls
 from relay.model import Platform
-from relay.ops import checks
+from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
 from relay.ops.cases import Case
 from relay.ops.counts import CountsCache
@@ -42,6 +42,7 @@ from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm import FcmSender
 from relay.push.key_files import KeyFile
+from relay.push.pacing import Pacing
 from relay.push.stats import PushStats
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
@@ -196,7 +197,9 @@ async def _open_watch(running: Running, stack: AsyncExitStack) -> None:
 
 async def _open_push(running: Running, stack: AsyncExitStack) -> None:
     settings = running.settings
-    store = SqlOutboxStore(running.engine, running.wakeups)
+    push = settings.push
+    pacing = Pacing(push.coalesce, push.jitter, timedelta(seconds=push.expire), running.random)
+    store = SqlOutboxStore(running.engine, running.wakeups, pacing)
     if settings.database.file is not None:
         # The lock on the database says that whoever claimed these is dead.
         await store.release(None)
@@ -263,7 +266,12 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
             mail_server(name, partial(running.fleet.doors.get, server.url), now)
             for name, server in settings.servers.items()
         ]
-    parts += [checks.provider(platform, stats, counts, now) for platform, stats in running.pushes.items()]
+    for platform, stats in running.pushes.items():
+        parts += [push_checks.provider(platform, stats, counts, now), push_checks.tokens(platform, counts)]
+    if running.pushes:
+        # With other roles beside it, the process still does their work: phones register, mailboxes are watched.
+        essential = settings.role is Role.PUSH
+        parts.append(push_checks.channels(running.pushes.values(), essential=essential))
     parts += [checks.key_file(file) for file in running.key_files]
     certificates = _certificates(settings)
     parts += [checks.certificate(name, file, now) for name, file in certificates.items()]

@@ -13,6 +13,7 @@ from relay.model import (
     Candidate,
     CommitEntry,
     DuePush,
+    Environment,
     Lane,
     Mailbox,
     Mark,
@@ -239,6 +240,21 @@ class OutboxLevel:
     oldest_at: datetime | None
     failing: int
     """How many of them have failed at least once."""
+    aside: int = 0
+    """How many more are set aside, for they break what they meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLevel:
+    """Count the active registrations of one app in one environment whose provider says the same of their tokens."""
+
+    platform: Platform
+    app: str
+    environment: Environment
+    reason: str
+    """Why the tokens are refused; empty: they are not."""
+    remedy: str
+    registrations: int
 
 
 class PathStore(Protocol):
@@ -264,7 +280,10 @@ class OpsStore(Protocol):
         """Count registrations."""
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
-        """Measure the outbox of each platform."""
+        """Measure the outbox of each platform; marks of registrations in quarantine are not among it."""
+
+    async def tokens(self) -> Sequence[TokenLevel]:
+        """Count active registrations by app, environment and what their provider says of their tokens."""
 
 
 class PushSender(Protocol):

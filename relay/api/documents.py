@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from eas_watcher.progress import WatchState
-from relay.model import Mailbox, Platform, Registration, RegistrationView
+from relay.model import Mailbox, Platform, Quarantine, Registration, RegistrationView
 from relay.registration.advice import advise, proved
 
 Json = dict[str, object]
@@ -26,6 +26,7 @@ def registration(view: RegistrationView) -> Json:
         "created_at": _moment(own.created_at),
         "last_push_at": _moment(own.last_push_at),
         "last_outcome": own.last_outcome or None,
+        "quarantine": _quarantine(own.quarantine),
     }
 
 
@@ -54,6 +55,13 @@ def _condition(mailbox: Mailbox) -> Json:
         "since": _moment(mailbox.since),
         "next_try_at": _moment(mailbox.next_try_at),
     }
+
+
+def _quarantine(quarantine: Quarantine | None) -> Json | None:
+    if quarantine is None:
+        return None
+    since, recheck_at = _moment(quarantine.since), _moment(quarantine.recheck_at)
+    return {"reason": quarantine.reason, "since": since, "recheck_at": recheck_at}
 
 
 def _device(own: Registration) -> Json:

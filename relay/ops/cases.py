@@ -17,6 +17,8 @@ class WaitingMark:
     attempts: int
     claimed: bool
     """Whether a push process has it in hand."""
+    aside: str = ""
+    """Why it is set aside; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)

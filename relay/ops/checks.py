@@ -1,19 +1,17 @@
 """Own what each part of the process is judged by: thresholds, reasons and remedies."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from eas_watcher.progress import WatchState
 from relay.certificates import read_expiry
-from relay.model import Platform
-from relay.ops.counts import Counts, CountsCache
+from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
 from relay.ports import Clock
 from relay.push.key_files import KeyFile
-from relay.push.stats import PushStats
 
 DATABASE_FAILED: Final = (
     "The database does not answer: check that it runs, its disk has room, and database.url is right."
@@ -22,7 +20,6 @@ STALE: Final = timedelta(seconds=60)
 """A database that last answered so long ago has failed; before that, it may be a restart."""
 SOME: Final = 0.1  # of all mailboxes; fewer are the trouble of single users
 MOST: Final = 0.5  # of all mailboxes; more are the server's trouble
-OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
 RENEWAL: Final = timedelta(days=14)  # before its end that a certificate should be renewed
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
@@ -101,19 +98,6 @@ def leases(leased: Callable[[], bool]) -> Part:
     return Part("leases", check, essential=True)
 
 
-def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: Clock) -> Part:
-    """Judge a push provider by the faults of its channels and the age of what waits for it."""
-
-    def check() -> Finding:
-        if (fault := stats.fault) is not None:
-            where = f"{fault.app} ({fault.environment.value}): {fault.reason}"
-            return Finding(PartState.FAILED, f"cannot push to {where}", _sentence(fault.remedy))
-        newest = counts.newest
-        return OK if newest is None else _waiting(platform, newest, clock())
-
-    return Part(platform.value, check)
-
-
 def certificate(name: str, file: Path, clock: Clock) -> Part:
     """Judge a certificate by the time it has left; `name` is its key in relay.toml."""
 
@@ -165,17 +149,3 @@ def loop(lag: LoopLag) -> Part:
 
 def _absent(state: WatchState, reason: str) -> bool:
     return state is WatchState.WAITING and reason in ABSENT_REASONS
-
-
-def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
-    level = counts.outbox.get(platform)
-    if level is None or level.oldest_at is None or now - level.oldest_at <= OLD:
-        return OK
-    minutes = int((now - level.oldest_at).total_seconds() // 60)
-    reason = f"{level.pending} pushes wait, the oldest for {minutes} minutes, {level.failing} have failed before"
-    remedy = f"Check that a push process runs and that its host reaches {platform.value.upper()}: firewall, proxy, DNS."
-    return Finding(PartState.DEGRADED, reason, remedy)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

@@ -1,7 +1,7 @@
 """Own the counts of the database that health and metrics read: refreshed in the background, so a scrape never waits."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -9,7 +9,7 @@ from typing import Final
 from eas_watcher.progress import WatchState
 from relay.errors import StoreUnavailable
 from relay.model import Platform, RegistrationState
-from relay.ports import Clock, OpsStore, OutboxLevel
+from relay.ports import Clock, OpsStore, OutboxLevel, TokenLevel
 
 PERIOD: Final = 5.0  # seconds between two refreshes; a scrape every 15 s sees fresh numbers
 PATIENCE: Final = 10.0  # seconds a refresh may take; a database that hangs is as good as away
@@ -22,6 +22,7 @@ class Counts:
     mailboxes: Mapping[tuple[WatchState, str], int]
     registrations: Mapping[tuple[Platform, RegistrationState], int]
     outbox: Mapping[Platform, OutboxLevel]
+    tokens: Sequence[TokenLevel]
     read_at: datetime
 
 
@@ -45,10 +46,11 @@ class CountsCache:
                 mailboxes = await self._store.mailboxes_by_state()
                 registrations = await self._store.registrations_by_state()
                 outbox = await self._store.outbox()
+                tokens = await self._store.tokens()
         except (StoreUnavailable, TimeoutError):
             self.reachable = False
             return
-        self.newest = Counts(mailboxes, registrations, outbox, self._clock())
+        self.newest = Counts(mailboxes, registrations, outbox, tokens, self._clock())
         self.reachable = True
 
     async def run(self) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from eas_watcher.names import DEVICE_TYPE
-from relay.model import Mailbox, Registration
+from relay.model import Mailbox, Quarantine, Registration
 from relay.ops.cases import Case, KnownRegistration, WaitingMark
 from relay.ops.todo import advise_on_mailbox, advise_on_registration
 
@@ -62,6 +62,7 @@ def text(case: Case, now: datetime) -> str:
             f"  state        {own.state.value}; {own.mode.value} pushes for {classes}",
             f"  last push    {_ago(own.last_push_at, now)}",
             f"  provider     {own.last_outcome or 'said nothing so far'}",
+            *([f"  quarantine   {_quarantined(own.quarantine, now)}"] if own.quarantine else []),
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
             f"  to do        {advise_on_registration(known, now)}",
         ]
@@ -83,6 +84,13 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
         "credential": {"pending": known.candidate_pending, "refused": known.candidate_refused},
         "last_push_at": _moment(own.last_push_at),
         "last_outcome": own.last_outcome,
+        "quarantine": None
+        if own.quarantine is None
+        else {
+            "since": _moment(own.quarantine.since),
+            "reason": own.quarantine.reason,
+            "recheck_at": _moment(own.quarantine.recheck_at),
+        },
         "waiting": [
             {
                 "mark": mark.mark.value,
@@ -91,6 +99,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
                 "due_at": _moment(mark.due_at),
                 "attempts": mark.attempts,
                 "in_hand": mark.claimed,
+                "set_aside": mark.aside or None,
             }
             for mark in known.marks
         ],
@@ -107,8 +116,14 @@ def _held(mailbox: Mailbox) -> str:
     return "" if mailbox.heartbeat is None else f", held up to {mailbox.heartbeat:.0f} s"
 
 
+def _quarantined(quarantine: Quarantine, now: datetime) -> str:
+    since, recheck = _ago(quarantine.since, now), _ago(quarantine.recheck_at, now)
+    return f"{quarantine.reason} since {since}; the first change after {recheck} tries it again"
+
+
 def _waiting(mark: WaitingMark, now: datetime) -> str:
     when = "in hand" if mark.claimed else f"due {_ago(mark.due_at, now)}"
+    when += f", set aside: {mark.aside}" if mark.aside else ""
     return f"{mark.mark.value} x {mark.count}, since {_ago(mark.first_at, now)}, {mark.attempts} tries, {when}"
 
 

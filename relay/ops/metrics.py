@@ -164,12 +164,16 @@ class _RelayCollector(Collector):
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])
         flying = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
         faults = GaugeMetricFamily("relay_channel_faults", "Apps that cannot be pushed to now.", labels=["provider"])
+        outages = GaugeMetricFamily(
+            "relay_provider_outages", "Environments of the provider that serve nobody now.", labels=["provider"]
+        )
         for platform, stats in self._push.items():
             for outcome, count in list(stats.outcomes.items()):
                 pushes.add_metric([platform.value, outcome], count)
             flying.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))
-        yield from (pushes, flying, faults)
+            outages.add_metric([platform.value], len(stats.outages))
+        yield from (pushes, flying, faults, outages)
 
     def _expiring(self) -> Metric:
         left = GaugeMetricFamily(
@@ -198,11 +202,22 @@ class _RelayCollector(Collector):
         pending = GaugeMetricFamily("relay_outbox_pending", "Pushes that wait.", labels=["provider"])
         failing = GaugeMetricFamily("relay_outbox_failing", "Of these, failed at least once.", labels=["provider"])
         oldest = GaugeMetricFamily("relay_outbox_oldest_seconds", "Age of the oldest of these.", labels=["provider"])
+        aside = GaugeMetricFamily("relay_outbox_aside", "Pushes set aside, for they break.", labels=["provider"])
         for platform, level in counts.outbox.items():
             pending.add_metric([platform.value], level.pending)
             failing.add_metric([platform.value], level.failing)
             age = 0.0 if level.oldest_at is None else max(0.0, (now - level.oldest_at).total_seconds())
             oldest.add_metric([platform.value], age)
-        yield from (mailboxes, registrations, pending, failing, oldest)
+            aside.add_metric([platform.value], level.aside)
+        refused = GaugeMetricFamily(
+            "relay_tokens_refused",
+            "Registrations in quarantine.",
+            labels=["provider", "app", "environment", "reason"],
+        )
+        for tokens in counts.tokens:
+            if tokens.reason:
+                names = [tokens.platform.value, tokens.app, tokens.environment.value, tokens.reason]
+                refused.add_metric(names, tokens.registrations)
+        yield from (mailboxes, registrations, pending, failing, oldest, aside, refused)
         age = (now - counts.read_at).total_seconds()
         yield GaugeMetricFamily("relay_counts_age_seconds", "Age of what was counted in the database.", max(0.0, age))

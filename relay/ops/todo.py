@@ -6,7 +6,7 @@ from typing import Final
 from eas_watcher.names import DEVICE_TYPE
 from eas_watcher.progress import WatchState
 from eas_watcher.telling import QUARANTINE
-from relay.model import Mailbox, RegistrationState
+from relay.model import Mailbox, Registration, RegistrationState
 from relay.ops.cases import Case, KnownRegistration
 from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
 
@@ -37,17 +37,32 @@ def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
         return _BY_REGISTRATION[registration.state]
     if known.candidate_pending:
         return "Nothing yet: its new credential waits for the mail server's word."
+    if (quarantine := registration.quarantine) is not None:
+        return f"The provider refuses its device token ({quarantine.reason}): {quarantine.remedy}."
+    return _waits(known, now) if known.marks else _idle(registration)
+
+
+def _idle(registration: Registration) -> str:
+    """Advise on a registration that nothing waits for."""
+    if registration.last_outcome.startswith("expired"):
+        return "Nothing waits: what came was not delivered in time. /healthz of the push process tells what lasts."
+    return "Nothing waits. If the phone showed no push, look at its notification settings for the app."
+
+
+def _waits(known: KnownRegistration, now: datetime) -> str:
+    """Advise on a registration that is still to be pushed to."""
+    last = known.registration.last_outcome
+    if any(mark.aside for mark in known.marks):
+        return "Its push breaks the relay: report it with the log lines `push set aside`; it is tried once an hour."
+    if last.startswith("refused"):
+        return "The provider refuses the push: /healthz of the push process names the setting to correct."
     late = [mark for mark in known.marks if mark.attempts or now - mark.first_at > SLACK]
     if not late:
-        return (
-            "Nothing: a push is on its way."
-            if known.marks
-            else "Nothing waits. If the phone showed no push, look at its notification settings for the app."
-        )
-    if registration.last_outcome.startswith("refused"):
-        return "The provider refuses the push: /healthz of the push process names the setting to correct."
+        return "Nothing: a push is on its way."
     if max(mark.attempts for mark in late):
         return f"The provider did not take it so far; it is tried again at {min(m.due_at for m in late):%H:%M:%S} UTC."
+    if last.startswith("retry-later"):
+        return "The provider serves nobody: /healthz of the push process tells why; all is sent once it is back."
     return "No push process takes it: start `relay serve` (role all or push), and see that its provider is configured."
 
 

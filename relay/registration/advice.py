@@ -64,6 +64,17 @@ def _verifying(mailbox: Mailbox) -> Advice:
 
 
 def _active(view: RegistrationView) -> Advice:
+    """Advise on the watch of its mailbox first: without one nothing is pushed, whatever the token."""
+    quarantine, advice = view.registration.quarantine, _watched(view)
+    if quarantine is None or advice.by is not Actor.NOBODY:
+        return advice
+    text = (
+        f"The push provider refuses the device token ({quarantine.reason}): send the present one and its environment."
+    )
+    return Advice(Actor.APP, text)
+
+
+def _watched(view: RegistrationView) -> Advice:
     mailbox = view.mailbox
     if mailbox.reason in RELAYS_OWN:
         return Advice(Actor.ADMINISTRATOR, "The relay cannot watch the mailbox: its administrator sees why.")

@@ -19,6 +19,7 @@ from relay.settings.model import (
     FcmSection,
     LogSection,
     OpsSection,
+    PushSection,
     RelaySection,
     SealingSection,
     ServerSection,
@@ -35,6 +36,7 @@ from relay.settings.values import (
     EgressSettings,
     LogSettings,
     OpsSettings,
+    PushSettings,
     Role,
     SealingSettings,
     ServerSettings,
@@ -42,6 +44,7 @@ from relay.settings.values import (
 )
 
 EGRESS: Final = "egress"
+HOUR: Final = 3600.0  # seconds
 MEGABYTE: Final = 1_000_000  # bytes
 PRIVATE_KEY: Final = "sealing-private.pem"
 PUBLIC_KEY: Final = "sealing-public.pem"
@@ -78,6 +81,7 @@ class Checks:
             self._network.check()
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
         apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
+        push = read("push", PushSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
@@ -91,6 +95,7 @@ class Checks:
             apns=self._apns(apns, apns_checks),
             fcm=self._fcm(fcm),
             apps=MappingProxyType({Platform.APNS: apns_checks.topics, Platform.FCM: frozenset(fcm.apps)}),
+            push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,

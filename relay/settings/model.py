@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
 from relay.push.fcm_budget import PER_HOUR
+from relay.push.pacing import COALESCE_MOST, JITTER_MOST
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
 VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
@@ -263,6 +264,29 @@ class NetworkSection(Section):
     )
 
 
+class PushSection(Section):
+    """Hold how fast pushes leave, through whatever provider."""
+
+    coalesce_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=COALESCE_MOST,
+        description="seconds between two pushes of one class to one phone, 0 to 60; what comes meanwhile adds up",
+    )
+    expire_hours: float = Field(
+        default=24.0,
+        ge=0.1,
+        le=720,
+        description="age in hours of its newest change at which a push is dropped, 0.1 to 720",
+    )
+    jitter_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=JITTER_MOST,
+        description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
+    )
+
+
 class EgressSection(Section):
     """Hold where everything that leaves the company is noted."""
 
@@ -296,6 +320,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "apns": ApnsSection,
     "fcm": FcmSection,
     "network": NetworkSection,
+    "push": PushSection,
     "egress": EgressSection,
     "log": LogSection,
 }

@@ -121,6 +121,15 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PushSettings:
+    """Hold how fast pushes leave, in seconds."""
+
+    coalesce: float
+    expire: float
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
 class EgressSettings:
     """Hold where everything that leaves the company is noted."""
 
@@ -163,5 +172,6 @@ class Settings:
     fcm: FcmConfig | None
     apps: Mapping[Platform, frozenset[str]]
     """Which apps may be registered and pushed to, known to every role."""
+    push: PushSettings
     egress: EgressSettings
     log: LogSettings

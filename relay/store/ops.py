@@ -1,13 +1,13 @@
 """Own what health and metrics count."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.progress import WatchState
-from relay.model import Platform, RegistrationState
-from relay.ports import OutboxLevel
+from relay.model import Environment, Platform, RegistrationState
+from relay.ports import OutboxLevel, TokenLevel
 from relay.store.engine import transaction
 from relay.store.tables import mailbox, outbox, registration
 
@@ -40,11 +40,14 @@ class SqlOpsStore:
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         """Measure the outbox of each platform; only what may be pushed counts."""
-        failing = sa.func.count(sa.case((outbox.c.attempts > 0, 1)))
+        taken = outbox.c.aside == ""
+        pending, aside = sa.func.count(sa.case((taken, 1))), sa.func.count(sa.case((sa.not_(taken), 1)))
+        oldest = sa.func.min(sa.case((taken, outbox.c.first_at)))
+        failing = sa.func.count(sa.case((taken & (outbox.c.attempts > 0), 1)))
         query = (
-            sa.select(outbox.c.platform, sa.func.count(), sa.func.min(outbox.c.first_at), failing)
+            sa.select(outbox.c.platform, pending, oldest, failing, aside)
             .join_from(outbox, registration)
-            .where(registration.c.state == RegistrationState.ACTIVE.value)
+            .where(registration.c.state == RegistrationState.ACTIVE.value, registration.c.recheck_at.is_(None))
             .group_by(outbox.c.platform)
         )
         levels = {platform: OutboxLevel(0, None, 0) for platform in Platform}
@@ -52,3 +55,15 @@ class SqlOpsStore:
             rows = await connection.execute(query)
             levels |= {Platform(platform): OutboxLevel(*level) for platform, *level in rows}
         return levels
+
+    async def tokens(self) -> Sequence[TokenLevel]:
+        """Count active registrations by app, environment and what their provider says of their tokens."""
+        names = ("platform", "app", "environment", "quarantine_reason", "quarantine_remedy")
+        group = [registration.c[name] for name in names]
+        query = sa.select(*group, sa.func.count()).where(registration.c.state == RegistrationState.ACTIVE.value)
+        async with transaction(self._engine) as connection:
+            rows = await connection.execute(query.group_by(*group).order_by(*group))
+            return [
+                TokenLevel(Platform(platform), app, Environment(environment), *rest)
+                for platform, app, environment, *rest in rows
+            ]

@@ -4,10 +4,11 @@ import asyncio
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
@@ -90,10 +91,14 @@ async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
 
 
 @asynccontextmanager
-async def open_house(sandbox: Sandbox) -> AsyncIterator[tuple[RelayProcess, aiohttp.ClientSession]]:
-    """Run a relay on a sandbox and give it with a session to its API."""
+async def open_house(
+    sandbox: Sandbox, environ: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[tuple[RelayProcess, aiohttp.ClientSession]]:
+    """Run a relay on a sandbox, set by `environ` too, and give it with a session to its API."""
     async with AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports["ops"], environ=QUIET))
+        relay = await stack.enter_async_context(
+            open_relay(sandbox.toml, sandbox.ports["ops"], environ=QUIET | dict(environ))
+        )
         connector = aiohttp.TCPConnector(ssl=sandbox.trust)
         api = aiohttp.ClientSession(f"https://127.0.0.1:{sandbox.ports['api']}", connector=connector)
         yield relay, await stack.enter_async_context(api)

@@ -10,13 +10,13 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.path import CutOff, Path
 from eas_watcher.progress import WatchState
 from eas_watcher.surroundings import FleetStats
-from relay.model import Platform, RegistrationState
+from relay.model import Environment, Platform, RegistrationState
 from relay.ops import checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.metrics import Metrics
-from relay.ports import OutboxLevel
+from relay.ports import OutboxLevel, TokenLevel
 from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
@@ -69,5 +69,7 @@ class Bench:
         self.apns.outcomes["delivered"] = 1
         self.store.mailboxes = {(WatchState.WATCHING, ""): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}
+        refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)
+        self.store.token_levels = [refused]
         self.store.levels = {Platform.APNS: OutboxLevel(1, NOON - timedelta(seconds=1), 0)}
         await self.counts.refresh()

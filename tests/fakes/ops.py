@@ -1,14 +1,14 @@
 """Own a store that counts what it is told, and a clock that stands still until it is moved."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from eas_watcher.progress import WatchState
 from relay.errors import StoreUnavailable
 from relay.model import Platform, RegistrationState
-from relay.ports import OutboxLevel
+from relay.ports import OutboxLevel, TokenLevel
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -33,6 +33,7 @@ class OpsCounts:
     mailboxes: dict[tuple[WatchState, str], int] = field(default_factory=dict)
     registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)
     levels: dict[Platform, OutboxLevel] = field(default_factory=dict)
+    token_levels: list[TokenLevel] = field(default_factory=list)
     away: bool = False
     hanging: bool = False
     asked: int = 0
@@ -52,3 +53,6 @@ class OpsCounts:
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         return dict(self.levels)
+
+    async def tokens(self) -> Sequence[TokenLevel]:
+        return list(self.token_levels)

@@ -85,6 +85,7 @@ def test_shows_an_active_registration() -> None:
         "created_at": "2026-11-23T08:00:00Z",
         "last_push_at": None,
         "last_outcome": None,
+        "quarantine": None,
     }
 
 

@@ -5,15 +5,12 @@ import pytest
 import trustme
 
 from eas_watcher.progress import WatchState
-from relay.model import Environment, Platform
 from relay.ops import checks
 from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, PartState
 from relay.ops.lag import LoopLag
-from relay.ports import OutboxLevel
 from relay.push.key_files import KeyFile
-from relay.push.stats import ChannelFault, PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 
@@ -83,38 +80,6 @@ def test_a_process_without_leases_watches_nothing() -> None:
 
     leased[0] = True
     assert part.check() == OK
-
-
-async def test_a_channel_fault_names_app_reason_and_remedy() -> None:
-    clock, stats = HandClock(), PushStats()
-    part = checks.provider(Platform.APNS, stats, CountsCache(OpsCounts(), clock), clock)
-    assert (part.name, part.check()) == ("apns", OK)
-
-    fault = ChannelFault("com.example.mail", Environment.SANDBOX, "BadTopic", "check apns.topics", NOON)
-    stats.faults[fault.app, fault.environment] = fault
-
-    finding = part.check()
-    assert finding.state is PartState.FAILED
-    assert finding.reason == "cannot push to com.example.mail (sandbox): BadTopic"
-    assert finding.remedy == "Check apns.topics."
-
-
-async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
-    clock = HandClock()
-    store = OpsCounts(
-        levels={
-            Platform.APNS: OutboxLevel(7, NOON - timedelta(minutes=9), 3),
-            Platform.FCM: OutboxLevel(7, NOON - timedelta(minutes=4), 0),
-        }
-    )
-    cache = CountsCache(store, clock)
-    await cache.refresh()
-
-    apns = checks.provider(Platform.APNS, PushStats(), cache, clock).check()
-
-    assert apns.state is PartState.DEGRADED
-    assert apns.reason == "7 pushes wait, the oldest for 9 minutes, 3 have failed before"
-    assert checks.provider(Platform.FCM, PushStats(), cache, clock).check() == OK
 
 
 def test_a_certificate_warns_two_weeks_before_its_end(tmp_path: Path) -> None:

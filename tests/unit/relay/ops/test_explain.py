@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from eas_watcher.names import CollectionClass
-from relay.model import Mode
+from relay.model import Mode, Quarantine
 from relay.ops.cases import Case, KnownRegistration
 from relay.ops.explain import document, text
 from tests.unit.relay.ops.test_todo import MAILBOX, NOW, REGISTRATION, WAITING
@@ -84,8 +84,27 @@ def test_programs_read_the_same() -> None:
             "due_at": "2026-11-24T12:00:00Z",
             "attempts": 0,
             "in_hand": False,
+            "set_aside": None,
         }
     ]
+
+
+def test_a_quarantine_and_what_is_set_aside_are_told() -> None:
+    quarantine = Quarantine(NOW - timedelta(hours=3), "BadDeviceToken", "look", NOW + timedelta(hours=2))
+    known = replace(CASE.registrations[0], registration=replace(OWN, quarantine=quarantine))
+    case = replace(CASE, registrations=(replace(known, marks=(replace(WAITING, aside="internal-error"),)),))
+
+    assert (
+        "  quarantine   BadDeviceToken since 2026-11-24T09:00:00Z (3 hours ago); "
+        "the first change after 2026-11-24T14:00:00Z (in 2 hours) tries it again\n"
+    ) in text(case, NOW)
+    assert ", set aside: internal-error\n" in text(case, NOW)
+    (own,) = json.loads(json.dumps(document(case, NOW)))["registrations"]
+    assert own["quarantine"] == {
+        "since": "2026-11-24T09:00:00Z",
+        "reason": "BadDeviceToken",
+        "recheck_at": "2026-11-24T14:00:00Z",
+    }
 
 
 @pytest.mark.parametrize("told", [text(CASE, NOW), json.dumps(document(CASE, NOW))])

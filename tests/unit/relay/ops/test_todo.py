@@ -12,6 +12,7 @@ from relay.model import (
     Mark,
     Mode,
     Platform,
+    Quarantine,
     Registration,
     RegistrationId,
     RegistrationState,
@@ -111,6 +112,14 @@ def test_a_ping_that_is_too_old_is_no_good_sign() -> None:
     assert "older than it may be" in advise_on_mailbox(never, NOW + SLACK + timedelta(seconds=1))
 
 
+LONG_AGO = NOW - SLACK - timedelta(seconds=1)
+
+
+def in_quarantine(case: KnownRegistration) -> KnownRegistration:
+    quarantine = Quarantine(NOW, "BadDeviceToken", "look", NOW)
+    return replace(case, registration=replace(case.registration, quarantine=quarantine))
+
+
 @pytest.mark.parametrize(
     ("registration", "words"),
     [
@@ -118,7 +127,11 @@ def test_a_ping_that_is_too_old_is_no_good_sign() -> None:
         (known(WAITING), "on its way"),
         (known(replace(WAITING, first_at=NOW - SLACK - timedelta(seconds=1))), "No push process"),
         (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "tried again at 12:00:00 UTC"),
-        (known(replace(WAITING, attempts=1), outcome="refused: BadDeviceToken"), "/healthz"),
+        (known(WAITING, outcome="refused: TopicDisallowed"), "/healthz"),
+        (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
+        (known(replace(WAITING, aside="internal-error", attempts=5)), "breaks the relay"),
+        (known(outcome="expired: not delivered for 24 h"), "not delivered in time"),
+        (in_quarantine(known(WAITING)), "BadDeviceToken"),
         (replace(known(WAITING), candidate_pending=True), "waits for the mail server's word"),
         (known(state=RegistrationState.VERIFYING), "waits for the mail server's word"),
         (known(state=RegistrationState.REFUSED), "right password"),

@@ -1,0 +1,112 @@
+"""Own what the push role is judged by: faults and outages of its providers, refused tokens, and what waits."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from relay.model import Environment, Platform
+from relay.ops.counts import Counts, CountsCache
+from relay.ops.health import OK, Finding, Part, PartState
+from relay.ports import Clock, TokenLevel
+from relay.push.stats import PushStats
+
+OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
+SOME: Final = 0.1  # of an app's tokens; fewer are the trouble of single phones
+MOST: Final = 0.5  # of an app's tokens; more are the trouble of the app or of our settings
+FEW: Final = 5  # tokens; so few may well belong to one tester
+
+OTHER_ENVIRONMENT: Final = {
+    Environment.PRODUCTION: "If these are development builds, their app has to register with environment = sandbox",
+    Environment.SANDBOX: "If these are builds from the store or TestFlight, their app has to register with "
+    "environment = production, and apns.sandbox_host must be Apple's sandbox",
+}
+
+
+def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: Clock) -> Part:
+    """Judge a push provider by the faults of its channels, its outages, and the age of what waits for it."""
+
+    def check() -> Finding:
+        if (fault := stats.fault) is not None:
+            where = f"{fault.app} ({fault.environment.value}): {fault.reason}"
+            return Finding(PartState.FAILED, f"cannot push to {where}", _sentence(fault.remedy))
+        newest = counts.newest
+        if (outage := stats.outage) is not None:
+            since = f"{outage.since:%Y-%m-%d %H:%M} UTC"
+            reason = f"serves nobody ({outage.environment.value}) since {since}: {outage.reason}"
+            return Finding(PartState.FAILED, reason, _sentence(outage.remedy) or _reach(platform))
+        return OK if newest is None else _waiting(platform, newest, clock())
+
+    return Part(platform.value, check)
+
+
+def tokens(platform: Platform, counts: CountsCache) -> Part:
+    """Judge the device tokens of a platform's apps by the share that the provider refuses."""
+
+    def check() -> Finding:
+        newest = counts.newest
+        levels = [] if newest is None else [level for level in newest.tokens if level.platform is platform]
+        groups = {(level.app, level.environment) for level in levels}
+        found = [_refused([each for each in levels if (each.app, each.environment) == group]) for group in groups]
+        return max(found, key=lambda pair: pair[0], default=(0.0, OK))[1]
+
+    return Part(f"{platform.value} tokens", check)
+
+
+def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
+    """Judge whether any app can be pushed to at all; `essential` where the process does nothing else."""
+
+    def check() -> Finding:
+        if not stats or not all(each.dead for each in stats):
+            return OK
+        remedy = "Correct what the parts of the providers name; the process is ready again by itself."
+        return Finding(PartState.FAILED, "no app can be pushed to: every channel has a fault", remedy)
+
+    return Part("push channels", check, essential=essential)
+
+
+def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:
+    """Judge the tokens of one app in one environment; return the share that is refused, and what to say of it."""
+    total = sum(level.registrations for level in levels)
+    bad = sum(level.registrations for level in levels if level.reason)
+    if not bad:
+        return 0.0, OK
+    reasons: Counter[str] = Counter()
+    for level in levels:
+        reasons[level.reason] += level.registrations if level.reason else 0
+    reason = reasons.most_common(1)[0][0]
+    remedy = next(_sentence(level.remedy) for level in levels if level.reason == reason)
+    app, environment = levels[0].app, levels[0].environment
+    share = bad / total
+    if bad < total:
+        text = f"{bad} of {total} registrations of {app} ({environment.value}) are refused, most: {reason}"
+    else:
+        text = f"all {total} {environment.value} tokens of {app} are refused: {reason}"
+        if reason == "BadDeviceToken":
+            remedy = f"{OTHER_ENVIRONMENT[environment]}. {remedy}"
+    if share < SOME:
+        return share, Finding(PartState.OK, text, remedy)
+    failed = share >= MOST and bad >= FEW
+    return share, Finding(PartState.FAILED if failed else PartState.DEGRADED, text, remedy)
+
+
+def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
+    level = counts.outbox.get(platform)
+    if level is None:
+        return OK
+    if level.aside:
+        remedy = "This is a fault of the relay: report it with the log lines `push set aside`; each is tried hourly."
+        return Finding(PartState.DEGRADED, f"{level.aside} pushes are set aside", remedy)
+    if level.oldest_at is None or now - level.oldest_at <= OLD:
+        return OK
+    minutes = int((now - level.oldest_at).total_seconds() // 60)
+    reason = f"{level.pending} pushes wait, the oldest for {minutes} minutes, {level.failing} have failed before"
+    return Finding(PartState.DEGRADED, reason, f"Check that a push process runs. {_reach(platform)}")
+
+
+def _reach(platform: Platform) -> str:
+    return f"Check that the host of the push process reaches {platform.value.upper()}: firewall, proxy, DNS."
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""

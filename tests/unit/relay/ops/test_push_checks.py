@@ -1,0 +1,140 @@
+from datetime import timedelta
+
+import pytest
+
+from relay.model import Environment, Platform
+from relay.ops import push_checks
+from relay.ops.counts import CountsCache
+from relay.ops.health import OK, Finding, PartState
+from relay.ports import OutboxLevel, TokenLevel
+from relay.push.stats import ChannelFault, Outage, PushStats
+from tests.fakes.ops import NOON, HandClock, OpsCounts
+
+APP = "com.example.mail"
+PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
+
+
+async def test_a_channel_fault_names_app_reason_and_remedy() -> None:
+    clock, stats = HandClock(), PushStats()
+    part = push_checks.provider(Platform.APNS, stats, CountsCache(OpsCounts(), clock), clock)
+    assert (part.name, part.check()) == ("apns", OK)
+
+    fault = ChannelFault("com.example.mail", Environment.SANDBOX, "BadTopic", "check apns.topics", NOON)
+    stats.faults[fault.app, fault.environment] = fault
+
+    finding = part.check()
+    assert finding.state is PartState.FAILED
+    assert finding.reason == "cannot push to com.example.mail (sandbox): BadTopic"
+    assert finding.remedy == "Check apns.topics."
+
+
+async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
+    clock = HandClock()
+    store = OpsCounts(
+        levels={
+            Platform.APNS: OutboxLevel(7, NOON - timedelta(minutes=9), 3),
+            Platform.FCM: OutboxLevel(7, NOON - timedelta(minutes=4), 0),
+        }
+    )
+    cache = CountsCache(store, clock)
+    await cache.refresh()
+
+    apns = push_checks.provider(Platform.APNS, PushStats(), cache, clock).check()
+
+    assert apns.state is PartState.DEGRADED
+    assert apns.reason == "7 pushes wait, the oldest for 9 minutes, 3 have failed before"
+    assert push_checks.provider(Platform.FCM, PushStats(), cache, clock).check() == OK
+
+
+async def test_pushes_set_aside_are_told() -> None:
+    clock = HandClock()
+    cache = CountsCache(OpsCounts(levels={Platform.APNS: OutboxLevel(0, None, 0, aside=2)}), clock)
+    await cache.refresh()
+
+    finding = push_checks.provider(Platform.APNS, PushStats(), cache, clock).check()
+
+    assert (finding.state, finding.reason) == (PartState.DEGRADED, "2 pushes are set aside")
+
+
+@pytest.mark.parametrize(
+    ("remedy", "told"),
+    [("open port 443", "Open port 443."), ("", "Check that the host of the push process reaches APNS")],
+)
+async def test_an_outage_names_environment_reason_and_remedy(remedy: str, told: str) -> None:
+    clock, stats = HandClock(), PushStats()
+    stats.outages[PRODUCTION] = Outage(PRODUCTION, "connection-refused", remedy, NOON)
+
+    finding = push_checks.provider(Platform.APNS, stats, CountsCache(OpsCounts(), clock), clock).check()
+
+    assert finding.state is PartState.FAILED
+    assert finding.reason == "serves nobody (production) since 2026-11-24 12:00 UTC: connection-refused"
+    assert told in finding.remedy
+
+
+async def judge(*levels: tuple[str, Environment, str, int]) -> Finding:
+    found = [
+        TokenLevel(Platform.APNS, app, where, reason, "look" if reason else "", n) for app, where, reason, n in levels
+    ]
+    other = TokenLevel(Platform.FCM, "other", PRODUCTION, "SENDER_ID_MISMATCH", "no matter here", 9)
+    cache = CountsCache(OpsCounts(token_levels=[*found, other]), HandClock())
+    assert push_checks.tokens(Platform.APNS, cache).check() == OK
+    await cache.refresh()
+    return push_checks.tokens(Platform.APNS, cache).check()
+
+
+async def test_tokens_that_are_taken_are_well() -> None:
+    assert await judge((APP, PRODUCTION, "", 100)) == OK
+
+
+async def test_a_few_refused_tokens_are_a_hint() -> None:
+    finding = await judge((APP, PRODUCTION, "", 97), (APP, PRODUCTION, "BadDeviceToken", 3))
+
+    text = f"3 of 100 registrations of {APP} (production) are refused, most: BadDeviceToken"
+    assert finding == Finding(PartState.OK, text, "Look.")
+
+
+async def test_many_refused_tokens_degrade_and_most_of_them_fail() -> None:
+    some = await judge((APP, PRODUCTION, "", 90), (APP, PRODUCTION, "Bad", 4), (APP, PRODUCTION, "Worse", 6))
+    most = await judge((APP, PRODUCTION, "", 9), (APP, PRODUCTION, "Bad", 9), ("other", PRODUCTION, "", 900))
+
+    assert some.state is PartState.DEGRADED
+    assert some.reason == f"10 of 100 registrations of {APP} (production) are refused, most: Worse"
+    assert most.state is PartState.FAILED
+    assert most.reason == f"9 of 18 registrations of {APP} (production) are refused, most: Bad"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [(PRODUCTION, "register with environment = sandbox"), (SANDBOX, "environment = production")],
+)
+async def test_an_environment_whose_tokens_are_all_refused_is_the_wrong_one(
+    environment: Environment, words: str
+) -> None:
+    finding = await judge((APP, environment, "BadDeviceToken", 12))
+
+    assert finding.state is PartState.FAILED
+    assert finding.reason == f"all 12 {environment.value} tokens of {APP} are refused: BadDeviceToken"
+    assert words in finding.remedy
+    assert finding.remedy.endswith(" Look.")
+
+
+async def test_a_single_refused_phone_fails_nothing() -> None:
+    assert (await judge((APP, SANDBOX, "DeviceTokenNotForTopic", 1))).state is PartState.DEGRADED
+
+
+def test_a_process_is_of_no_use_when_every_channel_of_every_provider_has_a_fault() -> None:
+    apns, fcm = PushStats(), PushStats()
+    part = push_checks.channels([apns, fcm], essential=True)
+    assert part.essential
+    assert part.check() == OK
+
+    for stats in (apns, fcm):
+        assert part.check() == OK
+        fault = ChannelFault(APP, PRODUCTION, "InvalidProviderToken", "look", NOON)
+        stats.faults[APP, PRODUCTION] = fault
+        stats.channels.add((APP, PRODUCTION))
+    assert part.check().state is PartState.FAILED
+
+    fcm.faults.clear()
+    assert part.check() == OK
+    assert push_checks.channels([], essential=False).check() == OK
