@@ -218,7 +218,15 @@ async def _open_push(running: Running, stack: AsyncExitStack) -> None:
     for platform, sender in senders.items():
         dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
         running.pushes[platform] = dispatcher.stats
+        for file in running.key_files:
+            if file.setting.startswith(f"{platform.value}."):
+                file.listen(partial(_hurry, dispatcher))
         running.jobs.append((f"pushes through {platform.value}", dispatcher.run))
+
+
+def _hurry(dispatcher: Dispatcher, _: object) -> None:
+    """Try again at once what rests for want of the right key."""
+    dispatcher.hurry()
 
 
 async def _open_api(running: Running, stack: AsyncExitStack) -> None:
