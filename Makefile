@@ -29,7 +29,7 @@ docs: $(VENV)/.run ## write the documents that come from the code
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)
 
-interop: $(VENV)/.dev ## against SOGo, tinyproxy and Squid, which nobody here wrote; installs Debian packages, needs root
+interop: $(VENV)/.dev ## against SOGo, proxies and KDCs, which nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 bench: $(VENV)/.dev ## make bench B=hold|latency|apns: one line per figure, "bench NAME VALUE UNIT"
@@ -41,8 +41,8 @@ lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
 	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links --extra kerberos pyproject.toml -o requirements/kerberos.txt
+	sed -n 's/^ *"\(gssapi.*\)",/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/kerberos.txt
 
 clean:
 	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

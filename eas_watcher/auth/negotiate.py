@@ -150,7 +150,8 @@ def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError
             error = AccessDenied(f"the KDC does not take the relay's own key ({text})", "kerberos-keytab")
         case Step.USER, _ if code == CLIENT_UNKNOWN:
             error = CredentialVoid("the directory has no such user", "kerberos-user-unknown")
-        case Step.USER, _ if code in {CLIENT_REVOKED, KEY_EXPIRED}:
+        case Step.USER, _ if code in {CLIENT_REVOKED, KEY_EXPIRED, POLICY}:
+            # POLICY: as Samba says of disabled accounts [observed: Samba 4.17, 2026-11].
             error = AccessDenied("the user's account is disabled, expired or locked", "kerberos-user-locked")
         case Step.TARGET, _ if code == SERVER_UNKNOWN:
             error = AccessDenied(f"no account of the directory has the service name {target}", "kerberos-target")

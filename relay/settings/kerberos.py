@@ -14,7 +14,7 @@ from relay.settings.values import KerberosSettings
 REQUIRED: Final = ("kerberos_realm", "kerberos_principal", "kerberos_keytab_file", "kerberos_invitation_key_file")
 KEYS: Final = (*REQUIRED, "kerberos_target")
 MISSING: Final = "Have an administrator of the directory make them: docs/authentication.md says how."
-LIBRARY: Final = "Install libkrb5-dev and gcc, then push-relay[kerberos]: docs/authentication.md says how."
+LIBRARY: Final = "Install libkrb5-dev and gcc, then the extra kerberos: docs/authentication.md says how."
 KEYTAB: Final = "Export the keytab of kerberos_principal anew."
 INVITATIONS: Final = "Make the keys with `relay invitations keygen`, and give the public one."
 
