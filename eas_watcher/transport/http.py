@@ -20,6 +20,7 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.ports import HttpRequest
 from eas_watcher.transport.deadlines import Deadlines
+from eas_watcher.transport.sources import Sources
 
 BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
 CONNECT: Final = 20.0  # seconds for TCP and TLS
@@ -34,15 +35,24 @@ TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dea
 
 
 @asynccontextmanager
-async def open_transport(tls: ssl.SSLContext | None = None, *, reuse: bool = True) -> AsyncIterator["HttpTransport"]:
+async def open_transport(
+    tls: ssl.SSLContext | None = None, *, reuse: bool = True, sources: Iterable[str] = ()
+) -> AsyncIterator["HttpTransport"]:
     """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts.
 
-    Without `reuse` every connection carries one request and is closed.
+    Without `reuse` every connection carries one request and is closed. `sources` are addresses of this host that
+    connections come from in turn.
     """
     sockets: WeakSet[socket.socket] = WeakSet()
+    bound = Sources(sources)
 
     def make_socket(address: tuple[Any, ...]) -> socket.socket:
         sock = _kept_alive_socket(address)
+        try:
+            bound.bind(sock)
+        except OSError:
+            sock.close()
+            raise
         sockets.add(sock)
         return sock
 

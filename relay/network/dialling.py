@@ -7,11 +7,11 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import ip_address
 from typing import Any, Final, TypeVar, cast
 
 from aiohappyeyeballs import start_connection
 
+from eas_watcher.transport.sources import Sources
 from relay.network import faults
 from relay.network.connect import Answer, AnswerReader, NotHttp, request
 from relay.network.way import Proxy, Way, authority
@@ -20,8 +20,6 @@ LIMIT: Final = 12.0
 """Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
 SECOND_ADDRESS: Final = 0.25
 """Seconds after which the next address of a host is tried beside the first [RFC 8305 5: Connection Attempt Delay]."""
-BIND_ADDRESS_NO_PORT: Final = 24
-"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is picked at connect, so that it need be unique per destination only."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
 AddressInfo = tuple[int, int, int, str, Any]
@@ -49,7 +47,7 @@ class Dialler:
         self._proxy_tls: ssl.SSLContext | None = None
         if way.proxy is not None and way.proxy.tls:
             self._proxy_tls = ssl.create_default_context(cafile=way.proxy.ca_file)
-        self._sources = {_family(source): source for source in way.sources}
+        self._sources = Sources(way.sources)
         self._look_up = look_up
         self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[AddressInfo]]] = {}
 
@@ -103,10 +101,9 @@ class Dialler:
     async def _socket(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of a host that answers, both kinds side by side [RFC 8305]."""
         found = await self._addresses(host, port)
-        if self._sources:
-            found = [info for info in found if info[0] in self._sources]
-            if not found:
-                raise faults.no_source(host, self._way.sources)
+        found = [info for info in found if self._sources.serves(info[0])]
+        if not found:
+            raise faults.no_source(host, self._way.sources)
         return await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS, socket_factory=self._make_socket)
 
     async def _addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
@@ -129,14 +126,11 @@ class Dialler:
     def _make_socket(self, info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, _ = info
         sock = socket.socket(family, kind, protocol)
-        source = self._sources.get(family)
-        if source is not None:
-            try:
-                sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((source, 0))
-            except OSError as error:
-                sock.close()
-                raise faults.source_unusable(source, error) from error
+        try:
+            self._sources.bind(sock)
+        except OSError as error:
+            sock.close()
+            raise faults.source_unusable(error) from error
         return sock
 
 
@@ -219,7 +213,3 @@ async def _speak(make: Callable[[], P], sock: socket.socket, tls: ssl.SSLContext
         sock.close()
         raise
     return protocol
-
-
-def _family(address: str) -> int:
-    return socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6  # noqa: PLR2004  # IPv4

@@ -20,9 +20,9 @@ class NotConnected(OSError):
         """Whether trying again mends nothing until somebody acts."""
 
 
-def source_unusable(address: str, error: OSError) -> NotConnected:
-    """Tell that a source address cannot be used."""
-    remedy = f"set network.source_address to addresses of this host; {address}: {error.strerror or 'cannot be used'}"
+def source_unusable(error: OSError) -> NotConnected:
+    """Tell that a source address cannot be used; the error names it."""
+    remedy = f"set network.source_address to addresses of this host ({error.strerror})"
     return NotConnected("source-address-unusable", remedy, lasting=True)
 
 

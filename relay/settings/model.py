@@ -110,6 +110,9 @@ class ServerSection(Section):
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
     domains: Texts = Field(default=(), description="mail domains whose addresses are looked for on this server")
+    source_addresses: Texts = Field(
+        default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
+    )
     versions: Annotated[tuple[Version, ...], BeforeValidator(_split), Field(min_length=1)] = Field(
         default=VERSIONS, description=f"protocol versions that may be spoken, out of {', '.join(VERSIONS)}"
     )

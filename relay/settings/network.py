@@ -1,12 +1,13 @@
 """Own what makes the way to providers whole: the proxies, who the relay is there, and the source addresses."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Final
 
 from relay.network.way import STRAIGHT, Proxy, Way
 from relay.settings.files import Files
 from relay.settings.model import NetworkSection
-from relay.settings.source import Sections
+from relay.settings.source import Faults, Sections
 from relay.settings.urls import UrlInvalid, proxy_parts
 
 PROXY: Final = "network.proxy"
@@ -75,19 +76,27 @@ class NetworkChecks:
         return Proxy(parts.hostname or "", parts.port or 0, key, tls=parts.scheme == "https")
 
     def _source_addresses(self, section: NetworkSection) -> tuple[str, ...]:
-        key, found = "network.source_address", dict[int, IPv4Address | IPv6Address]()
-        for text in section.source_address:
-            try:
-                address = ip_address(text)
-            except ValueError:
-                self._faults.add(key, "holds what is no IP address", "Write addresses of this host, not names.")
-                return ()
-            if address.is_unspecified or address.is_multicast:
-                self._faults.add(key, "holds an address nobody can come from", "Write addresses of this host.")
-                return ()
-            if address.version in found:
-                wrong = f"holds more than one address of IPv{address.version}"
+        key = "network.source_address"
+        found = read_addresses(key, section.source_address, self._faults)
+        versions = [ip_address(address).version for address in found]
+        for version in sorted(set(versions)):
+            if versions.count(version) > 1:
+                wrong = f"holds more than one address of IPv{version}"
                 self._faults.add(key, wrong, "Keep one of IPv4, one of IPv6, or one of each.")
-                return ()
-            found[address.version] = address
-        return tuple(map(str, found.values()))
+        return found
+
+
+def read_addresses(key: str, texts: Iterable[str], faults: Faults) -> tuple[str, ...]:
+    """Check addresses that connections shall come from, and write each in its one canonical form."""
+    found: list[str] = []
+    for text in texts:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            faults.add(key, "holds what is no IP address", "Write addresses of this host, not names.")
+            return ()
+        if address.is_unspecified or address.is_multicast:
+            faults.add(key, "holds an address nobody can come from", "Write addresses of this host.")
+            return ()
+        found.append(str(address))
+    return tuple(dict.fromkeys(found))

@@ -14,6 +14,7 @@ from relay.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
 from relay.settings.model import AutodiscoverSection, ServerSection
+from relay.settings.network import read_addresses
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings
@@ -84,6 +85,7 @@ class ServerChecks:
                 frozenset(map(CredentialKind, section.credentials)),
                 self._oauth(table, section),
                 check_kerberos(self._files, name, section, domains, opens=self._role in KNOWS_PASSWORDS),
+                read_addresses(f"{table}.source_addresses", section.source_addresses, self._faults),
             )
         return servers
 

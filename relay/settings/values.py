@@ -118,6 +118,8 @@ class ServerSettings:
     oauth: OAuthSettings | None = None
     """Known to roles that open credentials, if the server takes such."""
     kerberos: KerberosSettings | None = None
+    sources: tuple[str, ...] = ()
+    """Addresses of this host that connections come from in turn; empty: the host chooses."""
 
 
 @dataclass(frozen=True, slots=True)

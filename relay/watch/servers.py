@@ -38,7 +38,7 @@ async def open_servers(
     If hosts may be asked for the servers of other domains, the name AUTODISCOVER stands for all that they name.
     """
     own = {
-        name: await stack.enter_async_context(open_transport(trust(server.ca_file)))
+        name: await stack.enter_async_context(open_transport(trust(server.ca_file), sources=server.sources))
         for name, server in configured.items()
     }
     elsewhere: dict[str, Transport] = {}
@@ -83,10 +83,11 @@ async def _open_single_use(
     """
     if all(server.kerberos is None for server in configured.values()):
         return {}
-    files = dict.fromkeys(found.hosts, found.ca_file)
-    files |= {authority(server.url) or "": server.ca_file for server in configured.values()}
+    ways = dict.fromkeys(found.hosts, (found.ca_file, tuple[str, ...]()))
+    ways |= {authority(server.url) or "": (server.ca_file, server.sources) for server in configured.values()}
     return {
-        host: await stack.enter_async_context(open_transport(trust(file), reuse=False)) for host, file in files.items()
+        host: await stack.enter_async_context(open_transport(trust(file), reuse=False, sources=sources))
+        for host, (file, sources) in ways.items()
     }
 
 

@@ -353,3 +353,32 @@ async def test_a_cancelled_request_closes_its_connection(authority: Authority, t
             await closed.wait()
 
     assert held.cancelled()
+
+
+async def test_connections_come_from_the_source_addresses_in_turn(authority: Authority) -> None:
+    peers: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        peers.append(request.remote)
+        return web.Response()
+
+    async with (
+        serving(authority, answer) as url,
+        open_transport(authority.client, reuse=False, sources=["127.0.0.2", "127.0.0.3"]) as transport,
+    ):
+        for _ in range(3):
+            await transport.send(post(url))
+
+    assert peers == ["127.0.0.2", "127.0.0.3", "127.0.0.2"]
+
+
+async def test_a_source_address_of_another_host_is_told(authority: Authority) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async with (
+        serving(authority, answer) as url,
+        open_transport(authority.client, sources=["192.0.2.1"]) as transport,
+    ):
+        with pytest.raises(Unreachable, match=r"192\.0\.2\.1"):
+            await transport.send(post(url))

@@ -68,11 +68,11 @@ def test_the_key_that_names_the_proxy_is_the_one_to_correct() -> None:
 
 
 def test_a_fault_with_the_source_address_is_not_blamed_on_the_proxy() -> None:
-    fault = faults.source_unusable("192.0.2.1", OSError(99, "Cannot assign requested address"))
+    fault = faults.source_unusable(OSError(99, "Cannot assign requested address: 192.0.2.1"))
 
     assert faults.proxy_away(PROXY, fault) is fault
     assert (fault.reason, fault.lasting) == ("source-address-unusable", True)
-    assert "192.0.2.1: Cannot assign requested address" in fault.remedy
+    assert "(Cannot assign requested address: 192.0.2.1)" in fault.remedy
 
 
 def test_a_source_address_of_another_kind_is_told() -> None:

@@ -156,3 +156,17 @@ def test_an_open_password_file_is_a_fault(site: Installation) -> None:
     (fault,) = site.faults()
     assert fault[0] == "network.proxy_password_file"
     assert "is open to others" in fault[1]
+
+
+def test_a_mail_server_may_be_reached_from_many_addresses(site: Installation) -> None:
+    site.replace(
+        'domains = ["Example.com"]', 'source_addresses = ["192.0.2.7", "192.0.2.8", "2001:DB8::7", "192.0.2.7"]'
+    )
+
+    assert site.load().servers["main"].sources == ("192.0.2.7", "192.0.2.8", "2001:db8::7")
+
+
+def test_a_name_is_no_source_address_of_a_mail_server(site: Installation) -> None:
+    site.replace('domains = ["Example.com"]', 'source_addresses = ["mail.example.com"]')
+
+    assert site.faults() == [("servers.main.source_addresses", "holds what is no IP address")]
