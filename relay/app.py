@@ -44,6 +44,8 @@ from relay.push.fcm import FcmSender
 from relay.push.key_files import KeyFile
 from relay.push.pacing import Pacing
 from relay.push.stats import PushStats
+from relay.push.webpush import WebPushSender
+from relay.push.webpush_services import Services
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
@@ -92,6 +94,8 @@ class Running:
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
     key_files: list[KeyFile[Any]] = field(default_factory=list)
     """Those that are watched for changes."""
+    push_services: Services | None = None
+    """Of WebPush."""
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -214,6 +218,11 @@ async def _open_push(running: Running, stack: AsyncExitStack) -> None:
         fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
         running.key_files.append(fcm.key_file)
         senders[Platform.FCM] = fcm
+    if settings.webpush.sender is not None:
+        webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
+        running.key_files.append(webpush.key_file)
+        running.push_services = webpush.services
+        senders[Platform.WEBPUSH] = webpush
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
     for platform, sender in senders.items():
         dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
@@ -250,12 +259,13 @@ async def _open_api(running: Running, stack: AsyncExitStack) -> None:
             now,
             {name: server.kerberos.guests for name, server in settings.servers.items() if server.kerberos is not None},
         ),
+        settings.webpush.services,
     )
     limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
     tls = None
     if api.certificate_file is not None and api.key_file is not None:
         tls = server_tls(api.certificate_file, api.key_file)
-    app = create_app(service, limits, secrets.token_urlsafe)
+    app = create_app(service, limits, secrets.token_urlsafe, settings.webpush.public_key)
     port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})
 
@@ -281,6 +291,8 @@ async def _open_ops(running: Running, stack: AsyncExitStack) -> None:
         essential = settings.role is Role.PUSH
         parts.append(push_checks.channels(running.pushes.values(), essential=essential))
     parts += [checks.key_file(file) for file in running.key_files]
+    if running.push_services is not None:
+        parts.append(push_checks.push_services(running.push_services))
     certificates = _certificates(settings)
     parts += [checks.certificate(name, file, now) for name, file in certificates.items()]
     health = Health(parts, now)

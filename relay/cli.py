@@ -33,14 +33,15 @@ from relay.errors import (
     StoreUnavailable,
 )
 from relay.invitation_commands import invitations
-from relay.keygen import KeysExist, write_sealing_keys
+from relay.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.ops.explain import document, text
+from relay.push.vapid import public_key
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
 from relay.sandbox.eas import Family
 from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
-from relay.settings import Role, Settings, load, sealing_key_files
+from relay.settings import Role, Settings, load, sealing_key_files, vapid_key_file
 
 T = TypeVar("T")
 
@@ -103,6 +104,30 @@ def keygen(config: Config = DEFAULT) -> None:
 
 
 @cli.command()
+def vapid(
+    config: Config = DEFAULT,
+    *,
+    new: Annotated[bool, typer.Option("--new", help="Make the key first; one that is there stays.")] = False,
+) -> None:
+    """Print the public key that apps subscribe with by WebPush; nothing else, so that scripts can read it."""
+    try:
+        file = vapid_key_file(config, os.environ)
+    except SettingsInvalid as error:
+        _show(error)
+    try:
+        if new:
+            write_vapid_key(file)
+            err.print(f"{file}: for the push role alone; keep a copy in a safe place", markup=False, soft_wrap=True)
+        out.print(public_key(file.read_bytes()))
+    except KeysExist as error:
+        _fail(str(error), FAILED)
+    except OSError as error:
+        _fail(f"the VAPID key cannot be read or written: {_describe(error)}", FAILED)
+    except ValueError as error:
+        _fail(f"{file} {error}", FAULTY)
+
+
+@cli.command()
 def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
     settings = _load(config, role)
@@ -159,6 +184,7 @@ def sandbox(
     eas: Annotated[int, typer.Option(help="Port of the mail server.")] = 8443,
     apns: Annotated[int, typer.Option(help="Port of APNs.")] = 8444,
     fcm: Annotated[int, typer.Option(help="Port of FCM.")] = 8445,
+    webpush: Annotated[int, typer.Option(help="Port of the push service.")] = 8448,
     control: Annotated[int, typer.Option(help="Port of the control listener.")] = 8446,
     api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
     ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
@@ -168,9 +194,9 @@ def sandbox(
         Family, typer.Option(help="The family of servers that the mail server behaves like, oddities included.")
     ] = Family.EXCHANGE,
 ) -> None:
-    """Run a simulated mail server, APNs and FCM on loopback, without any account at Apple or Google; 0: a free port."""
+    """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
     log.configure("info", "text", sys.stderr)
-    ports = Ports(eas=eas, apns=apns, fcm=fcm, control=control, api=api, ops=ops)
+    ports = Ports(eas=eas, apns=apns, fcm=fcm, webpush=webpush, control=control, api=api, ops=ops)
     try:
         _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
     except OSError as error:

@@ -1,9 +1,10 @@
-"""Own the making of key pairs' files."""
+"""Own the making of key files."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from relay.push.vapid import make_key
 from relay.sealing import generate
 
 
@@ -26,9 +27,23 @@ def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, 
             raise KeysExist(f"{path} exists: {lest}")
     private_pem, public_pem = make()
     for path, content, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(path, content, mode)
+
+
+def write_vapid_key(path: Path) -> None:
+    """Make a VAPID key; its file is readable by its owner only.
+
+    Raises KeysExist when the file is there, OSError when it cannot be written.
+    """
+    if path.exists():
+        raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe anew.")
+    _write(path, make_key(), 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

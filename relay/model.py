@@ -17,6 +17,8 @@ class Platform(StrEnum):
 
     APNS = "apns"
     FCM = "fcm"
+    WEBPUSH = "webpush"
+    """Any push service that speaks WebPush, among them the distributors of UnifiedPush."""
 
 
 class Environment(StrEnum):

@@ -68,6 +68,7 @@ class Installation:
         self.certify(ca, "old", "relay.example.com", until=datetime(2026, 1, 2, tzinfo=UTC))
         for name, key in (
             ("apns.p8", ec.generate_private_key(ec.SECP256R1())),
+            ("vapid.pem", ec.generate_private_key(ec.SECP256R1())),
             ("p384.p8", ec.generate_private_key(ec.SECP384R1())),
         ):
             self.write(name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

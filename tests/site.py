@@ -36,7 +36,7 @@ class Site:
             yield process
 
     async def register(
-        self, user: str = ANN, password: str = PASSWORD, device: Mapping[str, str] | None = None, **wish: Any
+        self, user: str = ANN, password: str = PASSWORD, device: Mapping[str, Any] | None = None, **wish: Any
     ) -> tuple[int, dict[str, Any]]:
         """Register a device, an iPhone unless another is given; return status and answer."""
         body = {
@@ -50,6 +50,13 @@ class Site:
 
     async def register_android(self, user: str = ANN, **wish: Any) -> tuple[int, dict[str, Any]]:
         return await self.register(user, device={"platform": "fcm", "token": ANDROID, "app": APP}, **wish)
+
+    async def register_webpush(self, user: str = ANN, **wish: Any) -> tuple[int, dict[str, Any]]:
+        """Let a phone without Google subscribe with the key that the relay tells, and register."""
+        async with self.api.get("/v1/webpush") as response:
+            key = (await response.json())["vapid_public_key"]
+        subscription = self.sandbox.webpush.subscribe(key)
+        return await self.register(user, device={"platform": "webpush", "app": APP, **subscription}, **wish)
 
     def deliver(self, user: str = ANN, cls: CollectionClass = CollectionClass.EMAIL, **mail: Any) -> ServerId:
         return self.sandbox.eas.deliver(user, cls, **mail)

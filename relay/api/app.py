@@ -34,8 +34,12 @@ class Limits:
     """Whether a proxy that writes X-Forwarded-For stands before the relay; it is not believed otherwise."""
 
 
-def create_app(service: Registrations, limits: Limits, tokens: Callable[[int], str]) -> web.Application:
+def create_app(
+    service: Registrations, limits: Limits, tokens: Callable[[int], str], vapid_public_key: str = ""
+) -> web.Application:
     """Build the API; `tokens` makes URL-safe text of that many random bytes, to find a failure in the log.
+
+    `vapid_public_key` is told to apps that subscribe by WebPush; empty: the relay does not push that way.
 
     Whoever runs it leaves aiohttp's own access log off, whose lines hold ids, and lets handlers outlive their client.
     """
@@ -43,7 +47,13 @@ def create_app(service: Registrations, limits: Limits, tokens: Callable[[int], s
     app.on_response_prepare.append(_mark)
     # The loop's clock, looked up at each use: an app is built before or within its loop.
     rate = RateLimit(limits.registrations_per_minute, lambda: asyncio.get_running_loop().time())
-    routes = Routes(service, rate, behind_proxy=limits.behind_proxy, body_seconds=limits.body_seconds)
+    routes = Routes(
+        service,
+        rate,
+        behind_proxy=limits.behind_proxy,
+        body_seconds=limits.body_seconds,
+        vapid_public_key=vapid_public_key,
+    )
     routes.add_to(app.router)
     return app
 

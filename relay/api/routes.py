@@ -19,13 +19,26 @@ from relay.registration.registrations import Registrations
 COLLECTION: Final = "/v1/registrations"
 ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"
 TEST_PUSH: Final = ONE + "/test-push"
+WEBPUSH: Final = "/v1/webpush"
 
 
 class Routes:
     """Serve the registrations over HTTP."""
 
-    def __init__(self, service: Registrations, rate: RateLimit, *, behind_proxy: bool, body_seconds: float) -> None:
-        """Take the use cases and the limits; a body must arrive within `body_seconds`."""
+    def __init__(
+        self,
+        service: Registrations,
+        rate: RateLimit,
+        *,
+        behind_proxy: bool,
+        body_seconds: float,
+        vapid_public_key: str,
+    ) -> None:
+        """Take the use cases and the limits; a body must arrive within `body_seconds`.
+
+        The key is what apps subscribe with by WebPush; empty when the relay does not push that way.
+        """
+        self._vapid_public_key = vapid_public_key
         self._service = service
         self._rate = rate
         self._behind_proxy = behind_proxy
@@ -38,6 +51,8 @@ class Routes:
         router.add_patch(ONE, self.change)
         router.add_delete(ONE, self.remove)
         router.add_post(TEST_PUSH, self.test_push)
+        if self._vapid_public_key:
+            router.add_get(WEBPUSH, self.webpush, allow_head=False)
 
     async def register(self, request: web.Request) -> web.Response:
         """Answer 201 with an active registration, 202 with one that the server has not judged yet."""
@@ -73,6 +88,10 @@ class Routes:
         """Answer 202 with the registration."""
         view = await self._service.test_push(_access(request))
         return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED)
+
+    async def webpush(self, _: web.Request) -> web.Response:
+        """Answer 200 with what an app needs before it subscribes; public, so nobody has to prove anything."""
+        return web.json_response({"vapid_public_key": self._vapid_public_key})
 
     async def _read(self, request: web.Request, model: type[Body]) -> Body:
         """Read the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""

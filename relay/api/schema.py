@@ -5,11 +5,10 @@ An error never repeats a value, for it may be a password.
 
 import re
 from base64 import b64decode
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
@@ -20,26 +19,28 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
+from relay.api.device_schema import DeviceBody, DeviceChangeBody
+from relay.api.strict import NAME, Strict
 from relay.credentials import CredentialKind
 from relay.invitations import LONGEST as LONGEST_INVITATION
-from relay.model import Environment, Mode, Platform
+from relay.model import Mode, Platform
 from relay.registration.identity import LONGEST
 from relay.registration.refusals import InvalidRequest
-from relay.registration.wishes import CertificateLogin, ChangeWish, Device, KerberosLogin, Login, OAuthLogin, Wish
+from relay.registration.wishes import CertificateLogin, ChangeWish, KerberosLogin, Login, OAuthLogin, Wish
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""
 _LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
-_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
 
 LONGEST_FILE: Final = 12 * 1024  # characters of a certificate; a body has 16 KiB
-KINDS: Final = frozenset(kind.value for kind in CredentialKind)
-"""What pydantic puts into the path of a field below the credential, whose kind it decides by."""
+TAGS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    "credential": ("kind", frozenset(kind.value for kind in CredentialKind)),
+    "device": ("platform", frozenset(platform.value for platform in Platform)),
+}
+"""By which field pydantic decides what these are, and its values: it puts them into the paths of the fields below."""
 
 User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
-App = Annotated[str, StringConstraints(max_length=255, pattern=_NAME)]
-DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # 35: what RFC 5646 4.4.1 asks to hold
 Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
 Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass))]
@@ -49,11 +50,7 @@ class MalformedJson(InvalidRequest):
     """Tell that a body is not JSON at all."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class BasicBody(_Strict):
+class BasicBody(Strict):
     """Describe a login with user and password."""
 
     kind: Literal["basic"]
@@ -65,7 +62,7 @@ class BasicBody(_Strict):
         return Login(self.password.get_secret_value(), self.user)
 
 
-class OAuthBody(_Strict):
+class OAuthBody(Strict):
     """Describe a grant that the user gave to the app or to the relay."""
 
     kind: Literal["oauth"]
@@ -78,7 +75,7 @@ class OAuthBody(_Strict):
         return OAuthLogin(self.refresh_token.get_secret_value(), self.client_id or "", self.user)
 
 
-class CertificateBody(_Strict):
+class CertificateBody(Strict):
     """Describe a client certificate with its key: PKCS #12 in base64, or PEM; one of the two."""
 
     kind: Literal["certificate"]
@@ -109,7 +106,7 @@ class CertificateBody(_Strict):
         return CertificateLogin(pkcs12, pem, self.passphrase.get_secret_value(), self.user)
 
 
-class KerberosBody(_Strict):
+class KerberosBody(Strict):
     """Describe the invitation that an operator gave to the user."""
 
     kind: Literal["kerberos"]
@@ -124,22 +121,13 @@ class KerberosBody(_Strict):
 CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody | KerberosBody, Field(discriminator="kind")]
 
 
-class DeviceBody(_Strict):
-    """Describe where pushes go."""
-
-    platform: Platform
-    app: App
-    token: DeviceToken
-    environment: Environment = Environment.PRODUCTION
-
-
-class RegistrationBody(_Strict):
+class RegistrationBody(Strict):
     """Describe what POST /v1/registrations takes."""
 
     mailbox: User
     credential: CredentialBody
     device: DeviceBody
-    server: Annotated[str, StringConstraints(max_length=64, pattern=_NAME)] | None = None
+    server: Annotated[str, StringConstraints(max_length=64, pattern=NAME)] | None = None
     classes: Classes = frozenset({CollectionClass.EMAIL})
     subfolders: Subfolders = frozenset()
     mode: Mode = Mode.ALERT
@@ -147,11 +135,10 @@ class RegistrationBody(_Strict):
 
     def wish(self) -> Wish:
         """Turn into a value."""
-        device = Device(self.device.platform, self.device.app, self.device.token, self.device.environment)
         return Wish(
             mailbox=self.mailbox,
             login=self.credential.login(),
-            device=device,
+            device=self.device.device(),
             server=self.server,
             classes=self.classes,
             subfolders=self.subfolders,
@@ -160,14 +147,7 @@ class RegistrationBody(_Strict):
         )
 
 
-class DeviceChangeBody(_Strict):
-    """Describe what may change about a device."""
-
-    token: DeviceToken | None = None
-    environment: Environment | None = None
-
-
-class ChangeBody(_Strict):
+class ChangeBody(Strict):
     """Describe what PATCH /v1/registrations/{id} takes; what is left out, or null, stays as it is."""
 
     credential: CredentialBody | None = None
@@ -181,7 +161,7 @@ class ChangeBody(_Strict):
         """Turn into a value."""
         return ChangeWish(
             login=None if self.credential is None else self.credential.login(),
-            device_token=None if self.device is None else self.device.token,
+            device_token=None if self.device is None else self.device.device_token,
             environment=None if self.device is None else self.device.environment,
             classes=self.classes,
             subfolders=self.subfolders,
@@ -206,16 +186,18 @@ def parse(model: type[Body], body: bytes) -> Body:
 
 def _complaint(fault: ErrorDetails) -> tuple[str, str]:
     """Give (field, what is wrong); an unknown field is named only if it is a plain word, for it may be a secret."""
-    location, text = _without_kind(fault["loc"]), fault["msg"]
+    location, text = _without_tag(fault["loc"]), fault["msg"]
     if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         # The library's own text repeats the value.
-        location, text = (*location, "kind"), f"Input should be one of {', '.join(sorted(KINDS))}"
+        tag, known = TAGS[str(location[0])]
+        location, text = (*location, tag), f"Input should be one of {', '.join(sorted(known))}"
     if fault["type"] == "extra_forbidden" and not WORD.fullmatch(str(location[-1])):
         location, text = location[:-1], "has a field that is not known here"
     return ".".join(map(str, location)), text
 
 
-def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Take the kind out of a path like credential.basic.password."""
-    inside = len(location) > 1 and location[0] == "credential" and location[1] in KINDS
+def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Take out of a path like credential.basic.password what pydantic decided by."""
+    _, tags = TAGS.get(str(location[0]) if location else "", ("", frozenset()))
+    inside = len(location) > 1 and location[1] in tags
     return (location[0], *location[2:]) if inside else location

@@ -10,6 +10,7 @@ from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ports import Clock, TokenLevel
 from relay.push.stats import PushStats
+from relay.push.webpush_services import Services
 
 OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
 SOME: Final = 0.1  # of an app's tokens; fewer are the trouble of single phones
@@ -63,6 +64,21 @@ def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
         return Finding(PartState.FAILED, "no app can be pushed to: every channel has a fault", remedy)
 
     return Part("push channels", check, essential=essential)
+
+
+def push_services(services: Services) -> Part:
+    """Judge the push services of WebPush by those that rest; their pushes wait, those of the others go on."""
+
+    def check() -> Finding:
+        resting = services.resting
+        if not resting:
+            return OK
+        reason = "; ".join(f"{rest.service} is away or refuses: {rest.reason}" for rest in resting)
+        remedy = "Check that this host reaches it (firewall, proxy, DNS, certificate), and that it runs."
+        state = PartState.FAILED if len(resting) == services.known else PartState.DEGRADED
+        return Finding(state, reason, _sentence(resting[0].remedy) or remedy)
+
+    return Part("push services", check)
 
 
 def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:

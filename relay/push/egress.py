@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any, Final
 
 from relay.model import Mark, Mode, Platform, RegistrationId
-from relay.push.payload import ApnsMessage, FcmMessage, Notice
+from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from relay.push.texts import TEXTS
 
 START: Final = "0" * 64
@@ -107,6 +107,8 @@ def is_template(provider: str, body: str) -> bool:
         document = json.loads(body)
         if provider == Platform.APNS.value:
             return _is_apns(document)
+        if provider == Platform.WEBPUSH.value:
+            return _is_webpush(document)
         return provider == Platform.FCM.value and _is_fcm(document)
     except (ValueError, KeyError, TypeError):
         return False
@@ -160,6 +162,14 @@ def _is_fcm(document: Mapping[str, Any]) -> bool:
         }
         == document
         for rendered in map(FcmMessage, _notices(data, certain="certain" not in data, count=count))
+    )
+
+
+def _is_webpush(document: Mapping[str, Any]) -> bool:
+    certain = document.get("certain", True)
+    return any(
+        WebPushMessage(notice).body == document
+        for notice in _notices(document, certain=certain is True, count=document.get("count"))
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from relay.model import Platform
 from relay.ports import Clock
 from relay.push.egress import Position, device_hash, read_position, without_token, write_line
-from relay.push.payload import ApnsMessage
+from relay.push.payload import ApnsMessage, WebPushMessage
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ class Egress(Protocol):
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Note a push to FCM; raise Unwritable."""
+
+    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
+        """Note what is inside an encrypted push to a push service; raise Unwritable."""
 
 
 class EgressLog:
@@ -59,6 +62,11 @@ class EgressLog:
         """Note a push to FCM; raise Unwritable."""
         device = device_hash(self._key, device_token)
         self._append(Platform.FCM, app, device, without_token(body, device))
+
+    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
+        """Note what is inside an encrypted push to a push service; raise Unwritable."""
+        device = device_hash(self._key, device_token)
+        self._append(Platform.WEBPUSH, app, device, message.content.decode("ascii"))
 
     async def run(self) -> None:
         """Bring what was written to the disk itself, now and then, until cancelled."""

@@ -70,11 +70,14 @@ class Registrations:
         tokens: Callable[[int], str],
         lockout: Lockout,
         logins: Logins,
+        services: frozenset[str] = frozenset(),
     ) -> None:
         """Take what keeps, waits, seals and finds; `lockout` must be the one that `verdicts` has.
 
-        `apps` are those that the relay may push to; `tokens` makes URL-safe text of that many random bytes.
+        `apps` are those that the relay may push to, `services` the push services of WebPush that it may ask; `tokens`
+        makes URL-safe text of that many random bytes.
         """
+        self._services = services
         self._store = store
         self._verdicts = verdicts
         self._key = key
@@ -95,7 +98,7 @@ class Registrations:
         device = wish.device
         if device.app not in self._apps.get(device.platform, frozenset()):
             raise UnknownApp(f"the relay may not push to this app through {device.platform.value}")
-        check_device(device.platform, device.token, device.environment)
+        check_device(device.platform, device.token, device.environment, self._services)
         address = _user("mailbox", wish.mailbox)
         user = address if wish.login.user is None else _user("credential.user", wish.login.user)
         server = self._servers.find(wish.server, address, user)
@@ -144,7 +147,7 @@ class Registrations:
         view = await self.view(access)
         if view.registration.state is RegistrationState.WIPED:
             raise NotActive("the mailbox was wiped, this registration with it: register anew")
-        check_device(view.registration.platform, wish.device_token, wish.environment)
+        check_device(view.registration.platform, wish.device_token, wish.environment, self._services)
         change = RegistrationChange(
             device_token=wish.device_token,
             environment=wish.environment,

@@ -1,12 +1,14 @@
 """Own what an app may ask of the registrations, as values; identities and devices in them are not yet checked."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from eas_watcher.names import CollectionClass
 from relay.model import Environment, Mode, Platform
 from relay.registration.refusals import UnsupportedDevice
+from relay.subscription import Subscription, SubscriptionInvalid
 
 _TOKEN: Final = {
     # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.
@@ -14,6 +16,8 @@ _TOKEN: Final = {
     # Google documents no format; these are the characters that tokens have [observed: FCM SDKs, 2026-11].
     Platform.FCM: (re.compile(r"[A-Za-z0-9:_.~%=-]{8,1024}", re.ASCII), "8 to 1024 letters, digits and :_.~%=-"),
 }
+
+_NAMES: Final = {Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,9 @@ class Device:
 
     platform: Platform
     app: str
-    """The APNs topic (bundle id) or the Android package name."""
+    """The APNs topic (bundle id), the Android package name, or any name that the settings list for WebPush."""
     token: str = field(repr=False)
+    """As the provider hands it out; for WebPush, what Subscription.token writes."""
     environment: Environment = Environment.PRODUCTION
 
 
@@ -94,10 +99,31 @@ class ChangeWish:
     subfolders: frozenset[CollectionClass] | None = None
 
 
-def check_device(platform: Platform, token: str | None, environment: Environment | None) -> None:
-    """Raise UnsupportedDevice when the platform has no such environment, or its tokens look otherwise."""
-    if platform is Platform.FCM and environment is Environment.SANDBOX:
-        raise UnsupportedDevice("FCM has no sandbox: leave `environment` out")
+def check_device(
+    platform: Platform, token: str | None, environment: Environment | None, services: Container[str] = frozenset()
+) -> None:
+    """Raise UnsupportedDevice when the platform has no such environment, or its tokens look otherwise.
+
+    A WebPush subscription must be at one of the push services that the relay may ask.
+    """
+    if platform is not Platform.APNS and environment is Environment.SANDBOX:
+        raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out")
+    if token is None:
+        return
+    if platform is Platform.WEBPUSH:
+        _check_subscription(token, services)
+        return
     pattern, words = _TOKEN[platform]
-    if token is not None and not pattern.fullmatch(token):
+    if not pattern.fullmatch(token):
         raise UnsupportedDevice(f"a device token of {platform.value} has {words}")
+
+
+def _check_subscription(token: str, services: Container[str]) -> None:
+    try:
+        subscription = Subscription.read(token)
+    except SubscriptionInvalid as error:
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`") from error
+    if subscription.token != token:
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`")
+    if subscription.service not in services:
+        raise UnsupportedDevice("the relay may not push to the host of `endpoint`: use another push service")

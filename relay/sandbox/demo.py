@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
@@ -56,15 +56,19 @@ async def _show(out: Console, folder: Path, *, once: bool) -> None:
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug"))
         sandbox.eas.add_mailbox(USER, PASSWORD)
-        _step(out, 1, "A simulated mail server, Apple and Google listen on this machine, all over TLS.")
+        _step(
+            out,
+            1,
+            "A simulated mail server, Apple, Google and a push service listen on this machine, all over TLS.",
+        )
         out.print(f"   mail server {sandbox.eas.url}\n   APNs        port {sandbox.apns.port}, HTTP/2")
-        out.print(f"   FCM         {sandbox.fcm.url}")
+        out.print(f"   FCM         {sandbox.fcm.url}\n   WebPush     {sandbox.webpush.url}")
         relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports.ops))
         _step(out, 2, "`relay serve` runs on an embedded database and is ready.")
         trust = ssl.create_default_context(cafile=sandbox.folder / "ca.pem")
         connector = aiohttp.TCPConnector(ssl=trust)
         api = await stack.enter_async_context(aiohttp.ClientSession(sandbox.api_url, connector=connector))
-        await _register_phones(out, api)
+        await _register_phones(out, api, sandbox)
         await _deliver(out, sandbox)
         await _stay_silent(out, sandbox)
         await _search_for_leaks(out, sandbox, relay)
@@ -74,20 +78,25 @@ async def _show(out: Console, folder: Path, *, once: bool) -> None:
             await _go_on(out, sandbox)
 
 
-async def _register_phones(out: Console, api: aiohttp.ClientSession) -> None:
+async def _register_phones(out: Console, api: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     iphone = {"platform": "apns", "token": IPHONE, "app": APP, "environment": "production"}
     android = {"platform": "fcm", "token": ANDROID, "app": APP}
-    _step(out, 3, f"An iPhone and an Android phone register for {USER}.")
-    for name, device in (("iPhone", iphone), ("Android", android)):
+    async with api.get("/v1/webpush") as response:
+        key = (await response.json())["vapid_public_key"]
+    own = {"platform": "webpush", "app": APP, **sandbox.webpush.subscribe(key)}
+    _step(out, 3, f"An iPhone, an Android phone and a phone without Google register for {USER}.")
+    for name, device in (("iPhone", iphone), ("Android", android), ("own push service", own)):
         status, answer = await _register(api, device, PASSWORD)
         _expect(status == HTTPStatus.CREATED, f"the registration of the {name} answered {status}")
         out.print(f"   {name}: HTTP {status}, state {answer['state']}: the mail server accepted the credential")
     status, answer = await _register(api, iphone, "wrong")
     _expect(status == HTTPStatus.FORBIDDEN, f"a wrong password answered {status}")
-    out.print(f"   a third try with a wrong password: HTTP {status}, {answer['code']}: asked once, nothing kept")
+    out.print(f"   another try with a wrong password: HTTP {status}, {answer['code']}: asked once, nothing kept")
 
 
-async def _register(api: aiohttp.ClientSession, device: dict[str, str], password: str) -> tuple[int, dict[str, Any]]:
+async def _register(
+    api: aiohttp.ClientSession, device: Mapping[str, object], password: str
+) -> tuple[int, dict[str, Any]]:
     wish = {"mailbox": USER, "credential": {"kind": "basic", "password": password}, "device": device}
     async with api.post("/v1/registrations", json=wish) as response:
         return response.status, await response.json(content_type=None)
@@ -104,6 +113,13 @@ async def _deliver(out: Console, sandbox: Sandbox) -> None:
     _print_push(out, apple)
     _step(out, 6, "What Google received:")
     _print_push(out, google)
+    own = (await sandbox.webpush.wait(1, SOON))[0]
+    _step(
+        out,
+        7,
+        f"What the push service received: {len(own.body)} bytes that only the phone can read, and what that reads:",
+    )
+    _print_push(out, own._replace(body=sandbox.webpush.open(own)))
 
 
 def _mail(sandbox: Sandbox) -> ServerId:
@@ -118,36 +134,43 @@ async def _pinged(sandbox: Sandbox) -> None:
 
 
 async def _stay_silent(out: Console, sandbox: Sandbox) -> None:
-    _step(out, 7, "Two more mails arrive; then all are read and deleted.")
+    _step(out, 8, "Two more mails arrive; then all are read and deleted.")
     ids = [_mail(sandbox) for _ in range(2)]
     await sandbox.apns.wait(2, SOON)
     await sandbox.fcm.wait(2, SOON)
+    await sandbox.webpush.wait(2, SOON)
     await _settled(sandbox)
-    before = len(sandbox.apns.received), len(sandbox.fcm.received)
+    before = _counts(sandbox)
     for id_ in ids:
         sandbox.eas.mark_read(USER, id_)
         sandbox.eas.delete(USER, id_)
     await asyncio.sleep(QUIET)
-    after = len(sandbox.apns.received), len(sandbox.fcm.received)
+    after = _counts(sandbox)
     _expect(before == after, "reading or deleting a mail led to a push")
-    out.print(f"   pushes so far: Apple {after[0]}, Google {after[1]}; reading and deleting led to none")
+    apple, google, own = after
+    out.print(f"   pushes so far: Apple {apple}, Google {google}, push service {own}; reading and deleting led to none")
 
 
 async def _settled(sandbox: Sandbox) -> None:
     """Wait until nothing was pushed for a while."""
     count = -1
-    while count != (count := len(sandbox.apns.received) + len(sandbox.fcm.received)):  # noqa: ASYNC110 -- silence has no event
+    while count != (count := sum(_counts(sandbox))):  # noqa: ASYNC110 -- silence has no event
         await asyncio.sleep(QUIET)
+
+
+def _counts(sandbox: Sandbox) -> tuple[int, int, int]:
+    """Count what Apple, Google and the push service received."""
+    return len(sandbox.apns.received), len(sandbox.fcm.received), len(sandbox.webpush.received)
 
 
 async def _search_for_leaks(out: Console, sandbox: Sandbox, relay: RelayProcess) -> None:
     words = [*MAIL.values(), PASSWORD, USER]
-    sent = [*sandbox.apns.received, *sandbox.fcm.received]
+    sent = [*sandbox.apns.received, *sandbox.fcm.received, *sandbox.webpush.received]
     _step(
-        out, 8, f"Subject, sender, body, password and address are looked for in all {len(sent)} pushes, and in the log."
+        out, 9, f"Subject, sender, body, password and address are looked for in all {len(sent)} pushes, and in the log."
     )
-    for received in sent:
-        _expect(not _found(words, _bytes_of(received)), "a push holds a word of the mail or the credential")
+    for content in (*map(_bytes_of, sent), *sandbox.webpush.messages):
+        _expect(not _found(words, content), "a push holds a word of the mail or the credential")
     log = relay.log.read_bytes()
     _expect(not _found([*MAIL.values(), PASSWORD], log), "the log holds a word of the mail or the password")
     database = b"".join(path.read_bytes() for path in (sandbox.folder / "state").iterdir() if "sqlite" in path.name)
@@ -157,7 +180,7 @@ async def _search_for_leaks(out: Console, sandbox: Sandbox, relay: RelayProcess)
 
 async def _tell_health(out: Console, relay: RelayProcess) -> None:
     health = await relay.health()
-    _step(out, 9, f"Health: {health['state']}.")
+    _step(out, 10, f"Health: {health['state']}.")
     for part in health["parts"]:
         out.print(f"   {part['part']}: {part['state']}")
 

@@ -49,6 +49,13 @@ apps = ["{app}"]
 url = "https://127.0.0.1:{fcm}"
 ca_file = "ca.pem"
 
+[webpush]
+hosts = ["127.0.0.1:{webpush}"]
+apps = ["{app}"]
+vapid_key_file = "vapid.pem"
+subject = "mailto:admin@{domain}"
+ca_file = "ca.pem"
+
 [log]
 level = "{level}"
 format = "{format}"
@@ -62,6 +69,7 @@ class Ports:
     eas: int = 0
     apns: int = 0
     fcm: int = 0
+    webpush: int = 0
     control: int = 0
     api: int = 0
     ops: int = 0
@@ -69,12 +77,14 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class PushAccounts:
-    """Hold what Apple and Google would have handed out."""
+    """Hold what Apple and Google would have handed out, and what the relay has of its own."""
 
     apns_key: str
     """PEM text of the .p8 file."""
     apns_key_id: str
     service_account: dict[str, str]
+    vapid_key: bytes
+    """PEM; nobody hands it out, `relay vapid --new` makes it."""
 
 
 def write_installation(
@@ -93,6 +103,7 @@ def write_installation(
     _write_secret(folder / "api.pem", ca.server_pem())
     _write_secret(folder / "apns.p8", accounts.apns_key.encode())
     _write_secret(folder / "fcm.json", json.dumps(accounts.service_account, indent=2).encode())
+    _write_secret(folder / "vapid.pem", accounts.vapid_key)
     toml = folder / "relay.toml"
     toml.write_text(
         _TOML.format(
@@ -101,6 +112,7 @@ def write_installation(
             eas=ports.eas,
             apns=ports.apns,
             fcm=ports.fcm,
+            webpush=ports.webpush,
             key_id=accounts.apns_key_id,
             team=TEAM,
             app=APP,

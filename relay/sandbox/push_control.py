@@ -1,14 +1,16 @@
 """Own the control of the push simulators by HTTP, so that a process of its own can be driven by tests and demos.
 
-JSON everywhere. For each of /apns and /fcm:
+JSON everywhere. For each of /apns, /fcm and /webpush:
 GET received?at_least=N&within=SECONDS -> {"received": [...]}, waiting until there are N; DELETE received forgets them;
 POST gone {"token", "since"?}; POST fail {"kind", "times"?, fields of the failure}; POST heal; POST drop;
 POST mix {"seed"?, "failures": [{"kind", "share", fields of the failure}]}.
 FCM only: POST leave-idle; POST fail-handshakes; POST fail-tokens as fail; POST forget-tokens;
 POST rotate -> the service account with another key.
+WebPush: POST subscriptions {"vapid_public_key"?} -> the subscription of a new phone; POST gone {"endpoint"}; what a
+phone reads in a push is its `message`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -21,6 +23,8 @@ from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.fcm_control import add_fcm
 from relay.sandbox.script_json import read_failure, read_mixture
 from relay.sandbox.scripts import FCM_KINDS, KINDS, Mixture, Received
+from relay.sandbox.webpush import WebPushSimulator
+from relay.sandbox.webpush_control import add_webpush, write_opened
 
 LONGEST: Final = 60.0  # seconds a request may wait for pushes
 
@@ -48,12 +52,14 @@ class Simulator(Protocol):
         """Forget all failures."""
 
 
-def push_control_app(apns: ApnsSimulator, fcm: FcmSimulator) -> web.Application:
-    """Make the web application that controls both simulators."""
+def push_control_app(apns: ApnsSimulator, fcm: FcmSimulator, webpush: WebPushSimulator) -> web.Application:
+    """Make the web application that controls all push simulators."""
     app = web.Application(middlewares=[problems])
     _add(app, "/apns", apns, KINDS)
     _add(app, "/fcm", fcm, FCM_KINDS)
     add_fcm(app, fcm)
+    _add(app, "/webpush", webpush, KINDS, lambda received: write_received(received) | write_opened(webpush, received))
+    add_webpush(app, webpush)
 
     async def apns_gone(request: web.Request) -> web.Response:
         fields = await read_fields(request)
@@ -73,7 +79,13 @@ def write_received(received: Received) -> dict[str, object]:
     return received._asdict() | {"headers": dict(received.headers), "body": received.body.decode(errors="replace")}
 
 
-def _add(app: web.Application, prefix: str, simulator: Simulator, kinds: Mapping[str, type[Any]]) -> None:
+def _add(
+    app: web.Application,
+    prefix: str,
+    simulator: Simulator,
+    kinds: Mapping[str, type[Any]],
+    write: Callable[[Received], dict[str, object]] = write_received,
+) -> None:
     async def received(request: web.Request) -> web.Response:
         count = int(request.query.get("at_least", "0"))
         within = min(LONGEST, float(request.query.get("within", "10")))
@@ -81,7 +93,7 @@ def _add(app: web.Application, prefix: str, simulator: Simulator, kinds: Mapping
             requests = await simulator.wait(count, within)
         except TimeoutError:
             requests = list(simulator.received)
-        return web.json_response({"received": [write_received(each) for each in requests]})
+        return web.json_response({"received": [write(each) for each in requests]})
 
     async def forget(_: web.Request) -> web.Response:
         simulator.received.clear()

@@ -1,4 +1,4 @@
-"""Own the whole sandbox: a simulated mail server, Apple and Google, one control listener, and a relay.toml for them."""
+"""Own the whole sandbox: simulated mail server, Apple, Google and push service, their control, and a relay.toml."""
 
 import asyncio
 import socket
@@ -12,12 +12,14 @@ from aiohttp import web
 from rich.console import Console
 
 from relay.listeners import open_listener
+from relay.push.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.eas import FAMILIES, EasRules, EasSimulator, Family, control_app, open_eas_simulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.push_control import push_control_app
+from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 
 PASSWORD: Final = "sandbox"
 """Of the mailboxes that `relay sandbox` starts with."""
@@ -30,6 +32,7 @@ class Sandbox:
     eas: EasSimulator
     apns: ApnsSimulator
     fcm: FcmSimulator
+    webpush: WebPushSimulator
     ports: Ports
     folder: Path
     toml: Path
@@ -71,16 +74,23 @@ async def open_sandbox(
         fcm = await stack.enter_async_context(
             open_fcm_simulator(tls=ca.server_context(), project=PROJECT, port=wanted.fcm)
         )
+        webpush = await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context(), port=wanted.webpush))
         control = web.Application()
         control.add_subapp("/eas", control_app(eas))
-        control.add_subapp("/push", push_control_app(apns, fcm))
+        control.add_subapp("/push", push_control_app(apns, fcm, webpush))
         control_port = await stack.enter_async_context(open_listener(control, "127.0.0.1", wanted.control))
         taken = Ports(
-            eas.port, apns.port, fcm.port, control_port, wanted.api or _free_port(), wanted.ops or _free_port()
+            eas.port,
+            apns.port,
+            fcm.port,
+            webpush.port,
+            control_port,
+            wanted.api or _free_port(),
+            wanted.ops or _free_port(),
         )
-        accounts = PushAccounts(apns_key, key_id, fcm.service_account())
+        accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
         toml = write_installation(folder, ca, taken, accounts, level=level, log_format=log_format)
-        yield Sandbox(eas, apns, fcm, taken, folder, toml)
+        yield Sandbox(eas, apns, fcm, webpush, taken, folder, toml)
 
 
 def _free_port() -> int:
@@ -111,11 +121,13 @@ async def run_sandbox(
             f"mail server  {sandbox.eas.url}  (like {family.value}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
             f"APNs         127.0.0.1:{sandbox.ports.apns}",
             f"FCM          {sandbox.fcm.url}",
+            f"push service {sandbox.webpush.url}  (WebPush, as distributors of UnifiedPush speak it)",
             f"control      {sandbox.control_url}",
             "",
             f"Run a relay on it:   relay serve --config {sandbox.toml}",
             f"Deliver a mail:      relay deliver ann@{DOMAIN} --control {sandbox.control_url}",
             f"See what Apple got:  curl {sandbox.control_url}/push/apns/received",
+            f"Subscribe a phone:   curl -X POST {sandbox.control_url}/push/webpush/subscriptions",
         )
         for line in lines:
             out.print(line, soft_wrap=True, markup=False)

@@ -42,6 +42,7 @@ from relay.settings.values import (
     ServerSettings,
     Settings,
 )
+from relay.settings.webpush import WebPushChecks
 
 EGRESS: Final = "egress"
 HOUR: Final = 3600.0  # seconds
@@ -82,6 +83,7 @@ class Checks:
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
         apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
         push = read("push", PushSection, faults)
+        webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
@@ -94,7 +96,14 @@ class Checks:
             autodiscover=discovery,
             apns=self._apns(apns, apns_checks),
             fcm=self._fcm(fcm),
-            apps=MappingProxyType({Platform.APNS: apns_checks.topics, Platform.FCM: frozenset(fcm.apps)}),
+            webpush=webpush,
+            apps=MappingProxyType(
+                {
+                    Platform.APNS: apns_checks.topics,
+                    Platform.FCM: frozenset(fcm.apps),
+                    Platform.WEBPUSH: webpush.apps,
+                }
+            ),
             push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
@@ -171,10 +180,9 @@ class Checks:
         if self._role not in PUSHES:
             return None
         if "apns" not in self._sections.tables:
-            if "fcm" not in self._sections.tables:
-                self._require(
-                    "apns", None, "Add a table [apns], [fcm] or both: without a provider nothing can be pushed."
-                )
+            if not self._sections.tables.keys() & {"fcm", "webpush"}:
+                remedy = "Add a table [apns], [fcm] or [webpush]: without a provider nothing can be pushed."
+                self._require("apns", None, remedy)
             return None
         accounts, ca_file = checks.accounts(), self._files.ca("apns.ca_file", section.ca_file)
         if accounts is None:

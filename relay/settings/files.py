@@ -100,6 +100,16 @@ class Files:
             return False
         return True
 
+    def vapid_key(self, key: str, path: Path, remedy: str) -> bytes | None:
+        """Read the key that proves us to push services, PEM."""
+        pem = self.read(key, path, secret=True, remedy=remedy)
+        if pem is None:
+            return None
+        if not is_p256(pem):
+            self.faults.add(key, f"{path} holds no ECDSA P-256 key", remedy)
+            return None
+        return pem
+
     def service_account(self, key: str, path: Path) -> None:
         """Check Google's JSON key of a service account."""
         content = self.read(key, path, secret=True)

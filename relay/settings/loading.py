@@ -10,7 +10,7 @@ from pathlib import Path
 from relay.errors import SettingsInvalid
 from relay.settings.checks import Checks, key_files
 from relay.settings.files import Files
-from relay.settings.model import RelaySection, SealingSection
+from relay.settings.model import RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import (
     ApiSettings,
@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "load",
     "sealing_key_files",
+    "vapid_key_file",
 ]
 
 
@@ -61,3 +62,14 @@ def sealing_key_files(path: Path, environ: Mapping[str, str]) -> tuple[Path, Pat
     if faults.list:
         raise SettingsInvalid(faults.list)
     return key_files(path.absolute().parent, relay, sealing)
+
+
+def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:
+    """Tell where the VAPID key belongs, for whoever makes it or shows its public half; raises SettingsInvalid."""
+    sections, faults = read_sections(path, environ), Faults()
+    file = sections.read("webpush", WebPushSection, faults).vapid_key_file
+    if file is None and "webpush.vapid_key_file" not in faults:
+        faults.add("webpush.vapid_key_file", "is missing", "Name a file in the table [webpush].")
+    if faults.list or file is None:
+        raise SettingsInvalid(faults.list)
+    return (path.absolute().parent / file).absolute()

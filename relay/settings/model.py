@@ -290,6 +290,35 @@ class PushSection(Section):
     )
 
 
+class WebPushSection(Section):
+    """Hold which push services are used, and as whom."""
+
+    hosts: Texts = Field(
+        default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
+    )
+    apps: Texts = Field(default=(), description="names of the apps that may be pushed to, as they register")
+    vapid_key_file: Text | None = Field(
+        default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
+    )
+    public_key: Text | None = Field(
+        default=None, description="the public half of webpush.vapid_key_file, for the api role: `relay vapid` prints it"
+    )
+    subject: Annotated[str, Field(max_length=255, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$")] | None = Field(
+        default=None, description="whom operators of push services may ask: mailto:ADDRESS or an https:// URL"
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: Text | None = Field(
+        default=None,
+        description="another proxy than network.proxy, without authentication, or none to connect straight",
+    )
+    straight_hosts: Texts = Field(
+        default=(), description="those of webpush.hosts that are inside and reached without any proxy"
+    )
+    in_flight: InFlight = Field(
+        default=100, description="pushes at once, 1 to 1000; to one of several hosts half of it"
+    )
+
+
 class EgressSection(Section):
     """Hold where everything that leaves the company is noted."""
 
@@ -324,6 +353,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "fcm": FcmSection,
     "network": NetworkSection,
     "push": PushSection,
+    "webpush": WebPushSection,
     "egress": EgressSection,
     "log": LogSection,
 }

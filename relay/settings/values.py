@@ -14,6 +14,7 @@ from relay.invitations import Guests
 from relay.model import Platform
 from relay.push.apns_config import ApnsConfig
 from relay.push.fcm import FcmConfig
+from relay.push.webpush import WebPushConfig
 from relay.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
 
@@ -151,6 +152,19 @@ class AutodiscoverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebPushSettings:
+    """Hold which apps are pushed to through which push services, and as whom; all is empty without WebPush."""
+
+    apps: frozenset[str]
+    services: frozenset[str]
+    """The only ones that are ever asked, named as in relay.subscription."""
+    public_key: str
+    """What apps subscribe with, base64url."""
+    sender: WebPushConfig | None
+    """Known to roles that push."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Hold what is logged and how."""
 
@@ -172,6 +186,7 @@ class Settings:
     autodiscover: AutodiscoverSettings
     apns: ApnsConfig | None
     fcm: FcmConfig | None
+    webpush: WebPushSettings
     apps: Mapping[Platform, frozenset[str]]
     """Which apps may be registered and pushed to, known to every role."""
     push: PushSettings

@@ -47,19 +47,21 @@ def test_the_search_finds_words_in_plain_text_and_in_base64() -> None:
 
 
 async def test_no_canary_leaves_the_house(site: Site) -> None:
-    eas, apns, fcm = site.sandbox.eas, site.sandbox.apns, site.sandbox.fcm
+    eas, apns, fcm, webpush = site.sandbox.eas, site.sandbox.apns, site.sandbox.fcm, site.sandbox.webpush
     answers: list[Any] = []
     eas.add_mailbox(ANN, PASSWORD)
     async with site.relay() as relay:
         status, iphone = await site.register(password=PASSWORD, classes=["email", "calendar"])
         assert status == 201
         assert (await site.register_android(password=PASSWORD))[0] == 201
+        assert (await site.register_webpush(password=PASSWORD))[0] == 201
         await site.held()
 
         site.deliver(subject=SUBJECT, sender=SENDER, body=BODY)
         site.deliver(cls=CollectionClass.CALENDAR, subject=SUBJECT, sender=SENDER, body=BODY)
         await until(lambda: {push.headers["apns-collapse-id"][-5:] for push in apns.received} == {"email", "endar"})
         await fcm.wait(1, SOON)
+        await webpush.wait(1, SOON)
 
         # What goes wrong must not tell either: refused passwords, malformed bodies, broken answers full of mail.
         answers.append((await site.register(password=WRONG))[1])
@@ -97,14 +99,17 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
             path.read_bytes() for path in (site.sandbox.folder / "state").iterdir() if "sqlite" in path.name
         )
 
-    pushes = [*apns.received, *fcm.received]
+    pushes = [*apns.received, *fcm.received, *webpush.received]
+    endpoints = tuple({push.device_token for push in webpush.received})
     egress = sorted((site.sandbox.folder / "state" / "egress").glob("*.jsonl"))
     assert audit(egress) == (len(pushes), []), "every push is in the egress log, and nothing else"
-    assert leaks((*CONTENT, *SECRETS, ANN, IPHONE), b"".join(path.read_bytes() for path in egress)) == []
+    assert leaks((*CONTENT, *SECRETS, ANN, IPHONE, *endpoints), b"".join(path.read_bytes() for path in egress)) == []
     everything = (*CONTENT, *SECRETS)
     assert [leaks((*everything, ANN), raw(push)) for push in pushes] == [[]] * len(pushes)
-    assert leaks(everything, json.dumps(answers).encode()) == []
-    assert leaks(everything, log) == []
+    assert leaks((*everything, ANN), b"".join(webpush.messages)) == []
+    assert webpush.complaints == []
+    assert leaks((*everything, *endpoints), json.dumps(answers).encode()) == []
+    assert leaks((*everything, *endpoints), log) == []
     assert leaks(everything, database) == []
     # The canaries did pass through: the mail server sent them, and the log was written at level debug.
     assert b'"level": "debug"' in log

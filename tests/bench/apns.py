@@ -31,7 +31,7 @@ from relay.push.apns import ApnsSender
 from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.egress_log import EgressLog, open_egress_log
 from relay.push.outcome import Delivered
-from relay.push.payload import ApnsMessage, Notice
+from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from relay.sandbox.clock import now
 from tests.bench.site import figure
@@ -52,6 +52,9 @@ class NoEgress:
         """Forget."""
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
+        """Forget."""
+
+    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         """Forget."""
 
 

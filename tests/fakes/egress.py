@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from relay.push.egress_log import Unwritable
-from relay.push.payload import ApnsMessage
+from relay.push.payload import ApnsMessage, WebPushMessage
 
 
 @dataclass
@@ -18,6 +18,9 @@ class MemoryEgress:
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         self._note(body.decode())
+
+    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
+        self._note(message.content.decode())
 
     def _note(self, body: str) -> None:
         if self.full:

@@ -23,17 +23,28 @@ from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VERDICT_WAIT, Verdicts
 from relay.sealing import SealingPrivateKey
 from relay.store.wakeups import LocalWakeups
+from relay.subscription import Subscription
 from tests.fakes.registrations import MemoryRegistrationStore
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 GOOD = "canary-good-päss"
 SILENT = "canary-silent"
 """With this password the server never answers; any other than these two is refused."""
-APNS_APP, FCM_APP = "com.example.mail", "com.example.droid"
+APNS_APP, FCM_APP, WEB_APP = "com.example.mail", "com.example.droid", "com.example.web"
+SERVICE = "push.example.com:8443"
 APNS_TOKEN = "c0ffee" * 11
 FCM_TOKEN = "canary:APA91b-token_of-ann"
 KINDS = {"branch": frozenset(CredentialKind)}
 SERVERS = {"head-office": ["example.com"], "branch": ["branch.example.com"]}
+
+
+def subscribed(endpoint: str) -> str:
+    """Give the device token of a subscription, with the keys of the example in RFC 8291."""
+    return Subscription.of(
+        endpoint,
+        "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "BTBZMqHH6r4Tts7J_aSIgg",
+    ).token
 
 
 @dataclass
@@ -79,11 +90,16 @@ class World:
             Verdicts(self.store, self.wakeups, self.time, lockout, seconds=verdict_wait),
             self.key.public_key(),
             ServerDirectory(SERVERS),
-            {Platform.APNS: frozenset({APNS_APP}), Platform.FCM: frozenset({FCM_APP})},
+            {
+                Platform.APNS: frozenset({APNS_APP}),
+                Platform.FCM: frozenset({FCM_APP}),
+                Platform.WEBPUSH: frozenset({WEB_APP}),
+            },
             self.time,
             self.tokens,
             lockout,
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
+            frozenset({SERVICE}),
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

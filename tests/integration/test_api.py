@@ -19,7 +19,18 @@ from relay.listeners import open_listener
 from relay.model import Mark, RegistrationId, RegistrationState
 from relay.registration.registrations import Registered
 from relay.registration.wishes import Login, Wish
-from tests.fakes.relay_api import APNS_APP, APNS_TOKEN, FCM_APP, FCM_TOKEN, GOOD, SILENT, World, judging
+from tests.fakes.relay_api import (
+    APNS_APP,
+    APNS_TOKEN,
+    FCM_APP,
+    FCM_TOKEN,
+    GOOD,
+    SERVICE,
+    SILENT,
+    WEB_APP,
+    World,
+    judging,
+)
 
 MANY = Limits(registrations_per_minute=100_000)
 Json = dict[str, Any]
@@ -71,9 +82,9 @@ def wish(password: str = GOOD, **changes: Any) -> Json:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = MANY, world: World | None = None) -> AsyncIterator[Api]:
+async def serving(limits: Limits = MANY, world: World | None = None, vapid_public_key: str = "") -> AsyncIterator[Api]:
     world = world or World(verdict_wait=0.3)
-    app = create_app(world.service, limits, world.tokens)
+    app = create_app(world.service, limits, world.tokens, vapid_public_key)
     async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as client:
         yield Api(world, client)
 
@@ -521,3 +532,35 @@ async def test_a_server_that_invites_nobody_says_so(api: Api) -> None:
     body = wish(credential=invitation(api.world, "ann@example.com", "head-office"))
 
     await api.problem((422, "unsupported-credential"), "POST", "/v1/registrations", body)
+
+
+async def test_an_app_learns_the_key_to_subscribe_with_and_registers_its_subscription() -> None:
+    keys = {
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    }
+    device = {"platform": "webpush", "app": WEB_APP, "endpoint": f"https://{SERVICE}/canary-endpoint", "keys": keys}
+    async with serving(vapid_public_key="BIfm") as api:
+        response, answer = await api.call("GET", "/v1/webpush")
+        assert (response.status, answer) == (200, {"vapid_public_key": "BIfm"})
+
+        made = await api.register(device=device)
+        assert made["device"].keys() == {"platform", "app", "token_since"}
+
+        path = f"/v1/registrations/{made['id']}"
+        changed = {"device": {"endpoint": f"https://{SERVICE}/canary-other", "keys": keys}}
+        response, _ = await api.call("PATCH", path, changed, made["secret"])
+        assert response.status == 200
+        elsewhere = device | {"endpoint": "https://10.0.0.1/canary-admin"}
+        await api.problem((422, "unsupported-device"), "POST", "/v1/registrations", wish(device=elsewhere))
+        broken = device | {"endpoint": "http://canary.example.com/"}
+        answer = await api.problem((400, "invalid-request"), "POST", "/v1/registrations", wish(device=broken))
+        assert [error["field"] for error in answer["errors"]] == ["device.endpoint"]
+
+        kept = api.world.store.registrations[RegistrationId(made["id"])]
+        assert "canary-other" in kept.device_token
+        assert not [answer for answer in api.answers if "canary" in answer or keys["auth"] in answer]
+
+
+async def test_a_relay_without_webpush_has_no_key_to_tell(api: Api) -> None:
+    await api.problem((404, "no-such-resource"), "GET", "/v1/webpush")

@@ -1,4 +1,4 @@
-"""Drive both push simulators as another process would: by HTTP."""
+"""Drive the push simulators as another process would: by HTTP."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -12,7 +12,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from relay.push.apns import ApnsSender
 from relay.push.fcm import FcmSender
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
+from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.push_control import push_control_app
+from relay.sandbox.webpush import open_webpush_simulator
 from tests.integration.push_world import apns, fcm, until
 from tests.unit.relay.push.pushes import due_push
 
@@ -24,7 +26,8 @@ async def driven(tmp_path: Path) -> AsyncIterator[Driven]:
     async with AsyncExitStack() as stack:
         apns_simulator, apns_sender = await stack.enter_async_context(apns(tmp_path))
         fcm_simulator, fcm_sender = await stack.enter_async_context(fcm(tmp_path))
-        server = TestServer(push_control_app(apns_simulator, fcm_simulator))
+        webpush = await stack.enter_async_context(open_webpush_simulator(tls=ThrowAwayCa().server_context()))
+        server = TestServer(push_control_app(apns_simulator, fcm_simulator, webpush))
         client = await stack.enter_async_context(TestClient(server))
         yield client, apns_sender, fcm_sender
 

@@ -8,6 +8,7 @@ from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, 
 from relay.model import Environment, Mode, Platform
 from relay.registration.refusals import InvalidRequest
 from relay.registration.wishes import ChangeWish, Device, Login, Wish
+from relay.subscription import Subscription
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -17,6 +18,17 @@ def body(**changes: Any) -> dict[str, Any]:
         "device": {"platform": "apns", "app": "com.example.mail", "token": "c0ffee"},
     }
     return least | changes
+
+
+KEYS = {
+    "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+    "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+}
+
+
+def subscription(**changes: Any) -> dict[str, Any]:
+    device = {"platform": "webpush", "app": "a", "endpoint": "https://push.example.com/x", "keys": KEYS}
+    return device | changes
 
 
 def read(value: Any) -> Wish:
@@ -83,6 +95,18 @@ def test_the_fullest_body_is_taken_as_it_is() -> None:
         ({"device": {"platform": "apns", "app": "a" * 256, "token": "t"}}, "device.app"),
         ({"device": {"platform": "apns", "app": "a", "token": "t" * 1025}}, "device.token"),
         ({"device": {"platform": "apns", "app": "a", "token": "t", "environment": "test"}}, "device.environment"),
+        ({"device": {"app": "a"}}, "device.platform"),
+        ({"device": subscription(endpoint="http://push.example.com/canary")}, "device.endpoint"),
+        ({"device": subscription(endpoint="https://push.example.com/canary#x")}, "device.endpoint"),
+        ({"device": subscription(endpoint="https://canary@push.example.com/")}, "device.endpoint"),
+        ({"device": subscription(endpoint=None)}, "device.endpoint"),
+        ({"device": subscription(keys={"p256dh": KEYS["p256dh"]})}, "device.keys.auth"),
+        ({"device": subscription(keys={**KEYS, "auth": "canary"})}, "device.keys.auth"),
+        ({"device": subscription(keys={**KEYS, "p256dh": "canary" * 14})}, "device.keys.p256dh"),
+        ({"device": subscription(keys={**KEYS, "p256dh": "BA" + "A" * 85})}, "device.keys.p256dh"),
+        ({"device": subscription(keys={**KEYS, "secret": "x"})}, "device.keys.secret"),
+        ({"device": subscription(token="canary")}, "device.token"),
+        ({"device": subscription(environment="sandbox")}, "device.environment"),
         ({"classes": []}, "classes"),
         ({"classes": ["mail"]}, "classes.0"),
         ({"classes": "email"}, "classes"),
@@ -145,6 +169,38 @@ def test_a_change_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize("field", ["mailbox", "server", "secret"])
 def test_a_change_cannot_name_what_is_fixed_for_ever(field: str) -> None:
     assert fields_refused(ChangeBody, {field: "x"}) == [field]
+
+
+def test_a_subscription_becomes_a_device_token_of_one_spelling() -> None:
+    plain = read(body(device=subscription())).device
+    spelled = subscription(
+        endpoint="https://PUSH.example.com:443/x", keys={name: f"{value}==" for name, value in KEYS.items()}
+    )
+
+    assert plain.platform is Platform.WEBPUSH
+    assert plain.token == Subscription.of("https://push.example.com/x", KEYS["p256dh"], KEYS["auth"]).token
+    assert read(body(device=spelled)).device == plain
+
+
+def test_a_subscription_of_another_platform_is_refused() -> None:
+    refused = fields_refused(RegistrationBody, body(device=subscription(platform="apns")))
+
+    assert refused == ["device.token", "device.endpoint", "device.keys"]
+
+
+def test_a_change_names_a_subscription_as_a_whole() -> None:
+    change = {"device": {"endpoint": "https://push.example.com/y", "keys": KEYS}}
+
+    token = parse(ChangeBody, json.dumps(change).encode()).wish().device_token
+
+    assert token == Subscription.of("https://push.example.com/y", KEYS["p256dh"], KEYS["auth"]).token
+    for device in (
+        {"endpoint": "https://push.example.com/y"},
+        {"keys": KEYS},
+        {"endpoint": "https://push.example.com/y", "keys": KEYS, "token": "canary"},
+    ):
+        assert fields_refused(ChangeBody, {"device": device}) == ["device"]
+    assert fields_refused(ChangeBody, {"device": {"endpoint": "canary", "keys": KEYS}}) == ["device.endpoint"]
 
 
 def test_a_parsed_password_does_not_show() -> None:

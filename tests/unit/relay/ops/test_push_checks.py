@@ -8,6 +8,7 @@ from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
 from relay.ports import OutboxLevel, TokenLevel
 from relay.push.stats import ChannelFault, Outage, PushStats
+from relay.push.webpush_services import Services
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 APP = "com.example.mail"
@@ -138,3 +139,21 @@ def test_a_process_is_of_no_use_when_every_channel_of_every_provider_has_a_fault
     fcm.faults.clear()
     assert part.check() == OK
     assert push_checks.channels([], essential=False).check() == OK
+
+
+def test_a_push_service_that_rests_degrades_and_all_of_them_fail() -> None:
+    services = Services(100)
+    part = push_checks.push_services(services)
+    for name in ("a.example.com", "b.example.com"):
+        services.wait(name, 0.0)
+    assert (part.name, part.check()) == ("push services", OK)
+
+    for device in (b"1", b"2", b"3"):
+        services.failed("a.example.com", device, "name-not-resolved", 0.0, remedy="check the name")
+
+    finding = part.check()
+    assert (finding.state, finding.remedy) == (PartState.DEGRADED, "Check the name.")
+    assert finding.reason == "a.example.com is away or refuses: name-not-resolved"
+    for device in (b"1", b"2", b"3"):
+        services.failed("b.example.com", device, "http-503", 0.0)
+    assert part.check().state is PartState.FAILED

@@ -19,7 +19,7 @@ from relay.push.egress import (
     without_token,
     write_line,
 )
-from relay.push.payload import ApnsMessage, FcmMessage, Notice
+from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from relay.push.texts import TEXTS
 
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
@@ -199,3 +199,14 @@ def test_the_token_is_not_in_a_logged_fcm_body() -> None:
 
     assert "secret token" not in body
     assert json.loads(body)["message"]["token"] == "hash of the device"
+
+
+def test_every_webpush_template_is_known_and_no_other_body() -> None:
+    for mark, certain, mode in product(Mark, (True, False), Mode):
+        notice = Notice(mark, 7, certain, RegistrationId("reg"), mode, "de")
+        body = WebPushMessage(notice).content.decode()
+        assert is_template("webpush", body), body
+        for wrong in ({"subject": "x"}, {"count": "7"}, {"v": 2}, {"certain": None}):
+            assert not is_template("webpush", json.dumps(json.loads(body) | wrong)), wrong
+    assert not is_template("webpush", "{}")
+    assert not is_template("webpush", BODY)

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
-from relay.push.payload import ApnsMessage, FcmMessage, Notice
+from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage
+from relay.push.webpush_encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
 MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale"}
@@ -178,3 +180,36 @@ def test_a_spared_phone_is_woken_only_for_what_asks_for_attention(changes: dict[
 
     assert message.wakes is wakes
     assert message.android["priority"] == ("HIGH" if wakes else "NORMAL")
+
+
+def test_webpush_gets_data_with_numbers_and_no_text() -> None:
+    message = WebPushMessage(Notice.of(due_push(locale="de")))
+
+    assert message.body == {
+        "v": 1,
+        "registration": "registration-1",
+        "kind": "new-items",
+        "class": "email",
+        "count": 2,
+    }
+    assert json.loads(message.content) == message.body
+
+
+@given(PUSHES)
+def test_every_webpush_message_fits_into_the_one_length_and_its_headers_are_valid(push: DuePush) -> None:
+    longest = replace(push, registration_id=RegistrationId("x" * 54), count=MOST)
+    message = WebPushMessage(Notice.of(longest))
+
+    assert len(message.content) <= LENGTH
+    assert re.fullmatch(r"[A-Za-z0-9_-]{32}", message.headers["Topic"])
+    assert message.headers["Urgency"] == ("normal" if message.notice.silent else "high")
+    assert message.headers["TTL"] == str(message.notice.lifetime)
+
+
+def test_a_topic_hides_what_it_stands_for() -> None:
+    topic = WebPushMessage(Notice.of(due_push())).headers["Topic"]
+
+    assert topic != WebPushMessage(Notice.of(due_push(2))).headers["Topic"]
+    assert topic != WebPushMessage(Notice.of(due_push(mark=Mark.TASKS))).headers["Topic"]
+    assert topic == WebPushMessage(Notice.of(due_push(count=77, mode=Mode.BACKGROUND))).headers["Topic"]
+    assert "registration" not in topic

@@ -32,9 +32,12 @@ from tests.fakes.relay_api import (
     FCM_APP,
     FCM_TOKEN,
     GOOD,
+    SERVICE,
     SILENT,
+    WEB_APP,
     World,
     judging,
+    subscribed,
 )
 
 pytestmark = pytest.mark.looptime
@@ -510,3 +513,22 @@ async def test_a_wish_that_is_made_again_while_it_waits_gives_way_to_the_later_o
     with pytest.raises(Replaced):
         await earlier
     assert list(world.store.registrations) == [later.view.registration.id]
+
+
+async def test_a_subscription_is_taken_at_a_listed_push_service_only_and_changes_as_a_whole() -> None:
+    world = World()
+    listed, stranger = (subscribed(f"https://{host}/canary") for host in (SERVICE, "10.0.0.1"))
+
+    async with judging(world):
+        with pytest.raises(UnsupportedDevice):
+            await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, stranger)))
+        made = await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, listed)))
+        changed = subscribed(f"https://{SERVICE}/other")
+        await world.service.change(access(made), ChangeWish(device_token=changed))
+        for wrong in (stranger, APNS_TOKEN):
+            with pytest.raises(UnsupportedDevice) as refusal:
+                await world.service.change(access(made), ChangeWish(device_token=wrong))
+            assert "canary" not in str(refusal.value)
+
+    assert world.store.registrations[made.view.registration.id].device_token == changed
+    assert "canary" not in repr(made)

@@ -1,8 +1,17 @@
+from typing import Final
+
 import pytest
 
 from relay.model import Environment, Platform
 from relay.registration.refusals import UnsupportedDevice
 from relay.registration.wishes import Device, Login, check_device
+from relay.subscription import Subscription
+
+SUBSCRIPTION: Final = Subscription.of(
+    "https://push.example.com/up/canary",
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+    "BTBZMqHH6r4Tts7J_aSIgg",
+).token
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,11 @@ def test_a_device_of_its_platform_passes(
         (Platform.FCM, "x" * 1025, None),
         (Platform.FCM, "token/../of:ann", None),
         (Platform.FCM, "fO0:APA91b-tok_en", Environment.SANDBOX),
+        (Platform.FCM, SUBSCRIPTION, None),
+        (Platform.APNS, SUBSCRIPTION, None),
+        (Platform.WEBPUSH, "c0ffEE00" * 8, None),
+        (Platform.WEBPUSH, SUBSCRIPTION + " ", None),
+        (Platform.WEBPUSH, SUBSCRIPTION, None),
     ],
 )
 def test_a_device_of_another_kind_is_refused_without_repeating_its_token(
@@ -43,6 +57,16 @@ def test_a_device_of_another_kind_is_refused_without_repeating_its_token(
     with pytest.raises(UnsupportedDevice) as refusal:
         check_device(platform, token, environment)
     assert not token or token not in str(refusal.value)
+
+
+def test_a_subscription_passes_at_a_push_service_that_may_be_asked() -> None:
+    check_device(Platform.WEBPUSH, SUBSCRIPTION, Environment.PRODUCTION, {"push.example.com"})
+    check_device(Platform.WEBPUSH, None, None, frozenset())
+
+    with pytest.raises(UnsupportedDevice, match="host of `endpoint`"):
+        check_device(Platform.WEBPUSH, SUBSCRIPTION, None, {"push.example.com:8443", "example.com"})
+    with pytest.raises(UnsupportedDevice, match="no sandbox"):
+        check_device(Platform.WEBPUSH, SUBSCRIPTION, Environment.SANDBOX, {"push.example.com"})
 
 
 def test_secrets_do_not_show() -> None:

@@ -44,6 +44,7 @@ def test_a_good_file_becomes_ready_made_values(site: Installation) -> None:
     assert settings.apps == {
         Platform.APNS: frozenset({"com.example.mail"}),
         Platform.FCM: frozenset({"com.example.mail"}),
+        Platform.WEBPUSH: frozenset(),
     }
     assert (settings.log.level, settings.log.format) == ("info", "json")
     assert settings.sealing.public is not None

@@ -1,0 +1,153 @@
+"""Own the adapter that hands pushes to push services: WebPush with encryption and VAPID [RFC 8030, 8291, 8292].
+
+The endpoint of a subscription comes from a phone. So nothing is asked that webpush.hosts does not list, no redirect
+is followed, and what a service answers is read up to a limit and never shown.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from relay.model import DuePush
+from relay.network.way import STRAIGHT, Way
+from relay.ports import Clock
+from relay.push.egress_log import Egress, Unwritable
+from relay.push.failures import read_failure
+from relay.push.fcm_http import FcmHttp, Reply
+from relay.push.key_files import KeyFile
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.payload import Notice, WebPushMessage
+from relay.push.vapid import Vapid, read_key
+from relay.push.webpush_answers import read_webpush
+from relay.push.webpush_encryption import SALT, encrypt
+from relay.push.webpush_services import Services
+from relay.subscription import Subscription, SubscriptionInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class WebPushConfig:
+    """Hold which push services are used, and as whom."""
+
+    services: frozenset[str]
+    """The only ones that are ever asked: hosts, with a port unless it is 443."""
+    vapid_key_file: Path
+    """ECDSA P-256 key, PEM."""
+    subject: str
+    """Whom the operator of a push service may ask, mailto: or https: [RFC 8292 2.1]."""
+    ca_file: Path | None = None
+    """CA certificates to trust instead of the system's."""
+    in_flight: int = 100
+    """Pushes at once, each on a connection of its own; one of several services gets half of them at most."""
+    time_limit: float = 20.0
+    """Seconds for one push, connecting included."""
+    way: Way = STRAIGHT
+    """How connections are made: through which proxy, from which address."""
+    straight: frozenset[str] = frozenset()
+    """The services inside, to which no proxy leads."""
+
+
+class WebPushSender:
+    """Send pushes to the listed push services; use as an async context manager."""
+
+    def __init__(self, config: WebPushConfig, clock: Clock, egress: Egress) -> None:
+        """Read the VAPID key; raises ValueError or OSError when a file holds not what it should."""
+        self._config = config
+        self._clock = clock
+        self._egress = egress
+        self.key_file = KeyFile("webpush.vapid_key_file", config.vapid_key_file, read_key)
+        """Watched by whoever runs the sender; a changed key is in use at once."""
+        self.key_file.listen(self._take_key)
+        self._vapid = Vapid(self.key_file.value, config.subject)
+        alone = len(config.services) == 1
+        self._services = Services(config.in_flight if alone else max(1, config.in_flight // 2))
+        self._outer = FcmHttp(config.ca_file, config.in_flight, config.way)
+        self._inner = FcmHttp(config.ca_file, config.in_flight, STRAIGHT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def send(self, push: DuePush) -> Outcome:
+        """Hand one push to the push service of its subscription; answers within the time limit whatever happens."""
+        try:
+            subscription = Subscription.read(push.device_token)
+        except SubscriptionInvalid:
+            return Refused("subscription-invalid", "let the app subscribe and register again")
+        service = subscription.service
+        if service not in self._config.services:
+            remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
+            return Refused("push-service-not-listed", remedy)
+        seconds, reason = self._services.wait(service, _moment())
+        if seconds > 0:
+            return RetryLater(reason, seconds)
+        try:
+            return await self._send(push, subscription)
+        finally:
+            self._services.ended(service)
+
+    @property
+    def services(self) -> Services:
+        """Give what is known of the push services, for health."""
+        return self._services
+
+    async def close(self) -> None:
+        """Close all connections; pushes under way answer RetryLater."""
+        await self._outer.close()
+        await self._inner.close()
+
+    def _take_key(self, pem: bytes) -> None:
+        self._vapid = Vapid(pem, self._config.subject)
+
+    async def _send(self, push: DuePush, subscription: Subscription) -> Outcome:
+        message = WebPushMessage(Notice.of(push))
+        service, device = subscription.service, sha256(push.device_token.encode()).digest()
+        body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT))
+        try:
+            self._egress.webpush(push.app, push.device_token, message)
+            async with asyncio.timeout(self._config.time_limit):
+                reply = await self._post(subscription, message, body)
+        except Unwritable as error:
+            return RetryLater(f"egress-log: {error}")
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
+            outcome: Outcome = read_failure(error, "webpush.ca_file")
+        else:
+            proved = self._services.told(service, device, reply.status, _moment())
+            outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
+        match outcome:
+            case RetryLater(reason, after, remedy):
+                self._services.failed(service, device, reason, _moment(), remedy=remedy, after=after)
+                # It concerns this one service, which rests: the others go on.
+                return replace(outcome, provider=False)
+            case Refused():
+                # The token may have been made while the clock of this host was wrong.
+                self._vapid.forget(service)
+            case Delivered() | TokenGone():
+                pass
+        return outcome
+
+    async def _post(self, subscription: Subscription, message: WebPushMessage, body: bytes) -> Reply:
+        headers = {
+            **message.headers,
+            **self._vapid.headers(subscription.service, self._clock()),
+            "Content-Encoding": "aes128gcm",
+            "Content-Type": "application/octet-stream",
+            "User-Agent": "push-relay",
+        }
+        # An endpoint is sent as it was given: another spelling of its path could be another path.
+        http = self._inner if subscription.service in self._config.straight else self._outer
+        return await http.post(URL(subscription.endpoint, encoded=True), headers, body)
+
+
+def _moment() -> float:
+    return asyncio.get_running_loop().time()

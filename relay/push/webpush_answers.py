@@ -1,0 +1,65 @@
+"""Own what an answer of a push service means [RFC 8030 5, 7.3, 8.4; RFC 8292 4.2]."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from relay.push.fcm_answers import retry_after
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+
+TAKEN: Final = frozenset({200, 201, 202, 204})
+"""201 is the answer [RFC 8030 5]; 202 promises a receipt, and distributors of closed networks say 200 or 204."""
+NOT_FOUND: Final = 404
+GONE: Final = 410
+TOO_LARGE: Final = 413
+TOO_MANY: Final = 429
+REDIRECT: Final = range(300, 400)
+KEY_REFUSALS: Final = frozenset({400, 401, 403})
+"""Answers to a VAPID token that a service does not take; all three are in use."""
+PASSING: Final = frozenset({408, 425, TOO_MANY})
+SERVER_ERRORS: Final = range(500, 600)
+
+QUOTA_PAUSE: Final = 60.0  # seconds to wait after a 429 that names no time
+
+ONE_KEY: Final = (
+    "the push service refuses our VAPID key for this subscription: it was made for another key, or is read-only there; "
+    "let the app subscribe with the key that `relay vapid` prints, and register again"
+)
+ALL_KEYS: Final = (
+    "the push service refuses our VAPID key for every subscription: put back the key of webpush.vapid_key_file that "
+    "apps subscribed with, check webpush.subject and the clock of this host"
+)
+MISSING: Final = (
+    "the push service knows no such subscription: if it is the same for all, its path or a proxy before it is set up "
+    "wrongly; else the app must subscribe again. A subscription that stays unknown is given up by itself"
+)
+REDIRECTED: Final = "the push service sends elsewhere, which is not followed: let the app subscribe again"
+LARGE: Final = "the push service takes no messages of this size; WebPush wants 4096 bytes taken: look at its limits"
+STRANGER: Final = "what answers is no push service: check the endpoint's host, and proxies before it"
+
+REMEDIES: Final[Mapping[int, str]] = {NOT_FOUND: MISSING, TOO_LARGE: LARGE}
+
+
+def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, proved: bool = False) -> Outcome:
+    """Read an answer; header names are lower-case.
+
+    410 kills a subscription: nothing but a push service says so. 404 is the answer to an expired one too, and also that
+    of a reverse proxy with a wrong path; so it and a refused key need proof from other subscriptions (`proved`; see
+    webpush_services.py) before one is given up, or the whole channel rests.
+    """
+    name = f"http-{status}"
+    if status in TAKEN:
+        return Delivered()
+    if status == GONE or (status == NOT_FOUND and proved):
+        return TokenGone(name)
+    if passes(status):
+        after = retry_after(headers.get("retry-after", ""), now)
+        return RetryLater(name, QUOTA_PAUSE if after is None and status == TOO_MANY else after)
+    if status in KEY_REFUSALS:
+        return Refused(name, ALL_KEYS if proved else ONE_KEY, channel=proved)
+    return Refused(name, REDIRECTED if status in REDIRECT else REMEDIES.get(status, STRANGER))
+
+
+def passes(status: int) -> bool:
+    """Tell whether an answer says nothing of the push, but that the service cannot take it now."""
+    return status in PASSING or status in SERVER_ERRORS

@@ -1,0 +1,91 @@
+"""Own what makes the settings of WebPush whole: which push services are asked, for which apps, and with which key."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from relay.push.vapid import public_key
+from relay.push.webpush import WebPushConfig
+from relay.settings.files import Files
+from relay.settings.model import WebPushSection
+from relay.settings.network import NetworkChecks
+from relay.settings.source import Sections
+from relay.settings.values import Role, WebPushSettings
+from relay.subscription import read_service
+
+TABLE: Final = "webpush"
+NO_WEBPUSH: Final = WebPushSettings(frozenset(), frozenset(), "", None)
+PUSHES: Final = frozenset({Role.ALL, Role.PUSH})
+MAKE_KEY: Final = "Run `relay vapid --new`, or restore the key from your backup: subscriptions were made for it alone."
+
+
+class WebPushChecks:
+    """Turn the section into settings of one role; what is wrong goes to the faults of `files`."""
+
+    def __init__(self, sections: Sections, files: Files, role: Role, network: NetworkChecks) -> None:
+        """Take what was read, who wants it, and the way to providers."""
+        self._network = network
+        self._sections = sections
+        self._files = files
+        self._faults = files.faults
+        self._role = role
+
+    def settings(self) -> WebPushSettings:
+        """Check all; the result may be used only if there were no faults."""
+        section = self._sections.read(TABLE, WebPushSection, self._faults)
+        if TABLE not in self._sections.tables or self._role is Role.WATCH:
+            return NO_WEBPUSH
+        self._require("apps", section.apps, "List the names of your apps.")
+        self._require("hosts", section.hosts, "List the hosts of the push services that your users' devices use.")
+        services = self._services("hosts", section.hosts)
+        sender = public = None
+        if self._role in PUSHES:
+            sender, public = self._sender(section, services)
+            if section.public_key is not None and public is not None and section.public_key != public:
+                remedy = "Remove it, or set it to what `relay vapid` prints."
+                self._faults.add("webpush.public_key", "is not the public key of webpush.vapid_key_file", remedy)
+        else:
+            self._require("public_key", section.public_key, "Set it to what `relay vapid` prints where the key is.")
+            public = section.public_key
+        return WebPushSettings(frozenset(section.apps), services, public or "", sender)
+
+    def _services(self, name: str, hosts: Sequence[str]) -> frozenset[str]:
+        services = {read_service(host) for host in hosts}
+        if None in services:
+            remedy = "Write hosts as in push.example.com, or push.example.com:8443, without https:// and path."
+            self._faults.add(f"{TABLE}.{name}", "holds what is no host", remedy)
+        return frozenset(service for service in services if service is not None)
+
+    def _sender(self, section: WebPushSection, services: frozenset[str]) -> tuple[WebPushConfig | None, str | None]:
+        subject, file = section.subject, section.vapid_key_file
+        remedy = "Set it to mailto:ADDRESS or an https:// URL where operators of push services reach you."
+        self._require("subject", subject, remedy)
+        ca_file = self._files.ca("webpush.ca_file", section.ca_file)
+        if not self._require("vapid_key_file", file, "Name a file, then run `relay vapid --new`.") or file is None:
+            return None, None
+        path = self._files.path(file)
+        pem = self._files.vapid_key("webpush.vapid_key_file", path, MAKE_KEY)
+        if pem is None:
+            return None, None
+        config = WebPushConfig(
+            services,
+            path,
+            subject or "",
+            ca_file=ca_file,
+            in_flight=section.in_flight,
+            way=self._network.way("webpush.proxy", section.proxy),
+            straight=self._straight(section, services),
+        )
+        return config, public_key(pem)
+
+    def _straight(self, section: WebPushSection, services: frozenset[str]) -> frozenset[str]:
+        straight = self._services("straight_hosts", section.straight_hosts)
+        if not straight <= services:
+            remedy = "Write them as in webpush.hosts, and list them there too."
+            self._faults.add("webpush.straight_hosts", "holds a host that webpush.hosts does not list", remedy)
+        return straight
+
+    def _require(self, name: str, given: object, remedy: str) -> bool:
+        key = f"{TABLE}.{name}"
+        if not given and key not in self._faults:
+            self._faults.add(key, "is missing", remedy)
+        return bool(given)

@@ -1,0 +1,87 @@
+"""A phone without Apple and Google, from its subscription to its pushes, with a real relay between."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from relay.audit import audit
+from relay.push.vapid import public_key
+from tests.acceptance.test_cli import relay
+from tests.installation import Installation
+from tests.site import SOON, Site, until
+
+
+async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> None:
+    webpush = site.sandbox.webpush
+    async with site.relay() as process:
+        status, made = await site.register_webpush()
+        assert (status, made["state"]) == (201, "active")
+        await site.held()
+
+        site.deliver(subject="canary")
+        (push,) = await webpush.wait(1, SOON)
+
+        assert push.status == 201
+        read = json.loads(webpush.messages[0])
+        assert read == {"v": 1, "registration": made["id"], "kind": "new-items", "class": "email", "count": 1}
+        headers = {"Authorization": f"Bearer {made['secret']}"}
+        path = f"/v1/registrations/{made['id']}"
+
+        async def outcome() -> tuple[str, str]:
+            async with site.api.get(path, headers=headers) as response:
+                answer = await response.json()
+            return answer["state"], answer["last_outcome"] or ""
+
+        # The phone unsubscribes, and subscribes anew.
+        webpush.gone(push.device_token)
+        async with site.api.post(f"{path}/test-push", headers=headers) as response:
+            assert response.status == 202
+        await webpush.wait(2, SOON)
+        async with asyncio.timeout(SOON):
+            while (told := await outcome()) != ("token-gone", "token-gone: http-410"):
+                assert told[0] == "active"
+                await asyncio.sleep(0.05)
+
+        fresh = webpush.subscribe()
+        async with site.api.patch(path, json={"device": fresh}, headers=headers) as response:
+            assert (response.status, (await response.json())["state"]) == (200, "active")
+        async with site.api.post(f"{path}/test-push", headers=headers) as response:
+            assert response.status == 202
+        await until(lambda: json.loads(webpush.messages[-1])["kind"] == "test")
+        assert webpush.received[-1].device_token == fresh["endpoint"]
+
+        health = await process.health()
+        states_by_part = {part["part"]: part["state"] for part in health["parts"]}
+        assert states_by_part["webpush"] == states_by_part["push services"] == "ok"
+        assert states_by_part["file webpush.vapid_key_file"] == "ok"
+        assert 'relay_pushes_total{outcome="delivered",provider="webpush"}' in await process.metrics()
+    assert webpush.complaints == []
+    count, faults = audit(sorted((site.sandbox.folder / "state" / "egress").glob("*.jsonl")))
+    assert (count, faults) == (3, [])
+
+
+async def test_the_command_line_makes_the_key_once_and_prints_what_apps_need(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    table = (
+        '[webpush]\nhosts = ["push.example.com"]\napps = ["com.example.mail"]\n'
+        'vapid_key_file = "vapid.pem"\nsubject = "mailto:push@example.com"\n'
+    )
+    installation.configure(f"{installation.toml.read_text()}\n{table}")
+    config = ("--config", str(installation.toml))
+    (tmp_path / "vapid.pem").unlink()
+    missing = await relay("vapid", *config)
+    assert (missing.status, missing.out) == (1, "")
+    assert "vapid.pem" in missing.err
+
+    made = await relay("vapid", "--new", *config)
+    again = await relay("vapid", "--new", *config)
+    printed = await relay("vapid", *config)
+    checked = await relay("check", *config)
+
+    key = public_key((tmp_path / "vapid.pem").read_bytes())
+    assert (made.status, made.out.strip()) == (0, key)
+    assert (again.status, again.out) == (1, "")
+    assert "subscribe anew" in again.err
+    assert (printed.status, printed.out.strip(), printed.err) == (0, key, "")
+    assert checked.status == 0, checked.err
+    assert "webpush: com.example.mail" in checked.out

@@ -1,0 +1,345 @@
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from relay.listeners import open_listener
+from relay.model import Mark, Mode, Platform
+from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.vapid import make_key, public_key
+from relay.push.webpush import WebPushSender
+from relay.push.webpush_services import FEW
+from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.clock import now
+from relay.sandbox.scripts import Answer, Close, Stall
+from relay.sandbox.webpush import open_webpush_simulator
+from tests.integration.push_world import LOOPS, free_port, on_loop, silent_server, until
+from tests.integration.webpush_world import KEY, endpoint, to, world, write_key
+from tests.unit.relay.push.pushes import due_push
+
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+
+
+def test_a_push_arrives_encrypted_and_the_phone_reads_the_template(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            push = around.phone()
+
+            assert await around.sender.send(push) == Delivered()
+
+            received = around.simulator.received[0]
+            read = {"v": 1, "registration": "registration-1", "kind": "new-items", "class": "email", "count": 2}
+            assert json.loads(around.simulator.open(received)) == read
+            assert [json.loads(body) for body in around.egress.bodies] == [read]
+            assert received.device_token == endpoint(push)
+            told = {name: received.headers[name] for name in ("ttl", "urgency", "content-encoding", "user-agent")}
+            assert told == {
+                "ttl": "259200",
+                "urgency": "high",
+                "content-encoding": "aes128gcm",
+                "user-agent": "push-relay",
+            }
+            assert len(received.headers["topic"]) == 32
+            assert around.simulator.complaints == []
+            sent = json.dumps(dict(received.headers)).encode() + received.body
+            assert not [word for word in (b"registration-1", b"email", b"new-items") if word in sent]
+
+    on_loop(loop, test())
+
+
+def test_the_length_tells_nothing_and_the_topic_tells_one_mark_of_one_registration(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            phone = around.phone()
+            pushes = [
+                phone,
+                replace(phone, count=9999),
+                replace(phone, mark=Mark.ATTENTION),
+                replace(phone, mark=Mark.CALENDAR, mode=Mode.BACKGROUND, certain=False),
+            ]
+
+            for push in pushes:
+                assert await around.sender.send(push) == Delivered()
+
+            received = around.simulator.received
+            assert len({len(push.body) for push in received}) == 1
+            assert [push.headers["urgency"] for push in received] == ["high", "high", "high", "normal"]
+            topics = [push.headers["topic"] for push in received]
+            assert topics[0] == topics[1]
+            assert len(set(topics)) == 3
+            assert json.loads(around.simulator.messages[3])["certain"] is False
+
+    on_loop(loop, test())
+
+
+def test_many_pushes_at_once_all_arrive_with_one_proof_of_who_we_are(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            phones = [around.phone(number=number) for number in range(50)]
+
+            outcomes = await asyncio.gather(*(around.sender.send(phone) for phone in phones))
+
+            assert outcomes == [Delivered()] * 50
+            assert {push.device_token for push in around.simulator.received} == set(map(endpoint, phones))
+            assert len({push.headers["authorization"] for push in around.simulator.received}) == 1
+            assert around.simulator.complaints == []
+
+    on_loop(loop, test())
+
+
+def test_only_410_kills_a_subscription_and_404_alone_does_not(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            gone, unknown = around.phone(), around.phone(around.other)
+            around.simulator.gone(endpoint(gone))
+            around.other._subscribers.clear()
+
+            assert await around.sender.send(gone) == TokenGone("http-410")
+            outcomes = [await around.sender.send(unknown) for _ in range(5)]
+
+            assert {type(outcome) for outcome in outcomes} == {Refused}
+            assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refused)} == {"http-404"}
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (Answer(429, "slow down", "17"), RetryLater("http-429", 17.0)),
+        (Answer(503, "", "4"), RetryLater("http-503", 4.0)),
+        (Answer(500, ""), RetryLater("http-500")),
+    ],
+)
+def test_what_passes_is_tried_later(tmp_path: Path, loop: str, failure: Answer, outcome: Outcome) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            phone = around.phone()
+            around.simulator.fail(failure)
+
+            assert await around.sender.send(phone) == outcome
+            assert await around.sender.send(phone) == Delivered()
+
+    on_loop(loop, test())
+
+
+def test_a_key_refused_for_one_subscription_is_that_ones_trouble(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            theirs = to(around.simulator.subscribe(public_key(make_key())))
+            assert await around.sender.send(around.phone()) == Delivered()
+
+            outcomes = [await around.sender.send(theirs) for _ in range(5)]
+
+            assert all(isinstance(outcome, Refused) and not outcome.channel for outcome in outcomes)
+            assert await around.sender.send(around.phone()) == Delivered()
+
+    on_loop(loop, test())
+
+
+def test_a_key_refused_by_all_rests_the_channel_and_a_mended_key_heals_it(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path, key=make_key()) as around:
+            phones = [around.phone(number=number) for number in range(FEW)]
+
+            outcomes = [await around.sender.send(phone) for phone in phones]
+
+            assert [outcome.channel for outcome in outcomes if isinstance(outcome, Refused)] == [False, False, True]
+            write_key(tmp_path, KEY)
+            await around.sender.key_file.look()
+            assert [await around.sender.send(phone) for phone in phones] == [Delivered()] * FEW
+
+    on_loop(loop, test())
+
+
+def test_a_host_that_is_not_listed_is_never_asked(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        asked = 0
+
+        async def answer(_: web.Request) -> web.Response:
+            nonlocal asked
+            asked += 1
+            return web.Response(status=201)
+
+        async with world(tmp_path) as around:
+            inside = web.Application()
+            inside.router.add_post("/{tail:.*}", answer)
+            async with open_listener(inside, "127.0.0.1", 0, around.ca.server_context()) as port:
+                subscription = around.simulator.subscribe()
+                subscription["endpoint"] = f"https://127.0.0.1:{port}/admin"
+
+                outcome = await around.sender.send(to(subscription))
+
+            assert isinstance(outcome, Refused)
+            assert outcome.reason == "push-service-not-listed"
+            assert "webpush.hosts" in outcome.remedy
+            assert asked == 0
+            assert around.egress.bodies == []
+
+    on_loop(loop, test())
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        asked: list[str] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            return web.Response(status=307, headers={"Location": "/elsewhere"})
+
+        port = free_port()
+        async with world(tmp_path, f"127.0.0.1:{port}") as around:
+            app = web.Application()
+            app.router.add_post("/{tail:.*}", answer)
+            async with open_listener(app, "127.0.0.1", port, around.ca.server_context()):
+                subscription = around.simulator.subscribe()
+                subscription["endpoint"] = f"https://127.0.0.1:{port}/a%2Fb;c"
+
+                outcome = await around.sender.send(to(subscription))
+
+            assert isinstance(outcome, Refused)
+            assert outcome.reason == "http-307"
+            assert asked == ["/a/b;c"]
+
+    on_loop(loop, test())
+
+
+def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        sent = 0
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            nonlocal sent
+            response = web.StreamResponse(status=201)
+            await response.prepare(request)
+            while True:
+                await response.write(bytes(65536))
+                sent += 65536
+
+        port = free_port()
+        async with world(tmp_path, f"127.0.0.1:{port}") as around:
+            app = web.Application()
+            app.router.add_post("/{tail:.*}", answer)
+            async with open_listener(app, "127.0.0.1", port, around.ca.server_context()):
+                subscription = around.simulator.subscribe()
+                subscription["endpoint"] = f"https://127.0.0.1:{port}/endless"
+
+                assert await around.sender.send(to(subscription)) == Delivered()
+
+            assert sent < 64 * 1024 * 1024
+
+    on_loop(loop, test())
+
+
+def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        port = free_port()
+        async with world(tmp_path, f"127.0.0.1:{port}") as around:
+            away = []
+            for number in range(FEW + 1):
+                subscription = around.simulator.subscribe()
+                subscription["endpoint"] = f"https://127.0.0.1:{port}/{number}"
+                away.append(to(subscription, number))
+
+            outcomes = [await around.sender.send(push) for push in away]
+
+            assert all(isinstance(outcome, RetryLater) and not outcome.provider for outcome in outcomes)
+            last = outcomes[-1]
+            assert isinstance(last, RetryLater)
+            assert last.reason.startswith("push-service-rests: ")
+            assert last.after is not None
+            assert [rest.service for rest in around.sender.services.resting] == [f"127.0.0.1:{port}"]
+            assert len(around.egress.bodies) == FEW, "a push that waits was not sent"
+            assert await around.sender.send(around.phone()) == Delivered()
+
+    on_loop(loop, test())
+
+
+def test_a_service_that_never_answers_holds_half_of_the_places(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path, in_flight=8, time_limit=60.0) as around:
+            around.simulator.fail(Stall(), 0)
+            phones = [around.phone(number=number) for number in range(10)]
+            stalled = [asyncio.ensure_future(around.sender.send(phone)) for phone in phones]
+            await until(lambda: len(around.simulator.received) == 4, 30.0)
+            await until(lambda: sum(task.done() for task in stalled) == 6, 30.0)
+
+            assert {task.result() for task in stalled if task.done()} == {RetryLater("push-service-busy", 1.0)}
+            assert await around.sender.send(around.phone(around.other)) == Delivered()
+
+            for task in stalled:
+                task.cancel()
+            await asyncio.gather(*stalled, return_exceptions=True)
+            around.simulator.heal()
+            assert await around.sender.send(around.phone()) == Delivered(), "a cancelled push gives its place back"
+
+    on_loop(loop, test())
+
+
+def test_a_push_ends_within_its_time(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with silent_server() as port, world(tmp_path, f"127.0.0.1:{port}", time_limit=0.2) as around:
+            subscription = around.simulator.subscribe()
+            subscription["endpoint"] = f"https://127.0.0.1:{port}/x"
+
+            outcome = await around.sender.send(to(subscription))
+
+            assert isinstance(outcome, RetryLater)
+            assert outcome.reason == "timed-out"
+
+    on_loop(loop, test())
+
+
+def test_a_cut_connection_is_tried_again(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            phone = around.phone()
+            around.simulator.fail(Close())
+
+            assert isinstance(await around.sender.send(phone), RetryLater)
+            assert await around.sender.send(phone) == Delivered()
+
+    on_loop(loop, test())
+
+
+def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around, open_webpush_simulator(tls=ThrowAwayCa().server_context()) as stranger:
+            config = replace(around.sender._config, services=frozenset({stranger.service}))
+            async with WebPushSender(config, now, around.egress) as sender:
+                outcome = await sender.send(to(stranger.subscribe()))
+
+            assert isinstance(outcome, Refused)
+            assert outcome.reason == "certificate-not-trusted"
+            assert "webpush.ca_file" in outcome.remedy
+            assert stranger.received == []
+
+    on_loop(loop, test())
+
+
+def test_what_cannot_be_logged_is_not_sent(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            around.egress.full = True
+
+            outcome = await around.sender.send(around.phone())
+
+            assert outcome == RetryLater("egress-log: No space left on device")
+            assert around.simulator.received == []
+
+    on_loop(loop, test())
+
+
+@pytest.mark.parametrize("token", ["", "c0ffee", '{"endpoint": "http://127.0.0.1/", "p256dh": "", "auth": ""}'])
+def test_a_row_that_holds_no_subscription_is_kept(tmp_path: Path, loop: str, token: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as around:
+            outcome = await around.sender.send(due_push(platform=Platform.WEBPUSH, device_token=token))
+
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("subscription-invalid", False)
+
+    on_loop(loop, test())

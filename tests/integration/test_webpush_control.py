@@ -1,0 +1,83 @@
+"""Drive the simulator of a push service as another process would: by HTTP."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from relay.push.outcome import Delivered, RetryLater, TokenGone
+from relay.push.vapid import public_key
+from relay.sandbox.push_control import push_control_app
+from tests.integration.push_world import apns, fcm
+from tests.integration.webpush_world import KEY, World, to, world
+
+Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", World]
+
+
+@pytest.fixture
+async def driven(tmp_path: Path) -> AsyncIterator[Driven]:
+    async with AsyncExitStack() as stack:
+        apple, _ = await stack.enter_async_context(apns(tmp_path))
+        google, _ = await stack.enter_async_context(fcm(tmp_path))
+        around = await stack.enter_async_context(world(tmp_path))
+        server = TestServer(push_control_app(apple, google, around.simulator))
+        yield await stack.enter_async_context(TestClient(server)), around
+
+
+async def test_a_phone_subscribes_and_tells_what_it_reads(driven: Driven) -> None:
+    client, around = driven
+
+    answer = await client.post("/webpush/subscriptions", json={"vapid_public_key": public_key(KEY)})
+    assert answer.status == 201
+    subscription = await answer.json()
+    assert await around.sender.send(to(subscription)) == Delivered()
+
+    (received,) = (await (await client.get("/webpush/received", params={"at_least": "1"})).json())["received"]
+    assert json.loads(received["message"])["kind"] == "new-items"
+    assert received["device_token"] == subscription["endpoint"]
+    assert "new-items" not in received["body"]
+
+
+async def test_a_subscription_needs_no_key_and_no_body(driven: Driven) -> None:
+    client, around = driven
+
+    subscription = await (await client.post("/webpush/subscriptions")).json()
+
+    assert await around.sender.send(to(subscription)) == Delivered()
+
+
+async def test_a_phone_unsubscribes(driven: Driven) -> None:
+    client, around = driven
+    subscription = await (await client.post("/webpush/subscriptions")).json()
+
+    assert (await client.post("/webpush/gone", json={"endpoint": subscription["endpoint"]})).status == 204
+
+    assert await around.sender.send(to(subscription)) == TokenGone("http-410")
+    assert (await client.post("/webpush/gone", json={"endpoint": "https://push.example.com/x"})).status == 400
+
+
+async def test_failures_can_be_told_and_healed(driven: Driven) -> None:
+    client, around = driven
+    phone = around.phone()
+
+    failure = {"kind": "answer", "status": 503, "reason": "", "retry_after": "20", "times": 0}
+    assert (await client.post("/webpush/fail", json=failure)).status == 204
+    assert await around.sender.send(phone) == RetryLater("http-503", 20.0)
+    assert (await client.post("/webpush/heal")).status == 204
+
+    assert await around.sender.send(phone) == Delivered()
+
+
+async def test_a_push_that_nobody_can_read_has_no_message(driven: Driven) -> None:
+    client, around = driven
+    phone = around.phone()
+    around.simulator._subscribers.clear()
+
+    await around.sender.send(phone)
+
+    (received,) = (await (await client.get("/webpush/received")).json())["received"]
+    assert (received["status"], received["message"]) == (404, None)

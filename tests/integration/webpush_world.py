@@ -1,0 +1,66 @@
+"""Own what the tests of WebPush share: two push services over TLS, a sender that may ask both, and phones."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from relay.model import DuePush, Platform
+from relay.push.vapid import make_key, public_key
+from relay.push.webpush import WebPushConfig, WebPushSender
+from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.clock import now
+from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
+from relay.subscription import Subscription
+from tests.fakes.egress import MemoryEgress
+from tests.unit.relay.push.pushes import due_push
+
+KEY = make_key()
+
+
+@dataclass(frozen=True)
+class World:
+    simulator: WebPushSimulator
+    other: WebPushSimulator
+    sender: WebPushSender
+    egress: MemoryEgress
+    ca: ThrowAwayCa
+
+    def phone(self, simulator: WebPushSimulator | None = None, **changes: Any) -> DuePush:
+        """Let a new phone subscribe, and make a push to it."""
+        return to((simulator or self.simulator).subscribe(public_key(KEY)), **changes)
+
+
+def to(subscription: dict[str, Any], number: int = 1, **changes: Any) -> DuePush:
+    keys = subscription["keys"]
+    token = Subscription.of(subscription["endpoint"], keys["p256dh"], keys["auth"]).token
+    return due_push(number, platform=Platform.WEBPUSH, device_token=token, **changes)
+
+
+def endpoint(push: DuePush) -> str:
+    return Subscription.read(push.device_token).endpoint
+
+
+def write_key(folder: Path, key: bytes) -> None:
+    """Write the VAPID key of the sender."""
+    file = folder / "vapid.pem"
+    file.touch(mode=0o600)
+    file.write_bytes(key)
+
+
+@asynccontextmanager
+async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> AsyncIterator[World]:
+    """Open two push services, and a sender that may ask both and `more`."""
+    ca = ThrowAwayCa()
+    ca.write_ca(folder / "ca.pem")
+    write_key(folder, key)
+    async with AsyncExitStack() as stack:
+        simulator, other = [
+            await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context())) for _ in range(2)
+        ]
+        services = frozenset({simulator.service, other.service, *more})
+        config = WebPushConfig(services, folder / "vapid.pem", "mailto:push@example.com", folder / "ca.pem")
+        egress = MemoryEgress()
+        sender = await stack.enter_async_context(WebPushSender(replace(config, **changes), now, egress))
+        yield World(simulator, other, sender, egress, ca)
