@@ -19,6 +19,9 @@ PIECE: Final = pattern(r"""([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"
 """Name and value, quoted or not, or a word that stands alone: a scheme [RFC 9110 11.6.1]."""
 HOST: Final = pattern(r"[A-Za-z0-9.-]{1,253}")
 WORD: Final = pattern(r"[a-z_]{1,40}")
+DIAGNOSTICS: Final = pattern(r'\s*([0-9]{1,10})\s*;\s*reason="([\x20-\x21\x23-\x7e]{1,300})"')
+"""x-ms-diagnostics: 2000003;reason="The audience claim value is invalid...";error_category="..." [MS-XOAUTH 2.2]."""
+SCHEMES: Final = {"basic": "Basic", "bearer": "Bearer", "negotiate": "Negotiate", "ntlm": "NTLM", "digest": "Digest"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,23 @@ def read_challenge(header: str) -> Challenge | None:
     return Challenge(_host(parameters.get("authorization_uri", "")), issuers, _only(WORD, parameters.get("error", "")))
 
 
-def describe(challenge: Challenge, endpoint: str) -> str:
+def read_schemes(header: str) -> tuple[str, ...]:
+    """Name the ways to log in that WWW-Authenticate offers, of those that have a name, in its order."""
+    words = [word.lower() for _, _, _, word in PIECE.findall(header)]
+    return tuple(dict.fromkeys(SCHEMES[word] for word in words if word in SCHEMES))
+
+
+def read_diagnostics(header: str) -> str:
+    """Read why Exchange refuses a token, from x-ms-diagnostics; empty when it does not say, or not in plain text."""
+    found = DIAGNOSTICS.match(header)
+    return f"{found[1]} {found[2].strip()}" if found else ""
+
+
+def describe(challenge: Challenge, endpoint: str, diagnostics: str = "") -> str:
     """Say what a server's refusal of a token tells about it; `endpoint` is the token endpoint that gave it."""
     text = "the server refuses the access token (HTTP 401"
     text += f", {challenge.error})" if challenge.error else ")"
+    text += f", saying: {diagnostics}" if diagnostics else ""
     if challenge.authority and challenge.authority != _host(endpoint):
         text += f"; it wants tokens of {challenge.authority}"
     return text

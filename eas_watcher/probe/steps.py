@@ -28,6 +28,7 @@ from eas_watcher.hierarchy import DEFAULT_FOLDERS
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.probe.finding import Finding, Grade
 from eas_watcher.probe.heartbeats import find_limits
+from eas_watcher.probe.logins import question, read_ways
 from eas_watcher.probe.talk import Talk
 from eas_watcher.transport.handshake import Handshake
 
@@ -56,6 +57,7 @@ class Probe:
         """Yield what each step found out."""
         steps = {
             "TLS": self._look_at_tls,
+            "Login": self._ask_ways,
             "OPTIONS": self._discover,
             "Provision": self._provision,
             "Settings": self._inform,
@@ -76,6 +78,10 @@ class Probe:
         """Look at the certificate before the password is sent anywhere."""
         shaken = await self._shake()
         return judge_tls(shaken, self._talk.now())
+
+    async def _ask_ways(self) -> Finding:
+        """Ask without a credential how users may log in."""
+        return read_ways(await self._talk.transport.send(question(self._talk.account)))
 
     async def _discover(self) -> Finding:
         """Send the credential for the first time; it is tried once."""

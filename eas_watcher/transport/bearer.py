@@ -4,13 +4,15 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from eas_watcher.auth.bearer import describe, read_challenge
+from eas_watcher.auth.bearer import describe, read_challenge, read_diagnostics
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import Unauthorized
+from eas_watcher.errors import AccessDenied, Unauthorized
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.transport.tokens import AccessToken, Tokens
 
 UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+DIAGNOSTICS: Final = "x-ms-diagnostics"
 FRESH: Final = 30.0  # seconds; a token so young was not overtaken by a revocation, so another will not help
 
 
@@ -29,23 +31,33 @@ class BearerTransport:
         self._tokens = tokens
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any answer but 401, for which it raises Unauthorized with what the server says about its tokens.
+        """Return any answer that does not refuse the token.
 
-        Raises also what the token endpoint leads to: CredentialVoid, AccessDenied, ServerBusy, Unreachable.
+        Else raises Unauthorized, or AccessDenied for a 403, with what the server says about it. Raises also what the
+        token endpoint leads to: CredentialVoid, AccessDenied, ServerBusy, Unreachable.
         """
         token = await self._tokens.get(request.deadline)
         reply = await self._send(request, token)
-        if reply.status == UNAUTHORIZED and asyncio.get_running_loop().time() - token.issued_at > FRESH:
+        if _of_token(reply) and asyncio.get_running_loop().time() - token.issued_at > FRESH:
             token = await self._tokens.replace(token)
             reply = await self._send(request, token)
-        if reply.status != UNAUTHORIZED:
+        if not _of_token(reply):
             return reply
         self._tokens.forget(token)
+        diagnostics = read_diagnostics(reply.headers.get(DIAGNOSTICS, ""))
+        if reply.status == FORBIDDEN:
+            raise AccessDenied(f"the server denies access to this token (HTTP 403), saying: {diagnostics}", "http-403")
         challenge = read_challenge(reply.headers.get("www-authenticate", ""))
         if challenge is None:
             raise Unauthorized("the server refuses the access token and offers no bearer authentication (HTTP 401)")
-        raise Unauthorized(describe(challenge, self._tokens.endpoint.client.token_endpoint))
+        raise Unauthorized(describe(challenge, self._tokens.endpoint.client.token_endpoint, diagnostics))
 
     async def _send(self, request: HttpRequest, token: AccessToken) -> HttpReply:
         headers = {**request.headers, "Authorization": f"Bearer {token.value}"}
         return await self._transport.send(replace(request, headers=headers))
+
+
+def _of_token(reply: HttpReply) -> bool:
+    """Tell whether a refusal is about the token; a 403 without diagnostics is about the user or the device."""
+    diagnosed = reply.status == FORBIDDEN and bool(read_diagnostics(reply.headers.get(DIAGNOSTICS, "")))
+    return reply.status == UNAUTHORIZED or diagnosed

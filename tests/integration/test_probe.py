@@ -63,7 +63,7 @@ async def test_each_family_would_do_for_a_relay(family: Family) -> None:
         findings = await probe(told)
 
         assert works(findings.values())
-        assert list(findings) == ["TLS", "OPTIONS", "Provision", "Settings", "FolderSync", "Sync", "Ping"]
+        assert list(findings) == ["TLS", "Login", "OPTIONS", "Provision", "Settings", "FolderSync", "Sync", "Ping"]
         assert "TLSv1.3" in findings["TLS"].text
         assert "60 items" in findings["Sync"].text
         assert simulator.complaints == ()
@@ -134,7 +134,7 @@ async def test_a_wrong_password_is_tried_once() -> None:
         findings = await probe(order(simulator, authority, "wrong"))
 
         assert not works(findings.values())
-        assert list(findings) == ["TLS", "OPTIONS"]
+        assert list(findings) == ["TLS", "Login", "OPTIONS"]
         assert "lock-out" in findings["OPTIONS"].text
         assert len(simulator.log(ANN)) == 1
 
@@ -251,7 +251,7 @@ async def test_the_program_prints_a_line_for_each_step_and_ends_with_the_verdict
 
         lines = said.decode().splitlines()
         assert process.returncode == 0, said
-        assert len(lines) == 9
+        assert len(lines) == 10
         assert lines[-1] == "The relay would work with this server and user."
         assert PASSWORD not in said.decode()
         assert CollectionClass.EMAIL.value in said.decode()

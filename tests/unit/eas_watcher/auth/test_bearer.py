@@ -1,0 +1,90 @@
+import pytest
+
+from eas_watcher.auth.bearer import (
+    Challenge,
+    OAuthCredential,
+    describe,
+    read_challenge,
+    read_diagnostics,
+    read_schemes,
+)
+from eas_watcher.auth.credential import UnusableCredential
+
+EXCHANGE = (
+    'Bearer client_id="00000002-0000-0ff1-ce00-000000000000", '
+    'trusted_issuers="00000001-0000-0000-c000-000000000000@t1, 00000002@t1", '
+    'token_types="app_asserted_user_v1 service_asserted_app_v1", '
+    'authorization_uri="https://login.example.com/oauth2/authorize", error="invalid_token",'
+    'Basic realm="mail.example.com"'
+)
+ENDPOINT = "https://login.example.com/oauth2/token"
+
+
+def test_the_challenge_of_exchange_is_read_as_it_comes() -> None:
+    issuers = ("00000001-0000-0000-c000-000000000000@t1", "00000002@t1")
+
+    assert read_challenge(EXCHANGE) == Challenge("login.example.com", issuers, "invalid_token")
+    assert read_schemes(EXCHANGE) == ("Bearer", "Basic")
+
+
+@pytest.mark.parametrize(
+    ("header", "schemes"),
+    [
+        ("", ()),
+        ("Negotiate,NTLM,Basic realm=x", ("Negotiate", "NTLM", "Basic")),
+        ("bearer", ("Bearer",)),
+        ('FormBased, basic realm="Bearer"', ("Basic",)),
+    ],
+)
+def test_the_ways_to_log_in_are_named_in_the_servers_order(header: str, schemes: tuple[str, ...]) -> None:
+    assert read_schemes(header) == schemes
+
+
+@pytest.mark.parametrize("header", ["", "Negotiate", 'Basic realm="Bearer error=invalid_token"'])
+def test_without_bearer_there_is_no_challenge(header: str) -> None:
+    assert read_challenge(header) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        'Bearer authorization_uri="https://[broken"',
+        'Bearer authorization_uri="https://a b/c", error="<script>"',
+        "Bearer authorization_uri=, error=UPPER",
+    ],
+)
+def test_what_is_no_host_or_word_is_left_out(header: str) -> None:
+    assert read_challenge(header) == Challenge()
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            '2000003;reason="The audience claim value is invalid \'https://mail\'.";error_category="invalid_resource"',
+            "2000003 The audience claim value is invalid 'https://mail'.",
+        ),
+        ('2000001;reason=" expired "', "2000001 expired"),
+        ("", ""),
+        ("4001000", ""),
+        ('2000003;reason="a\x1b[31mb"', ""),
+        ('2000003;reason="' + "a" * 301 + '"', ""),
+    ],
+)
+def test_the_diagnostics_of_exchange_are_read_when_they_are_plain_text(header: str, said: str) -> None:
+    assert read_diagnostics(header) == said
+
+
+def test_a_refusal_says_what_an_operator_can_use() -> None:
+    assert describe(Challenge("login.example.com"), ENDPOINT) == "the server refuses the access token (HTTP 401)"
+    told = describe(Challenge("sts.example.com", error="invalid_token"), ENDPOINT, "2000003 The audience is wrong")
+    assert told == (
+        "the server refuses the access token (HTTP 401, invalid_token), saying: 2000003 The audience is wrong"
+        "; it wants tokens of sts.example.com"
+    )
+
+
+@pytest.mark.parametrize(("token", "client"), [("", ""), ("a b", ""), ("ä", ""), ("a" * 16_385, ""), ("good", "a b")])
+def test_what_no_endpoint_could_have_given_is_refused(token: str, client: str) -> None:
+    with pytest.raises(UnusableCredential):
+        OAuthCredential("ann", token, client)

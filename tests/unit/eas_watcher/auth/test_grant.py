@@ -1,0 +1,131 @@
+import json
+from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.grant import LIFETIME, LONGEST, OAuthClient, audience_of, read_issued, refresh_request
+from eas_watcher.commands.request import HttpReply
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+CLIENT = OAuthClient("https://login.example.com/token", "relay", "s3cret&", "openid offline_access")
+MAIL = "https://mail.example.com/"
+
+
+def token(claims: Any) -> str:
+    body = urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{body}.c2ln"
+
+
+def answer(status: int = 200, headers: dict[str, str] | None = None, **fields: Any) -> HttpReply:
+    return HttpReply(status, headers or {}, json.dumps(fields).encode())
+
+
+def good(**fields: Any) -> HttpReply:
+    return answer(**{"access_token": "access", "token_type": "Bearer", "expires_in": 3600, **fields})
+
+
+def test_the_request_names_the_relay_and_asks_for_what_the_settings_say() -> None:
+    request = refresh_request(CLIENT, OAuthCredential("ann", "refresh"))
+
+    assert (request.method, request.url) == ("POST", "https://login.example.com/token")
+    assert "Authorization" not in request.headers
+    assert parse_qs(request.body.decode()) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["refresh"],
+        "client_id": ["relay"],
+        "client_secret": ["s3cret&"],
+        "scope": ["openid offline_access"],
+    }
+
+
+def test_the_secret_is_for_its_own_client_alone() -> None:
+    fields = parse_qs(refresh_request(CLIENT, OAuthCredential("ann", "refresh", "app-on-phones")).body.decode())
+
+    assert fields["client_id"] == ["app-on-phones"]
+    assert "client_secret" not in fields
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (3600, 3600.0),
+        ("3600", 3600.0),
+        (None, LIFETIME),
+        (0, LIFETIME),
+        (-5, LIFETIME),
+        (True, LIFETIME),
+        ("soon", LIFETIME),
+        (10**9, LONGEST),
+    ],
+)
+def test_how_long_a_token_lives_is_read_as_endpoints_say_it(said: Any, seconds: float) -> None:
+    assert read_issued(good(expires_in=said), CLIENT, NOW).lifetime == seconds
+
+
+def test_a_rotated_refresh_token_comes_along() -> None:
+    assert read_issued(good(refresh_token="next"), CLIENT, NOW).refresh_token == "next"
+    assert read_issued(good(refresh_token=None), CLIENT, NOW).refresh_token == ""
+
+
+@pytest.mark.parametrize("audience", [MAIL, [MAIL, "other"]])
+def test_a_token_for_the_mail_server_is_taken(audience: Any) -> None:
+    client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
+
+    assert read_issued(good(access_token=token({"aud": audience})), client, NOW).access_token
+
+
+@pytest.mark.parametrize("audience", ["https://graph.example.com", [], ["other"]])
+def test_a_token_for_another_service_is_never_shown(audience: Any) -> None:
+    client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
+
+    with pytest.raises(AccessDenied) as caught:
+        read_issued(good(access_token=token({"aud": audience})), client, NOW)
+    assert caught.value.code == "oauth-audience"
+
+
+@pytest.mark.parametrize("text", ["opaque", "a.b", "a.!!.c", "a.W10.c", token({"sub": "ann"}), token({"aud": 5})])
+def test_a_token_that_cannot_be_read_is_the_servers_to_judge(text: str) -> None:
+    assert audience_of(text) is None
+    client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
+    assert read_issued(good(access_token=text), client, NOW).access_token == text
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (answer(400, error="invalid_grant"), CredentialVoid, "log in anew"),
+        (answer(400, error="interaction_required"), CredentialVoid, "log in anew"),
+        (answer(401, error="invalid_client"), AccessDenied, "invalid_client"),
+        (answer(400, error="Invalid <b>"), AccessDenied, "HTTP 400"),
+        (HttpReply(403, {}, b"no json"), AccessDenied, "HTTP 403"),
+        (answer(400, error="temporarily_unavailable"), ServerBusy, "temporarily"),
+        (answer(503, {"retry-after": "30"}), ServerBusy, "token endpoint"),
+        (answer(302), ProtocolViolation, "HTTP 302"),
+        (answer(404), ProtocolViolation, "HTTP 404"),
+        (answer(), ProtocolViolation, "no access token"),
+        (HttpReply(200, {}, b"[" * 100_000), ProtocolViolation, "no access token"),
+        (good(access_token="a b"), ProtocolViolation, "no access token"),
+        (good(token_type="mac"), ProtocolViolation, "another type"),
+        (good(refresh_token="a b"), ProtocolViolation, "cannot be sent"),
+    ],
+)
+def test_every_other_answer_has_its_remedy(reply: HttpReply, kind: type[EasError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        read_issued(reply, CLIENT, NOW)
+
+
+def test_waiting_is_as_long_as_the_endpoint_says() -> None:
+    with pytest.raises(ServerBusy) as caught:
+        read_issued(answer(503, {"retry-after": "30"}), CLIENT, NOW)
+    assert caught.value.retry_after == 30
+    assert not caught.value.reached
+
+
+def test_nothing_shows_a_secret() -> None:
+    assert "s3cret" not in repr(CLIENT)
+    assert "next" not in repr(read_issued(good(refresh_token="next"), CLIENT, NOW))
