@@ -6,12 +6,12 @@ from eas_watcher.commands.folder_sync import FolderSyncReply
 from eas_watcher.hierarchy import follow
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
 from eas_watcher.progress import Collection, Memory, Progress
-from eas_watcher.states import Policy, Watch
+from eas_watcher.states import Action, Policy, Record, Watch
 from eas_watcher.subfolders import grow, keep, newest_mail
 
 
-def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, Progress | None]:
-    """Make a watch of what was kept; tell what of it is to be forgotten, for nobody asks for it any more.
+def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, list[Action]]:
+    """Make a watch of what was kept; record what of it is to be forgotten, for nobody asks for it any more.
 
     All folders are read anew for the first who asks for sub-folders, and forgotten with the last one.
     """
@@ -37,7 +37,7 @@ def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, 
     dropped = _missing(memory.collections, kept)
     forgotten = () if memory.hierarchy and not memory.subfolders else None
     progress = Progress(dropped=dropped, hierarchy=forgotten)
-    return watch.in_doubt(), None if progress == Progress() else progress
+    return watch.in_doubt(), [] if progress == Progress() else [Record(progress)]
 
 
 def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progress]:

@@ -42,7 +42,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             watch = replace(watch, heartbeat=watch.heartbeat.told(limit))
             return at_once(watch, ServerBusy("the heartbeat interval is out of range"), "heartbeat")
         case PingStatus.TOO_MANY_FOLDERS:
-            watch = replace(watch, max_folders=max(1, reply.max_folders or len(watch.watched) - 1))
+            watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))
             return at_once(watch, ServerBusy("too many folders in one Ping"), "too-many-folders")
         case PingStatus.HIERARCHY_CHANGED:
             return remedy(watch, HierarchyChanged("Ping status 7"))
@@ -52,6 +52,11 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             return remedy(watch, RequestRefused("the server calls our request malformed (Ping status 4)"))
         case PingStatus.SERVER_ERROR:  # pragma: no branch -- mypy proves that there is no other
             return remedy(watch, ServerBusy("Ping status 8"))
+
+
+def _fewer(watch: Watch, limit: int | None) -> int:
+    """Read how many folders the server takes; one fewer than there were, if it does not say."""
+    return max(1, min(limit or len(watch.watched) - 1, watch.max_folders))
 
 
 def _expired(watch: Watch, held: float) -> Watch | Move:

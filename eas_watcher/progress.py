@@ -6,6 +6,7 @@ Everything here is a frozen value without I/O; whoever stores it commits one `Pr
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
@@ -79,6 +80,10 @@ class Change:
     """Whether they are in a sub-folder."""
 
 
+WIPES: Final = {False: "remote-wipe", True: "account-only-wipe"}
+"""Whether only the account is meant -> reason of `wiping` and `wiped`."""
+
+
 class WatchState(StrEnum):
     """Name what a watch is doing, as operators see it."""
 
@@ -90,6 +95,8 @@ class WatchState(StrEnum):
     """Backing off; `reason` says why, `retry_in` until when."""
     CREDENTIAL_REFUSED = "credential-refused"
     BLOCKED = "blocked"
+    WIPING = "wiping"
+    """A wipe is being acknowledged; nothing else is done any more, also after a restart."""
     WIPED = "wiped"
 
 
@@ -142,3 +149,5 @@ class Memory:
     """The classes of whose sub-folders some registration asked to hear too."""
     hierarchy: tuple[Folder, ...] | None = None
     """All folders as they were at the hierarchy key; None: not kept."""
+    wipe: bool | None = None
+    """Whether a wipe was begun and only the account is meant; None: none was."""

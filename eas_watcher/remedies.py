@@ -31,12 +31,13 @@ from eas_watcher.errors import (
 )
 from eas_watcher.locations import authority, eas_location
 from eas_watcher.names import NO_SYNC_KEY
-from eas_watcher.progress import Condition, Progress, WatchState
+from eas_watcher.progress import WIPES, Condition, Progress, WatchState
+from eas_watcher.recent import Recent
 from eas_watcher.states import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
-PROVISIONS: Final = 2  # policy keys in a row of which none was good enough for a Sync
+PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
 REDIRECTS: Final = 3  # in a row
 REPEATED: Final = 4  # failures that a second start from key 0 within the hour stands for with the first: 160 s
 HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
@@ -58,7 +59,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case CredentialVoid(code=code):
             return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, code, detail=str(error)))
         case RemoteWipeRequested(account_only=account_only):
-            return Wiping(watch), [AcknowledgeWipe(account_only)]
+            return wipe(watch, account_only=account_only)
         case AccessDenied(code="http-404") if watch.strayed:
             return at_once(_go_home(watch), error, "http-404")
         case AccessDenied(code="http-403"):
@@ -67,9 +68,9 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(watch, error, code, RECHECKS.get(code, RECHECK), shown=WatchState.BLOCKED)
         case Redirected():
             return _redirected(watch, error)
-        case NotProvisioned() if watch.provisions >= PROVISIONS:
-            # One more try, an hour from now: its key is the second since the last Sync again.
-            watch = replace(watch, provision_due=True, provisions=PROVISIONS - 1)
+        case NotProvisioned() if watch.provisions.times >= PROVISIONS:
+            # One more key after the hour, and no more before an hour without any has passed.
+            watch = replace(watch, provision_due=True, provisions=Recent(PROVISIONS - 1, -RECHECK))
             return pause(watch, error, "policy-loop", RECHECK)
         case NotProvisioned():
             return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)
@@ -86,7 +87,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case RequestRefused():
             return start_over(_forget_keys(watch), error, "request-refused")
         case TooManyCollections(limit=limit):
-            fewer = max(1, limit or (watch.max_collections or len(watch.watched)) // 2)
+            fewer = max(1, limit or min(watch.max_collections, len(watch.watched)) // 2)
             return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
         case ServerBusy(suspect=True) if watch.failures >= IMMEDIATE:
             return pause(_forget_hierarchy(watch), error, "server-busy")
@@ -140,6 +141,16 @@ def pause(
     failures = failures or watch.failures
     watch = watch.later(backoff.least(failures) if seconds is None else seconds)
     return Pausing(watch), [Pause(progress, failures, seconds)]
+
+
+def wipe(watch: Watch, *, account_only: bool) -> Move:
+    """Acknowledge a wipe; that it is under way is recorded first, so that whoever starts after a crash goes on with it.
+
+    After the acknowledgement the server refuses the device: a start that knew nothing would keep all that is to go.
+    """
+    watch = replace(watch, shown=WatchState.WIPING)
+    begun = Progress(condition=Condition(WatchState.WIPING, WIPES[account_only]))
+    return Wiping(watch, account_only), [Record(begun), AcknowledgeWipe(account_only)]
 
 
 def end(watch: Watch, condition: Condition) -> Move:

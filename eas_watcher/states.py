@@ -15,6 +15,7 @@ from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 from eas_watcher.progress import Collection, Partnership, Progress, WatchState
+from eas_watcher.recent import Recent
 
 FORGIVEN: Final = 3600.0  # seconds after which a start from key 0 is no repetition of the one before
 MOST_COLLECTIONS: Final = 20  # in one Sync, of 25 items each at most
@@ -66,16 +67,16 @@ class Watch:
     """Pings in a row that were answered suspiciously fast without a new item."""
     distrusted: frozenset[ProtocolVersion] = frozenset()
     """Versions that the server offers and then refuses."""
-    max_folders: int | None = None
-    """How many folders the server takes in one Ping; None: it has not complained."""
-    max_collections: int | None = None
-    """How many collections the server takes in one Sync; None: it has not complained."""
+    max_folders: int = MOST_FOLDERS
+    """How many folders the server takes in one Ping, as far as it has complained."""
+    max_collections: int = MOST_COLLECTIONS
+    """How many collections the server takes in one Sync, likewise."""
     quiet_for: float = 0.0
     """Seconds of silent Pings since the last Sync."""
     silent_for: float = 0.0
     """Seconds of silent Pings since the start, or since an item was last shown."""
-    provisions: int = 0
-    """Policy keys granted since the last Sync that was answered."""
+    provisions: Recent = field(default_factory=Recent)
+    """Policy keys granted."""
     redirects: int = 0
     """How often the server sent us elsewhere since the last Sync that was answered."""
     rested_for: float = 0.0
@@ -107,17 +108,7 @@ class Watch:
     @property
     def watched(self) -> tuple[Collection, ...]:
         """Of the wanted collections, no more than the server takes."""
-        return tuple(c for c in self.wanted if c.id not in self.set_aside)[: self.most_folders]
-
-    @property
-    def most_folders(self) -> int:
-        """How many folders a Ping may name."""
-        return min(self.max_folders or MOST_FOLDERS, MOST_FOLDERS)
-
-    @property
-    def most_collections(self) -> int:
-        """How many collections a Sync may name."""
-        return min(self.max_collections or MOST_COLLECTIONS, MOST_COLLECTIONS)
+        return tuple(c for c in self.wanted if c.id not in self.set_aside)[: self.max_folders]
 
     @property
     def strayed(self) -> bool:
@@ -126,10 +117,11 @@ class Watch:
 
     def later(self, seconds: float) -> "Watch":
         """Return the watch after a Ping or a wait of `seconds`."""
+        watch = replace(self, provisions=self.provisions.later(seconds))
         if not self.restarts:
-            return self
+            return watch
         restarted_for = self.restarted_for + seconds
-        return replace(self, restarted_for=restarted_for, restarts=0 if restarted_for >= FORGIVEN else self.restarts)
+        return replace(watch, restarted_for=restarted_for, restarts=0 if restarted_for >= FORGIVEN else self.restarts)
 
     def in_doubt(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""
@@ -198,6 +190,7 @@ class Wiping:
     """Wait for the end of the wipe's acknowledgement, whatever it is."""
 
     watch: Watch
+    account_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def healthy(watch: Watch) -> Condition:
         notes.append(f"the server does not sync {_name(aside)}")
     left_out = [c for c in watch.wanted if c not in watch.watched and c not in aside]
     if left_out:
-        notes.append(f"no more than {watch.most_folders} folders fit into one Ping; not watched: {_name(left_out)}")
+        notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}")
     return Condition(WatchState.WATCHING, QUARANTINE if odd else "", detail="; ".join(notes))
 
 

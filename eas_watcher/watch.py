@@ -37,8 +37,8 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
 from eas_watcher.polling import rest
-from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, start_over
+from eas_watcher.progress import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, start_over, wipe
 from eas_watcher.states import (
     Action,
     Answered,
@@ -77,8 +77,9 @@ def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
 
     `jitter` is the share, 0 to 0.1, by which the mailbox's Pings last longer than the interval.
     """
-    watch, forgotten = recall(memory, policy, jitter)
-    tidied: list[Action] = [] if forgotten is None else [Record(forgotten)]
+    watch, tidied = recall(memory, policy, jitter)
+    if memory.wipe is not None:
+        return wipe(watch, account_only=memory.wipe)
     if memory.refusals > len(CONFIRM_AFTER):
         return Ended(watch), []
     if memory.retry_in > 0:
@@ -104,8 +105,8 @@ def step(state: State, event: Event) -> Move:
             return _go(read_ping(watch, reply, held))
         case Pausing(watch), Woken():
             return proceed(replace(watch.in_doubt(), requests=0))
-        case Wiping(watch), WipeAcknowledged() | Failed():
-            return end(watch, Condition(WatchState.WIPED, "remote-wipe"))
+        case Wiping(watch, account_only), WipeAcknowledged() | Failed():
+            return end(watch, Condition(WatchState.WIPED, WIPES[account_only]))
         case Ended(), _:
             return state, []
         case Syncing(watch), Failed((Unreachable(reached=True) | ServerBusy(reached=True)) as error):
@@ -169,7 +170,8 @@ def _provisioned(watch: Watch, granted: Granted) -> Move:
     partnership = replace(
         watch.partnership, policy_key=granted.policy_key, acknowledged=granted.acknowledged, informed=informed
     )
-    return _record_partnership(replace(watch, provision_due=False, provisions=watch.provisions + 1), partnership)
+    watch = replace(watch, provision_due=False, provisions=watch.provisions.again())
+    return _record_partnership(watch, partnership)
 
 
 def _hierarchy_read(watch: Watch, reply: FolderSyncReply) -> Move:
@@ -195,7 +197,7 @@ def _sync(watch: Watch) -> Move:
     worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watch = _put(watch, worn)
     keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
-    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.most_collections]
+    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
     watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
     request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
     return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
@@ -216,7 +218,6 @@ def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
         unsynced=(watch.unsynced - done) | read.again,
         quiet_for=0.0,
         silent_for=0.0 if read.changes or seen else watch.silent_for,
-        provisions=0,
         redirects=0,
         refusals=0,
         failures=0 if news else watch.failures,

@@ -74,7 +74,11 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None],
         if not known:
             return OK
         ill = {key: n for key, n in known.items() if key[0] is WatchState.BLOCKED or _absent(*key)}
-        total = sum(n for (state, _), n in known.items() if state not in (WatchState.WIPED, WatchState.VERIFYING))
+        total = sum(
+            n
+            for (state, _), n in known.items()
+            if state not in (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
+        )
         share = sum(ill.values()) / total if total else 0.0
         if share < SOME:
             return OK

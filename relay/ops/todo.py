@@ -116,6 +116,7 @@ _BY_STATE: Final = {
     WatchState.WAITING: "Nothing yet: it tries again by itself.",
     WatchState.CREDENTIAL_REFUSED: "The user must enter the present password in the app; nothing is tried before.",
     WatchState.BLOCKED: "The mail server denies access.",
+    WatchState.WIPING: "Nothing: a wipe is being acknowledged, then all that is kept of the mailbox goes.",
     WatchState.WIPED: "The device was wiped: once that is settled, the user registers anew in the app.",
 }
 

@@ -105,6 +105,7 @@ _ACTIVE: Final = {
     WatchState.CREDENTIAL_REFUSED: Advice(
         Actor.USER, "The mailbox's server does not take the password any more: enter the new one."
     ),
+    WatchState.WIPING: Advice(Actor.NOBODY, "An administrator wipes this device: the last push says when it is done."),
     WatchState.WIPED: Advice(
         Actor.ADMINISTRATOR,
         "An administrator wiped this device: remove its data, ask for leave, then register anew.",

@@ -18,7 +18,7 @@ from eas_watcher.names import (
     ServerId,
     SyncKey,
 )
-from eas_watcher.progress import Collection, Memory, Partnership, WatchState
+from eas_watcher.progress import WIPES, Collection, Memory, Partnership, WatchState
 from relay.model import (
     DuePush,
     Environment,
@@ -191,6 +191,7 @@ def read_memory(
         wait,
         subfolders,
         None if row.folders is None else tuple(map(_read_folder, row.folders)),
+        row.reason == WIPES[True] if row.state == WatchState.WIPING.value else None,
     )
 
 

@@ -9,8 +9,10 @@ from random import Random
 
 import pytest
 
+from relay.sandbox.eas import FailurePlan
+from relay.sandbox.eas import Stall as Unanswered
 from relay.sandbox.scripts import Received, Stall
-from tests.site import SOON, Site, until
+from tests.site import ANN, SOON, Site, until
 
 
 def emails(pushes: list[Received]) -> list[Received]:
@@ -121,3 +123,44 @@ async def test_killed_at_random_moments(site: Site) -> None:
         async with site.relay():
             await until(lambda at=delivered_at: any(push.moment > at for push in emails(apns.received)))
             await until(lambda: waiting_marks(database_of(site)) == 0)
+
+
+def kept_of_the_user(database: Path) -> tuple[int, int, int]:
+    """Count credentials, collections and registrations."""
+    counts = (
+        "SELECT count(*) FROM mailbox WHERE sealed_credential IS NOT NULL",
+        "SELECT count(*) FROM collection",
+        "SELECT count(*) FROM registration",
+    )
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        credentials, collections, registrations = (connection.execute(count).fetchone()[0] for count in counts)
+    finally:
+        connection.close()
+    return credentials, collections, registrations
+
+
+async def test_killed_in_the_middle_of_a_wipe(site: Site) -> None:
+    eas, apns = site.sandbox.eas, site.sandbox.apns
+    async with site.relay() as relay:
+        assert (await site.register())[0] == 201
+        await site.held()
+        provisions = eas.records.requests["Provision"]
+        eas.fail(ANN, FailurePlan(Unanswered(), "Provision"))
+        eas.wipe(ANN)
+        site.deliver()
+        await until(lambda: eas.records.requests["Provision"] > provisions)
+        relay.kill()
+        await relay.process.wait()
+    # The server has the acknowledgement, and from now on refuses the device; the relay knows of no answer.
+    (device,) = eas.devices(ANN)
+    device.wipe, device.blocked = None, True
+    asked = len(eas.log(ANN))
+
+    async with site.relay():
+        (push,) = await apns.wait(1, SOON)
+        await until(lambda: kept_of_the_user(database_of(site)) == (0, 0, 0))
+
+    assert b"attention" in push.body
+    assert [logged.command for logged in eas.log(ANN)][asked:] == ["Provision"]
+    assert emails(apns.received) == []

@@ -7,7 +7,7 @@ from eas_watcher.errors import ServerBusy
 from eas_watcher.following import read_hierarchy, recall
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
 from eas_watcher.progress import Collection, Memory, Progress
-from eas_watcher.states import Policy
+from eas_watcher.states import Policy, Record
 from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, PARTNERSHIP, watch_of
 
 INBOX_FOLDER = Folder(INBOX.id, CollectionId("0"), 2)
@@ -22,7 +22,7 @@ def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
 
     watch, forgotten = recall(memory, POLICY)
 
-    assert forgotten is None
+    assert forgotten == []
     assert watch.collections == (INBOX, CALENDAR)
     assert watch.unsynced == {INBOX.id, CALENDAR.id}
     assert (watch.partnership, watch.classes, watch.refusals) == (PARTNERSHIP, EMAIL, 1)
@@ -33,7 +33,7 @@ def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
 def test_the_first_who_asks_for_subfolders_has_all_folders_read_anew() -> None:
     watch, forgotten = recall(Memory(PARTNERSHIP, (INBOX,), EMAIL, subfolders=EMAIL), POLICY)
 
-    assert forgotten is None
+    assert forgotten == []
     assert watch.hierarchy_due
     assert watch.partnership == replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY)
     assert watch.collections == (INBOX,)
@@ -44,7 +44,7 @@ def test_known_subfolders_go_on_from_where_they_stood_without_a_request() -> Non
 
     watch, forgotten = recall(memory, POLICY)
 
-    assert forgotten is None
+    assert forgotten == []
     assert watch.collections == watch.watched == (INBOX, PROJECTS)
     assert watch.hierarchy == HIERARCHY
     assert not watch.hierarchy_due
@@ -64,7 +64,7 @@ def test_another_class_finds_its_subfolders_in_the_hierarchy_that_is_kept() -> N
 def test_with_the_last_who_asked_all_of_it_is_forgotten() -> None:
     watch, forgotten = recall(Memory(PARTNERSHIP, (INBOX, PROJECTS), EMAIL, hierarchy=HIERARCHY), POLICY)
 
-    assert forgotten == Progress(dropped=(PROJECTS.id,), hierarchy=())
+    assert forgotten == [Record(Progress(dropped=(PROJECTS.id,), hierarchy=()))]
     assert watch.collections == (INBOX,)
     assert watch.hierarchy is None
 

@@ -21,6 +21,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.progress import Condition, Drain, Partnership, Progress, WatchState
+from eas_watcher.recent import Recent
 from eas_watcher.remedies import (
     CONFIRM_AFTER,
     DAILY,
@@ -163,16 +164,18 @@ def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> Non
 
 
 def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
-    first = remedy(watch_of(provisions=PROVISIONS - 1), NotProvisioned("x"))
+    first = remedy(watch_of(provisions=Recent(PROVISIONS - 1)), NotProvisioned("x"))
     assert isinstance(first, Watch)
-    decided = remedy(replace(first, provisions=PROVISIONS), NotProvisioned("x"))
+    decided = remedy(replace(first, provisions=Recent(PROVISIONS)), NotProvisioned("x"))
 
     assert isinstance(decided, tuple)
     state, [action] = decided
     assert isinstance(action, Pause)
     assert action.progress.condition is not None
     assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
-    assert (state.watch.provision_due, state.watch.provisions) == (True, PROVISIONS - 1)
+    assert (state.watch.provision_due, state.watch.provisions) == (True, Recent(PROVISIONS - 1))
+    again = remedy(replace(state.watch, provisions=state.watch.provisions.again()), NotProvisioned("x"))
+    assert isinstance(again, tuple)  # one key an hour from then on
 
 
 def test_not_provisioned_provisions_at_once() -> None:
@@ -225,7 +228,12 @@ def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
 def test_a_wipe_is_acknowledged_as_asked() -> None:
     watch = watch_of()
 
-    assert remedy(watch, RemoteWipeRequested("x", account_only=True)) == (Wiping(watch), [AcknowledgeWipe(True)])  # noqa: FBT003 -- the flag of the protocol
+    for account_only, reason in ((True, "account-only-wipe"), (False, "remote-wipe")):
+        decided = remedy(watch, RemoteWipeRequested("x", account_only=account_only))
+        assert decided == (
+            Wiping(replace(watch, shown=WatchState.WIPING), account_only),
+            [Record(Progress(condition=Condition(WatchState.WIPING, reason))), AcknowledgeWipe(account_only)],
+        )
 
 
 @pytest.mark.parametrize("error", [NotProvisioned("x"), HierarchyChanged("x"), VersionRefused("x")])
@@ -312,8 +320,8 @@ def test_a_request_called_malformed_starts_over_once() -> None:
     assert decide(decided, RequestRefused("x")).seconds == RECHECK
 
 
-@pytest.mark.parametrize(("told", "before", "after"), [(1, None, 1), (None, None, 1), (0, None, 1), (None, 1, 1)])
-def test_fewer_collections_are_asked_for_at_a_time(told: int | None, before: int | None, after: int) -> None:
+@pytest.mark.parametrize(("told", "before", "after"), [(1, 20, 1), (None, 20, 1), (0, 20, 1), (None, 1, 1)])
+def test_fewer_collections_are_asked_for_at_a_time(told: int | None, before: int, after: int) -> None:
     decided = remedy(watch_of(INBOX, CALENDAR, max_collections=before), TooManyCollections("x", told))
 
     assert isinstance(decided, Watch)

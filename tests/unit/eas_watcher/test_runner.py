@@ -12,7 +12,7 @@ from eas_watcher.door import Visitor
 from eas_watcher.errors import ServerBusy, Unreachable, VersionRefused
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced, HttpRequest
-from eas_watcher.progress import Change, Condition, Memory, Partnership, WatchState
+from eas_watcher.progress import Change, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.runner import Runner
 from eas_watcher.states import Failed, Policy, Provisioning
 from eas_watcher.wbxml.element import PROVISION
@@ -195,8 +195,10 @@ async def test_a_wipe_is_acknowledged_and_ends_the_watch(*, fails: bool) -> None
     await world.run(transport)
 
     assert commands(transport) == ["Sync", "Provision", "Provision"]
-    assert world.journal.condition == Condition(WatchState.WIPED, "remote-wipe")
-    assert world.journal.commits[-1].attention
+    begun, wiped = world.journal.commits[-2:]
+    assert begun == Progress(condition=Condition(WatchState.WIPING, "remote-wipe"))
+    assert wiped.condition == Condition(WatchState.WIPED, "remote-wipe")
+    assert wiped.attention
 
 
 async def test_asks_the_hierarchy_before_a_key_is_tried_again() -> None:

@@ -28,9 +28,11 @@ from eas_watcher.errors import (
 )
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.progress import Change, Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
+from eas_watcher.recent import Recent
 from eas_watcher.remedies import HOPELESS, RECHECK
 from eas_watcher.states import (
     MOST_COLLECTIONS,
+    AcknowledgeWipe,
     Answered,
     Discovering,
     Ended,
@@ -381,11 +383,12 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
     assert WATCHING in recorded(actions)
 
 
-def test_a_sync_that_is_answered_ends_the_count_of_redirects_and_policies() -> None:
-    state, _ = step(syncing(redirects=2, provisions=2, silent_for=9.0), synced())
+def test_a_sync_that_is_answered_ends_the_count_of_redirects() -> None:
+    state, _ = step(syncing(redirects=2, provisions=Recent(2), silent_for=9.0), synced())
     told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
 
-    assert (state.watch.redirects, state.watch.provisions, state.watch.silent_for) == (0, 0, 9.0)
+    assert (state.watch.redirects, state.watch.silent_for) == (0, 9.0)
+    assert state.watch.provisions == Recent(2)  # a policy that is due anew after each Sync is a loop, too
     assert told.watch.silent_for == 0.0
 
 
@@ -599,10 +602,21 @@ def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
 
 @pytest.mark.parametrize("event", [WipeAcknowledged(), Failed(Unreachable("x"))])
 def test_a_wipe_ends_the_watch_whether_its_acknowledgement_arrives_or_not(event: Event) -> None:
-    state, actions = step(Wiping(watch_of()), event)
+    for account_only, reason in ((False, "remote-wipe"), (True, "account-only-wipe")):
+        state, actions = step(Wiping(watch_of(), account_only), event)
 
-    assert isinstance(state, Ended)
-    assert recorded(actions)[0].condition == Condition(WatchState.WIPED, "remote-wipe")
+        assert isinstance(state, Ended)
+        assert recorded(actions)[0].condition == Condition(WatchState.WIPED, reason)
+
+
+def test_a_wipe_that_was_begun_goes_on_after_a_restart_and_nothing_else_does() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=9, retry_in=900.0, wipe=True), POLICY)
+
+    assert isinstance(state, Wiping)
+    assert actions == [
+        Record(Progress(condition=Condition(WatchState.WIPING, "account-only-wipe"))),
+        AcknowledgeWipe(account_only=True),
+    ]
 
 
 # --- every pair
