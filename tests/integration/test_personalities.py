@@ -9,7 +9,7 @@ from eas_watcher.names import CollectionClass, ProtocolVersion
 from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
 from relay.sandbox.eas import FAMILIES, Crash, Cut, EasRules, FailurePlan, Family
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, until, world
 
 EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()
 EACH = pytest.mark.parametrize("family", list(FAMILIES))
@@ -271,3 +271,83 @@ def test_the_families_are_those_that_the_command_line_names() -> None:
     assert list(FAMILIES) == ["exchange", "sogo", "zpush", "traveler"]
     assert FAMILIES[Family.EXCHANGE] == EasRules()
     assert all(rules.personality.name == name for name, rules in FAMILIES.items())
+
+
+@hurried
+async def test_a_policy_that_is_told_before_the_password_is_looked_at_costs_one_try_of_a_wrong_one() -> None:
+    async with world(rules=ZPUSH) as watched:
+        watched.start()
+        await watched.until_held()
+        before = len(watched.simulator.log(ANN))
+        watched.simulator.add_mailbox(ANN, "changed")
+        watched.simulator.refresh_policy(ANN)
+        await until(lambda: watched.simulator.records.refusals[ANN] == 1)
+        await watched.until_idle()
+
+        assert commands(watched, before) == ["FolderSync", "Provision"]
+        assert watched.ann.conditions[-1].reason == "http-401"
+        watched.simulator.add_mailbox(ANN, PASSWORD)
+        watched.simulator.deliver(ANN)
+        hurry(67.0)
+        await watched.until_changed()
+        assert watched.ann.changes == ONE_MAIL
+
+
+@hurried
+async def test_a_wipe_is_carried_out_although_the_password_was_changed() -> None:
+    async with world(rules=ZPUSH) as watched:
+        watched.start()
+        await watched.until_held()
+        watched.simulator.add_mailbox(ANN, "changed")
+        watched.simulator.wipe(ANN)
+        await until(lambda: not watched.fleet)
+
+        assert watched.ann.conditions[-1].state is WatchState.WIPED
+        (device,) = watched.simulator.devices(ANN)
+        assert device.wipe is None
+
+
+@pytest.mark.parametrize("rules", [SOGO, ZPUSH], ids=["sogo", "zpush"])
+@hurried
+async def test_a_hang_up_that_is_not_noticed_ends_with_the_next_ping_of_the_device(rules: EasRules) -> None:
+    async with world(rules=replace(rules, workers=2)) as watched:
+        for restarts in range(1, 4):
+            watched.start()
+            await watched.until_held(pings=restarts)
+            assert watched.simulator.pings.busy == 1
+            await watched.stop()
+            await until(lambda: watched.simulator.held == 0)
+            assert watched.simulator.pings.busy == 1
+
+        watched.start()
+        await watched.until_held(pings=4)
+        watched.simulator.deliver(ANN)
+        await watched.until_changed()
+        assert watched.ann.changes == ONE_MAIL
+
+
+@hurried
+async def test_a_server_whose_workers_are_all_taken_is_watched_again_when_one_is_free() -> None:
+    async with world(rules=replace(SOGO, workers=1)) as watched:
+        watched.start()
+        await watched.until_held()
+        await watched.stop()
+        await until(lambda: watched.simulator.held == 0)
+        watched.simulator.deliver(ANN)
+        watched.start()
+        await until(lambda: len(watched.ann.conditions) > 1)
+        assert watched.ann.conditions[-1].state is WatchState.WAITING
+        hurry(310.0)  # the Ping that nobody waits for has ended
+        await until_changed_once(watched)
+
+        assert watched.ann.changes == ONE_MAIL
+
+
+async def until_changed_once(watched: World) -> None:
+    """Wait until a change is committed, putting the time forward over every wait; no Ping need be held."""
+    for _ in range(400):
+        if watched.ann.changes:
+            return
+        await asyncio.sleep(0.01)
+        hurry(1.0)
+    raise AssertionError("no change was committed")

@@ -24,7 +24,7 @@ class HeldPing:
 class HeldPings:
     """Hold Pings by user and device, one each."""
 
-    __slots__ = ("_count", "_held", "_now", "_records")
+    __slots__ = ("_count", "_held", "_left", "_now", "_records")
 
     def __init__(self, records: EasRecords, now: Now) -> None:
         """Take where overlaps are counted, and the clock that ages items."""
@@ -32,6 +32,13 @@ class HeldPings:
         self._now = now
         self._held: dict[str, dict[str, HeldPing]] = {}
         self._count = 0
+        self._left: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        """By user and device, the Pings that go on although their clients hung up, each with its end."""
+
+    @property
+    def busy(self) -> int:
+        """Count the Pings that take a worker, whether anybody still waits for them or not."""
+        return self._count + len(self._left)
 
     def __len__(self) -> int:
         """Count the Pings held now."""
@@ -43,6 +50,7 @@ class HeldPings:
 
     def supersede(self, user: str, device_id: str) -> None:
         """End an older Ping of the device, as if it had expired [observed: Z-Push 2.7.1, 2026-11], and count that."""
+        self._free((user, device_id))
         older = self._held.get(user, {}).get(device_id)
         if older is not None and not older.answer.done():
             self._records.overlaps[user] += 1
@@ -60,6 +68,12 @@ class HeldPings:
         timer = loop.call_later(seconds * session.rules.personality.overhold, _expire, held)
         try:
             return await held.answer
+        except asyncio.CancelledError:
+            if not session.rules.personality.notices_hang_up:
+                key = session.mailbox.user, device_id
+                self._free(key)
+                self._left[key] = loop.call_later(max(0.0, timer.when() - loop.time()), self._free, key)
+            raise
         finally:
             timer.cancel()
             self._count -= 1
@@ -83,6 +97,8 @@ class HeldPings:
 
     def restart(self) -> None:
         """End every Ping as a server does that starts anew: with an early status 1, or with no answer."""
+        for key in list(self._left):
+            self._free(key)
         for of_user in self._held.values():
             for held in of_user.values():
                 if not held.answer.done():
@@ -91,10 +107,18 @@ class HeldPings:
 
     def close(self) -> None:
         """End every Ping without an answer."""
+        for key in list(self._left):
+            self._free(key)
         for of_user in self._held.values():
             for held in of_user.values():
                 if not held.answer.done():
                     held.answer.set_result(None)
+
+    def _free(self, key: tuple[str, str]) -> None:
+        """End a Ping that nobody waits for."""
+        left = self._left.pop(key, None)
+        if left is not None:
+            left.cancel()
 
 
 def _expire(held: HeldPing) -> None:

@@ -34,6 +34,8 @@ class Personality:
     outage: Outage = Outage.UNAVAILABLE
     closes: bool = False
     """Whether each answer ends its connection, without a header that says so."""
+    notices_hang_up: bool = True
+    """Whether a client that hangs up frees what its Ping holds; else that goes on to its end, or to the next Ping."""
     restart_ends_pings: bool = False
     """Whether a restart ends held Pings early with status 1; else it cuts their connections."""
 
@@ -43,6 +45,8 @@ class Personality:
     """Whether policies are asked for by HTTP 449 whatever the version; other common statuses become HTTP ones too."""
     serves_keyless: bool = False
     """Whether a device that never had a policy key is served when it sends none."""
+    policy_before_password: bool = False
+    """Whether a device whose policy is due is told so before the password is looked at; a wipe is even carried out."""
     policy_ends_ping: bool = False
     """Whether a Ping answers 7 while a new policy is due."""
 
@@ -81,6 +85,7 @@ SOGO = Personality(
     folder_id="{kind}%2F{number:032x}",
     outage=Outage.VANISHED,
     closes=True,
+    notices_hang_up=False,
     restart_ends_pings=True,
     announces_provision=False,
     late_limit=True,
@@ -96,8 +101,10 @@ ZPUSH = Personality(
     name=Family.ZPUSH,
     build="14.1",
     folder_id="U{number:05x}",
+    notices_hang_up=False,
     outage=Outage.UNAUTHORIZED,
     provision_by_http=True,
+    policy_before_password=True,
     serves_keyless=True,
     policy_ends_ping=True,
     names_minimum=False,

@@ -28,6 +28,8 @@ class EasRules:
     """Whether read flags and deletes end a Ping too [observed: Z-Push 2.7.1, SOGo 5.8, 2026-11]."""
     personality: Personality = EXCHANGE
     """What is odd about the server."""
+    workers: int | None = None
+    """How many requests are served at a time, a held Ping being one [observed: SOGo 5.8, 2026-11]; None: no end."""
     any_password: str | None = None
     """A password with which every user has a mailbox; None: only mailboxes that were added exist."""
 

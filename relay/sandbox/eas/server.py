@@ -106,19 +106,20 @@ class EasServer:
         """Answer one request, or let it fail as the script or a broken backend says."""
         body = await request.read()
         command = "OPTIONS" if request.method == "OPTIONS" else read_command(request.query_string)
-        identities = self._simulator.identities
-        user, proved = identities.read(request, self._simulator.admit)
+        user, proved = self._identify(request, command)
         self._simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self._simulator.failures.take(user, command)
         if isinstance(failure, AnswerHttp):
             await self._wait(failure.seconds)
             return web.Response(status=failure.status, headers=failure.headers, body=failure.body.encode() or None)
         outage = self._simulator.rules.personality.outage if self._simulator.backend_down else None
-        if outage is Outage.UNAVAILABLE:
+        if outage is Outage.UNAVAILABLE or self._simulator.is_crowded:
             return self._respond(503, headers={"Retry-After": str(RETRY_AFTER)})
         if outage is Outage.UNAUTHORIZED or not proved:
             refusal = self._respond(401)
-            refusal.headers.extend(("WWW-Authenticate", challenge) for challenge in identities.challenge)
+            refusal.headers.extend(
+                ("WWW-Authenticate", challenge) for challenge in self._simulator.identities.challenge
+            )
             return refusal
         if request.method == "OPTIONS":
             return await self._fail(request, command, failure) or self._offer()
@@ -127,6 +128,13 @@ class EasServer:
         if outage is Outage.STATUS and failure is None:
             failure = AnswerStatus(RETRY_LATER)
         return await self._serve(request, user, command, body, failure)
+
+    def _identify(self, request: web.Request, command: str) -> tuple[str, bool]:
+        """Tell whose request it is, and whether it proves that, or need not."""
+        claimed, device_id = request.query.get("User", ""), request.query.get("DeviceId", "")
+        if self._simulator.policy_first(claimed, device_id, command):
+            return claimed, True
+        return self._simulator.identities.read(request, self._simulator.admit)
 
     async def _serve(
         self, request: web.Request, user: str, command: str, body: bytes, failure: Failure | None

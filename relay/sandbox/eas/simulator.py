@@ -216,6 +216,20 @@ class EasSimulator:
         self.records.refusals[user] += 1
         return False
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether Pings take all the workers there are, those of clients that hung up among them."""
+        return self.rules.workers is not None and self.pings.busy >= self.rules.workers
+
+    def policy_first(self, user: str, device_id: str, command: str) -> bool:
+        """Tell whether a request is told of a policy, or asked for a wipe, although its password is wrong."""
+        device = self._devices.get(user, {}).get(device_id)
+        if device is None or not self.rules.personality.policy_before_password:
+            return False
+        if command == "Provision":
+            return device.wipe is not None
+        return command not in {"OPTIONS", "Ping"} and (device.refresh_due or device.wipe is not None)
+
     def session(self, user: str, request: EasRequest) -> Session:
         """Return what a command is answered from; a device that is new is entered."""
         return Session(

@@ -106,6 +106,7 @@ def _changes(
     commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
     was_due, synced.sync_due = synced.sync_due, False
     if not commands:
+        synced.presented = "", 0  # a client that asks again while there is nothing to tell is in no loop
         if not was_due:
             return None
         key = session.mint.sync_key()
