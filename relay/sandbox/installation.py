@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from relay.push.vapid import public_key
 from relay.sandbox.certificates import ThrowAwayCa
 
 TEAM: Final = "SANDBOX001"
@@ -53,6 +54,7 @@ ca_file = "ca.pem"
 hosts = ["127.0.0.1:{webpush}"]
 apps = ["{app}"]
 vapid_key_file = "vapid.pem"
+public_key = "{vapid}"
 subject = "mailto:admin@{domain}"
 ca_file = "ca.pem"
 
@@ -113,6 +115,7 @@ def write_installation(
             apns=ports.apns,
             fcm=ports.fcm,
             webpush=ports.webpush,
+            vapid=public_key(accounts.vapid_key),
             key_id=accounts.apns_key_id,
             team=TEAM,
             app=APP,
