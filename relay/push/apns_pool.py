@@ -14,7 +14,7 @@ from aioapns.connection import APNsBaseClientProtocol, APNsBaseConnectionPool
 
 from relay.network.dialling import Dialler
 from relay.push.apns_config import Endpoint
-from relay.push.apns_protocol import Answer, ApnsConnection, NotSent, Pace, Request
+from relay.push.apns_protocol import Answer, ApnsConnection, NotBegun, NotSent, Pace, Request
 
 PAUSE_FIRST: Final = 0.25
 """Seconds until the third try to connect; the second may come at once."""
@@ -57,10 +57,14 @@ class ApnsPool(APNsBaseConnectionPool):
 
     async def send_notification(self, request: Request) -> Answer:  # type: ignore[override]  # narrower
         """Send one request; raises NotSent, MaybeSent, and OSError or TimeoutError when there is no connection."""
-        connection = self._current
-        if connection is None or not connection.usable:
-            connection = await self.acquire()
-        return await connection.send_notification(request)
+        while True:
+            connection = self._current
+            if connection is None or not connection.usable:
+                connection = await self.acquire()
+            try:
+                return await connection.send_notification(request)
+            except NotBegun:
+                continue  # it waits on for the next connection; who sends has a time limit
 
     async def acquire(self) -> ApnsConnection:
         """Return the connection of now; all who wait while one is opened share its fate."""
@@ -148,10 +152,10 @@ class ApnsPool(APNsBaseConnectionPool):
             self._next_try_at = self.loop.time() + pause * self._random.uniform(0.5, 1.0)
 
     def _leave(self, connection: ApnsConnection) -> None:
-        if connection.greeted:
+        if connection.answered:
             self._failures = 0
         else:
-            # What takes connections and does not speak HTTP/2 on them is as good as away.
-            self._failed(ConnectionResetError("ended before it spoke HTTP/2"))
+            # What takes connections and answers nothing on them is as good as away.
+            self._failed(ConnectionResetError("ended before it answered anything"))
         if self._current is connection:
             self._current = None

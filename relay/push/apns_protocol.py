@@ -67,6 +67,10 @@ class NotSent(ConnectionClosed):
     """Tell that the server did nothing with the request: it may be sent again freely."""
 
 
+class NotBegun(NotSent):
+    """Tell that the request never got a stream: its connection ended, or ends, while it waited for one."""
+
+
 class MaybeSent(ConnectionClosed):
     """Tell that nobody knows whether the push reached the phone: again at most once, under the same ids."""
 
@@ -132,6 +136,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         self._farewells = Farewells()
         self._calls: dict[int, _Call] = {}
         self._greeted = False
+        self._answered = False
         self._leaving = False
         self._writing = False
         self._why = "connection-lost"
@@ -147,9 +152,9 @@ class ApnsConnection(APNsTLSClientProtocol):
         return not self._leaving
 
     @property
-    def greeted(self) -> bool:
-        """Tell whether the server has spoken HTTP/2 at all."""
-        return self._greeted
+    def answered(self) -> bool:
+        """Tell whether the server has answered anything at all."""
+        return self._answered
 
     @property
     def under_way(self) -> int:
@@ -165,7 +170,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             stream_id = await self.free_channels.acquire(len(request.body))
         except NoAvailableStreamIDError as error:
             self.leave("stream-ids-used-up")
-            raise NotSent("stream-ids-used-up") from error
+            raise NotBegun("stream-ids-used-up") from error
         authorization = "" if self._authorization is None else self._authorization()
         try:
             self.conn.request(stream_id, self._headers(request, authorization), request.body)
@@ -286,7 +291,7 @@ class ApnsConnection(APNsTLSClientProtocol):
     def _depart(self, why: str) -> None:
         if not self._leaving:
             self._leaving = True
-            self.free_channels.destroy(NotSent(why))
+            self.free_channels.destroy(NotBegun(why))
             self._on_leaving(self)
 
     def _part(self, farewell: Farewell) -> None:
@@ -364,6 +369,7 @@ class ApnsConnection(APNsTLSClientProtocol):
                     call.answer.retry_after = value.decode("ascii", "replace")
 
     def _answer(self, stream_id: int) -> None:
+        self._answered = True
         call = self._end(stream_id)
         self.conn.forget(stream_id)
         if call is not None and not call.future.done():

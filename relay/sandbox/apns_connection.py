@@ -9,32 +9,36 @@ from uuid import uuid4
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset, WindowUpdated
+from h2.events import DataReceived, Event, PingReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from relay.sandbox.apns_rules import Request, Verdict
-from relay.sandbox.scripts import Close, Delay, Failure, GoAway, Reset, Stall
+from relay.sandbox.scripts import Answer, ApnsFailure, Close, Delay, Freeze, GoAway, Reset, Stall, Streams
 
 STREAMS_AT_FIRST: Final = 1
 STREAMS: Final = 1000
 """Streams at once before and after the first authenticated request, as Apple announces them."""
+FORBIDDEN: Final = 403
 HEADERS_LIMIT: Final = 65536  # bytes
 LAST_STREAM: Final = 2**31 - 1
 """The id a graceful GOAWAY names: nothing is lost so far [RFC 9113 6.8]."""
 
 
 class Judge(Protocol):
-    """Decide about requests; `connections` and `accepted` are kept by the connections themselves."""
+    """Decide about requests; `connections`, `accepted` and `pings` are kept by the connections themselves."""
 
     connections: "set[Connection]"
     accepted: int
+    pings: int
+    deaf: bool
+    """Whether new connections get no word."""
 
-    def scripted(self) -> Failure | None:
+    def scripted(self) -> ApnsFailure | None:
         """Take the failure of the next request."""
 
-    def judge(self, request: Request, failure: Failure | None) -> tuple[Verdict, bool]:
+    def judge(self, request: Request, failure: ApnsFailure | None) -> tuple[Verdict, bool]:
         """Return the answer, and whether the sender has proved who it is."""
 
     def note(self, request: Request, status: int) -> None:
@@ -64,9 +68,12 @@ class Connection(asyncio.Protocol):
         self._certificate: Mapping[str, str] = {}
         self._requests: dict[int, tuple[dict[str, str], bytearray]] = {}
         self._under_way: set[int] = set()
-        self._blocked: deque[tuple[int, bytes]] = deque()
+        self._blocked: deque[tuple[int, bytes, bool]] = deque()
+        """Parts of bodies that flow control has no room for; the last one ends its stream."""
         self._trusted = False
         self._leaving = False
+        self._last = LAST_STREAM
+        self._frozen = False
         self._transport: asyncio.Transport
 
     # --- what asyncio calls
@@ -83,6 +90,9 @@ class Connection(asyncio.Protocol):
         self._certificate = {
             name: value for attributes in (tls.getpeercert() or {}).get("subject", ()) for name, value in attributes
         }
+        if self._judge.deaf:
+            self._frozen = True
+            return
         self._http.initiate_connection()
         self._flush()
 
@@ -95,6 +105,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take frames; a client that breaks the protocol is told so and cut off."""
+        if self._frozen:
+            return
         try:
             events = self._http.receive_data(data)
         except ProtocolError:
@@ -102,7 +114,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         for event in events:
-            if self._transport.is_closing():
+            if self._transport.is_closing() or self._frozen:
                 return
             self._take(event)
         self._flush()
@@ -113,9 +125,21 @@ class Connection(asyncio.Protocol):
         """End the connection without a word."""
         self._transport.abort()
 
+    def freeze(self) -> None:
+        """Read and say nothing any more."""
+        self._frozen = True
+
+    def leave(self) -> None:
+        """Say goodbye: answer what is under way, then close."""
+        if not self._leaving and not self._frozen:
+            self._leave(self._last)
+            self._close_when_left()
+
     def _take(self, event: Event) -> None:
         match event:
-            case RequestReceived(stream_id=int(stream_id), headers=headers) if not self._leaving:
+            case PingReceived():
+                self._judge.pings += 1
+            case RequestReceived(stream_id=int(stream_id), headers=headers) if stream_id <= self._last:
                 self._requests[stream_id] = {str(name): str(value) for name, value in headers}, bytearray()
             case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
                 self._http.acknowledge_received_data(length, stream_id)
@@ -139,9 +163,12 @@ class Connection(asyncio.Protocol):
         match self._judge.scripted():
             case Stall():
                 self._judge.note(request, 0)
-            case Reset():
+            case Freeze():
                 self._judge.note(request, 0)
-                self._http.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+                self.freeze()
+            case Reset(code):
+                self._judge.note(request, 0)
+                self._http.reset_stream(stream_id, ErrorCodes(code))
                 self._end(stream_id)
             case Close():
                 self._judge.note(request, 0)
@@ -151,56 +178,78 @@ class Connection(asyncio.Protocol):
                 self._http.close_connection(error_code=code, last_stream_id=max(0, stream_id - 2))
                 self._flush()
                 self._transport.close()
-            case GoAway():
-                self._leave()
+            case GoAway(final=final):
+                self._leave(stream_id if final else self._last)
                 self._answer(stream_id, request, None)
+            case Streams(limit):
+                self._answer(stream_id, request, None)
+                self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
             case Delay(seconds):
                 self._loop.call_later(seconds, self._answer_late, stream_id, request)
             case failure:
                 self._answer(stream_id, request, failure)
 
-    def _leave(self) -> None:
+    def _leave(self, last: int) -> None:
         # h2 itself would refuse to answer what is under way after a GOAWAY, so the frame goes past it.
         self._flush()
         self._leaving = True
-        self._transport.write(GoAwayFrame(0, last_stream_id=LAST_STREAM, error_code=0).serialize())
+        self._last = last
+        self._transport.write(GoAwayFrame(0, last_stream_id=last, error_code=0).serialize())
 
     def _answer_late(self, stream_id: int, request: Request) -> None:
-        if stream_id in self._under_way:
+        if stream_id in self._under_way and not self._frozen:
             self._answer(stream_id, request, None)
             self._flush()
 
-    def _answer(self, stream_id: int, request: Request, failure: Failure | None) -> None:
+    def _answer(self, stream_id: int, request: Request, failure: ApnsFailure | None) -> None:
         verdict, trusted = self._judge.judge(request, failure)
         self._judge.note(request, verdict.status)
-        if trusted and not self._trusted:
-            self._trusted = True
-            self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS})
+        self._trust(trusted=trusted, refused=verdict.status == FORBIDDEN)
+        script = failure if isinstance(failure, Answer) else Answer(verdict.status, verdict.reason)
         body = verdict.body
         # An answer bears the request's apns-id, or a new one [Apple: Handling notification responses from APNs].
         apns_id = request.headers.get("apns-id") or str(uuid4()).upper()
-        headers = [(":status", str(verdict.status)), ("apns-id", apns_id)]
+        headers = [(":status", str(verdict.status))]
+        if not script.bare:
+            headers.append(("apns-id", apns_id))
+        if script.retry_after:
+            headers.append(("retry-after", script.retry_after))
         self._http.send_headers(stream_id, headers, end_stream=not body)
         if body:
-            self._blocked.append((stream_id, body))
+            size = -(-len(body) // script.pieces)
+            self._blocked += [
+                (stream_id, body[at : at + size], at + size >= len(body)) for at in range(0, len(body), size)
+            ]
             self._send_blocked()
         else:
             self._end(stream_id)
 
+    def _trust(self, *, trusted: bool, refused: bool) -> None:
+        """Allow many streams once a client has proved who it is, one again after it was refused, as Apple does."""
+        if trusted == self._trusted or not (trusted or refused):
+            return
+        self._trusted = trusted
+        limit = STREAMS if trusted else STREAMS_AT_FIRST
+        self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
+
     def _send_blocked(self) -> None:
         while self._blocked:
-            stream_id, body = self._blocked[0]
+            stream_id, body, last = self._blocked[0]
             try:
                 if self._http.local_flow_control_window(stream_id) < len(body):
                     return
-                self._http.send_data(stream_id, body, end_stream=True)
+                self._http.send_data(stream_id, body, end_stream=last)
             except StreamClosedError:
                 pass  # the client gave the stream up meanwhile
             self._blocked.popleft()
-            self._end(stream_id)
+            if last:
+                self._end(stream_id)
 
     def _end(self, stream_id: int) -> None:
         self._under_way.discard(stream_id)
+        self._close_when_left()
+
+    def _close_when_left(self) -> None:
         if self._leaving and not self._under_way:
             self._flush()
             self._transport.close()

@@ -1,4 +1,4 @@
-"""Own the routes that control what only the FCM simulator has: access tokens, keys, idle connections, handshakes."""
+"""Own the routes that control what only the FCM simulator has: access tokens and keys."""
 
 from aiohttp import web
 
@@ -18,10 +18,6 @@ def add_fcm(app: web.Application, fcm: FcmSimulator) -> None:
         fcm.gone(fields["token"])
         return web.Response(status=204)
 
-    async def leave_idle(_: web.Request) -> web.Response:
-        fcm.leave_idle()
-        return web.Response(status=204)
-
     async def forget_tokens(_: web.Request) -> web.Response:
         fcm.forget_tokens()
         return web.Response(status=204)
@@ -30,16 +26,10 @@ def add_fcm(app: web.Application, fcm: FcmSimulator) -> None:
         fcm.fail_tokens(*read_failure(await read_fields(request), FCM_KINDS))
         return web.Response(status=204)
 
-    async def fail_handshakes(_: web.Request) -> web.Response:
-        fcm.fail_handshakes()
-        return web.Response(status=204)
-
     async def rotate(_: web.Request) -> web.Response:
         return web.json_response(fcm.rotate())
 
     app.router.add_post("/fcm/gone", gone)
-    app.router.add_post("/fcm/leave-idle", leave_idle)
     app.router.add_post("/fcm/forget-tokens", forget_tokens)
     app.router.add_post("/fcm/fail-tokens", fail_tokens)
-    app.router.add_post("/fcm/fail-handshakes", fail_handshakes)
     app.router.add_post("/fcm/rotate", rotate)

@@ -4,8 +4,8 @@ JSON everywhere. For each of /apns, /fcm and /webpush:
 GET received?at_least=N&within=SECONDS -> {"received": [...]}, waiting until there are N; DELETE received forgets them;
 POST gone {"token", "since"?}; POST fail {"kind", "times"?, fields of the failure}; POST heal; POST drop;
 POST mix {"seed"?, "failures": [{"kind", "share", fields of the failure}]}.
-FCM only: POST leave-idle; POST fail-handshakes; POST fail-tokens as fail; POST forget-tokens;
-POST rotate -> the service account with another key.
+APNs and FCM: POST leave-idle; POST fail-handshakes. APNs only: POST deafen.
+FCM only: POST fail-tokens as fail; POST forget-tokens; POST rotate -> the service account with another key.
 WebPush: POST subscriptions {"vapid_public_key"?} -> the subscription of a new phone; POST gone {"endpoint"}; what a
 phone reads in a push is its `message`.
 """
@@ -22,7 +22,7 @@ from relay.sandbox.control_json import bad_request, problems, read_fields
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.fcm_control import add_fcm
 from relay.sandbox.script_json import read_failure, read_mixture
-from relay.sandbox.scripts import FCM_KINDS, KINDS, Mixture, Received
+from relay.sandbox.scripts import APNS_KINDS, FCM_KINDS, KINDS, Mixture, Received
 from relay.sandbox.webpush import WebPushSimulator
 from relay.sandbox.webpush_control import add_webpush, write_opened
 
@@ -52,11 +52,23 @@ class Simulator(Protocol):
         """Forget all failures."""
 
 
+class Listener(Protocol):
+    """Be what fails below HTTP, too."""
+
+    def leave_idle(self) -> None:
+        """End all connections in good order."""
+
+    def fail_handshakes(self) -> None:
+        """Let TLS fail on all new connections."""
+
+
 def push_control_app(apns: ApnsSimulator, fcm: FcmSimulator, webpush: WebPushSimulator) -> web.Application:
     """Make the web application that controls all push simulators."""
     app = web.Application(middlewares=[problems])
-    _add(app, "/apns", apns, KINDS)
+    _add(app, "/apns", apns, APNS_KINDS)
     _add(app, "/fcm", fcm, FCM_KINDS)
+    _add_listener(app, "/apns", apns)
+    _add_listener(app, "/fcm", fcm)
     add_fcm(app, fcm)
     _add(app, "/webpush", webpush, KINDS, lambda received: write_received(received) | write_opened(webpush, received))
     add_webpush(app, webpush)
@@ -70,7 +82,12 @@ def push_control_app(apns: ApnsSimulator, fcm: FcmSimulator, webpush: WebPushSim
             raise bad_request(f"token and perhaps since are wanted: {error}") from error
         return web.Response(status=204)
 
+    async def deafen(_: web.Request) -> web.Response:
+        apns.deafen()
+        return web.Response(status=204)
+
     app.router.add_post("/apns/gone", apns_gone)
+    app.router.add_post("/apns/deafen", deafen)
     return app
 
 
@@ -121,3 +138,16 @@ def _add(
     app.router.add_post(f"{prefix}/mix", mix)
     app.router.add_post(f"{prefix}/drop", drop)
     app.router.add_post(f"{prefix}/heal", heal)
+
+
+def _add_listener(app: web.Application, prefix: str, simulator: Listener) -> None:
+    async def leave_idle(_: web.Request) -> web.Response:
+        simulator.leave_idle()
+        return web.Response(status=204)
+
+    async def fail_handshakes(_: web.Request) -> web.Response:
+        simulator.fail_handshakes()
+        return web.Response(status=204)
+
+    app.router.add_post(f"{prefix}/leave-idle", leave_idle)
+    app.router.add_post(f"{prefix}/fail-handshakes", fail_handshakes)

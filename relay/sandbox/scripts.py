@@ -18,6 +18,12 @@ class Answer:
     """The Retry-After header, seconds or a date; empty: none."""
     field: str = ""
     """The field that is at fault, e.g. message.token (FCM's INVALID_ARGUMENT only); empty: none is named."""
+    timestamp: int | None = None
+    """Since when the device token is gone, milliseconds since 1970 (APNs' 410 only)."""
+    pieces: int = 1
+    """In how many DATA frames the body comes (APNs only)."""
+    bare: bool = False
+    """Whether the answer bears no apns-id (APNs only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,10 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the stream with REFUSED_STREAM (HTTP/1.1: cut the connection)."""
+    """Reset the stream (HTTP/1.1: cut the connection)."""
+
+    error_code: int = 7
+    """[RFC 9113 7]; 7, REFUSED_STREAM, alone says that nothing was done with the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,20 @@ class GoAway:
     graceful: bool = False
     error_code: int = 0
     """[RFC 9113 7]; a graceful one is always 0."""
+    final: bool = False
+    """Whether a graceful one names this request as the last: what was begun after it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Read and say nothing any more on this connection, as if what is on the way had swallowed it (APNs only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Answer as usual, and from then on allow so many requests at once on this connection (APNs only)."""
+
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +91,7 @@ class Page:
 
 
 Failure: TypeAlias = Answer | Delay | Stall | Reset | Close | GoAway
+ApnsFailure: TypeAlias = Failure | Freeze | Streams
 FcmFailure: TypeAlias = Failure | Cut | Page
 
 F = TypeVar("F")
@@ -81,6 +105,8 @@ KINDS: Mapping[str, type[Failure]] = {
     "goaway": GoAway,
 }
 """The names of failures in JSON; their fields bear the same names as here."""
+APNS_KINDS: Mapping[str, type[ApnsFailure]] = {**KINDS, "freeze": Freeze, "streams": Streams}
+"""Those that the APNs simulator knows."""
 FCM_KINDS: Mapping[str, type[FcmFailure]] = {**KINDS, "cut": Cut, "page": Page}
 """Those that the FCM simulator knows."""
 

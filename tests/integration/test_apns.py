@@ -1,7 +1,5 @@
 import asyncio
 import json
-import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +14,7 @@ from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsToken
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.clock import now
-from relay.sandbox.scripts import Answer, Close, Delay, GoAway, Reset, Stall
+from relay.sandbox.scripts import Answer
 from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import (
     APP,
@@ -223,145 +221,6 @@ def test_several_hundred_pushes_at_once_share_one_connection(tmp_path: Path, loo
     on_loop(loop, test())
 
 
-def test_refusals_beyond_one_window_do_not_stall_the_connection(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.know("00", APP)
-            # 65,535 bytes of window hold 2,427 bodies like {"reason": "BadDeviceToken"}
-            outcomes = await send_all(sender, 3000)
-
-            assert all(isinstance(outcome, Refused) for outcome in outcomes)
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
-
-
-def test_what_a_dropped_connection_leaves_in_doubt_is_sent_once_more(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 50)
-            simulator.fail(Close())
-            outcomes = await send_all(sender, 51, first=2)
-
-            assert all(isinstance(outcome, Delivered) for outcome in outcomes)
-            ids = Counter(received.headers["apns-id"] for received in simulator.received)
-            assert sorted(ids.values()) == [1] + [2] * 51  # in doubt, each was sent once more under the same id
-            assert isinstance(await sender.send(due_push(100)), Delivered)
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
-
-
-def test_pushes_that_wait_for_a_stream_go_on_with_the_next_connection(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Stall())  # nothing is authenticated yet, so there is one stream
-            async with asyncio.timeout(15.0), asyncio.TaskGroup() as tasks:
-                waiting = [tasks.create_task(sender.send(due_push(number))) for number in range(1, 11)]
-                await simulator.wait(1)
-                simulator.drop()
-            assert all(isinstance(task.result(), Delivered) for task in waiting)
-            assert len(simulator.received) == 11
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
-
-
-def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.2), 50)
-            simulator.fail(GoAway(graceful=True))
-            async with asyncio.TaskGroup() as tasks:
-                under_way = tasks.create_task(send_all(sender, 51, first=2))
-                await simulator.wait(2)  # the one that was answered with the farewell
-                later = tasks.create_task(send_all(sender, 20, first=100))
-
-            assert all(isinstance(outcome, Delivered) for outcome in [*under_way.result(), *later.result()])
-            assert len(simulator.received) == 72
-            assert simulator.accepted == 2
-            await until(lambda: len(simulator.connections) == 1)
-
-    on_loop(loop, test())
-
-
-def test_a_push_that_a_goaway_leaves_out_is_sent_again_at_once(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(GoAway())
-
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
-
-
-def test_a_goaway_with_an_error_ends_its_connection_and_what_it_left_out_opens_another(
-    tmp_path: Path, loop: str
-) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(GoAway(error_code=2))
-
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
-
-
-def test_a_refused_stream_is_sent_again_a_few_times(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Reset(), 3)
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-
-            simulator.fail(Reset(), 4)
-            assert await sender.send(due_push(2)) == RetryLater("stream-refused")
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
-
-
-def test_a_stalled_server_costs_the_time_limit_and_harms_nobody_else(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, time_limit=0.5) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall())
-            began = time.monotonic()
-            outcomes = await send_all(sender, 20, first=2)
-
-            assert time.monotonic() - began < 5.0
-            assert list(map(failure, outcomes)).count("timed-out") == 1
-            assert sum(isinstance(outcome, Delivered) for outcome in outcomes) == 19
-            assert isinstance(await sender.send(due_push(100)), Delivered)
-            assert simulator.accepted == 1  # one answer that does not come says nothing about the connection
-
-    on_loop(loop, test())
-
-
-def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.2), 0)
-            async with asyncio.TaskGroup() as tasks:
-                cancelled = tasks.create_task(sender.send(due_push(2)))
-                others = tasks.create_task(send_all(sender, 50, first=3))
-                await asyncio.sleep(0.05)
-                cancelled.cancel()
-
-            assert cancelled.cancelled()
-            assert all(isinstance(outcome, Delivered) for outcome in others.result())
-            assert len(simulator.received) == 51
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
-
-
 def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with silent_server() as port, apns_world(tmp_path) as world:
@@ -459,18 +318,6 @@ def test_a_server_that_speaks_no_http2_is_tried_again_later(tmp_path: Path, loop
                     assert set(map(failure, await send_all(sender, 5))) == {"connection-lost"}
             finally:
                 server.close()
-
-    on_loop(loop, test())
-
-
-def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, in_flight=1, time_limit=0.3) as (simulator, sender):
-            simulator.fail(Stall())
-
-            assert list(map(failure, await send_all(sender, 2))) == ["timed-out", "timed-out"]
-            assert len(simulator.received) == 1
-            assert isinstance(await sender.send(due_push(3)), Delivered)
 
     on_loop(loop, test())
 

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from relay.model import Environment
 from relay.push.apns import ApnsSender
 from relay.push.fcm import FcmSender
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
@@ -95,6 +96,31 @@ async def test_requests_can_fail_at_random(driven: Driven, prefix: str) -> None:
     assert set(outcomes) == {Delivered, RetryLater}
     assert (await client.post(f"{prefix}/heal")).status == 204
     assert isinstance(await sender.send(due_push()), Delivered)
+
+
+async def test_what_only_apns_has_can_be_driven(driven: Driven) -> None:
+    client, sender, _ = driven
+    for failure in (
+        {"kind": "streams", "limit": 5},
+        {"kind": "goaway", "graceful": True, "final": True},
+        {"kind": "reset", "error_code": 7},
+        {"kind": "answer", "status": 200, "reason": "", "bare": True},
+    ):
+        assert (await client.post("/apns/fail", json=failure)).status == 204
+        assert isinstance(await sender.send(due_push(1)), Delivered)
+
+    gone = {"kind": "answer", "status": 410, "reason": "Unregistered", "timestamp": 1000, "pieces": 2}
+    assert (await client.post("/apns/fail", json=gone)).status == 204
+    assert await sender.send(due_push(1)) == TokenGone("Unregistered", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+
+    assert (await client.post("/apns/fail-handshakes")).status == 204
+    assert (await client.post("/apns/leave-idle")).status == 204
+    await until(lambda: not sender._accounts[0].pool(Environment.PRODUCTION).connections)
+    assert isinstance(await sender.send(due_push(2)), RetryLater)
+    assert (await client.post("/apns/heal")).status == 204
+    assert (await client.post("/apns/deafen")).status == 204
+    assert (await client.post("/apns/heal")).status == 204
+    assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
 async def test_what_only_fcm_has_can_be_driven(driven: Driven) -> None:
