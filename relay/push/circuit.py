@@ -10,6 +10,8 @@ from relay.push import backoff
 
 IN_A_ROW: Final = 5
 """Failures without an answer in between that open a circuit: a single lost connection is no outage."""
+LASTING: Final = 10.0
+"""Seconds without an answer after which a second failure opens it: where each takes its time, five are minutes."""
 FIRST_ROOM: Final = 2
 """Pushes at once after the first answer; each further answer adds one."""
 LONGEST: Final = 3600.0
@@ -24,6 +26,7 @@ class Circuit:
         self._places = places
         self._random = random
         self._in_a_row = 0
+        self._failing_since = 0.0
         self._pauses = 0
         self._until: float | None = None
         self._trying = False
@@ -60,12 +63,14 @@ class Circuit:
         A provider that names a time is left alone until then. Failures of pushes that were under way when the circuit
         opened do not lengthen the pause.
         """
+        if self._in_a_row == 0:
+            self._failing_since = now
         self._in_a_row += 1
         if self._until is not None:
             if after is not None or now >= self._until:
                 self._pause(now, after)
             return False
-        if after is None and self._in_a_row < IN_A_ROW:
+        if after is None and self._in_a_row < IN_A_ROW and now - self._failing_since < LASTING:
             return False
         self._pause(now, after)
         return True

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -35,6 +36,19 @@ class RealProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def pause(self) -> None:
+        """Let it hang: the kernel takes connections for it, and nobody answers on them."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = self.daemon._process
+        assert process is not None
+        process.send_signal(number)
+
     @property
     def targets(self) -> list[str]:
         """List the hosts and ports that tunnels were opened to, by the proxy's own log."""
@@ -64,7 +78,7 @@ def tinyproxy(
         try:
             yield RealProxy(daemon, port, log, TINYPROXY_TARGET)
         finally:
-            daemon.stop()
+            daemon.stop(kill=True)  # whether it hangs or not
 
 
 @contextmanager

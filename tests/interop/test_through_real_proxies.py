@@ -12,6 +12,7 @@ from relay.model import Platform
 from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Refused
 from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
@@ -138,6 +139,16 @@ def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp_path:
     on_loop(loop, test())
 
 
+async def says(relay: RelayProcess, name: str, reason: str) -> str:
+    """Wait until a part of the relay's health has a reason; return the remedy."""
+    async with asyncio.timeout(2 * SOON):
+        while True:
+            found = {part["part"]: part for part in (await relay.health())["parts"]}[name]
+            if reason in found["reason"]:
+                return str(found["remedy"])
+            await asyncio.sleep(0.2)
+
+
 @asynccontextmanager
 async def site_behind(proxy: RealProxy, folder: Path) -> AsyncIterator[Site]:
     """Open a site whose relay knows no other way out than a proxy."""
@@ -184,3 +195,17 @@ async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(t
             log = relay.log.read_text()
         assert PASSWORD not in log
         assert not site.sandbox.eas.records.overlaps
+
+
+async def test_a_proxy_that_hangs_is_told_and_waited_for(tmp_path: Path) -> None:
+    with tinyproxy([]) as proxy:
+        async with site_behind(proxy, tmp_path) as site, site.relay() as relay:
+            assert (await site.register())[0] == 201
+            await site.held()
+            proxy.pause()
+            site.deliver()
+            remedy = await says(relay, "apns", "proxy-timed-out")
+            assert f"127.0.0.1:{proxy.port}" in remedy
+            assert site.sandbox.apns.received == []
+            proxy.resume()
+            assert [push.status for push in await site.sandbox.apns.wait(1, 2 * SOON)] == [200]

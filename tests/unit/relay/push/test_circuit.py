@@ -1,6 +1,6 @@
 import pytest
 
-from relay.push.circuit import FIRST_ROOM, IN_A_ROW, LONGEST, Circuit
+from relay.push.circuit import FIRST_ROOM, IN_A_ROW, LASTING, LONGEST, Circuit
 from tests.unit.relay.push.test_backoff import MIDDLE
 
 PLACES = 10
@@ -45,6 +45,23 @@ def test_failures_in_a_row_open_it_and_one_push_tries_after_a_while() -> None:
     assert (under_test.room(102.0), under_test.opens_at(102.0)) == (1, None)
     under_test.began()
     assert under_test.room(102.0) == 0
+
+
+def test_two_failures_open_it_when_each_takes_its_time() -> None:
+    under_test = circuit()
+
+    assert not under_test.failed(100.0, None)
+    assert not under_test.failed(100.0 + LASTING - 0.1, None)
+    assert under_test.failed(100.0 + LASTING, None)
+
+
+def test_an_answer_begins_the_time_without_one_anew() -> None:
+    under_test = circuit()
+    under_test.failed(100.0, None)
+    under_test.answered()
+
+    assert not under_test.failed(200.0, None)
+    assert not under_test.failed(201.0, None)
 
 
 def test_pushes_under_way_when_it_opened_do_not_lengthen_the_pause() -> None:
