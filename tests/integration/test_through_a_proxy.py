@@ -1,4 +1,4 @@
-"""Both senders through a proxy: everything goes through it, nothing around it, and what is wrong with it has a name."""
+"""All senders through a proxy: everything goes through it, nothing around it, and what is wrong with it has a name."""
 
 import asyncio
 import logging
@@ -14,9 +14,11 @@ from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Refused
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until
+from tests.integration.webpush_world import world
 from tests.unit.relay.push.pushes import due_push
 
-pytestmark = [pytest.mark.parametrize("loop", LOOPS), pytest.mark.parametrize("platform", Platform)]
+pytestmark = pytest.mark.parametrize("loop", LOOPS)
+both = pytest.mark.parametrize("platform", [Platform.APNS, Platform.FCM])
 
 
 class Sender(Protocol):
@@ -33,8 +35,8 @@ class Simulator(Protocol):
 @asynccontextmanager
 async def provider(platform: Platform, folder: Path, way: Way) -> AsyncIterator[tuple[Simulator, Sender]]:
     """Open a simulated provider and a sender that reaches it by a way."""
-    world = apns if platform is Platform.APNS else fcm
-    async with world(folder, way=way) as (simulator, sender):
+    opened = apns if platform is Platform.APNS else fcm
+    async with opened(folder, way=way) as (simulator, sender):
         yield simulator, sender  # type: ignore[misc]  # both simulators have these two
 
 
@@ -55,6 +57,7 @@ async def failed(sender: Sender, platform: Platform) -> Outcome:
             return outcome
 
 
+@both
 @pytest.mark.parametrize("user", ["", "relay:hunter2"])
 def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, loop: str, platform: Platform, user: str) -> None:
     async def test() -> None:
@@ -71,6 +74,7 @@ def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, loop: str, plat
     on_loop(loop, test())
 
 
+@both
 def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, loop: str, platform: Platform) -> None:
     async def test() -> None:
         async with connect_proxy() as first, provider(platform, tmp_path, way(first)) as (simulator, sender):
@@ -86,6 +90,7 @@ def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, loop: st
     on_loop(loop, test())
 
 
+@both
 def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, loop: str, platform: Platform) -> None:
     async def test() -> None:
         async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (_, sender):
@@ -99,6 +104,7 @@ def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, l
     on_loop(loop, test())
 
 
+@both
 @pytest.mark.parametrize(
     ("talk", "reason", "told"),
     [
@@ -126,6 +132,7 @@ def test_what_somebody_must_mend_rests_the_channel(
     on_loop(loop, test())
 
 
+@both
 @pytest.mark.parametrize(
     ("talk", "reason"),
     [
@@ -147,6 +154,7 @@ def test_what_may_pass_is_tried_again_later(
     on_loop(loop, test())
 
 
+@both
 def test_the_proxys_password_shows_nowhere(
     tmp_path: Path, loop: str, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,3 +175,19 @@ def test_the_proxys_password_shows_nowhere(
     shown = f"{outcomes[0]} {caplog.text} {[record.__dict__ for record in caplog.records]}"
     assert "hunter2" not in shown
     assert "cmVsYXk6aHVudGVyMg" not in shown  # relay:hunter2 in base 64
+
+
+def test_push_services_are_reached_through_the_proxy_too(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
+            known = way(proxy, "relay", "hunter2")
+            async with world(tmp_path, way=known) as outside, asyncio.timeout(30.0):
+                assert isinstance(await outside.sender.send(outside.phone()), Delivered)
+                assert proxy.targets == [outside.simulator.service]
+            async with world(tmp_path, way=way(proxy)) as refused, asyncio.timeout(30.0):
+                outcome = await refused.sender.send(refused.phone())
+                assert isinstance(outcome, Refused)
+                assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
+                assert refused.simulator.received == []
+
+    on_loop(loop, test())
