@@ -24,9 +24,12 @@ from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
+from relay.push.retry_after import retry_after
 
 DEVICE_TOKEN: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
 """Hex of up to 100 bytes [Apple: Registering your app with APNs]; it becomes a path, so nothing else may pass."""
+
+STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
 
 TRIES: Final = 4
 """Times at most that one push is handed over in one go: each but the first follows a proof that the one before was not
@@ -99,13 +102,22 @@ class ApnsSender:
             return _unanswered(error)
         except (TimeoutError, OSError) as error:
             return read_failure(error, "apns.ca_file")
-        return _read(answer)
+        return self._read(answer)
 
     async def close(self) -> None:
         """Cut all connections, after a short time for what is under way; what is not answered by then is RetryLater."""
         async with asyncio.TaskGroup() as tasks:
             for account in self._accounts:
                 tasks.create_task(account.drain(LAST_WORDS))
+
+    def _read(self, answer: Answer) -> Outcome:
+        if not STATUS.fullmatch(answer.status):
+            return RetryLater("no-http-status", remedy=CUT, provider=True)
+        after = retry_after(answer.retry_after, self._clock())
+        outcome = read_apns(int(answer.status), answer.description or "", answer.timestamp, after)
+        if isinstance(outcome, Delivered):
+            return replace(outcome, provider_id=answer.notification_id)
+        return outcome
 
     async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
         """Send until there is an answer: again once when the provider token has expired."""
@@ -158,15 +170,6 @@ def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
     reason = str(error)
     lost = reason.startswith(("connection-", "server-", "no-http2"))
     return RetryLater(reason, remedy=CUT if lost else "", provider=lost)
-
-
-def _read(answer: Answer) -> Outcome:
-    if not answer.status.isdecimal():
-        return RetryLater("no-http-status")
-    outcome = read_apns(int(answer.status), answer.description or "", answer.timestamp)
-    if isinstance(outcome, Delivered):
-        return replace(outcome, provider_id=answer.notification_id)
-    return outcome
 
 
 def _refusal(push: DuePush, ways: Mapping[tuple[str, Environment], Account]) -> Refused:

@@ -31,6 +31,12 @@ _TOPIC: Final = (
 _KEY: Final = "check apns.key_file, apns.key_id and apns.team_id against the key in the Apple developer account"
 _CERTIFICATE: Final = "check apns.certificate_file: its expiry, its topics and its environment"
 _CLOCK: Final = "set the clock of this host: the provider token counts as older than an hour"
+_ENVIRONMENT: Final = (
+    "the key or certificate is for the other environment: say so with `environments` of its account, "
+    "and add one for this environment under apns.accounts"
+)
+_DOWN: Final = "Apple asks to wait: see Apple's system status page"
+_UPDATES: Final = "do other servers use this key, or do several relays start again and again? They share Apple's limit"
 _OURS: Final = "this is a fault of the relay: report it with the reason and the relay's version"
 
 CHANNEL: Final = {
@@ -38,12 +44,12 @@ CHANNEL: Final = {
     "BadTopic": _TOPIC,
     "MissingTopic": _TOPIC,
     "BadCertificate": _CERTIFICATE,
-    "BadCertificateEnvironment": _CERTIFICATE,
+    "BadCertificateEnvironment": _ENVIRONMENT,
     "ExpiredProviderToken": _CLOCK,
     "InvalidProviderToken": _KEY,
     "MissingProviderToken": _KEY,
     "UnrelatedKeyIdInToken": _KEY,
-    "BadEnvironmentKeyIdInToken": _KEY,
+    "BadEnvironmentKeyIdInToken": _ENVIRONMENT,
     "PayloadTooLarge": _OURS,
 }
 """Reasons that concern every push of this app, with what the operator can do."""
@@ -54,8 +60,8 @@ UNNAMED: Final = {FORBIDDEN: f"{_KEY}; {_CERTIFICATE}", TOO_LARGE: _OURS}
 TOKEN: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic", "MissingDeviceToken"})
 
 
-def read_apns(status: int, reason: str, timestamp: int | None) -> Outcome:
-    """Read an APNs answer; `timestamp` is that of a 410, in milliseconds since 1970.
+def read_apns(status: int, reason: str, timestamp: int | None, after: float | None = None) -> Outcome:
+    """Read an APNs answer; `timestamp` is that of a 410, in milliseconds since 1970, `after` the pause it asks for.
 
     Only 410 is TokenGone. BadDeviceToken and DeviceTokenNotForTopic are Refused: they also answer a wrong environment
     or topic, and one slip in the settings must not delete every registration. A refusal with a reason nobody knows yet
@@ -67,9 +73,11 @@ def read_apns(status: int, reason: str, timestamp: int | None) -> Outcome:
     if status == GONE:
         return TokenGone(code, _moment(timestamp))
     if code == "TooManyProviderTokenUpdates":
-        return RetryLater(code, TOKEN_UPDATES_PAUSE)
-    if status == TOO_MANY or status >= SERVER_ERROR or code == "IdleTimeout":
-        return RetryLater(code)
+        return RetryLater(code, max(after or 0.0, TOKEN_UPDATES_PAUSE), _UPDATES, provider=True)
+    if status >= SERVER_ERROR:
+        return RetryLater(code, after, _DOWN, provider=True)
+    if status == TOO_MANY or code == "IdleTimeout":
+        return RetryLater(code, after)
     return _refused(status, code)
 
 

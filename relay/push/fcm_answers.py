@@ -1,12 +1,12 @@
 """Own what an answer of FCM v1 means [Google: FCM REST v1, ErrorCode; google.rpc.Status, error_details]."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final
 
 from relay.push.fcm_errors import FcmError, message_name, read_error
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.retry_after import LONGEST, retry_after
 
 OK: Final = 200
 BAD_REQUEST: Final = 400
@@ -20,8 +20,6 @@ SERVER_ERROR: Final = 500
 QUOTA_PAUSE: Final = 60.0
 """Seconds to wait after a 429 that names no time [Google: Scale Firebase Cloud Messaging]."""
 
-LONGEST: Final = 3600.0
-"""Seconds; a longer Retry-After is not believed, lest one wrong date keeps a push for ever."""
 
 TOKEN_FIELDS: Final = frozenset({"message.token", "token"})
 """How a violation names the device token."""
@@ -77,20 +75,6 @@ def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime
 def token_refused(status: int, body: bytes) -> bool:
     """Tell whether our access token was refused: a new one may help, once."""
     return status == UNAUTHENTICATED and read_error(body).code != "THIRD_PARTY_AUTH_ERROR"
-
-
-def retry_after(value: str, now: datetime) -> float | None:
-    """Read a Retry-After header, seconds or a date [RFC 9110 10.2.3]; None when it names no time."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, min((moment - now).total_seconds(), LONGEST))
 
 
 def _refusal(status: int, error: FcmError) -> Refused | None:

@@ -1,5 +1,7 @@
 """Own metrics with everything they measure, for tests to fill and to read."""
 
+import pathlib
+from collections.abc import Mapping
 from datetime import timedelta
 from random import Random
 
@@ -31,7 +33,7 @@ def cut_door() -> Door:
 class Bench:
     """Hold metrics with everything they measure."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificates: Mapping[str, pathlib.Path] | None = None) -> None:
         self.clock = HandClock()
         self.store = OpsCounts()
         self.counts = CountsCache(self.store, self.clock)
@@ -46,7 +48,7 @@ class Bench:
             lag=self.lag,
             fleet=self.fleet,
             push={Platform.APNS: self.apns},
-            certificates={},
+            certificates=certificates or {},
             shards=lambda: 256,
             clock=self.clock,
         )

@@ -185,23 +185,26 @@ def test_what_is_not_configured_or_no_token_never_leaves(tmp_path: Path, loop: s
 
 
 @pytest.mark.parametrize(
-    ("failure", "outcome"),
+    ("script", "after", "provider"),
     [
-        (Answer(429, "TooManyRequests"), RetryLater("TooManyRequests")),
-        (Answer(429, "TooManyProviderTokenUpdates"), RetryLater("TooManyProviderTokenUpdates", 60.0)),
-        (Answer(500, "InternalServerError"), RetryLater("InternalServerError")),
-        (Answer(503, "ServiceUnavailable"), RetryLater("ServiceUnavailable")),
-        (Answer(503, ""), RetryLater("http-503")),
+        (Answer(429, "TooManyRequests"), None, False),
+        (Answer(429, "TooManyRequests", retry_after="7"), 7.0, False),
+        (Answer(429, "TooManyProviderTokenUpdates"), 60.0, True),
+        (Answer(500, "InternalServerError"), None, True),
+        (Answer(503, "ServiceUnavailable", retry_after="30"), 30.0, True),
     ],
 )
 def test_answers_that_pass_leave_the_connection_alone(
-    tmp_path: Path, loop: str, failure: Answer, outcome: Outcome
+    tmp_path: Path, loop: str, script: Answer, after: float | None, provider: bool
 ) -> None:
     async def test() -> None:
         async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(failure)
+            simulator.fail(script)
 
-            assert await sender.send(due_push(1)) == outcome
+            outcome = await sender.send(due_push(1))
+            assert isinstance(outcome, RetryLater)
+            assert (outcome.reason, outcome.after, outcome.provider) == (script.reason, after, provider)
+            assert bool(outcome.remedy) == provider
             assert isinstance(await sender.send(due_push(2)), Delivered)
             assert simulator.accepted == 1
 

@@ -1,6 +1,8 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import trustme
 
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import WatchState
@@ -33,6 +35,17 @@ def due(first_at_seconds_ago: float) -> DuePush:
         mode=Mode.ALERT,
         locale="en",
     )
+
+
+def test_certificates_tell_how_long_they_last_and_unreadable_ones_nothing(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("relay.example.com", not_after=NOON + timedelta(days=3))
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "apns.pem")
+    bench = Bench({"apns.certificate_file": tmp_path / "apns.pem", "api.certificate_file": tmp_path / "none.pem"})
+
+    samples = bench.samples()
+
+    left = {name: value for name, value in samples.items() if name.startswith("relay_certificate")}
+    assert left == {"relay_certificate_expires_seconds{key=apns.certificate_file}": 3 * 86_400}
 
 
 def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -> None:

@@ -55,7 +55,9 @@ def test_a_fault_of_key_certificate_or_topic_concerns_the_channel(reason: str, r
     [
         ("TopicDisallowed", "apns.topics"),
         ("InvalidProviderToken", "apns.key_file"),
-        ("BadCertificateEnvironment", "apns.certificate_file"),
+        ("BadCertificate", "apns.certificate_file"),
+        ("BadCertificateEnvironment", "apns.accounts"),
+        ("BadEnvironmentKeyIdInToken", "apns.accounts"),
         ("ExpiredProviderToken", "clock"),
     ],
 )
@@ -83,19 +85,35 @@ def test_an_unknown_refusal_waits_alone(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"),
-    [(429, "TooManyRequests"), (500, "InternalServerError"), (503, "ServiceUnavailable"), (400, "IdleTimeout")],
+    ("status", "reason", "provider"),
+    [
+        (429, "TooManyRequests", False),
+        (500, "InternalServerError", True),
+        (503, "ServiceUnavailable", True),
+        (503, "", True),
+        (400, "IdleTimeout", False),
+    ],
 )
-def test_what_passes_by_itself_is_tried_again(status: int, reason: str) -> None:
-    assert read_apns(status, reason, None) == RetryLater(reason)
+def test_what_passes_by_itself_is_tried_again_after_the_time_that_was_named(
+    status: int, reason: str, provider: bool
+) -> None:
+    for after in None, 7.0:
+        outcome = read_apns(status, reason, None, after)
+
+        assert isinstance(outcome, RetryLater)
+        assert (outcome.reason, outcome.after) == (reason or "http-503", after)
+        assert (outcome.provider, bool(outcome.remedy)) == (provider, provider)
 
 
-def test_too_many_provider_tokens_means_to_wait_a_minute() -> None:
-    assert read_apns(429, "TooManyProviderTokenUpdates", None) == RetryLater("TooManyProviderTokenUpdates", 60.0)
+def test_too_many_provider_tokens_means_to_wait_a_minute_at_least() -> None:
+    waits = []
+    for after in None, 7.0, 90.0:
+        outcome = read_apns(429, "TooManyProviderTokenUpdates", None, after)
+        assert isinstance(outcome, RetryLater)
+        assert outcome.provider
+        waits.append(outcome.after)
 
-
-def test_an_answer_without_a_reason_is_named_after_its_status() -> None:
-    assert read_apns(503, "", None) == RetryLater("http-503")
+    assert waits == [60.0, 60.0, 90.0]
 
 
 @pytest.mark.parametrize(

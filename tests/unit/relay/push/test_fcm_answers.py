@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.fcm_answers import read_fcm, retry_after, token_refused
+from relay.push.fcm_answers import read_fcm, token_refused
 from relay.push.fcm_errors import Detail
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 
@@ -211,35 +211,6 @@ def test_the_time_may_stand_in_the_body_and_the_header_counts_first() -> None:
     assert isinstance(in_the_body, RetryLater)
     assert isinstance(in_the_header, RetryLater)
     assert (in_the_body.after, in_the_header.after) == (9.5, 3.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        (" 5 ", 5.0),
-        ("0", 0.0),
-        ("999999", 3600.0),
-        ("Mon, 23 Nov 2026 08:00:30 GMT", 30.0),
-        ("Mon, 23 Nov 2026 08:00:30 -0000", 30.0),
-        ("Mon, 23 Nov 2026 07:00:00 GMT", 0.0),
-        ("Mon, 23 Nov 2099 08:00:00 GMT", 3600.0),
-        ("", None),
-        ("soon", None),
-        ("-3", None),
-        ("٣", None),
-        ("Mon, 99 Nov 2026 08:00:30 GMT", None),
-    ],
-)
-def test_retry_after_names_seconds_or_a_date_or_nothing(value: str, seconds: float | None) -> None:
-    assert retry_after(value, NOW) == seconds
-
-
-@given(st.text())
-def test_no_header_breaks_retry_after(value: str) -> None:
-    seconds = retry_after(value, NOW)
-
-    assert seconds is None or 0.0 <= seconds <= 3600.0
 
 
 @pytest.mark.parametrize(

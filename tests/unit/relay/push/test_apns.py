@@ -1,0 +1,29 @@
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from relay.model import Mark
+from relay.push.apns import message_id
+from tests.unit.relay.push.pushes import BEGAN, due_push
+
+
+def test_a_repetition_bears_the_same_id_whatever_became_of_the_row() -> None:
+    push = due_push()
+
+    assert message_id(push) == message_id(replace(push, attempts=7, device_token="ff"))
+    assert UUID(message_id(push)).version == 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        due_push(2),
+        due_push(mark=Mark.TASKS),
+        due_push(generation=2),
+        due_push(first_at=BEGAN + timedelta(microseconds=1)),
+    ],
+)
+def test_what_tells_something_else_bears_another_id(other: object) -> None:
+    assert message_id(due_push()) != message_id(other)  # type: ignore[arg-type]  # they are due pushes

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from relay.push.apns_accounts import RENEWAL_GAP, Key, Pem, ProviderTokens, read_key, read_pem
+from relay.push.apns_config import ApnsToken
+from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+
+TEAM = "TEAM123456"
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_the_provider_token_says_who_signs_and_for_whom() -> None:
+    pem, key_id = make_apns_key()
+    scheme, _, token = ProviderTokens(Key(pem, key_id), TEAM).header().partition(" ")
+
+    assert scheme == "bearer"
+    assert jwt.get_unverified_header(token)["kid"] == key_id
+    claims = jwt.decode(token, public_pem(pem), ["ES256"], options={"verify_exp": False})
+    assert claims["iss"] == TEAM
+
+
+def test_an_expired_token_is_made_anew_once_in_twenty_minutes_for_all_who_used_it() -> None:
+    tokens = ProviderTokens(Key(*make_apns_key()), TEAM)
+    old = tokens.header()
+
+    assert tokens.expired(old, now=0.0)
+    new = tokens.header()
+    assert new != old  # ES256 signs with randomness
+    assert tokens.expired(old, now=1.0)
+    assert tokens.header() == new
+    assert not tokens.expired(new, now=RENEWAL_GAP - 1)
+    assert tokens.expired(new, now=RENEWAL_GAP)
+    assert tokens.header() != new
+
+
+def test_another_key_signs_from_then_on() -> None:
+    tokens = ProviderTokens(Key(*make_apns_key()), TEAM)
+    pem, key_id = make_apns_key()
+
+    tokens.replace(Key(pem, key_id))
+
+    token = tokens.header().partition(" ")[2]
+    assert jwt.decode(token, public_pem(pem), ["ES256"], options={"verify_exp": False})["iss"] == TEAM
+
+
+@pytest.mark.parametrize("pem", ["", "no key"])
+def test_what_is_no_key_is_refused(pem: str) -> None:
+    with pytest.raises(ValueError, match="P-256"):
+        ProviderTokens(Key(pem, "A" * 10), TEAM)
+
+
+def test_a_key_bears_the_id_that_is_configured_or_that_its_name_tells(tmp_path: Path) -> None:
+    pem, _ = make_apns_key()
+    file = write(tmp_path / "AuthKey_ABCDE12345.p8", pem)
+    link = tmp_path / "apns.p8"
+    link.symlink_to(file)
+
+    assert read_key(ApnsToken(file, "FGHIJ67890", TEAM), file) == Key(pem, "FGHIJ67890")
+    assert read_key(ApnsToken(file, None, TEAM), file) == Key(pem, "ABCDE12345")
+    assert read_key(ApnsToken(link, None, TEAM), link) == Key(pem, "ABCDE12345")
+
+
+def test_a_key_without_any_id_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "apns.p8", make_apns_key()[0])
+
+    with pytest.raises(ValueError, match=r"AuthKey_KEYID\.p8"):
+        read_key(ApnsToken(file, None, TEAM), file)
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    file = write(tmp_path / "p384.p8", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    with pytest.raises(ValueError, match="P-256"):
+        read_key(ApnsToken(file, "A" * 10, TEAM), file)
+
+
+def test_a_certificate_comes_with_its_key(tmp_path: Path) -> None:
+    pem = ThrowAwayCa().client_pem("com.example.mail")
+
+    assert read_pem(write(tmp_path / "apns.pem", pem)) == Pem(pem)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        (lambda pem, key: b"nothing", "holds no certificate"),
+        (lambda pem, key: pem[: pem.index(b"-----BEGIN PRIVATE")], "holds no private key"),
+        (lambda pem, key: pem[: pem.index(b"-----BEGIN PRIVATE")] + key, "not the certificate's"),
+    ],
+)
+def test_a_certificate_file_that_lacks_something_is_refused(tmp_path: Path, spoil: object, wrong: str) -> None:
+    assert callable(spoil)
+    pem = spoil(ThrowAwayCa().client_pem("com.example.mail"), make_apns_key()[0].encode())
+
+    with pytest.raises(ValueError, match=wrong):
+        read_pem(write(tmp_path / "apns.pem", pem))
