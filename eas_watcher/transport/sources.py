@@ -5,6 +5,7 @@ From one address there are some 28,000 ports towards one address and port of a s
 
 import errno
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from itertools import cycle
@@ -37,7 +38,8 @@ class Sources:
         if turn is None:
             raise OSError(errno.EAFNOSUPPORT, "no source address of this kind")
         address = next(turn)
-        sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
         try:
             sock.bind((address, 0))
         except OSError as error:

@@ -18,6 +18,8 @@ from relay.network.way import Proxy, Way, authority
 
 LIMIT: Final = 12.0
 """Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
+LOOKUP: Final = 2 / 3
+"""Of the limit that a lookup may take: a dead name server costs 5 s before the next one is asked [resolv.conf(5)]."""
 SECOND_ADDRESS: Final = 0.25
 """Seconds after which the next address of a host is tried beside the first [RFC 8305 5: Connection Attempt Delay]."""
 
@@ -113,7 +115,11 @@ class Dialler:
             lookup = asyncio.get_running_loop().create_task(self._find(host, port), name=f"look up {host}")
             self._lookups[host, port] = lookup
             lookup.add_done_callback(lambda ended: self._looked_up((host, port), ended))
-        return await asyncio.shield(lookup)
+        try:
+            async with asyncio.timeout(self._limit * LOOKUP):
+                return await asyncio.shield(lookup)
+        except TimeoutError as error:
+            raise faults.lookup_hangs(host) from error
 
     async def _find(self, host: str, port: int) -> Sequence[AddressInfo]:
         return await self._look_up(host, port)

@@ -32,6 +32,12 @@ def no_source(host: str, sources: tuple[str, ...]) -> NotConnected:
     return NotConnected("source-address-of-another-kind", f"set network.source_address: {remedy}", lasting=True)
 
 
+def lookup_hangs(host: str) -> NotConnected:
+    """Tell that no name server answers in time."""
+    remedy = f"no name server answers for {host}: check /etc/resolv.conf of this host and the way to its name servers"
+    return NotConnected("name-lookup-timed-out", remedy)
+
+
 def proxy_away(proxy: Proxy, error: OSError) -> NotConnected:
     """Tell why no connection to the proxy itself is had."""
     if isinstance(error, NotConnected):

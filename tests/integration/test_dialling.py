@@ -311,6 +311,24 @@ def test_a_name_that_no_dns_knows_fails_for_all_who_ask(loop: str, name: str) ->
     on_loop(loop, test())
 
 
+@pytest.mark.parametrize("way", [STRAIGHT, Way(Proxy("proxy.example.com", 3128))])
+def test_name_servers_that_hang_are_told_and_asked_once(loop: str, way: Way) -> None:
+    asked: list[str] = []
+
+    async def hang(host: str, _: int) -> Sequence[AddressInfo]:
+        asked.append(host)
+        await asyncio.sleep(SOON)
+        return []
+
+    async def test() -> None:
+        dialler = Dialler(way, limit=0.6, look_up=hang)
+        for _ in range(2):
+            assert (await fails(dialler, "push.example.com", 443)).reason == "name-lookup-timed-out"
+        assert asked == ["push.example.com" if way is STRAIGHT else "proxy.example.com"]
+
+    on_loop(loop, test())
+
+
 def test_many_who_ask_at_once_share_one_lookup(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with target(tmp_path) as there:

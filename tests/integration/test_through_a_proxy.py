@@ -12,6 +12,7 @@ import pytest
 from relay.model import DuePush, Platform
 from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Refused
+from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until
 from tests.integration.webpush_world import world
@@ -149,6 +150,24 @@ def test_what_may_pass_is_tried_again_later(
         async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy)) as (simulator, sender):
             # FCM fails with its access token already, which takes the same way.
             assert failure(await send(sender, platform)) == reason
+            assert simulator.received == []
+
+    on_loop(loop, test())
+
+
+@both
+def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, loop: str, platform: Platform) -> None:
+    async def test() -> None:
+        # To the sender, TLS that was opened on the way is a certificate of somebody else's CA.
+        company = tmp_path / "company.pem"
+        ThrowAwayCa("The company's").write_ca(company)
+        opened = apns if platform is Platform.APNS else fcm
+        async with connect_proxy() as proxy, opened(tmp_path, way=way(proxy), ca_file=company) as (simulator, sender):
+            outcome = await send(sender, platform)
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
+            assert f"set {platform.value}.ca_file" in outcome.remedy
+            assert "proxy that inspects TLS" in outcome.remedy
             assert simulator.received == []
 
     on_loop(loop, test())

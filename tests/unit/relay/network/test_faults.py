@@ -75,6 +75,14 @@ def test_a_fault_with_the_source_address_is_not_blamed_on_the_proxy() -> None:
     assert "(Cannot assign requested address: 192.0.2.1)" in fault.remedy
 
 
+def test_name_servers_that_hang_are_told_for_whom() -> None:
+    fault = faults.lookup_hangs("api.push.apple.com")
+
+    assert (fault.reason, fault.lasting) == ("name-lookup-timed-out", False)
+    assert "api.push.apple.com" in fault.remedy
+    assert faults.proxy_away(PROXY, fault) is fault
+
+
 def test_a_source_address_of_another_kind_is_told() -> None:
     fault = faults.no_source("ipv6.example.com", ("192.0.2.1",))
 
