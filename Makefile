@@ -29,7 +29,7 @@ docs: $(VENV)/.run ## write the documents that come from the code
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)
 
-interop: $(VENV)/.dev ## against SOGo, proxies and KDCs, which nobody here wrote; installs Debian packages, needs root
+interop: $(VENV)/.dev ## against SOGo, proxies, KDCs and OpenSSL, which nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 bench: $(VENV)/.dev ## make bench B=hold|latency|apns: one line per figure, "bench NAME VALUE UNIT"

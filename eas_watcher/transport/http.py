@@ -74,6 +74,8 @@ async def open_transport(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
     ) as session:
+        # aiohttp sends OPTIONS again when its connection breaks; to a server, the ticket in it is a replay then.
+        session._retry_connection = reuse  # noqa: SLF001 -- as aiohttp's own test client does; there is no other way
         yield HttpTransport(session, Deadlines())
     await _cut(sockets)
 

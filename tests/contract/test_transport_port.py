@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -48,8 +48,13 @@ class Scripted:
 class Http:
     """Bring each situation about with a server on loopback."""
 
+    reuse = True
+
     def __init__(self) -> None:
         self._authority = Authority()
+
+    def _open(self) -> AbstractAsyncContextManager[Transport]:
+        return open_transport(self._authority.client, reuse=self.reuse)
 
     @asynccontextmanager
     async def answering(self, reply: HttpReply) -> AsyncIterator[tuple[Transport, str]]:
@@ -59,7 +64,7 @@ class Http:
                 headers.add("Set-Cookie", cookie)
             return web.Response(status=reply.status, headers=headers, body=reply.body)
 
-        async with serving(self._authority, answer) as url, open_transport(self._authority.client) as transport:
+        async with serving(self._authority, answer) as url, self._open() as transport:
             yield transport, url
 
     @asynccontextmanager
@@ -67,7 +72,7 @@ class Http:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
 
-        async with talking(self._authority, talk) as url, open_transport(self._authority.client) as transport:
+        async with talking(self._authority, talk) as url, self._open() as transport:
             yield transport, url
 
     @asynccontextmanager
@@ -77,7 +82,7 @@ class Http:
             writer.write(b"hello\r\n\r\n")
             await reader.read()
 
-        async with talking(self._authority, talk) as url, open_transport(self._authority.client) as transport:
+        async with talking(self._authority, talk) as url, self._open() as transport:
             yield transport, url
 
     @asynccontextmanager
@@ -89,11 +94,17 @@ class Http:
             held.set()
             await reader.read()
 
-        async with talking(self._authority, talk) as url, open_transport(self._authority.client) as transport:
+        async with talking(self._authority, talk) as url, self._open() as transport:
             yield transport, url, held
 
 
-@pytest.fixture(params=[Scripted, Http])
+class SingleUseHttp(Http):
+    """The same with a connection for each request."""
+
+    reuse = False
+
+
+@pytest.fixture(params=[Scripted, Http, SingleUseHttp])
 def situations(request: pytest.FixtureRequest) -> Scripted | Http:
     made: Scripted | Http = request.param()
     return made

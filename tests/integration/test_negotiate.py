@@ -9,7 +9,7 @@ import pytest
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import AccessDenied, Unauthorized
+from eas_watcher.errors import AccessDenied, Unauthorized, Unreachable
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
@@ -17,7 +17,7 @@ from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.wire import Account, compose
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sandbox.eas import Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.fakes.tickets import FakeRealm
 from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
 
@@ -133,6 +133,15 @@ async def test_without_a_ticket_nothing_is_sent() -> None:
         with pytest.raises(AccessDenied):
             await site.ask(ANN)
         assert not site.eas.identities.tickets
+
+
+async def test_a_token_is_never_sent_twice_though_its_connection_broke() -> None:
+    async with open_site() as site:
+        site.eas.fail(ANN, FailurePlan(Cut(), "OPTIONS", times=2))
+
+        with pytest.raises(Unreachable):
+            await site.ask(ANN)
+        assert len(site.eas.identities.tickets) == 1
 
 
 @hurried
