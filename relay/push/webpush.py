@@ -25,7 +25,7 @@ from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import Notice, WebPushMessage
 from relay.push.vapid import Vapid, read_key
-from relay.push.webpush_answers import read_webpush
+from relay.push.webpush_answers import PAGE, TAKEN, is_page, read_webpush
 from relay.push.webpush_encryption import SALT, encrypt
 from relay.push.webpush_services import Services
 from relay.subscription import Subscription, SubscriptionInvalid
@@ -122,8 +122,11 @@ class WebPushSender:
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             outcome: Outcome = read_failure(error, "webpush.ca_file")
         else:
-            proved = self._services.told(service, device, reply.status, _moment())
-            outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
+            if reply.status in TAKEN and is_page(reply.body):
+                outcome = PAGE
+            else:
+                proved = self._services.told(service, device, reply.status, _moment())
+                outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
         match outcome:
             case RetryLater(reason, after, remedy):
                 self._services.failed(service, device, reason, _moment(), remedy=remedy, after=after)

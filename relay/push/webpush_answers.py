@@ -36,6 +36,10 @@ MISSING: Final = (
 REDIRECTED: Final = "the push service sends elsewhere, which is not followed: let the app subscribe again"
 LARGE: Final = "the push service takes no messages of this size; WebPush wants 4096 bytes taken: look at its limits"
 STRANGER: Final = "what answers is no push service: check the endpoint's host, and proxies before it"
+PAGE: Final = RetryLater(
+    "not-a-push-service", remedy="a page answers in the push service's place: check proxies that open TLS, and its host"
+)
+"""A page promises nothing, whatever its status: the push was not taken."""
 
 REMEDIES: Final[Mapping[int, str]] = {NOT_FOUND: MISSING, TOO_LARGE: LARGE}
 
@@ -58,6 +62,11 @@ def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, prov
     if status in KEY_REFUSALS:
         return Refused(name, ALL_KEYS if proved else ONE_KEY, channel=proved)
     return Refused(name, REDIRECTED if status in REDIRECT else REMEDIES.get(status, STRANGER))
+
+
+def is_page(body: bytes) -> bool:
+    """Tell whether a body begins as a page for people does: that of a proxy, a portal, or a wrong path's web server."""
+    return body[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def passes(status: int) -> bool:

@@ -55,12 +55,16 @@ async def test_a_mail_becomes_a_push_through_three_processes(
     async with AsyncExitStack() as stack:
         roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
         assert (await site.register(ANN, PASSWORD))[0] == 201
+        # Only the role push has the VAPID key; the API tells its public half.
+        assert (await site.register_webpush(ANN))[0] == 201
         await site.held()
         site.deliver()
         pushes = await site.sandbox.apns.wait(1, SOON)
+        await site.sandbox.webpush.wait(1, SOON)
         health = {role: await process.health() for role, process in roles.items()}
 
     assert [push.status for push in pushes] == [200]
+    assert len(site.sandbox.webpush.messages) == 1
     assert {role: document["state"] for role, document in health.items()} == dict.fromkeys(ops_ports, "ok")
     assert not site.sandbox.eas.records.overlaps
 

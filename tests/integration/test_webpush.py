@@ -234,6 +234,31 @@ def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, loop: str) -> 
     on_loop(loop, test())
 
 
+def test_a_page_in_the_place_of_the_service_is_no_delivery(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text="<!DOCTYPE html><title>Please sign in</title>", content_type="text/html")
+
+        port = free_port()
+        async with world(tmp_path, f"127.0.0.1:{port}") as around:
+            app = web.Application()
+            app.router.add_post("/{tail:.*}", answer)
+            async with open_listener(app, "127.0.0.1", port, around.ca.server_context()):
+                for number in range(FEW):
+                    subscription = around.simulator.subscribe()
+                    subscription["endpoint"] = f"https://127.0.0.1:{port}/{number}"
+
+                    outcome = await around.sender.send(to(subscription))
+
+                    assert isinstance(outcome, RetryLater)
+                    assert outcome.reason == "not-a-push-service"
+
+            (rest,) = around.sender.services.resting
+            assert "proxies" in rest.remedy
+
+    on_loop(loop, test())
+
+
 def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         port = free_port()

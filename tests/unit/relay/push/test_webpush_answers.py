@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
-from relay.push.webpush_answers import TAKEN, read_webpush
+from relay.push.webpush_answers import TAKEN, is_page, read_webpush
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -64,3 +64,19 @@ def test_what_somebody_must_change_is_kept_with_a_remedy(status: int, words: str
     assert isinstance(outcome, Refused)
     assert not outcome.channel
     assert words in outcome.remedy
+
+
+@pytest.mark.parametrize(
+    ("body", "page"),
+    [
+        (b"", False),
+        (b'{"id": "x"}', False),
+        (b"<html><body>Sign in</body></html>", True),
+        (b"\r\n<!DOCTYPE HTML>\n<title>Access denied</title>", True),
+        (b"message <html>", False),
+        (b" " * 100_000, False),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_page_for_people_is_told_apart(body: bytes, page: bool) -> None:
+    assert is_page(body) is page
