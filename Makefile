@@ -32,7 +32,7 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 interop: $(VENV)/.dev ## against SOGo, proxies, KDCs and OpenSSL, which nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-bench: $(VENV)/.dev ## make bench B=hold|latency|apns: one line per figure, "bench NAME VALUE UNIT"
+bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## make bench B=hold|latency|apns|fcm: one line per figure, "bench NAME VALUE UNIT"
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
@@ -43,6 +43,8 @@ lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
 	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements/dev.txt
 	sed -n 's/^ *"\(gssapi.*\)",/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/kerberos.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra bench -c requirements/dev.txt pyproject.toml -o requirements/bench.txt
 
 clean:
 	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
@@ -57,4 +59,9 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# What only benches compare with.
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
+	$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@

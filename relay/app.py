@@ -1,7 +1,6 @@
 """Own the composition root: everything is built here, run until cancelled, and closed in reverse order."""
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -22,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.fleet import Fleet
 from eas_watcher.surroundings import FleetStats, Surroundings
+from relay import memory
 from relay.api.app import Limits, create_app
 from relay.errors import MigrationsPending, RelayBroke
 from relay.listeners import open_listener, server_tls
@@ -74,8 +74,6 @@ log = logging.getLogger(__name__)
 
 SHORT_REQUESTS: Final = 64
 """Requests other than held Pings under way at once from one process to one server, so that no start is a storm."""
-GC_THRESHOLDS: Final = (50_000, 20, 20)
-"""Objects per collection: a fleet is millions of lasting objects, and the default walks them far too often."""
 
 Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
@@ -117,9 +115,7 @@ async def serve(settings: Settings) -> None:
         if role in {Role.ALL, Role.API}:
             await _open_api(running, stack)
         await _open_ops(running, stack)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        memory.settle()
         log.info("relay started", extra={"role": role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us

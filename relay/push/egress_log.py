@@ -61,7 +61,7 @@ class EgressLog:
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Note a push to FCM; raise Unwritable."""
         device = device_hash(self._key, device_token)
-        self._append(Platform.FCM, app, device, without_token(body, device))
+        self._append(Platform.FCM, app, device, without_token(body, device_token, device))
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         """Note what is inside an encrypted push to a push service; raise Unwritable."""
@@ -87,16 +87,15 @@ class EgressLog:
     def _append(self, provider: Platform, app: str, device: str, body: str) -> None:
         line, position = write_line(self.position, self._clock(), provider, app, device, body)
         try:
-            size = os.fstat(self._file).st_size
-            if size and size + len(line) > self._largest:
+            if self._size and self._size + len(line) > self._largest:
                 self._rotate()
-                size = 0
             written = os.write(self._file, line)
             if written < len(line):
-                os.ftruncate(self._file, size)
+                os.ftruncate(self._file, self._size)
                 raise Unwritable("the disk is full")
         except OSError as error:
             raise Unwritable(error.strerror or type(error).__name__) from error
+        self._size += written
         self.position = position
         self._dirty = True
 
@@ -108,7 +107,10 @@ class EgressLog:
 
     def _open(self) -> int:
         path = self._folder / f"{self._chain}-{self._number:06}.jsonl"
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # Nobody else writes to it, as the chain's lock says, so its size need not be asked for again.
+        self._size = os.fstat(file).st_size
+        return file
 
     def _sync(self) -> None:
         """Bring the file to the disk, then say in the head how far it goes."""

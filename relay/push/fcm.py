@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import aiohttp
-from yarl import URL
 
 from relay.model import DuePush
 from relay.network.way import STRAIGHT, Way
@@ -27,7 +26,8 @@ from relay.push.outcome import Delivered, Outcome, RetryLater
 from relay.push.payload import FcmMessage, Notice
 
 TOKEN_LIMIT: Final = 15.0  # seconds for one request for an access token, connecting included
-FORM: Final = {"Content-Type": "application/x-www-form-urlencoded", "User-Agent": "push-relay"}
+FORM: Final = "Content-Type: application/x-www-form-urlencoded\r\n"
+JSON: Final = "Content-Type: application/json\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,12 @@ class FcmSender:
     async def _send(self, push: DuePush, message: FcmMessage) -> Outcome:
         account, tokens = self._identities[-1]
         body = account.body(push.device_token, message)
-        url = URL(account.url, encoded=True)
         try:
             async with asyncio.timeout(self._config.time_limit):
                 token = await tokens.get()
-                reply = await self._post(push, url, body, token)
+                reply = await self._post(push, account.url, body, token)
                 if token_refused(reply.status, reply.body):
-                    reply = await self._post(push, url, body, await tokens.renew(token))
+                    reply = await self._post(push, account.url, body, await tokens.renew(token))
         except TokenNotGiven as error:
             return error.outcome
         except Unwritable as error:
@@ -128,14 +127,9 @@ class FcmSender:
             return read_failure(error, "fcm.ca_file")
         return read_fcm(reply.status, reply.body, reply.headers, self._clock())
 
-    async def _post(self, push: DuePush, url: URL, body: bytes, token: AccessToken) -> Reply:
+    async def _post(self, push: DuePush, url: str, body: bytes, token: AccessToken) -> Reply:
         self._egress.fcm(push.app, push.device_token, body)
-        headers = {
-            "Authorization": f"Bearer {token.value}",
-            "Content-Type": "application/json",
-            "User-Agent": "push-relay",
-        }
-        return await self._http.post(url, headers, body)
+        return await self._http.post(url, f"{JSON}Authorization: Bearer {token.value}\r\n", body)
 
     async def _mint(self, account: ServiceAccount) -> AccessToken:
         """Ask Google for a token; raises TokenNotGiven."""
@@ -143,7 +137,7 @@ class FcmSender:
         form = await asyncio.to_thread(account.assertion, self._clock())
         try:
             async with asyncio.timeout(TOKEN_LIMIT):
-                reply = await self._http.post(URL(account.token_uri, encoded=True), FORM, form)
+                reply = await self._http.post(account.token_uri, FORM, form)
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise TokenNotGiven(read_failure(error, "fcm.ca_file")) from error
         return read_grant(reply.status, reply.body, reply.headers, self._clock())

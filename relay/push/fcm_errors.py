@@ -85,7 +85,7 @@ def message_name(body: bytes) -> str | None:
 
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode())  # json would guess the encoding, which takes as long as the rest
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

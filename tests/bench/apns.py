@@ -6,7 +6,6 @@ from its template and sends as it does in production; aioapns gets its message r
 
 import argparse
 import asyncio
-import gc
 import ssl
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from aioapns.connection import APNsTLSClientProtocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from relay.app import GC_THRESHOLDS
+from relay import memory
 from relay.model import DuePush
 from relay.push.apns import ApnsSender
 from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
@@ -167,9 +166,7 @@ async def measure(turns: int, pushes: int) -> None:
                 ways = {"relay": ours(sender), "aioapns": stock(make_stock(folder, port, key))}
                 for way in ways.values():
                     await turn(way, 10, WARM)
-                gc.collect()
-                gc.freeze()
-                gc.set_threshold(*GC_THRESHOLDS)
+                memory.settle()
                 for in_flight in 100, 1000:
                     taken: dict[str, list[Turn]] = {name: [] for name in ways}
                     for _ in range(turns):

@@ -33,7 +33,7 @@ def fcm_body(notice: Notice, device: str = "device") -> str:
         "message": {"android": message.android, "data": message.data, "token": "secret token"},
         "validate_only": False,
     }
-    return without_token(json.dumps(document).encode(), device)
+    return without_token(json.dumps(document, separators=(",", ":")).encode(), "secret token", device)
 
 
 def chain(*bodies: str, start: Position | None = None) -> list[tuple[str, bytes]]:
@@ -192,6 +192,19 @@ def test_a_device_is_named_by_a_keyed_hash() -> None:
     assert device_hash(b"key", "token") == device_hash(b"key", "token")
     assert device_hash(b"key", "token") != device_hash(b"another key", "token")
     assert len(device_hash(b"key", "token")) == 32
+
+
+@pytest.mark.parametrize("token", ["secret token", "1", "v", 'a "quoted" \\ t\u00f6ken', "token"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_the_token_is_not_in_a_logged_fcm_body_however_it_is_written(token: str, separators: tuple[str, str]) -> None:
+    message = FcmMessage(NOTICE)
+    options = {"android": message.android, "data": message.data}
+    document = {"message": {**options, "token": token}, "validate_only": False}
+    expected = {"message": {**options, "token": "hash"}, "validate_only": False}
+
+    for ascii_only in (True, False):
+        written = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+        assert json.loads(without_token(written, token, "hash")) == expected
 
 
 def test_the_token_is_not_in_a_logged_fcm_body() -> None:
