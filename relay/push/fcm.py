@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Self
 import aiohttp
 
 from relay.model import DuePush
+from relay.network.posting import Poster, Reply
 from relay.network.way import STRAIGHT, Way
 from relay.ports import Clock
 from relay.push.egress_log import Egress, Unwritable
@@ -19,15 +20,13 @@ from relay.push.fcm_account import ServiceAccount
 from relay.push.fcm_answers import read_fcm, token_refused
 from relay.push.fcm_budget import PER_HOUR, HighPriorityBudget
 from relay.push.fcm_grants import read_grant
-from relay.push.fcm_http import FcmHttp, Reply
 from relay.push.fcm_token import AccessToken, AccessTokens, TokenNotGiven
 from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, RetryLater
 from relay.push.payload import FcmMessage, Notice
 
 TOKEN_LIMIT: Final = 15.0  # seconds for one request for an access token, connecting included
-FORM: Final = "Content-Type: application/x-www-form-urlencoded\r\n"
-JSON: Final = "Content-Type: application/json\r\n"
+FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class FcmSender:
         self._clock = clock
         self._egress = egress
         self._random = random
-        self._http = FcmHttp(config.ca_file, config.in_flight, config.way)
+        self._http = Poster(config.ca_file, config.in_flight, config.way)
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
         self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)
         """Whoever watches it lets a changed file be taken while pushes go on."""
@@ -129,7 +128,8 @@ class FcmSender:
 
     async def _post(self, push: DuePush, url: str, body: bytes, token: AccessToken) -> Reply:
         self._egress.fcm(push.app, push.device_token, body)
-        return await self._http.post(url, f"{JSON}Authorization: Bearer {token.value}\r\n", body)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token.value}"}
+        return await self._http.post(url, headers, body)
 
     async def _mint(self, account: ServiceAccount) -> AccessToken:
         """Ask Google for a token; raises TokenNotGiven."""

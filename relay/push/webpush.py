@@ -13,14 +13,13 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from yarl import URL
 
 from relay.model import DuePush
+from relay.network.posting import Poster, Reply
 from relay.network.way import STRAIGHT, Way
 from relay.ports import Clock
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
-from relay.push.fcm_http import FcmHttp, Reply
 from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import Notice, WebPushMessage
@@ -67,8 +66,8 @@ class WebPushSender:
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
         self._services = Services(config.in_flight if alone else max(1, config.in_flight // 2))
-        self._outer = FcmHttp(config.ca_file, config.in_flight, config.way)
-        self._inner = FcmHttp(config.ca_file, config.in_flight, STRAIGHT)
+        self._outer = Poster(config.ca_file, config.in_flight, config.way)
+        self._inner = Poster(config.ca_file, config.in_flight, STRAIGHT)
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,11 +144,10 @@ class WebPushSender:
             **self._vapid.headers(subscription.service, self._clock()),
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
-            "User-Agent": "push-relay",
         }
         # An endpoint is sent as it was given: another spelling of its path could be another path.
         http = self._inner if subscription.service in self._config.straight else self._outer
-        return await http.post(URL(subscription.endpoint, encoded=True), headers, body)
+        return await http.post(subscription.endpoint, headers, body)
 
 
 def _moment() -> float:

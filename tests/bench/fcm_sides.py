@@ -28,7 +28,7 @@ from relay.model import DuePush, Platform
 from relay.push.egress_log import Egress, open_egress_log
 from relay.push.fcm import FcmConfig, FcmSender
 from relay.push.outcome import Delivered
-from relay.push.payload import ApnsMessage, FcmMessage, Notice
+from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 
 THREADS: Final = 32  # of pyfcm; 8 and 64 are no faster (libs.md)
@@ -72,6 +72,9 @@ class NoEgress:
         pass
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
+        pass
+
+    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         pass
 
 

@@ -1,10 +1,11 @@
-"""Own the HTTP to Google: one pool of connections for pushes and access tokens, so that both go the same way.
+"""Own HTTP POST to providers: a pool of connections by one way, requests written by hand, answers read up to a limit.
 
 aiohttp keeps the connections and reads the answers. What its sessions add to each request (cookies, redirects, proxies
-of the environment, encodings, tasks) is of no use here and costs as much again, so requests are written by hand.
+of the environment, encodings, tasks) is of no use here and costs as much again.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
@@ -23,20 +24,23 @@ from relay.network.way import Way
 
 KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""
-LARGEST: Final = 65536  # bytes of an answer that are read; Google's have a few hundred
+LARGEST: Final = 65536  # bytes of an answer that are read; those of providers have a few hundred
 UNLIMITED: Final = aiohttp.ClientTimeout(total=None)
-PLACES: Final = 16  # hosts and paths that are remembered; a process has two or three
+REMEMBERED: Final = 64  # URLs and origins; FCM has two of them, push services one for each phone
+TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
+VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
+"""What may stand in a request's first line and in a header [RFC 9110 5.5], so that no line ends early."""
 
 
 class Reply(NamedTuple):
-    """Hold an answer; header names are read in any case."""
+    """Hold an answer; its headers are found by names in any case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-class FcmHttp:
+class Poster:
     """Send requests; the pool is opened at the first one, inside the running loop."""
 
     def __init__(self, ca_file: Path | None, in_flight: int, way: Way) -> None:
@@ -48,21 +52,21 @@ class FcmHttp:
         self._dialler = Dialler(way)
         self._in_flight = in_flight
         self._connector: DialledConnector | None = None
-        self._place = lru_cache(PLACES)(_Place)
+        self._places = lru_cache(REMEMBERED)(_Place)
+        self._origins = lru_cache(REMEMBERED)(_ask)
 
-    async def post(self, url: str, headers: str, body: bytes) -> Reply:
-        """Send one request; raises aiohttp.ClientError, OSError or TimeoutError. The caller bounds the time.
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Send one request to a URL that is encoded already, with these headers and those that HTTP itself needs.
 
-        `headers` are whole lines, each with its end, without those that HTTP itself needs. No redirect is followed:
-        whatever a request bears is meant for its own URL alone.
+        Raises aiohttp.ClientError, OSError or TimeoutError; ValueError for a header that is none. The caller bounds
+        the time. No redirect is followed: whatever a request bears is meant for its own URL alone.
         """
-        place = self._place(url)
-        connection = await self._pool().connect(place.request, [], UNLIMITED)
+        place = self._places(url)
+        request = f"{place.head}{_lines(headers)}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        connection = await self._pool().connect(self._origins(place.origin), [], UNLIMITED)
         whole = False
         try:
-            reply = await _exchange(
-                connection, f"{place.head}{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
-            )
+            reply = await _exchange(connection, request)
             whole = len(reply.body) <= LARGEST
         except HttpProcessingError as error:
             raise aiohttp.ClientPayloadError(error.message) from error
@@ -82,24 +86,39 @@ class FcmHttp:
 
     def _pool(self) -> DialledConnector:
         if self._connector is None:
-            # The limit is per host: a renewal of the token waits for no push.
+            # The limit is per host: a renewal of a token waits for no push.
             self._connector = DialledConnector(self._dialler, self._tls, limit_per_host=self._in_flight, keepalive=KEPT)
         return self._connector
 
 
 class _Place:
-    """Hold what all requests to one URL have in common."""
+    """Hold what all requests to one URL have in common; raises aiohttp.InvalidURL."""
 
     def __init__(self, url: str) -> None:
         parsed = URL(url, encoded=True)
-        port = "" if parsed.is_default_port() else f":{parsed.port}"
-        self.head = f"POST {parsed.raw_path_qs} HTTP/1.1\r\nHost: {parsed.raw_host}{port}\r\nUser-Agent: push-relay\r\n"
-        # The pool asks it for one thing: to which host, over TLS or not.
-        self.request = ClientRequest("POST", parsed, loop=asyncio.get_running_loop())
+        host, target = parsed.host_port_subcomponent, parsed.raw_path_qs
+        if parsed.scheme not in {"http", "https"} or not host or not VALUE.fullmatch(host):
+            raise aiohttp.InvalidURL("no URL of a host")
+        if not TARGET.fullmatch(target):
+            raise aiohttp.InvalidURL("no encoded path")
+        self.head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: push-relay\r\n"
+        self.origin = parsed.origin()
+
+
+def _ask(origin: URL) -> ClientRequest:
+    """Make what aiohttp's pool wants to see: it asks to which host, and whether over TLS."""
+    return ClientRequest("POST", origin, loop=asyncio.get_running_loop())
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    for value in headers.values():
+        if not VALUE.fullmatch(value):
+            raise ValueError("a header's value has other characters than visible ones")
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 async def _exchange(connection: Connection, request: bytes) -> Reply:
-    """Write a request and read the whole answer, or more of it than is believed."""
+    """Write a request and read the whole answer, or a little more of it than is believed."""
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None:
         raise aiohttp.ServerDisconnectedError
