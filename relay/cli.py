@@ -1,21 +1,16 @@
-"""Own the command line: arguments in, exit status and readable texts out; the work is done elsewhere.
-
-Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
-"""
+"""Own the command line: arguments in, exit status and readable texts out; the work is done elsewhere."""
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 import uvloop
 from rich.console import Console
-from rich.markup import escape
 
 from relay import log
 from relay.app import explain as find_cases
@@ -23,15 +18,7 @@ from relay.app import migrate as migrate_database
 from relay.app import now
 from relay.app import serve as serve_relay
 from relay.audit import audit
-from relay.errors import (
-    DatabaseInUse,
-    DatabaseRefuses,
-    MigrationsPending,
-    RelayBroke,
-    SchemaNewer,
-    SettingsInvalid,
-    StoreUnavailable,
-)
+from relay.errors import SettingsInvalid
 from relay.invitation_commands import invitations
 from relay.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.ops.explain import document, text
@@ -42,11 +29,9 @@ from relay.sandbox.eas import Family
 from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
 from relay.settings import Role, Settings, load, sealing_key_files, vapid_key_file
+from relay.terminal import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
 
 T = TypeVar("T")
-
-FAILED: Final = 1
-FAULTY: Final = 2
 
 cli = typer.Typer(
     name="relay",
@@ -58,8 +43,6 @@ cli = typer.Typer(
 audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
 cli.add_typer(audits, name="audit")
 cli.add_typer(invitations, name="invitations")
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
@@ -73,7 +56,7 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
-    with _failing("cannot listen or reach the database"):
+    with failing("cannot listen or reach the database"):
         _run(serve_relay(settings))
 
 
@@ -96,9 +79,9 @@ def keygen(config: Config = DEFAULT) -> None:
     try:
         write_sealing_keys(private, public)
     except KeysExist as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     except OSError as error:
-        _fail(f"the sealing keys cannot be written: {error}", FAILED)
+        fail(f"the sealing keys cannot be written: {error}", FAILED)
     out.print(f"{private}: for the watch role alone; keep a copy in a safe place")
     out.print(f"{public}: for the api role")
 
@@ -113,18 +96,18 @@ def vapid(
     try:
         file = vapid_key_file(config, os.environ)
     except SettingsInvalid as error:
-        _show(error)
+        show_faults(error)
     try:
         if new:
             write_vapid_key(file)
             err.print(f"{file}: for the push role alone; keep a copy in a safe place", markup=False, soft_wrap=True)
         out.print(public_key(file.read_bytes()))
     except KeysExist as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     except OSError as error:
-        _fail(f"the VAPID key cannot be read or written: {_describe(error)}", FAILED)
+        fail(f"the VAPID key cannot be read or written: {describe(error)}", FAILED)
     except ValueError as error:
-        _fail(f"{file} {error}", FAULTY)
+        fail(f"{file} {error}", FAULTY)
 
 
 @cli.command()
@@ -132,7 +115,7 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
     settings = _load(config, role)
     log.configure("warning", "text", sys.stderr)
-    with _failing("cannot reach the database"):
+    with failing("cannot reach the database"):
         _run(migrate_database(settings))
     out.print("the database has the schema of this version")
 
@@ -145,11 +128,11 @@ def verify(
     try:
         count, faults = audit(files)
     except OSError as error:
-        _fail(f"cannot be read: {error}", FAULTY)
+        fail(f"cannot be read: {error}", FAULTY)
     for fault in faults:
         err.print(f"{fault.where}: {fault.text}", markup=False, soft_wrap=True)
     if faults:
-        _fail(f"{len(faults)} faults in {count} lines", FAILED)
+        fail(f"{len(faults)} faults in {count} lines", FAILED)
     out.print(f"{count} lines, unbroken, and every body is one of the templates")
 
 
@@ -165,15 +148,15 @@ def explain(
     settings = _load(config, role)
     log.configure("error", "text", sys.stderr)
     if settings.database.file is not None and not settings.database.file.exists():
-        _fail(f"there is no database {settings.database.file}", FAILED)
-    with _failing("cannot reach the database"):
+        fail(f"there is no database {settings.database.file}", FAILED)
+    with failing("cannot reach the database"):
         cases = _run(find_cases(settings, name)) or []
     if as_json:
         out.print_json(data=[document(case, now()) for case in cases])
     else:
         out.print("\n".join(text(case, now()) for case in cases), end="")
     if not cases:
-        _fail(f"no mailbox, registration or user {name!r} is known", FAILED)
+        fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 
 @cli.command()
@@ -200,7 +183,7 @@ def sandbox(
     try:
         _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
     except OSError as error:
-        _fail(f"cannot listen or write: {_describe(error)}", FAILED)
+        fail(f"cannot listen or write: {describe(error)}", FAILED)
 
 
 @cli.command()
@@ -215,7 +198,7 @@ def deliver(
     try:
         _run(deliver_mail(control, user=user, subject=subject, sender=sender, body=body))
     except NotDelivered as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
 
 
 @cli.command()
@@ -235,14 +218,14 @@ def _load(config: Path, role: Role) -> Settings:
     try:
         return load(config, os.environ, role)
     except SettingsInvalid as error:
-        _show(error)
+        show_faults(error)
 
 
 def _sealing_key_files(config: Path) -> tuple[Path, Path]:
     try:
         return sealing_key_files(config, os.environ)
     except SettingsInvalid as error:
-        _show(error)
+        show_faults(error)
 
 
 def _make_first_keys(config: Path) -> None:
@@ -257,41 +240,9 @@ def _make_first_keys(config: Path) -> None:
                 soft_wrap=True,
             )
     except SettingsInvalid as error:
-        _show(error)
+        show_faults(error)
     except OSError as error:
-        _fail(f"the sealing keys cannot be written: {error}", FAILED)
-
-
-def _show(error: SettingsInvalid) -> NoReturn:
-    faults = error.faults
-    err.print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:", style="bold red")
-    for key, wrong, remedy in faults:
-        # Remedies name tables as [apns], which must not be taken for markup.
-        err.print(f"  [bold]{escape(key)}[/bold] {escape(f'{wrong}. {remedy}')}", soft_wrap=True)
-    raise typer.Exit(FAULTY)
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    err.print(text, style="red", soft_wrap=True, markup=False)
-    raise typer.Exit(status)
-
-
-@contextmanager
-def _failing(cannot: str) -> Iterator[None]:
-    """Say in words what keeps a command from its work; `cannot` begins the sentence about what the system refuses."""
-    try:
-        yield
-    except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
-        _fail(str(error), FAILED)
-    except StoreUnavailable as error:
-        _fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)
-    except OSError as error:
-        _fail(f"{cannot}: {_describe(error)}", FAILED)
-
-
-def _describe(error: OSError) -> str:
-    """Say what went wrong, and with which file if it was one."""
-    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        fail(f"the sealing keys cannot be written: {error}", FAILED)
 
 
 def _run(job: Coroutine[Any, Any, T]) -> T | None:

@@ -2,18 +2,16 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from relay.app import now
 from relay.invitations import generate, invite, load_private
 from relay.keygen import KeysExist, write_key_pair
 from relay.registration.identity import normalise
+from relay.terminal import FAILED, FAULTY, fail, out
 
-FAILED: Final = 1
-FAULTY: Final = 2
 PRIVATE: Final = "invitation-private.pem"
 PUBLIC: Final = "invitation-public.pem"
 LONGEST: Final = 90  # days
@@ -21,8 +19,6 @@ LONGEST: Final = 90  # days
 invitations = typer.Typer(
     help="Invite users whose mailboxes are watched with Kerberos tickets.", no_args_is_help=True, rich_markup_mode=None
 )
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 @invitations.command()
@@ -32,9 +28,9 @@ def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are wri
     try:
         write_key_pair(private, public, generate, "a new key makes void every invitation that it signed.")
     except KeysExist as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     except OSError as error:
-        _fail(f"the keys cannot be written: {error}", FAILED)
+        fail(f"the keys cannot be written: {error}", FAILED)
     out.print(f"{private}: for whoever invites; the relay's hosts need it not")
     out.print(f"{public}: for servers.NAME.kerberos_invitation_key_file")
 
@@ -50,19 +46,14 @@ def issue(
     try:
         signing = load_private(key.read_bytes())
     except OSError as error:
-        _fail(f"{key} cannot be read: {error.strerror}", FAULTY)
+        fail(f"{key} cannot be read: {error.strerror}", FAULTY)
     except ValueError:
-        _fail(f"{key} holds no Ed25519 private key: make one with `relay invitations keygen`", FAULTY)
+        fail(f"{key} holds no Ed25519 private key: make one with `relay invitations keygen`", FAULTY)
     until = now() + timedelta(days=days)
     for user in users:
         try:
             name = normalise(user)
         except ValueError as error:
-            _fail(f"a user {error}", FAULTY)
+            fail(f"a user {error}", FAULTY)
         # Not by rich, which turns tabs into blanks.
         typer.echo(f"{name}\t{invite(signing, server, name, until)}\t{until:%Y-%m-%dT%H:%M:%SZ}")
-
-
-def _fail(text: str, status: int) -> NoReturn:
-    err.print(text, style="red")
-    raise typer.Exit(status)
