@@ -3,11 +3,11 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from hashlib import sha1
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from aioapns import PushType
 
@@ -63,7 +63,7 @@ class ApnsSender:
         self._config = config
         self._clock = clock
         dialler = Dialler(config.way)
-        self._accounts = [Account(account, config, dialler, pace, random) for account in config.accounts]
+        self._accounts = [Account(account, config, dialler, pace, random, clock) for account in config.accounts]
         self._ways: dict[tuple[str, Environment], Account] = {
             (topic, environment): mine
             for account, mine in zip(config.accounts, self._accounts, strict=True)
@@ -113,11 +113,10 @@ class ApnsSender:
     def _read(self, answer: Answer) -> Outcome:
         if not STATUS.fullmatch(answer.status):
             return RetryLater("no-http-status", remedy=CUT, provider=True)
+        if answer.is_successful:
+            return Delivered(answer.notification_id)
         after = retry_after(answer.retry_after, self._clock())
-        outcome = read_apns(int(answer.status), answer.description or "", answer.timestamp, after)
-        if isinstance(outcome, Delivered):
-            return replace(outcome, provider_id=answer.notification_id)
-        return outcome
+        return read_apns(int(answer.status), answer.description or "", answer.timestamp, after)
 
     async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
         """Send until there is an answer: again once when the provider token has expired."""
@@ -147,7 +146,11 @@ def message_id(push: DuePush) -> str:
 
     Nobody can tell anything from it: it is a hash of the opaque registration id and of what distinguishes its marks.
     """
-    return str(uuid5(MESSAGES, f"{push.registration_id}/{push.mark}/{push.first_at.isoformat()}/{push.generation}"))
+    name = f"{push.registration_id}/{push.mark}/{push.first_at.isoformat()}/{push.generation}"
+    digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    # As uuid.uuid5 makes it, without its objects: 5 is the version, 8 to b the variant.
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 async def _persist(pool: ApnsPool, request: Request) -> Answer:

@@ -4,16 +4,18 @@ APNs ties a connection to one team's tokens or to one certificate, so each accou
 """
 
 import ssl
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple, TypeAlias
 
-from aioapns.connection import AuthorizationHeaderProvider, JWTAuthorizationHeaderProvider
+from aioapns.connection import JWTAuthorizationHeaderProvider
 
 from relay.certificates import is_p256, public_key_of, read_certificate
 from relay.model import Environment
 from relay.network.dialling import Dialler
+from relay.ports import Clock
 from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns_pool import ApnsPool
 from relay.push.apns_protocol import Pace
@@ -21,6 +23,9 @@ from relay.push.key_files import KeyFile
 
 RENEWAL_GAP: Final = 1200.0
 """Seconds; Apple refuses provider tokens made more often [Apple: Establishing a token-based connection to APNs]."""
+LIFE: Final = timedelta(minutes=30)
+"""How long a provider token serves; Apple wants 20 to 60 minutes [same]."""
+NO_AGE: Final = timedelta()
 
 
 class Key(NamedTuple):
@@ -42,26 +47,23 @@ KeyMaterial: TypeAlias = Key | Pem
 class ProviderTokens:
     """Share one provider token among all connections of an account; it is made anew every 30 minutes."""
 
-    def __init__(self, key: Key, team_id: str) -> None:
+    def __init__(self, key: Key, team_id: str, clock: Clock) -> None:
         """Sign a first token; raises ValueError when the key is none."""
         self._team_id = team_id
+        self._clock = clock
         self._renewed_at: float | None = None
         self.replace(key)
 
     def replace(self, key: Key) -> None:
         """Sign with another key from now on; raises ValueError when it is none."""
-        self._make = partial(JWTAuthorizationHeaderProvider, key.pem, key.key_id, self._team_id)
-        fresh = self._make()
-        try:
-            fresh.get_header()  # type: ignore[no-untyped-call]  # aioapns
-        except (ValueError, TypeError) as error:
-            raise ValueError("holds no ECDSA P-256 key") from error
-        self._present: AuthorizationHeaderProvider = fresh
+        self._key = key
+        self._sign()
 
     def header(self) -> str:
         """Give the value of the authorization header."""
-        value: str = self._present.get_header()
-        return value
+        if not NO_AGE <= self._clock() - self._made_at < LIFE:  # a clock that was set back counts, too
+            self._sign()
+        return self._header
 
     def expired(self, header: str, now: float) -> bool:
         """Take that Apple calls the token in a header expired; tell whether there is another one to try.
@@ -73,14 +75,24 @@ class ProviderTokens:
         if self._renewed_at is not None and now - self._renewed_at < RENEWAL_GAP:
             return False
         self._renewed_at = now
-        self._present = self._make()
+        self._sign()
         return True
+
+    def _sign(self) -> None:
+        provider = JWTAuthorizationHeaderProvider(self._key.pem, self._key.key_id, self._team_id)
+        try:
+            self._header: str = provider.get_header()  # type: ignore[no-untyped-call]  # aioapns
+        except (ValueError, TypeError) as error:
+            raise ValueError("holds no ECDSA P-256 key") from error
+        self._made_at = self._clock()
 
 
 class Account:
     """Be one account with its connections to both environments; needs a running loop."""
 
-    def __init__(self, account: ApnsAccount, config: ApnsConfig, dialler: Dialler, pace: Pace, random: Random) -> None:
+    def __init__(
+        self, account: ApnsAccount, config: ApnsConfig, dialler: Dialler, pace: Pace, random: Random, clock: Clock
+    ) -> None:
         """Read the account's file; raises ValueError or OSError when it holds no usable key or certificate."""
         authentication = account.authentication
         self.table = account.table
@@ -91,7 +103,7 @@ class Account:
         try:
             if isinstance(authentication, ApnsToken):
                 keys = KeyFile(account.file_setting, authentication.file, partial(read_key, authentication))
-                self.tokens = ProviderTokens(keys.value, authentication.team_id)
+                self.tokens = ProviderTokens(keys.value, authentication.team_id, clock)
                 keys.listen(self._new_key)
                 self.file = keys
             else:

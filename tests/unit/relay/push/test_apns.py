@@ -1,11 +1,11 @@
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
+from uuid import uuid5
 
 import pytest
 
 from relay.model import Mark
-from relay.push.apns import message_id
+from relay.push.apns import MESSAGES, message_id
 from tests.unit.relay.push.pushes import BEGAN, due_push
 
 
@@ -13,7 +13,8 @@ def test_a_repetition_bears_the_same_id_whatever_became_of_the_row() -> None:
     push = due_push()
 
     assert message_id(push) == message_id(replace(push, attempts=7, device_token="ff"))
-    assert UUID(message_id(push)).version == 5
+    name = f"registration-1/email/{BEGAN.isoformat()}/1"
+    assert message_id(push) == str(uuid5(MESSAGES, name))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from relay.push.apns_accounts import RENEWAL_GAP, Key, Pem, ProviderTokens, read_key, read_pem
 from relay.push.apns_config import ApnsToken
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+from tests.fakes.ops import HandClock
 
 TEAM = "TEAM123456"
 
@@ -19,7 +20,7 @@ def write(path: Path, content: bytes | str) -> Path:
 
 def test_the_provider_token_says_who_signs_and_for_whom() -> None:
     pem, key_id = make_apns_key()
-    scheme, _, token = ProviderTokens(Key(pem, key_id), TEAM).header().partition(" ")
+    scheme, _, token = ProviderTokens(Key(pem, key_id), TEAM, HandClock()).header().partition(" ")
 
     assert scheme == "bearer"
     assert jwt.get_unverified_header(token)["kid"] == key_id
@@ -28,7 +29,7 @@ def test_the_provider_token_says_who_signs_and_for_whom() -> None:
 
 
 def test_an_expired_token_is_made_anew_once_in_twenty_minutes_for_all_who_used_it() -> None:
-    tokens = ProviderTokens(Key(*make_apns_key()), TEAM)
+    tokens = ProviderTokens(Key(*make_apns_key()), TEAM, HandClock())
     old = tokens.header()
 
     assert tokens.expired(old, now=0.0)
@@ -41,8 +42,20 @@ def test_an_expired_token_is_made_anew_once_in_twenty_minutes_for_all_who_used_i
     assert tokens.header() != new
 
 
+@pytest.mark.parametrize(("minutes", "anew"), [(0, False), (29, False), (30, True), (300, True), (-1, True)])
+def test_a_token_serves_for_half_an_hour_and_never_from_the_future(minutes: int, anew: bool) -> None:
+    clock = HandClock()
+    tokens = ProviderTokens(Key(*make_apns_key()), TEAM, clock)
+    old = tokens.header()
+
+    clock.forward(minutes * 60)
+
+    assert (tokens.header() != old) == anew
+    assert tokens.header() == tokens.header()
+
+
 def test_another_key_signs_from_then_on() -> None:
-    tokens = ProviderTokens(Key(*make_apns_key()), TEAM)
+    tokens = ProviderTokens(Key(*make_apns_key()), TEAM, HandClock())
     pem, key_id = make_apns_key()
 
     tokens.replace(Key(pem, key_id))
@@ -54,7 +67,7 @@ def test_another_key_signs_from_then_on() -> None:
 @pytest.mark.parametrize("pem", ["", "no key"])
 def test_what_is_no_key_is_refused(pem: str) -> None:
     with pytest.raises(ValueError, match="P-256"):
-        ProviderTokens(Key(pem, "A" * 10), TEAM)
+        ProviderTokens(Key(pem, "A" * 10), TEAM, HandClock())
 
 
 def test_a_key_bears_the_id_that_is_configured_or_that_its_name_tells(tmp_path: Path) -> None:
