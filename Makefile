@@ -32,7 +32,7 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 interop: $(VENV)/.dev ## against SOGo, proxies, KDCs and OpenSSL, which nobody here wrote; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## make bench B=hold|latency|apns|fcm: one line per figure, "bench NAME VALUE UNIT"
+bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## make bench B=hold|latency|apns|fcm|outbox: one line per figure, "bench NAME VALUE UNIT"
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes

@@ -1,0 +1,153 @@
+"""Measure what the outbox takes: changes a second, single and grouped, and pushes claimed and settled a second.
+
+A change is one mailbox's commit: a collection's advanced key, and the mark of its one registration, a pair of rows. On
+SQLite and on a PostgreSQL of its own, both as the relay opens them, durable. Mailboxes change in random order.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
+from eas_watcher.progress import Change, Collection, Progress, WatchState
+from relay.model import CommitEntry, Environment, Mode, Platform, RegistrationState
+from relay.ports import Settlement
+from relay.push.outcome import Delivered
+from relay.push.pacing import Pacing
+from relay.store import migrate
+from relay.store.engine import open_engine, transaction
+from relay.store.outbox import SqlOutboxStore
+from relay.store.tables import mailbox, registration
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.bench.site import figure
+from tests.postgres import running_postgres
+
+GROUP: Final = 100
+"""Changes per transaction, as many as design.md lets the group committer take."""
+PLACES: Final = 100
+"""Pushes per claim, as many as a dispatcher holds."""
+BEGAN: Final = datetime(2026, 11, 24, 8, tzinfo=UTC)
+SHARDS: Final = 256
+
+
+@asynccontextmanager
+async def databases(folder: Path) -> AsyncIterator[list[tuple[str, AsyncEngine]]]:
+    """Open both databases, migrated."""
+    with running_postgres() as server:
+        url = server.url(await server.create())
+        async with open_engine(f"sqlite:///{folder / 'relay.sqlite3'}") as sqlite, open_engine(url) as postgres:
+            for engine in (sqlite, postgres):
+                await migrate.upgrade(engine)
+            yield [("sqlite", sqlite), ("postgres", postgres)]
+
+
+async def fill(engine: AsyncEngine, mailboxes: int) -> int:
+    """Insert mailboxes with one active registration each, own their shards; return the epoch."""
+    owners = [
+        {
+            "id": f"mb-{n}",
+            "server": "main",
+            "user": f"user{n}@example.com",
+            "device_id": DeviceId(f"{n:032x}"),
+            "shard": n % SHARDS,
+            "state": WatchState.WATCHING.value,
+            "since": BEGAN,
+        }
+        for n in range(mailboxes)
+    ]
+    phones = [
+        {
+            "id": f"reg-{n}",
+            "mailbox_id": f"mb-{n}",
+            "secret_hash": b"h" * 32,
+            "app": "com.example.mail",
+            "platform": Platform.APNS.value,
+            "environment": Environment.PRODUCTION.value,
+            "device_token": f"{n:064x}",
+            "token_since": BEGAN,
+            "classes": [CollectionClass.EMAIL.value],
+            "mode": Mode.ALERT.value,
+            "locale": "en",
+            "state": RegistrationState.ACTIVE.value,
+            "created_at": BEGAN,
+        }
+        for n in range(mailboxes)
+    ]
+    async with transaction(engine) as connection:
+        await connection.execute(sa.insert(mailbox), owners)
+        await connection.execute(sa.insert(registration), phones)
+    store = SqlWatchStore(engine, LocalWakeups())
+    epochs = await store.lease_shards("bench", BEGAN + timedelta(days=1), BEGAN, take_over=True)
+    return epochs[0]
+
+
+def entry(number: int, epoch: int, key: int) -> CommitEntry:
+    """Make the commit of one new mail."""
+    newest, seen = BEGAN + timedelta(seconds=key), tuple(ServerId(f"5:{key - n}") for n in range(3))
+    collection = Collection(CollectionId("5"), CollectionClass.EMAIL, SyncKey(f"key-{key}"), 1, newest, seen)
+    progress = Progress(collections=(collection,), changes=(Change(CollectionClass.EMAIL, 1),))
+    return CommitEntry(MailboxId(f"mb-{number}"), number % SHARDS, epoch, progress)
+
+
+async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, key: int) -> float:
+    """Commit one change for each mailbox of `order`, `size` per transaction; return changes per second."""
+    store, clock = SqlWatchStore(engine, LocalWakeups()), asyncio.get_running_loop().time
+    began = clock()
+    for start in range(0, len(order), size):
+        batch = [entry(number, epoch, key) for number in order[start : start + size]]
+        fenced = await store.commit(batch, BEGAN + timedelta(seconds=key))
+        if fenced:
+            raise SystemExit(f"{len(fenced)} changes were fenced off")
+    return len(order) / (clock() - began)
+
+
+async def push(engine: AsyncEngine, expected: int, key: int) -> float:
+    """Claim and settle everything that is due, as a dispatcher does; return pushes per second."""
+    store, clock = SqlOutboxStore(engine, LocalWakeups(), Pacing(coalesce=2.0)), asyncio.get_running_loop().time
+    now = BEGAN + timedelta(seconds=key + 5)  # after the interval that began with the round before
+    began, settled = clock(), 0
+    while pushes := await store.claim(Platform.APNS, PLACES, "bench", now + timedelta(minutes=1), now):
+        await store.settle([Settlement(each, Delivered()) for each in pushes], now)
+        settled += len(pushes)
+    seconds = clock() - began
+    if settled != expected:
+        raise SystemExit(f"{settled} pushes were settled instead of {expected}")
+    return settled / seconds
+
+
+async def measure(mailboxes: int, single: int) -> None:
+    """Print the figures of both databases."""
+    random = Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        async with databases(Path(folder)) as engines:
+            for name, engine in engines:
+                epoch = await fill(engine, mailboxes)
+                order = list(range(mailboxes))
+                random.shuffle(order)
+                await commit(engine, order, epoch, GROUP, 10)  # every collection and mark is there from here on
+                await push(engine, mailboxes, 10)
+                figure(f"outbox.{name}.single_per_s", await commit(engine, order[:single], epoch, 1, 20), "1/s")
+                await push(engine, single, 20)
+                figure(f"outbox.{name}.grouped_per_s", await commit(engine, order, epoch, GROUP, 30), "1/s")
+                figure(f"outbox.{name}.pushes_per_s", await push(engine, mailboxes, 30), "1/s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mailboxes", type=int, default=10_000)
+    parser.add_argument("--single", type=int, default=1000, help="changes committed one by one")
+    chosen = parser.parse_args()
+    asyncio.run(measure(chosen.mailboxes, chosen.single))
