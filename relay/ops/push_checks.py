@@ -55,10 +55,14 @@ def tokens(platform: Platform, counts: CountsCache) -> Part:
 
 
 def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
-    """Judge whether any app can be pushed to at all; `essential` where the process does nothing else."""
+    """Judge whether any app can be pushed to at all; `essential` where the process does nothing else.
+
+    A provider that nobody was pushed through so far is no proof that the process works.
+    """
 
     def check() -> Finding:
-        if not stats or not all(each.dead for each in stats):
+        used = [each for each in stats if each.channels]
+        if not used or not all(each.dead for each in used):
             return OK
         remedy = "Correct what the parts of the providers name; the process is ready again by itself."
         return Finding(PartState.FAILED, "no app can be pushed to: every channel has a fault", remedy)

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from relay.keygen import write_sealing_keys
+from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, SOON, Site
@@ -84,6 +86,42 @@ async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_port
         pushes = await site.sandbox.apns.wait(1, SOON)
 
     assert [push.status for push in pushes] == [200]
+
+
+async def test_a_wrong_key_makes_the_push_role_unready_until_the_right_one_is_there(
+    site: Site, database: str, ops_ports: dict[str, int]
+) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    file = site.sandbox.folder / "apns.p8"
+    right = file.read_text()
+    file.write_text(make_apns_key()[0])
+    async with AsyncExitStack() as stack:
+        roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        site.deliver()
+        await becomes_ready(ops_ports["push"], ready=False)
+        parts = {part["part"]: part for part in (await roles["push"].health())["parts"]}
+        assert parts["apns"]["reason"].endswith("(production): InvalidProviderToken")
+        assert parts["push channels"]["state"] == "failed"
+        await becomes_ready(ops_ports["watch"], ready=True)
+
+        file.write_text(right)  # noticed without a restart, and tried at once
+        await becomes_ready(ops_ports["push"], ready=True)
+
+    assert [push.status for push in site.sandbox.apns.received][-1] == 200
+
+
+async def becomes_ready(port: int, *, ready: bool) -> None:
+    """Wait until /readyz says whether a process can do its job."""
+    wanted = 200 if ready else 503
+    async with asyncio.timeout(SOON), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+                if response.status == wanted:
+                    return
+            await asyncio.sleep(0.1)
 
 
 def make_sealing_keys(site: Site) -> None:

@@ -124,11 +124,12 @@ async def test_a_single_refused_phone_fails_nothing() -> None:
 
 
 def test_a_process_is_of_no_use_when_every_channel_of_every_provider_has_a_fault() -> None:
-    apns, fcm = PushStats(), PushStats()
-    part = push_checks.channels([apns, fcm], essential=True)
+    apns, fcm, unused = PushStats(), PushStats(), PushStats()
+    part = push_checks.channels([apns, fcm, unused], essential=True)
     assert part.essential
     assert part.check() == OK
 
+    fcm.channels.add((APP, PRODUCTION))
     for stats in (apns, fcm):
         assert part.check() == OK
         fault = ChannelFault(APP, PRODUCTION, "InvalidProviderToken", "look", NOON)
