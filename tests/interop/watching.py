@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -17,14 +16,19 @@ from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
+from relay.sandbox.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
 
-NOW = datetime(2026, 11, 24, tzinfo=UTC)  # only a Retry-After with a date asks for it, and SOGo sends none
 HEARTBEAT = 60  # seconds; a Ping that a test leaves behind occupies a worker of SOGo until then
 PATIENCE = 30.0  # seconds until a watch must hold a Ping
 STEP = 0.05  # seconds between two looks into a log
 EMAIL_ONLY = frozenset({CollectionClass.EMAIL})
+
+
+def device_of(user: User) -> DeviceId:
+    """Name the device that a user is watched as."""
+    return DeviceId(f"relay{user.name}")
 
 
 class Watches:
@@ -35,24 +39,30 @@ class Watches:
         self._url = url
         self._transport = transport
         self._diaries = Diaries()
-        around = Surroundings(self._diaries, Random(1), lambda: NOW, 8)
+        around = Surroundings(self._diaries, Random(1), now, 8)
         self._fleet = Fleet(around, self.broken.append)
 
     def start(
-        self, user: User, *, classes: frozenset[CollectionClass] = EMAIL_ONLY, heartbeat: int = HEARTBEAT
+        self,
+        user: User,
+        *,
+        classes: frozenset[CollectionClass] = EMAIL_ONLY,
+        subfolders: frozenset[CollectionClass] = frozenset(),
+        heartbeat: int = HEARTBEAT,
+        poll_interval: float | None = None,
     ) -> Diary:
-        """Watch a user, from what his diary holds; return the diary."""
+        """Watch a user, from what his diary holds; return the diary. With `poll_interval` no Ping is held."""
         mailbox = MailboxId(user.name)
         diary = self._diaries[mailbox]
         account = Account(
             mailbox,
             self._url,
             user.name,
-            DeviceId(f"relay{user.name}"),
+            device_of(user),
             BasicCredential(user.name, user.password),
         )
-        policy = Policy(heartbeat=Heartbeat(heartbeat, minimum=min(heartbeat, HEARTBEAT)))
-        self._fleet.start(account, self._transport, diary.memory(classes), policy)
+        policy = Policy(heartbeat=Heartbeat(heartbeat, minimum=min(heartbeat, HEARTBEAT)), poll_interval=poll_interval)
+        self._fleet.start(account, self._transport, diary.memory(classes, subfolders), policy)
         return diary
 
     async def stop(self, user: User) -> None:

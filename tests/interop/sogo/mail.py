@@ -20,8 +20,8 @@ class MailFailed(Exception):
     """Tell that Dovecot refused something."""
 
 
-def deliver(configuration: Path, user: str, subject: str, body: str, sender: str) -> str:
-    """Put one mail into the user's INBOX as a mail server would, with dovecot-lda; return its Message-ID."""
+def deliver(configuration: Path, user: str, subject: str, body: str, sender: str, mailbox: str = "INBOX") -> str:
+    """Put one mail into a mailbox of the user as a mail server would, with dovecot-lda; return its Message-ID."""
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = f"{user}@localhost"
@@ -29,7 +29,7 @@ def deliver(configuration: Path, user: str, subject: str, body: str, sender: str
     mail["Date"] = formatdate()
     mail["Message-ID"] = message_id = make_msgid(domain="localhost")
     mail.set_content(body)
-    command = (LDA, "-c", str(configuration), "-d", user, "-f", sender, "-m", "INBOX", "-e")
+    command = (LDA, "-c", str(configuration), "-d", user, "-f", sender, "-m", mailbox, "-e")
     done = subprocess.run(command, input=mail.as_bytes(), capture_output=True, timeout=PATIENCE, check=False)
     if done.returncode != 0:
         raise MailFailed(f"dovecot-lda ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
@@ -53,6 +53,20 @@ class Imap:
             session.enable("CONDSTORE")
             for mailbox in MAILBOXES:
                 _check(session.select(mailbox))
+
+    def create(self, user: str, password: str, mailbox: str) -> None:
+        """Create one more mailbox, and make its changes visible."""
+        with self._session(user, password) as session:
+            session.enable("CONDSTORE")
+            _check(session.create(mailbox))
+            _check(session.subscribe(mailbox))
+            _check(session.select(mailbox))
+
+    def remove(self, user: str, password: str, mailbox: str) -> None:
+        """Remove a mailbox with all that is in it."""
+        with self._session(user, password) as session:
+            _check(session.unsubscribe(mailbox))
+            _check(session.delete(mailbox))
 
     def set_read(self, user: str, password: str) -> None:
         """Mark all mails of the INBOX as read."""

@@ -169,10 +169,23 @@ class SogoServer:
         return user
 
     def deliver(
-        self, name: str, subject: str = "Hello", body: str = "Hello.", sender: str = "sender@example.com"
+        self,
+        name: str,
+        subject: str = "Hello",
+        body: str = "Hello.",
+        sender: str = "sender@example.com",
+        mailbox: str = "INBOX",
     ) -> str:
-        """Put one new mail into a user's INBOX; return its Message-ID."""
-        return mail.deliver(self._layout.conf / "dovecot.conf", self._users[name].name, subject, body, sender)
+        """Put one new mail into a mailbox of a user's, the INBOX unless another is named; return its Message-ID."""
+        return mail.deliver(self._layout.conf / "dovecot.conf", self._users[name].name, subject, body, sender, mailbox)
+
+    def add_mailbox(self, name: str, mailbox: str) -> None:
+        """Create one more mailbox of a user's, as another client of his would."""
+        self._imap.create(name, self._users[name].password, mailbox)
+
+    def remove_mailbox(self, name: str, mailbox: str) -> None:
+        """Remove a mailbox of a user's."""
+        self._imap.remove(name, self._users[name].password, mailbox)
 
     def mark_read(self, name: str) -> None:
         """Mark all mails of a user's INBOX as read, as another client of his would."""
