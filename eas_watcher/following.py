@@ -33,6 +33,7 @@ def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, 
         unsynced=frozenset(),
         hierarchy_due=key == NO_SYNC_KEY,
         refusals=memory.refusals,
+        new=memory.partnership.hierarchy_key == NO_SYNC_KEY and not memory.collections,
     )
     dropped = _missing(memory.collections, kept)
     forgotten = () if memory.hierarchy and not memory.subfolders else None

@@ -97,6 +97,8 @@ class Watch:
     """Mail that came until then and appears in a sub-folder only now was moved there."""
     doubts: tuple[CollectionId, ...] = ()
     """Sub-folders that the server would not sync, once for each time in a row."""
+    new: bool = False
+    """Whether the server had no partnership with our device before this watch began."""
     set_aside: frozenset[CollectionId] = frozenset()
     """Sub-folders that the server does not sync again and again."""
 

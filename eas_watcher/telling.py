@@ -11,6 +11,8 @@ from eas_watcher.states import Watch
 
 SILENT: Final = 4 * 3600.0  # seconds of Pings; discovery of a device ends within 14 minutes [observed: Exchange 2010]
 QUARANTINE: Final = "perhaps-quarantined"
+DISCOVERY_TAKES: Final = 15 * 60.0  # seconds of Pings; 14 minutes at most [observed: Exchange 2010]
+DISCOVERY: Final = "perhaps-in-discovery"
 
 _CLAIMS: Final = {
     Acknowledgement.APPLIED: "applied",
@@ -23,17 +25,25 @@ _CLAIMS: Final = {
 def healthy(watch: Watch) -> Condition:
     """Describe a watch whose Ping is about to be held; the reason is empty unless something looks odd.
 
-    A quarantined device is answered as if all were well, but gets no items [observed: Exchange 2010 to 2019].
+    A quarantined device, and a new one in discovery, is answered as if all were well, but gets no items [observed:
+    Exchange 2010 to 2019].
     """
     notes = []
     used = watch.partnership.acknowledged
     if used is not None:
         notes.append(f"the server's policy was acknowledged with {used.value} ({_CLAIMS[used]})")
-    odd = watch.silent_for >= SILENT and _looks_empty(watch.watched)
-    if odd:
+    reason = ""
+    if watch.silent_for >= SILENT and _looks_empty(watch.watched):
+        reason = QUARANTINE
         notes.append(
             "no item was ever shown, and nothing comes: if the mailbox is in use, look whether the server quarantines "
             "the device"
+        )
+    elif watch.new and watch.silent_for < DISCOVERY_TAKES and _looks_empty(watch.watched):
+        reason = DISCOVERY
+        notes.append(
+            "no item was shown so far: some servers show a new device nothing for a quarter of an hour, until they "
+            "know what it is"
         )
     aside = [c for c in watch.wanted if c.id in watch.set_aside]
     if aside:
@@ -41,7 +51,7 @@ def healthy(watch: Watch) -> Condition:
     left_out = [c for c in watch.wanted if c not in watch.watched and c not in aside]
     if left_out:
         notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}")
-    return Condition(WatchState.WATCHING, QUARANTINE if odd else "", detail="; ".join(notes))
+    return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))
 
 
 def _name(collections: list[Collection]) -> str:

@@ -5,6 +5,7 @@ Elements are told apart by their local names, for servers disagree about the nam
 
 from dataclasses import dataclass, field
 from html import escape
+from types import MappingProxyType
 from typing import Final
 from xml.parsers import expat
 
@@ -17,6 +18,16 @@ DEEPEST: Final = 16  # elements within each other; answers have six
 
 SERVER: Final = ("Autodiscover", "Response", "Action", "Settings", "Server")
 REDIRECT: Final = ("Autodiscover", "Response", "Action", "Redirect")
+ERROR: Final = ("Autodiscover", "Response", "Error", "ErrorCode")
+STATUS: Final = ("Autodiscover", "Response", "Action", "Error", "Status")
+ERRORS: Final = MappingProxyType(
+    {
+        ("ErrorCode", "600"): "it calls the request invalid (error 600)",
+        ("ErrorCode", "601"): "it knows no phones, perhaps Outlook only (error 601)",
+        ("Status", "2"): "it calls the request malformed (status 2)",
+    }
+)
+"""Element and number -> what an answer says that names no server [MS-ASCMD 2.2.3.53, 2.2.3.177.1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,8 @@ class PoxReply:
 
     url: str | None = None
     address: str | None = None
+    error: str = ""
+    """Why it names nothing, in our words."""
 
 
 def question(host: str) -> str:
@@ -56,7 +69,7 @@ def read(body: bytes) -> PoxReply:
         parser.Parse(body, True)  # noqa: FBT003 -- it takes no keyword: this is all
     except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: encodings
         raise ProtocolViolation("the Autodiscover answer is not XML") from error
-    return PoxReply(reader.url, reader.address)
+    return PoxReply(reader.url, reader.address, "" if reader.url or reader.address else reader.error)
 
 
 @dataclass(slots=True)
@@ -65,6 +78,7 @@ class _Reader:
 
     url: str | None = None
     address: str | None = None
+    error: str = ""
     path: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     server: dict[str, str] = field(default_factory=dict)
@@ -91,5 +105,7 @@ class _Reader:
             self.url = self.server.get("Url") or None
         elif path == REDIRECT:
             self.address = text or None
+        elif path in {ERROR, STATUS}:
+            self.error = ERRORS.get((path[-1], text), "it answers with an error of its own")
         self.path.pop()
         self.texts.clear()

@@ -1,7 +1,9 @@
 """Own the search for a mailbox's server: which hosts are asked in which order, and what is followed where.
 
-A flow without sockets. Only hosts that the operator named are ever asked or followed to, and over https only, so that
-no answer can lead a credential elsewhere. Version 2 goes first: it needs no credential.
+A flow without sockets. Only hosts that the operator named are ever asked or followed to, and with a credential over
+https only, so that no answer can lead one elsewhere. Version 2 goes first: it needs no credential. Last comes a
+question without TLS: many domains redirect that to the host that knows. DNS is not asked for a host (SRV): it could
+but name one that the operator named already.
 """
 
 from collections.abc import Collection, Generator
@@ -79,14 +81,46 @@ def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply
             continue
         if (url := json.read_url(reply)) is not None:
             return pox.PoxReply(url)
-    for host in asked:
+    questions = [pox.question(host) for host in asked]
+    answer = yield from _ask_all(questions, address, hosts)
+    if not isinstance(answer, pox.PoxReply):
+        pointed = yield from _pointed(address, hosts)
+        if pointed is not None and pointed not in questions:
+            answer = yield from _ask_all([pointed], address, hosts)
+    if isinstance(answer, pox.PoxReply):
+        return answer
+    raise trouble or answer
+
+
+def _ask_all(
+    questions: list[str], address: str, hosts: Collection[str]
+) -> Generator[Lookup, HttpReply, pox.PoxReply | EasError]:
+    """Ask version 1 with the credential until an answer names something; else return why none did."""
+    trouble: EasError | None = None
+    said = ""
+    for question in questions:
         try:
-            reply = yield from _follow(Lookup("POST", pox.question(host), pox.request(address), credential=True), hosts)
-            if reply.status == OK and (found := pox.read(reply.body)) != pox.PoxReply():
-                return found
+            reply = yield from _follow(Lookup("POST", question, pox.request(address), credential=True), hosts)
+            found = pox.read(reply.body) if reply.status == OK else pox.PoxReply()
         except (Unreachable, ServerBusy, ProtocolViolation) as error:
             trouble = error
-    raise trouble or AccessDenied("no host of [autodiscover] knows the mailbox", "autodiscover")
+            continue
+        if found.url or found.address:
+            return found
+        said = said or (found.error and f": {found.error}")
+    return trouble or AccessDenied(f"no host of [autodiscover] knows the mailbox{said}", "autodiscover")
+
+
+def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, str | None]:
+    """Ask without TLS, and so without the credential, where to ask; whoever answers can but choose among our hosts."""
+    name = f"autodiscover.{_domain(address)}"
+    if not any(host.rpartition(":")[0] == name or host == name for host in hosts):
+        return None
+    try:
+        reply = yield Lookup("GET", pox.question(name).replace("https:", "http:", 1))
+    except (Unreachable, ServerBusy, ProtocolViolation):
+        return None
+    return followed(reply.headers.get("location", "").strip(), hosts) if reply.status in REDIRECTS else None
 
 
 def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpReply, HttpReply]:
@@ -111,9 +145,13 @@ def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpRep
 
 def _asked(address: str, hosts: Collection[str]) -> list[str]:
     """List the allowed hosts of an address's domain, the one that is made for it first."""
-    domain = address.rpartition("@")[2].lower() if "@" in address else ""
+    domain = _domain(address)
     names = [f"autodiscover.{domain}", domain] if domain else []
     return [host for name in names for host in sorted(hosts) if host == name or host.rpartition(":")[0] == name]
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower() if "@" in address else ""
 
 
 def _foreign(location: str) -> AccessDenied:

@@ -5,7 +5,7 @@ from typing import Final
 
 from eas_watcher.names import DEVICE_TYPE
 from eas_watcher.progress import WatchState
-from eas_watcher.telling import QUARANTINE
+from eas_watcher.telling import DISCOVERY, QUARANTINE
 from relay.model import Mailbox, Registration, RegistrationState
 from relay.ops.cases import Case, KnownRegistration
 from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
@@ -27,7 +27,7 @@ def advise_on_mailbox(case: Case, now: datetime) -> str:
         return _WAITING.get(mailbox.reason) or f"Nothing yet: it tries again by itself ({mailbox.reason})."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
-    return _BY_STATE[mailbox.state]
+    return _IN_DISCOVERY if mailbox.reason == DISCOVERY else _BY_STATE[mailbox.state]
 
 
 def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
@@ -108,6 +108,8 @@ _DENIED: Final = LOGIN_REASONS | {
     "http-456": "The user's account is blocked: unlock it.",
     "http-457": "The user's password has expired: it must be changed, then entered in the app.",
 }
+
+_IN_DISCOVERY: Final = "Nothing yet: the mail server may still find out what device this is; then its items show."
 
 _BY_STATE: Final = {
     WatchState.VERIFYING: "Nothing yet: the mail server has not judged a credential so far; it is asked again.",

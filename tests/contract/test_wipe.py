@@ -189,3 +189,20 @@ async def test_a_refused_candidate_leaves_a_wiped_mailbox_wiped(
     await watches.refuse(candidate_of(later, b"wrong"), LATER)
 
     assert (await recorded(watches)).mailbox.state is WatchState.WIPED
+
+
+@pytest.mark.parametrize(("reason", "account_only"), [("remote-wipe", False), ("account-only-wipe", True)])
+async def test_a_wipe_that_was_begun_is_known_after_a_restart(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, reason: str, *, account_only: bool
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    assert (await recorded(watches)).memory.wipe is None
+
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPING, reason)))], NOW)
+
+    record = await recorded(watches)
+    assert record.memory.wipe is account_only
+    assert record.sealed_credential is not None
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, reason)))], NOW)
+    assert (await recorded(watches)).memory.wipe is None

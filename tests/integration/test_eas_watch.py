@@ -327,6 +327,35 @@ async def test_the_heartbeat_that_the_server_allows_is_adopted(family: Family) -
         assert watched.ann.changes == []
 
 
+@hurried
+async def test_a_device_in_quarantine_is_suspected_after_hours_and_hears_of_its_mail_once_it_is_allowed() -> None:
+    async with world() as watched:
+        watched.start()
+        await watched.until_held()
+        assert watched.ann.conditions[-1].reason == "perhaps-in-discovery"
+        watched.simulator.quarantine(ANN)
+        watched.simulator.deliver(ANN)
+        for _ in range(30):
+            if watched.ann.conditions[-1].reason == "perhaps-quarantined":
+                break
+            pings = watched.sent("Ping")
+            (device,) = watched.simulator.devices(ANN)
+            assert device.ping is not None
+            hurry(device.ping.heartbeat + 1.0)
+            await watched.until_held(pings + 1)
+        assert [condition.reason for condition in watched.ann.conditions] == [
+            "perhaps-in-discovery",
+            "",
+            "perhaps-quarantined",
+        ]
+        assert {condition.state for condition in watched.ann.conditions} == {WatchState.WATCHING}
+        watched.simulator.quarantine(ANN, quarantined=False)
+        await watched.until_changed()
+
+        assert watched.ann.changes == ONE_MAIL
+        assert watched.ann.conditions[-1].reason == ""
+
+
 @pytest.mark.parametrize("failure", [Cut(seconds=100.0), AnswerHttp(504, seconds=100.0)], ids=["cut", "504"])
 @each_family
 @hurried

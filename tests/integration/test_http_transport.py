@@ -13,6 +13,7 @@ from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.ports import HttpRequest
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.http import BODY_LIMIT, TCP_IDLE, TCP_INTERVAL, TCP_PROBES, HttpTransport, open_transport
+from relay.sandbox.eas import open_eas_simulator
 from tests.fakes.tls import HOST, Authority, read_request, serving, talking
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -51,6 +52,17 @@ async def test_returns_the_whole_answer_with_header_names_in_lower_case(
 
     assert (reply.status, reply.body, reply.set_cookies) == (507, b"\x03full", ())
     assert (reply.headers["retry-after"], reply.headers["x-ms-rp"]) == ("7", "1")
+
+
+async def test_asks_without_tls_where_the_url_says_so(transport: HttpTransport) -> None:
+    async with open_eas_simulator(tls=None) as simulator:
+        simulator.add_mailbox("ann@example.com", "secret")
+        url = simulator.url.replace("/Microsoft-Server-ActiveSync", "/autodiscover/autodiscover.json")
+        question = f"{url}?Email=ann%40example.com&Protocol=ActiveSync"
+        reply = await transport.send(HttpRequest("GET", question, {}, b"", 30.0))
+
+    assert reply.status == 200
+    assert simulator.url.encode() in reply.body
 
 
 async def test_sends_the_url_as_it_is_and_no_headers_of_its_own(authority: Authority, transport: HttpTransport) -> None:

@@ -6,7 +6,7 @@ from eas_watcher.changes import EPOCH
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
 from eas_watcher.progress import Collection, Condition, WatchState
-from eas_watcher.telling import QUARANTINE, SILENT, healthy
+from eas_watcher.telling import DISCOVERY, DISCOVERY_TAKES, QUARANTINE, SILENT, healthy
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
 
 EMPTY_INBOX = replace(INBOX, newest=EPOCH)
@@ -74,3 +74,19 @@ def test_subfolders_that_are_not_watched_are_counted_for_their_names_are_content
         "the server does not sync 1 sub-folder of email; no more than 3 folders fit into one Ping; not watched: "
         "2 sub-folders of email, 1 sub-folder of calendar"
     )
+
+
+def test_a_new_device_that_is_shown_nothing_may_be_in_discovery_for_a_while() -> None:
+    watch = watch_of(EMPTY_INBOX, new=True)
+
+    condition = healthy(watch)
+
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, DISCOVERY)
+    assert "a quarter of an hour" in condition.detail
+    for other in (
+        replace(watch, new=False),
+        replace(watch, silent_for=DISCOVERY_TAKES),
+        replace(watch, collections=(INBOX,)),
+    ):
+        assert healthy(other) == Condition(WatchState.WATCHING)
+    assert healthy(replace(watch, silent_for=SILENT)).reason == QUARANTINE

@@ -74,7 +74,9 @@ def test_reads_another_address_to_ask_for() -> None:
     ],
 )
 def test_an_answer_that_names_nothing_knows_nothing(body: bytes) -> None:
-    assert read(body) == PoxReply()
+    reply = read(body)
+
+    assert (reply.url, reply.address) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,38 @@ def test_what_is_no_plain_xml_is_a_violation(body: bytes) -> None:
 def test_no_bytes_do_more_harm_than_a_violation(body: bytes) -> None:
     with suppress(ProtocolViolation):
         read(body)
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        ("<Error><ErrorCode>600</ErrorCode><Message>secret</Message></Error>", "600"),
+        ("<Error><ErrorCode>601</ErrorCode></Error>", "601"),
+        ("<Action><Error><Status>2</Status><DebugData>secret</DebugData></Error></Action>", "status 2"),
+        ("<Error><ErrorCode>999 secret</ErrorCode></Error>", "an error of its own"),
+    ],
+)
+def test_an_error_is_told_in_our_words(inner: str, words: str) -> None:
+    reply = read(f"<Autodiscover><Response>{inner}</Response></Autodiscover>".encode())
+
+    assert words in reply.error
+    assert "secret" not in reply.error
+    assert (reply.url, reply.address) == (None, None)
+
+
+def test_an_error_beside_a_server_is_none() -> None:
+    server = "<Settings><Server><Type>MobileSync</Type><Url>https://x/</Url></Server></Settings>"
+    body = (
+        f"<Autodiscover><Response><Action><Error><Status>2</Status></Error>{server}</Action></Response></Autodiscover>"
+    )
+
+    assert read(body.encode()) == PoxReply("https://x/")
+
+
+def test_a_server_for_certificates_only_is_not_taken_for_the_mailbox() -> None:
+    enrol = "<Server><Type>CertEnroll</Type><Url>https://ca.example.com/</Url><ServerData>T</ServerData></Server>"
+    mobile = "<Server><Type>MobileSync</Type><Url>https://mail.example.com/</Url></Server>"
+    body = f"<Autodiscover><Response><Action><Settings>{enrol}{mobile}</Settings></Action></Response></Autodiscover>"
+
+    assert read(body.encode()) == PoxReply("https://mail.example.com/")
+    assert read(body.replace(mobile, "").encode()) == PoxReply()

@@ -1,6 +1,7 @@
 """Test which hosts are asked, in which order, and that neither question nor credential ever goes to another."""
 
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 from hypothesis import given
@@ -42,10 +43,12 @@ def to(location: str, status: int = 302) -> HttpReply:
     return HttpReply(status, {"x-ms-location" if status == 451 else "location": location}, b"")
 
 
-def search(answer: Callable[[Lookup], Answer], address: str = ANN) -> tuple[str | EasError, list[Lookup]]:
+def search(
+    answer: Callable[[Lookup], Answer], address: str = ANN, hosts: frozenset[str] = HOSTS
+) -> tuple[str | EasError, list[Lookup]]:
     """Drive a search to its end; return how it ended and what was asked."""
     asked: list[Lookup] = []
-    flow = discover(address, HOSTS)
+    flow = discover(address, hosts)
     try:
         lookup = next(flow)
         while True:
@@ -162,7 +165,7 @@ def test_nothing_found_is_final_only_if_everybody_answered(trouble: Answer, kind
     ended, asked = search(lambda lookup: trouble if lookup.url.startswith("https://autodiscover.") else NOTHING)
 
     assert type(ended) is kind
-    assert len(asked) == 4
+    assert len(asked) == 5
 
 
 def test_another_address_is_asked_for_from_the_start() -> None:
@@ -185,7 +188,7 @@ def test_an_address_seen_before_or_elsewhere_ends_the_search(address: str) -> No
 def test_a_server_that_leads_on_and_on_is_left() -> None:
     hops, asked = search(lambda _: to("https://mail2.example.com/again"))
     assert isinstance(hops, ProtocolViolation)
-    assert len(asked) == 4 * (HOPS + 1)
+    assert len(asked) == 4 * (HOPS + 1) + 1 + HOPS + 1
 
     names = (f"<Redirect>a{number}@example.com</Redirect>" for number in range(99))
     addresses, asked = search(lambda lookup: pox(next(names)) if lookup.credential else NOTHING)
@@ -222,9 +225,55 @@ ANSWERS = st.one_of(
 
 @given(st.lists(ANSWERS, min_size=1, max_size=12))
 def test_whatever_comes_nobody_but_the_allowed_hosts_is_asked(answers: list[Answer]) -> None:
-    rest = iter(answers * 30)
+    rest = cycle(answers)
 
     ended, asked = search(lambda _: next(rest))
 
-    assert all(authority(lookup.url) in HOSTS for lookup in asked)
+    plain = "http://autodiscover.example.com/autodiscover/autodiscover.xml"
+    assert all(authority(lookup.url) in HOSTS or lookup == Lookup("GET", plain) for lookup in asked)
     assert isinstance(ended, EasError) or authority(ended) in HOSTS
+
+
+def test_a_plain_question_without_a_credential_comes_last_and_may_point_to_an_allowed_host() -> None:
+    there = "https://mail2.example.com/autodiscover/autodiscover.xml"
+    ended, asked = search(scripted(*[NOTHING] * 4, to(there), settings(FOUND)))
+
+    assert ended == FOUND
+    assert asked[4] == Lookup("GET", "http://autodiscover.example.com/autodiscover/autodiscover.xml")
+    assert asked[5] == Lookup("POST", there, asked[2].body, credential=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        to("https://evil.example.net/autodiscover/autodiscover.xml"),
+        to("http://mail2.example.com/autodiscover/autodiscover.xml"),
+        to("https://autodiscover.example.com/autodiscover/autodiscover.xml"),
+        settings(FOUND),
+        HttpReply(401, {}, b""),
+        Unreachable("x"),
+    ],
+)
+def test_whoever_answers_in_plain_text_leads_nowhere_else(answer: Answer) -> None:
+    ended, asked = search(scripted(*[NOTHING] * 4, answer))
+
+    assert isinstance(ended, AccessDenied)
+    assert str(ended) == "no host of [autodiscover] knows the mailbox"
+    assert len(asked) == 5
+
+
+def test_nobody_is_asked_in_plain_text_whom_the_operator_did_not_name() -> None:
+    ended, asked = search(lambda _: NOTHING, hosts=frozenset({"example.com", "mail.example.com"}))
+
+    assert isinstance(ended, AccessDenied)
+    assert all(lookup.url.startswith("https://") for lookup in asked)
+
+
+def test_an_answer_that_says_why_it_knows_nothing_is_quoted_in_our_words() -> None:
+    said = HttpReply(
+        200, {}, b"<Autodiscover><Response><Error><ErrorCode>601</ErrorCode></Error></Response></Autodiscover>"
+    )
+
+    ended, _ = search(lambda lookup: said if lookup.credential else NOTHING)
+
+    assert str(ended).endswith("knows the mailbox: it knows no phones, perhaps Outlook only (error 601)")

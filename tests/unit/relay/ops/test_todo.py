@@ -5,7 +5,7 @@ import pytest
 
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.progress import WatchState
-from eas_watcher.telling import QUARANTINE
+from eas_watcher.telling import DISCOVERY, QUARANTINE
 from relay.model import (
     Environment,
     Mailbox,
@@ -74,6 +74,8 @@ def known(
         (WatchState.STARTING, "", "begins"),
         (WatchState.WATCHING, "", "holds a Ping"),
         (WatchState.WATCHING, QUARANTINE, "quarantines device DEVICE"),
+        (WatchState.WATCHING, DISCOVERY, "what device this is"),
+        (WatchState.WIPING, "remote-wipe", "being acknowledged"),
         (WatchState.WAITING, "unreachable", "port 443"),
         (WatchState.WAITING, "policy-loop", "policy"),
         (WatchState.WAITING, "redirected", "autodiscover"),
