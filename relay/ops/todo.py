@@ -27,7 +27,7 @@ def advise_on_mailbox(case: Case, now: datetime) -> str:
         return _WAITING.get(mailbox.reason) or f"Nothing yet: it tries again by itself ({mailbox.reason})."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
-    return _IN_DISCOVERY if mailbox.reason == DISCOVERY else _BY_STATE[mailbox.state]
+    return _BY_REASON.get(mailbox.reason) or _BY_STATE[mailbox.state]
 
 
 def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
@@ -109,14 +109,20 @@ _DENIED: Final = LOGIN_REASONS | {
     "http-457": "The user's password has expired: it must be changed, then entered in the app.",
 }
 
-_IN_DISCOVERY: Final = "Nothing yet: the mail server may still find out what device this is; then its items show."
+_BY_REASON: Final = {
+    DISCOVERY: "Nothing yet: the mail server may still find out what device this is; then its items show.",
+    "oauth-invalid_grant": "The user must log in anew in the app: the grant was withdrawn or has ended.",
+    "certificate-expired": "The app must register the user's next certificate: issue one.",
+    "credential-unusable": "The app must register anew: what is stored cannot be used, as the line `because` says.",
+    "kerberos-user-unknown": "The directory has no such user: nothing, if the user left; else see the user's spelling.",
+}
 
 _BY_STATE: Final = {
     WatchState.VERIFYING: "Nothing yet: the mail server has not judged a credential so far; it is asked again.",
     WatchState.STARTING: "Nothing yet: the watch begins.",
     WatchState.WATCHING: "Nothing: the mail server holds a Ping for this mailbox.",
     WatchState.WAITING: "Nothing yet: it tries again by itself.",
-    WatchState.CREDENTIAL_REFUSED: "The user must enter the present password in the app; nothing is tried before.",
+    WatchState.CREDENTIAL_REFUSED: "The user must log in anew, e.g. with the present password; none is tried before.",
     WatchState.BLOCKED: "The mail server denies access.",
     WatchState.WIPING: "Nothing: a wipe is being acknowledged, then all that is kept of the mailbox goes.",
     WatchState.WIPED: "The device was wiped: once that is settled, the user registers anew in the app.",

@@ -48,7 +48,7 @@ def advise(view: RegistrationView) -> Advice:
         case RegistrationState.VERIFYING:
             return _verifying(view.mailbox)
         case RegistrationState.REFUSED:
-            return Advice(Actor.USER, "The mailbox's server refused user or password: enter them again.")
+            return Advice(Actor.USER, "The mailbox's server refused the credential: enter it again.")
         case RegistrationState.TOKEN_GONE:
             return Advice(Actor.APP, "The push provider says the app left the device: send the present device token.")
         case RegistrationState.WIPED:
@@ -84,26 +84,31 @@ def _watched(view: RegistrationView) -> Advice:
         case WatchState.BLOCKED:
             text = f"The mailbox's server denies access: allow the device {mailbox.device_id} there."
             advice = Advice(Actor.ADMINISTRATOR, text)
-        case WatchState.CREDENTIAL_REFUSED if mailbox.reason == "kerberos-user-unknown":
-            advice = Advice(Actor.ADMINISTRATOR, "The company's directory does not know the user any more.")
+        case WatchState.CREDENTIAL_REFUSED if mailbox.reason in _VOID:
+            advice = _VOID[mailbox.reason]
         case WatchState.WAITING if mailbox.reason == "http-401":
-            text = "The mailbox's server refused the password; the relay makes sure before it says so."
+            text = "The mailbox's server refused the credential; the relay makes sure before it says so."
             advice = Advice(Actor.NOBODY, text)
         case WatchState.WATCHING | WatchState.STARTING if view.candidate_refused:
-            text = "All is well: the last new password was refused, the one before is in use."
+            text = "All is well: the last new credential was refused, the one before is in use."
             advice = Advice(Actor.NOBODY, text)
         case state:
             advice = _ACTIVE[state]
     return advice
 
 
+_VOID: Final = {
+    "oauth-invalid_grant": Advice(Actor.USER, "The grant was withdrawn or has ended: log in anew."),
+    "certificate-expired": Advice(Actor.APP, "The client certificate has ended: send the next one."),
+    "kerberos-user-unknown": Advice(Actor.ADMINISTRATOR, "The company's directory does not know the user any more."),
+}
 _ACTIVE: Final = {
     WatchState.VERIFYING: Advice(Actor.NOBODY, "All is well."),
     WatchState.STARTING: Advice(Actor.NOBODY, "All is well."),
     WatchState.WATCHING: Advice(Actor.NOBODY, "All is well."),
     WatchState.WAITING: Advice(Actor.NOBODY, "The relay cannot watch the mailbox now; it tries again by itself."),
     WatchState.CREDENTIAL_REFUSED: Advice(
-        Actor.USER, "The mailbox's server does not take the password any more: enter the new one."
+        Actor.USER, "The mailbox's server does not take the credential any more: log in with the new one."
     ),
     WatchState.WIPING: Advice(Actor.NOBODY, "An administrator wipes this device: the last push says when it is done."),
     WatchState.WIPED: Advice(

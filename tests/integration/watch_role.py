@@ -45,6 +45,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts, EasServer
+from relay.watch.grants import Grants
 from relay.watch.journal import StoreJournal
 from relay.watch.mailboxes import Mailboxes
 
@@ -157,14 +158,19 @@ class WatchRole:
 
 @asynccontextmanager
 async def open_watch_role(
-    folder: Path, more: Callable[[Transport, EasSimulator], Mapping[str, EasServer]] = lambda _, __: {}
+    folder: Path,
+    more: Callable[[Transport, EasSimulator], Mapping[str, EasServer]] = lambda _, __: {},
+    key: bytes | None = None,
 ) -> AsyncIterator[WatchRole]:
-    """Run a watch role until the block ends; its server is "main", and `more` adds or replaces servers."""
+    """Run a watch role until the block ends; its server is "main", and `more` adds or replaces servers.
+
+    `key` is the sealing key of a role that was there before.
+    """
     ca = ThrowAwayCa()
     random = Random(1)
     key_file = folder / "sealing.pem"
-    key_file.write_bytes(generate()[0])
-    key = SealingPrivateKey.load(key_file)
+    key_file.write_bytes(key or generate()[0])
+    sealing = SealingPrivateKey.load(key_file)
     async with AsyncExitStack() as stack:
         eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
         eas.add_mailbox(ANN, PASSWORD)
@@ -174,14 +180,26 @@ async def open_watch_role(
         wakeups = LocalWakeups()
         store = WatchStore(engine, wakeups)
         server = EasServer(eas.url, transport, Policy())
-        accounts = Accounts(key, {"main": server, **more(transport, eas)})
+        grants = Grants(sealing, store, random)
+        stack.push_async_callback(grants.stop)
+        accounts = Accounts(sealing, {"main": server, **more(transport, eas)}, grants)
         mailboxes = Mailboxes(store, wakeups, accounts, now, random, "this node", take_over=True)
+        grants.listen(mailboxes.resealed)
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
         stats = FleetStats()
         fleet = Fleet(Surroundings(journal, random, now, 8, stats), mailboxes.broken)
         role = WatchRole(
-            store, SqlRegistrationStore(engine, wakeups), mailboxes, fleet, journal, committer, eas, key, engine, stats
+            store,
+            SqlRegistrationStore(engine, wakeups),
+            mailboxes,
+            fleet,
+            journal,
+            committer,
+            eas,
+            sealing,
+            engine,
+            stats,
         )
         loop = asyncio.get_running_loop()
         writer = loop.create_task(committer.run())

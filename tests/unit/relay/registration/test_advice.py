@@ -81,6 +81,8 @@ def view(
         (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-delegation", Actor.ADMINISTRATOR, "cannot watch"),
         (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-user-locked", Actor.ADMINISTRATOR, "unlock"),
         (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "kerberos-user-unknown", Actor.ADMINISTRATOR, "know"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "oauth-invalid_grant", Actor.USER, "log in anew"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "certificate-expired", Actor.APP, "next one"),
         (RegistrationState.ACTIVE, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "wiped"),
     ],
 )
@@ -103,7 +105,7 @@ def test_a_refused_new_password_is_told_while_the_old_one_works() -> None:
     advice = advise(replace(view(), candidate_refused=True))
 
     assert advice.by is Actor.NOBODY
-    assert "new password was refused" in advice.text
+    assert "new credential was refused" in advice.text
 
 
 def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() -> None:
