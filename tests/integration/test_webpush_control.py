@@ -81,3 +81,38 @@ async def test_a_push_that_nobody_can_read_has_no_message(driven: Driven) -> Non
 
     (received,) = (await (await client.get("/webpush/received")).json())["received"]
     assert (received["status"], received["message"]) == (404, None)
+
+
+async def test_pushes_fail_at_random_to_their_share_until_they_are_healed(driven: Driven) -> None:
+    client, around = driven
+    mixture = {"seed": 7, "failures": [{"kind": "answer", "status": 500, "reason": "", "share": 1.0}]}
+
+    assert (await client.post("/webpush/mix", json=mixture)).status == 204
+    assert await around.sender.send(around.phone()) == RetryLater("http-500")
+    assert (await client.post("/webpush/heal")).status == 204
+
+    assert await around.sender.send(around.phone()) == Delivered()
+
+
+async def test_connections_are_cut_and_made_anew(driven: Driven) -> None:
+    client, around = driven
+    assert await around.sender.send(around.phone()) == Delivered()
+
+    assert (await client.post("/webpush/drop")).status == 204
+
+    # The connection in the pool may be found dead only when it is used.
+    outcomes = [await around.sender.send(around.phone()) for _ in range(2)]
+    assert outcomes[-1] == Delivered()
+
+
+async def test_what_a_phone_cannot_read_is_complained_of_though_its_service_took_it(driven: Driven) -> None:
+    _, around = driven
+    subscription, other = around.simulator.subscribe(), around.simulator.subscribe()
+    keys, strange = subscription["keys"], other["keys"]
+    assert isinstance(keys, dict)
+    assert isinstance(strange, dict)
+    subscription["keys"] = keys | {"auth": strange["auth"]}
+
+    assert await around.sender.send(to(subscription)) == Delivered()
+
+    assert around.simulator.complaints == ["a record does not open"]
