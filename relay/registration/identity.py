@@ -33,11 +33,6 @@ def normalise(user: str) -> str:
     return unicodedata.normalize("NFC", user)
 
 
-def same_account(server: str, user: str) -> tuple[str, str]:
-    """Fold spellings that most servers take for one account; only for counting refused tries, never as a mailbox."""
-    return server, user.casefold()
-
-
 class ServerDirectory:
     """Find the configured server of a mailbox."""
 
@@ -46,6 +41,7 @@ class ServerDirectory:
         self._names = frozenset(servers)
         self._discovered = discovered
         self._by_domain = {domain.lower(): name for name, domains in servers.items() for domain in domains}
+        self._only_domain = {name: domains[0].lower() for name, domains in servers.items() if len(domains) == 1}
 
     def find(self, name: str | None, mailbox: str, user: str | None = None) -> str:
         """Return the name of a server: the one named, else by the address's domain, else the only one configured.
@@ -65,3 +61,13 @@ class ServerDirectory:
         if len(self._names) == 1:
             return next(iter(self._names))
         raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")
+
+    def account(self, server: str, user: str) -> tuple[str, str]:
+        r"""Fold spellings that a server may take for one account; only for counting refused tries, never as a mailbox.
+
+        `ann`, `EXAMPLE\ann` and, where the server has one mail domain, `ann@DOMAIN` are one: a directory counts them
+        together. That two people of one name in two Windows domains share their tries too costs a wait at worst.
+        """
+        name = user.rpartition("\\")[2].casefold()
+        domain = self._only_domain.get(server)
+        return server, name if domain is None else name.removesuffix(f"@{domain}")

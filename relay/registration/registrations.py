@@ -27,7 +27,7 @@ from relay.model import (
 )
 from relay.ports import Clock, RegistrationStore
 from relay.registration.access import Access, grants, hash_secret
-from relay.registration.identity import ServerDirectory, normalise, same_account
+from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
 from relay.registration.logins import Logins
 from relay.registration.refusals import (
@@ -199,7 +199,7 @@ class Registrations:
             rest: timedelta = known.candidate_refused_at + WINDOW - now
             if rest > timedelta():
                 raise TooManyRefusals(rest.total_seconds())
-        return self._lockout.begin(same_account(server, user), now)
+        return self._lockout.begin(self._servers.account(server, user), now)
 
     async def _create(self, wish: Wish, server: str, credential: StoredCredential, secret: str) -> RegistrationId:
         """Keep a new registration on its mailbox, which somebody else may make at the same moment."""

@@ -1,0 +1,104 @@
+"""Promise 4 over several processes: a bad password costs three tries in all, though each watch process is killed."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from relay.keygen import write_sealing_keys
+from relay.sandbox.installation import APP
+from relay.sandbox.process import RelayProcess, open_relay
+from tests.site import ANN, PASSWORD, Site, until
+from tests.soak.ports import free_ports
+
+BEN: Final = "ben@example.com"
+OTHER_IPHONE: Final = "5b" * 32
+TAKEOVER: Final = 90.0  # seconds; a limit: leases are renewed every 10 s
+
+
+@dataclass
+class Processes:
+    """Hold the processes of a site whose roles meet in PostgreSQL, and a way to look into the database."""
+
+    site: Site
+    database: str
+    stack: AsyncExitStack
+    watches: list[RelayProcess] = field(default_factory=list)
+
+    async def start(self, role: str) -> RelayProcess:
+        (port,) = free_ports(1)
+        environ = {**self.site.environ, "RELAY__DATABASE__URL": self.database, "RELAY__OPS__PORT": str(port)}
+        relay = open_relay(self.site.sandbox.toml, port, role=role, environ=environ)
+        return await self.stack.enter_async_context(relay)
+
+    async def watch(self) -> None:
+        """Start one more watch process; it stands by while another has the leases."""
+        self.watches.append(await self.start("watch"))
+
+    async def query(self, statement: str, *values: str) -> Any:
+        connection = await asyncpg.connect(self.database)
+        try:
+            return await connection.fetchrow(statement, *values)
+        finally:
+            await connection.close()
+
+    async def stored(self) -> tuple[str, int]:
+        """Return state and counted refusals of Ann's mailbox."""
+        state, refusals = await self.query('SELECT state, refusals FROM mailbox WHERE "user" = $1', ANN)
+        return state, refusals
+
+    async def until_stored(self, state: str, refusals: int) -> None:
+        for _ in range(int(TAKEOVER / 0.1)):
+            if await self.stored() == (state, refusals):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"stored is {await self.stored()}")
+
+    async def kill_owner(self, *, due: bool) -> None:
+        """Kill the watch process that has the leases, and let these run out; `due`: Ann's wait too."""
+        owner = self.watches.pop(0)
+        owner.kill()
+        await owner.process.wait()
+        await until(lambda: self.site.sandbox.eas.held == 0)
+        if due:
+            await self.query("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL")
+        await self.query("UPDATE shard SET lease_until = now() - interval '1 second'")
+        await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's: the next process has taken over
+
+
+async def test_a_password_that_went_bad_is_tried_three_times_by_all_processes(site: Site, database: str) -> None:
+    state, eas = site.sandbox.folder / "state", site.sandbox.eas
+    write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
+    for user in (ANN, BEN):
+        eas.add_mailbox(user, PASSWORD)
+    async with AsyncExitStack() as stack:
+        roles = Processes(site, database, stack)
+        await roles.start("api")
+        await roles.watch()
+        assert (await site.register())[0] == 201
+        assert (await site.register(BEN, device={"platform": "apns", "token": OTHER_IPHONE, "app": APP}))[0] == 201
+        await site.held(2)
+        await roles.watch()
+        eas.add_mailbox(ANN, "a new one")
+        site.deliver()
+        await roles.until_stored("waiting", 1)
+        before = len(eas.log(ANN))
+
+        await roles.kill_owner(due=False)  # the wait of a minute goes on at the next
+        assert (await roles.stored(), len(eas.log(ANN))) == (("waiting", 1), before)
+
+        for tries, expected in ((1, ("waiting", 2)), (2, ("credential-refused", 3))):
+            await roles.watch()
+            await roles.kill_owner(due=True)
+            await roles.until_stored(*expected)
+            assert len(eas.log(ANN)) == before + tries
+
+        await roles.watch()
+        await roles.kill_owner(due=True)  # nothing is due any more
+        assert await roles.stored() == ("credential-refused", 3)
+
+    assert len(eas.log(ANN)) == before + 2
+    assert eas.records.refusals[ANN] == 3
+    assert not eas.records.overlaps
