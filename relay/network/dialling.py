@@ -83,6 +83,7 @@ class Dialler:
             raise
 
     async def _reach(self, proxy: Proxy, words: bytes) -> "_Tunnel":
+        """Connect to the proxy itself; raises NotConnected, and TimeoutError (an OSError) for the caller to name."""
         try:
             sock = await self._socket(proxy.host, proxy.port)
         except TimeoutError:
