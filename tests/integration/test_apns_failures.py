@@ -1,6 +1,7 @@
 """Play every row of the failure table of stock aioapns, and what else a connection to APNs can meet."""
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from functools import partial
@@ -11,8 +12,8 @@ import pytest
 from relay.model import Environment
 from relay.push.apns import TRIES, ApnsSender
 from relay.push.apns_pool import ApnsPool
+from relay.push.apns_protocol import USER_TIMEOUT, ApnsConnection, MaybeSent, NotSent, Pace
 from relay.push.apns_protocol import Answer as ApnsAnswer
-from relay.push.apns_protocol import ApnsConnection, MaybeSent, NotSent, Pace
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import ApnsMessage, Notice
 from relay.sandbox.apns import ApnsSimulator
@@ -124,7 +125,7 @@ def test_refusals_beyond_one_window_do_not_stall_the_connection(tmp_path: Path, 
         async with apns(tmp_path) as (simulator, sender):
             simulator.know("00", APP)
             # 65,535 bytes of window hold 2,427 bodies like {"reason": "BadDeviceToken"}
-            outcomes = await send_all(sender, 3000)
+            outcomes = await send_all(sender, 2600)
 
             assert all(isinstance(outcome, Refused) for outcome in outcomes)
             assert simulator.accepted == 1
@@ -348,6 +349,38 @@ def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path, l
             assert simulator.accepted == 1
             assert connection_of(sender).inactivity_timer is None  # aioapns would close after ten seconds
             assert len({each.headers["authorization"] for each in simulator.received}) == 1
+
+    on_loop(loop, test())
+
+
+def test_the_kernel_watches_over_the_connection_too(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with apns(tmp_path) as (_, sender):
+            await sender.send(due_push(1))
+            connected = connection_of(sender).transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
+
+            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT
+
+    on_loop(loop, test())
+
+
+def test_a_server_that_hangs_up_at_once_is_not_stormed(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        taken = 0
+
+        def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal taken
+            taken += 1
+            writer.transport.abort()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        async with apns(tmp_path, host="127.0.0.1", port=server.sockets[0].getsockname()[1]) as (_, sender):
+            for first in range(1, 1000, 20):
+                assert all(map(failure, await send_all(sender, 20, first)))
+        server.close()
+
+        assert 2 <= taken <= 20  # of a thousand pushes
 
     on_loop(loop, test())
 
