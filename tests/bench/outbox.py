@@ -105,9 +105,10 @@ def entry(number: int, epoch: int, key: int) -> CommitEntry:
 async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, key: int) -> float:
     """Commit one change for each mailbox of `order`, `size` per transaction; return changes per second."""
     store, clock = SqlWatchStore(engine, LocalWakeups()), asyncio.get_running_loop().time
+    entries = [entry(number, epoch, key) for number in order]
     began = clock()
     for start in range(0, len(order), size):
-        batch = [entry(number, epoch, key) for number in order[start : start + size]]
+        batch = entries[start : start + size]
         fenced = await store.commit(batch, BEGAN + timedelta(seconds=key))
         if fenced:
             raise SystemExit(f"{len(fenced)} changes were fenced off")
