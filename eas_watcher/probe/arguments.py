@@ -9,23 +9,28 @@ import os
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from getpass import getpass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn, TextIO
 from urllib.parse import urlsplit
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.negotiate import KerberosCredential, Service
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.errors import EasError
 from eas_watcher.heartbeat import LONGEST
 from eas_watcher.names import MailboxId
+from eas_watcher.ports import Transport
 from eas_watcher.probe.finding import Finding, works
 from eas_watcher.probe.steps import Probe
 from eas_watcher.probe.talk import Talk, probe_device
 from eas_watcher.transport.handshake import Handshake, shake_hands
 from eas_watcher.transport.http import open_transport
+from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.wire import Account
 
 PASSWORD: Final = "EAS_WATCHER_PASSWORD"
@@ -44,11 +49,19 @@ class Order:
     """Hold what is to be probed."""
 
     url: str
-    credential: BasicCredential
+    credential: BasicCredential | KerberosCredential
+    """The latter is for the tickets of whoever ran `kinit`."""
     tls: ssl.SSLContext = field(repr=False)
     acknowledgement: Acknowledgement
     patience: float
     """Seconds for a Ping."""
+    target: str = ""
+    """The server's principal; empty: by its host."""
+
+    @property
+    def kerberos(self) -> bool:
+        """Whether tickets are shown instead of a password."""
+        return isinstance(self.credential, KerberosCredential)
 
     @property
     def host(self) -> str:
@@ -95,12 +108,23 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
         return await shake_hands(order.host, order.port, order.tls)
 
     findings = []
-    async with open_transport(order.tls) as transport:
-        probe = Probe(Talk(account, transport, _now), shake, order.acknowledgement, order.patience)
+    async with AsyncExitStack() as stack:
+        plain = await stack.enter_async_context(open_transport(order.tls, reuse=not order.kerberos))
+        transport = _show_tickets(order, plain, stack) if order.kerberos else plain
+        probe = Probe(Talk(account, transport, _now), plain, shake, order.acknowledgement, order.patience)
         async for finding in probe.run():
             show(finding)
             findings.append(finding)
     return findings
+
+
+def _show_tickets(order: Order, single_use: Transport, stack: AsyncExitStack) -> Transport:
+    """Give what adds the ticket of whoever ran `kinit` to each request."""
+    from eas_watcher.transport.kerberos import Kerberos  # noqa: PLC0415 -- needs the optional extra
+
+    kerberos = Kerberos(Service(target=order.target))
+    stack.callback(kerberos.close)
+    return NegotiateTransport(single_use, kerberos.tickets(None))
 
 
 def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callable[[str], str]) -> Order:
@@ -108,19 +132,33 @@ def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callab
     given = _parser().parse_args(arguments)
     if not 0 < given.patience <= LONGEST:
         raise ArgumentsFaulty(f"--patience takes seconds, at most {LONGEST}")
-    password = _read_password(given.password_file, environ, lambda: ask(f"Password of {given.user}: "))
+    url = _read_url(given.url)
     try:
         return Order(
-            _read_url(given.url),
-            BasicCredential(given.user, password),
+            url,
+            _read_credential(given, environ, ask),
             ssl.create_default_context(cafile=given.ca_file),
             Acknowledgement(given.acknowledge),
             given.patience,
+            given.target,
         )
     except EasError as fault:
         raise ArgumentsFaulty(str(fault)) from fault
     except OSError as fault:  # which SSLError is one of
         raise ArgumentsFaulty(f"{given.ca_file}: {fault.strerror or 'not a file of certificates'}") from fault
+
+
+def _read_credential(
+    given: argparse.Namespace, environ: Mapping[str, str], ask: Callable[[str], str]
+) -> BasicCredential | KerberosCredential:
+    if not given.kerberos:
+        password = _read_password(given.password_file, environ, lambda: ask(f"Password of {given.user}: "))
+        return BasicCredential(given.user, password)
+    if given.password_file is not None:
+        raise ArgumentsFaulty("--kerberos takes no password: give one of the two")
+    if find_spec("gssapi") is None:
+        raise ArgumentsFaulty("--kerberos needs the optional extra: docs/authentication.md says how to install it")
+    return KerberosCredential(given.user, "")
 
 
 def _read_url(text: str) -> str:
@@ -168,6 +206,12 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--url", required=True, help="the server's host or ActiveSync URL")
     probe.add_argument("--user", required=True, help="the login name, as the server wants it")
     probe.add_argument("--password-file", type=Path, help="a file that holds the password and nothing else")
+    probe.add_argument(
+        "--kerberos", action="store_true", help="show the ticket of whoever ran `kinit`, who must be that user"
+    )
+    probe.add_argument(
+        "--target", default="", help="with --kerberos: the server's principal, if not HTTP/ and its host"
+    )
     probe.add_argument("--ca-file", type=Path, help="certificates to trust instead of the system's, as PEM")
     probe.add_argument(
         "--acknowledge",

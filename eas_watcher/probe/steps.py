@@ -26,6 +26,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.hierarchy import DEFAULT_FOLDERS
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
+from eas_watcher.ports import Transport
 from eas_watcher.probe.finding import Finding, Grade
 from eas_watcher.probe.heartbeats import find_limits
 from eas_watcher.probe.logins import question, read_ways
@@ -44,9 +45,15 @@ Shake = Callable[[], Awaitable[Handshake]]
 class Probe:
     """Take the steps in order; the first that goes badly is the last."""
 
-    def __init__(self, talk: Talk, shake: Shake, acknowledgement: Acknowledgement, patience: float) -> None:
-        """Take a talk that has not begun, how TLS is looked at, what is said of a policy, and seconds for a Ping."""
+    def __init__(
+        self, talk: Talk, stranger: Transport, shake: Shake, acknowledgement: Acknowledgement, patience: float
+    ) -> None:
+        """Take a talk that has not begun, and what carries a request that shows no credential.
+
+        Then how TLS is looked at, what is said of a policy, and seconds for a Ping.
+        """
         self._talk = talk
+        self._stranger = stranger
         self._shake = shake
         self._acknowledgement = acknowledgement
         self._patience = patience
@@ -81,7 +88,7 @@ class Probe:
 
     async def _ask_ways(self) -> Finding:
         """Ask without a credential how users may log in."""
-        return read_ways(await self._talk.transport.send(question(self._talk.account)))
+        return read_ways(await self._stranger.send(question(self._talk.account)))
 
     async def _discover(self) -> Finding:
         """Send the credential for the first time; it is tried once."""

@@ -12,9 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eas_watcher.auth.negotiate import KerberosCredential, Principal, Service
 from eas_watcher.commands.options import Options
+from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
+from eas_watcher.probe.arguments import Order, run_probe
+from eas_watcher.probe.finding import works
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.wire import Account, compose
@@ -26,9 +29,9 @@ from tests.integration.eas_world import hurried, hurry
 from tests.interop.kerberos.acceptor import acceptor
 from tests.interop.kerberos.library import install_library
 from tests.interop.kerberos.mit import running_kdc
-from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, write_krb5_conf
+from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, run, write_krb5_conf
 from tests.interop.kerberos.samba import ADDRESS, running_domain
-from tests.interop.packages import Unavailable, unavailable
+from tests.interop.packages import Unavailable, install, unavailable
 from tests.site import SOON, open_site
 
 ANN = "ann@example.com"
@@ -122,6 +125,28 @@ async def test_plain_negotiate_is_accepted_and_each_token_once(mit: Realm, clien
         assert len(set(eas.identities.tickets)) == 3
         assert eas.identities.ticket_of is not None
         assert eas.identities.ticket_of(eas.identities.tickets[0]) is None  # a token that comes again is a replay
+
+
+async def test_the_probe_shows_the_ticket_of_whoever_ran_kinit(
+    mit: Realm, client: Callable[[Realm], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client(mit)
+    cache = f"FILE:{tmp_path / 'cache'}"
+    monkeypatch.setenv("KRB5CCNAME", cache)
+    install("krb5-user")
+    environment = {"KRB5_CONFIG": str(mit.krb5_conf), "KRB5CCNAME": cache}
+    run(("kinit", "-k", "-t", str(mit.keytab("ann")), f"ann@{REALM}"), environment)
+    ca = ThrowAwayCa()
+    async with open_eas_simulator(tls=ca.server_context()) as eas:
+        eas.add_mailbox(ANN, "never used")
+        eas.identities.passwords, eas.identities.persists = False, True
+        eas.identities.ticket_of = acceptor(mit.keytab("mail"))
+        credential = KerberosCredential(ANN, "")
+        order = Order(eas.url, credential, ca.client_context(), Acknowledgement.THIRD_PARTY, 0.5, MAIL)
+        findings = {finding.step: finding for finding in await run_probe(order, lambda _: None)}
+
+    assert works(findings.values()), findings
+    assert findings["Login"].text == "the server offers Negotiate"
 
 
 async def test_a_server_that_cannot_decrypt_the_ticket_refuses_it(mit: Realm, client: Callable[[Realm], None]) -> None:

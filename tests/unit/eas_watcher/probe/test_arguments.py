@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.probe.arguments import FAULTY, PASSWORD, ArgumentsFaulty, Order, main, read_order
 
@@ -16,6 +18,11 @@ def never(_: str) -> str:
 
 def order(*more: str, password: str = "secret") -> Order:  # noqa: S107 -- a test's
     return read_order([*NEEDED, *more], {PASSWORD: password}, never)
+
+
+def password(read: Order) -> str:
+    assert isinstance(read.credential, BasicCredential)
+    return read.credential.password
 
 
 def test_a_host_is_completed_to_an_activesync_url() -> None:
@@ -48,9 +55,21 @@ def test_the_password_comes_from_a_file_before_the_environment_before_a_question
     file = tmp_path / "password"
     file.write_text("from the file\n", encoding="utf-8")
 
-    assert order("--password-file", str(file)).credential.password == "from the file"
-    assert order().credential.password == "secret"
-    assert read_order(NEEDED, {}, lambda prompt: f"asked: {prompt}").credential.password.startswith("asked: ")
+    assert password(order("--password-file", str(file))) == "from the file"
+    assert password(order()) == "secret"
+    assert password(read_order(NEEDED, {}, lambda prompt: f"asked: {prompt}")).startswith("asked: ")
+
+
+def test_with_a_ticket_nobody_is_asked_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gssapi.py").touch()  # the optional library, or something of its name
+    monkeypatch.syspath_prepend(tmp_path)
+
+    read = read_order([*NEEDED, "--kerberos", "--target", "HTTP/mail.example.com@EXAMPLE.COM"], {}, never)
+
+    assert read.credential == KerberosCredential("ann@example.com", "")
+    assert read.target == "HTTP/mail.example.com@EXAMPLE.COM"
+    with pytest.raises(ArgumentsFaulty, match="takes no password"):
+        order("--kerberos", "--password-file", "password")
 
 
 def test_there_is_no_argument_for_the_password() -> None:
