@@ -8,6 +8,7 @@ from aiohttp import web
 
 from relay.listeners import open_listener
 from relay.model import Mark, Mode, Platform
+from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.vapid import make_key, public_key
 from relay.push.webpush import WebPushSender
@@ -230,6 +231,23 @@ def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, loop: str) -> 
                 assert await around.sender.send(to(subscription)) == Delivered()
 
             assert sent < 64 * 1024 * 1024
+
+    on_loop(loop, test())
+
+
+def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        way = Way(Proxy("127.0.0.1", free_port()))
+        async with world(tmp_path, way=way) as around:
+            config = replace(around.sender._config, straight=frozenset({around.simulator.service}))
+            async with WebPushSender(config, now, around.egress) as sender:
+                inside = await sender.send(around.phone())
+                outside = await sender.send(around.phone(around.other))
+
+            assert inside == Delivered()
+            assert isinstance(outside, RetryLater)
+            assert outside.reason.startswith("proxy")
+            assert around.other.received == []
 
     on_loop(loop, test())
 
