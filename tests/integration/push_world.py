@@ -118,7 +118,7 @@ def failure(outcome: Outcome) -> str:
     return outcome.reason if isinstance(outcome, RetryLater) and outcome.provider and outcome.remedy else ""
 
 
-async def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def until(true: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait until something is true; raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not true():  # noqa: ASYNC110  # what is waited for knows no event
