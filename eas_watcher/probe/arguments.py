@@ -109,7 +109,7 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
 
     findings = []
     async with AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(open_transport(order.tls, reuse=not order.kerberos))
+        plain = await stack.enter_async_context(open_transport(order.tls, reuse=False))
         transport = _show_tickets(order, plain, stack) if order.kerberos else plain
         probe = Probe(Talk(account, transport, _now), plain, shake, order.acknowledgement, order.patience)
         async for finding in probe.run():

@@ -31,6 +31,7 @@ from eas_watcher.probe.finding import Finding, Grade
 from eas_watcher.probe.heartbeats import find_limits
 from eas_watcher.probe.logins import question, read_ways
 from eas_watcher.probe.talk import Talk
+from eas_watcher.subfolders import find
 from eas_watcher.transport.handshake import Handshake
 
 R = TypeVar("R")
@@ -211,7 +212,9 @@ def _explain(error: EasError) -> str:
 
 def _count(reply: FolderSyncReply) -> str:
     found = Counter(DEFAULT_FOLDERS[folder.type] for folder in reply.added if folder.type in DEFAULT_FOLDERS)
-    return f"{len(reply.added)} folders; can be watched: {', '.join(sorted(cls.value for cls in found))}"
+    subs = find(reply.added, CollectionClass)
+    more = f", and on request {len(subs)} sub-folder{'s'[: len(subs) > 1]}" if subs else ""
+    return f"{len(reply.added)} folders; can be watched: {', '.join(sorted(cls.value for cls in found))}{more}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.commands.folder_sync import Folder
+from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.path import Lesson
 from eas_watcher.progress import Condition, Progress, WatchState
 from relay.model import Mark, Platform, RegistrationChange
@@ -125,8 +127,11 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await watches.take_dirty([SHARD], NOW)
     assert await watches.record(ann.mailbox_id, NOW)
     await watches.note_pings({ann.mailbox_id: (NOW, 480.0)})
+    await registrations.change(ann.id, RegistrationChange(subfolders=frozenset({CollectionClass.EMAIL})), NOW)
     progress = Progress(None, (MAIL,), (), (NEW_MAIL,), Condition(WatchState.WATCHING), 0, attention=True)
     assert await watches.commit([entry(epoch, progress)], NOW) == frozenset()
+    for folders in ((Folder(MAIL.id, CollectionId("0"), 2),), ()):
+        await watches.commit([entry(epoch, Progress(hierarchy=folders))], NOW)
 
     email, test, attention = sorted(
         await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW), key=lambda due: ["email", "test"].count(due.mark)

@@ -266,3 +266,14 @@ async def test_the_program_prints_a_line_for_each_step_and_ends_with_the_verdict
         assert process.returncode == 1
         assert simulator.records.refusals == {ANN: 1}
         assert probe_device(simulator.url, ANN).startswith("probe")
+
+
+async def test_subfolders_that_could_be_watched_are_counted() -> None:
+    async with server() as (simulator, told):
+        inbox = simulator.mailbox(ANN).default_folder(CollectionClass.EMAIL)
+        for name in ("Projects", "Rome"):
+            simulator.add_folder(ANN, name, parent=inbox)
+        simulator.add_folder(ANN, "Junk")
+        findings = await probe(told)
+
+    assert findings["FolderSync"].text.endswith(", and on request 2 sub-folders")
