@@ -215,6 +215,39 @@ async def test_lost_sync_keys_lose_no_mail_and_repeat_none(family: Family) -> No
 
 
 @hurried
+async def test_lost_keys_flood_nobody_and_are_not_primed_at_once_a_second_time_within_the_hour() -> None:
+    classes = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
+    uncertain = Change(CollectionClass.CALENDAR, 1, certain=False)
+    async with world(classes=classes) as watched:
+        for number in range(60):
+            watched.simulator.deliver(ANN, subject=f"Unread {number}")
+        watched.simulator.deliver(ANN, CollectionClass.CALENDAR)
+        watched.start()
+        await watched.until_held()
+
+        watched.simulator.lose_state(ANN)
+        watched.simulator.deliver(ANN, CollectionClass.CALENDAR)
+        await watched.until_changed()
+        # No mail is newer than those that were there: only what has no date may be new.
+        assert watched.ann.changes == [uncertain]
+        assert [condition.state for condition in watched.ann.conditions] == [WatchState.WATCHING]
+
+        watched.ann.changes.clear()
+        watched.simulator.lose_state(ANN)
+        watched.simulator.deliver(ANN)
+        watched.simulator.deliver(ANN)
+        await until(lambda: watched.ann.conditions[-1].state is WatchState.WAITING)
+        assert watched.ann.conditions[-1].reason == "stale-key"
+        assert (watched.ann.conditions[-1].retry_in or 0.0) >= 100.0
+        assert watched.ann.changes == []
+        await watched.until_changed()
+        assert sorted(watched.ann.changes, key=lambda change: change.cls) == [
+            uncertain,
+            Change(CollectionClass.EMAIL, 2),
+        ]
+
+
+@hurried
 async def test_a_lost_hierarchy_key_loses_no_mail_and_repeats_none() -> None:
     async with world() as watched:
         watched.simulator.deliver(ANN, subject="Old")

@@ -27,6 +27,7 @@ from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_e
 from relay.sandbox.eas.failures import Failure
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import SOGO
+from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, PASSWORD, MemoryJournal, hurried, hurry, world
 
 ALWAYS: Final = 10**9
@@ -77,6 +78,7 @@ class Town:
         for name in names:
             user = f"{name}@example.com"
             self.simulator.add_mailbox(user, PASSWORD)
+            self.simulator.deliver(user, subject="Old")
             id_ = MailboxId(name)
             account = Account(id_, self.simulator.url, user, DeviceId(f"D{name}"), BasicCredential(user, PASSWORD))
             self.fleet.start(account, self.wire, self.journal.kept[id_].memory(EMAIL), self.policy)
@@ -116,9 +118,11 @@ class Town:
 
 
 @asynccontextmanager
-async def town(*names: str, rate: float = RATE) -> AsyncIterator[Town]:
-    """Open a town whose mailboxes all hold their Pings; without TLS, for it is only about who sends when."""
-    async with open_eas_simulator(tls=None) as simulator, open_transport() as transport:
+async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIterator[Town]:
+    """Open a town whose mailboxes all hold their Pings; `plain`: without TLS, for thousands of them."""
+    authority = Authority()
+    served = None if plain else authority.server
+    async with open_eas_simulator(tls=served) as simulator, open_transport(authority.client) as transport:
         journal = MemoryJournal()
         around = Surroundings(journal, Random(1), now, 64)
         broken: list[MailboxId] = []
@@ -148,7 +152,7 @@ def timers_of_watches() -> int:
 @pytest.mark.slow
 @hurried
 async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate() -> None:
-    async with town(*(f"m{number}" for number in range(MANY))) as place:
+    async with town(*(f"m{number}" for number in range(MANY)), plain=True) as place:
         place.fail(AnswerHttp(503))
         place.simulator.pings.close()  # every held Ping is cut, as by a restart
         await until(lambda: place.door.waiting >= MANY - 8, 60)
@@ -272,6 +276,7 @@ async def test_an_idle_timeout_on_the_path_is_learnt_and_said_in_words() -> None
 @hurried
 async def test_a_server_that_is_polled_holds_no_ping_and_its_news_come_all_the_same() -> None:
     async with world(Policy(poll_interval=120.0), FAMILIES[SOGO.name]) as watched:
+        watched.simulator.deliver(ANN, subject="Old")
         watched.start()
         await until(lambda: bool(watched.ann.conditions))
         for _ in range(3):
