@@ -104,5 +104,8 @@ def _after(settlement: Settlement, mark: AnyRow, token: AnyRow, now: datetime, p
             return {"count": left, "first_at": mark.last_at, "attempts": 0, "due_at": due_at, "paced": False}
         case TokenGone():
             return {"attempts": mark.attempts + 1, "due_at": later or now + STALE_GONE}
+        case Refused(channel=False) if token.state == RegistrationState.ACTIVE.value:
+            # Its registration's quarantine holds it back, and lets it go as soon as any push shows the token good.
+            return {"attempts": mark.attempts + settlement.counted, "due_at": now}
         case RetryLater() | Refused():
             return {"attempts": mark.attempts + settlement.counted, "due_at": later or now}

@@ -225,3 +225,18 @@ async def test_lanes_are_claimed_or_left_out(
     assert await names(only=production, without=[mail]) == ["reg-eve-phone"]
     assert await outbox.next_due(Platform.APNS, [production]) == NOW
     assert await outbox.next_due(Platform.APNS, [production, Lane(Environment.SANDBOX)]) is None
+
+
+async def test_a_mark_refused_beside_one_that_arrives_does_not_wait_for_the_re_check(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    registration = await activate(registrations, watches)
+    await watches.commit([entry(await own_all(watches), BOTH)], NOW)
+    refused, accepted = await due(outbox)
+
+    await outbox.settle([Settlement(refused, BAD, NOW + HOUR)], NOW)
+    assert await due(outbox) == []
+    await outbox.settle([Settlement(accepted, Delivered())], NOW)
+
+    assert (await registered(registrations, registration)).quarantine is None
+    assert [push.mark for push in await due(outbox)] == [refused.mark]
