@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_target_and_addresses_may_be_chosen(site: Installation) -> None:
     assert kerberos.service is not None
     assert kerberos.service.target == target
     assert kerberos.guests.naming.addresses
+
+
+def test_without_the_library_the_remedy_is_told(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+
+    assert site.faults() == [("servers.main.credentials", "lists kerberos, whose library is not installed")]
 
 
 @pytest.mark.parametrize("key", ["realm", "principal", "keytab_file", "invitation_key_file"])
