@@ -56,10 +56,11 @@ class Kerberos:
         """Give the tickets of one user; None: the service's own."""
         return Tickets(self, user)
 
-    async def ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any]:
+    async def ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any, float]:
         """Get a token for `service`; `held` are the user's credentials from before, None at first.
 
-        Returns them too. Raises what `read_failure` returns, and Unreachable when it takes too long.
+        Returns them too, and for how many seconds they are good. Raises what `read_failure` returns, and Unreachable
+        when it takes too long.
         """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._pool, self._ticket, user, service, held)
@@ -68,7 +69,7 @@ class Kerberos:
         except TimeoutError as error:
             raise Unreachable("no Kerberos ticket in time: the KDC does not answer", reached=False) from error
 
-    def _ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any]:
+    def _ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any, float]:
         own_target = self._service.target
         with _reading(Step.TARGET, own_target or service):
             kind = gssapi.NameType.kerberos_principal if own_target else gssapi.NameType.hostbased_service
@@ -83,7 +84,7 @@ class Kerberos:
                 flags=gssapi.RequirementFlag.integrity,
                 usage="initiate",
             )
-            return bytes(context.step()), credentials
+            return bytes(context.step()), credentials, float(credentials.lifetime or 0)
 
     def _own(self) -> Any:
         service = self._service
@@ -126,9 +127,9 @@ class Tickets:
         if self._held is not None and now >= self._ends_at - AHEAD:
             self.forget()
         fresh = service not in self._targets
-        token, held = await self._kerberos.ticket(self._user, service, self._held)
+        token, held, lifetime = await self._kerberos.ticket(self._user, service, self._held)
         if held is not self._held:
-            self._held, self._ends_at = held, now + float(held.lifetime or 0)
+            self._held, self._ends_at = held, now + lifetime
         self._targets.add(service)
         return Ticket(token, fresh)
 
