@@ -139,7 +139,6 @@ class Dispatcher:
             if claimed < free:
                 claimed += await self._take(min(room, free - claimed), plan.without(lane), lane)
         claimed += await self._take(free - claimed, plan.special)
-        self._fruitless = 0 if claimed else self._fruitless + 1
         self._backlog = claimed == free
         if self._backlog:
             return SLOW_POLL
@@ -151,8 +150,10 @@ class Dispatcher:
         if plan.opens_at is not None:
             waits.append(max(0.0, plan.opens_at - loop.time()))
         if self._due is not None:
-            shortest = min(LONGEST_SHORT, SHORTEST * 2.0 ** min(self._fruitless, 10))
-            waits.append(max(shortest, (self._due - self._clock()).total_seconds()))
+            left = (self._due - self._clock()).total_seconds()
+            # What is due and was not to be had is looked for less and less often.
+            self._fruitless = 0 if left > 0 or claimed else self._fruitless + 1
+            waits.append(left if left > 0 else min(LONGEST_SHORT, SHORTEST * 2.0 ** min(self._fruitless, 10)))
         return min(waits)
 
     async def _take(self, limit: int, without: frozenset[Lane], only: Lane | None = None) -> int:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from relay.model import DuePush, Environment, Mark, Platform, RegistrationId
+from relay.ports import Topic
 from relay.push.dispatch import DRAIN, LEASE, PLACES, SLOW_POLL
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from tests.fakes.outbox import BEGAN, MemoryOutbox, loop_clock
@@ -372,3 +373,16 @@ async def test_a_push_under_way_when_its_channel_falls_ill_is_judged_by_its_own_
 
     assert under_test.stats.fault is not None  # an answer that says nothing about the channel does not heal it
     assert under_test.stats.outcomes["retry-later"] == 1
+
+
+async def test_a_mark_that_falls_due_leaves_then_however_often_nothing_was_found_before() -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    outbox.put(due_push(first_at=BEGAN + timedelta(seconds=5)))
+
+    async with running(dispatcher(outbox, provider)):
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            outbox.wakeups.tell(Topic.OUTBOX)
+        await asyncio.sleep(1.1)
+
+    assert provider.moments == [pytest.approx(5.0, abs=0.06)]
