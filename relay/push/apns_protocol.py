@@ -9,12 +9,9 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from aioapns import NotificationRequest
-from aioapns.common import NotificationResult
 from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol
-from aioapns.exceptions import ConnectionClosed
 from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
@@ -30,6 +27,7 @@ from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes
 
 from relay.push.apns_answers import read_body
+from relay.push.apns_calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns_http import Engine, Farewell, Farewells
 from relay.push.apns_streams import Streams
 
@@ -63,53 +61,6 @@ PACE: Final = Pace()
 PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
 
-class NotSent(ConnectionClosed):
-    """Tell that the server did nothing with the request: it may be sent again freely."""
-
-
-class NotBegun(NotSent):
-    """Tell that the request never got a stream: its connection ended, or ends, while it waited for one."""
-
-
-class MaybeSent(ConnectionClosed):
-    """Tell that nobody knows whether the push reached the phone: again at most once, under the same ids."""
-
-
-class Request(NotificationRequest):
-    """Carry the very bytes of the body, where aioapns would render it once more."""
-
-    __slots__ = ("body", "expires_at")
-
-    def __init__(self, device_token: str, body: bytes, expires_at: int, **options: Any) -> None:
-        """Take a device token in hex, when the push is of no use any more (Unix time), and aioapns' options."""
-        super().__init__(device_token, {}, **options)
-        self.body = body
-        self.expires_at = expires_at
-
-
-class Answer(NotificationResult):
-    """Add to aioapns' answer what else came, and under which authorization it was asked."""
-
-    __slots__ = ("authorization", "retry_after")
-
-    def __init__(self, notification_id: str, status: str) -> None:
-        super().__init__(notification_id, status)
-        self.retry_after = ""
-        self.authorization = ""
-
-
-class _Call:
-    """Hold one request under way."""
-
-    __slots__ = ("answer", "body", "future")
-
-    def __init__(self, future: "asyncio.Future[Answer]", notification_id: str, authorization: str) -> None:
-        self.future = future
-        self.answer = Answer(notification_id, "")
-        self.answer.authorization = authorization
-        self.body = b""
-
-
 class ApnsConnection(APNsTLSClientProtocol):
     """Be one connection; `on_leaving` is told once when no new request may use it."""
 
@@ -132,9 +83,9 @@ class ApnsConnection(APNsTLSClientProtocol):
         self._pace = pace
         self._on_leaving = on_leaving
         self._on_lost = on_lost
-        self._host = (b":authority", host.encode())
+        self._host = host.encode()
         self._farewells = Farewells()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._greeted = False
         self._answered = False
         self._leaving = False
@@ -173,7 +124,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             raise NotBegun("stream-ids-used-up") from error
         authorization = "" if self._authorization is None else self._authorization()
         try:
-            self.conn.request(stream_id, self._headers(request, authorization), request.body)
+            self.conn.request(stream_id, request.headers(self._host, authorization), request.body)
         except H2Error as error:
             self.free_channels.release()
             self._give_up("connection-broken")
@@ -181,31 +132,12 @@ class ApnsConnection(APNsTLSClientProtocol):
         self.flush()
         if not self._calls:
             self._busy_at = self.loop.time()
-        call = self._calls[stream_id] = _Call(self.loop.create_future(), request.notification_id, authorization)
+        call = self._calls[stream_id] = Call(self.loop.create_future(), request.notification_id, authorization)
         try:
             return await call.future
         except asyncio.CancelledError:
             self._reset(stream_id)
             raise
-
-    def _headers(self, request: Request, authorization: str) -> list[tuple[bytes, bytes]]:
-        headers = [
-            (b":method", b"POST"),
-            (b":scheme", b"https"),
-            self._host,
-            (b":path", b"/3/device/%b" % request.device_token.encode()),
-            (b"apns-topic", str(request.apns_topic).encode()),
-            (b"apns-push-type", b"" if request.push_type is None else request.push_type.value.encode()),
-            (b"apns-priority", str(request.priority).encode()),
-        ]
-        if authorization:
-            headers.append((b"authorization", authorization.encode()))
-        headers += (
-            (b"apns-id", request.notification_id.encode()),
-            (b"apns-expiration", str(request.expires_at).encode()),
-            (b"apns-collapse-id", str(request.collapse_key).encode()),
-        )
-        return headers
 
     def _reset(self, stream_id: int) -> None:
         """End one stream that nobody waits for any more."""
@@ -383,7 +315,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         if call is not None and not call.future.done():
             call.future.set_exception(error)
 
-    def _end(self, stream_id: int) -> _Call | None:
+    def _end(self, stream_id: int) -> Call | None:
         """Free a stream; return whose it was if it was under way."""
         call = self._calls.pop(stream_id, None)
         if call is not None:
