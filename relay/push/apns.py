@@ -19,7 +19,7 @@ from relay.push.apns_answers import read_apns
 from relay.push.apns_calls import Answer, MaybeSent, NotSent, Request
 from relay.push.apns_config import ApnsConfig
 from relay.push.apns_pool import ApnsPool
-from relay.push.apns_protocol import PACE, Pace
+from relay.push.apns_silence import PACE, Pace
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile

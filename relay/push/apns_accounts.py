@@ -18,7 +18,7 @@ from relay.network.dialling import Dialler
 from relay.ports import Clock
 from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns_pool import ApnsPool
-from relay.push.apns_protocol import Pace
+from relay.push.apns_silence import Pace
 from relay.push.key_files import KeyFile
 
 RENEWAL_GAP: Final = 1200.0

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, cast
 
 from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol
@@ -16,7 +15,6 @@ from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
     Event,
-    PingAckReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
@@ -29,6 +27,7 @@ from h2.settings import SettingCodes
 from relay.push.apns_answers import read_body
 from relay.push.apns_calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns_http import Engine, Farewell, Farewells
+from relay.push.apns_silence import Doubt, Pace, Silence
 from relay.push.apns_streams import Streams
 
 log = logging.getLogger(__name__)
@@ -43,21 +42,6 @@ USER_TIMEOUT: Final = 30_000
 """Milliseconds until the kernel gives up a connection whose bytes nobody acknowledges [tcp(7) TCP_USER_TIMEOUT]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Hold how long is waited for what; all in seconds."""
-
-    idle: float = 30.0
-    """Without a word from the server until it is asked by PING whether it is there; firewalls forget after 300."""
-    waiting: float = 5.0
-    """The same while requests wait for their answers."""
-    pong: float = 10.0
-    """For the answer to a PING, before the connection is given up."""
-    tick: float = 1.0
-    """Between two looks at all that."""
-
-
-PACE: Final = Pace()
 PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
 
@@ -92,8 +76,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         self._writing = False
         self._why = "connection-lost"
         self._ticking: asyncio.TimerHandle | None = None
-        self._heard_at = self._busy_at = self.loop.time()
-        self._pinged_at: float | None = None
+        self._silence = Silence(pace, self.loop.time())
 
     # --- requests
 
@@ -131,7 +114,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             raise NotSent("connection-broken") from error
         self.flush()
         if not self._calls:
-            self._busy_at = self.loop.time()
+            self._silence.asked(self.loop.time())
         call = self._calls[stream_id] = Call(self.loop.create_future(), request.notification_id, authorization)
         try:
             return await call.future
@@ -162,12 +145,12 @@ class ApnsConnection(APNsTLSClientProtocol):
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
         self.conn.initiate_connection()
         self._write()
-        self._heard_at = self.loop.time()
+        self._silence.heard(self.loop.time())
         self._tick()
 
     def data_received(self, data: bytes) -> None:
         """Take frames; a server that breaks the protocol is cut off."""
-        self._heard_at = self.loop.time()
+        self._silence.heard(self.loop.time())
         try:
             frames, farewells = self._farewells.sift(data)
             for event in self.conn.receive_data(frames):
@@ -277,8 +260,6 @@ class ApnsConnection(APNsTLSClientProtocol):
             case RemoteSettingsChanged(changed_settings=changed):
                 limit = changed.get(SettingCodes.MAX_CONCURRENT_STREAMS)
                 self._bound(None if limit is None else limit.new_value)
-            case PingAckReceived():
-                self._pinged_at = None
             case _:
                 pass
 
@@ -327,22 +308,16 @@ class ApnsConnection(APNsTLSClientProtocol):
 
     def _tick(self) -> None:
         """Ask a server that was silent for long whether it is there; give it up when it does not answer."""
-        now, pace = self.loop.time(), self._pace
-        if self._pinged_at is not None and self._heard_at >= self._pinged_at:
-            self._pinged_at = None  # any word is a sign of life
-        if self._pinged_at is not None:
-            if now - self._pinged_at >= pace.pong:
+        match self._silence.look(self.loop.time(), waiting=bool(self._calls)):
+            case Doubt.LOST:
                 self._give_up("connection-silent")
                 return
-        elif now - self._heard_at >= pace.idle or (self._calls and now - self._waited_since >= pace.waiting):
-            self._pinged_at = now
-            self.conn.ping(PING)
-            self._write()
-        self._ticking = self.loop.call_later(pace.tick, self._tick)
-
-    @property
-    def _waited_since(self) -> float:
-        return max(self._heard_at, self._busy_at)
+            case Doubt.ASK:
+                self.conn.ping(PING)
+                self._write()
+            case Doubt.NONE:
+                pass
+        self._ticking = self.loop.call_later(self._pace.tick, self._tick)
 
 
 def _name(code: int) -> str:

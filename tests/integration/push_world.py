@@ -14,7 +14,7 @@ import uvloop
 
 from relay.push.apns import ApnsSender
 from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.apns_protocol import PACE, Pace
+from relay.push.apns_silence import PACE, Pace
 from relay.push.egress_log import Egress
 from relay.push.fcm import FcmConfig, FcmSender
 from relay.push.outcome import Outcome, RetryLater

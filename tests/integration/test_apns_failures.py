@@ -15,7 +15,8 @@ from relay.push.apns import TRIES, ApnsSender
 from relay.push.apns_calls import Answer as ApnsAnswer
 from relay.push.apns_calls import MaybeSent, NotSent
 from relay.push.apns_pool import ApnsPool
-from relay.push.apns_protocol import USER_TIMEOUT, ApnsConnection, Pace
+from relay.push.apns_protocol import USER_TIMEOUT, ApnsConnection
+from relay.push.apns_silence import Pace
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import ApnsMessage, Notice
 from relay.sandbox.apns import ApnsSimulator
