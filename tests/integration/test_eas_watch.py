@@ -247,9 +247,10 @@ async def test_lost_keys_flood_nobody_and_are_not_primed_at_once_a_second_time_w
         ]
 
 
+@pytest.mark.parametrize("family", [name for name, rules in FAMILIES.items() if rules.personality.tells_folders])
 @hurried
-async def test_a_lost_hierarchy_key_loses_no_mail_and_repeats_none() -> None:
-    async with world() as watched:
+async def test_a_lost_hierarchy_key_loses_no_mail_and_repeats_none(family: Family) -> None:
+    async with world(rules=FAMILIES[family]) as watched:
         watched.simulator.deliver(ANN, subject="Old")
         watched.start()
         await watched.until_held()
@@ -280,13 +281,16 @@ async def test_a_new_folder_is_read_and_changes_nothing_else(family: Family) -> 
         assert watched.sent("FolderSync") == 2
 
 
-@pytest.mark.parametrize("version", [ProtocolVersion.V12_1, ProtocolVersion.V14_1, ProtocolVersion.V16_1])
+@pytest.mark.parametrize(
+    ("family", "version"),
+    [(name, version) for name, rules in FAMILIES.items() if rules.policy for version in rules.versions],
+)
 @pytest.mark.parametrize("order", [EasSimulator.refresh_policy, EasSimulator.forget_policy])
 @hurried
 async def test_a_new_policy_is_acknowledged_and_the_mail_arrives(
-    version: ProtocolVersion, order: Callable[[EasSimulator, str], None]
+    family: Family, version: ProtocolVersion, order: Callable[[EasSimulator, str], None]
 ) -> None:
-    async with world(Policy(versions=(version,))) as watched:
+    async with world(Policy(versions=(version,)), FAMILIES[family]) as watched:
         watched.start()
         await watched.until_held()
         provisions = watched.sent("Provision")
@@ -296,6 +300,35 @@ async def test_a_new_policy_is_acknowledged_and_the_mail_arrives(
 
         assert watched.ann.changes == ONE_MAIL
         assert watched.sent("Provision") == provisions + 2
+
+
+@hurried
+async def test_policies_that_come_again_and_again_are_taken_three_times_an_hour_then_hourly() -> None:
+    async with world() as watched:
+        watched.start()
+        await watched.until_held()
+        for pings in (2, 3):
+            watched.simulator.refresh_policy(ANN)
+            watched.simulator.deliver(ANN)
+            await watched.until_held(pings)
+        keys = watched.sent("Provision")
+        assert keys == 6  # two requests for each
+        watched.simulator.refresh_policy(ANN)
+        watched.simulator.deliver(ANN)
+        await until(lambda: watched.ann.conditions[-1].reason == "policy-loop")
+        assert watched.ann.conditions[-1].state is WatchState.WAITING
+        hurry(3500.0)
+        await watched.until_idle()
+        assert watched.sent("Provision") == keys
+        hurry(600.0)
+        await watched.until_held(pings=4)
+        assert watched.sent("Provision") == keys + 2
+        assert sum(change.count for change in watched.ann.changes) == 3
+
+        watched.simulator.refresh_policy(ANN)
+        watched.simulator.deliver(ANN)
+        await until(lambda: watched.ann.conditions[-1].reason == "policy-loop")
+        assert watched.sent("Provision") == keys + 2
 
 
 @hurried
