@@ -54,6 +54,7 @@ async def test_mailboxes_registrations_and_marks_are_counted(
     assert await ops.outbox() == {
         Platform.APNS: OutboxLevel(pending=2, oldest_at=NOW, failing=1),
         Platform.FCM: OutboxLevel(pending=1, oldest_at=NOW, failing=0),
+        Platform.WEBPUSH: OutboxLevel(pending=0, oldest_at=None, failing=0),
     }
 
 
