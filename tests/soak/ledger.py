@@ -41,6 +41,7 @@ class Ledger:
 
 
 def mark_of(push: Received) -> str:
-    """Read which class a push to Apple was about; other notices have their kind."""
-    data = json.loads(push.body)["relay"]
+    """Read which class a push to Apple or Google was about; other notices have their kind."""
+    document = json.loads(push.body)
+    data = document["relay"] if "relay" in document else document["message"]["data"]
     return str(data.get("class", data["kind"]))
