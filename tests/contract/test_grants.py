@@ -155,6 +155,7 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
         assert await ops.mailboxes_by_state()
         assert await ops.registrations_by_state()
         assert await ops.outbox()
+        await ops.tokens()
         assert not await migrate.pending(engine)
 
 

@@ -1,13 +1,15 @@
 """Test what health and metrics are told."""
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.progress import Condition, Progress, WatchState
 from relay.errors import StoreUnavailable
-from relay.model import Mark, Platform, RegistrationState
-from relay.ports import OutboxLevel, Settlement
-from relay.push.outcome import RetryLater
+from relay.model import Environment, Mark, Platform, RegistrationState
+from relay.ports import OutboxLevel, Settlement, TokenLevel
+from relay.push.outcome import Refused, RetryLater
 from relay.store.engine import open_engine
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
@@ -56,6 +58,33 @@ async def test_mailboxes_registrations_and_marks_are_counted(
         Platform.FCM: OutboxLevel(pending=1, oldest_at=NOW, failing=0),
         Platform.WEBPUSH: OutboxLevel(pending=0, oldest_at=None, failing=0),
     }
+
+
+async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    ops = SqlOpsStore(engine)
+    names = ("ann", "ben", "eve")
+    for name in names:
+        await activate(registrations, watches, name, environment=Environment.SANDBOX)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)), name) for name in names], NOW)
+    ann, ben, eve = await outbox.claim(Platform.APNS, 3, "push-1", LATER, NOW)
+    later = NOW + timedelta(hours=1)
+    await outbox.settle(
+        [
+            Settlement(ann, Refused("BadDeviceToken", "look"), later),
+            Settlement(ben, RetryLater("internal-error"), later, aside="internal-error"),
+            Settlement(eve, RetryLater("busy"), later),
+        ],
+        NOW,
+    )
+
+    assert (await ops.outbox())[Platform.APNS] == OutboxLevel(pending=1, oldest_at=NOW, failing=1, aside=1)
+    assert await ops.tokens() == [
+        TokenLevel(Platform.APNS, "mail", Environment.SANDBOX, "", "", 2),
+        TokenLevel(Platform.APNS, "mail", Environment.SANDBOX, "BadDeviceToken", "look", 1),
+    ]
 
 
 async def test_a_database_that_is_not_there_is_told() -> None:

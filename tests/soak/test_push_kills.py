@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import Change, Progress
@@ -64,13 +65,12 @@ async def test_three_push_processes_on_postgresql(site: Site, database: str) -> 
             killed = [tasks.create_task(keep_alive(site, database, port, over, Random(port))) for port in ports]
             await change_all(watches, epochs[SHARD], ledger, random)
             await until(lambda: not ledger.unpaid(apns.received), LEASE)
+            # Whoever was killed last may have handed over all that it held, and noted nothing.
+            await emptied(engine)
             over.set()
-        async with engine.connect() as connection:
-            left = await connection.scalar(sa.select(sa.func.count()).select_from(outbox))
 
     assert ledger.changes == CHANGES
     assert sum(task.result() for task in killed) >= KILLS - PROCESSES
-    assert left == 0
     assert ledger.repeats(apns.received) <= TOLERATED
 
 
@@ -100,6 +100,17 @@ async def test_one_process_on_sqlite(site: Site) -> None:
 
 
 # --- PostgreSQL: the test is the watch role
+
+
+async def emptied(engine: AsyncEngine) -> None:
+    """Wait until no mark is left."""
+    left = sa.select(sa.func.count()).select_from(outbox)
+    async with asyncio.timeout(LEASE):
+        while True:
+            async with engine.connect() as connection:
+                if not await connection.scalar(left):
+                    return
+            await asyncio.sleep(0.5)
 
 
 async def register_in(store: SqlRegistrationStore, watches: SqlWatchStore) -> None:
