@@ -69,6 +69,7 @@ class Door:
         self._queue: deque[asyncio.Future[Turn]] = deque()
         self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._suspected_at = 0.0
 
     @property
@@ -256,12 +257,13 @@ class Door:
         now = loop.time()
         moments = [moment for moment in (self._pump_queue(now), self._pump_refused(now)) if moment is not None]
         if self._timer is not None:
-            if moments and self._timer.when() == min(moments):
+            if moments and self._rings_at == min(moments):
                 return
             self._timer.cancel()
             self._timer = None
         if moments:
-            self._timer = loop.call_at(min(moments), self._ring)
+            self._rings_at = min(moments)  # uvloop's handle of a moment that has all but come does not tell it
+            self._timer = loop.call_at(self._rings_at, self._ring)
 
     def _pump_queue(self, now: float) -> float | None:
         queue = self._queue

@@ -13,7 +13,7 @@ Wait: TypeAlias = "tuple[float, int, asyncio.Future[None]]"
 class Waits:
     """Let tasks of one event loop sleep."""
 
-    __slots__ = ("_heap", "_live", "_numbers", "_timer")
+    __slots__ = ("_heap", "_live", "_numbers", "_rings_at", "_timer")
 
     def __init__(self) -> None:
         """Begin without a timer; there is one only while somebody waits."""
@@ -21,6 +21,7 @@ class Waits:
         self._numbers = count()
         self._live = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
 
     def __len__(self) -> int:
         """Count who waits."""
@@ -48,9 +49,10 @@ class Waits:
     def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         first = self._heap[0][0]
         if self._timer is not None:
-            if self._timer.when() <= first:
+            if self._rings_at <= first:
                 return
             self._timer.cancel()
+        self._rings_at = first  # uvloop's handle of a moment that has all but come does not tell it
         self._timer = loop.call_at(first, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:

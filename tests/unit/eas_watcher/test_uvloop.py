@@ -1,0 +1,31 @@
+"""What the loop of the relay does otherwise than asyncio's own: its timers that have all but come are plain handles."""
+
+import asyncio
+from random import Random
+
+import uvloop
+
+from eas_watcher.door import Door, Visitor
+from eas_watcher.waits import Waits
+from tests.unit.eas_watcher.watching import NOW
+
+
+async def start_many() -> int:
+    door, waits = Door(5000.0, 8, Random(1), lambda: NOW), Waits()
+    passed = 0
+
+    async def start(name: int) -> None:
+        nonlocal passed
+        await door.enter(Visitor(name))
+        await waits.sleep(0.0001)
+        passed += 1
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        for name in range(200):
+            tasks.create_task(start(name))
+    return passed
+
+
+def test_starts_and_waits_that_are_all_but_over_end() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(start_many()) == 200
