@@ -36,16 +36,16 @@ from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
 from relay.ports import PushSender, Wakeups
 from relay.push import key_files
-from relay.push.apns import ApnsSender
-from relay.push.apns_config import ApnsCertificate
+from relay.push.apns.config import ApnsCertificate
+from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
-from relay.push.fcm import FcmSender
+from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
 from relay.push.pacing import Pacing
 from relay.push.stats import PushStats
-from relay.push.webpush import WebPushSender
-from relay.push.webpush_services import Services
+from relay.push.webpush.sender import WebPushSender
+from relay.push.webpush.services import Services
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout

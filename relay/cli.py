@@ -22,7 +22,7 @@ from relay.errors import SettingsInvalid
 from relay.invitation_commands import invitations
 from relay.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.ops.explain import document, text
-from relay.push.vapid import public_key
+from relay.push.webpush.vapid import public_key
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
 from relay.sandbox.eas import Family

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from relay.push.vapid import make_key
+from relay.push.webpush.vapid import make_key
 from relay.sealing import generate
 
 

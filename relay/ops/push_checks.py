@@ -10,7 +10,7 @@ from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ports import Clock, TokenLevel
 from relay.push.stats import PushStats
-from relay.push.webpush_services import Services
+from relay.push.webpush.services import Services
 
 OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
 SOME: Final = 0.1  # of an app's tokens; fewer are the trouble of single phones

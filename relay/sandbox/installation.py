@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from relay.push.vapid import public_key
+from relay.push.webpush.vapid import public_key
 from relay.sandbox.certificates import ThrowAwayCa
 
 TEAM: Final = "SANDBOX001"

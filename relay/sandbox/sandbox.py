@@ -12,7 +12,7 @@ from aiohttp import web
 from rich.console import Console
 
 from relay.listeners import open_listener
-from relay.push.vapid import make_key
+from relay.push.webpush.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.eas import FAMILIES, EasRules, EasSimulator, Family, control_app, open_eas_simulator

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from relay.model import Environment
-from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsToken, Authentication
+from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken, Authentication
 from relay.settings.files import Files
 from relay.settings.model import ApnsAccountSection, ApnsSection
 

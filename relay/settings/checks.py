@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Final
 
 from relay.model import Platform
-from relay.push.apns_config import ApnsConfig
-from relay.push.fcm import FcmConfig
+from relay.push.apns.config import ApnsConfig
+from relay.push.fcm.sender import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files

@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from eas_watcher.gate import RATE
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
-from relay.push.fcm_budget import PER_HOUR
+from relay.push.fcm.budget import PER_HOUR
 from relay.push.pacing import COALESCE_MOST, JITTER_MOST
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]

@@ -12,9 +12,9 @@ from eas_watcher.states import Policy
 from relay.credentials import CredentialKind
 from relay.invitations import Guests
 from relay.model import Platform
-from relay.push.apns_config import ApnsConfig
-from relay.push.fcm import FcmConfig
-from relay.push.webpush import WebPushConfig
+from relay.push.apns.config import ApnsConfig
+from relay.push.fcm.sender import FcmConfig
+from relay.push.webpush.sender import WebPushConfig
 from relay.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
 

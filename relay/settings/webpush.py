@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from relay.push.vapid import public_key
-from relay.push.webpush import WebPushConfig
+from relay.push.webpush.sender import WebPushConfig
+from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
 from relay.settings.model import WebPushSection
 from relay.settings.network import NetworkChecks

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from relay.audit import audit
-from relay.push.vapid import public_key
+from relay.push.webpush.vapid import public_key
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
 from tests.site import SOON, Site, until

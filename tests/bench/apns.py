@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay import memory
 from relay.model import DuePush
-from relay.push.apns import ApnsSender
-from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns.sender import ApnsSender
 from relay.push.egress_log import EgressLog, open_egress_log
 from relay.push.outcome import Delivered
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage

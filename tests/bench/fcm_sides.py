@@ -26,7 +26,7 @@ from relay import memory
 from relay.app import now
 from relay.model import DuePush, Platform
 from relay.push.egress_log import Egress, open_egress_log
-from relay.push.fcm import FcmConfig, FcmSender
+from relay.push.fcm.sender import FcmConfig, FcmSender
 from relay.push.outcome import Delivered
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push

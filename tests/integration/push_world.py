@@ -12,11 +12,11 @@ from typing import Any
 
 import uvloop
 
-from relay.push.apns import ApnsSender
-from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.apns_silence import PACE, Pace
+from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
+from relay.push.apns.sender import ApnsSender
+from relay.push.apns.silence import PACE, Pace
 from relay.push.egress_log import Egress
-from relay.push.fcm import FcmConfig, FcmSender
+from relay.push.fcm.sender import FcmConfig, FcmSender
 from relay.push.outcome import Outcome, RetryLater
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem

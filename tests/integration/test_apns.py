@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from relay.model import Environment, Mode
-from relay.push.apns import ApnsSender
-from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsToken
+from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
+from relay.push.apns.sender import ApnsSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.clock import now

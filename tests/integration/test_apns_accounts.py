@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.model import Environment
-from relay.push.apns_config import ApnsAccount, ApnsConfig
+from relay.push.apns.config import ApnsAccount, ApnsConfig
 from relay.push.key_files import watch
 from relay.push.outcome import Delivered, Refused
 from relay.sandbox.apns import open_apns_simulator

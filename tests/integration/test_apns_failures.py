@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from relay.model import Environment
-from relay.push.apns import TRIES, ApnsSender
-from relay.push.apns_calls import Answer as ApnsAnswer
-from relay.push.apns_calls import MaybeSent, NotSent
-from relay.push.apns_pool import ApnsPool
-from relay.push.apns_protocol import USER_TIMEOUT, ApnsConnection
-from relay.push.apns_silence import Pace
+from relay.push.apns.calls import Answer as ApnsAnswer
+from relay.push.apns.calls import MaybeSent, NotSent
+from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
+from relay.push.apns.pool import ApnsPool
+from relay.push.apns.sender import TRIES, ApnsSender
+from relay.push.apns.silence import Pace
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import ApnsMessage, Notice
 from relay.sandbox.apns import ApnsSimulator

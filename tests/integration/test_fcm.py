@@ -10,7 +10,7 @@ from aiohttp import web
 
 from relay.listeners import open_listener
 from relay.model import Mark, Platform
-from relay.push.fcm import FcmConfig, FcmSender
+from relay.push.fcm.sender import FcmConfig, FcmSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.clock import now

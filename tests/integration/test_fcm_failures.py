@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.push.fcm import FcmSender
+from relay.push.fcm.sender import FcmSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.scripts import Answer, Close, Cut, Delay, FcmFailure, Mixture, Page, Reset, Stall

@@ -10,8 +10,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from relay.model import Environment
-from relay.push.apns import ApnsSender
-from relay.push.fcm import FcmSender
+from relay.push.apns.sender import ApnsSender
+from relay.push.fcm.sender import FcmSender
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.push_control import push_control_app

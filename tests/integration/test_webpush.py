@@ -10,9 +10,9 @@ from relay.listeners import open_listener
 from relay.model import Mark, Mode, Platform
 from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.vapid import make_key, public_key
-from relay.push.webpush import WebPushSender
-from relay.push.webpush_services import FEW
+from relay.push.webpush.sender import WebPushSender
+from relay.push.webpush.services import FEW
+from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.clock import now
 from relay.sandbox.scripts import Answer, Close, Stall

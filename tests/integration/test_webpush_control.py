@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from relay.push.outcome import Delivered, RetryLater, TokenGone
-from relay.push.vapid import public_key
+from relay.push.webpush.vapid import public_key
 from relay.sandbox.push_control import push_control_app
 from tests.integration.push_world import apns, fcm
 from tests.integration.webpush_world import KEY, World, to, world

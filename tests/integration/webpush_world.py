@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from relay.model import DuePush, Platform
-from relay.push.vapid import make_key, public_key
-from relay.push.webpush import WebPushConfig, WebPushSender
+from relay.push.webpush.sender import WebPushConfig, WebPushSender
+from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.clock import now
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator

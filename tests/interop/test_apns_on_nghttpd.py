@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from relay.model import Environment
-from relay.push.apns import ApnsSender, message_id
-from relay.push.apns_config import ApnsConfig
-from relay.push.apns_protocol import ApnsConnection
-from relay.push.apns_silence import Pace
+from relay.push.apns.config import ApnsConfig
+from relay.push.apns.connection import ApnsConnection
+from relay.push.apns.sender import ApnsSender, message_id
+from relay.push.apns.silence import Pace
 from relay.push.outcome import Delivered, Outcome, Refused
 from tests.integration.push_world import APP, LOOPS, account, apns_key, apns_sender, on_loop, until
 from tests.interop.nghttpd import Nghttpd, nghttpd, start

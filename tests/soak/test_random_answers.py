@@ -27,11 +27,11 @@ from eas_watcher.progress import Change, Progress
 from relay.audit import audit
 from relay.model import CommitEntry, Platform, RegistrationState
 from relay.ports import PushSender
-from relay.push.apns import ApnsSender
-from relay.push.apns_silence import Pace
+from relay.push.apns.sender import ApnsSender
+from relay.push.apns.silence import Pace
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
-from relay.push.fcm import FcmSender
+from relay.push.fcm.sender import FcmSender
 from relay.sandbox.clock import now
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from relay.push.webpush_encryption import point
+from relay.push.webpush.encryption import point
 from relay.subscription import (
     ENDPOINT,
     Subscription,

@@ -8,7 +8,7 @@ from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
 from relay.ports import OutboxLevel, TokenLevel
 from relay.push.stats import ChannelFault, Outage, PushStats
-from relay.push.webpush_services import Services
+from relay.push.webpush.services import Services
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 APP = "com.example.mail"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage
-from relay.push.webpush_encryption import LENGTH
+from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
 MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale"}

@@ -6,8 +6,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key, generate_private_key
 
-from relay.push.vapid import Vapid, make_key, public_key
-from relay.push.webpush_encryption import encrypt
+from relay.push.webpush.encryption import encrypt
+from relay.push.webpush.vapid import Vapid, make_key, public_key
 from relay.sandbox.webpush_rules import (
     Subscriber,
     Unreadable,

@@ -11,8 +11,8 @@ from eas_watcher.names import ProtocolVersion
 from eas_watcher.states import Policy
 from relay.errors import SettingsInvalid
 from relay.model import Platform
-from relay.push.apns_config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.fcm import FcmConfig
+from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
+from relay.push.fcm.sender import FcmConfig
 from relay.sealing import generate
 from relay.settings import Role, load, sealing_key_files
 from tests.installation import GOOD, Installation

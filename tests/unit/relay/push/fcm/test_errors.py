@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.fcm_errors import Detail, FcmError, message_name, read_error
+from relay.push.fcm.errors import Detail, FcmError, message_name, read_error
 
 
 def body(*details: object, status: object = "ABORTED") -> bytes:

@@ -2,7 +2,7 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key, generate_private_key
 
-from relay.push.webpush_encryption import LENGTH, TooLong, encrypt, point, seal
+from relay.push.webpush.encryption import LENGTH, TooLong, encrypt, point, seal
 from relay.sandbox.webpush_rules import decode
 
 # RFC 8291, 5 and appendix A: the example with all its keys.

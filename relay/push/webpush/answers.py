@@ -49,7 +49,7 @@ def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, prov
 
     410 kills a subscription: nothing but a push service says so. 404 is the answer to an expired one too, and also that
     of a reverse proxy with a wrong path; so it and a refused key need proof from other subscriptions (`proved`; see
-    webpush_services.py) before one is given up, or the whole channel rests.
+    services.py) before one is given up, or the whole channel rests.
     """
     name = f"http-{status}"
     if status in TAKEN:

@@ -4,7 +4,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from relay.push.fcm_account import ServiceAccount
+from relay.push.fcm.account import ServiceAccount
 from relay.push.payload import FcmMessage, Notice
 from relay.sandbox.certificates import make_service_account
 from relay.sandbox.fcm_rules import check_assertion, check_message

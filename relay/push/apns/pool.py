@@ -13,10 +13,10 @@ from typing import Final
 from aioapns.connection import APNsBaseClientProtocol, APNsBaseConnectionPool
 
 from relay.network.dialling import Dialler
-from relay.push.apns_calls import Answer, NotBegun, NotSent, Request
-from relay.push.apns_config import Endpoint
-from relay.push.apns_protocol import ApnsConnection
-from relay.push.apns_silence import Pace
+from relay.push.apns.calls import Answer, NotBegun, NotSent, Request
+from relay.push.apns.config import Endpoint
+from relay.push.apns.connection import ApnsConnection
+from relay.push.apns.silence import Pace
 
 PAUSE_FIRST: Final = 0.25
 """Seconds until the third try to connect; the second may come at once."""

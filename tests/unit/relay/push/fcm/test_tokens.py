@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from relay.push.fcm_token import AccessToken, AccessTokens, TokenNotGiven
+from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
 from relay.push.outcome import Refused, RetryLater
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)

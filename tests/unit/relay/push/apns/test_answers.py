@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.apns_answers import CHANNEL, TOKEN, read_apns, read_body
+from relay.push.apns.answers import CHANNEL, TOKEN, read_apns, read_body
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.fcm_grants import read_grant
-from relay.push.fcm_token import AccessToken, TokenNotGiven
+from relay.push.fcm.grants import read_grant
+from relay.push.fcm.tokens import AccessToken, TokenNotGiven
 from relay.push.outcome import Refused, RetryLater
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from h2.exceptions import NoAvailableStreamIDError
 
-from relay.push.apns_streams import Streams
+from relay.push.apns.streams import Streams
 
 
 class Gone(Exception):

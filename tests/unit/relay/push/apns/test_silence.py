@@ -1,6 +1,6 @@
 import pytest
 
-from relay.push.apns_silence import PACE, Doubt, Silence
+from relay.push.apns.silence import PACE, Doubt, Silence
 
 ASK, LOST, NONE = Doubt.ASK, Doubt.LOST, Doubt.NONE
 

@@ -24,11 +24,11 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes
 
-from relay.push.apns_answers import read_body
-from relay.push.apns_calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
-from relay.push.apns_http import Engine, Farewell, Farewells
-from relay.push.apns_silence import Doubt, Pace, Silence
-from relay.push.apns_streams import Streams
+from relay.push.apns.answers import read_body
+from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
+from relay.push.apns.engine import Engine, Farewell, Farewells
+from relay.push.apns.silence import Doubt, Pace, Silence
+from relay.push.apns.streams import Streams
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from relay.push.vapid import LIFE, RENEWAL, Vapid, make_key, public_key, read_key
+from relay.push.webpush.vapid import LIFE, RENEWAL, Vapid, make_key, public_key, read_key
 from relay.sandbox.webpush_rules import VAPID, decode
 from tests.installation import make_rsa_pem
 

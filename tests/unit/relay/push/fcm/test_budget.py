@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.fcm_budget import HOUR, SWEEP, HighPriorityBudget
+from relay.push.fcm.budget import HOUR, SWEEP, HighPriorityBudget
 
 
 def spend_all(budget: HighPriorityBudget, token: str, now: float) -> int:

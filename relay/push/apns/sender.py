@@ -14,12 +14,12 @@ from aioapns import PushType
 from relay.model import DuePush, Environment
 from relay.network.dialling import Dialler
 from relay.ports import Clock
-from relay.push.apns_accounts import Account
-from relay.push.apns_answers import read_apns
-from relay.push.apns_calls import Answer, MaybeSent, NotSent, Request
-from relay.push.apns_config import ApnsConfig
-from relay.push.apns_pool import ApnsPool
-from relay.push.apns_silence import PACE, Pace
+from relay.push.apns.accounts import Account
+from relay.push.apns.answers import read_apns
+from relay.push.apns.calls import Answer, MaybeSent, NotSent, Request
+from relay.push.apns.config import ApnsConfig
+from relay.push.apns.pool import ApnsPool
+from relay.push.apns.silence import PACE, Pace
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile

@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from relay.push.webpush_encryption import point
+from relay.push.webpush.encryption import point
 from relay.subscription import base64url
 
 LIFE: Final = timedelta(hours=12)

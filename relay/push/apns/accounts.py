@@ -16,9 +16,9 @@ from relay.certificates import is_p256, public_key_of, read_certificate
 from relay.model import Environment
 from relay.network.dialling import Dialler
 from relay.ports import Clock
-from relay.push.apns_config import ApnsAccount, ApnsConfig, ApnsToken
-from relay.push.apns_pool import ApnsPool
-from relay.push.apns_silence import Pace
+from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns.pool import ApnsPool
+from relay.push.apns.silence import Pace
 from relay.push.key_files import KeyFile
 
 RENEWAL_GAP: Final = 1200.0

@@ -5,8 +5,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from relay.push.apns_accounts import RENEWAL_GAP, Key, Pem, ProviderTokens, read_key, read_pem
-from relay.push.apns_config import ApnsToken
+from relay.push.apns.accounts import RENEWAL_GAP, Key, Pem, ProviderTokens, read_key, read_pem
+from relay.push.apns.config import ApnsToken
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from tests.fakes.ops import HandClock
 

@@ -16,11 +16,11 @@ from relay.network.way import STRAIGHT, Way
 from relay.ports import Clock
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
-from relay.push.fcm_account import ServiceAccount
-from relay.push.fcm_answers import read_fcm, token_refused
-from relay.push.fcm_budget import PER_HOUR, HighPriorityBudget
-from relay.push.fcm_grants import read_grant
-from relay.push.fcm_token import AccessToken, AccessTokens, TokenNotGiven
+from relay.push.fcm.account import ServiceAccount
+from relay.push.fcm.answers import read_fcm, token_refused
+from relay.push.fcm.budget import PER_HOUR, HighPriorityBudget
+from relay.push.fcm.grants import read_grant
+from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
 from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, RetryLater
 from relay.push.payload import FcmMessage, Notice

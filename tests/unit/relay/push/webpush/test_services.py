@@ -1,5 +1,5 @@
 from relay.push import backoff
-from relay.push.webpush_services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
+from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
 
 A, B = "a.example.com", "b.example.com"
 ANN, BEN, EVE, DAN = (name.encode() for name in ("ann", "ben", "eve", "dan"))

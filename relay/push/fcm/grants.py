@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from relay.push.fcm_answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY
-from relay.push.fcm_errors import CODE
-from relay.push.fcm_token import AccessToken, TokenNotGiven
+from relay.push.fcm.answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY
+from relay.push.fcm.errors import CODE
+from relay.push.fcm.tokens import AccessToken, TokenNotGiven
 from relay.push.outcome import Refused, RetryLater
 from relay.push.retry_after import retry_after
 

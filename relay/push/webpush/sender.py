@@ -23,10 +23,10 @@ from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import Notice, WebPushMessage
-from relay.push.vapid import Vapid, read_key
-from relay.push.webpush_answers import PAGE, TAKEN, is_page, read_webpush
-from relay.push.webpush_encryption import SALT, encrypt
-from relay.push.webpush_services import Services
+from relay.push.webpush.answers import PAGE, TAKEN, is_page, read_webpush
+from relay.push.webpush.encryption import SALT, encrypt
+from relay.push.webpush.services import Services
+from relay.push.webpush.vapid import Vapid, read_key
 from relay.subscription import Subscription, SubscriptionInvalid
 
 

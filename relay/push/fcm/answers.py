@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from relay.push.fcm_errors import FcmError, message_name, read_error
+from relay.push.fcm.errors import FcmError, message_name, read_error
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.retry_after import LONGEST, retry_after
 

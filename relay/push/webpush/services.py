@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relay.push import backoff
-from relay.push.webpush_answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
+from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 
 FEW: Final = 3
 """Subscriptions that must fail, none taken in between, until it is the service: it rests; or our key: it is refused."""
