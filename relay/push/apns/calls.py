@@ -1,11 +1,16 @@
 """Own what a connection to APNs is asked and answers: requests, answers, and the two ways to have none."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
 from aioapns.exceptions import ConnectionClosed
+
+from relay.push.apns.answers import read_body
+
+BODY_LIMIT: Final = 65_536
+"""Bytes of an answer that are kept; Apple's have less than a hundred."""
 
 
 class NotSent(ConnectionClosed):
@@ -64,12 +69,37 @@ class Answer(NotificationResult):
 
 
 class Call:
-    """Hold one request under way."""
+    """Put one answer together, frame by frame, for whoever waits for `future`."""
 
-    __slots__ = ("answer", "body", "future")
+    __slots__ = ("_answer", "_body", "future")
 
     def __init__(self, future: "asyncio.Future[Answer]", notification_id: str, authorization: str) -> None:
         self.future = future
-        self.answer = Answer(notification_id, "")
-        self.answer.authorization = authorization
-        self.body = b""
+        self._answer = Answer(notification_id, "")
+        self._answer.authorization = authorization
+        self._body = b""
+
+    def begin(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Take the headers of the answer."""
+        for name, value in headers:
+            if name == b":status":
+                self._answer.status = value.decode("ascii", "replace")
+            elif name == b"retry-after":
+                self._answer.retry_after = value.decode("ascii", "replace")
+
+    def take(self, data: bytes) -> None:
+        """Take a piece of the body; what is past the limit is dropped."""
+        if len(self._body) < BODY_LIMIT:
+            self._body += data
+
+    def finish(self) -> None:
+        """Hand the answer, which is whole now, to whoever still waits for it."""
+        if not self.future.done():
+            if self._body:
+                self._answer.description, self._answer.timestamp = read_body(self._body)
+            self.future.set_result(self._answer)
+
+    def fail(self, error: NotSent | MaybeSent) -> None:
+        """Tell whoever still waits that no answer will come."""
+        if not self.future.done():
+            self.future.set_exception(error)

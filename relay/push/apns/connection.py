@@ -22,11 +22,10 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error, NoAvailableStreamIDError
-from h2.settings import SettingCodes
+from h2.settings import ChangedSetting, SettingCodes
 
-from relay.push.apns.answers import read_body
 from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
-from relay.push.apns.engine import Engine, Farewell, Farewells
+from relay.push.apns.engine import Engine, Farewell, Farewells, error_name
 from relay.push.apns.silence import Doubt, Pace, Silence
 from relay.push.apns.streams import Streams
 
@@ -35,12 +34,8 @@ log = logging.getLogger(__name__)
 UNANNOUNCED: Final = 100
 """Streams at once on a server that announces no limit."""
 
-BODY_LIMIT: Final = 65_536
-"""Bytes of an answer that are kept; Apple's have less than a hundred."""
-
 USER_TIMEOUT: Final = 30_000
 """Milliseconds until the kernel gives up a connection whose bytes nobody acknowledges [tcp(7) TCP_USER_TIMEOUT]."""
-
 
 PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
@@ -124,14 +119,13 @@ class ApnsConnection(APNsTLSClientProtocol):
 
     def _reset(self, stream_id: int) -> None:
         """End one stream that nobody waits for any more."""
-        if self._end(stream_id) is not None and not self.lost.is_set():
+        if stream_id in self._calls and not self.lost.is_set():
             try:
                 self.conn.reset_stream(stream_id, ErrorCodes.CANCEL)
             except H2Error:
                 self._give_up("connection-broken")
-            else:
-                self.flush()
-            self.conn.forget(stream_id)
+            self.flush()
+        self._end(stream_id)
 
     # --- what asyncio calls
 
@@ -217,7 +211,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         if farewell.graceful:
             self._close_when_left()
         else:
-            self._why = f"server-hangs-up: {_name(farewell.code)}"
+            self._why = f"server-hangs-up: {error_name(farewell.code)}"
             self.close()
 
     def _close_when_left(self) -> None:
@@ -242,63 +236,52 @@ class ApnsConnection(APNsTLSClientProtocol):
     def _take(self, event: Event) -> None:
         match event:
             case ResponseReceived(stream_id=int(stream_id), headers=headers):
-                self._begin_answer(stream_id, headers)
+                call = self._calls.get(stream_id)
+                if call is not None:
+                    call.begin(headers)
             case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
                 # Its room in the window goes back, else 65,535 bytes of refusals stall all.
                 self.conn.acknowledge_received_data(length, stream_id)
                 call = self._calls.get(stream_id)
-                if call is not None and len(call.body) < BODY_LIMIT:
-                    call.body += data
+                if call is not None:
+                    call.take(data)
             case StreamEnded(stream_id=int(stream_id)):
                 self._answer(stream_id)
             case StreamReset(stream_id=int(stream_id), error_code=ErrorCodes.REFUSED_STREAM):
                 self._fail(stream_id, NotSent("stream-refused"))
             case StreamReset(stream_id=int(stream_id), error_code=int(code)):
-                self._fail(stream_id, MaybeSent(f"stream-reset: {_name(code)}"))
+                self._fail(stream_id, MaybeSent(f"stream-reset: {error_name(code)}"))
             case WindowUpdated():
                 self.free_channels.hand_out()
             case RemoteSettingsChanged(changed_settings=changed):
-                limit = changed.get(SettingCodes.MAX_CONCURRENT_STREAMS)
-                self._bound(None if limit is None else limit.new_value)
+                self._bound(changed.get(SettingCodes.MAX_CONCURRENT_STREAMS))
             case _:
                 pass
 
-    def _bound(self, announced: int | None) -> None:
+    def _bound(self, announced: ChangedSetting | None) -> None:
         if announced is not None:
-            self.free_channels.bound = announced
+            self.free_channels.bound = announced.new_value
         elif not self._greeted:
             self.free_channels.bound = UNANNOUNCED
         else:
             self.free_channels.hand_out()  # the room of new streams may have changed
         self._greeted = True
 
-    def _begin_answer(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> None:
-        call = self._calls.get(stream_id)
-        if call is not None:
-            for name, value in headers:
-                if name == b":status":
-                    call.answer.status = value.decode("ascii", "replace")
-                elif name == b"retry-after":
-                    call.answer.retry_after = value.decode("ascii", "replace")
-
     def _answer(self, stream_id: int) -> None:
         self._answered = True
         call = self._end(stream_id)
-        self.conn.forget(stream_id)
-        if call is not None and not call.future.done():
-            if call.body:
-                call.answer.description, call.answer.timestamp = read_body(call.body)
-            call.future.set_result(call.answer)
+        if call is not None:
+            call.finish()
 
     def _fail(self, stream_id: int, error: NotSent | MaybeSent) -> None:
         call = self._end(stream_id)
-        self.conn.forget(stream_id)
-        if call is not None and not call.future.done():
-            call.future.set_exception(error)
+        if call is not None:
+            call.fail(error)
 
     def _end(self, stream_id: int) -> Call | None:
         """Free a stream; return whose it was if it was under way."""
         call = self._calls.pop(stream_id, None)
+        self.conn.forget(stream_id)
         if call is not None:
             self.free_channels.release()
             self._close_when_left()
@@ -318,11 +301,3 @@ class ApnsConnection(APNsTLSClientProtocol):
             case Doubt.NONE:
                 pass
         self._ticking = self.loop.call_later(self._pace.tick, self._tick)
-
-
-def _name(code: int) -> str:
-    """Name an error code of HTTP/2 [RFC 9113 7]."""
-    try:
-        return ErrorCodes(code).name
-    except ValueError:
-        return str(code)

@@ -158,3 +158,11 @@ class Engine(H2Connection):
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
             self._closed_streams[stream_id] = stream.closed_by
+
+
+def error_name(code: int) -> str:
+    """Name an error code [RFC 9113 7]; one that it does not know is told by its number."""
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return str(code)

@@ -9,7 +9,7 @@ from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.apns.engine import FRAME_LIMIT, Engine, Farewell, Farewells, Shorthand
+from relay.push.apns.engine import FRAME_LIMIT, Engine, Farewell, Farewells, Shorthand, error_name
 
 GRACEFUL = GoAwayFrame(0, last_stream_id=7, error_code=0, additional_data=b'{"reason":"Shutdown"}').serialize()
 ANGRY = GoAwayFrame(0, last_stream_id=9, error_code=2).serialize()
@@ -162,3 +162,7 @@ def test_room_is_what_connection_and_stream_leave() -> None:
     server.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
     engine.receive_data(server.data_to_send())
     assert engine.room == 100
+
+
+def test_error_codes_are_named_and_unknown_ones_numbered() -> None:
+    assert (error_name(0xB), error_name(0xFF)) == ("ENHANCE_YOUR_CALM", "255")
