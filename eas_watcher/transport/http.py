@@ -74,8 +74,9 @@ async def open_transport(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
     ) as session:
-        # aiohttp sends OPTIONS again when its connection breaks; to a server, the ticket in it is a replay then.
-        session._retry_connection = reuse  # noqa: SLF001 -- as aiohttp's own test client does; there is no other way
+        # aiohttp sends OPTIONS again when its connection breaks. A wrong password would count twice then, and a ticket
+        # be a replay: what is sent is sent once.
+        session._retry_connection = False  # noqa: SLF001 -- as aiohttp's own test client does; there is no other way
         yield HttpTransport(session, Deadlines())
     await _cut(sockets)
 
@@ -98,8 +99,7 @@ class HttpTransport:
     async def send(self, request: HttpRequest) -> HttpReply:
         """Return any HTTP answer; raise Unreachable when none arrived whole in time.
 
-        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB. OPTIONS alone, which changes
-        nothing, may be sent again by aiohttp when a kept connection turns out dead.
+        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB. No request is sent twice.
         """
         clock = asyncio.get_running_loop().time
         began = clock()

@@ -212,8 +212,9 @@ async def test_tells_how_long_a_request_was_held_before_the_cut(authority: Autho
     assert 0.29 <= caught.value.survived < 10.0
 
 
+@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
 async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
-    authority: Authority, transport: HttpTransport
+    authority: Authority, transport: HttpTransport, method: str
 ) -> None:
     requests: list[bytes] = []
 
@@ -225,7 +226,7 @@ async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
     async with talking(authority, talk) as url:
         await transport.send(post(url))
         with pytest.raises(Unreachable):
-            await transport.send(post(url))
+            await transport.send(HttpRequest(method, url, {}, b"", 30.0))
 
     assert len(requests) == 2
 
