@@ -14,7 +14,7 @@ from relay.push.apns.sender import ApnsSender
 from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.clock import now
-from relay.sandbox.scripts import Answer
+from relay.sandbox.scripts import Answer, Close
 from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import (
     APP,
@@ -343,5 +343,17 @@ def test_what_cannot_be_logged_is_not_sent(tmp_path: Path, loop: str) -> None:
         async with apns_world(tmp_path) as world, apns_sender(world.config, MemoryEgress(full=True)) as sender:
             assert await sender.send(due_push()) == RetryLater("egress-log: No space left on device")
             assert world.simulator.received == []
+
+    on_loop(loop, test())
+
+
+def test_a_push_that_goes_out_twice_is_noted_twice(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        egress = MemoryEgress()
+        async with apns_world(tmp_path) as world, apns_sender(world.config, egress) as sender:
+            world.simulator.fail(Close())
+            assert isinstance(await sender.send(due_push()), Delivered)
+            assert [push.body.decode() for push in world.simulator.received] == egress.bodies
+            assert len(egress.bodies) == 2
 
     on_loop(loop, test())

@@ -162,8 +162,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
     lines, faults = audit(sorted((folder / "egress").glob("*.jsonl")))
     assert faults == []
-    # What Apple surely did not take is sent again at once, under the same id and the same line.
-    assert lines >= len({each.headers.get("apns-id", each.moment) for each in received})
+    assert lines >= len(received)  # each try is noted before it is made
 
 
 # --- the two providers, in a process of their own

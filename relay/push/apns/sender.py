@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha1
 from random import Random
 from types import TracebackType
@@ -93,10 +94,10 @@ class ApnsSender:
         if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
             return _refusal(push, self._ways)
         message = ApnsMessage(Notice.of(push))
+        note = partial(self._egress.apns, push.app, push.device_token, message)
         try:
-            self._egress.apns(push.app, push.device_token, message)
             async with asyncio.timeout(self._config.time_limit):
-                answer = await self._deliver(account, push.environment, self._request(push, message))
+                answer = await self._deliver(account, push.environment, self._request(push, message), note)
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")
         except (NotSent, MaybeSent) as error:
@@ -119,14 +120,16 @@ class ApnsSender:
         after = retry_after(answer.retry_after, self._clock())
         return read_apns(int(answer.status), answer.description or "", answer.timestamp, after)
 
-    async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
+    async def _deliver(
+        self, account: Account, environment: Environment, request: Request, note: Callable[[], None]
+    ) -> Answer:
         """Send until there is an answer: again once when the provider token has expired."""
         pool = account.pool(environment)
-        answer = await _persist(pool, request)
+        answer = await _persist(pool, request, note)
         if answer.description == "ExpiredProviderToken" and account.tokens is not None:
             now = asyncio.get_running_loop().time()
             if account.tokens.expired(answer.authorization, now):
-                return await _persist(pool, request)
+                return await _persist(pool, request, note)
         return answer
 
     def _request(self, push: DuePush, message: ApnsMessage) -> Request:
@@ -154,10 +157,14 @@ def message_id(push: DuePush) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
-async def _persist(pool: ApnsPool, request: Request) -> Answer:
-    """Send again at once what was not sent, and once what was maybe sent; raises like the last try."""
+async def _persist(pool: ApnsPool, request: Request, note: Callable[[], None]) -> Answer:
+    """Send again at once what was not sent, and once what was maybe sent; raises like the last try.
+
+    Each try is noted, for each may leave the company.
+    """
     doubted = False
     for left in reversed(range(TRIES)):
+        note()
         try:
             return await pool.send_notification(request)
         except NotSent:
