@@ -8,6 +8,7 @@ from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Transport
 from eas_watcher.progress import Memory
 from eas_watcher.runner import Runner
+from eas_watcher.seeking import Seeker
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.wire import Account
@@ -41,11 +42,13 @@ class Fleet:
         door = self._around.stats.doors.get(url)
         return "" if door is None else door.trouble
 
-    def start(self, account: Account, transport: Transport, memory: Memory, policy: Policy) -> None:
-        """Start a watch; the mailbox must have none."""
+    def start(
+        self, account: Account, transport: Transport, memory: Memory, policy: Policy, seeker: Seeker | None = None
+    ) -> None:
+        """Start a watch; the mailbox must have none. `seeker` finds it if it moves and nobody says so."""
         if account.mailbox in self._tasks:
             raise ValueError("a mailbox has one watch, never two")
-        runner = Runner(account, transport, self._around)
+        runner = Runner(account, transport, self._around, seeker)
         task = asyncio.get_running_loop().create_task(runner.run(memory, policy), name=f"watch {account.mailbox}")
         self._tasks[account.mailbox] = task
         task.add_done_callback(lambda task, mailbox=account.mailbox: self._ended(mailbox, task))  # type: ignore[misc]

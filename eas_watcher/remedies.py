@@ -101,6 +101,11 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(watch, error, "failed")
 
 
+def may_provision(watch: Watch) -> bool:
+    """Tell whether to provision may still be the remedy of a 403."""
+    return watch.partnership.version is not None and not watch.provision_due and not watch.remedied
+
+
 def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = None) -> Watch | Move:
     """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
     remedied = watch.remedied
@@ -198,11 +203,10 @@ def _go_home(watch: Watch) -> Watch:
 
 def _forbidden(watch: Watch, error: AccessDenied) -> Watch | Move:
     """Provision once: with old versions a 403 may stand for a policy or a wipe [MS-ASCMD 2.2.2]; else re-check."""
-    tried = watch.provision_due
-    watch = replace(watch, provision_due=True)
-    if watch.partnership.version and not tried and not watch.remedied:
-        return at_once(watch, error, "http-403")
-    return pause(watch, error, "http-403", RECHECK, shown=WatchState.BLOCKED)
+    due = replace(watch, provision_due=True)
+    if may_provision(watch):
+        return at_once(due, error, "http-403")
+    return pause(due, error, "http-403", RECHECK, shown=WatchState.BLOCKED)
 
 
 def _distrust_version(watch: Watch) -> Watch:

@@ -16,6 +16,7 @@ from eas_watcher.flow import Flow
 from eas_watcher.heartbeat import JITTER
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Memory, Progress
+from eas_watcher.seeking import Seeker, astray, look_for
 from eas_watcher.states import (
     AcknowledgeWipe,
     Action,
@@ -46,13 +47,16 @@ R = TypeVar("R")
 class Runner:
     """Run the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_around", "_exchange", "_state", "_transport")
+    __slots__ = ("_account", "_around", "_exchange", "_seeker", "_state", "_transport")
 
-    def __init__(self, account: Account, transport: Transport, around: Surroundings) -> None:
-        """Take the account, the transport to its server, and what all runners share."""
+    def __init__(
+        self, account: Account, transport: Transport, around: Surroundings, seeker: Seeker | None = None
+    ) -> None:
+        """Take the account, the transport to its server, what all runners share, and who finds mailboxes that moved."""
         self._account = account
         self._transport = transport
         self._around = around
+        self._seeker = seeker
         self._exchange: Exchange
         self._state: State
 
@@ -111,7 +115,7 @@ class Runner:
             reply = await self._exchange.send(command, self._state.watch)
         except EasError as error:
             self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
-            return Failed(error)
+            return await self._failed(error)
         self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
         held = asyncio.get_running_loop().time() - self._exchange.began
         return Answered(reply, self._around.now(), held)
@@ -123,8 +127,15 @@ class Runner:
         try:
             grant = await self._converse(negotiate(version, acknowledgement, fallbacks))
         except EasError as error:
-            return Failed(error)
+            return await self._failed(error)
         return Granted(grant.policy_key, grant.acknowledged)
+
+    async def _failed(self, error: EasError) -> Failed:
+        """Tell of a failure, after a look for the mailbox elsewhere if it seems to have moved."""
+        if self._seeker is None or not astray(self._state, error):
+            return Failed(error)
+        account = replace(self._account, url=self._exchange.url)
+        return Failed(await look_for(account, self._seeker, error))
 
     async def _converse(self, flow: Flow[R]) -> R:
         """Drive a flow: send what it yields, send in the reply or throw in the failure."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from eas_watcher import backoff
 from eas_watcher.progress import WatchState
+from eas_watcher.remedies import HOPELESS
 from eas_watcher.states import Pause
 from eas_watcher.statuses import cases
 from eas_watcher.statuses.rehearsal import ROUNDS, Case, Conduct, rehearse, span
@@ -24,6 +25,10 @@ answered everything else well. Do not edit; `make test` fails when this file and
 
 After every wait comes a Sync with the stored keys, never a Ping. "From key 0" loses no mail: what arrived since the
 newest mail seen is announced, the rest is not.
+
+A mailbox that Autodiscover found is looked for once more, at most hourly, before what stands here: at once when its
+server has it no longer (HTTP 404, 451 without a place, status 127 and 128), after a Provision for HTTP 403, after the
+last try for 401, and after {HOPELESS} failures in a row when there is no answer or only that of a broken server.
 """
 
 NUMBER: Final = pattern(r" \((HTTP|[A-Z][A-Za-z]+ status|policy status) [0-9]+\)$")  # at the end of a detail

@@ -1,14 +1,22 @@
-"""Own Autodiscover over HTTP: the questions of the search go out, the answers go in."""
+"""Own Autodiscover over HTTP: the questions of the search go out, the answers go in.
 
+A mailbox that moved is looked for once an hour at most, and few of them at a time: when a server goes for good, all of
+its mailboxes miss it in the same minute.
+"""
+
+import asyncio
 from typing import Final
 
 from eas_watcher.autodiscover.search import Lookup, discover
-from eas_watcher.errors import EasError
-from eas_watcher.names import USER_AGENT
+from eas_watcher.errors import AccessDenied, EasError
+from eas_watcher.locations import authority
+from eas_watcher.names import USER_AGENT, MailboxId
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.wire import Account
 
 PATIENCE: Final = 30.0  # seconds per question; somebody who registers waits for it
+AGAIN: Final = 3600.0  # seconds between two searches for one mailbox that was found before
+AT_ONCE: Final = 4  # such searches
 
 
 class Discovery:
@@ -18,13 +26,21 @@ class Discovery:
         """Take the transport to the hosts that may be asked."""
         self._transport = transport
         self._hosts = hosts
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._sought: dict[MailboxId, tuple[float, str]] = {}
+        """Within the last `AGAIN` seconds, oldest first: when, by the loop's clock, and what came of it."""
 
-    async def find(self, account: Account) -> str:
-        """Return the ActiveSync URL of an account whose user is an address; raises EasError as `discover` does."""
+    async def find(self, account: Account, *, show: bool = True) -> str:
+        """Return the ActiveSync URL of an account whose user is an address; raises EasError as `discover` does.
+
+        Without `show`, no question is asked that needs the credential.
+        """
         search = discover(account.user, self._hosts)
         try:
             lookup = next(search)
             while True:
+                if lookup.credential and not show:
+                    raise AccessDenied("Autodiscover tells nothing without the credential", "autodiscover")
                 try:
                     reply = await self._transport.send(_write(lookup, account))
                 except EasError as error:
@@ -34,6 +50,30 @@ class Discovery:
         except StopIteration as end:
             url: str = end.value
             return url
+
+    async def seek(self, account: Account, *, show: bool) -> str:
+        """Find a mailbox anew, if that was not tried within the hour; raises EasError as `Seeker.seek` says."""
+        self._forget()
+        if (before := self._sought.get(account.mailbox)) is not None:
+            raise AccessDenied(f"{before[1]} (asked within the hour)", "autodiscover")
+        self._note(account, "Autodiscover gave no answer")
+        async with self._turns:
+            try:
+                url = await self.find(account, show=show)
+            except EasError as error:
+                self._note(account, str(error))
+                raise
+        self._note(account, f"Autodiscover names {authority(url)}")
+        return url
+
+    def _note(self, account: Account, result: str) -> None:
+        self._sought.pop(account.mailbox, None)
+        self._sought[account.mailbox] = asyncio.get_running_loop().time(), result
+
+    def _forget(self) -> None:
+        due = asyncio.get_running_loop().time() - AGAIN
+        while self._sought and (first := next(iter(self._sought.items())))[1][0] <= due:
+            del self._sought[first[0]]
 
 
 def _write(lookup: Lookup, account: Account) -> HttpRequest:

@@ -259,7 +259,8 @@ class Mailboxes:
             log.error("mailbox cannot be watched", extra={"mailbox": id_, "reason": opened.reason})
             await self._show(id_, opened)
             return
-        self._fleet.start(opened.account, opened.transport, record.memory, opened.server.policy)
+        server = opened.server
+        self._fleet.start(opened.account, opened.transport, record.memory, server.policy, server.discovery)
 
     def _unchanged(self, before: Basis, record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""

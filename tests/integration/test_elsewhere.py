@@ -1,6 +1,7 @@
 """Mailboxes that are not where they were looked for, over TLS: redirects and Autodiscover."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from eas_watcher.fleet import Fleet
 from eas_watcher.locations import authority
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest, Transport
-from eas_watcher.progress import Memory, WatchState
+from eas_watcher.progress import Memory, Partnership, WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
@@ -45,11 +46,31 @@ class TwoServers:
     fleet: Fleet
     transport: Transport
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        return frozenset({authority(self.first.url) or "", authority(self.second.url) or ""})
+
     def start(self, *, follow: bool = True) -> None:
-        hosts = frozenset({authority(self.first.url) or "", authority(self.second.url) or ""} if follow else ())
+        hosts = self.hosts if follow else frozenset[str]()
         account = Account(MAILBOX, self.first.url, ANN, DeviceId("Dann"), BasicCredential(ANN, PASSWORD))
         memory = Memory(self.journal.partnership, tuple(self.journal.collections.values()))
         self.fleet.start(account, self.transport, memory, Policy(hosts=hosts))
+
+    def start_discovered(self) -> None:
+        """Watch a mailbox that Autodiscover found at the first server; at the second it would find another."""
+        hosts = self.hosts | {url.replace("127.0.0.1", "localhost") for url in self.hosts}
+        account = Account(MAILBOX, "", LOCAL, DeviceId("Dann"), BasicCredential(LOCAL, PASSWORD))
+        memory = Memory(Partnership(url=self.first.url))
+        policy = Policy(hosts=hosts, discovered=True)
+        self.fleet.start(account, self.transport, memory, policy, Discovery(self.transport, hosts))
+
+    def know_nothing(self, server: EasSimulator) -> None:
+        """Let a server be one that knows of no mailbox any more: neither version of Autodiscover finds one."""
+        for command in ("Autodiscover-v2", "Autodiscover"):
+            server.fail(None, FailurePlan(AnswerHttp(404), command, 99))
+
+    def asked(self, command: str) -> int:
+        return self.first.records.requests[command] + self.second.records.requests[command]
 
     def send_on(self, times: int = 1, command: str | None = None) -> None:
         there = AnswerHttp(451, {"X-MS-Location": f"{self.second.url}?User=ann&Cmd=Sync"})
@@ -76,6 +97,7 @@ async def two_servers() -> AsyncIterator[TwoServers]:
         second = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
         for server in (first, second):
             server.add_mailbox(ANN, PASSWORD)
+            server.add_mailbox(LOCAL, PASSWORD)
         transport = await stack.enter_async_context(open_transport(ca.client_context()))
         journal = MemoryJournal()
         broken: list[MailboxId] = []
@@ -233,3 +255,120 @@ async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_
         assert mailbox.state is WatchState.VERIFYING
         assert f"127.0.0.1:{role.eas.port}, which the settings do not allow" in mailbox.detail
         assert role.requests("OPTIONS") == 0
+
+
+# --- looked for again
+
+
+def moved(role: WatchRole) -> str:
+    """Let Autodiscover name another URL from now on; return it. The server behind it is the same one."""
+    url = role.eas.url.replace("127.0.0.1", "localhost")
+    answer = json.dumps({"Protocol": "ActiveSync", "Url": url})
+    role.eas.fail(None, FailurePlan(AnswerHttp(200, {}, answer), "Autodiscover-v2", 99))
+    return url
+
+
+@pytest.mark.parametrize("status", [404, 451])
+async def test_a_discovered_mailbox_whose_server_is_gone_goes_on_where_it_is_found(
+    role: WatchRole, status: int
+) -> None:
+    view = await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
+    await until(lambda: role.eas.held == 1)
+    url = moved(role)
+
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(status), "Sync"))
+    role.eas.deliver(LOCAL)
+
+    await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)
+    await until(lambda: role.eas.held == 1)
+    record = await role.store.record(view.mailbox.id, now())
+    assert record is not None
+    assert record.memory.partnership.url == url
+    assert (role.requests("Autodiscover-v2"), role.requests("Autodiscover")) == (2, 0)
+
+
+async def test_a_discovered_mailbox_that_is_nowhere_else_waits_and_says_that_it_was_looked_for(
+    role: WatchRole,
+) -> None:
+    id_ = await role.register("first", server="autodiscover", user=LOCAL)
+    await until(lambda: role.eas.held == 1)
+
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "Sync", 99))
+    role.eas.deliver(LOCAL)
+
+    mailbox = await role.blocked(id_)
+    assert mailbox.reason == "http-404"
+    assert mailbox.detail.endswith("(HTTP 404); looked for elsewhere: Autodiscover names the same URL")
+    assert role.requests("Autodiscover-v2") == 2
+
+
+async def test_a_mailbox_of_a_configured_server_is_never_looked_for(role: WatchRole) -> None:
+    id_ = await role.register("first", user=LOCAL)
+    await until(lambda: role.eas.held == 1)
+
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "Sync", 99))
+    role.eas.deliver(LOCAL)
+
+    assert "looked for" not in (await role.blocked(id_)).detail
+    assert (role.requests("Autodiscover-v2"), role.requests("Autodiscover")) == (0, 0)
+
+
+async def test_a_mailbox_is_never_looked_for_at_a_host_that_nobody_named(role: WatchRole) -> None:
+    id_ = await role.register("first", server="autodiscover", user=LOCAL)
+    await until(lambda: role.eas.held == 1)
+    foreign = json.dumps({"Protocol": "ActiveSync", "Url": "https://mail.example.com"})
+    role.eas.fail(None, FailurePlan(AnswerHttp(200, {}, foreign), "Autodiscover-v2", 99))
+
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "Sync", 99))
+    role.eas.deliver(LOCAL)
+
+    mailbox = await role.blocked(id_)
+    assert "Autodiscover leads to mail.example.com, which the settings do not allow" in mailbox.detail
+
+
+def test_a_mailbox_whose_old_server_refuses_everybody_is_found_without_another_try_of_the_credential() -> None:
+    @hurried
+    async def scenario() -> None:
+        async with two_servers() as world:
+            world.know_nothing(world.first)
+            world.start_discovered()
+            await until(lambda: world.first.held == 1)
+            await world.fleet.stop(MAILBOX)
+            world.first.fail(None, FailurePlan(AnswerHttp(401), "OPTIONS", 99))
+            world.start_discovered()
+            for tries, seconds in ((2, 70), (3, 1000)):
+                await until(lambda tries=tries: world.first.records.requests["OPTIONS"] == tries)  # type: ignore[misc]
+                await until(lambda tries=tries: world.journal.refusals == tries - 1)  # type: ignore[misc]
+                assert world.asked("Autodiscover-v2") == 0
+                hurry(seconds)
+
+            await until(lambda: world.second.held == 1)
+
+            assert world.first.records.requests["OPTIONS"] == 1 + 3
+            assert world.journal.refusals == 0
+            assert world.asked("Autodiscover") == 0
+
+    scenario()
+
+
+def test_a_mailbox_that_is_refused_and_found_nowhere_ends_after_its_third_try() -> None:
+    @hurried
+    async def scenario() -> None:
+        async with two_servers() as world:
+            world.know_nothing(world.first)
+            world.know_nothing(world.second)
+            world.first.fail(None, FailurePlan(AnswerHttp(401), "OPTIONS", 99))
+            world.start_discovered()
+            for tries, seconds in ((1, 70), (2, 1000)):
+                await until(lambda tries=tries: world.journal.refusals == tries)  # type: ignore[misc]
+                hurry(seconds)
+
+            await until(lambda: world.journal.refusals == 3)
+
+            condition = world.journal.condition
+            assert condition is not None
+            assert (condition.state, condition.reason) == (WatchState.CREDENTIAL_REFUSED, "http-401")
+            assert "looked for elsewhere: Autodiscover tells nothing without the credential" in condition.detail
+            assert (world.asked("OPTIONS"), world.asked("Autodiscover")) == (3, 0)
+
+    scenario()
