@@ -6,7 +6,7 @@ from typing import Final
 from relay.model import Environment
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken, Authentication
 from relay.settings.files import Files
-from relay.settings.model import ApnsAccountSection, ApnsSection
+from relay.settings.sections.push import ApnsAccountSection, ApnsSection
 
 PLAIN: Final = "apns"
 

@@ -11,26 +11,20 @@ from relay.push.fcm.sender import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files
-from relay.settings.model import (
+from relay.settings.network import NetworkChecks
+from relay.settings.sections.process import (
     ApiSection,
-    ApnsSection,
     DatabaseSection,
-    EgressSection,
-    FcmSection,
     LogSection,
     OpsSection,
-    PushSection,
     RelaySection,
     SealingSection,
-    ServerSection,
 )
-from relay.settings.network import NetworkChecks
+from relay.settings.sections.push import ApnsSection, EgressSection, FcmSection, PushSection
+from relay.settings.sections.servers import ServerSection
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
-from relay.settings.urls import (
-    is_loopback,
-    secure_url,
-)
+from relay.settings.urls import is_loopback, secure_url
 from relay.settings.values import (
     ApiSettings,
     EgressSettings,

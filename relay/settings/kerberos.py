@@ -8,7 +8,7 @@ from relay.credentials import CredentialKind
 from relay.invitations import Guests, Invitations
 from relay.settings.files import Files
 from relay.settings.keytab import principals
-from relay.settings.model import ServerSection
+from relay.settings.sections.servers import ServerSection
 from relay.settings.values import KerberosSettings
 
 REQUIRED: Final = ("kerberos_realm", "kerberos_principal", "kerberos_keytab_file", "kerberos_invitation_key_file")

@@ -6,7 +6,7 @@ from typing import Final
 
 from relay.network.way import STRAIGHT, Proxy, Way
 from relay.settings.files import Files
-from relay.settings.model import NetworkSection
+from relay.settings.sections.push import NetworkSection
 from relay.settings.source import Faults, Sections
 from relay.settings.urls import UrlInvalid, proxy_parts
 

@@ -13,8 +13,8 @@ from eas_watcher.states import Policy
 from relay.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
-from relay.settings.model import AutodiscoverSection, ServerSection
 from relay.settings.network import read_addresses
+from relay.settings.sections.servers import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings

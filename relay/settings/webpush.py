@@ -6,8 +6,8 @@ from typing import Final
 from relay.push.webpush.sender import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
-from relay.settings.model import WebPushSection
 from relay.settings.network import NetworkChecks
+from relay.settings.sections.push import WebPushSection
 from relay.settings.source import Sections
 from relay.settings.values import Role, WebPushSettings
 from relay.subscription import read_service
