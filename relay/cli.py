@@ -15,9 +15,9 @@ from rich.console import Console
 from relay import log
 from relay.app import explain as find_cases
 from relay.app import migrate as migrate_database
-from relay.app import now
 from relay.app import serve as serve_relay
 from relay.audit import audit
+from relay.clock import now
 from relay.errors import SettingsInvalid
 from relay.invitation_commands import invitations
 from relay.keygen import KeysExist, write_sealing_keys, write_vapid_key

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from relay.app import now
+from relay.clock import now
 from relay.invitations import generate, invite, load_private
 from relay.keygen import KeysExist, write_key_pair
 from relay.registration.identity import normalise

@@ -1,4 +1,4 @@
-"""Own what each role needs from outside, one protocol per need; adapters are built in `relay.app` only."""
+"""Own what each role needs from outside, one protocol per need; adapters are built in `relay.compose` only."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -11,9 +11,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from relay.clock import now
 from relay.ports import Clock
 from relay.sandbox.certificates import make_service_account
-from relay.sandbox.clock import now
 from relay.sandbox.fcm_answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.fcm_rules import (
     LIFE,

@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from relay.clock import now
 from relay.sandbox.apns import ApnsSimulator
-from relay.sandbox.clock import now
 from relay.sandbox.control_json import bad_request, problems, read_fields
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.fcm_control import add_fcm

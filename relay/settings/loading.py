@@ -1,6 +1,6 @@
 """Own how relay.toml and the environment become frozen settings, checked for one role with all faults at once.
 
-This module and its `settings_*` neighbours are the only readers of configuration; `relay.app` gets values.
+This module and its `settings_*` neighbours are the only readers of configuration; `relay.compose` gets values.
 """
 
 from collections.abc import Mapping

@@ -25,6 +25,7 @@ from aioapns.connection import APNsTLSClientProtocol
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay import memory
+from relay.clock import now
 from relay.model import DuePush
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
@@ -32,7 +33,6 @@ from relay.push.egress_log import EgressLog, open_egress_log
 from relay.push.outcome import Delivered
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
-from relay.sandbox.clock import now
 from tests.bench.site import figure
 from tests.unit.relay.push.pushes import due_push
 

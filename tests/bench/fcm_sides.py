@@ -23,7 +23,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay import memory
-from relay.app import now
+from relay.clock import now
 from relay.model import DuePush, Platform
 from relay.push.egress_log import Egress, open_egress_log
 from relay.push.fcm.sender import FcmConfig, FcmSender

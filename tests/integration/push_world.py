@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from relay.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
 from relay.push.apns.silence import PACE, Pace
@@ -20,7 +21,6 @@ from relay.push.fcm.sender import FcmConfig, FcmSender
 from relay.push.outcome import Outcome, RetryLater
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
-from relay.sandbox.clock import now
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from tests.fakes.egress import MemoryEgress
 

@@ -19,8 +19,8 @@ from eas_watcher.states import Policy
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
 from eas_watcher.wire import Account, compose
+from relay.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from tests.fakes.certified_tls import serving_certified
 from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world

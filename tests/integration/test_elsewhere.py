@@ -20,9 +20,9 @@ from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
+from relay.clock import now
 from relay.model import RegistrationState
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.eas import AnswerHttp, EasSimulator, FailurePlan, open_eas_simulator
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery

@@ -29,7 +29,7 @@ from eas_watcher.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.wire import Account
-from relay.sandbox.clock import now
+from relay.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, Kept, MemoryJournal, hurried, hurry, world
 

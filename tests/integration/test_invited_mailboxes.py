@@ -17,10 +17,10 @@ from eas_watcher.ports import Transport
 from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
 from eas_watcher.transport.negotiate import NegotiateTransport
+from relay.clock import now
 from relay.credentials import StoredCredential
 from relay.invitations import Guests, Invitations, invite
 from relay.model import RegistrationState
-from relay.sandbox.clock import now
 from relay.sandbox.eas import EasSimulator
 from relay.watch.accounts import EasServer
 from tests.fakes.tickets import FakeRealm

@@ -9,8 +9,8 @@ import pytest
 
 from eas_watcher.names import CollectionClass
 from eas_watcher.progress import WatchState
+from relay.clock import now
 from relay.model import Platform, RegistrationChange, RegistrationId, RegistrationState
-from relay.sandbox.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore

@@ -19,7 +19,7 @@ from eas_watcher.transport.bearer import FRESH, BearerTransport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens
 from eas_watcher.wire import Account, compose
-from relay.sandbox.clock import now
+from relay.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sandbox.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority

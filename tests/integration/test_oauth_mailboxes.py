@@ -12,8 +12,8 @@ from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import TokenEndpoint
+from relay.clock import now
 from relay.model import RegistrationState, WatchRecord
-from relay.sandbox.clock import now
 from relay.sandbox.eas import EasSimulator
 from relay.sandbox.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from relay.watch.accounts import EasServer

@@ -22,7 +22,7 @@ from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.wire import Account
-from relay.sandbox.clock import now
+from relay.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from relay.sandbox.eas.failures import Failure
 from relay.sandbox.eas.families import FAMILIES

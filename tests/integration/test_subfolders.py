@@ -9,7 +9,7 @@ import pytest
 
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.progress import Change
-from relay.sandbox.clock import now
+from relay.clock import now
 from relay.sandbox.eas import FAMILIES, AnswerStatus, FailurePlan, Family
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from relay.clock import now
 from relay.listeners import open_listener
 from relay.model import Mark, Mode, Platform
 from relay.network.way import Proxy, Way
@@ -14,7 +15,6 @@ from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import FEW
 from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.scripts import Answer, Close, Stall
 from relay.sandbox.webpush import open_webpush_simulator
 from tests.integration.push_world import LOOPS, free_port, on_loop, silent_server, until

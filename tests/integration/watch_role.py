@@ -19,6 +19,7 @@ from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import FleetStats, Surroundings
 from eas_watcher.transport.http import open_transport
+from relay.clock import now
 from relay.credentials import StoredCredential
 from relay.errors import StoreUnavailable
 from relay.model import (
@@ -35,7 +36,6 @@ from relay.model import (
     WatchRecord,
 )
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from relay.sealing import SealingPrivateKey, derive_device_id, generate
 from relay.store.engine import open_engine

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from relay.clock import now
 from relay.model import DuePush, Platform
 from relay.push.webpush.sender import WebPushConfig, WebPushSender
 from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 from relay.subscription import Subscription
 from tests.fakes.egress import MemoryEgress

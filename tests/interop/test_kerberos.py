@@ -21,9 +21,9 @@ from eas_watcher.probe.finding import works
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.wire import Account, compose
+from relay.clock import now
 from relay.invitations import invite
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from tests.integration.eas_world import hurried, hurry
 from tests.interop.kerberos.acceptor import acceptor

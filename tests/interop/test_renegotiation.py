@@ -15,8 +15,8 @@ from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
 from eas_watcher.wire import Account, compose
+from relay.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.clock import now
 from tests.interop.kerberos.realm import free_port
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.site import until

@@ -16,7 +16,7 @@ from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wire import Account
-from relay.sandbox.clock import now
+from relay.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
 

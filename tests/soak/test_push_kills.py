@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import Change, Progress
+from relay.clock import now
 from relay.model import CommitEntry
-from relay.sandbox.clock import now
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.engine import open_engine

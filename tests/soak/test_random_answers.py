@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import Change, Progress
 from relay.audit import audit
+from relay.clock import now
 from relay.model import CommitEntry, Platform, RegistrationState
 from relay.ports import PushSender
 from relay.push.apns.sender import ApnsSender
@@ -32,7 +33,6 @@ from relay.push.apns.silence import Pace
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm.sender import FcmSender
-from relay.sandbox.clock import now
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
 from relay.settings import Role, load

@@ -1,0 +1,52 @@
+"""Own how the api role is put together: where phones register."""
+
+import logging
+import secrets
+from contextlib import AsyncExitStack
+
+from relay.api.app import Limits, create_app
+from relay.clock import now
+from relay.compose.running import Running, required
+from relay.listeners import open_listener, server_tls
+from relay.registration.certificate_process import CertificateProcess
+from relay.registration.identity import ServerDirectory
+from relay.registration.lockout import Lockout
+from relay.registration.logins import Logins
+from relay.registration.registrations import Registrations
+from relay.registration.verdicts import Verdicts
+from relay.store.registrations import SqlRegistrationStore
+
+log = logging.getLogger(__name__)
+
+
+async def open_api(running: Running, stack: AsyncExitStack) -> None:
+    """Open the listener of the registration API."""
+    settings = running.settings
+    api = required(settings.api)
+    store, lockout = SqlRegistrationStore(running.engine, running.wakeups), Lockout()
+    service = Registrations(
+        store,
+        Verdicts(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
+        required(settings.sealing.public),
+        ServerDirectory(
+            {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
+        ),
+        settings.apps,
+        now,
+        secrets.token_urlsafe,
+        lockout,
+        Logins(
+            {name: server.credentials for name, server in settings.servers.items()},
+            CertificateProcess(),
+            now,
+            {name: server.kerberos.guests for name, server in settings.servers.items() if server.kerberos is not None},
+        ),
+        settings.webpush.services,
+    )
+    limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
+    tls = None
+    if api.certificate_file is not None and api.key_file is not None:
+        tls = server_tls(api.certificate_file, api.key_file)
+    app = create_app(service, limits, secrets.token_urlsafe, settings.webpush.public_key)
+    port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls))
+    log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

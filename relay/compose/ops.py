@@ -1,0 +1,76 @@
+"""Own how health and metrics of a process are put together, from what runs in it."""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from relay.clock import now
+from relay.compose.running import Running
+from relay.listeners import open_listener
+from relay.ops import checks, push_checks
+from relay.ops.app import create_ops_app
+from relay.ops.counts import CountsCache
+from relay.ops.health import Health
+from relay.ops.lag import LoopLag
+from relay.ops.mail_server import mail_server
+from relay.ops.metrics import Metrics
+from relay.push.apns.config import ApnsCertificate
+from relay.settings import Role, Settings
+from relay.store.ops import SqlOpsStore
+
+
+async def open_ops(running: Running, stack: AsyncExitStack) -> None:
+    """Open the listener of health and metrics, which show what was opened before."""
+    settings, mailboxes = running.settings, running.mailboxes
+    counts, lag = CountsCache(SqlOpsStore(running.engine), now), LoopLag()
+    await counts.refresh()
+    parts = [checks.database(counts, now), checks.loop(lag)]
+    if mailboxes is not None:
+        parts += [
+            checks.leases(lambda: mailboxes.leased),
+            checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
+        ]
+        parts += [
+            mail_server(name, partial(running.fleet.doors.get, server.url), now)
+            for name, server in settings.servers.items()
+        ]
+    for platform, stats in running.pushes.items():
+        parts += [push_checks.provider(platform, stats, counts, now), push_checks.tokens(platform, counts)]
+    if running.pushes:
+        # With other roles beside it, the process still does their work: phones register, mailboxes are watched.
+        essential = settings.role is Role.PUSH
+        parts.append(push_checks.channels(running.pushes.values(), essential=essential))
+    parts += [checks.key_file(file) for file in running.key_files]
+    if running.push_services is not None:
+        parts.append(push_checks.push_services(running.push_services))
+    certificates = _certificates(settings)
+    parts += [checks.certificate(name, file, now) for name, file in certificates.items()]
+    health = Health(parts, now)
+    metrics = Metrics(
+        version=version("push-relay"),
+        role=settings.role.value,
+        counts=counts,
+        health=health,
+        lag=lag,
+        fleet=running.fleet,
+        push=running.pushes,
+        certificates=certificates,
+        shards=lambda: 0 if mailboxes is None else mailboxes.shards,
+        clock=now,
+    )
+    await stack.enter_async_context(
+        open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
+    )
+    running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
+
+
+def _certificates(settings: Settings) -> dict[str, Path]:
+    """Name the certificates that we show to others, by their keys in relay.toml."""
+    shown = {}
+    if settings.api is not None and settings.api.certificate_file is not None:
+        shown["api.certificate_file"] = settings.api.certificate_file
+    for account in () if settings.apns is None else settings.apns.accounts:
+        if isinstance(account.authentication, ApnsCertificate):
+            shown[account.file_setting] = account.authentication.file
+    return shown

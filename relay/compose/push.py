@@ -1,0 +1,58 @@
+"""Own how the push role is put together: a sender and a dispatcher for each provider that is set up."""
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+
+from relay.clock import now
+from relay.compose.running import Running
+from relay.model import Platform
+from relay.ports import PushSender
+from relay.push import key_files
+from relay.push.apns.sender import ApnsSender
+from relay.push.dispatch import Dispatcher
+from relay.push.egress_log import open_egress_log
+from relay.push.fcm.sender import FcmSender
+from relay.push.pacing import Pacing
+from relay.push.webpush.sender import WebPushSender
+from relay.store.outbox import SqlOutboxStore
+
+
+async def open_push(running: Running, stack: AsyncExitStack) -> None:
+    """Open the egress log and the senders, and add the jobs that push."""
+    settings = running.settings
+    push = settings.push
+    pacing = Pacing(push.coalesce, push.jitter, timedelta(seconds=push.expire), running.random)
+    store = SqlOutboxStore(running.engine, running.wakeups, pacing)
+    if settings.database.file is not None:
+        # The lock on the database says that whoever claimed these is dead.
+        await store.release(None)
+    egress = stack.enter_context(open_egress_log(settings.egress.folder, now, largest=settings.egress.largest))
+    running.jobs.append(("egress log", egress.run))
+    senders: dict[Platform, PushSender] = {}
+    if settings.apns is not None:
+        apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
+        running.key_files += apns.key_files
+        senders[Platform.APNS] = apns
+    if settings.fcm is not None:
+        fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
+        running.key_files.append(fcm.key_file)
+        senders[Platform.FCM] = fcm
+    if settings.webpush.sender is not None:
+        webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
+        running.key_files.append(webpush.key_file)
+        running.push_services = webpush.services
+        senders[Platform.WEBPUSH] = webpush
+    running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
+    for platform, sender in senders.items():
+        dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
+        running.pushes[platform] = dispatcher.stats
+        for file in running.key_files:
+            if file.setting.startswith(f"{platform.value}."):
+                file.listen(partial(_hurry, dispatcher))
+        running.jobs.append((f"pushes through {platform.value}", dispatcher.run))
+
+
+def _hurry(dispatcher: Dispatcher, _: object) -> None:
+    """Try again at once what rests for want of the right key."""
+    dispatcher.hurry()

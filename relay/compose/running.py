@@ -1,0 +1,77 @@
+"""Own what all roles of a process share: its database, its wake-ups, and what runs in it."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.surroundings import FleetStats
+from relay.errors import MigrationsPending
+from relay.model import Platform
+from relay.ports import Wakeups
+from relay.push.key_files import KeyFile
+from relay.push.stats import PushStats
+from relay.push.webpush.services import Services
+from relay.settings import Settings
+from relay.store.engine import embedded_lock, open_engine
+from relay.store.migrate import pending, upgrade
+from relay.store.wakeups import LocalWakeups, PostgresWakeups
+from relay.watch.mailboxes import Mailboxes
+
+T = TypeVar("T")
+Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+
+
+@dataclass(slots=True)
+class Running:
+    """Hold what runs in this process, for those who watch it; what is not this role's stays empty."""
+
+    settings: Settings
+    engine: AsyncEngine
+    wakeups: Wakeups
+    node: str
+    random: Random
+    fleet: FleetStats = field(default_factory=FleetStats)
+    mailboxes: Mailboxes | None = None
+    pushes: dict[Platform, PushStats] = field(default_factory=dict)
+    key_files: list[KeyFile[Any]] = field(default_factory=list)
+    """Those that are watched for changes."""
+    push_services: Services | None = None
+    """Of WebPush."""
+    jobs: list[Job] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_running(settings: Settings) -> AsyncIterator[Running]:
+    """Open the database, brought to its newest schema if it is embedded, and the wake-ups between roles."""
+    random = SystemRandom()
+    database = settings.database
+    node = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+        wakeups: LocalWakeups | PostgresWakeups
+        jobs: list[Job] = []
+        if database.file is not None:
+            stack.enter_context(embedded_lock(database.file))
+        engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
+        if database.file is not None:
+            await upgrade(engine)
+            wakeups = LocalWakeups()
+        else:
+            if await pending(engine):
+                raise MigrationsPending
+            wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
+            jobs.append(("wake-ups", wakeups.run))
+        yield Running(settings, engine, wakeups, node, random, jobs=jobs)
+
+
+def required(value: T | None) -> T:
+    """Return what the settings hold for this role; they were checked for it."""
+    if value is None:
+        raise AssertionError("settings were loaded for another role")
+    return value

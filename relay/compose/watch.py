@@ -1,0 +1,55 @@
+"""Own how the watch role is put together: what holds a Ping for every mailbox."""
+
+import ssl
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from eas_watcher.fleet import Fleet
+from eas_watcher.surroundings import Surroundings
+from relay.clock import now
+from relay.compose.running import Running, required
+from relay.store.group_commit import GroupCommitter
+from relay.store.paths import SqlPathStore
+from relay.store.watches import SqlWatchStore
+from relay.watch.accounts import Accounts
+from relay.watch.grants import Grants
+from relay.watch.journal import StoreJournal
+from relay.watch.mailboxes import Mailboxes
+from relay.watch.paths import Paths, recall
+from relay.watch.servers import open_servers
+
+SHORT_REQUESTS: Final = 64
+"""Requests other than held Pings under way at once from one process to one server, so that no start is a storm."""
+
+
+async def open_watch(running: Running, stack: AsyncExitStack) -> None:
+    """Open what leads to the mail servers, and add the jobs that watch mailboxes."""
+    settings, random = running.settings, running.random
+    key = required(settings.sealing.private)
+    servers = await open_servers(settings.servers, settings.autodiscover, _trust, now, stack)
+    store = SqlWatchStore(running.engine, running.wakeups)
+    embedded = settings.database.file is not None
+    grants = Grants(key, store, random)
+    stack.push_async_callback(grants.stop)
+    accounts = Accounts(key, servers, grants)
+    mailboxes = Mailboxes(store, running.wakeups, accounts, now, random, running.node, take_over=embedded)
+    grants.listen(mailboxes.resealed)
+    committer = GroupCommitter(store, now)
+    journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
+    paths = SqlPathStore(running.engine)
+    lessons = await recall(paths, now)
+    around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet, lessons=lessons)
+    running.mailboxes = mailboxes
+    running.jobs += [
+        ("commits", committer.run),
+        ("moments of Pings", journal.run),
+        ("paths", Paths(paths, running.fleet.doors, lessons, now).run),
+        ("mailboxes", partial(mailboxes.run, Fleet(around, mailboxes.broken), journal)),
+    ]
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust the CAs of a file, or those of the system when there is none."""
+    return ssl.create_default_context(cafile=ca_file)
