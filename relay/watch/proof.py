@@ -20,6 +20,7 @@ from eas_watcher.locations import eas_location
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
 from eas_watcher.remedies import REDIRECTS
+from eas_watcher.seeking import GONE, Seeker, look_for
 from eas_watcher.wire import Account, compose
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,19 @@ async def prove(
     door: Door,
     now: datetime,
     hosts: frozenset[str] = frozenset(),
+    seeker: Seeker | None = None,
 ) -> Finding:
     """Ask the server with the candidate: OPTIONS costs nothing and changes nothing [MS-ASHTTP 2.2.3].
 
     It needs authorization, says the specification. Whether this server thinks so is found out once, without a
     credential, by the `stranger`'s transport; if not, a command that every server guards must be answered too.
-    A server that sends the mailbox to another of `hosts` has not judged, so that one is asked.
+    A server that sends the mailbox to another of `hosts` has not judged, so that one is asked. So it is with one that
+    has the mailbox no longer, if a `seeker` may look for it.
     """
     try:
         for _ in range(REDIRECTS):
             try:
-                await _show(account, transport, stranger, door, now)
+                await _find_and_show(account, transport, stranger, door, now, seeker)
             except Redirected as error:
                 url = eas_location(error.location, hosts)
                 if url is None:
@@ -85,6 +88,21 @@ async def prove(
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
         return Finding(Verdict.UNKNOWN, str(error))
     return Finding(Verdict.ACCEPTED, url=account.url)
+
+
+async def _find_and_show(
+    account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime, seeker: Seeker | None
+) -> None:
+    """Show a candidate to one server; raise Redirected when that has the mailbox no longer and another one has it."""
+    try:
+        await _show(account, transport, stranger, door, now)
+    except AccessDenied as error:
+        if seeker is None or error.code not in GONE:
+            raise
+        understood = await look_for(account, seeker, error)
+        if understood is error:
+            raise
+        raise understood from error
 
 
 async def _show(account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime) -> None:

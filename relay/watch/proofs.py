@@ -124,6 +124,7 @@ class Proofs:
             return Finding(Verdict.ACCEPTED)
         server, account, door = opened.server, opened.account, opened.server.door
         url = record.memory.partnership.url
+        seeker = None if url is None else server.discovery
         if url is None and server.discovery is not None:
             try:
                 url = await server.discovery.find(account)
@@ -136,7 +137,8 @@ class Proofs:
             account, door = replace(account, url=url), Door()
         if trouble := self._trouble(account.url):
             return Finding(Verdict.UNKNOWN, trouble)  # a right password might be refused, and a try be wasted
-        return await prove(account, opened.transport, server.transport, door, self._clock(), server.policy.hosts)
+        hosts = server.policy.hosts
+        return await prove(account, opened.transport, server.transport, door, self._clock(), hosts, seeker)
 
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:
         """Keep a verdict; return False when there is none so far.

@@ -16,6 +16,7 @@ from eas_watcher.locations import authority
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.progress import Memory, Partnership, WatchState
+from eas_watcher.remedies import HOPELESS
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from eas_watcher.transport.http import open_transport
@@ -90,7 +91,8 @@ class Noting:
 
 
 @asynccontextmanager
-async def two_servers() -> AsyncIterator[TwoServers]:
+async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
+    """Open both; without `reuse`, no kept connection is found closed when time was put forward past its end."""
     ca = ThrowAwayCa()
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
@@ -98,7 +100,7 @@ async def two_servers() -> AsyncIterator[TwoServers]:
         for server in (first, second):
             server.add_mailbox(ANN, PASSWORD)
             server.add_mailbox(LOCAL, PASSWORD)
-        transport = await stack.enter_async_context(open_transport(ca.client_context()))
+        transport = await stack.enter_async_context(open_transport(ca.client_context(), reuse=reuse))
         journal = MemoryJournal()
         broken: list[MailboxId] = []
         fleet = Fleet(Surroundings(journal, Middle(), now, 8), broken.append)
@@ -302,6 +304,22 @@ async def test_a_discovered_mailbox_that_is_nowhere_else_waits_and_says_that_it_
     assert role.requests("Autodiscover-v2") == 2
 
 
+async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRole) -> None:
+    await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
+    await until(lambda: role.eas.held == 1)
+    url = moved(role)
+    role.eas.add_mailbox(LOCAL, "another")  # replaces the password
+
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "OPTIONS"))
+    view = await role.judged(await role.register("second", "another", server="autodiscover", user=LOCAL))
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    record = await role.store.record(view.mailbox.id, now())
+    assert record is not None
+    assert record.memory.partnership.url == url
+    assert role.eas.records.refusals[LOCAL] == 0
+
+
 async def test_a_mailbox_of_a_configured_server_is_never_looked_for(role: WatchRole) -> None:
     id_ = await role.register("first", user=LOCAL)
     await until(lambda: role.eas.held == 1)
@@ -329,7 +347,7 @@ async def test_a_mailbox_is_never_looked_for_at_a_host_that_nobody_named(role: W
 def test_a_mailbox_whose_old_server_refuses_everybody_is_found_without_another_try_of_the_credential() -> None:
     @hurried
     async def scenario() -> None:
-        async with two_servers() as world:
+        async with two_servers(reuse=False) as world:
             world.know_nothing(world.first)
             world.start_discovered()
             await until(lambda: world.first.held == 1)
@@ -351,10 +369,29 @@ def test_a_mailbox_whose_old_server_refuses_everybody_is_found_without_another_t
     scenario()
 
 
+def test_a_mailbox_whose_old_server_is_broken_for_good_is_found() -> None:
+    @hurried
+    async def scenario() -> None:
+        async with two_servers(reuse=False) as world:
+            world.know_nothing(world.first)
+            world.first.fail(None, FailurePlan(AnswerHttp(500), "OPTIONS", 99))
+            world.start_discovered()
+            for tries in range(1, HOPELESS + 1):
+                await until(lambda tries=tries: len(world.journal.commits) == tries)  # type: ignore[misc]
+                assert world.asked("Autodiscover-v2") == 0
+                hurry(1000)
+
+            await until(lambda: world.second.held == 1)
+
+            assert world.first.records.requests["OPTIONS"] == HOPELESS + 1
+
+    scenario()
+
+
 def test_a_mailbox_that_is_refused_and_found_nowhere_ends_after_its_third_try() -> None:
     @hurried
     async def scenario() -> None:
-        async with two_servers() as world:
+        async with two_servers(reuse=False) as world:
             world.know_nothing(world.first)
             world.know_nothing(world.second)
             world.first.fail(None, FailurePlan(AnswerHttp(401), "OPTIONS", 99))

@@ -1,4 +1,3 @@
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -7,26 +6,12 @@ from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, S
 from eas_watcher.remedies import CONFIRM_AFTER, HOPELESS
 from eas_watcher.seeking import astray, look_for
 from eas_watcher.states import Discovering, Pinging, Policy, State, Syncing
-from eas_watcher.wire import Account
 from tests.unit.eas_watcher.running import account
+from tests.unit.eas_watcher.seeker import Seeker
 from tests.unit.eas_watcher.watching import INBOX, watch_of
 
 DISCOVERED = Policy(discovered=True)
 ELSEWHERE = "https://new.example.com/Microsoft-Server-ActiveSync"
-
-
-@dataclass
-class Seeker:
-    """Give one answer, and note whether the credential was to be shown."""
-
-    answer: str | EasError
-    shown: list[bool] = field(default_factory=list)
-
-    async def seek(self, _: Account, *, show: bool) -> str:
-        self.shown.append(show)
-        if isinstance(self.answer, EasError):
-            raise self.answer
-        return self.answer
 
 
 def syncing(**changes: Any) -> State:

@@ -4,12 +4,13 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import CredentialVoid, EasError, Unreachable
+from eas_watcher.errors import CredentialVoid, EasError, Unauthorized, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.remedies import REDIRECTS
 from eas_watcher.wire import Account
 from relay.watch.proof import Door, Finding, Verdict, prove
+from tests.unit.eas_watcher.seeker import Seeker
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ANN = BasicCredential("ann", "correct horse")
@@ -72,6 +73,44 @@ async def test_a_server_that_sends_the_mailbox_to_an_allowed_host_leaves_the_ver
 
     assert finding == Finding(Verdict.ACCEPTED, url="https://mail2.example.com/eas")
     assert [request.url for request in server.asked] == [ACCOUNT.url, *["https://mail2.example.com/eas"] * 2]
+
+
+ABSENT = HttpReply(404, {}, b"", ())
+NEW = "https://mail2.example.com/eas"
+
+
+async def seek(server: Server, seeker: Seeker) -> Finding:
+    hosts = frozenset({"mail2.example.com"})
+    return await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, hosts, seeker)
+
+
+async def test_a_server_that_has_the_mailbox_no_longer_leaves_the_verdict_to_the_one_that_has_it() -> None:
+    server = Server(ABSENT, GOOD, REFUSED)
+
+    assert await seek(server, Seeker(NEW)) == Finding(Verdict.ACCEPTED, url=NEW)
+
+    assert [request.url for request in server.asked] == [ACCOUNT.url, NEW, NEW]
+
+
+async def test_a_candidate_that_autodiscover_refuses_is_refused() -> None:
+    server = Server(ABSENT)
+
+    assert (await seek(server, Seeker(Unauthorized("no")))).verdict is Verdict.REFUSED
+    assert len(server.asked) == 1
+
+
+async def test_a_candidate_whose_mailbox_is_nowhere_has_no_verdict() -> None:
+    finding = await seek(Server(ABSENT), Seeker(ACCOUNT.url))
+
+    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.detail.endswith("; looked for elsewhere: Autodiscover names the same URL")
+
+
+async def test_a_server_that_denies_a_candidate_otherwise_has_the_mailbox() -> None:
+    seeker = Seeker(NEW)
+
+    assert (await seek(Server(HttpReply(403, {}, b"", ())), seeker)).verdict is Verdict.UNKNOWN
+    assert not seeker.shown
 
 
 async def test_no_candidate_is_shown_to_a_host_that_is_not_allowed() -> None:

@@ -1,0 +1,20 @@
+"""Own a stand-in for who looks for mailboxes that moved."""
+
+from dataclasses import dataclass, field
+
+from eas_watcher.errors import EasError
+from eas_watcher.wire import Account
+
+
+@dataclass
+class Seeker:
+    """Give one answer, and note whether the credential was to be shown."""
+
+    answer: str | EasError
+    shown: list[bool] = field(default_factory=list)
+
+    async def seek(self, _: Account, *, show: bool) -> str:
+        self.shown.append(show)
+        if isinstance(self.answer, EasError):
+            raise self.answer
+        return self.answer
