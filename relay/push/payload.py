@@ -8,6 +8,7 @@ way to hand in a body.
 import json
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -31,6 +32,8 @@ LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR
 """Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and as long as somebody tests."""
 
 Kind = Literal["new-items", "attention", "test"]
+KINDS: Final[Mapping[Mark, Kind]] = {Mark.ATTENTION: "attention", Mark.TEST: "test"}
+"""The templates of marks without a class; all classes have one in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,7 @@ class Notice:
     @property
     def kind(self) -> Kind:
         """Name the template."""
-        match self.mark:
-            case Mark.ATTENTION:
-                return "attention"
-            case Mark.TEST:
-                return "test"
-            case _:
-                return "new-items"
+        return KINDS.get(self.mark, "new-items")
 
     @property
     def uncertain(self) -> bool:

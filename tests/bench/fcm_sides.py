@@ -31,7 +31,8 @@ from relay.push.outcome import Delivered
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 
-THREADS: Final = 32  # of pyfcm; 8 and 64 are no faster (libs.md)
+AT_ONCE: Final = 32
+"""Pushes under way, of ours as of pyfcm's threads; 8 and 64 threads are no faster."""
 BATCH: Final = 500  # messages of one send_each, its most
 MEGABYTES: Final = 64 * 2**20
 WARM: Final = 500  # pushes before the clock runs: connections, tokens, caches
@@ -90,7 +91,7 @@ def relay_logged(server: Server, count: int) -> None:
 
 
 async def _push(server: Server, count: int, egress: Egress) -> None:
-    config = FcmConfig(server.folder / "fcm.json", server.url, server.folder / "ca.pem")
+    config = FcmConfig(server.folder / "fcm.json", server.url, server.folder / "ca.pem", in_flight=AT_ONCE)
     async with FcmSender(config, now, Random(1), egress) as sender:
         await _send(sender, pushes(WARM), config.in_flight)
         ready = pushes(count)
@@ -125,7 +126,7 @@ def pyfcm(server: Server, count: int) -> None:
         messages.notify(fcm_token=push.device_token, data_payload=message.data, android_config=message.android)
 
     send(pushes(1)[0])  # its threads must not read the account file at once
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(send, pushes(WARM)))
         ready = pushes(count)
         with measured(count):
