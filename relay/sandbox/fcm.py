@@ -37,6 +37,7 @@ from relay.sandbox.scripts import (
     Script,
     Stall,
 )
+from relay.sandbox.serving import serve_simulator
 
 PROJECT: Final = "relay-sandbox"
 
@@ -223,16 +224,5 @@ async def open_fcm_simulator(
 ) -> AsyncIterator[FcmSimulator]:
     """Serve until the block ends; port 0 takes a free one."""
     simulator = FcmSimulator(tls, host, clock, project)
-    # A stalled request must not hold up the end.
-    runner = web.AppRunner(simulator.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    try:
-        server = runner.server
-        if server is None:
-            raise AssertionError("set up a moment ago")
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        await site.start()
-        simulator.listen(int(runner.addresses[0][1]), lambda: server.connections)
+    async with serve_simulator(simulator, tls, host, port):
         yield simulator
-    finally:
-        await runner.cleanup()

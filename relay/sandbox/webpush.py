@@ -14,6 +14,7 @@ from relay.clock import now
 from relay.ports import Clock
 from relay.sandbox.fcm_answering import abort, headers_of, suffer
 from relay.sandbox.scripts import Answer, Close, Failure, GoAway, Inbox, Mixture, Received, Reset, Script, Stall
+from relay.sandbox.serving import serve_simulator
 from relay.sandbox.webpush_rules import Refusal, Subscriber, Unreadable, check_push, encode, open_push
 
 PUSH: Final = "/push/{id:[A-Za-z0-9_-]{1,64}}"
@@ -150,16 +151,5 @@ async def open_webpush_simulator(
 ) -> AsyncIterator[WebPushSimulator]:
     """Serve until the block ends; port 0 takes a free one."""
     simulator = WebPushSimulator(host, clock)
-    # A stalled request must not hold up the end.
-    runner = web.AppRunner(simulator.app(), access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    try:
-        server = runner.server
-        if server is None:
-            raise AssertionError("set up a moment ago")
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
-        await site.start()
-        simulator.listen(int(runner.addresses[0][1]), lambda: server.connections)
+    async with serve_simulator(simulator, tls, host, port):
         yield simulator
-    finally:
-        await runner.cleanup()
