@@ -4,27 +4,22 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import WatchState
 from relay.api.documents import registration
 from relay.model import (
     Environment,
-    Mailbox,
-    Mode,
     Platform,
-    Registration,
     RegistrationId,
     RegistrationState,
     RegistrationView,
 )
+from tests.fakes import records
 
 BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
-MAILBOX = Mailbox(
+MAILBOX = records.mailbox(
     id=MailboxId("hidden-mailbox-id"),
     server="head-office",
-    user="ann@example.com",
-    device_id=DeviceId("DEVICE"),
-    shard=1,
     state=WatchState.WAITING,
     reason="unreachable",
     detail="hidden detail",
@@ -32,24 +27,16 @@ MAILBOX = Mailbox(
     next_try_at=BEGAN + timedelta(minutes=1),
     last_ping_at=BEGAN - timedelta(minutes=1),
     heartbeat=540,
-    last_change_at=None,
-    candidate_refusals=0,
-    candidate_refused_at=None,
 )
-REGISTRATION = Registration(
+REGISTRATION = records.registration(
     id=RegistrationId("r1"),
     mailbox_id=MAILBOX.id,
     secret_hash=b"hidden hash",
-    app="com.example.mail",
-    platform=Platform.APNS,
     environment=Environment.SANDBOX,
     device_token="hidden-token",
     token_since=BEGAN,
     classes=frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR}),
     subfolders=frozenset({CollectionClass.EMAIL}),
-    mode=Mode.ALERT,
-    locale="en",
-    state=RegistrationState.ACTIVE,
     created_at=BEGAN.astimezone(timezone(timedelta(hours=1))),
 )
 VIEW = RegistrationView(REGISTRATION, MAILBOX, candidate_pending=False, candidate_refused=True)

@@ -1,58 +1,22 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.progress import WatchState
 from eas_watcher.telling import DISCOVERY, QUARANTINE
 from relay.model import (
-    Environment,
-    Mailbox,
     Mark,
-    Mode,
-    Platform,
     Quarantine,
-    Registration,
-    RegistrationId,
     RegistrationState,
 )
 from relay.ops.cases import Case, KnownRegistration, WaitingMark
 from relay.ops.todo import SLACK, advise_on_mailbox, advise_on_registration
+from tests.fakes import records
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-MAILBOX = Mailbox(
-    id=MailboxId("mb"),
-    server="main",
-    user="ann@example.com",
-    device_id=DeviceId("DEVICE"),
-    shard=7,
-    state=WatchState.WATCHING,
-    reason="",
-    detail="",
-    since=NOW,
-    next_try_at=None,
-    last_ping_at=NOW,
-    heartbeat=600.0,
-    last_change_at=None,
-    candidate_refusals=0,
-    candidate_refused_at=None,
-)
-REGISTRATION = Registration(
-    id=RegistrationId("r"),
-    mailbox_id=MAILBOX.id,
-    secret_hash=b"",
-    app="com.example.mail",
-    platform=Platform.APNS,
-    environment=Environment.PRODUCTION,
-    device_token="t",
-    token_since=NOW,
-    classes=frozenset(),
-    mode=Mode.ALERT,
-    locale="en",
-    state=RegistrationState.ACTIVE,
-    created_at=NOW,
-)
+NOW = records.BEGAN
+MAILBOX = records.mailbox(last_ping_at=NOW, heartbeat=600.0)
+REGISTRATION = records.registration()
 WAITING = WaitingMark(Mark.EMAIL, 1, NOW, NOW, 0, claimed=False)
 
 

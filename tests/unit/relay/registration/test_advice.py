@@ -1,23 +1,14 @@
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
-from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.progress import WatchState
 from relay.model import (
-    Environment,
-    Mailbox,
-    Mode,
-    Platform,
-    Registration,
-    RegistrationId,
     RegistrationState,
     RegistrationView,
 )
 from relay.registration.advice import Actor, advise, proved
-
-BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
+from tests.fakes import records
 
 
 def view(
@@ -25,38 +16,7 @@ def view(
     watch: WatchState = WatchState.WATCHING,
     reason: str = "",
 ) -> RegistrationView:
-    mailbox = Mailbox(
-        id=MailboxId("m"),
-        server="head-office",
-        user="ann",
-        device_id=DeviceId("DEVICE"),
-        shard=1,
-        state=watch,
-        reason=reason,
-        detail="",
-        since=BEGAN,
-        next_try_at=None,
-        last_ping_at=None,
-        heartbeat=None,
-        last_change_at=None,
-        candidate_refusals=0,
-        candidate_refused_at=None,
-    )
-    registration = Registration(
-        id=RegistrationId("r"),
-        mailbox_id=mailbox.id,
-        secret_hash=b"",
-        app="com.example.mail",
-        platform=Platform.APNS,
-        environment=Environment.PRODUCTION,
-        device_token="",
-        token_since=BEGAN,
-        classes=frozenset({CollectionClass.EMAIL}),
-        mode=Mode.ALERT,
-        locale="en",
-        state=state,
-        created_at=BEGAN,
-    )
+    mailbox, registration = records.mailbox(state=watch, reason=reason), records.registration(state=state)
     return RegistrationView(registration, mailbox, candidate_pending=False, candidate_refused=False)
 
 

@@ -12,15 +12,16 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.names import MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Condition, Memory, WatchState
 from eas_watcher.states import Policy
 from relay.errors import StoreUnavailable
-from relay.model import Candidate, Mailbox, RegistrationId, WatchRecord
+from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.sealing import SealingPrivateKey, generate
 from relay.watch.accounts import Accounts, EasServer
 from relay.watch.proofs import Proofs
+from tests.fakes import records
 from tests.fakes.watches import NoWatches
 
 pytestmark = pytest.mark.looptime
@@ -28,23 +29,7 @@ pytestmark = pytest.mark.looptime
 NOW = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
 ANN = MailboxId("ann")
 OFFER = {"ms-asprotocolversions": "14.1,16.1", "ms-asprotocolcommands": "FolderSync,Ping,Sync"}
-MAILBOX = Mailbox(
-    id=ANN,
-    server="main",
-    user="ann@example.com",
-    device_id=DeviceId("D" * 32),
-    shard=7,
-    state=WatchState.VERIFYING,
-    reason="",
-    detail="",
-    since=NOW,
-    next_try_at=None,
-    last_ping_at=None,
-    heartbeat=None,
-    last_change_at=None,
-    candidate_refusals=0,
-    candidate_refused_at=None,
-)
+MAILBOX = records.mailbox(id=ANN, state=WatchState.VERIFYING)
 
 
 @dataclass
