@@ -135,7 +135,11 @@ class Runner:
         if self._seeker is None or not astray(self._state, error):
             return Failed(error)
         account = replace(self._account, url=self._exchange.url)
-        return Failed(await look_for(account, self._seeker, error))
+        understood = await look_for(account, self._seeker, error)
+        if understood is not error:
+            # A refused credential or a mailbox that moved is this mailbox's own matter, whose wait the door knows not.
+            self._exchange.shared = False
+        return Failed(understood)
 
     async def _converse(self, flow: Flow[R]) -> R:
         """Drive a flow: send what it yields, send in the reply or throw in the failure."""

@@ -33,6 +33,7 @@ ABSENT_REASONS: Final = {
 }
 OWN_REASONS: Final = {
     "server-unknown": "relay.toml no longer has the [servers.NAME] of these mailboxes: put it back under its old name.",
+    "host-not-allowed": "[autodiscover] does not list the host of these mailboxes: list it, or register them anew.",
     "seal-broken": "The private sealing key is not the one that credentials were sealed to: restore it from a backup.",
     "credential-kind": "servers.NAME.credentials does not list the kind of these credentials any more: put it back.",
 }

@@ -9,7 +9,7 @@ from relay.model import Mailbox, RegistrationState, RegistrationView
 
 RELAYS_OWN: Final = frozenset(
     {
-        *("server-unknown", "seal-broken", "credential-kind", "oauth-client", "oauth-audience"),
+        *("server-unknown", "host-not-allowed", "seal-broken", "credential-kind", "oauth-client", "oauth-audience"),
         *("kerberos-keytab", "kerberos-clock", "kerberos-target", "kerberos-delegation", "kerberos-refused"),
     }
 )

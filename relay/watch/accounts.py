@@ -1,17 +1,19 @@
 """Own how a mailbox's sealed credential becomes an account at a configured server, or the reason why it does not."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.auth.negotiate import KerberosCredential
+from eas_watcher.locations import eas_location
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.progress import Condition, WatchState
+from eas_watcher.progress import Condition, Memory, WatchState
 from eas_watcher.states import Policy
 from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
@@ -24,6 +26,12 @@ from relay.sealing import SealingPrivateKey
 from relay.watch.discovery import Discovery
 from relay.watch.grants import Grants
 from relay.watch.proof import Door
+
+NOWHERE: Final = Condition(
+    WatchState.BLOCKED,
+    "host-not-allowed",
+    detail="[autodiscover] does not list the host where the mailbox was found: list it, or register again",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,10 @@ class EasServer:
     discovery: Discovery | None = None
     """Finds where a mailbox is that has no URL so far; None: all of them are at `url`."""
 
+    def allows(self, url: str | None) -> bool:
+        """Tell whether a mailbox may still be where it was last (None: `url`): the settings may have changed since."""
+        return url is None or eas_location(url, self.policy.hosts) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -57,6 +69,16 @@ class Connection:
     account: Account
     transport: Transport
     server: EasServer
+
+    def place(self, memory: Memory) -> "tuple[Connection | Condition, Memory]":
+        """Return what a watch is to start with: a credential goes to no host that was struck from the settings.
+
+        The mailbox is at its configured URL again then; one that was discovered is nowhere.
+        """
+        if self.server.allows(memory.partnership.url):
+            return self, memory
+        home = replace(memory, partnership=replace(memory.partnership, version=None, url=None))
+        return (self if self.server.discovery is None else NOWHERE), home
 
 
 class Accounts:

@@ -12,11 +12,11 @@ from eas_watcher import backoff
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Journal
-from eas_watcher.progress import Condition, Progress, WatchState
+from eas_watcher.progress import WIPES, Condition, Progress, WatchState
 from relay.errors import StoreUnavailable
 from relay.model import WatchRecord
 from relay.ports import Clock, Topic, Wakeups, WatchStore
-from relay.watch.accounts import Accounts
+from relay.watch.accounts import Accounts, Connection
 from relay.watch.basis import Basis
 from relay.watch.proofs import Proofs
 
@@ -238,13 +238,13 @@ class Mailboxes:
         """Start, replace or stop the watch of one mailbox; leave it alone when nothing that matters changed."""
         id_ = record.mailbox.id
         before = self._started_with.get(id_)
-        if id_ in self._fleet:
-            if before is not None and self._unchanged(before, record):
-                self._started_with[id_] = Basis.of(record)
-                return
+        if id_ in self._fleet and before is not None and self._unchanged(before, record):
+            self._started_with[id_] = Basis.of(record)
+            return
+        if id_ in self._fleet or before is not None:
             lease = self.lease_of(id_)
             await self._fleet.stop(id_)
-            # What the old watch committed until its very end is where the new one starts.
+            # What the old watch committed until its end, which may have come by itself, is where the new one starts.
             fresh = await self._store.record(id_, self._clock())
             if fresh is None or lease is None or self.lease_of(id_) != lease:
                 return  # forgotten or lost meanwhile: a watch without its lease would be a second one
@@ -255,12 +255,13 @@ class Mailboxes:
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
         opened = self._accounts.open(record.mailbox, record.sealed_credential)
+        opened, memory = opened.place(record.memory) if isinstance(opened, Connection) else (opened, record.memory)
         if isinstance(opened, Condition):
             log.error("mailbox cannot be watched", extra={"mailbox": id_, "reason": opened.reason})
-            await self._show(id_, opened)
+            await self._show(id_, opened, wipe=memory.wipe)
             return
         server = opened.server
-        self._fleet.start(opened.account, opened.transport, record.memory, server.policy, server.discovery)
+        self._fleet.start(opened.account, opened.transport, memory, server.policy, server.discovery)
 
     def _unchanged(self, before: Basis, record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""
@@ -272,9 +273,13 @@ class Mailboxes:
     def _trouble(self, url: str) -> str:
         return self._fleet.trouble(url)
 
-    async def _show(self, mailbox: MailboxId, condition: Condition) -> None:
+    async def _show(self, mailbox: MailboxId, condition: Condition, wipe: bool | None = None) -> None:
+        """Show why a mailbox is not watched; one whose `wipe` was begun is wiped, as after a failed acknowledgement."""
+        progress = Progress(condition=condition)
+        if wipe is not None:
+            progress = Progress(condition=Condition(WatchState.WIPED, WIPES[wipe]), attention=True)
         try:
-            await self._journal.commit(mailbox, Progress(condition=condition))
+            await self._journal.commit(mailbox, progress)
         except Fenced:
             log.info("mailbox belongs to another process now", extra={"mailbox": mailbox})
 

@@ -88,11 +88,11 @@ class Proofs:
         finding = Finding(Verdict.UNKNOWN)
         while self._watched(candidate.mailbox_id):
             try:
-                if failures:
-                    fresh = await self._store.record(candidate.mailbox_id, self._clock())
-                    if fresh is None or self._present(candidate) not in fresh.candidates:
-                        return  # settled after all, replaced or withdrawn: not to be tried any more
-                    record = fresh
+                # From the first time on: a record may have been read before an earlier proof of its candidate ended.
+                fresh = await self._store.record(candidate.mailbox_id, self._clock())
+                if fresh is None or self._present(candidate) not in fresh.candidates:
+                    return  # settled after all, replaced or withdrawn: not to be tried any more
+                record = fresh
                 if finding.verdict is Verdict.UNKNOWN:
                     finding = await self._ask(opened, candidate, record)
                 if await self._settled(self._present(candidate), finding, opened, record):
@@ -120,10 +120,12 @@ class Proofs:
         return replace(candidate, sealed=self._running[candidate.registration_id][0])
 
     async def _ask(self, opened: Connection, candidate: Candidate, record: WatchRecord) -> Finding:
-        if self._in_good_use(candidate, record):
-            return Finding(Verdict.ACCEPTED)
         server, account, door = opened.server, opened.account, opened.server.door
         url = record.memory.partnership.url
+        if not server.allows(url):
+            url = None
+        elif self._in_good_use(candidate, record):
+            return Finding(Verdict.ACCEPTED)
         seeker = None if url is None else server.discovery
         if url is None and server.discovery is not None:
             try:

@@ -9,10 +9,11 @@ import pytest
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.door import Visitor
-from eas_watcher.errors import ServerBusy, Unreachable, VersionRefused
+from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRefused
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced, HttpRequest
 from eas_watcher.progress import Change, Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.remedies import CONFIRM_AFTER, HOPELESS
 from eas_watcher.runner import Runner
 from eas_watcher.states import Failed, Policy, Provisioning
 from eas_watcher.wbxml.element import PROVISION
@@ -30,6 +31,7 @@ from tests.unit.eas_watcher.running import (
     policy,
     sync_status,
 )
+from tests.unit.eas_watcher.seeker import Seeker
 from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP, watch_of
 
 pytestmark = pytest.mark.looptime
@@ -396,3 +398,26 @@ async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says
         for watch in watches:
             watch.cancel()
     assert [progress.condition.retry_in for progress in world.journal.commits if progress.condition][:2] == [5.0, 10.0]
+
+
+async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_though_the_server_is_away() -> None:
+    world, away = World(), Unreachable("no connection", reached=False)
+    seeker = Seeker(Unauthorized("Autodiscover refuses the credential (HTTP 401)"))
+    refused_at: list[float] = []
+
+    def last(_: HttpRequest) -> HttpReply:
+        refused_at.append(clock())
+        raise away
+
+    transport = ScriptedTransport(*[away] * HOPELESS, last)
+    runner = Runner(account(), transport, world.around, seeker)
+    policy = Policy(hosts=frozenset({"mail.example.com"}), discovered=True)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(runner.run(KNOWN, policy))
+        await transport.held.wait()
+        task.cancel()
+
+    assert seeker.shown == [True]
+    assert clock() - refused_at[0] >= CONFIRM_AFTER[0]
+    assert world.journal.condition is not None
+    assert (world.journal.condition.reason, world.journal.condition.retry_in) == ("http-401", 63.0)

@@ -15,14 +15,15 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.fleet import Fleet
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Memory, Progress, WatchState
+from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
 from relay.model import WatchRecord
 from relay.ports import Topic
 from relay.sealing import SealingPrivateKey, generate
 from relay.store.wakeups import LocalWakeups
-from relay.watch.accounts import Accounts, EasServer
+from relay.watch.accounts import Accounts, Connection, EasServer
+from relay.watch.discovery import Discovery
 from relay.watch.mailboxes import LEASE, RENEW, Mailboxes
 from tests.fakes.watches import NoWatches
 from tests.unit.relay.watch.test_proofs import ANN, MAILBOX, NOW
@@ -39,8 +40,10 @@ class HeldForEver:
     def __init__(self) -> None:
         self.held = 0
         self.asked = 0
+        self.urls: list[str] = []
 
-    async def send(self, _: HttpRequest) -> HttpReply:
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.urls.append(request.url)
         self.held += 1
         self.asked += 1
         try:
@@ -81,10 +84,12 @@ class Store(NoWatches):
 class SlowJournal:
     seconds: float
     commits: list[MailboxId] = field(default_factory=list)
+    last: Progress | None = None
 
     async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
         await asyncio.sleep(self.seconds)
         self.commits.append(mailbox)
+        self.last = progress
 
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
         pass
@@ -185,3 +190,59 @@ async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
         await asyncio.sleep(1)
 
         assert server.asked == asked
+
+
+class Refusing(HeldForEver):
+    """Refuse every credential."""
+
+    async def send(self, _: HttpRequest) -> HttpReply:
+        self.asked += 1
+        return HttpReply(401, {}, b"")
+
+
+async def test_a_record_read_before_the_watch_ended_does_not_start_it_again(tmp_path: Path, sealed: bytes) -> None:
+    before = replace(record_of(sealed), memory=Memory(refusals=2))
+    store, server = Store(before), Refusing()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        assert server.asked == 1
+        ended = replace(MAILBOX, state=WatchState.CREDENTIAL_REFUSED, reason="http-401")
+        store.kept, store.dirty = [replace(before, mailbox=ended, memory=Memory(refusals=3))], [before]
+        store.wakeups.tell(Topic.MAILBOXES)
+        await asyncio.sleep(3600)
+
+        assert server.asked == 1
+
+
+async def test_no_credential_goes_to_a_host_that_the_settings_allow_no_more(tmp_path: Path, sealed: bytes) -> None:
+    gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
+    store, server = Store(replace(record_of(sealed), memory=Memory(gone))), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        assert server.urls == ["https://mail.example.com/eas"]
+
+
+async def test_a_discovered_mailbox_at_a_host_that_is_allowed_no_more_is_blocked(tmp_path: Path, sealed: bytes) -> None:
+    gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
+    server = HeldForEver()
+    eas = EasServer("", server, Policy(discovered=True), discovery=Discovery(server, frozenset()))
+    accounts = Accounts(SealingPrivateKey.load(tmp_path / "key.pem"), {"main": eas})
+    opened = accounts.open(MAILBOX, sealed)
+    assert isinstance(opened, Connection)
+
+    placed, _ = opened.place(Memory(gone))
+
+    assert isinstance(placed, Condition)
+    assert (placed.state, placed.reason) == (WatchState.BLOCKED, "host-not-allowed")
+
+
+async def test_a_wipe_that_can_be_acknowledged_no_more_is_completed(tmp_path: Path, sealed: bytes) -> None:
+    unknown = replace(MAILBOX, server="gone", state=WatchState.WIPING, reason="remote-wipe")
+    store, journal = Store(WatchRecord(unknown, sealed, Memory(wipe=False), (), 1)), SlowJournal(0.0)
+
+    async with running(tmp_path, store, journal, HeldForEver()):
+        await asyncio.sleep(1)
+
+        assert journal.last == Progress(condition=Condition(WatchState.WIPED, "remote-wipe"), attention=True)

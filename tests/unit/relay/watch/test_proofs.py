@@ -14,7 +14,7 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Condition, Memory, WatchState
+from eas_watcher.progress import Condition, Memory, Partnership, WatchState
 from eas_watcher.states import Policy
 from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
@@ -38,11 +38,15 @@ class Server:
 
     status: int
     asked: int = 0
+    takes: float = 0.0
+    urls: list[str] = field(default_factory=list)
 
     async def send(self, request: HttpRequest) -> HttpReply:
         if "Authorization" not in request.headers:
             return HttpReply(401, {}, b"")
         self.asked += 1
+        self.urls.append(request.url)
+        await asyncio.sleep(self.takes)
         return HttpReply(self.status, OFFER if self.status == 200 else {}, b"")
 
 
@@ -118,8 +122,10 @@ async def world(folder: Path, status: int) -> AsyncIterator[World]:
 
 async def test_a_refused_password_is_not_tried_again_while_its_refusal_cannot_be_kept(tmp_path: Path) -> None:
     async with world(tmp_path, 401) as here:
-        here.store.away = True
+        here.server.takes = 1.0
         here.start()
+        await asyncio.sleep(0.5)
+        here.store.away = True
         await asyncio.sleep(3600)
         assert here.server.asked == 1
 
@@ -130,10 +136,35 @@ async def test_a_refused_password_is_not_tried_again_while_its_refusal_cannot_be
         assert here.store.verdicts == [("refused", "first")]
 
 
+async def test_a_refused_password_is_not_tried_again_for_a_record_read_before_it_was_refused(tmp_path: Path) -> None:
+    async with world(tmp_path, 401) as here:
+        stale = here.store.present
+        here.start()
+        await asyncio.sleep(1)
+        here.proofs.start(here.candidate, stale)
+        await asyncio.sleep(3600)
+
+        assert here.server.asked == 1
+        assert here.store.verdicts == [("refused", "first")]
+
+
+async def test_a_candidate_is_not_shown_to_a_host_that_the_settings_allow_no_more(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
+        here.store.present = replace(here.store.present, memory=Memory(gone))
+        here.start()
+        await asyncio.sleep(3600)
+
+        assert here.server.urls == ["https://mail.example.com/eas"]
+        assert here.store.verdicts == [("accepted", "first")]
+
+
 async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_proof(tmp_path: Path) -> None:
     async with world(tmp_path, 200) as here:
-        here.store.away = True
+        here.server.takes = 1.0
         here.start()
+        await asyncio.sleep(0.5)
+        here.store.away = True
         await asyncio.sleep(60)
         here.store.present = replace(here.store.present, candidates=())
         here.store.away = False
