@@ -45,10 +45,11 @@ class Channels:
         rest = self._rests.get(channel)
         if rest is None:
             rest = self._rests[channel] = _Rest(1, now + backoff.pause(1))
-        elif now >= rest.until:
+            return rest.until - now
+        rest.trying = False  # a push that was claimed before the rest began, and begun after, took the place
+        if now >= rest.until:
             rest.faults += 1
             rest.until = now + backoff.pause(rest.faults)
-            rest.trying = False
         return rest.until - now
 
     def passed(self, channel: Channel) -> bool:

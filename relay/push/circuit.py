@@ -67,6 +67,7 @@ class Circuit:
             self._failing_since = now
         self._in_a_row += 1
         if self._until is not None:
+            self._trying = False  # a push that was claimed before the circuit opened, and begun after, took the place
             if after is not None or now >= self._until:
                 self._pause(now, after)
             return False

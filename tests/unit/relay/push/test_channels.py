@@ -81,3 +81,13 @@ def test_news_of_a_remedy_ends_the_rest_but_not_its_memory() -> None:
 
     assert ripe(channels, 101.0)
     assert channels.faulted(MAIL, 102.0) == 60.0
+
+
+def test_a_push_that_was_claimed_before_the_rest_and_begun_in_it_takes_nobodys_trial() -> None:
+    channels = Channels()
+    channels.faulted(MAIL, 100.0)
+    channels.began(MAIL)
+    assert channels.faulted(MAIL, 110.0) == 20.0
+
+    assert not ripe(channels, 129.9)
+    assert ripe(channels, 130.0)

@@ -171,3 +171,13 @@ def test_news_of_a_remedy_ends_the_pause() -> None:
     closed = circuit()
     closed.hurry(1.0)
     assert closed.room(1.0) is None
+
+
+def test_a_push_that_was_claimed_before_it_opened_and_begun_after_takes_nobodys_trial() -> None:
+    under_test = opened(100.0)
+    under_test.began()
+    under_test.ended()
+    assert not under_test.failed(100.5, None)
+
+    assert under_test.opens_at(100.5) == 102.0
+    assert under_test.room(102.0) == 1
