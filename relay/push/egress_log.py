@@ -7,8 +7,9 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final, Protocol
 
 from relay.model import Platform
@@ -51,7 +52,7 @@ class EgressLog:
         self._clock = clock
         self._largest = largest
         self._number, self.position = _resume(folder, chain)
-        self._file = self._open()
+        self._file, self._size = self._open(self._number)
         self._dirty = False
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
@@ -101,16 +102,16 @@ class EgressLog:
 
     def _rotate(self) -> None:
         self._sync()
+        # The old file stays open until the new one is: the number of a closed one may soon be somebody else's.
+        fresh, size = self._open(self._number + 1)
         os.close(self._file)
-        self._number += 1
-        self._file = self._open()
+        self._number, self._file, self._size = self._number + 1, fresh, size
 
-    def _open(self) -> int:
-        path = self._folder / f"{self._chain}-{self._number:06}.jsonl"
+    def _open(self, number: int) -> tuple[int, int]:
+        """Return a file's descriptor and its size in bytes; nobody else writes to it, as the chain's lock says."""
+        path = self._folder / f"{self._chain}-{number:06}.jsonl"
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        # Nobody else writes to it, as the chain's lock says, so its size need not be asked for again.
-        self._size = os.fstat(file).st_size
-        return file
+        return file, os.fstat(file).st_size
 
     def _sync(self) -> None:
         """Bring the file to the disk, then say in the head how far it goes."""
@@ -175,12 +176,16 @@ def _resume(folder: Path, chain: str) -> tuple[int, Position]:
 
 
 def _key(path: Path) -> bytes:
-    """Read the key that hides device tokens, or make it."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    key = secrets.token_bytes(32)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-    return key
+    """Read the key that hides device tokens, or make it: it gets its name when it is whole, whatever ends us before."""
+    if not path.exists():
+        descriptor, fresh = mkstemp(prefix=path.name, dir=path.parent)  # for its owner only
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(descriptor)
+            with suppress(FileExistsError):  # another process was faster: its key counts
+                os.link(fresh, path)
+        finally:
+            Path(fresh).unlink()
+    return path.read_bytes()

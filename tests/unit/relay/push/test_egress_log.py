@@ -163,3 +163,32 @@ async def test_the_head_follows_while_pushes_go_out(tmp_path: Path) -> None:
         head = json.loads((tmp_path / "egress.head").read_text())
 
     assert head == {"n": 2, "hash": log.position.digest}
+
+
+def test_a_new_file_that_cannot_be_opened_leaves_the_old_one_in_use(tmp_path: Path) -> None:
+    with opened(tmp_path, largest=1) as log:
+        note(log)
+        stranger = tmp_path / "egress-000002.jsonl"
+        stranger.mkdir()
+
+        for _ in range(2):
+            with pytest.raises(Unwritable, match="directory"):
+                note(log)
+            # The next file that anybody opens gets the lowest free number: not that of ours.
+            (tmp_path / "other").write_text("somebody else's")
+        stranger.rmdir()
+        note(log)
+
+    assert (tmp_path / "other").read_text() == "somebody else's"
+    assert [file.name for file in files(tmp_path)] == ["egress-000001.jsonl", "egress-000002.jsonl"]
+    assert audited(tmp_path) == (2, [])
+
+
+def test_the_key_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        key = tmp_path / "device.key"
+        made = key.read_bytes()
+        assert (len(made), key.stat().st_mode & 0o777, key.stat().st_nlink) == (32, 0o600, 1)
+    with opened(tmp_path):
+        assert key.read_bytes() == made
+    assert sorted(path.name for path in tmp_path.glob("device*")) == ["device.key"]
