@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+SHORTEST_RSA: Final = 1024  # bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,15 @@ def is_p256(pem: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+
+
+def is_rsa(pem: bytes) -> bool:
+    """Tell whether `pem` is an unencrypted RSA private key that signs RS256, the kind of Google's service accounts."""
+    try:
+        key = _load(pem)
+    except ValueError:
+        return False
+    return isinstance(key, RSAPrivateKey) and key.key_size >= SHORTEST_RSA
 
 
 def _load(pem: bytes) -> PrivateKeyTypes:

@@ -50,14 +50,24 @@ class KeyFile(Generic[T]):
         if fault:
             self._refuse(fault)
             return
+        if value is not None and value != self.value and not self._tell(value):
+            return
         if self.fault:
             log.info("key file is good again", extra={"setting": self.setting})
             self.fault = ""
-        if value is not None and value != self.value:
-            self.value = value
-            log.info("changed key file taken", extra={"setting": self.setting})
+
+    def _tell(self, value: T) -> bool:
+        """Take a new value if all who listen can use it: the file may have changed once more since it was read."""
+        old, self.value = self.value, value
+        try:
             for changed in self._listeners:
                 changed(value)
+        except (OSError, ValueError) as error:
+            self.value = old
+            self._refuse(f"cannot be used: {error}")
+            return False
+        log.info("changed key file taken", extra={"setting": self.setting})
+        return True
 
     def _refuse(self, fault: str) -> None:
         if fault != self.fault:

@@ -174,4 +174,8 @@ def read_pem(path: Path) -> Pem:
         raise ValueError("holds no private key that opens without a password") from error
     if own != certified.public_key:
         raise ValueError("holds a key that is not the certificate's")
+    try:
+        ssl.create_default_context().load_cert_chain(path, password="")
+    except ssl.SSLError as error:
+        raise ValueError(f"holds a certificate or key that TLS does not take ({error.reason})") from error
     return Pem(pem)

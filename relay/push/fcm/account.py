@@ -14,6 +14,7 @@ from google.auth import jwt
 from google.oauth2 import service_account
 from pyfcm import FCMNotification
 
+from relay.certificates import is_rsa
 from relay.push.payload import FcmMessage
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
@@ -31,9 +32,15 @@ class ServiceAccount:
         """Read Google's JSON; raises ValueError (its text tells what is wrong). `endpoint` is FCM's URL."""
         # Both libraries are untyped; what comes out of them is typed again where it is used.
         credentials_class: Any = service_account.Credentials
-        account = json.loads(content)
+        try:
+            account = json.loads(content)
+        except RecursionError as error:
+            raise ValueError("is no JSON that anybody wrote") from error
         if not isinstance(account, dict):
             raise ValueError("holds no JSON object")  # noqa: TRY004  # the text is wrong, no type
+        key = account.get("private_key")
+        if isinstance(key, str) and not is_rsa(key.encode()):
+            raise ValueError("has a private_key that is no RSA key")
         credentials: Any = credentials_class.from_service_account_info(account, scopes=[SCOPE])
         if not credentials.project_id:
             raise ValueError("names no project_id")

@@ -129,3 +129,23 @@ async def test_watching_looks_at_all_files_until_cancelled(path: Path) -> None:
         write(path, "key two")
         await came.wait()
         watching.cancel()
+
+
+async def test_a_value_that_somebody_cannot_use_leaves_the_old_one_and_is_offered_again(path: Path) -> None:
+    file = KeyFile("apns.key_file", path, read)
+    taken: list[str] = []
+
+    def take(value: str) -> None:
+        if not usable:
+            raise OSError("gone again")
+        taken.append(value)
+
+    file.listen(take)
+    write(path, "key two")
+    usable = False
+    await file.look()
+    assert (file.value, file.fault) == ("key one", "cannot be used: gone again")
+
+    usable = True
+    await file.look()
+    assert (file.value, file.fault, taken) == ("key two", "", ["key two"])

@@ -1,9 +1,13 @@
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from relay.push.apns.accounts import RENEWAL_GAP, Key, Pem, ProviderTokens, read_key, read_pem
 from relay.push.apns.config import ApnsToken
@@ -115,4 +119,16 @@ def test_a_certificate_file_that_lacks_something_is_refused(tmp_path: Path, spoi
     pem = spoil(ThrowAwayCa().client_pem("com.example.mail"), make_apns_key()[0].encode())
 
     with pytest.raises(ValueError, match=wrong):
+        read_pem(write(tmp_path / "apns.pem", pem))
+
+
+def test_a_certificate_that_tls_does_not_take_is_refused_while_the_old_one_is_in_use(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 1024)  # noqa: S505  # too short is what it is for
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "com.example.mail")])
+    today = datetime(2026, 11, 24, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, today, today + timedelta(days=1))
+    pem = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    with pytest.raises(ValueError, match="TLS does not take"):
         read_pem(write(tmp_path / "apns.pem", pem))

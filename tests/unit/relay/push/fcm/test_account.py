@@ -6,7 +6,7 @@ import pytest
 
 from relay.push.fcm.account import ServiceAccount
 from relay.push.payload import FcmMessage, Notice
-from relay.sandbox.certificates import make_service_account
+from relay.sandbox.certificates import make_apns_key, make_service_account
 from relay.sandbox.fcm_rules import check_assertion, check_message
 from tests.unit.relay.push.pushes import due_push
 
@@ -43,7 +43,7 @@ def test_a_body_is_one_that_fcm_takes(spare: bool) -> None:
     assert json.loads(body)["message"]["android"]["priority"] == ("NORMAL" if spare else "HIGH")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"type":"service_account"}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"type":"service_account"}', b"\xff", b"[" * 100_000])
 def test_what_is_no_service_account_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         ServiceAccount(content, "https://fcm.example.com")
@@ -54,4 +54,12 @@ def test_an_account_without_a_project_is_refused() -> None:
     del document["project_id"]
 
     with pytest.raises(ValueError, match="project_id"):
+        ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
+
+
+def test_a_key_that_cannot_sign_is_refused_before_a_push_needs_it() -> None:
+    document, _ = make_service_account("p", TOKENS)
+    document["private_key"], _ = make_apns_key()
+
+    with pytest.raises(ValueError, match="no RSA key"):
         ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
