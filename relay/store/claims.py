@@ -111,7 +111,8 @@ def _query(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select
 def _trusted(now: datetime) -> sa.ColumnElement[bool]:
     """Leave out registrations in quarantine, but for one trial at a time once their re-check is due."""
     recheck, sibling = registration.c.recheck_at, outbox.alias("sibling")
-    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, sibling.c.claimed_until > now)
+    claimed = (sibling.c.claimed_until > now) & (sibling.c.claimed_until <= now + FAR)
+    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, claimed)
     ripe = (recheck <= now) | (recheck > now + FAR_RECHECK)
     return recheck.is_(None) | (ripe & sa.not_(tried))
 
@@ -122,8 +123,8 @@ def _sort(rows: Iterable[AnyRow], now: datetime, pacing: Pacing) -> _Sorted:
     for row in rows:
         place = {"_registration": row.registration_id, "_mark": row.mark}
         try:
-            push = read_due(row)
-        except ValueError as error:
+            push, pushed_at = read_due(row), _pushed_at(row)
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
             # Written by another version, or by hand; the others must not wait for it.
             rest = {
                 "due_at": now + ASIDE,
@@ -136,7 +137,7 @@ def _sort(rows: Iterable[AnyRow], now: datetime, pacing: Pacing) -> _Sorted:
             if push.registration_id in tried:
                 continue
             tried.add(push.registration_id)
-        seconds = 0.0 if row.paced else pacing.wait(push.mark, _pushed_at(row), now)
+        seconds = 0.0 if row.paced else pacing.wait(push.mark, pushed_at, now)
         if seconds > 0.0:
             found.delayed.append(place | {"due_at": now + timedelta(seconds=seconds), "paced": True})
         else:

@@ -16,6 +16,7 @@ from relay.push.pacing import Pacing
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox as outbox_table
+from relay.store.tables import registration
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NEW_MAIL, NOW, activate, entry, marks, own_all
@@ -245,3 +246,17 @@ async def _last_outcome(engine: AsyncEngine, registration_id: str) -> object:
     query = sa.text("SELECT last_outcome FROM registration WHERE id = :id")
     async with engine.connect() as connection:
         return await connection.scalar(query, {"id": registration_id})
+
+
+async def test_a_registration_that_nobody_can_read_stops_no_other(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
+) -> None:
+    for name in ("ann", "ben"):
+        await activate(registrations, watches, name)
+        await change(watches, NOW, name=name)
+    strange = sa.update(registration).where(registration.c.id == "reg-ann-phone").values(pushed={"email": "late"})
+    async with engine.begin() as connection:
+        await connection.execute(strange)
+
+    assert [push.registration_id for push in await due(outbox, NOW)] == ["reg-ben-phone"]
+    assert (await marks(engine))["reg-ann-phone", "email"].aside == "cannot be read: TypeError"

@@ -240,3 +240,16 @@ async def test_a_mark_refused_beside_one_that_arrives_does_not_wait_for_the_re_c
 
     assert (await registered(registrations, registration)).quarantine is None
     assert [push.mark for push in await due(outbox)] == [refused.mark]
+
+
+async def test_a_claim_from_the_future_keeps_no_trial_back(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    """A push process died while the clock was wrong by hours; the clock was set right, and then another one started."""
+    wrong = NOW + 5 * HOUR
+    await quarantined(registrations, watches, outbox)
+    (trial,) = await due(outbox, wrong)
+
+    (again,) = await due(outbox, NOW + 1.3 * HOUR)
+
+    assert again.registration_id == trial.registration_id
