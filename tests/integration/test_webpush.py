@@ -363,6 +363,23 @@ def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path, loop: str
     on_loop(loop, test())
 
 
+def test_a_service_with_a_bad_certificate_rests_and_the_other_goes_on(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with (
+            open_webpush_simulator(tls=ThrowAwayCa().server_context()) as stranger,
+            world(tmp_path, stranger.service) as around,
+        ):
+            outcomes = [await around.sender.send(to(stranger.subscribe(), number)) for number in range(FEW)]
+
+            assert {type(outcome) for outcome in outcomes} == {RetryLater}
+            ((rest,),) = [around.sender.services.resting]
+            assert (rest.service, rest.reason) == (stranger.service, "certificate-not-trusted")
+            assert "webpush.ca_file" in rest.remedy
+            assert await around.sender.send(around.phone()) == Delivered()
+
+    on_loop(loop, test())
+
+
 def test_what_cannot_be_logged_is_not_sent(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with world(tmp_path) as around:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import aiohttp
 
@@ -28,6 +28,9 @@ from relay.push.webpush.encryption import SALT, encrypt
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
 from relay.subscription import Subscription, SubscriptionInvalid
+
+OF_ONE: Final = frozenset({"certificate-not-trusted", "proxy-denied", "source-address-of-another-kind"})
+"""Faults that only somebody mends, and yet of one service: its certificate, a proxy's rules for it, its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class WebPushSender:
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            outcome: Outcome = read_failure(error, "webpush.ca_file")
+            outcome: Outcome = self._of_one(read_failure(error, "webpush.ca_file"))
         else:
             if reply.status in TAKEN and is_page(reply.body):
                 outcome = PAGE
@@ -137,6 +140,12 @@ class WebPushSender:
             case Delivered() | TokenGone():
                 pass
         return outcome
+
+    def _of_one(self, failure: RetryLater | Refused) -> RetryLater | Refused:
+        """Blame the one service that a fault lies with, while there are others; the way to all is blamed as it is."""
+        if failure.reason in OF_ONE and len(self._config.services) > 1:
+            return RetryLater(failure.reason, remedy=failure.remedy)
+        return failure
 
     async def _post(self, subscription: Subscription, message: WebPushMessage, body: bytes) -> Reply:
         headers = {
