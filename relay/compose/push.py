@@ -29,23 +29,26 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         await store.release(None)
     egress = stack.enter_context(open_egress_log(settings.egress.folder, now, largest=settings.egress.largest))
     running.jobs.append(("egress log", egress.run))
-    senders: dict[Platform, PushSender] = {}
+    # As many are claimed as may be under way: more would spend their time limit in the queue of their sender.
+    senders: dict[Platform, tuple[PushSender, int]] = {}
     if settings.apns is not None:
         apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
         running.key_files += apns.key_files
-        senders[Platform.APNS] = apns
+        senders[Platform.APNS] = apns, settings.apns.in_flight
     if settings.fcm is not None:
         fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
         running.key_files.append(fcm.key_file)
-        senders[Platform.FCM] = fcm
+        senders[Platform.FCM] = fcm, settings.fcm.in_flight
     if settings.webpush.sender is not None:
         webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
         running.key_files.append(webpush.key_file)
         running.push_services = webpush.services
-        senders[Platform.WEBPUSH] = webpush
+        senders[Platform.WEBPUSH] = webpush, settings.webpush.sender.in_flight
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
-    for platform, sender in senders.items():
-        dispatcher = Dispatcher(store, platform, sender, running.wakeups, now, running.random, running.node)
+    for platform, (sender, places) in senders.items():
+        dispatcher = Dispatcher(
+            store, platform, sender, running.wakeups, now, running.random, running.node, places=places
+        )
         running.pushes[platform] = dispatcher.stats
         for file in running.key_files:
             if file.setting.startswith(f"{platform.value}."):

@@ -70,7 +70,7 @@ class ApnsSection(ApnsAccountSection):
     sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
     proxy: ProviderProxy = None
-    in_flight: InFlight = Field(default=100, description="pushes at once per account and environment, 1 to 1000")
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
 
 
 class FcmSection(Section):

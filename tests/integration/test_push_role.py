@@ -1,0 +1,45 @@
+"""Test what the push role makes of its settings, put together as it runs."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from eas_watcher.progress import Progress
+from relay.clock import now
+from relay.compose.push import open_push
+from relay.compose.running import open_running
+from relay.model import Platform
+from relay.settings import Role
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import NEW_MAIL, activate, entry, own_all
+from tests.installation import GOOD, Installation
+from tests.integration.push_world import silent_server, until
+
+
+async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:
+    """What waits for a place in its sender would run out of its time there, and its provider seem away."""
+    site = Installation(tmp_path)
+    async with AsyncExitStack() as stack, AsyncExitStack() as elsewhere:
+        port = await elsewhere.enter_async_context(silent_server())
+        site.write("fcm.json", json.dumps(site.account | {"token_uri": f"https://127.0.0.1:{port}/token"}).encode())
+        site.configure(f"{GOOD}in_flight = 2\n")
+        running = await stack.enter_async_context(open_running(site.load(Role.ALL)))
+        registrations = SqlRegistrationStore(running.engine, running.wakeups)
+        watches = SqlWatchStore(running.engine, running.wakeups)
+        for number in range(5):
+            name = f"user{number}"
+            await activate(registrations, watches, name, platform=Platform.FCM)
+            await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)), name)], now())
+        await open_push(running, stack)
+        stats = running.pushes[Platform.FCM]
+
+        (dispatch,) = [job for name, job in running.jobs if name == "pushes through fcm"]
+        async with asyncio.TaskGroup() as tasks:
+            pushing = tasks.create_task(dispatch())
+            await until(lambda: stats.in_flight > 0)
+
+            assert stats.in_flight == 2
+            await elsewhere.aclose()  # who is cut off is not waited for
+            pushing.cancel()
