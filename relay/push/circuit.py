@@ -68,8 +68,10 @@ class Circuit:
         self._in_a_row += 1
         if self._until is not None:
             self._trying = False  # a push that was claimed before the circuit opened, and begun after, took the place
-            if after is not None or now >= self._until:
+            if now >= self._until:
                 self._pause(now, after)
+            elif after is not None:
+                self._until = max(self._until, now + self._told(after))
             return False
         if after is None and self._in_a_row < IN_A_ROW and now - self._failing_since < LASTING:
             return False
@@ -103,5 +105,8 @@ class Circuit:
         self._limit = None
         seconds = backoff.trial(self._pauses, self._random)
         if after is not None:
-            seconds = max(seconds, backoff.told(min(after, LONGEST), self._random))
+            seconds = max(seconds, self._told(after))
         self._until = max(self._until or now, now + seconds)
+
+    def _told(self, after: float) -> float:
+        return backoff.told(min(after, LONGEST), self._random)

@@ -181,3 +181,15 @@ def test_a_push_that_was_claimed_before_it_opened_and_begun_after_takes_nobodys_
 
     assert under_test.opens_at(100.5) == 102.0
     assert under_test.room(102.0) == 1
+
+
+def test_many_who_were_told_a_short_time_together_wait_for_that_and_no_longer() -> None:
+    under_test = circuit()
+    under_test.failed(100.0, 1.0)
+    first = under_test.opens_at(100.0)
+    for _ in range(50):
+        under_test.failed(100.0, 1.0)
+
+    assert under_test.opens_at(100.0) == first
+    under_test.failed(110.0, None)
+    assert under_test.opens_at(110.0) == 114.0
