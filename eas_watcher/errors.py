@@ -42,6 +42,7 @@ class ServerBusy(EasError):
     `retry_after` is in seconds when the server named a time; `reached` is False when the request was turned away
     before anything looked into it (503, 429). `suspect` says that the key of the hierarchy may be at fault, if it comes
     again and again; `shared` that it may be the trouble of all mailboxes (503, 502, 504), not the throttling of one.
+    `again` that it asks for a repetition at once.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class ServerBusy(EasError):
         reached: bool = True,
         suspect: bool = False,
         shared: bool = False,
+        again: bool = False,
     ) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
         self.reached = reached
         self.suspect = suspect
         self.shared = shared
+        self.again = again
 
 
 class Unauthorized(EasError):

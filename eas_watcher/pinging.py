@@ -10,13 +10,15 @@ from typing import Final
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
 from eas_watcher.names import CollectionId
+from eas_watcher.progress import Progress
 from eas_watcher.remedies import at_once, pause, remedy
-from eas_watcher.states import Move, Watch
+from eas_watcher.states import Move, Pause, Pausing, Watch
 from eas_watcher.subfolders import newest_mail
 
 HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
 HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds a Ping is held, twice the time in which servers poll; a mail shows long before that
+BREATHER: Final = 5.0  # seconds from one Ping that ends for nothing to the next, however short the server holds it
 QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
 
 
@@ -77,6 +79,9 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
     if quiet_for >= QUIET:
         # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
         return replace(watch.reconsidered().in_doubt(), hierarchy_due=True)
+    if held < BREATHER:
+        # A server may hold Pings for a second by right, and then would be asked every second for ever.
+        return Pausing(watch.later(BREATHER - held)), [Pause(Progress(), 0, BREATHER - held)]
     return watch.in_doubt() if early else watch
 
 

@@ -89,6 +89,8 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case TooManyCollections(limit=limit):
             fewer = max(1, limit or min(watch.max_collections, len(watch.watched)) // 2)
             return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
+        case ServerBusy(again=True) if not watch.remedied:
+            return at_once(watch, error, "server-busy")
         case ServerBusy(suspect=True) if watch.failures >= IMMEDIATE:
             return pause(_forget_hierarchy(watch), error, "server-busy")
         case ServerBusy(retry_after=seconds):

@@ -11,6 +11,7 @@ SERVER_ERROR: Final = 5
 ITEMS: Final = frozenset({6, 7})  # of items that a client sends: no trouble for one that sends none
 CANNOT_COMPLETE: Final = 9
 TOO_MANY: Final = 15
+RETRY: Final = 16
 
 _HIERARCHY: Final = MappingProxyType({8: "a folder is not found", 12: "the folders have changed"})
 _TRANSIENT: Final = MappingProxyType(
@@ -19,7 +20,7 @@ _TRANSIENT: Final = MappingProxyType(
         6: "the server sees an item of ours that it cannot convert",
         7: "the server sees a conflict with a change of ours",
         13: "the server forgot the request that it takes ours for a repetition of",
-        16: "the server asks to repeat the Sync",
+        RETRY: "the server asks to repeat the Sync",
     }
 )
 _OURS: Final = MappingProxyType(
@@ -42,7 +43,7 @@ def raise_for_sync(status: int, limit: int | None = None) -> None:
     if status in _HIERARCHY:
         raise HierarchyChanged(f"{_HIERARCHY[status]} {said}")
     if status in _TRANSIENT:
-        raise ServerBusy(f"{_TRANSIENT[status]} {said}")
+        raise ServerBusy(f"{_TRANSIENT[status]} {said}", again=status == RETRY)
     if status == CANNOT_COMPLETE:
         raise ServerBusy(f"the server cannot complete the Sync, as with a full mailbox {said}", LONG)
     if status in _OURS:

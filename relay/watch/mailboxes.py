@@ -241,7 +241,7 @@ class Mailboxes:
         if id_ in self._fleet and before is not None and self._unchanged(before, record):
             self._started_with[id_] = Basis.of(record)
             return
-        if id_ in self._fleet or before is not None:
+        if id_ in self._fleet or (before is not None and before.sealed is not None):
             lease = self.lease_of(id_)
             await self._fleet.stop(id_)
             # What the old watch committed until its end, which may have come by itself, is where the new one starts.

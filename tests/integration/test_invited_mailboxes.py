@@ -24,6 +24,7 @@ from relay.model import RegistrationState
 from relay.sandbox.eas import EasSimulator
 from relay.watch.accounts import EasServer
 from tests.fakes.tickets import FakeRealm
+from tests.integration.eas_world import until
 from tests.integration.watch_role import ANN, PASSWORD, WatchRole, open_watch_role
 
 KEY = Ed25519PrivateKey.generate()
@@ -83,6 +84,7 @@ async def test_nobody_else_registers_for_a_mailbox_that_is_watched(
     tmp_path: Path, credential: StoredCredential
 ) -> None:
     async with watched(tmp_path) as (role, _):
+        await until(lambda: role.eas.held == 1)
         before = role.requests("OPTIONS")
         stranger = await role.register("stranger", credential=credential)
 

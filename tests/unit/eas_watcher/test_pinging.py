@@ -5,9 +5,10 @@ import pytest
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
-from eas_watcher.pinging import HASTY_ALLOWED, QUIET, SETTLED, read_ping
+from eas_watcher.pinging import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, read_ping
+from eas_watcher.progress import Progress
 from eas_watcher.remedies import RECHECK
-from eas_watcher.states import Move, Pause, Watch
+from eas_watcher.states import Move, Pause, Pausing, Watch
 from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, watch_of
 
 BOTH = frozenset({INBOX.id, CALENDAR.id})
@@ -25,6 +26,12 @@ def wait(decided: Watch | Move) -> tuple[str, Pause]:
     assert isinstance(action, Pause)
     assert action.progress.condition is not None
     return action.progress.condition.reason, action
+
+
+def rested(decided: Watch | Move) -> Move:
+    assert isinstance(decided, tuple)
+    assert isinstance(decided[0], Pausing)
+    return decided
 
 
 def expired(watch: Watch, held: float) -> Watch | Move:
@@ -95,6 +102,15 @@ def test_a_server_with_short_heartbeats_is_not_hasty() -> None:
 
     assert go_on(expired(short, 10.0)).hasty == 0
     assert go_on(expired(short, 2.4)).hasty == 1
+
+
+def test_a_server_that_holds_pings_for_a_moment_only_is_not_asked_all_the_time() -> None:
+    second = replace(WATCH, heartbeat=Heartbeat(interval=1, minimum=1, maximum=1))
+
+    for held in (0.5, 1.0):
+        state, actions = rested(expired(second, held))
+        assert (state.watch.hasty, state.watch.failures) == (0, 0)
+        assert actions == [Pause(Progress(), 0, BREATHER - held)]
 
 
 def test_syncs_what_the_server_names() -> None:

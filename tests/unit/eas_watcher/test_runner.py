@@ -421,3 +421,12 @@ async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_tho
     assert clock() - refused_at[0] >= CONFIRM_AFTER[0]
     assert world.journal.condition is not None
     assert (world.journal.condition.reason, world.journal.condition.retry_in) == ("http-401", 63.0)
+
+
+async def test_a_sync_that_is_to_be_repeated_is_repeated_at_once_but_not_twice() -> None:
+    world = World()
+
+    async with running(world, sync_status(16), sync_status(16)) as transport:
+        assert commands(transport) == ["Sync", "Sync", "FolderSync"]
+        assert [commit.condition.reason for commit in world.journal.commits if commit.condition] == ["server-busy"]
+        assert clock() == 10.0

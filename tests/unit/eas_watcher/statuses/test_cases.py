@@ -74,7 +74,8 @@ PING: Final = {  # [MS-ASCMD 2.2.3.177.11]
 }
 SYNC: Final = {  # [MS-ASCMD 2.2.3.177.17]
     **each((3, 4, 14), START_OVER),
-    **each((5, 6, 7, 13, 16), BACK_OFF),
+    **each((5, 6, 7, 13), BACK_OFF),
+    **each((16,), ("Sync", "wait 10 min")),
     **each((8, 12), READ_FOLDERS),
     "9": LONG,
     "15": ("Sync of one folder", "wait 10 min"),
