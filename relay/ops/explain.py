@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from eas_watcher.names import DEVICE_TYPE
+from eas_watcher.progress import WatchState
 from relay.model import Mailbox, Quarantine, Registration
 from relay.ops.cases import Case, KnownRegistration, WaitingMark
 from relay.ops.todo import advise_on_mailbox, advise_on_registration
@@ -47,7 +48,7 @@ def text(case: Case, now: datetime) -> str:
         f"mailbox {mailbox.id}: {mailbox.user} at server {mailbox.server}",
         f"  state        {state}, since {_ago(mailbox.since, now)}",
         *([f"  because      {mailbox.detail}"] if mailbox.detail else []),
-        f"  last Ping    {_ago(mailbox.last_ping_at, now)}{_held(mailbox)}",
+        f"  last Ping    {_last_ping(mailbox, now)}{_held(mailbox)}",
         f"  last change  {_ago(mailbox.last_change_at, now)}",
         *([f"  next try     {_moment(mailbox.next_try_at)}"] if mailbox.next_try_at else []),
         f"  device       id {mailbox.device_id}, type {DEVICE_TYPE}",
@@ -129,6 +130,13 @@ def _waiting(mark: WaitingMark, now: datetime) -> str:
 
 def _moment(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _last_ping(mailbox: Mailbox, now: datetime) -> str:
+    """Write when the last Ping began; a first one is noted a little later than it begins."""
+    if mailbox.last_ping_at is None and mailbox.state is WatchState.WATCHING:
+        return "not noted so far: look again in half a minute"
+    return _ago(mailbox.last_ping_at, now)
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

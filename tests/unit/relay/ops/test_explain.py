@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from eas_watcher.names import CollectionClass
+from eas_watcher.progress import WatchState
 from relay.model import Mode, Quarantine
 from relay.ops.cases import Case, KnownRegistration
 from relay.ops.explain import document, text
@@ -33,7 +34,7 @@ def test_people_read_what_happened_and_what_to_do() -> None:
     lines = text(CASE, NOW).splitlines()
 
     assert lines == [
-        "mailbox mb: ann@example.com at server main",
+        "mailbox mb-ann: ann@example.com at server main",
         "  state        watching, since 2026-11-24T12:00:00Z (0 seconds ago)",
         "  because      it says why",
         "  last Ping    2026-11-24T11:58:30Z (90 seconds ago), held up to 600 s",
@@ -41,7 +42,7 @@ def test_people_read_what_happened_and_what_to_do() -> None:
         "  device       id DEVICE, type PushRelay",
         "  watched by   node-1",
         "  to do        Nothing: the mail server holds a Ping for this mailbox.",
-        "registration r: com.example.mail through apns (production)",
+        "registration reg-ann: com.example.mail through apns (production)",
         "  state        active; alert pushes for calendar, email with sub-folders",
         "  last push    2026-11-24T09:00:00Z (3 hours ago)",
         "  provider     delivered",
@@ -61,7 +62,9 @@ def test_what_lies_ahead_is_told_too() -> None:
     told = text(Case(mailbox, None, None, (replace(known, registration=REGISTRATION),)), NOW)
 
     assert "next try     2026-11-24T12:05:00Z" in told
-    assert "last Ping    never\n" in told
+    assert "last Ping    not noted so far: look again in half a minute\n" in told
+    waiting = replace(mailbox, state=WatchState.WAITING)
+    assert "last Ping    never\n" in text(Case(waiting, None, None, ()), NOW)
     assert "watched by   nobody" in told
     assert "due 2026-11-24T12:05:00Z (in 5 minutes)" in told
     assert "in hand" in told
