@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,8 @@ class EgressLog:
         self._number, self.position = _resume(folder, chain)
         self._file, self._size = self._open(self._number)
         self._dirty = False
+        self._syncing = threading.Lock()
+        """Held while the file is brought to the disk, in a thread, so that no rotation takes it away meanwhile."""
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
         """Note a push to APNs; raise Unwritable."""
@@ -104,8 +107,9 @@ class EgressLog:
         self._sync()
         # The old file stays open until the new one is: the number of a closed one may soon be somebody else's.
         fresh, size = self._open(self._number + 1)
-        os.close(self._file)
-        self._number, self._file, self._size = self._number + 1, fresh, size
+        with self._syncing:
+            os.close(self._file)
+            self._number, self._file, self._size = self._number + 1, fresh, size
 
     def _open(self, number: int) -> tuple[int, int]:
         """Return a file's descriptor and its size in bytes; nobody else writes to it, as the chain's lock says."""
@@ -115,12 +119,13 @@ class EgressLog:
 
     def _sync(self) -> None:
         """Bring the file to the disk, then say in the head how far it goes."""
-        position = self.position
-        os.fsync(self._file)
-        head = self._folder / f"{self._chain}.head"
-        fresh = head.with_suffix(".new")
-        fresh.write_text(json.dumps({"n": position.n, "hash": position.digest}), encoding="ascii")
-        fresh.replace(head)
+        with self._syncing:
+            position = self.position
+            os.fsync(self._file)
+            head = self._folder / f"{self._chain}.head"
+            fresh = head.with_suffix(".new")
+            fresh.write_text(json.dumps({"n": position.n, "hash": position.digest}), encoding="ascii")
+            fresh.replace(head)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -192,3 +193,29 @@ def test_the_key_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     with opened(tmp_path):
         assert key.read_bytes() == made
     assert sorted(path.name for path in tmp_path.glob("device*")) == ["device.key"]
+
+
+def test_files_change_while_the_disk_is_written_to(tmp_path: Path) -> None:
+    faults: list[OSError] = []
+    over = threading.Event()
+
+    with opened(tmp_path, largest=600) as log:
+
+        def sync() -> None:
+            while not over.is_set():
+                try:
+                    log._sync()
+                except OSError as error:
+                    faults.append(error)
+
+        syncing = threading.Thread(target=sync)
+        syncing.start()
+        try:
+            note(log, 300)
+        finally:
+            over.set()
+            syncing.join()
+
+    assert faults == []
+    assert len(files(tmp_path)) == 300
+    assert audited(tmp_path) == (300, [])

@@ -6,8 +6,6 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import pytest
-
 from relay.sandbox.installation import APP
 from tests.site import PASSWORD, Site, open_site, until
 
@@ -42,8 +40,6 @@ async def register_all(site: Site) -> None:
             clients.create_task(client())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_thousand_mailboxes_in_one_process(tmp_path: Path) -> None:
     environ = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__LEVEL": "warning"}
     async with open_site(tmp_path / "sandbox", environ) as site:
