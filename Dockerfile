@@ -3,7 +3,7 @@ FROM python:3.13-slim AS build
 RUN python -m venv /opt/push-relay
 WORKDIR /src
 COPY requirements/run.txt requirements/run.txt
-RUN /opt/push-relay/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt
+RUN /opt/push-relay/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/run.txt
 COPY pyproject.toml README.md ./
 COPY eas_watcher eas_watcher
 COPY relay relay

@@ -1,4 +1,5 @@
-# Each target creates what it needs: a virtual environment from locked, hashed dependencies.
+# Each target creates what it needs: a virtual environment from locked, hashed dependencies. The locks name every
+# package, so pip resolves nothing (--no-deps): what is released after them cannot break an installation.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -53,15 +54,17 @@ $(VENV)/.run: requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ...")'
 	@echo "preparing $(VENV): about a minute, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --require-hashes -r requirements/run.txt
 	$(PIP) --no-deps --editable .
+	$(BIN)/python -m pip --quiet check
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
-	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip --quiet check
 	@touch $@
 
 # What only benches compare with.
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
-	$(PIP) --require-hashes -r requirements/bench.txt
+	$(PIP) --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@

@@ -19,9 +19,9 @@ def install_library() -> None:
     if find_spec("gssapi") is not None:
         return
     install(*PACKAGES)
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes")
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     done = subprocess.run(
-        (*pip, "-r", str(ROOT / "requirements/kerberos.txt")),
+        (*pip, "--no-deps", "--require-hashes", "-r", str(ROOT / "requirements/kerberos.txt")),
         capture_output=True,
         text=True,
         timeout=PATIENCE,

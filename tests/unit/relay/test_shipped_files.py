@@ -122,9 +122,17 @@ def test_compose_keeps_the_roles_apart() -> None:
 def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
     lines = shipped("Dockerfile").splitlines()
 
-    assert any("--require-hashes -r requirements/run.txt" in line for line in lines)
     assert "USER relay" in lines
     assert "/livez" in "".join(line for line in lines if "urlopen" in line)
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile", "docs/operations.md", "docs/authentication.md"])
+def test_a_lock_is_installed_without_resolving_anything(file: str) -> None:
+    """What is released after the lock neither breaks an installation nor enters it."""
+    installs = [line for line in shipped(file).splitlines() if "-r requirements/" in line]
+
+    assert installs
+    assert all("--no-deps --require-hashes -r" in line for line in installs)
 
 
 @pytest.mark.parametrize("setting", ["NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictNamespaces"])
