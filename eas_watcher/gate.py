@@ -35,7 +35,7 @@ class Tally:
     failing: frozenset[Hashable] = frozenset()
     answered: int = 0
     told: float = 0.0
-    """The longest wait in seconds that the server asked for."""
+    """Until when the server asked to be left alone, the latest moment of all that it named; 0: it named none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Closed:
     tries: int
     """How many times in a row the gate was closed, or a probe failed."""
     probing: bool = False
+    told: float = 0.0
+    """Until when the server asked to be left alone: no probe goes before, and none that went opens the gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,13 @@ def concerns_server(error: EasError) -> bool:
 
 def failed(gate: Gate, who: Hashable, error: EasError, now: float, random: Random) -> Gate:
     """Learn that a request of `who`, which had passed, failed in a way that concerns the server."""
+    told = _told(error, now)
     if isinstance(gate, Closed):
-        return gate
-    told = (error.retry_after or 0.0) if isinstance(error, ServerBusy) else 0.0
+        if told <= gate.told:
+            return gate
+        # What was under way when it closed brings a longer wait than the one it closed for.
+        ends = now + backoff.told(told - now, random)
+        return replace(gate, until=max(gate.until, ends), told=ends)
     tally = _count(gate.tally, who, told, now)
     certain = isinstance(error, Unreachable) and not error.reached
     if certain or (len(tally.failing) >= DISTINCT and tally.answered < len(tally.failing)):
@@ -90,8 +96,7 @@ def failed(gate: Gate, who: Hashable, error: EasError, now: float, random: Rando
 
 def probe_failed(gate: Closed, error: EasError, now: float, random: Random) -> Gate:
     """Learn that the probe failed in a way that concerns the server: wait longer for the next one."""
-    told = (error.retry_after or 0.0) if isinstance(error, ServerBusy) else 0.0
-    return _closed(str(error), gate.tries + 1, told, now, random)
+    return _closed(str(error), gate.tries + 1, max(gate.told, _told(error, now)), now, random)
 
 
 def answered(gate: Gate) -> Gate:
@@ -102,13 +107,13 @@ def answered(gate: Gate) -> Gate:
 
 
 def probe_answered(gate: Closed, now: float) -> Gate:
-    """Learn that the server answered the probe: the others may follow."""
-    return Ramping(now, gate.tries)
+    """Learn that the server answered the probe: the others may follow, unless it asked another to wait meanwhile."""
+    return replace(gate, probing=False, until=gate.told) if now < gate.told else Ramping(now, gate.tries)
 
 
 def probe_lost(gate: Closed, now: float) -> Gate:
-    """Learn that the probe was given up without an answer: the next one may go at once."""
-    return replace(gate, probing=False, until=min(gate.until, now))
+    """Learn that the probe was given up without an answer: the next one may go at once, unless the server said no."""
+    return replace(gate, probing=False, until=max(gate.told, min(gate.until, now)))
 
 
 def admit(gate: Gate, now: float, rate: float, random: Random) -> tuple[Gate, bool]:
@@ -156,6 +161,13 @@ def _count(tally: Tally, who: Hashable, told: float, now: float) -> Tally:
     return replace(tally, failing=tally.failing | {who}, told=max(tally.told, told))
 
 
+def _told(error: EasError, now: float) -> float:
+    """Tell until when the server asked to be left alone; 0: it did not."""
+    return now + error.retry_after if isinstance(error, ServerBusy) and error.retry_after else 0.0
+
+
 def _closed(detail: str, tries: int, told: float, now: float, random: Random) -> Closed:
-    seconds = backoff.told(told, random) if told else min(CEILING, backoff.delay(tries, random))
-    return Closed(detail, now + seconds, tries)
+    if told > now:
+        until = now + backoff.told(told - now, random)
+        return Closed(detail, until, tries, told=until)
+    return Closed(detail, now + min(CEILING, backoff.delay(tries, random)), tries)

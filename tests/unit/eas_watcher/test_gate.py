@@ -80,7 +80,7 @@ def test_closes_for_the_longest_time_that_the_server_told() -> None:
     state = fail(state, "ben", error=ServerBusy("busy", 600.0, shared=True))
     state = fail(state, "cleo")
 
-    assert state == Closed("busy", 630.0, 1)
+    assert state == Closed("busy", 630.0, 1, told=630.0)
 
 
 def test_lets_one_probe_through_when_the_time_has_come() -> None:
@@ -108,7 +108,27 @@ def test_probes_less_and_less_often_but_at_least_once_a_minute() -> None:
 def test_a_probe_is_told_to_wait_too() -> None:
     state = gate.probe_failed(Closed("x", 0.0, 1, probing=True), ServerBusy("y", 200.0, shared=True), 0.0, Middle())
 
-    assert state == Closed("y", 210.0, 2)
+    assert state == Closed("y", 210.0, 2, told=210.0)
+
+
+def test_a_longer_wait_told_while_it_is_closed_holds_it_shut() -> None:
+    state = fail(Closed("x", 5.0, 1), "ann", error=ServerBusy("busy", 600.0, shared=True), now=1.0)
+    assert state == Closed("x", 631.0, 1, told=631.0)
+
+    assert fail(state, "ben", error=ServerBusy("busy", 60.0, shared=True), now=2.0) is state
+
+
+def test_whatever_comes_of_a_probe_shortens_no_wait_that_was_told_meanwhile() -> None:
+    busy = ServerBusy("busy", 600.0, shared=True)
+    state = fail(Closed("x", 0.0, 1, probing=True), "ann", error=busy, now=1.0)
+    assert isinstance(state, Closed)
+
+    assert gate.due(gate.probe_lost(state, 2.0)) == 631.0
+    assert gate.due(gate.probe_answered(state, 2.0)) == 631.0
+    assert gate.probe_answered(state, 631.0) == Ramping(631.0, 1)
+    shorter = ServerBusy("y", 10.0, shared=True)
+    for error in (AWAY, shorter):
+        assert (gate.due(gate.probe_failed(state, error, 1.0, Middle())) or 0.0) >= 631.0
 
 
 def test_a_probe_given_up_makes_room_for_the_next_at_once() -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.door import Visitor
 from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRefused
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced, HttpRequest
@@ -16,6 +15,7 @@ from eas_watcher.progress import Change, Condition, Memory, Partnership, Progres
 from eas_watcher.remedies import CONFIRM_AFTER, HOPELESS
 from eas_watcher.runner import Runner
 from eas_watcher.states import Failed, Policy, Provisioning
+from eas_watcher.visitor import Visitor
 from eas_watcher.wbxml.element import PROVISION
 from tests.fakes.eas import Answer, ScriptedTransport
 from tests.unit.eas_watcher.running import (
@@ -398,6 +398,23 @@ async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says
         for watch in watches:
             watch.cancel()
     assert [progress.condition.retry_in for progress in world.journal.commits if progress.condition][:2] == [5.0, 10.0]
+
+
+async def test_a_time_told_after_others_closed_the_door_keeps_all_waiting() -> None:
+    world = World()
+    away = Unreachable("no connection: Connection refused", reached=False)
+    busy = HttpReply(503, {"retry-after": "600"}, b"")
+    first, second = ScriptedTransport((2.0, busy), EMPTY), ScriptedTransport(away, EMPTY)
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [tasks.create_task(world.run(first, name="m1")), tasks.create_task(world.run(second, name="m2"))]
+        await second.held.wait()
+        assert clock() >= 600.0
+        await first.held.wait()
+        for watch in watches:
+            watch.cancel()
+    retries = {round(p.condition.retry_in or 0.0) for p in world.journal.commits if p.condition}
+    assert retries >= {5, 630}
 
 
 async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_though_the_server_is_away() -> None:
