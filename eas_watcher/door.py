@@ -7,11 +7,9 @@ of the event loop. A runner enters before each request and tells what came of it
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Hashable
-from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from eas_watcher import gate
 from eas_watcher.errors import EasError, Unauthorized, Unreachable
@@ -20,32 +18,12 @@ from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.path import Path
 from eas_watcher.ports import Now
 from eas_watcher.refusing import Refusals
+from eas_watcher.visitor import LAST_TRY, NEVER, Turn, Visitor
 
 log = logging.getLogger(__name__)
 
-Turn: TypeAlias = Literal["probes", "returns", "confirms"]
-"""As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
-NEVER: Final = -1  # a watch has not passed so far
 State: TypeAlias = Literal["open", "starting", "closed", "ramping"]
 """What the gate does: "starting" lets in mailboxes that were never here, "ramping" those that return."""
-LAST_TRY: Final = 2  # refusals after which the next one is the last
-
-
-@dataclass(slots=True)
-class Visitor:
-    """Hold how one watch stands with the door."""
-
-    mailbox: Hashable
-    refusals: int = 0
-    """How often its credential was refused in a row."""
-    passed: int = NEVER
-    """In which opening of the gate it has passed."""
-    probe: bool = False
-    """Whether its request is the one that finds out how the server is."""
-    began: float = 0.0
-    """When its request was let through, by the loop's clock."""
-    holding: asyncio.TimerHandle | None = None
-    """Tells when a Ping that probes has been held long enough."""
 
 
 class Door:
@@ -127,8 +105,13 @@ class Door:
         turn: Turn = "confirms"
         if visitor.refusals and self.refusals.suspected:
             turn = await self._wait(self._refused[min(visitor.refusals, LAST_TRY)])
+            visitor.confirms = turn == "confirms"
         if turn == "confirms" and not self._passes(visitor):
-            turn = await self._wait(self._queue)
+            try:
+                turn = await self._wait(self._queue)
+            except asyncio.CancelledError:
+                self.leave(visitor)
+                raise
         visitor.probe = turn == "probes"
         visitor.passed = self._opening
         visitor.began = loop.time()
@@ -137,6 +120,7 @@ class Door:
 
     def answered(self, visitor: Visitor) -> None:
         """Learn that the server answered, with success or with what concerns this mailbox alone."""
+        visitor.confirms = False
         if visitor.probe:
             self._probe_ended(visitor)
         else:
@@ -154,6 +138,7 @@ class Door:
 
     def failed(self, visitor: Visitor, error: EasError) -> EasError:
         """Learn that a request failed; return the error as it should be understood."""
+        visitor.confirms = False
         if isinstance(error, Unauthorized):
             error = self._judge(visitor, error)
         clock = asyncio.get_running_loop().time()
@@ -169,13 +154,15 @@ class Door:
         return error
 
     def leave(self, visitor: Visitor) -> None:
-        """Learn that a request is over, told of or not: a probe that was given up makes room for another."""
+        """Learn that a request is over, told of or not: who was given up hands the turn to another."""
         if visitor.holding is not None:
             visitor.holding.cancel()
             visitor.holding = None
-        if visitor.probe and isinstance(self._gate, Closed):
-            self._become(gate.probe_lost(self._gate, asyncio.get_running_loop().time()))
-        visitor.probe = False
+        if visitor.probe:
+            self._hand_on("probes")
+        if visitor.confirms:
+            self._hand_on("confirms")
+        visitor.probe = visitor.confirms = False
 
     def held(self, heartbeat: Heartbeat, seconds: float) -> None:
         """Learn that a Ping was held to its end."""
@@ -217,9 +204,18 @@ class Door:
         try:
             return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled() and turn.result() == "probes" and isinstance(self._gate, Closed):
-                self._become(gate.probe_lost(self._gate, asyncio.get_running_loop().time()))
+            if not turn.cancelled():
+                self._hand_on(turn.result())
             raise
+
+    def _hand_on(self, turn: Turn) -> None:
+        """Let another one find out what a watch that was given up was to find out."""
+        now = asyncio.get_running_loop().time()
+        if turn == "probes" and isinstance(self._gate, Closed):
+            self._become(gate.probe_lost(self._gate, now))
+        elif turn == "confirms":
+            self.refusals.given_up(now)
+            self._pump()
 
     def _probe_ended(self, visitor: Visitor) -> None:
         """Let the others follow a probe that was answered, or is held."""

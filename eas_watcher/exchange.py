@@ -10,13 +10,14 @@ from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpReply
-from eas_watcher.door import Door, Visitor
+from eas_watcher.door import Door
 from eas_watcher.errors import EasError, RequestRefused, ServerRenewed
 from eas_watcher.gate import concerns_server
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.ports import HttpRequest, Transport
 from eas_watcher.states import Watch
 from eas_watcher.surroundings import Surroundings
+from eas_watcher.visitor import Visitor
 from eas_watcher.wire import Account, compose
 
 log = logging.getLogger(__name__)

@@ -70,3 +70,9 @@ class Refusals:
         self._confirmations += 1
         self.next_at = now + CONFIRM_AFTER[min(self._confirmations, len(CONFIRM_AFTER) - 1)]
         return True
+
+    def given_up(self, now: float) -> None:
+        """Learn that the mailbox that might try was given up before it had an answer: another one may at once."""
+        if self.suspected:
+            self._confirmations = max(0, self._confirmations - 1)
+            self.next_at = min(self.next_at, now)

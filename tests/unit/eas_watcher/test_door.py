@@ -7,10 +7,11 @@ from random import Random
 
 import pytest
 
-from eas_watcher.door import Door, Visitor
+from eas_watcher.door import Door
 from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.gate import DISTINCT
 from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.visitor import Visitor
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
 
@@ -396,6 +397,73 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
             await asyncio.sleep(1)
 
     assert tried == ["other", "last"]
+
+
+async def suspect(door: Door) -> list[asyncio.Task[None]]:
+    """Have a server suspected, and two refused mailboxes wait to confirm."""
+    door.watched = 100
+    for number in range(20):
+        await refuse(door, here(number))
+    waiting = [asyncio.ensure_future(door.enter(here(name, refusals=1))) for name in ("first", "second")]
+    await asyncio.sleep(1)
+    assert door.held_back == 2
+    return waiting
+
+
+async def test_who_is_stopped_as_the_turn_to_confirm_comes_hands_it_on() -> None:
+    door = new_door()
+    first, second = await suspect(door)
+    asyncio.get_running_loop().call_at(60.0, first.cancel)
+
+    await second
+
+    assert (clock(), first.cancelled()) == (60.0, True)
+
+
+async def test_who_is_stopped_while_a_refusal_is_confirmed_hands_the_turn_on() -> None:
+    door = new_door()
+    door.watched = 100
+    for number in range(20):
+        await refuse(door, here(number))
+    first = here("first", refusals=1)
+    await door.enter(first)
+    assert clock() == 60.0
+    second = asyncio.ensure_future(door.enter(here("second", refusals=1)))
+    await asyncio.sleep(1)
+    assert not second.done()
+
+    door.leave(first)
+    await second
+
+    assert clock() == 61.0
+
+
+async def test_who_is_stopped_before_the_gate_with_the_turn_to_confirm_hands_it_on() -> None:
+    door = new_door()
+    first, second = await suspect(door)
+    await asyncio.sleep(57)
+    await close(door, here("away"))  # at 58 s: the gate lets its probe through at 63 s
+    await asyncio.sleep(3)
+    assert (door.waiting, first.done()) == (1, False)
+    first.cancel()
+
+    await second
+
+    assert clock() == 63.0
+
+
+async def test_a_turn_to_confirm_that_was_used_is_not_handed_on() -> None:
+    door = new_door()
+    first, second = await suspect(door)
+    await first
+    visitor = here("first", refusals=1)
+    visitor.confirms = True
+    door.failed(visitor, REFUSED)
+    door.leave(visitor)
+
+    await second
+
+    assert clock() == 960.0
 
 
 async def test_what_was_accepted_before_the_trouble_began_ends_no_suspicion() -> None:

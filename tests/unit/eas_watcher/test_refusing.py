@@ -74,3 +74,23 @@ def test_a_mailbox_that_was_accepted_since_is_forgotten() -> None:
     refusals.refused(9, WATCHED, 1.0)
 
     assert not refusals.suspected
+
+
+def test_a_try_that_was_given_up_lets_the_next_one_go_at_once_and_the_one_after_it_wait_as_long() -> None:
+    refusals = refused(*range(10), now=1000.0)
+    assert refusals.confirm(1060.0)
+
+    refusals.given_up(1061.0)
+
+    moments = [now for now in range(1061, 3000) if refusals.confirm(float(now))]
+    assert moments == [1061, 1961, 2861]
+
+
+def test_a_try_that_was_given_up_means_nothing_once_the_suspicion_is_over() -> None:
+    refusals = refused(*range(10), now=1000.0)
+    assert refusals.confirm(1060.0)
+    refusals.accepted(3)
+
+    refusals.given_up(1061.0)
+
+    assert refusals.next_at == 1960.0

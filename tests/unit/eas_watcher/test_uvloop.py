@@ -5,7 +5,8 @@ from random import Random
 
 import uvloop
 
-from eas_watcher.door import Door, Visitor
+from eas_watcher.door import Door
+from eas_watcher.visitor import Visitor
 from eas_watcher.waits import Waits
 from tests.unit.eas_watcher.watching import NOW
 
