@@ -178,6 +178,8 @@ class Claims(list[DuePush]):
 
     delayed_until: datetime | None = None
     """When the first of those marks falls due that this claim put off; None: it put none off."""
+    unfinished: bool = False
+    """Whether it put so many off that it has not looked at all that is due: claim again at once."""
 
 
 class OutboxStore(Protocol):

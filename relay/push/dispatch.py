@@ -77,6 +77,7 @@ class Dispatcher:
         self._wakes = 0
         self._backlog = False
         self._fruitless = 0
+        self._unfinished = False
         self._due: datetime | None = None
         self._due_asked_at: float | None = None
         self._due_without: frozenset[Lane] = frozenset()
@@ -134,6 +135,7 @@ class Dispatcher:
         loop, now = asyncio.get_running_loop(), self._clock()
         began_at = loop.time()
         plan = self._gates.plan(loop.time())
+        self._unfinished = False
         claimed = 0
         for lane, room in plan.trials:
             if claimed < free:
@@ -143,9 +145,13 @@ class Dispatcher:
         if self._backlog:
             return SLOW_POLL
         plan = self._gates.plan(loop.time())
-        await self._ask_due(now, plan)
+        if not self._unfinished:
+            await self._ask_due(now, plan)
         if plan.shut:
             await asyncio.sleep(min(LONGEST_SHORT, CALM * (loop.time() - began_at)))
+        if self._unfinished:
+            self._fruitless = 0
+            return 0.0  # A mark is put off once, so this ends; looked at late, it would leave late.
         waits = [SLOW_POLL]
         if plan.opens_at is not None:
             waits.append(max(0.0, plan.opens_at - loop.time()))
@@ -165,6 +171,7 @@ class Dispatcher:
         pushes = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
         if pushes.delayed_until is not None:
             self._expect([pushes.delayed_until])
+        self._unfinished = self._unfinished or pushes.unfinished
         for push in pushes:
             # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
             if not self._settler.knows(push):

@@ -78,6 +78,8 @@ async def claim(
         delayed += [row["due_at"] for row in found.delayed]
         if len(rows) < missing or len(pushes) == limit:
             break
+    else:
+        pushes.unfinished = bool(delayed)
     pushes.delayed_until = min(delayed, default=None)
     return pushes, aside
 

@@ -13,6 +13,7 @@ from relay.model import DuePush, Mark, Platform
 from relay.ports import Settlement
 from relay.push.outcome import Delivered, RetryLater
 from relay.push.pacing import Pacing
+from relay.store.claims import ROUNDS
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox as outbox_table
@@ -159,6 +160,24 @@ async def test_with_jitter_each_recipient_of_one_mail_leaves_at_a_moment_of_its_
     again = SqlOutboxStore(engine, LocalWakeups(), Pacing(jitter=60.0, random=Random(2)))
     assert await due(again, min(moments.values()) - 0.001 * SECOND) == []
     assert [push.registration_id for push in await due(again, NOW + 60 * SECOND)] == order
+
+
+async def test_a_burst_is_put_off_in_several_claims_and_each_but_the_last_says_so(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    outbox = SqlOutboxStore(engine, LocalWakeups(), Pacing(jitter=60.0, random=Random(1)))
+    burst = [f"user{number:02}" for number in range(ROUNDS + 2)]
+    for name in burst:
+        await activate(registrations, watches, name)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)), name) for name in burst], NOW)
+
+    async def paced() -> tuple[int, bool]:
+        claims = await outbox.claim(Platform.APNS, 1, "push-1", NOW + 60 * SECOND, NOW)
+        assert claims == []
+        return sum(row.paced for row in (await marks(engine)).values()), claims.unfinished
+
+    assert [await paced() for _ in range(3)] == [(ROUNDS, True), (ROUNDS + 2, False), (ROUNDS + 2, False)]
 
 
 async def test_a_mark_without_a_change_for_a_day_expires_and_its_registration_says_so(

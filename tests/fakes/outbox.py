@@ -10,6 +10,9 @@ from relay.model import DuePush, Lane, Mark, Platform, RegistrationId
 from relay.ports import Claims, Settlement, Topic
 from relay.push.outcome import Delivered, RetryLater, TokenGone
 
+ROUNDS = 10
+"""How many times its limit one claim looks at."""
+
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
 Key = tuple[RegistrationId, Mark]
@@ -25,6 +28,7 @@ class Row:
     push: DuePush
     due_at: datetime
     aside: str = ""
+    paced: bool = False
     owner: str | None = None
     until: datetime | None = None
 
@@ -73,6 +77,8 @@ class MemoryOutbox:
     """Registrations whose settlements break, and whether they cannot be set aside either."""
     away: bool = False
     seconds: float = 0.0
+    pace: float = 0.0
+    """Seconds that each mark is put off when it is first looked at."""
 
     def put(self, push: DuePush, *, tell: bool = True) -> None:
         """Set a mark, or let it grow."""
@@ -99,10 +105,18 @@ class MemoryOutbox:
         await self._answer()
         self.claims += 1
         due = [row for row in self._rows(platform, without, only) if row.free_at() <= now]
-        taken = sorted(due, key=lambda row: row.due_at)[:limit]
+        due.sort(key=lambda row: row.due_at)
+        looked_at = due[: limit * (ROUNDS if self.pace else 1)]
+        delayed = [row for row in looked_at if self.pace and not row.paced]
+        for row in delayed:
+            row.due_at, row.paced = now + timedelta(seconds=self.pace), True
+        taken = [row for row in looked_at if row.due_at <= now][:limit]
         for row in taken:
             row.owner, row.until = owner, until
-        return Claims(row.push for row in taken)
+        claims = Claims(row.push for row in taken)
+        claims.delayed_until = min((row.due_at for row in delayed), default=None)
+        claims.unfinished = bool(delayed) and len(looked_at) < len(due)
+        return claims
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         await self._answer()

@@ -386,3 +386,17 @@ async def test_a_mark_that_falls_due_leaves_then_however_often_nothing_was_found
         await asyncio.sleep(1.1)
 
     assert provider.moments == [pytest.approx(5.0, abs=0.06)]
+
+
+async def test_a_burst_is_put_off_as_fast_as_the_database_can() -> None:
+    outbox, provider = MemoryOutbox(seconds=0.02, pace=60.0), Provider(0.0)
+    for number in range(5000):
+        outbox.put(due_push(number))
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(1)
+        assert all(row.paced for row in outbox.rows.values())
+        assert outbox.claims <= 6
+
+        await asyncio.sleep(70)
+        assert outbox.rows == {}
