@@ -10,7 +10,7 @@ from relay.model import DuePush, Platform
 from relay.ports import Clock, Settlement
 from relay.push import backoff
 from relay.push.gates import Gates
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.stats import ChannelFault, Outage, PushStats, outcome_name
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ class Judge:
 
     def judge(self, push: DuePush, outcome: Outcome) -> Settlement:
         """Note what an outcome says about its channel and its provider; tell how its mark is to be settled."""
-        self._stats.outcomes[outcome_name(outcome)] += 1
         self._stats.channels.add((push.app, push.environment))
+        if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):
+            self._stats.outcomes[outcome_name(outcome)] += 1
         match outcome:
             case Delivered() | TokenGone():
                 self._answered(push)
@@ -57,16 +58,15 @@ class Judge:
                 return Settlement(push, outcome)
             case RetryLater(provider=True):
                 return self._away(push, outcome)
-            case RetryLater():
-                self._undecided(push)
+            case RetryLater(reach=reach):
+                self._learn(push, reach)
                 return self._later(push, outcome)
             case Refused(channel=True):
                 self._answered(push)
                 self._rest(push, outcome)
                 return Settlement(push, outcome, self._clock(), counted=False)
-            case Refused(reason, remedy):
-                self._answered(push)
-                self._gates.channels.undecided((push.app, push.environment))
+            case Refused(reason, remedy, reach=reach):
+                self._learn(push, reach)
                 fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
                 log.warning("push refused", extra=fields)
                 return self._settled(push, outcome, backoff.recheck(1, self._random))
@@ -81,7 +81,9 @@ class Judge:
             again = self._clock() + timedelta(seconds=ASIDE)
             return Settlement(push, outcome, again, aside=outcome.reason)
         if outcome.after is not None:
-            return self._settled(push, outcome, backoff.told(outcome.after, self._random))
+            # What was held back here waits for others, and has not been tried.
+            counted = outcome.reach is not Reach.HERE
+            return self._settled(push, outcome, backoff.told(outcome.after, self._random), counted=counted)
         return self._settled(push, outcome, backoff.retry(push.attempts + 1, self._random))
 
     def _away(self, push: DuePush, outcome: RetryLater) -> Settlement:
@@ -98,14 +100,21 @@ class Judge:
         self._stats.outages[environment] = Outage(environment, outcome.reason, outcome.remedy, since)
         return Settlement(push, outcome, self._clock(), counted=False)
 
+    def _learn(self, push: DuePush, reach: Reach) -> None:
+        """Take the end of a push that concerns it alone for what it proves; what it does not prove, the next may."""
+        if reach >= Reach.ANSWERED:
+            self._answered(push)
+        else:
+            self._gates.circuit(push.environment).undecided()
+        if reach >= Reach.JUDGED:
+            self._heal(push)
+        else:
+            self._gates.channels.undecided((push.app, push.environment))
+
     def _answered(self, push: DuePush) -> None:
         if self._gates.circuit(push.environment).answered():
             self._stats.outages.pop(push.environment, None)
             log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
-
-    def _undecided(self, push: DuePush) -> None:
-        self._gates.circuit(push.environment).undecided()
-        self._gates.channels.undecided((push.app, push.environment))
 
     def _rest(self, push: DuePush, refused: Refused) -> None:
         channel = (push.app, push.environment)

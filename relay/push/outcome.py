@@ -2,7 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import TypeAlias
+
+
+class Reach(IntEnum):
+    """Name how far a push came that was not taken: what its end proves of the way to its provider."""
+
+    HERE = 0
+    """It was not sent."""
+    UNANSWERED = 1
+    """It was sent, or tried to be; the provider said nothing to it."""
+    ANSWERED = 2
+    """The provider spoke of this one push: it serves."""
+    JUDGED = 3
+    """The provider knew us and looked at the device token: the channel works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class RetryLater:
     """What an operator can do if it lasts; empty when there is nothing to do but wait."""
     provider: bool = False
     """Whether it concerns the provider as a whole (out of reach, overloaded, silent) and not just this push."""
+    reach: Reach = Reach.UNANSWERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class Refused:
     remedy: str
     channel: bool = False
     """Whether the fault lies with the whole channel (key, certificate, project) and not with this one token."""
+    reach: Reach = Reach.ANSWERED
 
 
 Outcome: TypeAlias = Delivered | TokenGone | RetryLater | Refused

@@ -10,7 +10,7 @@ from relay.clock import now
 from relay.listeners import open_listener
 from relay.model import Mark, Mode, Platform
 from relay.network.way import Proxy, Way
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import FEW
 from relay.push.webpush.vapid import make_key, public_key
@@ -293,6 +293,7 @@ def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path, loop
             last = outcomes[-1]
             assert isinstance(last, RetryLater)
             assert last.reason.startswith("push-service-rests: ")
+            assert last.reach is Reach.HERE
             assert last.after is not None
             assert [rest.service for rest in around.sender.services.resting] == [f"127.0.0.1:{port}"]
             assert len(around.egress.bodies) == FEW, "a push that waits was not sent"
@@ -310,7 +311,8 @@ def test_a_service_that_never_answers_holds_half_of_the_places(tmp_path: Path, l
             await until(lambda: len(around.simulator.received) == 4, 30.0)
             await until(lambda: sum(task.done() for task in stalled) == 6, 30.0)
 
-            assert {task.result() for task in stalled if task.done()} == {RetryLater("push-service-busy", 1.0)}
+            busy = RetryLater("push-service-busy", 1.0, reach=Reach.HERE)
+            assert {task.result() for task in stalled if task.done()} == {busy}
             assert await around.sender.send(around.phone(around.other)) == Delivered()
 
             for task in stalled:

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 
 OK: Final = 200
 FORBIDDEN: Final = 403
@@ -77,13 +77,13 @@ def read_apns(status: int, reason: str, timestamp: int | None, after: float | No
     if status >= SERVER_ERROR:
         return RetryLater(code, after, _DOWN, provider=True)
     if status == TOO_MANY or code == "IdleTimeout":
-        return RetryLater(code, after)
+        return RetryLater(code, after, reach=Reach.ANSWERED)
     return _refused(status, code)
 
 
 def _refused(status: int, code: str) -> Refused:
     if code in TOKEN:
-        return Refused(code, _TOKEN)
+        return Refused(code, _TOKEN, reach=Reach.JUDGED)
     if code in CHANNEL:
         return Refused(code, CHANNEL[code], channel=True)
     return Refused(code, UNNAMED.get(status, _OURS), channel=status in UNNAMED)

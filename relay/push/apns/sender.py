@@ -24,7 +24,7 @@ from relay.push.apns.silence import PACE, Pace
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
 from relay.push.retry_after import retry_after
 
@@ -185,9 +185,11 @@ def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
 
 def _refusal(push: DuePush, ways: Mapping[tuple[str, Environment], Account]) -> Refused:
     if not DEVICE_TOKEN.fullmatch(push.device_token):
-        return Refused("malformed-device-token", "let the app register again; the device token is no hex text")
+        remedy = "let the app register again; the device token is no hex text"
+        return Refused("malformed-device-token", remedy, reach=Reach.HERE)
     if any(topic == push.app for topic, _ in ways):
         name = push.environment.value
         remedy = f"no key or certificate of this app is for {name}: add one under apns.accounts, or environments of one"
-        return Refused("environment-not-configured", remedy)
-    return Refused("topic-not-configured", "add the app's bundle id to apns.topics, or to those of an account")
+        return Refused("environment-not-configured", remedy, reach=Reach.HERE)
+    remedy = "add the app's bundle id to apns.topics, or to those of an account"
+    return Refused("topic-not-configured", remedy, reach=Reach.HERE)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from relay.push.fcm.errors import FcmError, message_name, read_error
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.retry_after import LONGEST, retry_after
 
 OK: Final = 200
@@ -85,7 +85,7 @@ def _refusal(status: int, error: FcmError) -> Refused | None:
         # All bodies come from the same few templates: what FCM takes of none of them any more, no other token mends.
         return Refused(f"{name}: {', '.join(ours)}", _OURS, channel=True)
     if error.code in BY_CODE:
-        return Refused(name, *BY_CODE[error.code])
+        return Refused(name, *BY_CODE[error.code], reach=Reach.JUDGED)
     if error.code in PASSING or status in {TIMED_OUT, TOO_MANY} or status >= SERVER_ERROR:
         return None
     if not error.canonical:
@@ -103,7 +103,9 @@ def _passing(status: int, error: FcmError, headers: Mapping[str, str], now: date
         after = QUOTA_PAUSE
     name = error.name(status)
     if quota:
-        return RetryLater(name, after) if error.device_quota else RetryLater(name, after, _QUOTA, provider=True)
+        if error.device_quota:
+            return RetryLater(name, after, reach=Reach.ANSWERED)
+        return RetryLater(name, after, _QUOTA, provider=True)
     if error.code in PASSING or status == TIMED_OUT or status >= SERVER_ERROR:
         return RetryLater(name, after, _DOWN if error.canonical else _FOREIGN, provider=True)
-    return RetryLater(name, after)
+    return RetryLater(name, after, reach=Reach.ANSWERED)

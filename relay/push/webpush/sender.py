@@ -21,7 +21,7 @@ from relay.ports import Clock
 from relay.push.egress_log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.payload import Notice, WebPushMessage
 from relay.push.webpush.answers import PAGE, TAKEN, is_page, read_webpush
 from relay.push.webpush.encryption import SALT, encrypt
@@ -85,14 +85,14 @@ class WebPushSender:
         try:
             subscription = Subscription.read(push.device_token)
         except SubscriptionInvalid:
-            return Refused("subscription-invalid", "let the app subscribe and register again")
+            return Refused("subscription-invalid", "let the app subscribe and register again", reach=Reach.HERE)
         service = subscription.service
         if service not in self._config.services:
             remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
-            return Refused("push-service-not-listed", remedy)
+            return Refused("push-service-not-listed", remedy, reach=Reach.HERE)
         seconds, reason = self._services.wait(service, _moment())
         if seconds > 0:
-            return RetryLater(reason, seconds)
+            return RetryLater(reason, seconds, reach=Reach.HERE)
         try:
             return await self._send(push, subscription)
         finally:

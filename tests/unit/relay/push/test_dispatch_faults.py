@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -9,7 +10,7 @@ from relay.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.push.circuit import IN_A_ROW
 from relay.push.dispatch import LEASE, PLACES, SWEEP
 from relay.push.judge import TRIES
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.stats import Outage
 from tests.fakes.outbox import BEGAN, MemoryOutbox
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
@@ -127,6 +128,24 @@ async def test_a_resting_channel_costs_its_marks_no_tries() -> None:
 
     assert {row.push.attempts for row in outbox.rows.values()} == {0}
     assert 10 <= len(provider.sent) - 20 <= 20  # 30 s after the first fault, then up to 5 minutes apart
+
+
+async def test_a_push_service_that_rests_costs_its_marks_no_tries_and_no_longer_waits() -> None:
+    outbox, provider = MemoryOutbox(), Provider(0.0)
+    provider.answer = lambda push: RetryLater("push-service-rests: timed-out", 30.0, reach=Reach.HERE)
+    outbox.put(due_push())
+
+    async with running(dispatcher(outbox, provider)):
+        await asyncio.sleep(HOUR)
+        waits = [later - earlier for earlier, later in pairwise(provider.moments)]
+        assert len(waits) > 100
+        assert all(30.0 <= wait <= 34.1 for wait in waits)
+        assert {row.push.attempts for row in outbox.rows.values()} == {0}
+
+        provider.answer = lambda push: Delivered()
+        await asyncio.sleep(35)
+
+    assert outbox.rows == {}
 
 
 async def test_a_push_that_always_breaks_its_sender_is_set_aside(caplog: pytest.LogCaptureFixture) -> None:

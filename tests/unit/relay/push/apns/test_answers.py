@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.push.apns.answers import CHANNEL, TOKEN, read_apns, read_body
-from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Reach, Refused, RetryLater, TokenGone
 
 
 def test_200_is_delivered() -> None:
@@ -41,7 +41,7 @@ def test_a_bad_token_is_refused_alone(reason: str) -> None:
     outcome = read_apns(400, reason, None)
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == (reason, False)
+    assert (outcome.reason, outcome.channel, outcome.reach) == (reason, False, Reach.JUDGED)
     assert "environment" in outcome.remedy
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_refusal_waits_alone(status: int) -> None:
     outcome = read_apns(status, "SomethingNew", None)
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == ("SomethingNew", False)
+    assert (outcome.reason, outcome.channel, outcome.reach) == ("SomethingNew", False, Reach.ANSWERED)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,7 @@ def test_what_passes_by_itself_is_tried_again_after_the_time_that_was_named(
         assert isinstance(outcome, RetryLater)
         assert (outcome.reason, outcome.after) == (reason or "http-503", after)
         assert (outcome.provider, bool(outcome.remedy)) == (provider, provider)
+        assert (outcome.reach is Reach.ANSWERED) is not provider
 
 
 def test_too_many_provider_tokens_means_to_wait_a_minute_at_least() -> None:

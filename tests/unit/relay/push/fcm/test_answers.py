@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.push.fcm.answers import read_fcm, token_refused
 from relay.push.fcm.errors import Detail
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -94,7 +94,7 @@ def test_fcms_own_refusals(status: int, code: str, channel: bool) -> None:
     outcome = read(status, error("ANY", code))
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == (code, channel)
+    assert (outcome.reason, outcome.channel, outcome.reach) == (code, channel, Reach.JUDGED)
 
 
 @pytest.mark.parametrize("fields", [(), ("message.token",), ("token", "message.token")])
@@ -165,7 +165,7 @@ def test_what_passes_by_itself_concerns_fcm_as_a_whole(status: int, code: str) -
 
 
 def test_an_answer_nobody_knows_is_tried_again_and_blames_nobody() -> None:
-    assert read(418, error("ANY", "SOMETHING_NEW")) == RetryLater("SOMETHING_NEW")
+    assert read(418, error("ANY", "SOMETHING_NEW")) == RetryLater("SOMETHING_NEW", reach=Reach.ANSWERED)
 
 
 @pytest.mark.parametrize("status", [408, 502, 503, 504])
@@ -199,7 +199,9 @@ def test_a_quota_that_names_no_time_is_given_a_minute_and_concerns_all(
 
 @pytest.mark.parametrize("violation", [quota("device:1"), quota("", "Device message rate exceeded"), quota("token")])
 def test_the_quota_of_one_device_concerns_that_device_alone(violation: object) -> None:
-    assert read(429, error("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "", violation)) == RetryLater("QUOTA_EXCEEDED", 60.0)
+    outcome = read(429, error("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "", violation))
+
+    assert outcome == RetryLater("QUOTA_EXCEEDED", 60.0, reach=Reach.ANSWERED)
 
 
 def test_the_time_may_stand_in_the_body_and_the_header_counts_first() -> None:
