@@ -17,6 +17,7 @@ from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close, Stall
 from relay.sandbox.webpush import open_webpush_simulator
+from tests.fakes.proxy import ConnectProxy, connect_proxy
 from tests.integration.push_world import LOOPS, free_port, on_loop, silent_server, until
 from tests.integration.webpush_world import KEY, endpoint, to, world, write_key
 from tests.unit.relay.push.pushes import due_push
@@ -248,6 +249,41 @@ def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path, loop: str
             assert isinstance(outside, RetryLater)
             assert outside.reason.startswith("proxy")
             assert around.other.received == []
+
+    on_loop(loop, test())
+
+
+def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with connect_proxy(ConnectProxy(user="relay:right")) as proxy, world(tmp_path) as around:
+            way = Way(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
+            config = replace(around.sender._config, way=way, straight=frozenset({around.simulator.service}))
+            async with WebPushSender(config, now, around.egress) as sender:
+                first = await sender.send(around.phone(around.other))
+                second = await sender.send(around.phone(around.other))
+                inside = await sender.send(around.phone())
+                resting = sender.services.resting
+
+            assert isinstance(first, RetryLater)
+            assert first.reason == "proxy-authentication-required"
+            assert isinstance(second, RetryLater)
+            assert second.reason == "push-service-rests: proxy-authentication-required"
+            assert len(proxy.targets) == 1, "a refused password is not tried again and again"
+            assert inside == Delivered()
+            assert [rest.service for rest in resting] == [around.other.service]
+            assert "network.proxy_password_file" in resting[0].remedy
+
+    on_loop(loop, test())
+
+
+def test_a_proxy_that_refuses_us_is_a_fault_of_the_channel_where_all_goes_through_it(tmp_path: Path, loop: str) -> None:
+    async def test() -> None:
+        async with connect_proxy(ConnectProxy(user="relay:right")) as proxy:
+            async with world(tmp_path, way=Way(Proxy("127.0.0.1", proxy.port))) as around:
+                outcome = await around.sender.send(around.phone())
+
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
 
     on_loop(loop, test())
 

@@ -115,6 +115,7 @@ class WebPushSender:
         message = WebPushMessage(Notice.of(push))
         service, device = subscription.service, sha256(push.device_token.encode()).digest()
         body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT))
+        lasting = False
         try:
             self._egress.webpush(push.app, push.device_token, message)
             async with asyncio.timeout(self._config.time_limit):
@@ -122,7 +123,9 @@ class WebPushSender:
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            outcome: Outcome = self._of_one(read_failure(error, "webpush.ca_file"))
+            failure = read_failure(error, "webpush.ca_file")
+            lasting = isinstance(failure, Refused)
+            outcome: Outcome = self._of_one(service, failure)
         else:
             if reply.status in TAKEN and is_page(reply.body):
                 outcome = PAGE
@@ -131,7 +134,8 @@ class WebPushSender:
                 outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
         match outcome:
             case RetryLater(reason, after, remedy):
-                self._services.failed(service, device, reason, _moment(), remedy=remedy, after=after)
+                now = _moment()
+                self._services.failed(service, device, reason, now, remedy=remedy, after=after, lasting=lasting)
                 # It concerns this one service, which rests: the others go on.
                 return replace(outcome, provider=False)
             case Refused():
@@ -141,9 +145,13 @@ class WebPushSender:
                 pass
         return outcome
 
-    def _of_one(self, failure: RetryLater | Refused) -> RetryLater | Refused:
-        """Blame the one service that a fault lies with, while there are others; the way to all is blamed as it is."""
-        if failure.reason in OF_ONE and len(self._config.services) > 1:
+    def _of_one(self, service: str, failure: RetryLater | Refused) -> RetryLater | Refused:
+        """Blame the one service that a fault lies with, while there are others; the way to all is blamed as it is.
+
+        A fault of the way out, e.g. a proxy's 407, is not one of the services inside.
+        """
+        others = failure.reason in OF_ONE and len(self._config.services) > 1
+        if others or (self._config.straight and service not in self._config.straight):
             return RetryLater(failure.reason, remedy=failure.remedy)
         return failure
 

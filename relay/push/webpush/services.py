@@ -86,18 +86,27 @@ class Services:
         state.probing = False
 
     def failed(
-        self, service: str, device: bytes, reason: str, now: float, *, remedy: str = "", after: float | None = None
+        self,
+        service: str,
+        device: bytes,
+        reason: str,
+        now: float,
+        *,
+        remedy: str = "",
+        after: float | None = None,
+        lasting: bool = False,
     ) -> None:
         """Take an answer that the service cannot take a push now, or none; `after` is the time it named, in seconds.
 
-        One subscription alone may be the reason of its failures, so the service rests only when several fail.
+        One subscription alone may be the reason of its failures, so the service rests only when several fail; at once
+        for a fault that no subscription has a part in and no waiting mends (`lasting`), such as its certificate.
         Failures of pushes that were under way when the rest began do not lengthen it.
         """
         state = self._services[service]
         if now < state.until:
             return
         state.failing.add(device)
-        if len(state.failing) < FEW:
+        if len(state.failing) < FEW and not lasting:
             return
         state.rests += 1
         state.reason, state.remedy = reason, remedy

@@ -39,6 +39,16 @@ def test_one_phone_alone_never_silences_its_service() -> None:
     assert known.resting == []
 
 
+def test_a_fault_that_only_somebody_mends_rests_its_service_at_once() -> None:
+    known = services()
+
+    known.failed(A, ANN, "certificate-not-trusted", 0.0, remedy="set webpush.ca_file", lasting=True)
+
+    assert known.resting == [Rest(A, "certificate-not-trusted", "set webpush.ca_file")]
+    assert known.wait(A, 1.0)[0] == backoff.pause(1) - 1.0
+    assert known.wait(B, 1.0) == (0.0, "")
+
+
 def test_failures_count_only_without_an_answer_between() -> None:
     known = services()
 
