@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from relay.push.fcm.answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY
 from relay.push.fcm.errors import CODE
-from relay.push.fcm.tokens import AccessToken, TokenNotGiven
+from relay.push.fcm.tokens import MARGIN, AccessToken, TokenNotGiven
 from relay.push.outcome import Refused, RetryLater
 from relay.push.retry_after import retry_after
 
@@ -18,11 +18,17 @@ LIFE: Final = 3600.0
 """Seconds a token lives that comes without its time."""
 LONGEST: Final = 86400.0
 """Seconds; a token that is said to live longer is renewed daily all the same."""
+SHORTEST: Final = 3 * MARGIN
+"""Seconds that a token must live: one that is hardly used before its margin would be asked for with every push."""
 PASSING: Final = frozenset({"internal_failure", "server_error", "temporarily_unavailable"})
 """Codes that pass by themselves, whatever the HTTP status."""
 
 _KEY: Final = "check fcm.service_account_file: its key may be deleted or disabled; check the clock of this host too"
 _DOWN: Final = "Google's token endpoint is in trouble: nothing to do here; look at Google's status page if it lasts"
+_SHORT: Final = (
+    f"access tokens are given for less than {SHORTEST:.0f} s, Google's live an hour: see what answers at token_uri in "
+    "fcm.service_account_file, and any proxy on the way"
+)
 _FOREIGN: Final = (
     "something that is not Google's token endpoint answers: check token_uri in fcm.service_account_file and any proxy "
     "on the way"
@@ -35,7 +41,10 @@ def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: dateti
     if status == OK:
         token = answer.get("access_token")
         if isinstance(token, str) and TOKEN.fullmatch(token):
-            return AccessToken(token, now + timedelta(seconds=_life(answer.get("expires_in"))))
+            life = _life(answer.get("expires_in"))
+            if life < SHORTEST:
+                raise TokenNotGiven(Refused("token-too-short-lived", _SHORT, channel=True))
+            return AccessToken(token, now + timedelta(seconds=life))
         raise TokenNotGiven(Refused("token-not-from-google", _FOREIGN, channel=True))
     code = answer.get("error")
     known = isinstance(code, str) and CODE.fullmatch(code) is not None
@@ -47,7 +56,7 @@ def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: dateti
 
 
 def _life(value: object) -> float:
-    """Read how many seconds a token lives; 0 or less would only lead to a request for every push."""
+    """Read how many seconds a token lives; what is no time at all, 0 among it, says nothing."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return min(float(value), LONGEST)
     return LIFE

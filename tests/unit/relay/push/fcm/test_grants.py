@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.fcm.grants import read_grant
+from relay.push.fcm.grants import SHORTEST, read_grant
 from relay.push.fcm.tokens import AccessToken, TokenNotGiven
 from relay.push.outcome import Refused, RetryLater
 
@@ -21,12 +21,29 @@ def refused(status: int, body: bytes, headers: Mapping[str, str] | None = None) 
 
 @pytest.mark.parametrize(
     ("lives", "seconds"),
-    [(3599, 3599.0), (0.5, 0.5), (10**9, 86400.0), ("3599", 3600.0), (None, 3600.0), (0, 3600.0), (True, 3600.0)],
+    [
+        (3599, 3599.0),
+        (SHORTEST, SHORTEST),
+        (10**9, 86400.0),
+        ("3599", 3600.0),
+        (None, 3600.0),
+        (0, 3600.0),
+        (True, 3600.0),
+    ],
 )
 def test_a_token_lives_as_long_as_it_is_said_to(lives: object, seconds: float) -> None:
     body = json.dumps({"access_token": "ya29.abc-_~+/=", "expires_in": lives, "token_type": "Bearer"}).encode()
 
     assert read_grant(200, body, {}, NOW) == AccessToken("ya29.abc-_~+/=", NOW + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("lives", [0.5, 5, SHORTEST - 1])
+def test_a_token_that_hardly_lives_is_none(lives: float) -> None:
+    outcome = refused(200, json.dumps({"access_token": "ya29.abc", "expires_in": lives}).encode())
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel) == ("token-too-short-lived", True)
+    assert "token_uri" in outcome.remedy
 
 
 @pytest.mark.parametrize(
