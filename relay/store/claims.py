@@ -68,7 +68,8 @@ async def claim(
     for _ in range(ROUNDS):
         missing = limit - len(pushes)
         rows = (await connection.execute(_query(lanes, now, pacing, missing))).all()
-        found = _sort(rows, now, pacing)
+        trials = await _hold({row.registration_id for row in rows if row.recheck_at is not None}, connection, now)
+        found = _sort(rows, trials, now, pacing)
         claims = [key(push) | {"claimed_by": owner, "claimed_until": until} for push in found.claimed]
         for changed in (claims, found.delayed, found.aside):
             if changed:
@@ -112,14 +113,36 @@ def _query(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select
 
 def _trusted(now: datetime) -> sa.ColumnElement[bool]:
     """Leave out registrations in quarantine, but for one trial at a time once their re-check is due."""
-    recheck, sibling = registration.c.recheck_at, outbox.alias("sibling")
-    claimed = (sibling.c.claimed_until > now) & (sibling.c.claimed_until <= now + FAR)
-    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, claimed)
-    ripe = (recheck <= now) | (recheck > now + FAR_RECHECK)
-    return recheck.is_(None) | (ripe & sa.not_(tried))
+    sibling = outbox.alias("sibling")
+    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, _claimed(sibling, now))
+    return registration.c.recheck_at.is_(None) | (_ripe(now) & sa.not_(tried))
 
 
-def _sort(rows: Iterable[AnyRow], now: datetime, pacing: Pacing) -> _Sorted:
+def _ripe(now: datetime) -> sa.ColumnElement[bool]:
+    recheck = registration.c.recheck_at
+    return (recheck <= now) | (recheck > now + FAR_RECHECK)
+
+
+def _claimed(marks: sa.FromClause, now: datetime) -> sa.ColumnElement[bool]:
+    return (marks.c.claimed_until > now) & (marks.c.claimed_until <= now + FAR)
+
+
+async def _hold(quarantined: Collection[str], connection: AsyncConnection, now: datetime) -> frozenset[str]:
+    """Lock registrations in quarantine until the claim is committed; return those that nobody tries now.
+
+    Two processes that see two marks of one registration see no claim of each other's before it is committed. So the
+    registration is locked, and only then are its marks looked at again: whoever had the lock before has committed.
+    """
+    if not quarantined:
+        return frozenset()
+    free = sa.select(registration.c.id).where(registration.c.id.in_(quarantined))
+    free = free.where(registration.c.recheck_at.is_(None) | _ripe(now))
+    held = set(await connection.scalars(free.with_for_update(key_share=True, skip_locked=True)))
+    tried = sa.select(outbox.c.registration_id).where(outbox.c.registration_id.in_(held), _claimed(outbox, now))
+    return frozenset(held.difference(await connection.scalars(tried)))
+
+
+def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing: Pacing) -> _Sorted:
     found = _Sorted()
     tried: set[str] = set()
     for row in rows:
@@ -136,7 +159,7 @@ def _sort(rows: Iterable[AnyRow], now: datetime, pacing: Pacing) -> _Sorted:
             found.aside.append(place | FREE | rest)
             continue
         if row.recheck_at is not None:
-            if push.registration_id in tried:
+            if push.registration_id in tried or push.registration_id not in trials:
                 continue
             tried.add(push.registration_id)
         seconds = 0.0 if row.paced else pacing.wait(push.mark, pushed_at, now)

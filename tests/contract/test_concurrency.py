@@ -14,7 +14,10 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.progress import Change, Progress
 from relay.model import CommitEntry, DuePush, Mark, Platform, RegistrationChange, RegistrationId
 from relay.ports import Settlement
-from relay.push.outcome import Delivered, RetryLater
+from relay.push.outcome import Delivered, Refused, RetryLater
+from relay.push.pacing import Pacing
+from relay.store import claims
+from relay.store.claims import Lanes
 from relay.store.engine import open_engine
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
@@ -34,6 +37,7 @@ from tests.contract.samples import (
     register,
 )
 
+LATE = NOW + timedelta(hours=2)
 NAMES = [f"user{number:02}" for number in range(30)]
 CHANGED = Progress(collections=(MAIL,), changes=(NEW_MAIL, Change(CollectionClass.CALENDAR, 1)))
 
@@ -67,9 +71,9 @@ async def test_two_claimers_never_get_the_same_mark(postgres_engine: AsyncEngine
             claimed += pushes
         return claimed
 
-    claims = await asyncio.gather(*(claim_all(store, f"{n}") for n in range(3) for store in stores))
+    found = await asyncio.gather(*(claim_all(store, f"{n}") for n in range(3) for store in stores))
 
-    taken = Counter((push.registration_id, push.mark) for pushes in claims for push in pushes)
+    taken = Counter((push.registration_id, push.mark) for pushes in found for push in pushes)
     assert set(taken.values()) == {1}
     assert len(taken) == 2 * len(NAMES)
 
@@ -84,6 +88,65 @@ async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngin
             pushes = await SqlOutboxStore(postgres_engine, LocalWakeups()).claim(Platform.APNS, 100, "p", LATER, NOW)
 
     assert {push.mark for push in pushes} == {Mark.CALENDAR}
+
+
+async def quarantine_all(engine: AsyncEngine) -> None:
+    """Let a provider refuse every phone's token; each has two marks, and its re-check is due at LATE."""
+    epoch = await activate_all(engine)
+    await SqlWatchStore(engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
+    outbox = SqlOutboxStore(engine, LocalWakeups())
+    pushes = await outbox.claim(Platform.APNS, 2 * len(NAMES), "push", LATER, NOW)
+    assert len(pushes) == 2 * len(NAMES)
+    await outbox.settle([Settlement(push, Refused("BadDeviceToken", "look"), NOW) for push in pushes], NOW)
+
+
+async def test_a_trial_that_is_not_committed_keeps_others_from_its_phone(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    await quarantine_all(postgres_engine)
+    outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
+    lanes, until = Lanes(Platform.APNS), LATE + timedelta(minutes=1)
+    async with other_engine.begin() as connection:
+        trials, _ = await claims.claim(connection, lanes, len(NAMES), "one", until, LATE, Pacing())
+        assert len({push.registration_id for push in trials}) == len(NAMES)
+
+        assert await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE) == []
+
+    assert await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE) == []
+
+
+async def test_a_trial_that_is_committed_while_another_process_looks_is_seen(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    await quarantine_all(postgres_engine)
+    until = LATE + timedelta(minutes=1)
+    stores = [SqlOutboxStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+
+    async def claim_all(store: SqlOutboxStore, owner: str) -> list[DuePush]:
+        claimed: list[DuePush] = []
+        for _ in range(len(NAMES)):
+            claimed += await store.claim(Platform.APNS, 3, owner, until, LATE)
+        return claimed
+
+    found = await asyncio.gather(*(claim_all(store, f"{n}") for n in range(3) for store in stores))
+
+    tried = Counter(push.registration_id for pushes in found for push in pushes)
+    assert len(tried) == len(NAMES)
+    assert set(tried.values()) == {1}
+
+
+async def test_a_phone_whose_registration_is_in_other_hands_is_tried_later(
+    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+) -> None:
+    await quarantine_all(postgres_engine)
+    outbox, until = SqlOutboxStore(postgres_engine, LocalWakeups()), LATE + timedelta(minutes=1)
+    async with other_engine.begin() as connection:
+        await connection.execute(sa.text("SELECT 1 FROM registration FOR UPDATE"))
+
+        async with asyncio.timeout(5):
+            assert await outbox.claim(Platform.APNS, 100, "push", until, LATE) == []
+
+    assert len(await outbox.claim(Platform.APNS, 100, "push", until, LATE)) == len(NAMES)
 
 
 async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
