@@ -162,6 +162,9 @@ class _RelayCollector(Collector):
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])
+        lowered = CounterMetricFamily(
+            "relay_pushes_lowered", "Pushes that went without waking their phone, woken too often.", labels=["provider"]
+        )
         flying = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
         faults = GaugeMetricFamily("relay_channel_faults", "Apps that cannot be pushed to now.", labels=["provider"])
         outages = GaugeMetricFamily(
@@ -170,10 +173,11 @@ class _RelayCollector(Collector):
         for platform, stats in self._push.items():
             for outcome, count in list(stats.outcomes.items()):
                 pushes.add_metric([platform.value, outcome], count)
+            lowered.add_metric([platform.value], stats.lowered)
             flying.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))
             outages.add_metric([platform.value], len(stats.outages))
-        yield from (pushes, flying, faults, outages)
+        yield from (pushes, lowered, flying, faults, outages)
 
     def _expiring(self) -> Metric:
         left = GaugeMetricFamily(

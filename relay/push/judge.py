@@ -52,7 +52,9 @@ class Judge:
             case Delivered() | TokenGone():
                 self._answered(push)
                 self._heal(push)
-                if isinstance(outcome, TokenGone):
+                if isinstance(outcome, Delivered):
+                    self._stats.lowered += outcome.lowered
+                else:
                     fields = {"registration": push.registration_id, "reason": outcome.reason}
                     log.info("device token gone", extra=fields)
                 return Settlement(push, outcome)

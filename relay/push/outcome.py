@@ -24,6 +24,8 @@ class Delivered:
     """The provider took the push."""
 
     provider_id: str = ""
+    lowered: bool = False
+    """Whether it went with less priority than its mode asks for, since its phone was woken often enough of late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,12 @@ class FcmMessage:
     @property
     def wakes(self) -> bool:
         """Tell whether the message goes with high priority, which wakes a dozing phone."""
-        return not self.notice.silent and not (self.spare and self.notice.kind == "new-items")
+        return not self.notice.silent and not self.lowered
+
+    @property
+    def lowered(self) -> bool:
+        """Tell whether it would wake the phone, had that not been woken often enough."""
+        return self.spare and not self.notice.silent and self.notice.kind == "new-items"
 
     @property
     def data(self) -> dict[str, str]:

@@ -42,6 +42,8 @@ class PushStats:
     """Count what one dispatcher does."""
 
     outcomes: Counter[OutcomeName] = field(default_factory=Counter)
+    lowered: int = 0
+    """Pushes delivered with less priority than their mode asks for."""
     in_flight: int = 0
     """Pushes handed to the sender and not answered."""
     faults: dict[tuple[str, Environment], ChannelFault] = field(default_factory=dict)

@@ -154,14 +154,15 @@ def test_a_phone_is_woken_as_often_as_its_budget_allows_and_told_all_the_same(tm
     async def test() -> None:
         async with fcm(tmp_path, high_priority_per_hour=3) as (simulator, sender):
             simulator.fail(Answer(503, "UNAVAILABLE"))
-            for _ in range(5):
-                await sender.send(due_push(1))
-            await sender.send(due_push(1, mark=Mark.ATTENTION))
-            await sender.send(due_push(2))
+            outcomes = [await sender.send(due_push(1)) for _ in range(5)]
+            outcomes.append(await sender.send(due_push(1, mark=Mark.ATTENTION)))
+            outcomes.append(await sender.send(due_push(2)))
 
             # The first was not taken, so it cost nothing.
             assert [priority(each) for each in simulator.received] == ["HIGH"] * 4 + ["NORMAL"] + ["HIGH"] * 2
             assert [each.status for each in simulator.received] == [503] + [200] * 6
+            lowered = [outcome.lowered for outcome in outcomes if isinstance(outcome, Delivered)]
+            assert lowered == [False] * 3 + [True] + [False] * 2
 
     on_loop(loop, test())
 

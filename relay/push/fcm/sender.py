@@ -1,7 +1,7 @@
 """Own the adapter that hands pushes to FCM v1: renders, notes, sends, and reads what came of it."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -84,8 +84,10 @@ class FcmSender:
         now = asyncio.get_running_loop().time()
         message = FcmMessage(Notice.of(push), spare=not self._budget.allows(push.device_token, now))
         outcome = await self._send(push, message)
-        if isinstance(outcome, Delivered) and message.wakes:
-            self._budget.spend(push.device_token, now)
+        if isinstance(outcome, Delivered):
+            if message.wakes:
+                self._budget.spend(push.device_token, now)
+            return replace(outcome, lowered=message.lowered)
         return outcome
 
     async def close(self) -> None:

@@ -55,6 +55,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
     bench.fleet.requests["Sync", "Unreachable"] = 6
     bench.fleet.doors["https://mail.example.com/eas"] = cut_door()
     bench.apns.outcomes["delivered"] = 7
+    bench.apns.lowered = 3
     bench.apns.in_flight = 8
     bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)
     bench.lag._lags.append(0.25)
@@ -75,6 +76,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
         "relay_server_refused{url=https://mail.example.com/eas}": 0,
         "relay_path_cut_seconds{url=https://mail.example.com/eas}": 300,
         "relay_pushes_total{outcome=delivered,provider=apns}": 7,
+        "relay_pushes_lowered_total{provider=apns}": 3,
         "relay_pushes_in_flight{provider=apns}": 8,
         "relay_channel_faults{provider=apns}": 1,
         "relay_shards_leased{}": 256,

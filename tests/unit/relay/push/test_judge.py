@@ -118,3 +118,12 @@ def test_what_was_tried_counts() -> None:
     assert court.hear(RetryLater("http-429", 30.0)) == pytest.approx(32.0)
     assert court.settlement.counted
     assert court.stats.outcomes == {"retry-later": 1}
+
+
+def test_pushes_that_went_with_less_priority_are_counted() -> None:
+    court = Court()
+    for outcome in (Delivered(), Delivered("x", lowered=True), Delivered("y", lowered=True)):
+        court.hear(outcome)
+
+    assert court.stats.lowered == 2
+    assert court.stats.outcomes == {"delivered": 3}

@@ -173,12 +173,14 @@ def test_an_id_that_is_not_opaque_never_becomes_a_push(id_: str) -> None:
         ({"mark": Mark.ATTENTION}, True),
         ({"mark": Mark.TEST}, True),
         ({"mark": Mark.ATTENTION, "mode": Mode.BACKGROUND}, False),
+        ({"mode": Mode.BACKGROUND}, False),
     ],
 )
 def test_a_spared_phone_is_woken_only_for_what_asks_for_attention(changes: dict[str, Any], wakes: bool) -> None:
     message = FcmMessage(Notice.of(due_push(**changes)), spare=True)
 
     assert message.wakes is wakes
+    assert message.lowered is (not changes)
     assert message.android["priority"] == ("HIGH" if wakes else "NORMAL")
 
 
