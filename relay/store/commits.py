@@ -5,7 +5,7 @@ transactions that follow it wait for each other, but never in a circle.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,10 +14,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
-from eas_watcher.progress import Change, Condition, WatchState
+from eas_watcher.progress import Change, Condition, Progress, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
+from relay.store.bulk import ROWS, Among, inserts
 from relay.store.marks import NewMark, set_marks
-from relay.store.rows import AnyRow, write_collection, write_hierarchy, write_partnership
+from relay.store.rows import COLLECTION, AnyRow, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
@@ -40,6 +41,30 @@ _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
 )
+_EPOCHS: Final = (
+    sa.select(shard.c.number, shard.c.epoch)
+    .where(Among(shard.c.number, "shards"))
+    .order_by(shard.c.number)
+    .with_for_update(read=True)
+)
+_LOCK: Final = (
+    sa.select(mailbox.c.id, mailbox.c.shard)
+    .where(Among(mailbox.c.id, "ids"))
+    .order_by(mailbox.c.id)
+    .with_for_update(key_share=True)
+)
+_PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among(mailbox.c.id, "ids"))
+_MOVED: Final = sa.update(mailbox).where(Among(mailbox.c.id, "ids")).values(last_change_at=sa.bindparam("now"))
+_TO_TELL: Final = sa.select(
+    registration.c.id,
+    registration.c.mailbox_id,
+    registration.c.platform,
+    registration.c.classes,
+    registration.c.subfolders,
+).where(
+    Among(registration.c.mailbox_id, "told"),
+    (registration.c.state == RegistrationState.ACTIVE.value) | Among(registration.c.mailbox_id, "wiped"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +82,9 @@ async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now:
     """Commit the entries whose lease is still good; the others change nothing."""
     epochs = await _epochs(connection, {entry.shard for entry in batch})
     leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
-    rows = await _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
-    good = [entry for entry in leased if entry.mailbox_id in rows and rows[entry.mailbox_id].shard == entry.shard]
-    await _update_mailboxes(connection, good, rows, now)
+    shards = await _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
+    good = [entry for entry in leased if shards.get(entry.mailbox_id) == entry.shard]
+    await _update_mailboxes(connection, good, now)
     wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
     await _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
     if wiped:
@@ -73,42 +98,39 @@ async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now:
 
 async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:
     """Read the epochs of shards and keep them as they are until the transaction ends."""
-    query = sa.select(shard.c.number, shard.c.epoch).where(shard.c.number.in_(sorted(shards)))
-    rows = await connection.execute(query.order_by(shard.c.number).with_for_update(read=True))
-    return {row.number: row.epoch for row in rows}
+    rows = await connection.execute(_EPOCHS, {"shards": sorted(shards)})
+    return dict(rows.all())
 
 
-async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> Mapping[MailboxId, AnyRow]:
-    if not ids:
-        return {}
-    query = sa.select(mailbox.c.id, mailbox.c.shard, *_MUTABLE).where(mailbox.c.id.in_(sorted(ids)))
-    rows = await connection.execute(query.order_by(mailbox.c.id).with_for_update(key_share=True))
-    return {MailboxId(row.id): row for row in rows}
+async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
+    """Read the shards of mailboxes and keep others from changing them until the transaction ends."""
+    rows = await connection.execute(_LOCK, {"ids": sorted(ids)})
+    return {MailboxId(id_): number for id_, number in rows.all()}
 
 
-async def _update_mailboxes(
-    connection: AsyncConnection, entries: Sequence[CommitEntry], rows: Mapping[MailboxId, AnyRow], now: datetime
-) -> None:
-    updates: dict[MailboxId, dict[str, Any]] = {}
+async def _update_mailboxes(connection: AsyncConnection, entries: Sequence[CommitEntry], now: datetime) -> None:
     moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
     if moved:
-        await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(moved)).values(last_change_at=now))
-    for entry in entries:
-        id_, progress = entry.mailbox_id, entry.progress
-        changed: dict[str, Any] = {}
+        await connection.execute(_MOVED, {"ids": moved, "now": now})
+    changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
+    if not changing:
+        return
+    found = await connection.execute(_PRESENT, {"ids": sorted({entry.mailbox_id for entry in changing})})
+    # One statement sets all of them, so each names every column.
+    rows: dict[MailboxId, dict[str, Any]] = {row.pop("id"): row for row in map(dict, found.mappings())}
+    for entry in changing:
+        row, progress = rows[entry.mailbox_id], entry.progress
         if progress.partnership is not None:
-            changed |= write_partnership(progress.partnership)
+            row |= write_partnership(progress.partnership)
         if progress.condition is not None:
-            shown = updates.get(id_) or {"state": rows[id_].state, "reason": rows[id_].reason, "since": rows[id_].since}
-            changed |= _condition(progress.condition, shown, now)
+            row |= _condition(progress.condition, row, now)
         if progress.refusals is not None:
-            changed["refusals"] = progress.refusals
-        if changed:
-            # One statement sets all of them, so each names every column.
-            present = updates.get(id_) or {column.name: getattr(rows[id_], column.name) for column in _MUTABLE}
-            updates[id_] = present | changed
-    if updates:
-        await connection.execute(_UPDATE, [{"_id": id_} | updates[id_] for id_ in sorted(updates)])
+            row["refusals"] = progress.refusals
+    await connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
+
+
+def _changes_mailbox(progress: Progress) -> bool:
+    return not (progress.partnership is None and progress.condition is None and progress.refusals is None)
 
 
 def _condition(condition: Condition, row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
@@ -129,7 +151,7 @@ async def _move_collections(connection: AsyncConnection, entries: Sequence[Commi
         await connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
     rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
     if rows:
-        await connection.execute(_UPSERT[connection.dialect.name], [rows[key] for key in sorted(rows)])
+        await connection.execute(_UPSERT[connection.dialect.name], {ROWS: [rows[key] for key in sorted(rows)]})
     hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
     if hierarchies:
         await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(sorted(hierarchies))))
@@ -186,18 +208,9 @@ async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], 
     told = news.keys() | alarmed
     if not told:
         return []
-    query = sa.select(
-        registration.c.id,
-        registration.c.mailbox_id,
-        registration.c.platform,
-        registration.c.classes,
-        registration.c.subfolders,
-    ).where(
-        registration.c.mailbox_id.in_(sorted(told)),
-        (registration.c.state == RegistrationState.ACTIVE.value) | registration.c.mailbox_id.in_(sorted(wiped)),
-    )
     marks: list[NewMark] = []
-    for row in await connection.execute(query):
+    rows = await connection.execute(_TO_TELL, {"told": sorted(told), "wiped": sorted(wiped)})
+    for row in rows.all():
         marks += _new_items(row, news.get(MailboxId(row.mailbox_id), ()))
         if row.mailbox_id in alarmed:
             marks.append(NewMark(row.id, Mark.ATTENTION.value, row.platform, 1, certain=True))
@@ -212,18 +225,16 @@ def _new_items(row: AnyRow, changes: Iterable[Change]) -> list[NewMark]:
         if name not in row.classes or (change.sub and name not in (row.subfolders or ())):
             continue
         mark = marks.get(name) or NewMark(row.id, name, row.platform, 0, certain=False)
-        marks[name] = replace(mark, count=mark.count + change.count, certain=mark.certain or change.certain)
+        marks[name] = mark._replace(changes=mark.changes + change.count, certain=mark.certain or change.certain)
     return list(marks.values())
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
-    names = ("class", "sync_key", "tries", "newest", "seen", "sub")
     return insert.on_conflict_do_update(
-        index_elements=["mailbox_id", "collection_id"], set_={name: insert.excluded[name] for name in names}
+        index_elements=["mailbox_id", "collection_id"], set_={name: insert.excluded[name] for name in _ADVANCING}
     )
 
 
-_UPSERT: Final = {
-    "postgresql": _upsert(postgresql.insert(collection)),
-    "sqlite": _upsert(sqlite.insert(collection)),
-}
+_ADVANCING: Final = ("class", "sync_key", "tries", "newest", "seen", "sub")
+_INSERTS: Final = inserts(collection, [column.name for column in COLLECTION])
+_UPSERT: Final = {dialect: _upsert(insert) for dialect, insert in _INSERTS.items()}

@@ -31,7 +31,7 @@ from relay.model import (
     RegistrationId,
     RegistrationState,
 )
-from relay.store.tables import collection, hierarchy, mailbox, outbox, registration
+from relay.store.tables import Moment, collection, hierarchy, mailbox, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
 """Seconds; a watch waits an hour and 10 % at most, so a later next try was written while the clock was wrong."""
@@ -208,18 +208,10 @@ def read_collection(row: AnyRow) -> Collection:
     )
 
 
-def write_collection(owner: MailboxId, value: Collection) -> dict[str, object]:
-    """Turn a collection into its row."""
-    return {
-        "mailbox_id": owner,
-        "collection_id": value.id,
-        "class": value.cls.value,
-        "sync_key": value.sync_key,
-        "tries": value.tries,
-        "newest": value.newest,
-        "seen": list(value.seen),
-        "sub": value.sub,
-    }
+def write_collection(owner: MailboxId, value: Collection) -> list[object]:
+    """Turn a collection into its row, in the order of COLLECTION."""
+    newest = None if value.newest is None else Moment.text(value.newest)
+    return [owner, value.id, value.cls.value, value.sync_key, value.tries, newest, value.seen, value.sub]
 
 
 def write_hierarchy(owner: MailboxId, folders: Iterable[Folder]) -> dict[str, object]:

@@ -27,9 +27,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
         """Turn any aware moment to UTC; SQLite gets it without its zone, which its text cannot hold."""
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError(f"a moment without time zone: {value!r}")
-        utc = value.astimezone(UTC)
+        utc = _utc(value)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
@@ -37,6 +35,20 @@ class Moment(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+    @staticmethod
+    def text(value: datetime) -> str:
+        """Write a moment as PostgreSQL reads it; without its zone, which are the last 6 characters, as SQLite keeps it.
+
+        Raises ValueError for a naive datetime.
+        """
+        return _utc(value).isoformat(" ", "microseconds")
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError(f"a moment without time zone: {value!r}")
+    return value.astimezone(UTC)
 
 
 mailbox = sa.Table(

@@ -1,0 +1,82 @@
+"""Own how many values reach a statement as one: binding each of them costs more than the database takes for its row.
+
+They travel as JSON, which both databases take apart themselves, so a statement is the same whatever their number.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import OperatorType
+
+from relay.store.tables import Moment
+
+ROWS: Final = "rows"
+"""The parameter of the inserts made here: a list of rows, each a list of values in the order of the given columns, with
+moments as their text."""
+NOTHING: Final[Mapping[str, sa.ColumnElement[Any]]] = {}
+ZONE: Final = 6
+"""Characters of the zone at the end of a moment's text."""
+
+
+class Among(FunctionElement[bool]):
+    """Be true where a column's value is in the list that one parameter holds; mind that an empty one is in order."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.Column[Any], parameter: str) -> None:
+        """Take a column of texts or numbers, and the name of the parameter."""
+        super().__init__(column, sa.bindparam(parameter, type_=sa.JSON))
+
+    def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002  # SQLAlchemy's own
+        """Stay as it is: SQLite uses no index for a comparison that is compared with 1."""
+        return self
+
+
+@compiles(Among, "sqlite")
+def _among_on_sqlite(element: Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, keys = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
+
+
+@compiles(Among, "postgresql")
+def _among_on_postgresql(element: Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, keys = (compiler.process(clause, **options) for clause in element.clauses)
+    kind = compiler.dialect.type_compiler_instance.process(element.clauses.clauses[0].type)
+    # An array is looked up in an index, value by value; a sub-query would be joined by the planner's guess.
+    return f"{column} = ANY (ARRAY(SELECT CAST(json_array_elements_text({keys}) AS {kind})))"
+
+
+def inserts(
+    table: sa.Table, given: Sequence[str], fixed: Mapping[str, sa.ColumnElement[Any]] = NOTHING
+) -> Mapping[str, postgresql.Insert | sqlite.Insert]:
+    """Make for each dialect the statement that inserts rows of `given` columns, with the same `fixed` ones in each."""
+    parameter = sa.bindparam(ROWS, type_=sa.JSON)
+    columns = [table.c[name] for name in given]
+    row = sa.func.json_array_elements(parameter).table_valued("value").c.value
+    taken = sa.select(*(_on_postgresql(row, place, column) for place, column in enumerate(columns)), *fixed.values())
+    on_postgresql = postgresql.insert(table).from_select([*given, *fixed], taken)
+    row = sa.func.json_each(parameter).table_valued("value").c.value
+    taken = sa.select(*(_on_sqlite(row, place, column) for place, column in enumerate(columns)), *fixed.values())
+    # Without a condition SQLite takes ON CONFLICT for the beginning of a join.
+    taken = taken.where(sa.literal_column("1") == sa.literal_column("1"))
+    on_sqlite = sqlite.insert(table).from_select([*given, *fixed], taken)
+    return {"postgresql": on_postgresql, "sqlite": on_sqlite}
+
+
+def _on_postgresql(row: sa.ColumnElement[Any], place: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    if isinstance(column.type, sa.JSON):
+        return row.op("->")(place)
+    return sa.cast(row.op("->>")(place), column.type)
+
+
+def _on_sqlite(row: sa.ColumnElement[Any], place: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    value = sa.func.json_extract(row, f"$[{place}]")
+    if isinstance(column.type, Moment):
+        return sa.func.substr(value, 1, sa.func.length(value) - ZONE)
+    return value

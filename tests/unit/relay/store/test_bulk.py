@@ -1,0 +1,52 @@
+"""Many values as one parameter: what the statements look like, and that indexes serve them."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from relay.store.bulk import Among
+from relay.store.tables import mailbox, metadata, registration, shard
+
+
+@pytest.fixture
+def connection() -> Iterator[sa.Connection]:
+    engine = sa.create_engine("sqlite://")
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def plan(connection: sa.Connection, where: sa.ColumnElement[bool], table: sa.Table) -> str:
+    statement = sa.select(sa.literal(1)).select_from(table).where(where).compile(connection)
+    arguments = ("[]",) * str(statement).count("?")
+    rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", arguments)
+    return "\n".join(row[3] for row in rows)
+
+
+def test_sqlite_looks_keys_up_in_an_index(connection: sa.Connection) -> None:
+    among = Among(mailbox.c.id, "ids")
+    either = Among(registration.c.mailbox_id, "told") & (
+        (registration.c.state == "active") | Among(registration.c.mailbox_id, "wiped")
+    )
+
+    assert "SEARCH mailbox USING COVERING INDEX" in plan(connection, among, mailbox)
+    assert "SEARCH registration USING INDEX" in plan(connection, either, registration)
+
+
+def test_postgresql_gets_an_array_of_the_columns_type() -> None:
+    numbers = sa.select(mailbox.c.id).where(Among(mailbox.c.shard, "shards"))
+
+    text = str(numbers.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+    assert "mailbox.shard = ANY (ARRAY(SELECT CAST(json_array_elements_text(%(shards)s::JSON) AS INTEGER)))" in text
+
+
+def test_nothing_is_among_no_keys(connection: sa.Connection) -> None:
+    connection.execute(sa.text("INSERT INTO shard (number, epoch) VALUES (1, 1), (2, 1)"))
+    query = sa.select(shard.c.number).where(Among(shard.c.number, "n"))
+
+    assert connection.scalars(query, {"n": []}).all() == []
+    assert connection.scalars(query, {"n": [2, 3]}).all() == [2]
