@@ -26,7 +26,7 @@ KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""
 LARGEST: Final = 65536  # bytes of an answer that are read; those of providers have a few hundred
 UNLIMITED: Final = aiohttp.ClientTimeout(total=None)
-REMEMBERED: Final = 64  # URLs and origins; FCM has two of them, push services one for each phone
+REMEMBERED: Final = 64  # URLs, origins and heads; FCM has two of each, push services one for each phone
 TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
 VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 """What may stand in a request's first line and in a header [RFC 9110 5.5], so that no line ends early."""
@@ -62,7 +62,7 @@ class Poster:
         the time. No redirect is followed: whatever a request bears is meant for its own URL alone.
         """
         place = self._places(url)
-        request = f"{place.head}{_lines(headers)}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        request = f"{place.head}{_lines(*headers.items())}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
         connection = await self._pool().connect(self._origins(place.origin), [], UNLIMITED)
         whole = False
         try:
@@ -110,11 +110,12 @@ def _ask(origin: URL) -> ClientRequest:
     return ClientRequest("POST", origin, loop=asyncio.get_running_loop())
 
 
-def _lines(headers: Mapping[str, str]) -> str:
-    for value in headers.values():
+@lru_cache(REMEMBERED)
+def _lines(*headers: tuple[str, str]) -> str:
+    for _, value in headers:
         if not VALUE.fullmatch(value):
             raise ValueError("a header's value has other characters than visible ones")
-    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
 async def _exchange(connection: Connection, request: bytes) -> Reply:

@@ -81,7 +81,7 @@ class ApnsConfig:
     in_flight: int = 100
     """Pushes at once per account and environment: their bodies fit into HTTP/2's first window of 65,535 bytes."""
     time_limit: float = 20.0
-    """Seconds for one push, connecting and repeating included."""
+    """Seconds for one push, connecting and repeating included; one more may pass before it is given up."""
     way: Way = STRAIGHT
     """How connections are made: through which proxy, from which address."""
 

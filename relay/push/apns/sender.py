@@ -12,6 +12,7 @@ from uuid import UUID
 
 from aioapns import PushType
 
+from eas_watcher.transport.deadlines import Deadlines
 from relay.model import DuePush, Environment
 from relay.network.dialling import Dialler
 from relay.ports import Clock
@@ -64,6 +65,7 @@ class ApnsSender:
         self._egress = egress
         self._config = config
         self._clock = clock
+        self._deadlines = Deadlines()
         dialler = Dialler(config.way)
         self._accounts = [Account(account, config, dialler, pace, random, clock) for account in config.accounts]
         self._ways: dict[tuple[str, Environment], Account] = {
@@ -89,14 +91,14 @@ class ApnsSender:
         return [account.file for account in self._accounts]
 
     async def send(self, push: DuePush) -> Outcome:
-        """Hand one push to APNs; answers within the time limit whatever happens."""
+        """Hand one push to APNs; answers within the time limit and a second, whatever happens."""
         account = self._ways.get((push.app, push.environment))
         if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
             return _refusal(push, self._ways)
         message = ApnsMessage(Notice.of(push))
         note = partial(self._egress.apns, push.app, push.device_token, message)
         try:
-            async with asyncio.timeout(self._config.time_limit):
+            with self._deadlines.within(self._config.time_limit):
                 answer = await self._deliver(account, push.environment, self._request(push, message), note)
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")

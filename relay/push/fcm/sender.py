@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Self
 
 import aiohttp
 
+from eas_watcher.transport.deadlines import Deadlines
 from relay.model import DuePush
 from relay.network.posting import Poster, Reply
 from relay.network.way import STRAIGHT, Way
@@ -41,7 +42,7 @@ class FcmConfig:
     in_flight: int = 100
     """Pushes at once, each on a connection of its own: FCM's HTTP/1.1."""
     time_limit: float = 20.0
-    """Seconds for one push, token and connecting included."""
+    """Seconds for one push, token and connecting included; one more may pass before it is given up."""
     high_priority_per_hour: int = PER_HOUR
     """Pushes of new items that wake one phone within an hour; more go with normal priority."""
     way: Way = STRAIGHT
@@ -65,6 +66,7 @@ class FcmSender:
         self._egress = egress
         self._random = random
         self._http = Poster(config.ca_file, config.in_flight, config.way)
+        self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
         self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)
         """Whoever watches it lets a changed file be taken while pushes go on."""
@@ -80,7 +82,7 @@ class FcmSender:
         await self.close()
 
     async def send(self, push: DuePush) -> Outcome:
-        """Hand one push to FCM; answers within the time limit whatever happens."""
+        """Hand one push to FCM; answers within the time limit and a second, whatever happens."""
         now = asyncio.get_running_loop().time()
         message = FcmMessage(Notice.of(push), spare=not self._budget.allows(push.device_token, now))
         outcome = await self._send(push, message)
@@ -115,7 +117,7 @@ class FcmSender:
         account, tokens = self._identities[-1]
         body = account.body(push.device_token, message)
         try:
-            async with asyncio.timeout(self._config.time_limit):
+            with self._deadlines.within(self._config.time_limit):
                 token = await tokens.get()
                 reply = await self._post(push, account.url, body, token)
                 if token_refused(reply.status, reply.body):
