@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
+SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check lint docs soak interop bench lock clean
 
@@ -13,10 +14,10 @@ demo: $(VENV)/.run ## show the main job on embedded defaults; ARGS=--once ends b
 	$(BIN)/relay demo $(ARGS)
 
 test: $(VENV)/.dev ## unit, contract, integration and acceptance tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 check: lint ## the full gate: format, lint, types, import rules, tests with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
