@@ -47,6 +47,8 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))
             return at_once(watch, ServerBusy("too many folders in one Ping"), "too-many-folders")
         case PingStatus.HIERARCHY_CHANGED:
+            # Who tells of folders would have told of those that were there when an earlier Ping began.
+            watch = replace(watch, unborn=watch.settled)
             return remedy(watch, HierarchyChanged("Ping status 7"))
         case PingStatus.PARAMETERS_MISSING:
             return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")

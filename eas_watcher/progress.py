@@ -35,6 +35,9 @@ class Partnership:
     """What we said that we did with the server's policy; None: nothing, there was none."""
     url: str | None = None
     """Where the mailbox is instead of its server's configured URL; None: there."""
+    horizon: datetime | None = None
+    """When the newest mail came that was known as the hierarchy was read last: a folder that was born since got all
+    mail of its own later. None: not known, or nobody asked for sub-folders."""
 
 
 @dataclass(frozen=True, slots=True)

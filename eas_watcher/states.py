@@ -95,6 +95,8 @@ class Watch:
     """All folders; None: not known, for nobody asked for sub-folders."""
     settled: datetime | None = None
     """Mail that came until then and appears in a sub-folder only now was moved there."""
+    unborn: datetime | None = None
+    """Mail that came until then is older than all folders that the server is about to tell of; None: nobody knows."""
     doubts: tuple[CollectionId, ...] = ()
     """Sub-folders that the server would not sync, once for each time in a row."""
     new: bool = False

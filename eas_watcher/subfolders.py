@@ -7,7 +7,7 @@ are, for some servers keep them beside the default one [observed: SOGo 5.8, 2026
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, TypeAlias
 
@@ -23,6 +23,9 @@ NEVER_NEW: Final = frozenset({3, 4, 5, 6})
 
 Hierarchy: TypeAlias = tuple[Folder, ...]
 """All folders of a mailbox, by id: a folder that moves takes those below it along without a word about them."""
+
+Since: TypeAlias = Callable[[CollectionId], datetime | None]
+"""Tells of a folder that was not watched so far from when on its mail is new; None: nothing of it is."""
 
 
 def grow(known: Hierarchy, reply: FolderSyncReply, *, full: bool) -> Hierarchy:
@@ -56,18 +59,15 @@ def keep(
     known: tuple[Collection, ...],
     hierarchy: Hierarchy,
     classes: Iterable[CollectionClass],
-    since: datetime | None,
+    since: Since = lambda _: None,
 ) -> tuple[Collection, ...]:
-    """Return the sub-folders to keep of those known and in the hierarchy.
-
-    In a mail folder that is new here, what came later than `since` is new; None: nothing of it is.
-    """
+    """Return the sub-folders to keep of those known and in the hierarchy."""
     present = {collection.id: collection for collection in known}
     kept = []
     for id_, cls in find(hierarchy, classes).items():
         collection = present.get(id_)
         if collection is None or collection.cls is not cls:
-            collection = Collection(id_, cls, newest=since if cls is CollectionClass.EMAIL else None, sub=True)
+            collection = Collection(id_, cls, newest=since(id_) if cls is CollectionClass.EMAIL else None, sub=True)
         kept.append(collection)
     return tuple(kept)
 

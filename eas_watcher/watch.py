@@ -32,7 +32,7 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.following import read_hierarchy, recall
+from eas_watcher.following import look_ahead, read_hierarchy, recall
 from eas_watcher.heartbeat import HELD
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
 from eas_watcher.pinging import read_ping
@@ -264,7 +264,7 @@ def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list
 
 def _ping(watch: Watch) -> Move:
     """Hold a Ping; or rest until the next Sync, where the operator wants no Pings."""
-    actions: list[Action] = []
+    watch, actions = look_ahead(watch)
     condition = healthy(watch)
     if watch.shown is not WatchState.WATCHING or watch.told != condition.detail:
         actions.append(Record(Progress(condition=condition)))

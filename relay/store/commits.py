@@ -28,6 +28,7 @@ _MUTABLE: Final = (
     mailbox.c.informed,
     mailbox.c.acknowledged,
     mailbox.c.url,
+    mailbox.c.horizon,
     mailbox.c.state,
     mailbox.c.reason,
     mailbox.c.detail,
@@ -177,6 +178,7 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
             hierarchy_key=NO_SYNC_KEY,
             informed=False,
             acknowledged=None,
+            horizon=None,
         )
     )
     await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))

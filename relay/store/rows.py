@@ -64,6 +64,7 @@ PARTNERSHIP: Final = (
     mailbox.c.informed,
     mailbox.c.acknowledged,
     mailbox.c.url,
+    mailbox.c.horizon,
     mailbox.c.accepted,
     mailbox.c.refusals,
     hierarchy.c.folders,
@@ -178,6 +179,7 @@ def read_memory(
         informed=row.informed,
         acknowledged=None if row.acknowledged is None else Acknowledgement(row.acknowledged),
         url=row.url,
+        horizon=row.horizon,
     )
     wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
     if wait > LONGEST_WAIT:
@@ -233,6 +235,7 @@ def write_partnership(value: Partnership) -> dict[str, object]:
         "informed": value.informed,
         "acknowledged": None if value.acknowledged is None else value.acknowledged.value,
         "url": value.url,
+        "horizon": value.horizon,
     }
 
 

@@ -67,6 +67,7 @@ mailbox = sa.Table(
     sa.Column("informed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("acknowledged", sa.Integer),
     sa.Column("url", sa.Text),
+    sa.Column("horizon", Moment),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("detail", sa.Text, nullable=False, server_default=""),

@@ -27,6 +27,7 @@ PARTNERSHIP = Partnership(
     informed=True,
     acknowledged=Acknowledgement.THIRD_PARTY,
     url="https://mail2.example.com/eas",
+    horizon=NOW,
 )
 
 

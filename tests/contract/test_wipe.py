@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
-from eas_watcher.names import CollectionId
+from eas_watcher.names import CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.progress import Condition, Partnership, Progress, WatchState
 from relay.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
 from relay.ports import Settlement
@@ -164,6 +164,8 @@ async def test_whoever_registers_after_the_wipe_starts_from_nothing(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     old = await activate(registrations, watches)
+    known = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=True, horizon=NOW)
+    await watches.commit([entry(await own_all(watches), Progress(known))], NOW)
     await wipe(watches)
 
     new = await activate(registrations, watches, device="new")

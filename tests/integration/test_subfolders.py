@@ -9,6 +9,7 @@ import pytest
 
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.progress import Change
+from eas_watcher.states import Policy
 from relay.clock import now
 from relay.sandbox.eas import FAMILIES, AnswerStatus, FailurePlan, Family
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
@@ -93,6 +94,47 @@ async def test_a_folder_that_appears_is_watched_and_its_first_mail_told(family: 
 
         assert watched.ann.changes == IN_SUBFOLDER
         assert folder in pinged(watched)
+
+
+def bear_a_folder_with_mail(watched: World) -> CollectionId:
+    """Make a folder with a mail that its user moved there, and one that came there before the newest of the Inbox."""
+    folder = watched.simulator.add_folder(ANN, "Projects", parent=inbox(watched))
+    watched.simulator.deliver(ANN, folder=folder, received=now() - timedelta(minutes=11))
+    watched.simulator.deliver(ANN, folder=folder, received=now() - timedelta(minutes=1))
+    return folder
+
+
+@TELLING
+@hurried
+async def test_mail_in_a_folder_that_appears_is_told_though_the_inbox_got_newer_mail_before(family: Family) -> None:
+    async with world(rules=FAMILIES[family], subfolders=MAIL) as watched:
+        watched.simulator.deliver(ANN, received=now() - timedelta(minutes=10))
+        watched.start()
+        await watched.until_held()
+        watched.simulator.deliver(ANN)
+        await watched.until_changed()
+        folder = bear_a_folder_with_mail(watched)
+        await until_pinged(watched, lambda ids: folder in ids)
+
+        assert watched.ann.changes == ONE_MAIL + IN_SUBFOLDER
+
+
+@hurried
+async def test_mail_in_a_folder_that_its_server_never_told_of_is_told_once_the_folder_is_found() -> None:
+    async with world(Policy(poll_interval=600), FAMILIES[Family.SOGO], subfolders=MAIL) as watched:
+        watched.simulator.deliver(ANN, received=now() - timedelta(minutes=10))
+        watched.start()
+        await watched.until_idle()
+        assert watched.ann.partnership.horizon is not None
+        watched.simulator.deliver(ANN)
+        hurry(661)  # a rest lasts up to 10 % longer
+        await until(lambda: watched.ann.changes == ONE_MAIL)
+        bear_a_folder_with_mail(watched)
+        for _ in range(12):
+            hurry(661)
+            await watched.until_idle()
+
+        assert watched.ann.changes == ONE_MAIL + IN_SUBFOLDER
 
 
 @TELLING

@@ -1,10 +1,11 @@
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.errors import ServerBusy
-from eas_watcher.following import read_hierarchy, recall
+from eas_watcher.following import look_ahead, read_hierarchy, recall
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
 from eas_watcher.progress import Collection, Memory, Progress
 from eas_watcher.states import Policy, Record
@@ -15,6 +16,9 @@ PROJECTS_FOLDER = Folder(CollectionId("20"), INBOX.id, 12)
 HIERARCHY = (PROJECTS_FOLDER, INBOX_FOLDER)
 PROJECTS = Collection(PROJECTS_FOLDER.id, CollectionClass.EMAIL, SyncKey("p1"), newest=NEWEST, sub=True)
 POLICY = Policy()
+EARLIER = NEWEST - timedelta(hours=1)
+READ = replace(PARTNERSHIP, hierarchy_key=SyncKey("h2"), horizon=NEWEST)
+"""What is kept after a FolderSync of somebody who asked for sub-folders."""
 
 
 def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
@@ -82,7 +86,7 @@ def test_what_a_folder_sync_tells_is_kept_with_its_key() -> None:
     watch, progress = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
 
     fresh = replace(PROJECTS, sync_key=NO_SYNC_KEY)
-    assert progress == Progress(replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")), (fresh,), hierarchy=HIERARCHY)
+    assert progress == Progress(READ, (fresh,), hierarchy=HIERARCHY)
     assert watch.watched == (INBOX, fresh)
     assert watch.hierarchy == HIERARCHY
     assert not watch.hierarchy_due
@@ -104,8 +108,62 @@ def test_a_hierarchy_that_did_not_change_is_not_written_again() -> None:
 
     after, progress = read_hierarchy(watch, FolderSyncReply(SyncKey("h2")))
 
-    assert progress == Progress(replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")))
+    assert progress == Progress(READ)
     assert after.collections == (INBOX, PROJECTS)
+
+
+def test_all_is_new_in_a_folder_that_was_born_since_the_last_look_though_the_inbox_got_newer_mail() -> None:
+    watch = watch_of(
+        INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=replace(PARTNERSHIP, horizon=EARLIER)
+    )
+
+    after, _ = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
+
+    assert after.collections[-1].newest == EARLIER
+    assert after.partnership.horizon == NEWEST
+
+
+def test_a_folder_is_no_older_than_the_ping_that_would_have_told_of_it() -> None:
+    partnership = replace(PARTNERSHIP, horizon=EARLIER - timedelta(days=9))
+    watch = watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=partnership, unborn=EARLIER)
+
+    after, _ = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
+
+    assert after.collections[-1].newest == EARLIER
+    assert after.unborn is None
+
+
+def test_in_a_folder_that_moves_in_only_what_comes_after_all_that_is_known_is_new() -> None:
+    outside = replace(PROJECTS_FOLDER, parent=CollectionId("0"))
+    watch = watch_of(
+        INBOX, subfolders=EMAIL, hierarchy=(outside, INBOX_FOLDER), partnership=replace(PARTNERSHIP, horizon=EARLIER)
+    )
+
+    after, _ = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), updated=(PROJECTS_FOLDER,)))
+
+    assert after.collections[-1] == replace(PROJECTS, sync_key=NO_SYNC_KEY)
+
+
+def test_when_all_ids_are_new_no_folder_was_born() -> None:
+    partnership = replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY, horizon=EARLIER)
+    watch = watch_of(INBOX, PROJECTS, subfolders=EMAIL, hierarchy=HIERARCHY, partnership=partnership)
+    inbox, projects = (
+        replace(INBOX_FOLDER, id=CollectionId("105")),
+        Folder(CollectionId("120"), CollectionId("105"), 12),
+    )
+
+    after, _ = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (inbox, projects)))
+
+    assert [collection.newest for collection in after.collections] == [NEWEST, NEWEST]
+
+
+def test_once_all_is_primed_the_newest_mail_is_noted_once_for_those_who_asked() -> None:
+    watch, actions = look_ahead(watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,)))
+
+    assert watch.partnership == replace(PARTNERSHIP, horizon=NEWEST)
+    assert actions == [Record(Progress(partnership=watch.partnership))]
+    for other in (watch, watch_of(INBOX), watch_of(CALENDAR, subfolders=EMAIL)):
+        assert look_ahead(other) == (other, [])
 
 
 def test_a_subfolder_that_went_is_dropped() -> None:

@@ -211,6 +211,13 @@ def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: 
     assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).settled is None
 
 
+def test_a_server_that_tells_of_folders_had_told_of_all_that_were_there_when_a_ping_began() -> None:
+    watch = watch_of(INBOX, subfolders=EMAIL, settled=NEWEST)
+
+    assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).unborn == NEWEST
+    assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).unborn is None
+
+
 def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     aside = frozenset({sub.id})

@@ -84,12 +84,15 @@ def test_what_is_known_is_kept_and_what_went_is_not() -> None:
     known = Collection(PROJECTS.id, EMAIL, SyncKey("k1"), newest=NOW, sub=True)
     gone = Collection(CollectionId("99"), EMAIL, SyncKey("k9"), sub=True)
 
-    assert keep((known, gone), (INBOX, PROJECTS), {EMAIL}, NOW) == (known,)
+    assert keep((known, gone), (INBOX, PROJECTS), {EMAIL}, lambda _: NOW) == (known,)
 
 
-def test_a_new_mail_folder_is_primed_against_the_newest_mail_and_others_against_nothing() -> None:
-    assert keep((), (INBOX, PROJECTS, folder("40", 13)), {EMAIL, CALENDAR}, NOW) == (
+def test_a_new_mail_folder_is_primed_against_its_moment_and_others_against_nothing() -> None:
+    moments = {PROJECTS.id: NOW, ROME.id: NOW - timedelta(days=1)}
+
+    assert keep((), (INBOX, PROJECTS, ROME, folder("40", 13)), {EMAIL, CALENDAR}, moments.get) == (
         Collection(PROJECTS.id, EMAIL, newest=NOW, sub=True),
+        Collection(ROME.id, EMAIL, newest=NOW - timedelta(days=1), sub=True),
         Collection(CollectionId("40"), CALENDAR, sub=True),
     )
 
@@ -97,7 +100,7 @@ def test_a_new_mail_folder_is_primed_against_the_newest_mail_and_others_against_
 def test_a_folder_that_becomes_another_class_starts_from_nothing() -> None:
     known = Collection(PROJECTS.id, CALENDAR, SyncKey("k1"), sub=True)
 
-    assert keep((known,), (INBOX, PROJECTS), {EMAIL}, None) == (Collection(PROJECTS.id, EMAIL, sub=True),)
+    assert keep((known,), (INBOX, PROJECTS), {EMAIL}) == (Collection(PROJECTS.id, EMAIL, sub=True),)
 
 
 def test_the_newest_mail_is_that_of_all_mail_folders_as_it_was_before_a_drain() -> None:
