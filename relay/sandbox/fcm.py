@@ -13,8 +13,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from relay.clock import now
 from relay.ports import Clock
+from relay.sandbox.answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.certificates import make_service_account
-from relay.sandbox.fcm_answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.fcm_rules import (
     LIFE,
     Verdict,

@@ -12,7 +12,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from relay.clock import now
 from relay.ports import Clock
-from relay.sandbox.fcm_answering import abort, headers_of, suffer
+from relay.sandbox.answering import abort, headers_of, suffer
 from relay.sandbox.scripts import Answer, Close, Failure, GoAway, Inbox, Mixture, Received, Reset, Script, Stall
 from relay.sandbox.serving import serve_simulator
 from relay.sandbox.webpush_rules import Refusal, Subscriber, Unreadable, check_push, encode, open_push

@@ -341,7 +341,7 @@ def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path, loop: str) -> None
             connection = connection_of(sender)
 
             assert (connection.requests, connection.request_streams, connection.request_statuses) == ({}, {}, {})
-            assert (connection._calls, connection.conn.streams) == ({}, {})
+            assert (connection.under_way, connection.conn.streams) == (0, {})
             assert simulator.accepted == 1
 
     on_loop(loop, test())

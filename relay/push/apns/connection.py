@@ -28,6 +28,7 @@ from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Re
 from relay.push.apns.engine import Engine, Farewell, Farewells, error_name
 from relay.push.apns.silence import Doubt, Pace, Silence
 from relay.push.apns.streams import Streams
+from relay.push.apns.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,8 @@ class ApnsConnection(APNsTLSClientProtocol):
         self._on_lost = on_lost
         self._host = host.encode()
         self._farewells = Farewells()
-        self._calls: dict[int, Call] = {}
+        self._requests = UnderWay(self.conn, self.free_channels)
         self._greeted = False
-        self._answered = False
         self._leaving = False
         self._writing = False
         self._why = "connection-lost"
@@ -83,12 +83,12 @@ class ApnsConnection(APNsTLSClientProtocol):
     @property
     def answered(self) -> bool:
         """Tell whether the server has answered anything at all."""
-        return self._answered
+        return self._requests.answered
 
     @property
     def under_way(self) -> int:
         """Count the requests that wait for their answers."""
-        return len(self._calls)
+        return len(self._requests)
 
     async def send_notification(self, request: Request) -> Answer:  # type: ignore[override]  # narrower
         """Send one request and wait for its answer; raises NotSent, MaybeSent.
@@ -108,9 +108,10 @@ class ApnsConnection(APNsTLSClientProtocol):
             self._give_up("connection-broken")
             raise NotSent("connection-broken") from error
         self.flush()
-        if not self._calls:
+        if not self._requests:
             self._silence.asked(self.loop.time())
-        call = self._calls[stream_id] = Call(self.loop.create_future(), request.notification_id, authorization)
+        call = Call(self.loop.create_future(), request.notification_id, authorization)
+        self._requests.add(stream_id, call)
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -119,13 +120,14 @@ class ApnsConnection(APNsTLSClientProtocol):
 
     def _reset(self, stream_id: int) -> None:
         """End one stream that nobody waits for any more."""
-        if stream_id in self._calls and not self.lost.is_set():
+        if stream_id in self._requests and not self.lost.is_set():
             try:
                 self.conn.reset_stream(stream_id, ErrorCodes.CANCEL)
             except H2Error:
                 self._give_up("connection-broken")
             self.flush()
-        self._end(stream_id)
+        self._requests.end(stream_id)
+        self._close_when_left()
 
     # --- what asyncio calls
 
@@ -155,6 +157,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             return
         for farewell in farewells:
             self._part(farewell)
+        self._close_when_left()
         self.flush()
 
     def pause_writing(self) -> None:
@@ -172,8 +175,7 @@ class ApnsConnection(APNsTLSClientProtocol):
             self._ticking.cancel()
         self.lost.set()
         self._depart(self._why)
-        for stream_id in list(self._calls):
-            self._fail(stream_id, MaybeSent(self._why))
+        self._requests.fail(MaybeSent, self._why)
         self._on_lost(self)
 
     # --- leaving
@@ -206,16 +208,13 @@ class ApnsConnection(APNsTLSClientProtocol):
     def _part(self, farewell: Farewell) -> None:
         """Take a GOAWAY: what the server left out may be sent elsewhere at once, the rest is still answered or lost."""
         self._depart("server-goes-away")
-        for stream_id in [stream_id for stream_id in self._calls if stream_id > farewell.last]:
-            self._fail(stream_id, NotSent("server-goes-away"))
-        if farewell.graceful:
-            self._close_when_left()
-        else:
+        self._requests.fail(NotSent, "server-goes-away", farewell.last)
+        if not farewell.graceful:
             self._why = f"server-hangs-up: {error_name(farewell.code)}"
             self.close()
 
     def _close_when_left(self) -> None:
-        if self._leaving and not self._calls:
+        if self._leaving and not self._requests:
             self.close()
 
     # --- frames
@@ -235,22 +234,8 @@ class ApnsConnection(APNsTLSClientProtocol):
 
     def _take(self, event: Event) -> None:
         match event:
-            case ResponseReceived(stream_id=int(stream_id), headers=headers):
-                call = self._calls.get(stream_id)
-                if call is not None:
-                    call.begin(headers)
-            case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
-                # Its room in the window goes back, else 65,535 bytes of refusals stall all.
-                self.conn.acknowledge_received_data(length, stream_id)
-                call = self._calls.get(stream_id)
-                if call is not None:
-                    call.take(data)
-            case StreamEnded(stream_id=int(stream_id)):
-                self._answer(stream_id)
-            case StreamReset(stream_id=int(stream_id), error_code=ErrorCodes.REFUSED_STREAM):
-                self._fail(stream_id, NotSent("stream-refused"))
-            case StreamReset(stream_id=int(stream_id), error_code=int(code)):
-                self._fail(stream_id, MaybeSent(f"stream-reset: {error_name(code)}"))
+            case ResponseReceived() | DataReceived() | StreamEnded() | StreamReset():
+                self._requests.take(event)
             case WindowUpdated():
                 self.free_channels.hand_out()
             case RemoteSettingsChanged(changed_settings=changed):
@@ -267,31 +252,11 @@ class ApnsConnection(APNsTLSClientProtocol):
             self.free_channels.hand_out()  # the room of new streams may have changed
         self._greeted = True
 
-    def _answer(self, stream_id: int) -> None:
-        self._answered = True
-        call = self._end(stream_id)
-        if call is not None:
-            call.finish()
-
-    def _fail(self, stream_id: int, error: NotSent | MaybeSent) -> None:
-        call = self._end(stream_id)
-        if call is not None:
-            call.fail(error)
-
-    def _end(self, stream_id: int) -> Call | None:
-        """Free a stream; return whose it was if it was under way."""
-        call = self._calls.pop(stream_id, None)
-        self.conn.forget(stream_id)
-        if call is not None:
-            self.free_channels.release()
-            self._close_when_left()
-        return call
-
     # --- silence
 
     def _tick(self) -> None:
         """Ask a server that was silent for long whether it is there; give it up when it does not answer."""
-        match self._silence.look(self.loop.time(), waiting=bool(self._calls)):
+        match self._silence.look(self.loop.time(), waiting=bool(self._requests)):
             case Doubt.LOST:
                 self._give_up("connection-silent")
                 return

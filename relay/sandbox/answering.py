@@ -1,4 +1,4 @@
-"""Own how the FCM simulator's answers go over the wire, and how they are kept from it."""
+"""Own how the answers of simulated HTTP services go over the wire, and how they are kept from it."""
 
 import asyncio
 import json
