@@ -45,7 +45,8 @@ RECHECK: Final = 3600.0  # seconds between tries while the server denies access
 SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
 DAILY: Final = 24 * 3600.0  # seconds; where somebody must see to the account itself
 RECHECKS: Final = MappingProxyType(
-    dict.fromkeys(("eas-129", "eas-131", "eas-177"), SELDOM)
+    {"kerberos-ticket": CONFIRM_AFTER[-1]}  # its directory may be down, and a ticket is soon shown
+    | dict.fromkeys(("eas-129", "eas-131", "eas-177"), SELDOM)
     | dict.fromkeys(("eas-123", "eas-124", "eas-125", "http-456", "http-457"), DAILY)
 )
 """Code of AccessDenied -> seconds between tries, where it is not RECHECK."""

@@ -124,14 +124,21 @@ def header(ticket: bytes) -> str:
     return "Negotiate " + b64encode(_der(0x60, SPNEGO, _der(0xA0, offer))).decode("ascii")
 
 
-def describe(challenge: str) -> str:
-    """Say what a server's 401 to a ticket tells; `challenge` is its WWW-Authenticate."""
+def read_refusal(challenge: str) -> AccessDenied:
+    """Read what a server's 401 to a ticket tells; `challenge` is its WWW-Authenticate.
+
+    It is never the user's to set right: there is no password that could be wrong, and the KDC, which knows who may log
+    in, gave the ticket.
+    """
     schemes = [part.strip().partition(" ") for part in challenge.split(",")]
     if not any(scheme.lower() == "negotiate" for scheme, _, _ in schemes):
-        return "the server offers no Negotiate authentication (HTTP 401): enable Windows authentication on its path"
+        offers = "the server offers no Negotiate authentication (HTTP 401): enable Windows authentication on its path"
+        return AccessDenied(offers, "kerberos-not-offered")
     if any(scheme.lower() == "negotiate" and token for scheme, _, token in schemes):
-        return "the server does not take the Kerberos ticket and wants to negotiate further (HTTP 401)"
-    return "the server refuses the Kerberos ticket (HTTP 401): see which account holds its service name"
+        further = "the server does not take the Kerberos ticket and wants to negotiate further (HTTP 401)"
+        return AccessDenied(further, "kerberos-ticket")
+    refuses = "the server refuses the Kerberos ticket (HTTP 401): see which account holds its service name"
+    return AccessDenied(refuses, "kerberos-ticket")
 
 
 def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError:

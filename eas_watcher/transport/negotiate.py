@@ -8,9 +8,8 @@ connection; `open_transport(reuse=False)` gives such a one.
 from dataclasses import replace
 from typing import Final, Protocol
 
-from eas_watcher.auth.negotiate import describe, header, target_of
+from eas_watcher.auth.negotiate import header, read_refusal, target_of
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import Unauthorized
 from eas_watcher.ports import HttpRequest, Transport
 
 UNAUTHORIZED: Final = 401
@@ -53,7 +52,7 @@ class NegotiateTransport:
         self._tickets = tickets
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any answer but 401, for which it raises Unauthorized with what the server says about it.
+        """Return any answer but 401, for which it raises AccessDenied with what the server says about it.
 
         Raises also what the KDC leads to: CredentialVoid, AccessDenied, Unreachable.
         """
@@ -66,7 +65,7 @@ class NegotiateTransport:
         if reply.status != UNAUTHORIZED:
             return reply
         self._tickets.forget()
-        raise Unauthorized(describe(reply.headers.get("www-authenticate", "")))
+        raise read_refusal(reply.headers.get("www-authenticate", ""))
 
     async def _send(self, request: HttpRequest, ticket: Ticket) -> HttpReply:
         headers = {**request.headers, "Authorization": header(ticket.token)}

@@ -46,8 +46,11 @@ LOGIN_REASONS: Final = {
     "kerberos-target": "No account has the mail server's service name: add it there, or set kerberos_target.",
     "kerberos-delegation": "The KDC lets the relay not act for users: allow it as docs/authentication.md says.",
     "kerberos-refused": "The KDC gives no ticket: the detail, and the KDC's log, say why.",
+    "kerberos-not-offered": "The mail server offers no Negotiate: enable Windows authentication on its path.",
+    "kerberos-ticket": "The mail server refuses tickets: only one account may have its service name (setspn -X).",
 }
-"""For these no login at the mail server is even tried, though nothing is wrong with the user's credential."""
+"""For these the login fails though nothing is wrong with the user's credential."""
+_NOT_WATCHED: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
 BLOCKED_REMEDY: Final = "The mail server blocks the relay's devices: allow DeviceType PushRelay in its access rules."
 
 
@@ -75,11 +78,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None],
         if not known:
             return OK
         ill = {key: n for key, n in known.items() if key[0] is WatchState.BLOCKED or _absent(*key)}
-        total = sum(
-            n
-            for (state, _), n in known.items()
-            if state not in (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
-        )
+        total = sum(n for key, n in known.items() if key in ill or key[0] not in _NOT_WATCHED)
         share = sum(ill.values()) / total if total else 0.0
         if share < SOME:
             return OK
@@ -153,4 +152,6 @@ def loop(lag: LoopLag) -> Part:
 
 
 def _absent(state: WatchState, reason: str) -> bool:
+    if state is WatchState.VERIFYING:
+        return reason in LOGIN_REASONS
     return state is WatchState.WAITING and reason in ABSENT_REASONS

@@ -19,7 +19,7 @@ def advise_on_mailbox(case: Case, now: datetime) -> str:
     mailbox = case.mailbox
     if case.owner is None or case.owned_until is None or case.owned_until < now:
         return "No process watches this mailbox: start `relay serve` (role all or watch), or see why it holds no lease."
-    if mailbox.state is WatchState.BLOCKED:
+    if mailbox.state is WatchState.BLOCKED or (mailbox.state is WatchState.VERIFYING and mailbox.reason in _DENIED):
         return _blocked(mailbox)
     if mailbox.reason == QUARANTINE:
         return f"Look whether the mail server quarantines device {mailbox.device_id}. {_allow(mailbox)}"

@@ -11,9 +11,10 @@ RELAYS_OWN: Final = frozenset(
     {
         *("server-unknown", "host-not-allowed", "seal-broken", "credential-kind", "oauth-client", "oauth-audience"),
         *("kerberos-keytab", "kerberos-clock", "kerberos-target", "kerberos-delegation", "kerberos-refused"),
+        *("kerberos-not-offered", "kerberos-ticket"),
     }
 )
-"""Reasons for which a mailbox is blocked by the relay itself; what its server does is not for the unproved to know."""
+"""Reasons that only who runs the relay can remove; what else its server does is not for the unproved to know."""
 
 
 class Actor(StrEnum):

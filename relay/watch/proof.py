@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.http_status import raise_for_http
@@ -26,6 +26,9 @@ from eas_watcher.wire import Account, compose
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
+OPERATORS: Final = ("kerberos-", "oauth-")
+"""How codes of AccessDenied begin that tell of a login which only an operator can set right."""
+
 
 class Verdict(Enum):
     """Say what the server thinks of a candidate."""
@@ -42,6 +45,8 @@ class Finding:
 
     verdict: Verdict
     detail: str = ""
+    reason: str = ""
+    """The code of what an operator must set right first; empty if there is no such thing."""
     url: str | None = None
     """Where the server was that accepted the candidate; None: none was asked."""
 
@@ -86,7 +91,8 @@ async def prove(
         return Finding(Verdict.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
-        return Finding(Verdict.UNKNOWN, str(error))
+        reason = error.code if isinstance(error, AccessDenied) and error.code.startswith(OPERATORS) else ""
+        return Finding(Verdict.UNKNOWN, str(error), reason)
     return Finding(Verdict.ACCEPTED, url=account.url)
 
 

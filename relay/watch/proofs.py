@@ -97,14 +97,14 @@ class Proofs:
                     finding = await self._ask(opened, candidate, record)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
-                detail = finding.detail
+                detail, reason = finding.detail, finding.reason or "not-asked"
             except StoreUnavailable:
                 # A verdict is kept for as long: to ask again would try a wrong password again [promise 4].
-                detail = "the database is away"
+                detail, reason = "the database is away", "not-asked"
             failures += 1
             seconds = backoff.delay(failures, self._random)
             if record.sealed_credential is None:
-                condition = Condition(WatchState.VERIFYING, "not-asked", retry_in=seconds, detail=detail)
+                condition = Condition(WatchState.VERIFYING, reason, retry_in=seconds, detail=detail)
                 await self._show(candidate.mailbox_id, condition)
             await asyncio.sleep(seconds)
 

@@ -143,12 +143,26 @@ async def test_the_kdc_has_a_word_too(tmp_path: Path, failure: Exception, state:
             await role.judged(phone)
         else:
             async with asyncio.timeout(20):
-                while (view := await role.view(phone)).mailbox.reason != "not-asked":  # noqa: ASYNC110 -- no event
+                while (view := await role.view(phone)).mailbox.reason != "kerberos-delegation":  # noqa: ASYNC110 -- no event
                     await asyncio.sleep(0.01)
             assert "KDC" in view.mailbox.detail
 
         assert (await role.view(phone)).registration.state is state
         assert role.requests("OPTIONS") == 0
+
+
+async def test_a_server_that_refuses_tickets_is_its_administrators_fault_and_no_users(tmp_path: Path) -> None:
+    directory = Directory()
+    async with open_watch_role(tmp_path, directory.servers) as role:
+        role.eas.identities.ticket_of = lambda _: None
+        phone = await role.register("phone", credential=KerberosCredential(ANN, invited()))
+        async with asyncio.timeout(20):
+            while (view := await role.view(phone)).mailbox.reason != "kerberos-ticket":  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0.01)
+
+        assert view.registration.state is RegistrationState.VERIFYING
+        assert view.mailbox.state is WatchState.VERIFYING
+        assert view.mailbox.candidate_refusals == 0
 
 
 async def test_a_new_invitation_changes_nothing_for_the_other_phone(tmp_path: Path) -> None:

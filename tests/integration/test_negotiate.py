@@ -9,7 +9,7 @@ import pytest
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import AccessDenied, Unauthorized, Unreachable
+from eas_watcher.errors import AccessDenied, Unreachable
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.progress import WatchState
 from eas_watcher.states import Policy
@@ -19,7 +19,7 @@ from eas_watcher.wire import Account, compose
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.fakes.tickets import FakeRealm
-from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, hurried, hurry, until, world
 
 BEN = "ben@example.com"
 
@@ -113,7 +113,7 @@ async def test_a_fresh_ticket_that_is_refused_is_not_sent_again() -> None:
         site.eas.identities.ticket_of = lambda _: None
         transport = NegotiateTransport(site.single_use, site.realm.tickets(ANN))
 
-        with pytest.raises(Unauthorized, match="refuses the Kerberos ticket"):
+        with pytest.raises(AccessDenied, match="refuses the Kerberos ticket"):
             await transport.send(compose(account(site.eas, ANN), Options(), None, None))
         assert len(site.eas.identities.tickets) == 1
 
@@ -122,7 +122,7 @@ async def test_a_server_without_negotiate_is_named() -> None:
     async with open_site() as site:
         site.eas.identities.ticket_of, site.eas.identities.passwords = None, True
 
-        with pytest.raises(Unauthorized, match="offers no Negotiate"):
+        with pytest.raises(AccessDenied, match="offers no Negotiate"):
             await site.ask(ANN)
 
 
@@ -164,3 +164,25 @@ async def test_a_watch_with_tickets_tells_of_a_new_mail_and_of_what_the_kdc_refu
 
         assert eas.ann.conditions[-1].reason == "kerberos-delegation"
         assert len(set(identities.tickets)) == len(identities.tickets)
+
+
+@hurried
+async def test_a_server_that_refuses_tickets_is_shown_one_now_and_then_and_no_user_is_told() -> None:
+    realm = FakeRealm()
+    async with world(Policy()) as eas, open_transport(eas.trusting, reuse=False) as single_use:
+        identities = eas.simulator.identities
+        identities.passwords, identities.ticket_of = False, lambda _: None
+        transport = NegotiateTransport(single_use, realm.tickets(ANN))
+        classes = frozenset({CollectionClass.EMAIL})
+        eas.fleet.start(account(eas.simulator, ANN), transport, eas.ann.memory(classes), eas.policy)
+        for tries in range(1, 6):
+            await until(lambda tries=tries: len(eas.ann.conditions) == tries)  # type: ignore[misc]
+            condition = eas.ann.conditions[-1]
+            assert (condition.state, condition.reason) == (WatchState.BLOCKED, "kerberos-ticket")
+            assert len(identities.tickets) == tries
+            hurry(condition.retry_in or 0.0)
+        assert eas.ann.refusals == 0
+
+        identities.ticket_of = realm.user_of
+        hurry(1000.0)
+        await eas.until_held()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eas_watcher.auth.negotiate import KerberosCredential, Principal, Service
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized, Unreachable
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.probe.arguments import Order, run_probe
@@ -152,7 +152,7 @@ async def test_the_probe_shows_the_ticket_of_whoever_ran_kinit(
 async def test_a_server_that_cannot_decrypt_the_ticket_refuses_it(mit: Realm, client: Callable[[Realm], None]) -> None:
     client(mit)
     async with demanding(mit) as (eas, transport), tickets(Service(f"ann@{REALM}", mit.keytab("ann"), RELAY)) as other:
-        with pytest.raises(Unauthorized, match="refuses the Kerberos ticket"):
+        with pytest.raises(AccessDenied, match="refuses the Kerberos ticket"):
             await NegotiateTransport(transport, other.tickets(None)).send(options(eas, ANN))
 
 

@@ -15,9 +15,9 @@ from eas_watcher.auth.negotiate import (
     Naming,
     Principal,
     Step,
-    describe,
     header,
     read_failure,
+    read_refusal,
     target_of,
 )
 from eas_watcher.errors import AccessDenied, CredentialVoid, Unreachable
@@ -96,16 +96,19 @@ def test_the_credential_shows_no_invitation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("challenge", "words"),
+    ("challenge", "code", "words"),
     [
-        ("", "offers no Negotiate"),
-        ('Basic realm="mail"', "offers no Negotiate"),
-        ("NTLM,negotiate", "refuses the Kerberos ticket"),
-        ("Negotiate oRQwEqADCgEB, NTLM", "negotiate further"),
+        ("", "kerberos-not-offered", "offers no Negotiate"),
+        ('Basic realm="mail"', "kerberos-not-offered", "offers no Negotiate"),
+        ("NTLM,negotiate", "kerberos-ticket", "refuses the Kerberos ticket"),
+        ("Negotiate oRQwEqADCgEB, NTLM", "kerberos-ticket", "negotiate further"),
     ],
 )
-def test_a_refusal_says_what_the_server_wants(challenge: str, words: str) -> None:
-    assert words in describe(challenge)
+def test_a_refusal_says_what_the_server_wants(challenge: str, code: str, words: str) -> None:
+    refusal = read_refusal(challenge)
+
+    assert refusal.code == code
+    assert words in str(refusal)
 
 
 @pytest.mark.parametrize("step", Step)

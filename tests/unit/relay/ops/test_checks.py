@@ -43,6 +43,8 @@ async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
         ({(WatchState.WATCHING, ""): 10, (WatchState.CREDENTIAL_REFUSED, "http-401"): 90}, PartState.OK, ""),
         ({(WatchState.WATCHING, ""): 80, (WatchState.WAITING, "unreachable"): 20}, PartState.DEGRADED, "20% of 100"),
         ({(WatchState.WATCHING, ""): 1, (WatchState.WAITING, "server-busy"): 1}, PartState.FAILED, "50% of 2"),
+        ({(WatchState.VERIFYING, "not-asked"): 9, (WatchState.WATCHING, ""): 1}, PartState.OK, ""),
+        ({(WatchState.VERIFYING, "kerberos-ticket"): 1}, PartState.FAILED, "100% of 1 mailboxes"),
         ({(WatchState.BLOCKED, "http-403"): 4, (WatchState.WIPED, ""): 9}, PartState.FAILED, "blocked http-403"),
     ],
 )

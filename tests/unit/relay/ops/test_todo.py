@@ -35,6 +35,8 @@ def known(
     ("state", "reason", "words"),
     [
         (WatchState.VERIFYING, "", "asked again"),
+        (WatchState.VERIFYING, "not-asked", "asked again"),
+        (WatchState.VERIFYING, "kerberos-ticket", "service name"),
         (WatchState.STARTING, "", "begins"),
         (WatchState.WATCHING, "", "holds a Ping"),
         (WatchState.WATCHING, QUARANTINE, "quarantines device DEVICE"),

@@ -25,6 +25,7 @@ def view(
     [
         (RegistrationState.VERIFYING, WatchState.VERIFYING, "", Actor.NOBODY, "did not answer"),
         (RegistrationState.VERIFYING, WatchState.BLOCKED, "server-unknown", Actor.ADMINISTRATOR, "cannot ask"),
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, "kerberos-ticket", Actor.ADMINISTRATOR, "cannot ask"),
         (RegistrationState.VERIFYING, WatchState.BLOCKED, "126", Actor.NOBODY, "did not answer"),
         (RegistrationState.REFUSED, WatchState.WATCHING, "", Actor.USER, "refused"),
         (RegistrationState.TOKEN_GONE, WatchState.WATCHING, "", Actor.APP, "device token"),

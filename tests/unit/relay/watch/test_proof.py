@@ -4,7 +4,7 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import CredentialVoid, EasError, Unauthorized, Unreachable
+from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import HttpRequest
 from eas_watcher.remedies import REDIRECTS
@@ -50,6 +50,8 @@ async def judge(server: Server, door: Door) -> Finding:
         (REFUSED, Finding(Verdict.REFUSED)),
         (HttpReply(503, {}, b"", ()), Finding(Verdict.UNKNOWN, "the server cannot serve now (HTTP 503)")),
         (Unreachable("no connection: refused"), Finding(Verdict.UNKNOWN, "no connection: refused")),
+        (AccessDenied("no ticket", "kerberos-ticket"), Finding(Verdict.UNKNOWN, "no ticket", "kerberos-ticket")),
+        (AccessDenied("not here", "http-404"), Finding(Verdict.UNKNOWN, "not here")),
     ],
 )
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
