@@ -1,11 +1,13 @@
 """Own Autodiscover over HTTP: the questions of the search go out, the answers go in.
 
 A mailbox that moved is looked for once an hour at most, and few of them at a time: when a server goes for good, all of
-its mailboxes miss it in the same minute.
+its mailboxes miss it in the same minute. Watches and proofs of candidates each have turns and memories of their own:
+what Autodiscover says to one credential says nothing about another, and who registers waits behind no fleet.
 """
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, Protocol
 
 from eas_watcher.autodiscover.search import Lookup, discover
 from eas_watcher.errors import AccessDenied, EasError
@@ -26,9 +28,13 @@ class Discovery:
         """Take the transport to the hosts that may be asked."""
         self._transport = transport
         self._hosts = hosts
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._sought: dict[MailboxId, tuple[float, str]] = {}
-        """Within the last `AGAIN` seconds, oldest first: when, by the loop's clock, and what came of it."""
+        self._proofs = asyncio.Semaphore(AT_ONCE)
+        self.watches = Searches(self.find, asyncio.Semaphore(AT_ONCE))
+        """Looks for the mailboxes that are watched."""
+
+    def for_candidate(self) -> "Searches":
+        """Give what looks for the mailbox of one candidate, with its credential."""
+        return Searches(self.find, self._proofs)
 
     async def find(self, account: Account, *, show: bool = True) -> str:
         """Return the ActiveSync URL of an account whose user is an address; raises EasError as `discover` does.
@@ -51,6 +57,24 @@ class Discovery:
             url: str = end.value
             return url
 
+
+class Find(Protocol):
+    """Ask Autodiscover."""
+
+    def __call__(self, account: Account, *, show: bool = True) -> Awaitable[str]:
+        """Return the ActiveSync URL of an account; raises EasError."""
+
+
+class Searches:
+    """Look for mailboxes anew, each once an hour at most, and remember what came of it for as long."""
+
+    def __init__(self, find: Find, turns: asyncio.Semaphore) -> None:
+        """Take what asks, and how many may do so at a time."""
+        self._find = find
+        self._turns = turns
+        self._sought: dict[MailboxId, tuple[float, str]] = {}
+        """Within the last `AGAIN` seconds, oldest first: when, by the loop's clock, and what came of it."""
+
     async def seek(self, account: Account, *, show: bool) -> str:
         """Find a mailbox anew, if that was not tried within the hour; raises EasError as `Seeker.seek` says."""
         self._forget()
@@ -59,7 +83,7 @@ class Discovery:
         self._note(account, "Autodiscover gave no answer")
         async with self._turns:
             try:
-                url = await self.find(account, show=show)
+                url = await self._find(account, show=show)
             except EasError as error:
                 self._note(account, str(error))
                 raise

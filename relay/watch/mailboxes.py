@@ -261,7 +261,8 @@ class Mailboxes:
             await self._show(id_, opened, wipe=memory.wipe)
             return
         server = opened.server
-        self._fleet.start(opened.account, opened.transport, memory, server.policy, server.discovery)
+        seeker = None if server.discovery is None else server.discovery.watches
+        self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker)
 
     def _unchanged(self, before: Basis, record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""

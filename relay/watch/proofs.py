@@ -10,6 +10,7 @@ from eas_watcher import backoff
 from eas_watcher.errors import EasError, Unauthorized
 from eas_watcher.names import MailboxId
 from eas_watcher.progress import Condition, WatchState
+from eas_watcher.seeking import Seeker
 from relay.errors import StoreUnavailable
 from relay.model import Candidate, RegistrationId, WatchRecord
 from relay.ports import Clock, WatchStore
@@ -84,6 +85,8 @@ class Proofs:
         if isinstance(opened, Condition):
             await self._give_up(candidate, record, opened)
             return
+        discovery = opened.server.discovery
+        seeker = None if discovery is None else discovery.for_candidate()
         failures = 0
         finding = Finding(Verdict.UNKNOWN)
         while self._watched(candidate.mailbox_id):
@@ -94,7 +97,7 @@ class Proofs:
                     return  # settled after all, replaced or withdrawn: not to be tried any more
                 record = fresh
                 if finding.verdict is Verdict.UNKNOWN:
-                    finding = await self._ask(opened, candidate, record)
+                    finding = await self._ask(opened, candidate, record, seeker)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 detail, reason = finding.detail, finding.reason or "not-asked"
@@ -119,15 +122,17 @@ class Proofs:
         """Return a candidate under proof with the seal that it has now."""
         return replace(candidate, sealed=self._running[candidate.registration_id][0])
 
-    async def _ask(self, opened: Connection, candidate: Candidate, record: WatchRecord) -> Finding:
+    async def _ask(
+        self, opened: Connection, candidate: Candidate, record: WatchRecord, seeker: Seeker | None
+    ) -> Finding:
         server, account, door = opened.server, opened.account, opened.server.door
         url = record.memory.partnership.url
         if not server.allows(url):
             url = None
         elif self._in_good_use(candidate, record):
             return Finding(Verdict.ACCEPTED)
-        seeker = None if url is None else server.discovery
         if url is None and server.discovery is not None:
+            seeker = None  # it is looked for already
             try:
                 url = await server.discovery.find(account)
             except Unauthorized:

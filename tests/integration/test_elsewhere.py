@@ -63,7 +63,7 @@ class TwoServers:
         account = Account(MAILBOX, "", LOCAL, DeviceId("Dann"), BasicCredential(LOCAL, PASSWORD))
         memory = Memory(Partnership(url=self.first.url))
         policy = Policy(hosts=hosts, discovered=True)
-        self.fleet.start(account, self.transport, memory, policy, Discovery(self.transport, hosts))
+        self.fleet.start(account, self.transport, memory, policy, Discovery(self.transport, hosts).watches)
 
     def know_nothing(self, server: EasSimulator) -> None:
         """Let a server be one that knows of no mailbox any more: neither version of Autodiscover finds one."""
@@ -318,6 +318,24 @@ async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRol
     assert record is not None
     assert record.memory.partnership.url == url
     assert role.eas.records.refusals[LOCAL] == 0
+
+
+async def test_a_search_for_the_watch_keeps_no_new_credential_from_being_proved(role: WatchRole) -> None:
+    id_ = await role.register("first", server="autodiscover", user=LOCAL)
+    await until(lambda: role.eas.held == 1)
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "Sync", 99))
+    role.eas.deliver(LOCAL)
+    await role.blocked(id_)  # it was looked for just now, and found nowhere else
+
+    url = moved(role)
+    role.eas.add_mailbox(LOCAL, "another")  # replaces the password
+    role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "OPTIONS"))
+    view = await role.judged(await role.register("second", "another", server="autodiscover", user=LOCAL))
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    record = await role.store.record(view.mailbox.id, now())
+    assert record is not None
+    assert record.memory.partnership.url == url
 
 
 async def test_a_mailbox_of_a_configured_server_is_never_looked_for(role: WatchRole) -> None:
