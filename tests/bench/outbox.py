@@ -109,7 +109,7 @@ async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, k
     began = clock()
     for start in range(0, len(order), size):
         batch = entries[start : start + size]
-        fenced = await store.commit(batch, BEGAN + timedelta(seconds=key))
+        fenced = await store.commit(batch, BEGAN + timedelta(seconds=key, milliseconds=start // size))
         if fenced:
             raise SystemExit(f"{len(fenced)} changes were fenced off")
     return len(order) / (clock() - began)
