@@ -2,7 +2,7 @@ import pytest
 
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import AccessDenied, ProtocolViolation, ServerBusy, StateLost
+from eas_watcher.errors import AccessDenied, ProtocolViolation, RequestRefused, ServerBusy, StateLost
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion
 from eas_watcher.wbxml.element import PING, Element
 from eas_watcher.wbxml.encode import encode
@@ -75,6 +75,8 @@ def test_common_statuses_raise_their_remedy() -> None:
         read(body_of("ping-response-status129"))
     with pytest.raises(StateLost):
         answer(PING("Status", "132"))
+    with pytest.raises(RequestRefused):
+        answer(PING("Status", "101"))
 
 
 def test_an_answer_needs_a_status() -> None:
