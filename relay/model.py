@@ -196,11 +196,13 @@ class CommitEntry:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Name what can rest by itself at a provider: one of its environments, or one app there."""
+    """Name what can rest by itself at a provider: one of its environments, or one app or push service there."""
 
     environment: Environment
     app: str | None = None
     """None: all apps."""
+    service: str | None = None
+    """A push service of WebPush, by host and port; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

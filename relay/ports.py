@@ -1,6 +1,6 @@
 """Own what each role needs from outside, one protocol per need; adapters are built in `relay.compose` only."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -286,6 +286,23 @@ class OpsStore(Protocol):
 
     async def tokens(self) -> Sequence[TokenLevel]:
         """Count active registrations by app, environment and what their provider says of their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Tell how many more pushes a sender takes in one lane."""
+
+    lane: Lane
+    places: int
+    until: float | None = None
+    """Until when there are no more, in `loop.time()`; None: until a push under way ends, if there are none."""
+
+
+class Rooms(Protocol):
+    """Tell which lanes of a sender take few pushes or none, by what the sender itself knows."""
+
+    def __call__(self, now: float, /) -> Iterable[Room]:
+        """List them; all others take as many as there are places. `now` is `loop.time()`."""
 
 
 class PushSender(Protocol):

@@ -71,6 +71,11 @@ class Subscription:
         return json.dumps(parts, separators=(",", ":"), sort_keys=True)
 
 
+def naming(service: str) -> str:
+    """Give what a device token holds if it names this push service, and else never."""
+    return f'"endpoint":"https://{service}/'
+
+
 def read_service(name: str) -> str | None:
     """Read the name of a push service (host, or host:port) as subscriptions write it; None when it is none."""
     found = SERVICE.fullmatch(name)

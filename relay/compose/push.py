@@ -7,12 +7,13 @@ from functools import partial
 from relay.clock import now
 from relay.compose.running import Running
 from relay.model import Platform
-from relay.ports import PushSender
+from relay.ports import PushSender, Rooms
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress_log import open_egress_log
 from relay.push.fcm.sender import FcmSender
+from relay.push.gates import unbounded
 from relay.push.pacing import Pacing
 from relay.push.webpush.sender import WebPushSender
 from relay.store.outbox import SqlOutboxStore
@@ -31,6 +32,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     running.jobs.append(("egress log", egress.run))
     # As many are claimed as may be under way: more would spend their time limit in the queue of their sender.
     senders: dict[Platform, tuple[PushSender, int]] = {}
+    rooms: dict[Platform, Rooms] = {}
     if settings.apns is not None:
         apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
         running.key_files += apns.key_files
@@ -43,11 +45,20 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
         running.key_files.append(webpush.key_file)
         running.push_services = webpush.services
+        rooms[Platform.WEBPUSH] = webpush.services.rooms
         senders[Platform.WEBPUSH] = webpush, settings.webpush.sender.in_flight
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
     for platform, (sender, places) in senders.items():
         dispatcher = Dispatcher(
-            store, platform, sender, running.wakeups, now, running.random, running.node, places=places
+            store,
+            platform,
+            sender,
+            running.wakeups,
+            now,
+            running.random,
+            running.node,
+            places=places,
+            rooms=rooms.get(platform, unbounded),
         )
         running.pushes[platform] = dispatcher.stats
         for file in running.key_files:

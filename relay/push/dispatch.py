@@ -13,9 +13,9 @@ from typing import Final
 
 from relay.errors import StoreUnavailable
 from relay.model import DuePush, Lane, Platform
-from relay.ports import Clock, OutboxStore, PushSender, Topic, Wakeups
+from relay.ports import Clock, OutboxStore, PushSender, Rooms, Topic, Wakeups
 from relay.push import backoff
-from relay.push.gates import Gates, Plan
+from relay.push.gates import Gates, Plan, unbounded
 from relay.push.judge import BROKEN, Judge
 from relay.push.outcome import Delivered, Outcome
 from relay.push.settler import STORE_CEILING, Ended, Settler
@@ -56,8 +56,12 @@ class Dispatcher:
         *,
         places: int = PLACES,
         lease: float = LEASE,
+        rooms: Rooms = unbounded,
     ) -> None:
-        """Take whose marks to send and through what; `owner` names this process among all that share the store."""
+        """Take whose marks to send and through what; `owner` names this process among all that share the store.
+
+        `rooms` tells where the sender takes few pushes or none, so that nothing is claimed in vain.
+        """
         self.stats = PushStats()
         self._store = store
         self._platform = platform
@@ -68,7 +72,7 @@ class Dispatcher:
         self._owner = f"{owner}/{platform.value}"
         self._places = places
         self._lease = timedelta(seconds=lease)
-        self._gates = Gates(places, random)
+        self._gates = Gates(places, random, rooms)
         self._judge = Judge(platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time())
         self._settler = Settler(store, platform, clock, random, self._settled)
         self._sends: set[asyncio.Task[Outcome]] = set()
@@ -240,7 +244,8 @@ class Dispatcher:
         grown = any(wakes != self._wakes for _, wakes in group)
         if grown:
             self._due_asked_at = None
-        if self._backlog or retries or grown or self._gates.plan(asyncio.get_running_loop().time()).trials:
+        plan = self._gates.plan(asyncio.get_running_loop().time())
+        if self._backlog or retries or grown or plan.trials or plan.shut != self._due_without:
             self._look.set()
 
     # --- stopping

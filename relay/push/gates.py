@@ -1,9 +1,10 @@
-"""Own which lanes of one provider are open, shut or on trial, by the faults of channels and by outages."""
+"""Own which lanes of one provider are open, shut or on trial, by faults, outages, and what its sender knows."""
 
 from dataclasses import dataclass
 from random import Random
 
 from relay.model import DuePush, Environment, Lane
+from relay.ports import Room, Rooms
 from relay.push.channels import Channels
 from relay.push.circuit import Circuit
 
@@ -15,7 +16,7 @@ class Plan:
     shut: frozenset[Lane]
     """Lanes that take nothing."""
     trials: tuple[tuple[Lane, int], ...]
-    """Lanes that take so many pushes and no more; those of one app come after that of their environment."""
+    """Lanes that take so many pushes and no more; those within an environment come after its own."""
     opens_at: float | None
     """When the next lane may be tried, in `loop.time()`."""
 
@@ -29,12 +30,18 @@ class Plan:
         return self.special.difference({lane, Lane(lane.environment)})
 
 
+def unbounded(_: float) -> tuple[Room, ...]:
+    """Be the rooms of a sender that takes whatever it is given."""
+    return ()
+
+
 class Gates:
     """Hold the channels and circuits of one provider; every moment is `loop.time()` in seconds."""
 
-    def __init__(self, places: int, random: Random) -> None:
-        """Take how many pushes at once a healthy provider gets."""
+    def __init__(self, places: int, random: Random, rooms: Rooms = unbounded) -> None:
+        """Take how many pushes at once a healthy provider gets, and where its sender takes fewer."""
         self.channels = Channels()
+        self._rooms = rooms
         self._circuits = {environment: Circuit(places, random) for environment in Environment}
 
     def circuit(self, environment: Environment) -> Circuit:
@@ -59,6 +66,12 @@ class Gates:
             else:
                 shut.add(Lane(environment, app))
             moments += [until] if until > now else []
+        for narrow in self._rooms(now):
+            if narrow.places and Lane(narrow.lane.environment) not in shut:
+                trials.append((narrow.lane, narrow.places))
+            else:
+                shut.add(narrow.lane)
+            moments += [] if narrow.until is None else [narrow.until]
         return Plan(frozenset(shut), tuple(trials), min(moments, default=None))
 
     def began(self, push: DuePush) -> None:

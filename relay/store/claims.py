@@ -13,6 +13,7 @@ from relay.ports import Claims
 from relay.push.pacing import LASTING, Pacing
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.tables import outbox, registration
+from relay.subscription import naming
 
 FAR: Final = timedelta(minutes=90)
 """Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""
@@ -176,8 +177,12 @@ def _pushed_at(row: AnyRow) -> datetime | None:
 
 
 def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:
-    environment = registration.c.environment == lane.environment.value
-    return environment if lane.app is None else environment & (registration.c.app == lane.app)
+    found = registration.c.environment == lane.environment.value
+    if lane.app is not None:
+        found &= registration.c.app == lane.app
+    if lane.service is not None:
+        found &= registration.c.device_token.contains(naming(lane.service), autoescape=True)
+    return found
 
 
 def _later(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -227,6 +227,28 @@ async def test_lanes_are_claimed_or_left_out(
     assert await outbox.next_due(Platform.APNS, [production, Lane(Environment.SANDBOX)]) is None
 
 
+async def test_push_services_are_claimed_or_left_out(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    services = {"ann": "push_1.example.com", "ben": "pushX1.example.com", "eve": "push_1.example.com:8443"}
+    for name, service in services.items():
+        token = f'{{"auth":"x","endpoint":"https://{service}/up/{name}","p256dh":"y"}}'
+        await activate(registrations, watches, name, platform=Platform.WEBPUSH, device_token=token)
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)), name) for name in services], NOW)
+    away = Lane(Environment.PRODUCTION, service="push_1.example.com")
+
+    async def names(**lanes: object) -> list[str]:
+        pushes = await outbox.claim(Platform.WEBPUSH, 10, "push-1", NOW + MINUTE, NOW, **lanes)  # type: ignore[arg-type]
+        await outbox.release("push-1")
+        return [push.registration_id for push in pushes]
+
+    assert await names(without=[away]) == ["reg-ben-phone", "reg-eve-phone"]
+    assert await names(only=away) == ["reg-ann-phone"]
+    assert await outbox.next_due(Platform.WEBPUSH, [away]) == NOW
+    assert await outbox.next_due(Platform.WEBPUSH, [Lane(Environment.PRODUCTION)]) is None
+
+
 async def test_a_mark_refused_beside_one_that_arrives_does_not_wait_for_the_re_check(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:

@@ -9,6 +9,7 @@ from relay.errors import StoreUnavailable
 from relay.model import DuePush, Lane, Mark, Platform, RegistrationId
 from relay.ports import Claims, Settlement, Topic
 from relay.push.outcome import Delivered, RetryLater, TokenGone
+from relay.subscription import naming
 
 ROUNDS = 10
 """How many times its limit one claim looks at."""
@@ -182,4 +183,5 @@ class MemoryOutbox:
 
 
 def _in_lane(push: DuePush, lane: Lane) -> bool:
-    return push.environment is lane.environment and lane.app in {None, push.app}
+    named = lane.service is None or naming(lane.service) in push.device_token
+    return push.environment is lane.environment and lane.app in {None, push.app} and named

@@ -68,7 +68,7 @@ class WebPushSender:
         self.key_file.listen(self._take_key)
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
-        self._services = Services(config.in_flight if alone else max(1, config.in_flight // 2))
+        self._services = Services(None if alone else max(1, config.in_flight // 2))
         self._outer = Poster(config.ca_file, config.in_flight, config.way)
         self._inner = Poster(config.ca_file, config.in_flight, STRAIGHT)
 

@@ -6,9 +6,12 @@ that refuses us. So doubts are kept here until there is evidence. Every moment i
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from relay.model import Environment, Lane
+from relay.ports import Room
 from relay.push import backoff
 from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 
@@ -51,8 +54,8 @@ class Services:
     A device is the digest of its subscription.
     """
 
-    def __init__(self, places: int) -> None:
-        """Take how many pushes may be under way to one service."""
+    def __init__(self, places: int | None) -> None:
+        """Take how many pushes may be under way to one service; None: as many as come."""
         self._places = places
         self._services: dict[str, _Service] = {}
 
@@ -66,6 +69,17 @@ class Services:
         """Tell how many services were asked so far."""
         return len(self._services)
 
+    def rooms(self, now: float) -> Iterator[Room]:
+        """Tell which services take nothing now, one push that tries them, or not many more."""
+        for name, state in self._services.items():
+            lane = Lane(Environment.PRODUCTION, service=name)
+            if now < state.until:
+                yield Room(lane, 0, state.until)
+            elif state.rests:
+                yield Room(lane, 0 if state.probing else 1)
+            elif self._places is not None and state.in_flight * 2 >= self._places:
+                yield Room(lane, max(0, self._places - state.in_flight))
+
     def wait(self, service: str, now: float) -> tuple[float, str]:
         """Tell how many seconds a push must wait and why; 0: send it now, and tell then what came of it."""
         state = self._services.setdefault(service, _Service())
@@ -73,7 +87,7 @@ class Services:
             return state.until - now, f"push-service-rests: {state.reason}"
         if state.rests and state.probing:
             return PROBE_WAIT, f"push-service-rests: {state.reason}"
-        if state.in_flight >= self._places:
+        if self._places is not None and state.in_flight >= self._places:
             return BUSY_WAIT, "push-service-busy"
         state.probing = state.rests > 0
         state.in_flight += 1

@@ -13,6 +13,7 @@ from relay.subscription import (
     Subscription,
     SubscriptionInvalid,
     base64url,
+    naming,
     read_auth,
     read_endpoint,
     read_p256dh,
@@ -41,6 +42,20 @@ def test_its_token_has_one_spelling_and_reads_back() -> None:
 
     assert spelled.token == subscription().token
     assert Subscription.read(spelled.token) == subscription()
+
+
+def test_its_token_tells_its_push_service_and_no_other() -> None:
+    token = subscription("https://push.example.com:8443/push.example.org/https://push.example.net/").token
+
+    assert naming("push.example.com:8443") in token
+    for other in (
+        "push.example.com",
+        "push.example.com:844",
+        "example.com:8443",
+        "push.example.org",
+        "push.example.net",
+    ):
+        assert naming(other) not in token
 
 
 def test_nothing_of_a_subscription_shows() -> None:

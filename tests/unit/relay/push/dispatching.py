@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from random import Random
 
 from relay.model import DuePush, Platform
+from relay.ports import Rooms
 from relay.push.dispatch import Dispatcher
+from relay.push.gates import unbounded
 from relay.push.outcome import Delivered, Outcome
 from tests.fakes.outbox import MemoryOutbox, loop_clock
 
@@ -40,8 +42,10 @@ class Provider:
         return [int(push.registration_id.rpartition("-")[2]) for _, push in self.sent]
 
 
-def dispatcher(outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS) -> Dispatcher:
-    return Dispatcher(outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1")
+def dispatcher(
+    outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS, rooms: Rooms = unbounded
+) -> Dispatcher:
+    return Dispatcher(outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1", rooms=rooms)
 
 
 @asynccontextmanager

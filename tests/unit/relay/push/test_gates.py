@@ -1,4 +1,5 @@
 from relay.model import Environment, Lane
+from relay.ports import Room
 from relay.push.circuit import IN_A_ROW
 from relay.push.gates import Gates, Plan
 from tests.unit.relay.push.pushes import due_push
@@ -63,3 +64,23 @@ def test_news_of_a_remedy_lets_all_try() -> None:
     under_test.hurry(100.5)
 
     assert under_test.plan(100.5).trials == ((PRODUCTION, 1), (Lane(Environment.SANDBOX, APP), 1))
+
+
+def test_what_a_sender_cannot_take_is_not_claimed() -> None:
+    away, tried, busy = (Lane(Environment.PRODUCTION, service=name) for name in ("a", "b", "c"))
+    rooms = [Room(away, 0, 130.0), Room(tried, 1), Room(busy, 7)]
+    under_test = Gates(10, MIDDLE, lambda _: rooms)
+
+    plan = under_test.plan(100.0)
+
+    assert plan == Plan(frozenset({away}), ((tried, 1), (busy, 7)), 130.0)
+    assert plan.without(busy) == frozenset({away, tried})
+
+
+def test_during_an_outage_no_lane_of_its_sender_is_tried() -> None:
+    busy = Lane(Environment.PRODUCTION, service="c")
+    under_test = Gates(10, MIDDLE, lambda _: [Room(busy, 7)])
+    for _ in range(IN_A_ROW):
+        under_test.circuit(Environment.PRODUCTION).failed(100.0, None)
+
+    assert under_test.plan(101.0) == Plan(frozenset({PRODUCTION, busy}), (), 102.0)

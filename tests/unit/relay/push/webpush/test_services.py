@@ -1,3 +1,5 @@
+from relay.model import Environment, Lane
+from relay.ports import Room
 from relay.push import backoff
 from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
 
@@ -189,3 +191,44 @@ def test_a_push_that_is_taken_between_proves_our_key() -> None:
     known.told(A, DAN, 201, 0.0)
 
     assert not known.told(A, EVE, 403, 0.0)
+
+
+def lane(service: str) -> Lane:
+    return Lane(Environment.PRODUCTION, service=service)
+
+
+def test_a_healthy_service_has_room_for_all() -> None:
+    assert list(services().rooms(1.0)) == []
+
+
+def test_a_resting_service_has_no_room_then_room_for_one_that_tries_it() -> None:
+    known = services()
+    fail(known, ANN, BEN, EVE)
+    later = backoff.pause(1)
+
+    assert list(known.rooms(1.0)) == [Room(lane(A), 0, later)]
+    assert list(known.rooms(later)) == [Room(lane(A), 1)]
+    known.wait(A, later)
+    assert list(known.rooms(later)) == [Room(lane(A), 0)]
+
+    known.told(A, DAN, 201, later)
+    known.ended(A)
+    assert list(known.rooms(later)) == []
+
+
+def test_a_service_with_half_of_its_places_taken_says_how_many_are_left() -> None:
+    known = services(places=4)
+    left = []
+    for _ in range(4):
+        known.wait(A, 0.0)
+        left.append([room.places for room in known.rooms(0.0)])
+
+    assert left == [[], [2], [1], [0]]
+
+
+def test_a_service_without_others_takes_all_there_is() -> None:
+    alone = Services(None)
+    for _ in range(1000):
+        assert alone.wait(A, 0.0) == (0.0, "")
+
+    assert list(alone.rooms(0.0)) == []

@@ -1,0 +1,108 @@
+"""Test that marks of a push service that rests or is busy are left where they are, and those of others go on."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from relay.model import DuePush, Platform
+from relay.push import backoff
+from relay.push.dispatch import PLACES
+from relay.push.outcome import Delivered, Outcome, Reach, RetryLater
+from relay.push.webpush.services import FEW, Services
+from tests.fakes.outbox import MemoryOutbox
+from tests.unit.relay.push.dispatching import Provider, dispatcher, running
+from tests.unit.relay.push.pushes import due_push
+
+pytestmark = pytest.mark.looptime
+
+SLOW, GOOD = "slow.example.com", "good.example.com"
+
+
+class TwoServices(Provider):
+    """Send to two push services as WebPushSender does; what is held back is not sent."""
+
+    def __init__(self) -> None:
+        super().__init__(0.01)
+        self.services = Services(PLACES // 2)
+        self.held_back = {SLOW: 0, GOOD: 0}
+        self.slow = Random(1)
+        self.slowness = 0.0
+        """Seconds a push to SLOW takes on an average."""
+        self.away = False
+
+    async def send(self, push: DuePush) -> Outcome:
+        service, loop = service_of(push), asyncio.get_running_loop()
+        seconds, reason = self.services.wait(service, loop.time())
+        if seconds:
+            self.held_back[service] += 1
+            return RetryLater(reason, seconds, reach=Reach.HERE)
+        self.sent.append((loop.time(), push))
+        try:
+            slowness = self.slowness if service == SLOW else 0.0
+            await asyncio.sleep(0.01 + slowness * self.slow.uniform(0.5, 1.5))
+            device = push.device_token.encode()
+            if self.away and service == SLOW:
+                self.services.failed(service, device, "timed-out", loop.time())
+                return RetryLater("timed-out")
+            self.services.told(service, device, 201, loop.time())
+            return Delivered()
+        finally:
+            self.services.ended(service)
+
+    def count(self, service: str) -> int:
+        return sum(service_of(push) == service for _, push in self.sent)
+
+
+def service_of(push: DuePush) -> str:
+    return SLOW if SLOW in push.device_token else GOOD
+
+
+def put(outbox: MemoryOutbox, service: str, numbers: range) -> None:
+    for number in numbers:
+        token = f'{{"auth":"x","endpoint":"https://{service}/{number}","p256dh":"y"}}'
+        outbox.put(due_push(number, platform=Platform.WEBPUSH, device_token=token))
+
+
+async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_back() -> None:
+    outbox, services = MemoryOutbox(), TwoServices()
+    services.away = True
+    put(outbox, SLOW, range(1000))
+
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+        await asyncio.sleep(1)
+        put(outbox, GOOD, range(1000, 2000))
+        await asyncio.sleep(20)
+        assert services.count(GOOD) == 1000
+        first = services.count(SLOW)
+        assert FEW <= first <= PLACES
+        assert services.held_back[SLOW] <= PLACES
+
+        await asyncio.sleep(600)
+        trials = services.count(SLOW) - first
+        assert 3 <= trials <= 8  # after 30, 60, 120, 240 and 300 s
+        assert services.held_back[SLOW] <= PLACES
+        assert max(row.push.attempts for row in outbox.rows.values()) <= trials + 1
+
+        services.away = False
+        await asyncio.sleep(backoff.PAUSE_CEILING + 60)
+
+    assert outbox.rows == {}
+
+
+async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claimed_in_vain() -> None:
+    outbox, services = MemoryOutbox(), TwoServices()
+    services.slowness = 5.0
+    put(outbox, SLOW, range(1000))
+
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+        await asyncio.sleep(7)
+        put(outbox, GOOD, range(1000, 2000))
+        await asyncio.sleep(2)
+        assert services.count(GOOD) == 1000
+
+        await asyncio.sleep(120)
+
+    assert outbox.rows == {}
+    assert max(services.moments) <= 1000 / (PLACES / 2) * 5.0 + 10.0, "its places were always taken"
+    assert services.held_back[SLOW] <= 2 * PLACES
