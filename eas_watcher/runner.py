@@ -12,7 +12,7 @@ from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, ne
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError, Unreachable, VersionRefused
 from eas_watcher.exchange import Exchange
-from eas_watcher.flow import Flow
+from eas_watcher.flow import converse
 from eas_watcher.heartbeat import JITTER
 from eas_watcher.ports import Transport
 from eas_watcher.progress import Memory, Progress
@@ -97,7 +97,7 @@ class Runner:
                 return await self._provide(acknowledgement, fallbacks)
             case AcknowledgeWipe(account_only):
                 try:
-                    await self._converse(acknowledge_wipe(account_only))
+                    await converse(acknowledge_wipe(account_only), self._ask)
                 except EasError as error:
                     return Failed(error)
                 return WipeAcknowledged()
@@ -112,7 +112,7 @@ class Runner:
 
     async def _send(self, command: Command[Any]) -> Event:
         try:
-            reply = await self._exchange.send(command, self._state.watch)
+            reply = await self._ask(command)
         except EasError as error:
             self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
             return await self._failed(error)
@@ -125,10 +125,13 @@ class Runner:
         if version is None:
             return Failed(VersionRefused("Provision needs a protocol version"))
         try:
-            grant = await self._converse(negotiate(version, acknowledgement, fallbacks))
+            grant = await converse(negotiate(version, acknowledgement, fallbacks), self._ask)
         except EasError as error:
             return await self._failed(error)
         return Granted(grant.policy_key, grant.acknowledged)
+
+    async def _ask(self, command: Command[R]) -> R:
+        return await self._exchange.send(command, self._state.watch)
 
     async def _failed(self, error: EasError) -> Failed:
         """Tell of a failure, after a look for the mailbox elsewhere if it seems to have moved."""
@@ -140,21 +143,6 @@ class Runner:
             # A refused credential or a mailbox that moved is this mailbox's own matter, whose wait the door knows not.
             self._exchange.shared = False
         return Failed(understood)
-
-    async def _converse(self, flow: Flow[R]) -> R:
-        """Drive a flow: send what it yields, send in the reply or throw in the failure."""
-        try:
-            command = next(flow)
-            while True:
-                try:
-                    reply = await self._exchange.send(command, self._state.watch)
-                except EasError as error:
-                    command = flow.throw(error)
-                else:
-                    command = flow.send(reply)
-        except StopIteration as end:
-            result: R = end.value
-            return result
 
     def _learn(self, before: State, event: Event) -> None:
         """Tell the door what the end of a held Ping says about the path to the server."""

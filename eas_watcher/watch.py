@@ -11,16 +11,14 @@ A Ping compares with the newest key the server gave out, whether we received it 
 """
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
-from eas_watcher.changes import Digest, digest, restart
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options, choose_version
 from eas_watcher.commands.ping import Ping, PingReply
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
+from eas_watcher.commands.sync import SyncReply
 from eas_watcher.errors import (
     EasError,
     HierarchyChanged,
@@ -34,13 +32,12 @@ from eas_watcher.errors import (
 )
 from eas_watcher.following import look_ahead, read_hierarchy, recall
 from eas_watcher.heartbeat import HELD
-from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion
+from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.pinging import read_ping
 from eas_watcher.polling import rest
-from eas_watcher.progress import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, start_over, wipe
+from eas_watcher.progress import WIPES, Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, wipe
 from eas_watcher.states import (
-    Action,
     Answered,
     Discovering,
     Ended,
@@ -65,10 +62,9 @@ from eas_watcher.states import (
     Wiping,
     Woken,
 )
+from eas_watcher.syncing import ask_sync, read_sync, untry
 from eas_watcher.telling import healthy
 
-KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
-DOUBTS: Final = 2  # times that a sub-folder may not be synced before it is set aside
 BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -100,7 +96,9 @@ def step(state: State, event: Event) -> Move:
         case Informing(watch), Answered(None):
             return _record_partnership(watch, replace(watch.partnership, informed=True))
         case Syncing(), Answered(SyncReply() as reply, at):
-            return _synced(state, reply, at)
+            keep, decided = read_sync(state, reply, at)
+            next_state, actions = _go(decided)
+            return next_state, [*keep, *actions]
         case Pinging(watch), Answered(PingReply() as reply, _, held):
             return _go(read_ping(watch, reply, held))
         case Pausing(watch), Woken():
@@ -119,7 +117,7 @@ def step(state: State, event: Event) -> Move:
         ):
             return _fail(watch, error)
         case Syncing(watch), Failed(error):
-            return _fail(_untry(watch, state.asked), error)
+            return _fail(untry(watch, state.asked), error)
         case Pinging(watch), Failed(Unreachable() as error):
             return _cut(watch, error)
         case Informing(watch), Failed(
@@ -147,7 +145,7 @@ def proceed(watch: Watch) -> Move:
     if not watch.partnership.informed:
         return Informing(watch), [Send(InformDevice(DEVICE))]
     if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watch.watched):
-        return _sync(watch)
+        return ask_sync(watch)
     return _ping(watch)
 
 
@@ -194,74 +192,6 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
     return state, [Record(Progress(partnership=partnership)), *actions]
 
 
-def _sync(watch: Watch) -> Move:
-    """Prime what has no key, alone, without options; else Sync everything that is dirty, in one request."""
-    worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
-    watch = _put(watch, worn)
-    keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
-    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
-    watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
-    request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
-    return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
-
-
-def _synced(state: Syncing, reply: SyncReply, at: datetime) -> Move:
-    watch = state.watch
-    asked = tuple(c for c in watch.collections if c.id in state.asked)
-    read = digest(asked, reply, at, watch.settled)
-    keep = _keep(asked, read, refused=watch.refusals > 0)
-    done = frozenset(state.asked) - read.again
-    # What is only inferred from a lost state is no sign that all is well: it would come round again with the state.
-    news = any(change.certain for change in read.changes)
-    # What a user does elsewhere, reading and deleting, is no news but a good reason for a Ping to end at once.
-    seen = any(c.id in read.again and c.drain is None for c in read.collections)
-    watch = replace(
-        _put(watch, {c.id: c for c in read.collections}),
-        unsynced=(watch.unsynced - done) | read.again,
-        quiet_for=0.0,
-        silent_for=0.0 if read.changes or seen else watch.silent_for,
-        redirects=0,
-        refusals=0,
-        failures=0 if news else watch.failures,
-        remedied=0 if news else watch.remedied,
-        hasty=0 if news or seen else watch.hasty,
-        doubts=tuple(id_ for id_ in watch.doubts if id_ in read.troubled or id_ not in state.asked),
-    )
-    if read.trouble is not None:
-        watch = replace(watch, unsynced=watch.unsynced | frozenset(state.asked))
-        next_state, actions = _troubled(watch, read, read.trouble)
-    elif read.lost:
-        error = ServerBusy("the server does not know a sync key (Sync status 3)")
-        next_state, actions = _go(start_over(watch, error, "stale-key"))
-    else:
-        next_state, actions = proceed(watch)
-    return next_state, [*keep, *actions]
-
-
-def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Move:
-    """Seek the remedy; but a sub-folder that has none is set aside for some hours, so that the others do not suffer."""
-    subs = tuple(c.id for c in read.collections if c.sub and c.id in read.troubled)
-    hopeless = frozenset(id_ for id_ in subs if watch.doubts.count(id_) >= DOUBTS)
-    watch = replace(watch, doubts=(*watch.doubts, *subs), set_aside=watch.set_aside | hopeless)
-    return proceed(watch) if hopeless == read.troubled else _fail(watch, trouble)
-
-
-def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list[Action]:
-    """Record what advanced: keys and the changes they stand for, in one transaction; nothing of a drain.
-
-    An answer also says that the credential is accepted again, if it was refused before.
-    """
-    before = {c.id: c for c in asked}
-    moved = tuple(
-        c
-        for c in read.collections
-        if c.drain is None and (c != replace(before[c.id], tries=0) or before[c.id].tries > 1)
-    )
-    if not moved and not refused:
-        return []
-    return [Record(Progress(collections=moved, changes=read.changes, refusals=0 if refused else None))]
-
-
 def _ping(watch: Watch) -> Move:
     """Hold a Ping; or rest until the next Sync, where the operator wants no Pings."""
     watch, actions = look_ahead(watch)
@@ -290,14 +220,3 @@ def _fail(watch: Watch, error: EasError) -> Move:
 
 def _go(decided: Watch | Move) -> Move:
     return proceed(decided) if isinstance(decided, Watch) else decided
-
-
-def _untry(watch: Watch, asked: tuple[CollectionId, ...]) -> Watch:
-    """Take back a try that never reached the server."""
-    return _put(watch, {c.id: replace(c, tries=max(0, c.tries - 1)) for c in watch.collections if c.id in asked})
-
-
-def _put(watch: Watch, changed: dict[CollectionId, Collection]) -> Watch:
-    if not changed:
-        return watch
-    return replace(watch, collections=tuple(changed.get(c.id, c) for c in watch.collections))

@@ -24,6 +24,7 @@ from eas_watcher.errors import (
     RemoteWipeRequested,
     Unauthorized,
 )
+from eas_watcher.flow import converse
 from eas_watcher.hierarchy import DEFAULT_FOLDERS
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.ports import Transport
@@ -116,7 +117,7 @@ class Probe:
         talk = self._talk
         if talk.version is None:
             raise ProtocolViolation("Provision needs a protocol version")
-        grant = await talk.converse(negotiate(talk.version, self._acknowledgement))
+        grant = await converse(negotiate(talk.version, self._acknowledgement), talk.ask)
         talk.policy_key = grant.policy_key
         if grant.acknowledged is None:
             return Finding("Provision", Grade.GOOD, "the server has no policy for us", talk.times())

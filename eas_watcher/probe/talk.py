@@ -8,8 +8,6 @@ from typing import Final, TypeVar
 from eas_watcher import cookies
 from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.request import Command, HttpReply
-from eas_watcher.errors import EasError
-from eas_watcher.flow import Flow
 from eas_watcher.names import DeviceId, PolicyKey, ProtocolVersion
 from eas_watcher.ports import Now, Transport
 from eas_watcher.wire import Account, compose
@@ -51,21 +49,6 @@ class Talk:
         self._cookies = cookies.merge(self._cookies, reply.set_cookies)
         raise_for_http(reply, self.now())
         return command.read(reply)
-
-    async def converse(self, flow: Flow[R]) -> R:
-        """Drive a flow and return what it returns; raises EasError."""
-        try:
-            command = next(flow)
-            while True:
-                try:
-                    reply = await self.ask(command)
-                except EasError as error:
-                    command = flow.throw(error)
-                else:
-                    command = flow.send(reply)
-        except StopIteration as end:
-            result: R = end.value
-            return result
 
     def times(self) -> tuple[float, ...]:
         """Return how long the requests took since this was asked last."""

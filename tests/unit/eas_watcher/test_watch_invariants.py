@@ -68,7 +68,8 @@ from eas_watcher.states import (
     Wiping,
     Woken,
 )
-from eas_watcher.watch import BREATH, KEY_TRIES, begin, step
+from eas_watcher.syncing import KEY_TRIES
+from eas_watcher.watch import BREATH, begin, step
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NOW, PARTNERSHIP, recorded, sent
 
 STEPS: Final = 200

@@ -1,12 +1,13 @@
 """Own the values that tests of a watch start from."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.commands.request import Command
-from eas_watcher.commands.sync import Add, CollectionReply, SyncReply
-from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.commands.sync import Add, CollectionReply, CollectionRequest, Sync, SyncReply
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.progress import Collection, Partnership, Progress
 from eas_watcher.states import (
     AcknowledgeWipe,
@@ -17,6 +18,7 @@ from eas_watcher.states import (
     Provide,
     Record,
     Send,
+    Syncing,
     Watch,
 )
 
@@ -40,6 +42,16 @@ def watch_of(*collections: Collection, **changes: Any) -> Watch:
         "unsynced": frozenset(),
     }
     return Watch(**(fields | changes))
+
+
+SYNC: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, INBOX.sync_key),))
+PRIME: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
+
+
+def syncing(*collections: Collection, **changes: object) -> Syncing:
+    """Build the state after the Sync of all given collections was sent."""
+    tried = tuple(replace(c, tries=c.tries + 1) for c in collections or (INBOX,))
+    return Syncing(watch_of(*tried, unsynced=frozenset(c.id for c in tried), **changes), tuple(c.id for c in tried))
 
 
 def synced(*collections: CollectionReply) -> Answered:
