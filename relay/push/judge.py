@@ -82,10 +82,11 @@ class Judge:
             log.error("push set aside", extra=fields | {"reason": outcome.reason})
             again = self._clock() + timedelta(seconds=ASIDE)
             return Settlement(push, outcome, again, aside=outcome.reason)
+        if outcome.after is not None and outcome.reach is Reach.HERE:
+            # It was not tried; and its lane is shut or narrow by now, so that those held back do not return in step.
+            return self._settled(push, outcome, outcome.after, counted=False)
         if outcome.after is not None:
-            # What was held back here waits for others, and has not been tried.
-            counted = outcome.reach is not Reach.HERE
-            return self._settled(push, outcome, backoff.told(outcome.after, self._random), counted=counted)
+            return self._settled(push, outcome, backoff.told(outcome.after, self._random))
         return self._settled(push, outcome, backoff.retry(push.attempts + 1, self._random))
 
     def _away(self, push: DuePush, outcome: RetryLater) -> Settlement:

@@ -12,7 +12,7 @@ from relay.model import Mark, Mode, Platform
 from relay.network.way import Proxy, Way
 from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.webpush.sender import WebPushSender
-from relay.push.webpush.services import FEW
+from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close, Stall
@@ -347,7 +347,7 @@ def test_a_service_that_never_answers_holds_half_of_the_places(tmp_path: Path, l
             await until(lambda: len(around.simulator.received) == 4, 30.0)
             await until(lambda: sum(task.done() for task in stalled) == 6, 30.0)
 
-            busy = RetryLater("push-service-busy", 1.0, reach=Reach.HERE)
+            busy = RetryLater("push-service-busy", BUSY_WAIT, reach=Reach.HERE)
             assert {task.result() for task in stalled if task.done()} == {busy}
             assert await around.sender.send(around.phone(around.other)) == Delivered()
 

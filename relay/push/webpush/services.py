@@ -21,7 +21,7 @@ SILENCE: Final = 1800.0
 """Seconds between two answers of 404 before a subscription counts as expired: restarts and slips last less."""
 MOST: Final = 10_000  # subscriptions with a 404 that are remembered per service; the oldest are forgotten
 PROBE_WAIT: Final = 5.0  # seconds a push waits while another one tries a resting service
-BUSY_WAIT: Final = 1.0  # seconds a push waits while enough others are under way to its service
+BUSY_WAIT: Final = 0.1  # seconds a push waits while enough others are under way to its service; then by its `rooms`
 
 
 @dataclass(frozen=True, slots=True)

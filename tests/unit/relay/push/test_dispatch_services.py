@@ -106,3 +106,13 @@ async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claime
     assert outbox.rows == {}
     assert max(services.moments) <= 1000 / (PLACES / 2) * 5.0 + 10.0, "its places were always taken"
     assert services.held_back[SLOW] <= 2 * PLACES
+
+
+async def test_a_burst_to_one_service_is_held_up_by_its_places_alone() -> None:
+    outbox, services = MemoryOutbox(), TwoServices()
+
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+        put(outbox, GOOD, range(PLACES))
+        await asyncio.sleep(0.3)
+
+        assert outbox.rows == {}
