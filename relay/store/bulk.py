@@ -24,14 +24,17 @@ ZONE: Final = 6
 
 
 class Among(FunctionElement[bool]):
-    """Be true where a column's value is in the list that one parameter holds; mind that an empty one is in order."""
+    """Be true where the values of some columns are in the list that one parameter holds; it may be empty.
+
+    Of one column the list holds values, of several it holds lists of them.
+    """
 
     type = sa.Boolean()
     inherit_cache = True
 
-    def __init__(self, column: sa.Column[Any], parameter: str) -> None:
-        """Take a column of texts or numbers, and the name of the parameter."""
-        super().__init__(column, sa.bindparam(parameter, type_=sa.JSON))
+    def __init__(self, parameter: str, *columns: sa.Column[Any]) -> None:
+        """Take the name of the parameter, and columns of texts or numbers."""
+        super().__init__(sa.bindparam(parameter, type_=sa.JSON), *columns)
 
     def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002  # SQLAlchemy's own
         """Stay as it is: SQLite uses no index for a comparison that is compared with 1."""
@@ -40,16 +43,25 @@ class Among(FunctionElement[bool]):
 
 @compiles(Among, "sqlite")
 def _among_on_sqlite(element: Among, compiler: SQLCompiler, **options: Any) -> str:
-    column, keys = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
+    keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
+    if len(columns) == 1:
+        return f"{columns[0]} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
+    values = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(columns)))
+    return f"({', '.join(columns)}) IN (SELECT {values} FROM json_each({keys}))"  # noqa: S608  # as above
 
 
 @compiles(Among, "postgresql")
 def _among_on_postgresql(element: Among, compiler: SQLCompiler, **options: Any) -> str:
-    column, keys = (compiler.process(clause, **options) for clause in element.clauses)
-    kind = compiler.dialect.type_compiler_instance.process(element.clauses.clauses[0].type)
-    # An array is looked up in an index, value by value; a sub-query would be joined by the planner's guess.
-    return f"{column} = ANY (ARRAY(SELECT CAST(json_array_elements_text({keys}) AS {kind})))"
+    keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
+    kinds = [compiler.dialect.type_compiler_instance.process(clause.type) for clause in element.clauses.clauses[1:]]
+    first = f"json_array_elements_text({keys})" if len(columns) == 1 else f"json_array_elements({keys}) ->> 0"
+    # An array is looked up in an index, value by value; a sub-query alone would be joined by the planner's guess.
+    among = f"{columns[0]} = ANY (ARRAY(SELECT CAST({first} AS {kinds[0]})))"
+    if len(columns) == 1:
+        return among
+    values = ", ".join(f"CAST(item ->> {place} AS {kind})" for place, kind in enumerate(kinds))
+    whole = f"({', '.join(columns)}) IN (SELECT {values} FROM json_array_elements({keys}) AS item)"  # noqa: S608  # as above
+    return f"({among} AND {whole})"
 
 
 def inserts(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from relay.model import DuePush, Lane, Mark, Platform, RegistrationState
 from relay.ports import Claims
 from relay.push.pacing import LASTING, Pacing
+from relay.store.bulk import Among
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.tables import outbox, registration
 from relay.subscription import naming
@@ -27,6 +28,11 @@ ROUNDS: Final = 10
 FREE: Final[dict[str, Any]] = {"claimed_by": None, "claimed_until": None}
 UPDATE: Final = sa.update(outbox).where(
     outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
+)
+MARKS: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
+"""Be true for the marks whose keys, registration and mark, are in the list of that name."""
+_CLAIM: Final = (
+    sa.update(outbox).where(MARKS).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until"))
 )
 
 _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
@@ -71,8 +77,10 @@ async def claim(
         rows = (await connection.execute(_query(lanes, now, pacing, missing))).all()
         trials = await _hold({row.registration_id for row in rows if row.recheck_at is not None}, connection, now)
         found = _sort(rows, trials, now, pacing)
-        claims = [key(push) | {"claimed_by": owner, "claimed_until": until} for push in found.claimed]
-        for changed in (claims, found.delayed, found.aside):
+        if found.claimed:
+            marks = [(push.registration_id, push.mark) for push in found.claimed]
+            await connection.execute(_CLAIM, {"marks": marks, "owner": owner, "until": until})
+        for changed in (found.delayed, found.aside):
             if changed:
                 await connection.execute(UPDATE, changed)
         pushes += found.claimed

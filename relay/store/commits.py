@@ -44,18 +44,18 @@ _DROP: Final = sa.delete(collection).where(
 )
 _EPOCHS: Final = (
     sa.select(shard.c.number, shard.c.epoch)
-    .where(Among(shard.c.number, "shards"))
+    .where(Among("shards", shard.c.number))
     .order_by(shard.c.number)
     .with_for_update(read=True)
 )
 _LOCK: Final = (
     sa.select(mailbox.c.id, mailbox.c.shard)
-    .where(Among(mailbox.c.id, "ids"))
+    .where(Among("ids", mailbox.c.id))
     .order_by(mailbox.c.id)
     .with_for_update(key_share=True)
 )
-_PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among(mailbox.c.id, "ids"))
-_MOVED: Final = sa.update(mailbox).where(Among(mailbox.c.id, "ids")).values(last_change_at=sa.bindparam("now"))
+_PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among("ids", mailbox.c.id))
+_MOVED: Final = sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
 _TO_TELL: Final = sa.select(
     registration.c.id,
     registration.c.mailbox_id,
@@ -63,8 +63,8 @@ _TO_TELL: Final = sa.select(
     registration.c.classes,
     registration.c.subfolders,
 ).where(
-    Among(registration.c.mailbox_id, "told"),
-    (registration.c.state == RegistrationState.ACTIVE.value) | Among(registration.c.mailbox_id, "wiped"),
+    Among("told", registration.c.mailbox_id),
+    (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
 )
 
 

@@ -8,16 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.model import Platform
 from relay.push.pacing import LASTING, Pacing
-from relay.store.claims import FAR
+from relay.store.claims import FAR, MARKS
 from relay.store.tables import outbox, registration
 
 BATCH: Final = 500
 """Marks per transaction."""
 PREFIX: Final = "expired: "
 
-_DELETE: Final = sa.delete(outbox).where(
-    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
-)
+_DELETE: Final = sa.delete(outbox).where(MARKS)
 _NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
 
 
@@ -35,12 +33,12 @@ async def expire(connection: AsyncConnection, platform: Platform, now: datetime,
     before = {row.id: row.last_outcome for row in said}
     # Once more, now that nobody can add to them.
     locked = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
-    rows = [{"_registration": row.registration_id, "_mark": row.mark} for row in await connection.execute(locked)]
+    rows = [(row.registration_id, row.mark) for row in await connection.execute(locked)]
     if rows:
-        told = sorted({row["_registration"] for row in rows})
+        told = sorted({id_ for id_, _ in rows})
         notes = [{"_registration": id_, "last_outcome": describe(before[id_], pacing.expire)} for id_ in told]
         await connection.execute(_NOTE, notes)
-        await connection.execute(_DELETE, rows)
+        await connection.execute(_DELETE, {"marks": rows})
     return len(rows)
 
 

@@ -17,7 +17,8 @@ from relay.ports import Claims, Settlement, Topic, Wakeups
 from relay.push.outcome import TokenGone
 from relay.push.pacing import Pacing
 from relay.store import claims, expiry
-from relay.store.claims import FREE, UPDATE, Lanes, key
+from relay.store.bulk import Among
+from relay.store.claims import FREE, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
 from relay.store.notes import RELEASED
 from relay.store.rows import AnyRow
@@ -28,15 +29,36 @@ log = logging.getLogger(__name__)
 
 AT_ONCE: Final = Pacing()
 
-_DELETE: Final = sa.delete(outbox).where(
-    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
-)
+_DELETE: Final = sa.delete(outbox).where(MARKS)
 _TOKEN_GONE: Final = (
     sa.update(registration)
     .where(registration.c.id == sa.bindparam("_registration"))
     .values(state=RegistrationState.TOKEN_GONE.value)
 )
 _NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
+_LOCK_TOKENS: Final = (
+    sa.select(
+        *(
+            registration.c[name]
+            for name in ("id", "environment", "device_token", "token_since", "state", "pushed", *RELEASED)
+        )
+    )
+    .where(Among("ids", registration.c.id))
+    .order_by(registration.c.id)
+    .with_for_update(key_share=True)
+)
+_LOCK_MARKS: Final = (
+    sa.select(
+        outbox.c.count.label("changes"),
+        *(
+            outbox.c[name]
+            for name in ("registration_id", "mark", "generation", "first_at", "last_at", "attempts", "paced")
+        ),
+    )
+    .where(Among("ids", outbox.c.registration_id))
+    .order_by(outbox.c.registration_id, outbox.c.mark)
+    .with_for_update(key_share=True)
+)
 _MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
 
 
@@ -87,7 +109,7 @@ class SqlOutboxStore:
                 # With what is left of its marks.
                 await connection.execute(sa.delete(registration).where(registration.c.id.in_(verdict.over)))
             if verdict.done:
-                await connection.execute(_DELETE, verdict.done)
+                await connection.execute(_DELETE, {"marks": verdict.done})
             if verdict.kept:
                 await connection.execute(UPDATE, verdict.kept)
         if verdict.over:
@@ -162,14 +184,10 @@ def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 async def _lock_tokens(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[str, AnyRow]:
-    names = ("id", "environment", "device_token", "token_since", "state", "pushed", *RELEASED)
-    query = sa.select(*(registration.c[name] for name in names))
-    query = query.where(registration.c.id.in_(ids)).order_by(registration.c.id)
-    return {row.id: row for row in await connection.execute(query.with_for_update(key_share=True))}
+    rows = await connection.execute(_LOCK_TOKENS, {"ids": ids})
+    return {row.id: row for row in rows.all()}
 
 
 async def _lock_marks(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[tuple[str, str], AnyRow]:
-    query = sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count"))
-    query = query.where(outbox.c.registration_id.in_(ids)).order_by(outbox.c.registration_id, outbox.c.mark)
-    rows = await connection.execute(query.with_for_update(key_share=True))
-    return {(row.registration_id, row.mark): row for row in rows}
+    rows = await connection.execute(_LOCK_MARKS, {"ids": ids})
+    return {(row.registration_id, row.mark): row for row in rows.all()}

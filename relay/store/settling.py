@@ -29,7 +29,7 @@ class Verdict:
     gone: list[RegistrationId] = field(default_factory=list)
     over: list[RegistrationId] = field(default_factory=list)
     """Wiped registrations that were told, or cannot be: to delete."""
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: list[tuple[RegistrationId, Mark]] = field(default_factory=list)
     """Keys of marks to delete."""
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Keys and new values of marks that stay."""
@@ -60,7 +60,7 @@ def settle(
             continue
         values = _after(settlement, mark, tokens[push.registration_id], now, pacing)
         if values is None:
-            verdict.done.append(key(push))
+            verdict.done.append((push.registration_id, push.mark))
         else:
             # One statement sets all of them, so each names every column.
             present = {"count": mark.changes, "first_at": mark.first_at, "paced": mark.paced, "aside": settlement.aside}

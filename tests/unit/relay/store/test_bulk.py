@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from relay.store.bulk import Among
-from relay.store.tables import mailbox, metadata, registration, shard
+from relay.store.tables import mailbox, metadata, outbox, registration, shard
 
 
 @pytest.fixture
@@ -27,17 +27,19 @@ def plan(connection: sa.Connection, where: sa.ColumnElement[bool], table: sa.Tab
 
 
 def test_sqlite_looks_keys_up_in_an_index(connection: sa.Connection) -> None:
-    among = Among(mailbox.c.id, "ids")
-    either = Among(registration.c.mailbox_id, "told") & (
-        (registration.c.state == "active") | Among(registration.c.mailbox_id, "wiped")
+    among = Among("ids", mailbox.c.id)
+    pairs = Among("marks", outbox.c.registration_id, outbox.c.mark)
+    either = Among("told", registration.c.mailbox_id) & (
+        (registration.c.state == "active") | Among("wiped", registration.c.mailbox_id)
     )
 
     assert "SEARCH mailbox USING COVERING INDEX" in plan(connection, among, mailbox)
     assert "SEARCH registration USING INDEX" in plan(connection, either, registration)
+    assert "(registration_id=? AND mark=?)" in plan(connection, pairs, outbox)
 
 
 def test_postgresql_gets_an_array_of_the_columns_type() -> None:
-    numbers = sa.select(mailbox.c.id).where(Among(mailbox.c.shard, "shards"))
+    numbers = sa.select(mailbox.c.id).where(Among("shards", mailbox.c.shard))
 
     text = str(numbers.compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
 
@@ -46,7 +48,7 @@ def test_postgresql_gets_an_array_of_the_columns_type() -> None:
 
 def test_nothing_is_among_no_keys(connection: sa.Connection) -> None:
     connection.execute(sa.text("INSERT INTO shard (number, epoch) VALUES (1, 1), (2, 1)"))
-    query = sa.select(shard.c.number).where(Among(shard.c.number, "n"))
+    query = sa.select(shard.c.number).where(Among("n", shard.c.number))
 
     assert connection.scalars(query, {"n": []}).all() == []
     assert connection.scalars(query, {"n": [2, 3]}).all() == [2]
