@@ -28,7 +28,7 @@ class Deadlines:
         slot = int((loop.time() + seconds) / RESOLUTION) + 1
         self._slots.setdefault(slot, set()).add(deadline)
         if self._timer is None:
-            self._timer = loop.call_later(RESOLUTION, self._tick, loop)
+            self._look_again(loop)
         return slot
 
     def remove(self, deadline: "Deadline", slot: int) -> None:
@@ -44,7 +44,14 @@ class Deadlines:
         for slot in [slot for slot in self._slots if slot <= now]:
             for deadline in self._slots.pop(slot):
                 deadline.expire()
-        self._timer = loop.call_later(RESOLUTION, self._tick, loop) if self._slots else None
+        self._timer = None
+        if self._slots:
+            self._look_again(loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look just when the next slot ends: a timer out of step with them would double how late a wait ends."""
+        ends = (int(loop.time() / RESOLUTION) + 1) * RESOLUTION
+        self._timer = loop.call_at(ends, self._tick, loop)
 
 
 class Deadline:

@@ -2,19 +2,26 @@ import asyncio
 
 import pytest
 
-from eas_watcher.transport.deadlines import Deadlines
+from eas_watcher.transport.deadlines import RESOLUTION, Deadlines
 
 pytestmark = pytest.mark.looptime
 
 
-async def test_ends_a_wait_that_takes_too_long() -> None:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+@pytest.mark.parametrize("seconds", [10.0, 10.2, 10.9])
+async def test_ends_a_wait_that_takes_too_long_at_most_a_second_late_whenever_it_begins(seconds: float) -> None:
+    loop, deadlines = asyncio.get_running_loop(), Deadlines()
 
-    with pytest.raises(TimeoutError), Deadlines().within(10.0):
-        await asyncio.sleep(3600)
+    async def wait(begins: float) -> float:
+        await asyncio.sleep(begins)
+        began = loop.time()
+        with pytest.raises(TimeoutError), deadlines.within(seconds):
+            await asyncio.sleep(3600)
+        return loop.time() - began
 
-    assert 10.0 <= loop.time() - began <= 12.0
+    waits = await asyncio.gather(*(wait(tenth / 10.0) for tenth in range(1, 31)))
+
+    assert min(waits) >= seconds
+    assert max(waits) <= seconds + RESOLUTION
 
 
 async def test_leaves_a_wait_that_ends_in_time_alone() -> None:
