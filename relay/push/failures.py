@@ -7,7 +7,7 @@ from socket import gaierror
 from typing import Final
 
 from relay.network.faults import NotConnected
-from relay.push.outcome import Refused, RetryLater
+from relay.push.outcome import Reach, Refused, RetryLater
 
 WAY_OUT: Final = "routes and firewall of this host, and network.proxy if a proxy is the way out"
 KINDS: Final = (
@@ -32,7 +32,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     for cause in causes:
         if isinstance(cause, NotConnected):
             if cause.lasting:
-                return Refused(cause.reason, cause.remedy, channel=True)
+                return Refused(cause.reason, cause.remedy, channel=True, reach=Reach.UNANSWERED)
             return _later(cause.reason, cause.remedy)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's error of this kind has no message of its own, but the one it comes from has.
@@ -41,7 +41,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
             f"{next(filter(None, messages), 'it does not verify')}: set {ca_setting} to the CA that signs for the "
             "provider (or for the proxy that inspects TLS), and check that nothing else answers under its name"
         )
-        return Refused("certificate-not-trusted", remedy, channel=True)
+        return Refused("certificate-not-trusted", remedy, channel=True, reach=Reach.UNANSWERED)
     return _read(causes)
 
 

@@ -63,8 +63,8 @@ class Judge:
             case RetryLater(reach=reach):
                 self._learn(push, reach)
                 return self._later(push, outcome)
-            case Refused(channel=True):
-                self._answered(push)
+            case Refused(channel=True, reach=reach):
+                self._hear(push, reach)
                 self._rest(push, outcome)
                 return Settlement(push, outcome, self._clock(), counted=False)
             case Refused(reason, remedy, reach=reach):
@@ -105,14 +105,17 @@ class Judge:
 
     def _learn(self, push: DuePush, reach: Reach) -> None:
         """Take the end of a push that concerns it alone for what it proves; what it does not prove, the next may."""
-        if reach >= Reach.ANSWERED:
-            self._answered(push)
-        else:
-            self._gates.circuit(push.environment).undecided()
+        self._hear(push, reach)
         if reach >= Reach.JUDGED:
             self._heal(push)
         else:
             self._gates.channels.undecided((push.app, push.environment))
+
+    def _hear(self, push: DuePush, reach: Reach) -> None:
+        if reach >= Reach.ANSWERED:
+            self._answered(push)
+        else:
+            self._gates.circuit(push.environment).undecided()
 
     def _answered(self, push: DuePush) -> None:
         if self._gates.circuit(push.environment).answered():

@@ -7,7 +7,7 @@ from relay.network import faults
 from relay.network.faults import NotConnected
 from relay.network.way import Proxy
 from relay.push.failures import read_failure
-from relay.push.outcome import Refused, RetryLater
+from relay.push.outcome import Reach, Refused, RetryLater
 
 
 def proxy_refuses(status: int) -> NotConnected:
@@ -61,6 +61,7 @@ def test_what_lies_with_the_proxy_keeps_its_name_and_remedy(error: BaseException
 
     assert isinstance(outcome, Refused)
     assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
+    assert outcome.reach is Reach.UNANSWERED
     assert "network.proxy_user" in outcome.remedy
 
 
@@ -84,6 +85,7 @@ def test_a_certificate_nobody_trusts_is_a_fault_of_the_channel_that_names_the_se
 
     assert isinstance(outcome, Refused)
     assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
+    assert outcome.reach is Reach.UNANSWERED
     assert "fcm.ca_file" in outcome.remedy
     assert "self-signed certificate" in outcome.remedy
 

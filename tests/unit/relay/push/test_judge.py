@@ -15,6 +15,7 @@ BUSY = RetryLater("TooManyRequests", reach=Reach.ANSWERED)
 CUT = RetryLater("stream-reset: INTERNAL_ERROR")
 RESTS = RetryLater("push-service-rests: timed-out", 30.0, reach=Reach.HERE)
 BAD = Refused("BadDeviceToken", "compare the environment", reach=Reach.JUDGED)
+DENIED = Refused("proxy-authentication-required", "set it", channel=True, reach=Reach.UNANSWERED)
 STRANGE = Refused("NewReason", "report it")
 UNKNOWN = Refused("topic-not-configured", "add it", reach=Reach.HERE)
 
@@ -77,6 +78,22 @@ def test_what_the_provider_did_not_say_shows_nothing_of_it(silence: Outcome) -> 
     court.hear(silence)
     assert court.away
     assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+
+
+def test_a_channel_fault_that_the_provider_told_of_shows_that_it_serves_and_one_on_the_way_to_it_does_not() -> None:
+    court = Court()
+    for _ in range(IN_A_ROW):
+        court.hear(AWAY)
+    court.now += 60.0
+
+    court.hear(DENIED)
+    assert court.away
+    assert court.stats.outage is not None
+    assert court.sick
+    assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+
+    court.hear(SICK)
+    assert not court.away
 
 
 @pytest.mark.parametrize("answer", [Delivered(), TokenGone("Unregistered"), BAD])
