@@ -1,8 +1,12 @@
 """Own what every test shares: event loop hygiene and Hypothesis profiles."""
 
 import asyncio
+import gc
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # pytest-asyncio 1.5 on Python 3.11 leaks a loop when a plain test precedes an async one, and warnings are errors here.
@@ -11,3 +15,36 @@ asyncio.set_event_loop(None)
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+class Forgotten(logging.Handler):
+    """Hear of tasks whose exception nobody looked at, and of those that nobody waited for: asyncio only logs them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "was never retrieved" in message or "was destroyed but it is pending" in message:
+            self.found.append(message)
+
+    def check(self) -> None:
+        """Fail if there were any; they show when they are collected, so it may be an earlier test's."""
+        found, self.found = self.found, []
+        assert not found, "forgotten by this test or an earlier one: " + "\n".join(found)
+
+
+@pytest.fixture(scope="session")
+def _forgotten() -> Iterator[Forgotten]:
+    forgotten = Forgotten()
+    logging.getLogger("asyncio").addHandler(forgotten)
+    yield forgotten
+    gc.collect()
+    forgotten.check()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_forgotten(_forgotten: Forgotten) -> Iterator[None]:
+    yield
+    _forgotten.check()

@@ -76,7 +76,7 @@ async def queued_behind_one(
     await asyncio.sleep(0)
     yield tasks
     store.gate.set()
-    await asyncio.wait([first, *tasks])
+    await outcomes(first, *tasks)
 
 
 async def test_an_idle_writer_commits_at_once() -> None:

@@ -62,11 +62,15 @@ class Store(NoWatches):
         self.wakeups = LocalWakeups()
         self.stolen = False
         self.renewals = 0
+        self.released = False
         self.record_takes = 0.0
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         self.renewals += 1
         return {} if self.stolen else {SHARD: 1}
+
+    async def release_shards(self, node: str) -> None:
+        self.released = True
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         return self.kept
@@ -106,6 +110,8 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
     assert not task.done()
     task.cancel()
     await asyncio.wait({task})
+    assert task.cancelled()
+    assert store.released
 
 
 @pytest.fixture
