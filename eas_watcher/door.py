@@ -137,7 +137,12 @@ class Door:
             self._release()
 
     def failed(self, visitor: Visitor, error: EasError) -> EasError:
-        """Learn that a request failed; return the error as it should be understood."""
+        """Learn that a request failed; return the error as it should be understood.
+
+        A stale connection tells nothing: whoever was to find out something with it hands the turn on, leaving.
+        """
+        if isinstance(error, Unreachable) and error.stale:
+            return error
         visitor.confirms = False
         if isinstance(error, Unauthorized):
             error = self._judge(visitor, error)

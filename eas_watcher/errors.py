@@ -27,13 +27,15 @@ class Unreachable(EasError):
     """Tell that no whole answer arrived; what the server did is unknown.
 
     `survived` is how many seconds the request was held before the connection was lost, `reached` whether the server
-    may have seen it (a refused connection is certain not to).
+    may have seen it (a refused connection is certain not to). `stale` says that it went over a connection that was kept
+    from an earlier request and that closed at once without a byte: most likely the server had closed it already.
     """
 
-    def __init__(self, detail: str, survived: float = 0.0, reached: bool = True) -> None:
+    def __init__(self, detail: str, survived: float = 0.0, reached: bool = True, stale: bool = False) -> None:
         super().__init__(detail)
         self.survived = survived
         self.reached = reached
+        self.stale = stale
 
 
 class ServerBusy(EasError):

@@ -74,7 +74,9 @@ Gate: TypeAlias = Open | Closed | Ramping
 
 def concerns_server(error: EasError) -> bool:
     """Tell whether a failure says something about the server, and not only about the mailbox that asked."""
-    return isinstance(error, Unreachable) or (isinstance(error, ServerBusy) and error.shared)
+    if isinstance(error, Unreachable):
+        return not error.stale
+    return isinstance(error, ServerBusy) and error.shared
 
 
 def failed(gate: Gate, who: Hashable, error: EasError, now: float, random: Random) -> Gate:

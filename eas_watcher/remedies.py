@@ -96,6 +96,9 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(_forget_hierarchy(watch), error, "server-busy")
         case ServerBusy(retry_after=seconds):
             return pause(watch, error, "server-busy", _as_told(watch, seconds))
+        case Unreachable(stale=True) if not watch.remedied:
+            # Some servers close kept connections without a word [observed: SOGo 5.8, 2026-11]; the next one is fresh.
+            return at_once(watch.in_doubt(), error, "unreachable")
         case Unreachable():
             return pause(_go_home(watch) if watch.failures >= IMMEDIATE else watch, error, "unreachable")
         case ProtocolViolation():

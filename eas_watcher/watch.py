@@ -107,7 +107,7 @@ def step(state: State, event: Event) -> Move:
             return end(watch, Condition(WatchState.WIPED, WIPES[account_only]))
         case Ended(), _:
             return state, []
-        case Syncing(watch), Failed(ServerBusy(again=True) as error) if not watch.remedied:
+        case Syncing(watch), Failed((ServerBusy(again=True) | Unreachable(stale=True)) as error) if not watch.remedied:
             return _fail(watch, error)
         case Syncing(watch), Failed((Unreachable(reached=True) | ServerBusy(reached=True)) as error):
             # Each try wears the keys, so a request that may be repeated goes first: it tells that the server is back.

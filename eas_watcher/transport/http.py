@@ -19,6 +19,7 @@ from yarl import URL
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.ports import HttpRequest
+from eas_watcher.transport.connections import Connector, last_connection
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.sources import Sources
 
@@ -27,6 +28,9 @@ CONNECT: Final = 20.0  # seconds for TCP and TLS
 REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
 """Lists that may come in several lines, to be joined by commas [RFC 9110 5.3]."""
 KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
+STALE: Final = (
+    5.0  # seconds within which a kept connection that had been closed shows it; a round trip, on a busy machine
+)
 FAREWELL: Final = (
     0.05  # seconds that a cancelled Ping may linger for the peer's TLS goodbye: the next one comes at once
 )
@@ -59,7 +63,7 @@ async def open_transport(
     with warnings.catch_warnings():
         # aiohttp 3.12 wants `ssl_shutdown_timeout` to go, and has nothing in its place for a request that is cancelled.
         warnings.simplefilter("ignore", DeprecationWarning)
-        connector = aiohttp.TCPConnector(
+        connector = Connector(
             limit=0,
             ttl_dns_cache=60,
             keepalive_timeout=KEEP_IDLE if reuse else None,
@@ -103,6 +107,7 @@ class HttpTransport:
         """
         clock = asyncio.get_running_loop().time
         began = clock()
+        last_connection.set(None)
         try:
             with self._deadlines.within(request.deadline):
                 return await self._exchange(request)
@@ -115,7 +120,9 @@ class HttpTransport:
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             raise ProtocolViolation("the answer is not HTTP") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"connection lost: {type(error).__name__}", clock() - began) from error
+            survived, used = clock() - began, last_connection.get()
+            stale = used is not None and used.kept and not used.answered and survived < STALE
+            raise Unreachable(f"connection lost: {type(error).__name__}", survived, stale=stale) from error
 
     async def _exchange(self, request: HttpRequest) -> HttpReply:
         async with self._session.request(

@@ -538,3 +538,17 @@ async def test_a_hundred_mailboxes_hold_one_ping_each_and_lose_nothing(family: F
         assert all(each.changes == ONE_MAIL for each in kept.values())
         assert watched.simulator.records.max_held == len(users)
         assert set(watched.simulator.ping_answered_at) == set(users)
+
+
+@pytest.mark.parametrize("command", ["Sync", "Ping"])
+async def test_a_kept_connection_that_was_closed_without_a_word_costs_no_wait(command: str) -> None:
+    async with world() as watched:
+        watched.start()
+        await watched.until_held()
+        watched.simulator.fail(ANN, FailurePlan(Cut(), command))
+        watched.simulator.deliver(ANN)
+        await until(lambda: watched.ann.changes == ONE_MAIL and watched.simulator.held == 1)
+        watched.simulator.deliver(ANN)
+        await until(lambda: len(watched.ann.changes) == 2 and watched.simulator.held == 1)
+
+        assert all(condition.state is WatchState.WATCHING for condition in watched.ann.conditions)

@@ -12,7 +12,15 @@ from multidict import CIMultiDict
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.ports import HttpRequest
 from eas_watcher.transport.deadlines import Deadlines
-from eas_watcher.transport.http import BODY_LIMIT, TCP_IDLE, TCP_INTERVAL, TCP_PROBES, HttpTransport, open_transport
+from eas_watcher.transport.http import (
+    BODY_LIMIT,
+    STALE,
+    TCP_IDLE,
+    TCP_INTERVAL,
+    TCP_PROBES,
+    HttpTransport,
+    open_transport,
+)
 from relay.sandbox.eas import open_eas_simulator
 from tests.fakes.tls import HOST, Authority, read_request, serving, talking
 
@@ -225,10 +233,36 @@ async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
 
     async with talking(authority, talk) as url:
         await transport.send(post(url))
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as caught:
             await transport.send(HttpRequest(method, url, {}, b"", 30.0))
 
     assert len(requests) == 2
+    assert (caught.value.reached, caught.value.stale) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "answer", "seconds"),
+    [(0, b"", 0.0), (1, b"H", 0.0), (1, b"HTTP/1.1 200 OK\r\n", 0.0), (1, b"", STALE)],
+    ids=["a fresh connection", "a byte", "half an answer", "a long hold"],
+)
+async def test_a_lost_connection_is_stale_only_if_it_was_kept_and_closed_at_once_without_a_byte(
+    authority: Authority, transport: HttpTransport, earlier: int, answer: bytes, seconds: float
+) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(earlier):
+            await read_request(reader)
+            writer.write(HELLO)
+        await read_request(reader)
+        await asyncio.sleep(seconds)
+        writer.write(answer)
+
+    async with talking(authority, talk) as url:
+        for _ in range(earlier):
+            await transport.send(post(url))
+        with pytest.raises(Unreachable) as caught:
+            await transport.send(post(url))
+
+    assert not caught.value.stale
 
 
 async def test_a_certificate_that_is_not_trusted_gets_no_request(authority: Authority) -> None:

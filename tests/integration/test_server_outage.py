@@ -20,7 +20,7 @@ from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Change, Condition, WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
-from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from eas_watcher.wire import Account
 from relay.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
@@ -131,6 +131,7 @@ async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIte
         try:
             place.start(*names)
             await place.hurry_until(lambda: simulator.held == len(names), step=0.02)
+            hurry(2 * STALE)  # a Ping that is cut as it begins would pass for one over a stale connection
             yield place
         finally:
             await fleet.stop_all()

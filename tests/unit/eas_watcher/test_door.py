@@ -226,6 +226,21 @@ async def test_a_probe_that_is_stopped_makes_room_for_the_next() -> None:
     assert clock() == 6.0
 
 
+async def test_a_probe_over_a_stale_connection_tells_nothing_and_makes_room_for_the_next() -> None:
+    door = new_door()
+    await close(door)
+    probe = here("probe")
+    await door.enter(probe)
+    stale = Unreachable("connection lost", stale=True)
+
+    assert door.failed(probe, stale) is stale
+    door.leave(probe)
+    assert door.state == "closed"
+    await door.enter(here("second"))
+
+    assert (clock(), door.state) == (5.0, "closed")
+
+
 async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next() -> None:
     door = new_door()
     await close(door)

@@ -24,6 +24,7 @@ def fail(state: Gate, *who: str, error: EasError = BUSY, now: float = 0.0) -> Ga
     [
         (AWAY, True),
         (LOST, True),
+        (Unreachable("connection lost", 0.1, stale=True), False),
         (BUSY, True),
         (ServerBusy("throttled", 60.0, reached=False), False),
         (Unauthorized("no"), False),

@@ -90,6 +90,16 @@ def test_the_backoff_grows_with_the_failures_in_a_row() -> None:
     assert decide(watch_of(failures=4), Unreachable("x")).failures == 5
 
 
+def test_what_went_over_a_stale_connection_is_repeated_at_once_but_not_twice() -> None:
+    stale = Unreachable("x", stale=True)
+
+    again = remedy(watch_of(), stale)
+
+    assert isinstance(again, Watch)
+    assert (again.remedied, again.failures, again.unsynced) == (1, 1, frozenset({INBOX.id}))
+    assert decide(again, stale).failures == 2
+
+
 def test_a_short_time_named_again_and_again_gives_way_to_the_backoff() -> None:
     busy = ServerBusy("x", 1.0)
 

@@ -29,6 +29,7 @@ from eas_watcher.states import (
     Event,
     Failed,
     Pause,
+    Pausing,
     Pinging,
     Record,
     Send,
@@ -224,6 +225,18 @@ def test_a_lost_answer_to_a_sync_wears_the_key_and_is_remembered(error: EasError
     tried = replace(INBOX, tries=1)
     assert state.watch.collections == (tried,)
     assert paused(actions).progress.collections == (tried,)
+
+
+def test_a_sync_that_went_over_a_stale_connection_is_repeated_at_once_and_wears_the_key() -> None:
+    stale = Failed(Unreachable("x", stale=True))
+
+    state, actions = step(syncing(), stale)
+
+    assert sent(actions) == SYNC
+    assert [collection.tries for collection in state.watch.collections] == [2]
+    state, actions = step(state, stale)
+    assert isinstance(state, Pausing)
+    assert state.watch.hierarchy_due  # each try wears the key, so what may be repeated goes first
 
 
 def test_an_outage_does_not_wear_the_keys() -> None:

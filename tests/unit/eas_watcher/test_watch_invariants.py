@@ -77,6 +77,7 @@ MANY_STEPS: Final = 3000
 CLASSES: Final = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
 WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
     lambda random: Unreachable("x", random.choice([0.0, 40.0, 500.0]), reached=random.random() < 0.7),
+    lambda _: Unreachable("x", stale=True),
     lambda random: ServerBusy("x", random.choice([None, 1.0, 3600.0]), reached=random.random() < 0.7),
     lambda _: HierarchyChanged("x"),
     lambda _: NotProvisioned("x"),

@@ -68,7 +68,7 @@ class UnreliableServer:
             held = float(command.heartbeat)
             self._pass(held)
         if fails:
-            lost = [Unreachable("x", held), ServerBusy("x"), ProtocolViolation("x")]
+            lost = [Unreachable("x", held), Unreachable("x", stale=True), ServerBusy("x"), ProtocolViolation("x")]
             return Failed(self._random.choice(lost))
         return Answered(reply, self._now, held)
 
