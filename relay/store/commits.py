@@ -18,6 +18,7 @@ from eas_watcher.progress import Change, Condition, Progress, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
 from relay.store.bulk import ROWS, Among, inserts
 from relay.store.marks import NewMark, set_marks
+from relay.store.order import in_order
 from relay.store.rows import COLLECTION, AnyRow, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
@@ -51,7 +52,7 @@ _EPOCHS: Final = (
 _LOCK: Final = (
     sa.select(mailbox.c.id, mailbox.c.shard)
     .where(Among("ids", mailbox.c.id))
-    .order_by(mailbox.c.id)
+    .order_by(*in_order(mailbox.c.id))
     .with_for_update(key_share=True)
 )
 _PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among("ids", mailbox.c.id))

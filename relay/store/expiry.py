@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from relay.model import Platform
 from relay.push.pacing import LASTING, Pacing
 from relay.store.claims import FAR, MARKS
+from relay.store.order import in_order
 from relay.store.tables import outbox, registration
 
 BATCH: Final = 500
@@ -24,12 +25,12 @@ async def expire(connection: AsyncConnection, platform: Platform, now: datetime,
     free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > now + FAR)
     old = (outbox.c.last_at < pacing.expires_before(now)) & outbox.c.mark.not_in([mark.value for mark in LASTING])
     keys = sa.select(outbox.c.registration_id, outbox.c.mark).where(outbox.c.platform == platform.value, old, free)
-    keys = keys.order_by(outbox.c.registration_id, outbox.c.mark)
+    keys = keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     ids = sorted({row.registration_id for row in await connection.execute(keys.limit(BATCH))})
     if not ids:
         return 0
     owners = sa.select(registration.c.id, registration.c.last_outcome).where(registration.c.id.in_(ids))
-    said = await connection.execute(owners.order_by(registration.c.id).with_for_update(key_share=True))
+    said = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
     before = {row.id: row.last_outcome for row in said}
     # Once more, now that nobody can add to them.
     locked = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)

@@ -21,6 +21,7 @@ from relay.store.bulk import Among
 from relay.store.claims import FREE, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
 from relay.store.notes import RELEASED
+from relay.store.order import in_order
 from relay.store.rows import AnyRow
 from relay.store.settling import settle
 from relay.store.tables import mailbox, outbox, registration
@@ -44,7 +45,7 @@ _LOCK_TOKENS: Final = (
         )
     )
     .where(Among("ids", registration.c.id))
-    .order_by(registration.c.id)
+    .order_by(*in_order(registration.c.id))
     .with_for_update(key_share=True)
 )
 _LOCK_MARKS: Final = (
@@ -56,7 +57,7 @@ _LOCK_MARKS: Final = (
         ),
     )
     .where(Among("ids", outbox.c.registration_id))
-    .order_by(outbox.c.registration_id, outbox.c.mark)
+    .order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     .with_for_update(key_share=True)
 )
 _MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
@@ -141,7 +142,7 @@ class SqlOutboxStore:
         keys = sa.select(outbox.c.registration_id, outbox.c.mark).where(held)
         async with transaction(self._engine) as connection:
             rows = await connection.execute(
-                keys.order_by(outbox.c.registration_id, outbox.c.mark).with_for_update(key_share=True)
+                keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark)).with_for_update(key_share=True)
             )
             freed = [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows]
             if freed:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.names import MailboxId
 from relay.model import Candidate, RegistrationId, RegistrationState, WatchRecord
+from relay.store.order import in_order
 from relay.store.rows import (
     COLLECTION,
     MAILBOX,
@@ -31,7 +32,8 @@ async def take(
     connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool, at_once: int = AT_ONCE
 ) -> list[WatchRecord]:
     """Lock and read mailboxes of some shards, and clear their dirty flags."""
-    query = _QUERY.where(mailbox.c.shard.in_(shards)).order_by(mailbox.c.id).with_for_update(of=mailbox, key_share=True)
+    query = _QUERY.where(mailbox.c.shard.in_(shards)).order_by(*in_order(mailbox.c.id))
+    query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)
     records: list[WatchRecord] = []

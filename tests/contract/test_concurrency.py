@@ -204,6 +204,32 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: AsyncEngine, 
     assert len(await watches.records([SHARD], NOW)) == len(NAMES)
 
 
+async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(postgres_engine: AsyncEngine) -> None:
+    epoch = await activate_all(postgres_engine)
+    locks: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statement = " ".join(statement.split())
+        waits = "FOR NO KEY UPDATE" in statement and "SKIP LOCKED" not in statement
+        if waits and " ORDER BY " in statement:
+            locks.append(statement)
+
+    sa.event.listen(postgres_engine.sync_engine, "before_cursor_execute", note)
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+    outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
+    await watches.commit(batch(epoch, NAMES), NOW)
+    await watches.take_dirty([SHARD], NOW)
+    pushes = await outbox.claim(Platform.APNS, len(NAMES), "push", LATER, NOW)
+    await outbox.settle([Settlement(push, Delivered()) for push in pushes], NOW)
+    await outbox.release("push")
+    await outbox.expire(Platform.APNS, NOW + timedelta(days=2))
+
+    assert {statement.split(" FROM ")[1].split()[0] for statement in locks} == {"mailbox", "registration", "outbox"}
+    for statement in locks:
+        keys = statement.split(" ORDER BY ")[1].split(" FOR ")[0].split(", ")
+        assert all(key.endswith(' COLLATE "C"') for key in keys), statement
+
+
 async def test_two_nodes_never_own_the_same_shard(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
     stores = [SqlWatchStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
 
