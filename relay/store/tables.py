@@ -103,7 +103,7 @@ hierarchy = sa.Table(
     sa.Column("folders", sa.JSON, nullable=False),
 )
 """All folders of the mailboxes of whose sub-folders somebody asked to hear: a row each, apart from the mailbox's, which
-every commit reads. A folder is a list of its id, its parent's id, and its type."""
+is written anew with each change of its state. A folder is a list of its id, its parent's id, and its type."""
 
 registration = sa.Table(
     "registration",
