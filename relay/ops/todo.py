@@ -63,7 +63,11 @@ def _waits(known: KnownRegistration, now: datetime) -> str:
         return f"The provider did not take it so far; it is tried again at {min(m.due_at for m in late):%H:%M:%S} UTC."
     if last.startswith("retry-later"):
         return "The provider serves nobody: /healthz of the push process tells why; all is sent once it is back."
-    return "No push process takes it: start `relay serve` (role all or push), and see that its provider is configured."
+    # Marks are left where they are while their provider or push service rests, so nothing of theirs tells it.
+    return (
+        "No push process takes it: see that `relay serve` (role all or push) runs with its provider configured, and "
+        "what its /healthz says: the provider or the push service may be away."
+    )
 
 
 def _blocked(mailbox: Mailbox) -> str:

@@ -97,6 +97,7 @@ def in_quarantine(case: KnownRegistration) -> KnownRegistration:
         (known(), "notification settings"),
         (known(WAITING), "on its way"),
         (known(replace(WAITING, first_at=NOW - SLACK - timedelta(seconds=1))), "No push process"),
+        (known(replace(WAITING, first_at=LONG_AGO), outcome="delivered"), "may be away"),
         (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "tried again at 12:00:00 UTC"),
         (known(WAITING, outcome="refused: TopicDisallowed"), "/healthz"),
         (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
