@@ -88,8 +88,9 @@ def test_reads_key_status_and_wipe(vector: str, reply: ProvisionReply) -> None:
     assert read(body_of(vector)) == reply
 
 
-def test_takes_missing_statuses_for_success() -> None:
-    assert answer(policy(PROVISION("PolicyKey", TEMPORARY))) == ProvisionReply(TEMPORARY)
+@pytest.mark.parametrize("key", [TEMPORARY, PolicyKey("1" * 64)])
+def test_takes_missing_statuses_for_success(key: PolicyKey) -> None:
+    assert answer(policy(PROVISION("PolicyKey", key))) == ProvisionReply(key)
 
 
 @pytest.mark.parametrize("content", [(), (PROVISION("Policies"),)])
