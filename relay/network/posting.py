@@ -54,6 +54,7 @@ class Poster:
         self._connector: DialledConnector | None = None
         self._places = lru_cache(REMEMBERED)(_Place)
         self._origins = lru_cache(REMEMBERED)(_ask)
+        self._lines = lru_cache(REMEMBERED)(_lines)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Send one request to a URL that is encoded already, with these headers and those that HTTP itself needs.
@@ -62,7 +63,8 @@ class Poster:
         the time. No redirect is followed: whatever a request bears is meant for its own URL alone.
         """
         place = self._places(url)
-        request = f"{place.head}{_lines(*headers.items())}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        head = f"{place.head}{self._lines(*headers.items())}Content-Length: {len(body)}\r\n\r\n"
+        request = head.encode("ascii") + body
         connection = await self._pool().connect(self._origins(place.origin), [], UNLIMITED)
         whole = False
         try:
@@ -110,7 +112,6 @@ def _ask(origin: URL) -> ClientRequest:
     return ClientRequest("POST", origin, loop=asyncio.get_running_loop())
 
 
-@lru_cache(REMEMBERED)
 def _lines(*headers: tuple[str, str]) -> str:
     for _, value in headers:
         if not VALUE.fullmatch(value):
