@@ -9,7 +9,7 @@ from typing import Any, Final
 from relay.push.fcm.answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY
 from relay.push.fcm.errors import CODE
 from relay.push.fcm.tokens import MARGIN, AccessToken, TokenNotGiven
-from relay.push.outcome import Refused, RetryLater
+from relay.push.outcome import Reach, Refused, RetryLater
 from relay.push.retry_after import retry_after
 
 TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
@@ -43,16 +43,21 @@ def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: dateti
         if isinstance(token, str) and TOKEN.fullmatch(token):
             life = _life(answer.get("expires_in"))
             if life < SHORTEST:
-                raise TokenNotGiven(Refused("token-too-short-lived", _SHORT, channel=True))
+                raise TokenNotGiven(_refused("token-too-short-lived", _SHORT))
             return AccessToken(token, now + timedelta(seconds=life))
-        raise TokenNotGiven(Refused("token-not-from-google", _FOREIGN, channel=True))
+        raise TokenNotGiven(_refused("token-not-from-google", _FOREIGN))
     code = answer.get("error")
     known = isinstance(code, str) and CODE.fullmatch(code) is not None
     reason = f"token-refused: {code if known else f'http-{status}'}"
     if code in PASSING or status in {TIMED_OUT, TOO_MANY} or status >= SERVER_ERROR:
         after = retry_after(headers.get("retry-after", ""), now)
         raise TokenNotGiven(RetryLater(reason, after, _DOWN, provider=True))
-    raise TokenNotGiven(Refused(reason, _KEY if known else _FOREIGN, channel=True))
+    raise TokenNotGiven(_refused(reason, _KEY if known else _FOREIGN))
+
+
+def _refused(reason: str, remedy: str) -> Refused:
+    """No push goes without a token; of FCM itself, which has heard nothing, this says nothing."""
+    return Refused(reason, remedy, channel=True, reach=Reach.UNANSWERED)
 
 
 def _life(value: object) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.push.fcm.grants import SHORTEST, read_grant
 from relay.push.fcm.tokens import AccessToken, TokenNotGiven
-from relay.push.outcome import Refused, RetryLater
+from relay.push.outcome import Reach, Refused, RetryLater
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def test_a_token_that_hardly_lives_is_none(lives: float) -> None:
     outcome = refused(200, json.dumps({"access_token": "ya29.abc", "expires_in": lives}).encode())
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == ("token-too-short-lived", True)
+    assert (outcome.reason, outcome.channel, outcome.reach) == ("token-too-short-lived", True, Reach.UNANSWERED)
     assert "token_uri" in outcome.remedy
 
 
@@ -54,7 +54,7 @@ def test_a_200_without_a_token_came_from_something_else(body: bytes) -> None:
     outcome = refused(200, body)
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == ("token-not-from-google", True)
+    assert (outcome.reason, outcome.channel, outcome.reach) == ("token-not-from-google", True, Reach.UNANSWERED)
     assert "token_uri" in outcome.remedy
 
 
@@ -62,7 +62,7 @@ def test_a_refused_key_is_a_fault_of_the_channel_and_only_the_code_is_kept() -> 
     outcome = refused(400, b'{"error":"invalid_grant","error_description":"free text"}')
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == ("token-refused: invalid_grant", True)
+    assert (outcome.reason, outcome.channel, outcome.reach) == ("token-refused: invalid_grant", True, Reach.UNANSWERED)
     assert "fcm.service_account_file" in outcome.remedy
 
 
@@ -71,7 +71,7 @@ def test_a_refusal_that_has_not_the_form_came_from_something_else(status: int, b
     outcome = refused(status, body)
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel) == (f"token-refused: http-{status}", True)
+    assert (outcome.reason, outcome.channel, outcome.reach) == (f"token-refused: http-{status}", True, Reach.UNANSWERED)
     assert "proxy" in outcome.remedy
 
 
