@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Transport
@@ -51,7 +52,7 @@ class Fleet:
         runner = Runner(account, transport, self._around, seeker)
         task = asyncio.get_running_loop().create_task(runner.run(memory, policy), name=f"watch {account.mailbox}")
         self._tasks[account.mailbox] = task
-        task.add_done_callback(lambda task, mailbox=account.mailbox: self._ended(mailbox, task))  # type: ignore[misc]
+        task.add_done_callback(partial(self._ended, account.mailbox))
 
     async def stop(self, mailbox: MailboxId) -> None:
         """Stop a watch and return when its last request is closed; nothing happens without one."""

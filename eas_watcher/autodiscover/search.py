@@ -20,7 +20,8 @@ ADDRESSES: Final = 5  # that answers may lead to, one after the other
 
 OK: Final = 200
 UNAUTHORIZED: Final = 401
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308, 451})
+ELSEWHERE: Final = 451  # the mailbox is on another server, named by X-MS-Location
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308, ELSEWHERE})
 ACCOUNT: Final = {
     403: "the account may not be looked up (HTTP 403)",
     456: "the account is blocked (HTTP 456)",
@@ -135,7 +136,8 @@ def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpRep
             raise ServerBusy(f"Autodiscover cannot answer now (HTTP {reply.status})")
         if reply.status not in REDIRECTS:
             return reply
-        location = reply.headers.get("x-ms-location" if reply.status == 451 else "location", "").strip()  # noqa: PLR2004
+        named_by = "x-ms-location" if reply.status == ELSEWHERE else "location"
+        location = reply.headers.get(named_by, "").strip()
         url = followed(location, hosts)
         if url is None:
             raise _foreign(location)

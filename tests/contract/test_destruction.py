@@ -79,9 +79,12 @@ async def test_candidates_that_ended_leave_the_files(
     assert not kept(OLD)
 
 
-async def test_a_reader_in_the_way_is_no_error(sqlite_url: str) -> None:
+async def test_a_reader_in_the_way_is_no_error(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "relay.store.engine")
     async with open_engine(sqlite_url) as engine, open_engine(sqlite_url) as other, transaction(other):
         await scrub(engine)
+
+    assert "until the next clean-up: somebody reads them now" in caplog.text
 
 
 async def test_a_clean_up_that_is_cancelled_leaves_the_connection_in_order(sqlite_url: str) -> None:

@@ -209,9 +209,7 @@ async def test_a_mailbox_of_a_domain_without_a_server_is_discovered_and_watched(
 
     assert view.registration.state is RegistrationState.ACTIVE
     await until(lambda: role.eas.held == 1)
-    record = await role.store.record(view.mailbox.id, now())
-    assert record is not None
-    assert record.memory.partnership.url == role.eas.url
+    assert await url_of(role, view.mailbox.id) == role.eas.url
     assert (role.requests("Autodiscover-v2"), role.requests("Autodiscover")) == (1, 0)
 
 
@@ -262,6 +260,13 @@ async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_
 # --- looked for again
 
 
+async def url_of(role: WatchRole, mailbox: MailboxId) -> str | None:
+    """Tell where a mailbox was found."""
+    record = await role.store.record(mailbox, now())
+    assert record is not None
+    return record.memory.partnership.url
+
+
 def moved(role: WatchRole) -> str:
     """Let Autodiscover name another URL from now on; return it. The server behind it is the same one."""
     url = role.eas.url.replace("127.0.0.1", "localhost")
@@ -283,9 +288,7 @@ async def test_a_discovered_mailbox_whose_server_is_gone_goes_on_where_it_is_fou
 
     await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)
     await until(lambda: role.eas.held == 1)
-    record = await role.store.record(view.mailbox.id, now())
-    assert record is not None
-    assert record.memory.partnership.url == url
+    assert await url_of(role, view.mailbox.id) == url
     assert (role.requests("Autodiscover-v2"), role.requests("Autodiscover")) == (2, 0)
 
 
@@ -314,9 +317,7 @@ async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRol
     view = await role.judged(await role.register("second", "another", server="autodiscover", user=LOCAL))
 
     assert view.registration.state is RegistrationState.ACTIVE
-    record = await role.store.record(view.mailbox.id, now())
-    assert record is not None
-    assert record.memory.partnership.url == url
+    assert await url_of(role, view.mailbox.id) == url
     assert role.eas.records.refusals[LOCAL] == 0
 
 
@@ -333,9 +334,7 @@ async def test_a_search_for_the_watch_keeps_no_new_credential_from_being_proved(
     view = await role.judged(await role.register("second", "another", server="autodiscover", user=LOCAL))
 
     assert view.registration.state is RegistrationState.ACTIVE
-    record = await role.store.record(view.mailbox.id, now())
-    assert record is not None
-    assert record.memory.partnership.url == url
+    assert await url_of(role, view.mailbox.id) == url
 
 
 async def test_a_mailbox_of_a_configured_server_is_never_looked_for(role: WatchRole) -> None:
