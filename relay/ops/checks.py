@@ -96,7 +96,10 @@ def leases(leased: Callable[[], bool]) -> Part:
     def check() -> Finding:
         if leased():
             return OK
-        remedy = "It renews them as soon as the database answers; check the clocks of all hosts if it does answer."
+        remedy = (
+            "It renews them as soon as the database takes writes: check that its disk has room, and the clocks of all "
+            "hosts if it does; the log line `leases not renewed` has its answer."
+        )
         return Finding(PartState.FAILED, "holds no lease, so it watches nothing", remedy)
 
     return Part("leases", check, essential=True)

@@ -141,8 +141,9 @@ class Mailboxes:
                 self._take_over = False
                 self._leased_until = asked_at + LEASE
                 await self._follow_leases(epochs)
-            except (StoreUnavailable, TimeoutError):
-                log.warning("leases not renewed: the database is away")
+            except (StoreUnavailable, TimeoutError) as error:
+                detail = str(error) or "no answer in time"
+                log.warning("leases not renewed: the database is away", extra={"detail": detail})
             await asyncio.sleep(min(RENEW, self._leased_until - clock()) if self.leased else RENEW)
 
     async def _give_up_leases(self) -> None:

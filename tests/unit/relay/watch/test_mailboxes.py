@@ -18,6 +18,7 @@ from eas_watcher.ports import HttpRequest
 from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.states import Policy
 from eas_watcher.surroundings import Surroundings
+from relay.errors import StoreUnavailable
 from relay.model import WatchRecord
 from relay.ports import Topic
 from relay.sealing import SealingPrivateKey, generate
@@ -61,12 +62,15 @@ class Store(NoWatches):
         self.dirty: list[WatchRecord] = []
         self.wakeups = LocalWakeups()
         self.stolen = False
+        self.full = False
         self.renewals = 0
         self.released = False
         self.record_takes = 0.0
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         self.renewals += 1
+        if self.full:
+            raise StoreUnavailable("database or disk is full")
         return {} if self.stolen else {SHARD: 1}
 
     async def release_shards(self, node: str) -> None:
@@ -169,6 +173,22 @@ async def test_a_lease_that_comes_back_starts_the_watches_again(tmp_path: Path, 
         await asyncio.sleep(RENEW)
 
         assert (server.held, server.asked, mailboxes.shards) == (1, 2, 1)
+
+
+async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_words_are_told(
+    tmp_path: Path, sealed: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, server = Store(record_of(sealed)), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
+        await asyncio.sleep(RENEW)
+        assert (mailboxes.leased, server.held) == (True, 1)
+        store.full = True
+        await asyncio.sleep(LEASE + 2 * RENEW)
+
+        assert (mailboxes.leased, server.held) == (False, 0)
+        said = {vars(line)["detail"] for line in caplog.records if line.message.startswith("leases not renewed")}
+        assert said == {"database or disk is full"}
 
 
 @pytest.mark.parametrize(
