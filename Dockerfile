@@ -4,7 +4,7 @@ RUN python -m venv /opt/push-relay
 WORKDIR /src
 COPY requirements/run.txt requirements/run.txt
 RUN /opt/push-relay/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/run.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY eas_watcher eas_watcher
 COPY relay relay
 RUN /opt/push-relay/bin/pip install --no-cache-dir --no-deps .

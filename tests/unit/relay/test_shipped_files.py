@@ -126,6 +126,24 @@ def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
     assert "/livez" in "".join(line for line in lines if "urlopen" in line)
 
 
+def test_the_image_is_built_from_files_that_docker_may_see() -> None:
+    copies = [line.split()[1:-1] for line in shipped("Dockerfile").splitlines() if line.startswith("COPY ")]
+    copied = {name for names in copies if not names[0].startswith("--from") for name in names}
+    project = tomllib.loads(shipped("pyproject.toml"))["project"]
+
+    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= copied
+    assert {f"!{name}" for name in copied} <= set(shipped(".dockerignore").splitlines())
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_the_license_is_shipped_whole() -> None:
+    text = shipped("LICENSE")
+
+    assert tomllib.loads(shipped("pyproject.toml"))["project"]["license"] == "Apache-2.0"
+    assert text.lstrip().startswith("Apache License\n                           Version 2.0, January 2004")
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
 @pytest.mark.parametrize("file", ["Makefile", "Dockerfile", "docs/operations.md", "docs/authentication.md"])
 def test_a_lock_is_installed_without_resolving_anything(file: str) -> None:
     """What is released after the lock neither breaks an installation nor enters it."""
