@@ -8,36 +8,44 @@ ARGS   ?=
 B      ?= hold
 SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check lint docs soak interop bench lock clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format docs soak interop bench lock clean
 
-demo: $(VENV)/.run ## show the main job on embedded defaults; ARGS=--once ends by itself
+help: ## list the targets
+	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## show the whole way of a mail on embedded defaults; ARGS=--once ends without Ctrl-C
 	$(BIN)/relay demo $(ARGS)
 
-test: $(VENV)/.dev ## unit, contract, integration and acceptance tests
+test: $(VENV)/.dev ## run the unit, contract, integration and acceptance tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-check: lint ## the full gate: format, lint, types, import rules, tests with coverage
+check: lint ## run the whole gate: format, lint, types, import rules, tests with coverage
 	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term:skip-covered $(ARGS)
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## check format, lint rules, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.run ## write the documents that come from the code
+format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m eas_watcher.statuses > docs/eas-statuses.md
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)
 
-interop: $(VENV)/.dev ## against SOGo, proxies, KDCs and OpenSSL, which nobody here wrote; installs Debian packages, needs root
+interop: $(VENV)/.dev ## test against SOGo, Samba, proxies and nghttpd; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## make bench B=hold|latency|apns|fcm|outbox: one line per figure, "bench NAME VALUE UNIT"
+bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|apns|fcm|outbox; prints "bench NAME VALUE UNIT" lines
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
-lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
+lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 	$(PIP) uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements/run.txt
@@ -48,7 +56,7 @@ lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra bench -c requirements/dev.txt pyproject.toml -o requirements/bench.txt
 
-clean:
+clean: ## remove what the other targets made
 	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 $(VENV)/.run: requirements/run.txt pyproject.toml

@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -124,6 +125,26 @@ def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
 
     assert "USER relay" in lines
     assert "/livez" in "".join(line for line in lines if "urlopen" in line)
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = shipped("Makefile")
+    targets = re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE)
+
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    assert re.findall(r"^ *make ([a-z]+) +[a-z]", listed, re.MULTILINE) == targets
+    assert re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE) == [" ".join(targets)]
+
+
+def test_each_version_in_the_changelog_says_first_what_to_do_on_upgrade() -> None:
+    versions = shipped("CHANGELOG.md").split("\n## ")[1:]
+    names = [version.partition("]")[0].removeprefix("[") for version in versions]
+
+    assert names[:2] == ["Unreleased", tomllib.loads(shipped("pyproject.toml"))["project"]["version"]]
+    assert [
+        name for name, text in zip(names, versions, strict=True) if text.split("### ")[1][:19] != "To do on upgrade\n- "
+    ] == []
 
 
 def test_the_image_is_built_from_files_that_docker_may_see() -> None:
