@@ -49,8 +49,8 @@ def make_rsa_pem() -> str:
 
 @cache
 def explained() -> list[re.Pattern[str]]:
-    """Read which faults docs/operations.md has a heading for."""
-    text = (Path(__file__).parents[1] / "docs/operations.md").read_text(encoding="utf-8")
+    """Read which faults docs/troubleshoot.md has a heading for."""
+    text = (Path(__file__).parents[1] / "docs/troubleshoot.md").read_text(encoding="utf-8")
     headings = text.partition("## What the relay says")[2].partition("## What health says")[0]
     messages = [message for line in re.findall("^### (.*)$", headings, re.MULTILINE) for message in line.split(" / ")]
     return [re.compile(re.escape(message).replace("…", ".*")) for message in messages]

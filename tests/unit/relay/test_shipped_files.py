@@ -65,8 +65,8 @@ def test_relay_toml_loads_beside_the_files_it_names(tmp_path: Path) -> None:
     assert site.faults() == []
 
 
-def test_operations_explains_every_key() -> None:
-    text = shipped("docs/operations.md")
+def test_the_settings_page_explains_every_key() -> None:
+    text = shipped("docs/configure.md")
 
     assert [key for key in known_keys() if f"`{key}`" not in text] == []
 
@@ -88,12 +88,12 @@ async def test_alerts_and_dashboard_name_only_metrics_that_exist() -> None:
     assert named <= known
 
 
-async def test_operations_explains_every_metric() -> None:
+async def test_the_operators_page_explains_every_metric() -> None:
     bench = Bench()
     await bench.fill()
     suffixes = re.compile(r"_(bucket|count|sum|created)$")
     names = {suffixes.sub("", name.partition("{")[0]) for name in bench.samples() if name.startswith("relay_")}
-    text = shipped("docs/operations.md")
+    text = shipped("docs/operate.md")
 
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
@@ -165,7 +165,7 @@ def test_the_license_is_shipped_whole() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("file", ["Makefile", "Dockerfile", "docs/operations.md", "docs/authentication.md"])
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile", "docs/install.md", "docs/authentication.md"])
 def test_a_lock_is_installed_without_resolving_anything(file: str) -> None:
     """What is released after the lock neither breaks an installation nor enters it."""
     installs = [line for line in shipped(file).splitlines() if "-r requirements/" in line]
@@ -183,6 +183,7 @@ def test_the_unit_is_hardened(setting: str) -> None:
     assert unit["Service"][setting] == "yes"
     assert unit["Service"]["ProtectSystem"] == "strict"
     assert unit["Service"]["User"] != "root"
+    assert (ROOT / "docs" / Path(unit["Unit"]["Documentation"]).name).exists()
     assert unit["Service"]["RestartPreventExitStatus"] == str(FAULTY)
 
 
