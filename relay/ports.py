@@ -36,8 +36,15 @@ class Topic(StrEnum):
     """api -> watch: mailboxes are dirty."""
     VERDICTS = "verdicts"
     """watch -> api: a candidate was accepted or refused."""
-    OUTBOX = "outbox"
-    """watch, api -> push: marks were set."""
+    OUTBOX_APNS = "outbox-apns"
+    """watch, api -> push: marks for APNs were set or may be claimed again; the next two likewise."""
+    OUTBOX_FCM = "outbox-fcm"
+    OUTBOX_WEBPUSH = "outbox-webpush"
+
+    @classmethod
+    def outbox(cls, platform: Platform) -> "Topic":
+        """Return the topic of one platform's marks; only the dispatcher of that platform listens to it."""
+        return cls(f"outbox-{platform.value}")
 
 
 class Waiter(Protocol):

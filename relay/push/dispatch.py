@@ -66,7 +66,7 @@ class Dispatcher:
         self._store = store
         self._platform = platform
         self._sender = sender
-        self._waiter = wakeups.waiter(Topic.OUTBOX)
+        self._waiter = wakeups.waiter(Topic.outbox(platform))
         self._clock = clock
         self._random = random
         self._owner = f"{owner}/{platform.value}"

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.progress import Change, Condition, Progress, WatchState
 from relay.model import CommitEntry, Mark, RegistrationState
+from relay.ports import Topic
 from relay.store.bulk import ROWS, Among, inserts
 from relay.store.marks import NewMark, set_marks
 from relay.store.order import in_order
@@ -74,8 +75,8 @@ class Committed:
     """Tell what came of a batch."""
 
     fenced: frozenset[MailboxId]
-    marked: bool
-    """Whether marks were set."""
+    topics: list[Topic]
+    """The topics to wake: those of the platforms that got marks."""
     wiped: bool
     """Whether a credential was destroyed."""
 
@@ -92,10 +93,10 @@ async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now:
     if wiped:
         await _wipe(connection, wiped)
     marks = await _fan_out(connection, good, wiped)
-    await set_marks(connection, marks, now)
+    topics = await set_marks(connection, marks, now)
     kept = {entry.mailbox_id for entry in good}
     fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)
-    return Committed(fenced, marked=bool(marks), wiped=bool(wiped))
+    return Committed(fenced, topics, wiped=bool(wiped))
 
 
 async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:

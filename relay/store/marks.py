@@ -1,6 +1,6 @@
 """Own how dirty marks are set: one upsert for watch and api, the same on both databases."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from relay.model import Platform
+from relay.ports import Topic
 from relay.store.bulk import ROWS, inserts
 from relay.store.tables import Moment, outbox
 
@@ -25,15 +27,25 @@ class NewMark(NamedTuple):
     certain: bool
 
 
-async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> None:
+def outbox_topics(platforms: Collection[str]) -> list[Topic]:
+    """Return the topics of the platforms of these names, each once.
+
+    A name that this version does not know has no dispatcher here, so it has no topic.
+    """
+    return [Topic.outbox(platform) for platform in Platform if platform.value in platforms]
+
+
+async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
     """Insert marks due now, or add to those that wait: these keep when they began and when they are to be tried again.
 
     One that was never tried is due soon, even if the clock was set back since it began.
 
     Each (registration, mark) at most once. In the order of the key, so that two transactions never wait for each other.
+    Return the topics to wake once the transaction is committed: those of the platforms that have these marks.
     """
     if rows := sorted(marks):
         await connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})
+    return outbox_topics({row.platform for row in rows})
 
 
 _NOW: Final = sa.bindparam("now", type_=Moment)

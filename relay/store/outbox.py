@@ -20,6 +20,7 @@ from relay.store import claims, expiry
 from relay.store.bulk import Among
 from relay.store.claims import FREE, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
+from relay.store.marks import outbox_topics
 from relay.store.notes import RELEASED
 from relay.store.order import in_order
 from relay.store.rows import AnyRow
@@ -115,8 +116,8 @@ class SqlOutboxStore:
                 await connection.execute(UPDATE, verdict.kept)
         if verdict.over:
             await scrub(self._engine)
-        if verdict.due:
-            self._wakeups.tell(Topic.OUTBOX)
+        for topic in outbox_topics(verdict.due):
+            self._wakeups.tell(topic)
         if left:
             self._wakeups.tell(Topic.MAILBOXES)
 
@@ -139,16 +140,17 @@ class SqlOutboxStore:
     async def release(self, owner: str | None) -> None:
         """End all claims of one owner, or every claim when None (the other owners are known to be dead)."""
         held = outbox.c.claimed_by.is_not(None) if owner is None else outbox.c.claimed_by == owner
-        keys = sa.select(outbox.c.registration_id, outbox.c.mark).where(held)
+        keys = sa.select(outbox.c.registration_id, outbox.c.mark, outbox.c.platform).where(held)
         async with transaction(self._engine) as connection:
-            rows = await connection.execute(
+            found = await connection.execute(
                 keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark)).with_for_update(key_share=True)
             )
+            rows = found.all()
             freed = [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows]
             if freed:
                 await connection.execute(UPDATE, freed)
-        if freed:
-            self._wakeups.tell(Topic.OUTBOX)
+        for topic in outbox_topics({row.platform for row in rows}):
+            self._wakeups.tell(topic)
 
     async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
         """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""

@@ -27,7 +27,7 @@ from relay.model import (
 )
 from relay.ports import Topic, Wakeups
 from relay.store.engine import scrub, transaction
-from relay.store.marks import NewMark, set_marks
+from relay.store.marks import NewMark, outbox_topics, set_marks
 from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
 from relay.store.tables import candidate, mailbox, outbox, registration
@@ -97,14 +97,14 @@ class SqlRegistrationStore:
         refused registration another chance. A wiped registration stays as it is.
         """
         revives = change.device_token is not None or change.environment is not None
+        platforms: set[str] = set()
         async with transaction(self._engine) as connection:
             if not await _mark_dirty(connection, registration_id) or await _wiped(connection, registration_id):
                 return
             values = _values(change, now)
             if values:
-                await connection.execute(
-                    sa.update(registration).where(registration.c.id == registration_id).values(values)
-                )
+                update = sa.update(registration).where(registration.c.id == registration_id).values(values)
+                platforms.update(await connection.scalars(update.returning(registration.c.platform)))
             if revives:
                 # What the old token waited for is no reason to let the new one wait.
                 await connection.execute(
@@ -119,7 +119,9 @@ class SqlRegistrationStore:
                 await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
         self._wakeups.tell(Topic.MAILBOXES)
         if revives:
-            self._wakeups.tell(Topic.OUTBOX)
+            # Also if no mark was found: one that another transaction was just setting was not visible to ours.
+            for topic in outbox_topics(platforms):
+                self._wakeups.tell(topic)
         if change.sealed_candidate is not None:
             await scrub(self._engine)
 
@@ -155,8 +157,10 @@ class SqlRegistrationStore:
             platform = await connection.scalar(query.with_for_update(read=True, key_share=True))
             if platform is None:
                 return
-            await set_marks(connection, [NewMark(registration_id, mark.value, platform, 1, certain=True)], now)
-        self._wakeups.tell(Topic.OUTBOX)
+            new = NewMark(registration_id, mark.value, platform, 1, certain=True)
+            topics = await set_marks(connection, [new], now)
+        for topic in topics:
+            self._wakeups.tell(topic)
 
 
 async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: datetime) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from relay.model import Mark, RegistrationId, RegistrationState
+from relay.model import Mark, Platform, RegistrationId, RegistrationState
 from relay.ports import Settlement
 from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.push.pacing import Pacing
@@ -33,8 +33,8 @@ class Verdict:
     """Keys of marks to delete."""
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Keys and new values of marks that stay."""
-    due: bool = False
-    """Whether some of them are to be looked at before their old moment."""
+    due: set[Platform] = field(default_factory=set)
+    """The platforms of those that are to be looked at before their old moment."""
 
 
 def settle(
@@ -65,7 +65,8 @@ def settle(
             # One statement sets all of them, so each names every column.
             present = {"count": mark.changes, "first_at": mark.first_at, "paced": mark.paced, "aside": settlement.aside}
             verdict.kept.append({**key(push), **FREE, **present, **values})
-            verdict.due = verdict.due or values["due_at"] <= now or "count" in values
+            if values["due_at"] <= now or "count" in values:
+                verdict.due.add(push.platform)
     return verdict
 
 

@@ -74,8 +74,8 @@ class SqlWatchStore:
             return frozenset()
         async with transaction(self._engine) as connection:
             committed = await commits.commit(connection, batch, now)
-        if committed.marked:
-            self._wakeups.tell(Topic.OUTBOX)
+        for topic in committed.topics:
+            self._wakeups.tell(topic)
         if committed.wiped:
             await scrub(self._engine)
         return committed.fenced

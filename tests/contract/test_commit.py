@@ -89,7 +89,7 @@ async def test_changes_become_marks_of_the_registrations_that_asked_for_the_clas
     await register(registrations, device="unproved")
     await activate(registrations, watches, "ben")
     epoch = await own_all(watches)
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
     changes = (NEW_MAIL, Change(CollectionClass.CALENDAR, 1, certain=False), Change(CollectionClass.EMAIL, 3))
 
     await watches.commit([entry(epoch, Progress(changes=changes))], NOW)
@@ -159,7 +159,7 @@ async def test_progress_without_changes_wakes_nobody(
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
     assert await watches.commit([], NOW) == frozenset()
     await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)

@@ -130,7 +130,7 @@ async def test_what_came_while_a_push_was_under_way_is_due_at_once(
     await change(watches)
     push = await claim(outbox)
     await change(watches, NOW + SECOND, Change(CollectionClass.EMAIL, 3))
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
     await settle(outbox, push, Delivered(), LATER)
 
@@ -295,7 +295,7 @@ async def test_released_claims_are_free_at_once(
     await activate(registrations, watches, "ben")
     await change(watches, name="ben")
     await claim(outbox, owner="push-2")
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
     await outbox.release("push-3")
     assert not waiter.told

@@ -85,7 +85,7 @@ async def test_wake_ups_too_are_heard_over_verified_tls_only(front: Front, tmp_p
             running = tasks.create_task(wakeups.run())
             if heard:
                 await wakeups.listening.wait()
-                await wakeups.waiter(Topic.OUTBOX).wait(0.0)
+                await wakeups.waiter(Topic.OUTBOX_APNS).wait(0.0)
             else:
                 await asyncio.sleep(0.5)  # nothing can be waited for: that it does not listen is the point
             assert wakeups.listening.is_set() is heard

@@ -132,7 +132,7 @@ async def test_another_token_or_environment_revives_at_once(
 ) -> None:
     for change in (RegistrationChange(device_token="fresh"), RegistrationChange(environment=Environment.SANDBOX)):
         registration = await quarantined(registrations, watches, outbox)
-        waiter = wakeups.waiter(Topic.OUTBOX)
+        waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
         await registrations.change(registration.id, change, NOW + MINUTE)
 

@@ -241,7 +241,7 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
     registrations: SqlRegistrationStore, engine: AsyncEngine, wakeups: LocalWakeups
 ) -> None:
     registration = await register(registrations)
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
     await registrations.mark(registration.id, Mark.TEST, NOW)
     await registrations.mark(registration.id, Mark.TEST, LATER)

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from relay.model import Platform
 from relay.ports import Topic
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import PostgresWakeups
@@ -36,12 +37,23 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 async def test_one_process_wakes_another(postgres_url: str) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
-        other, wrong = two.waiter(Topic.OUTBOX), two.waiter(Topic.MAILBOXES)
+        other, wrong = two.waiter(Topic.OUTBOX_APNS), two.waiter(Topic.MAILBOXES)
 
-        one.tell(Topic.OUTBOX)
+        one.tell(Topic.OUTBOX_APNS)
 
         await eventually(lambda: other.told)
         assert not wrong.told
+
+
+async def test_two_topics_of_one_moment_both_reach_the_other_process(postgres_url: str) -> None:
+    async with listening(postgres_url) as one, listening(postgres_url) as two:
+        waiters = {platform: two.waiter(Topic.outbox(platform)) for platform in Platform}
+
+        one.tell(Topic.outbox(Platform.APNS))
+        one.tell(Topic.outbox(Platform.WEBPUSH))
+
+        await eventually(lambda: waiters[Platform.APNS].told and waiters[Platform.WEBPUSH].told)
+        assert not waiters[Platform.FCM].told
 
 
 async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> None:
@@ -52,8 +64,8 @@ async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> 
         assert own.told
         await own.wait(0)
         await eventually(lambda: other.told)
-        two.tell(Topic.OUTBOX)
-        heard = one.waiter(Topic.OUTBOX)
+        two.tell(Topic.OUTBOX_APNS)
+        heard = one.waiter(Topic.OUTBOX_APNS)
         await eventually(lambda: heard.told)
 
         assert not own.told
@@ -61,9 +73,9 @@ async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> 
 
 async def test_telling_before_anybody_listens_is_made_up_for(postgres_url: str) -> None:
     early = PostgresWakeups(postgres_url, Random(1))
-    early.tell(Topic.OUTBOX)
+    early.tell(Topic.OUTBOX_APNS)
     async with listening(postgres_url) as two, asyncio.TaskGroup() as tasks:
-        other = two.waiter(Topic.OUTBOX)
+        other = two.waiter(Topic.OUTBOX_APNS)
 
         running = tasks.create_task(early.run())
 
@@ -106,8 +118,8 @@ async def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFi
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(wakeups.run())
         await eventually(lambda: "not heard" in caplog.text)
-        waiter = wakeups.waiter(Topic.OUTBOX)
-        wakeups.tell(Topic.OUTBOX)
+        waiter = wakeups.waiter(Topic.OUTBOX_APNS)
+        wakeups.tell(Topic.OUTBOX_APNS)
         assert waiter.told
         assert not running.done()
         running.cancel()

@@ -90,7 +90,7 @@ class MemoryOutbox:
         else:
             row.push = replace(row.push, count=row.push.count + push.count, generation=row.push.generation + 1)
         if tell:
-            self.wakeups.tell(Topic.OUTBOX)
+            self.wakeups.tell(Topic.outbox(push.platform))
 
     async def claim(
         self,

@@ -120,9 +120,9 @@ class MemoryRegistrationStore:
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         self._reach("mark")
-        if registration_id in self.registrations:
+        if registration := self.registrations.get(registration_id):
             self.marks.append((registration_id, mark))
-            self.wakeups.tell(Topic.OUTBOX)
+            self.wakeups.tell(Topic.outbox(registration.platform))
 
     def accept(self, registration_id: RegistrationId, now: datetime) -> None:
         """Do what WatchStore.accept does."""

@@ -161,10 +161,11 @@ async def open_watch_role(
     folder: Path,
     more: Callable[[Transport, EasSimulator], Mapping[str, EasServer]] = lambda _, __: {},
     key: bytes | None = None,
+    wakeups: LocalWakeups | None = None,
 ) -> AsyncIterator[WatchRole]:
     """Run a watch role until the block ends; its server is "main", and `more` adds or replaces servers.
 
-    `key` is the sealing key of a role that was there before.
+    `key` is the sealing key of a role that was there before; `wakeups` reach the dispatchers of the same process.
     """
     ca = ThrowAwayCa()
     random = Random(1)
@@ -177,7 +178,7 @@ async def open_watch_role(
         engine = await stack.enter_async_context(open_engine(f"sqlite:///{folder / 'relay.sqlite3'}"))
         await upgrade(engine)
         transport = await stack.enter_async_context(open_transport(ca.client_context()))
-        wakeups = LocalWakeups()
+        wakeups = wakeups or LocalWakeups()
         store = WatchStore(engine, wakeups)
         server = EasServer(eas.url, transport, Policy())
         grants = Grants(sealing, store, random)

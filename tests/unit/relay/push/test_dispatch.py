@@ -375,6 +375,20 @@ async def test_a_push_under_way_when_its_channel_falls_ill_is_judged_by_its_own_
     assert under_test.stats.outcomes["retry-later"] == 1
 
 
+async def test_marks_of_another_platform_lead_to_no_claim() -> None:
+    outbox, apns, fcm = MemoryOutbox(), Provider(), Provider()
+    async with running(dispatcher(outbox, apns), dispatcher(outbox, fcm, Platform.FCM)):
+        before = outbox.claims
+        outbox.put(due_push(1))
+        await asyncio.sleep(1)
+        assert (len(apns.sent), len(fcm.sent), outbox.claims - before) == (1, 0, 1)
+
+        outbox.put(due_push(2, platform=Platform.FCM))
+        outbox.put(due_push(3))
+        await asyncio.sleep(1)
+        assert (len(apns.sent), len(fcm.sent), outbox.claims - before) == (2, 1, 3)
+
+
 async def test_a_mark_that_falls_due_leaves_then_however_often_nothing_was_found_before() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     outbox.put(due_push(first_at=BEGAN + timedelta(seconds=5)))
@@ -382,7 +396,7 @@ async def test_a_mark_that_falls_due_leaves_then_however_often_nothing_was_found
     async with running(dispatcher(outbox, provider)):
         for _ in range(40):
             await asyncio.sleep(0.1)
-            outbox.wakeups.tell(Topic.OUTBOX)
+            outbox.wakeups.tell(Topic.OUTBOX_APNS)
         await asyncio.sleep(1.1)
 
     assert provider.moments == [pytest.approx(5.0, abs=0.06)]

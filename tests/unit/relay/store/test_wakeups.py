@@ -3,6 +3,7 @@
 import asyncio
 import gc
 
+from relay.model import Platform
 from relay.ports import Topic
 from relay.store.wakeups import LocalWakeups
 
@@ -11,12 +12,12 @@ SOON = 5.0  # seconds; far more than a wake-up takes
 
 async def test_telling_wakes_every_waiter_of_the_topic() -> None:
     wakeups = LocalWakeups()
-    waiters = [wakeups.waiter(Topic.OUTBOX), wakeups.waiter(Topic.OUTBOX)]
+    waiters = [wakeups.waiter(Topic.OUTBOX_APNS), wakeups.waiter(Topic.OUTBOX_APNS)]
     async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
         for waiter in waiters:
             tasks.create_task(waiter.wait(60.0))
         await asyncio.sleep(0)
-        wakeups.tell(Topic.OUTBOX)
+        wakeups.tell(Topic.OUTBOX_APNS)
 
 
 async def test_what_was_told_between_two_waits_is_remembered_once() -> None:
@@ -35,25 +36,35 @@ async def test_other_topics_wake_nobody() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
-    wakeups.tell(Topic.OUTBOX)
+    wakeups.tell(Topic.OUTBOX_APNS)
 
     assert not waiter.told
 
 
+async def test_marks_of_one_platform_wake_no_other_platform() -> None:
+    for platform in Platform:
+        wakeups = LocalWakeups()
+        waiters = {each: wakeups.waiter(Topic.outbox(each)) for each in Platform}
+
+        wakeups.tell(Topic.outbox(platform))
+
+        assert [each for each, waiter in waiters.items() if waiter.told] == [platform]
+
+
 async def test_a_wait_ends_after_its_time() -> None:
     async with asyncio.timeout(SOON):
-        await LocalWakeups().waiter(Topic.OUTBOX).wait(0.01)
+        await LocalWakeups().waiter(Topic.OUTBOX_APNS).wait(0.01)
 
 
 async def test_a_cancelled_wait_keeps_what_comes_later() -> None:
     wakeups = LocalWakeups()
-    waiter = wakeups.waiter(Topic.OUTBOX)
+    waiter = wakeups.waiter(Topic.OUTBOX_APNS)
     waiting = asyncio.get_running_loop().create_task(waiter.wait(60.0))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
 
-    wakeups.tell(Topic.OUTBOX)
+    wakeups.tell(Topic.OUTBOX_APNS)
 
     assert waiter.told
 
