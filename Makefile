@@ -34,7 +34,7 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.run ## write the documents that are generated from the code
-	$(BIN)/python -m eas_watcher.statuses > docs/eas-statuses.md
+	$(BIN)/python -m eas_watcher.tools.statuses > docs/eas-statuses.md
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)

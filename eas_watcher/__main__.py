@@ -2,7 +2,7 @@
 
 import sys
 
-from eas_watcher.probe.arguments import main
+from eas_watcher.tools.probe.arguments import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,26 +1,11 @@
 """Own what a watch needs from outside: a transport to the server and a journal that keeps its progress."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Progress
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """Hold one request as it goes on the wire."""
-
-    method: str
-    url: str
-    """Absolute, already encoded."""
-    headers: Mapping[str, str]
-    body: bytes
-    deadline: float
-    """Seconds until a whole answer must be there."""
 
 
 class Transport(Protocol):

@@ -1,5 +1,5 @@
 """Be the program `python -m relay`."""
 
-from relay.cli import main
+from relay.cli.main import main
 
 main()

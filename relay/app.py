@@ -5,18 +5,18 @@ import logging
 import resource
 from contextlib import AsyncExitStack
 
-from relay import memory
-from relay.clock import now
 from relay.compose.api import open_api
 from relay.compose.ops import open_ops
 from relay.compose.push import open_push
 from relay.compose.running import open_running
 from relay.compose.watch import open_watch
-from relay.errors import MigrationsPending, RelayBroke
-from relay.ops.cases import Case
+from relay.domain.clock import now
+from relay.domain.errors import MigrationsPending, RelayBroke
+from relay.domain.explanation import Case
+from relay.process import gc_tuning
 from relay.settings import Role, Settings
-from relay.store.cases import SqlCaseStore
 from relay.store.engine import embedded_lock, open_engine
+from relay.store.explanation import SqlCaseStore
 from relay.store.migrate import pending, upgrade
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ async def serve(settings: Settings) -> None:
         if role in {Role.ALL, Role.API}:
             await open_api(running, stack)
         await open_ops(running, stack)
-        memory.settle()
+        gc_tuning.settle()
         log.info("relay started", extra={"role": role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us

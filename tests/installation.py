@@ -12,8 +12,8 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from relay.errors import SettingsInvalid
-from relay.sealing import generate
+from relay.domain.errors import SettingsInvalid
+from relay.security.sealing import generate
 from relay.settings import Role, Settings, load
 
 GOOD: Final = """

@@ -11,10 +11,9 @@ from urllib.parse import urlencode
 
 from eas_watcher.auth.bearer import SENDABLE, WORD, OAuthCredential
 from eas_watcher.commands.http_status import raise_for_http
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
 from eas_watcher.names import USER_AGENT
-from eas_watcher.ports import HttpRequest
 
 PATIENCE: Final = 30.0  # seconds until the token endpoint must have answered
 LIFETIME: Final = 600.0  # seconds that a token lives whose answer does not say [RFC 6749 5.1 leaves it to us]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from eas_watcher.autodiscover import json, pox
+from eas_watcher.autodiscover.urls import authority, eas_location, followed
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError, ProtocolViolation, ServerBusy, Unauthorized, Unreachable
-from eas_watcher.locations import authority, eas_location, followed
 
 HOPS: Final = 5  # redirects in a row
 ADDRESSES: Final = 5  # that answers may lead to, one after the other

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import ClassVar, Final
 
 from eas_watcher.commands.device import DEVICE, DeviceInformation
+from eas_watcher.commands.flow import Flow, ask
 from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import OK, raise_for_status
@@ -20,7 +21,6 @@ from eas_watcher.errors import (
     RequestRefused,
     ServerBusy,
 )
-from eas_watcher.flow import Flow, ask
 from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
 from eas_watcher.wbxml.element import PROVISION, Element
 from eas_watcher.wbxml.encode import encode

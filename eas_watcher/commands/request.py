@@ -40,3 +40,16 @@ class Command(ABC, Generic[R_co]):
     @abstractmethod
     def read(self, reply: HttpReply) -> R_co:
         """Read a 200 answer; raise an EasError for a status that has a remedy of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """Hold one request as it goes on the wire."""
+
+    method: str
+    url: str
+    """Absolute, already encoded."""
+    headers: Mapping[str, str]
+    body: bytes
+    deadline: float
+    """Seconds until a whole answer must be there."""

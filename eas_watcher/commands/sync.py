@@ -11,11 +11,65 @@ from typing import ClassVar, Final
 from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root, require_identifier
 from eas_watcher.commands.reading import read_status as read_required_status
 from eas_watcher.commands.request import Command, HttpReply
-from eas_watcher.commands.sync_status import raise_for_sync
-from eas_watcher.errors import ProtocolViolation
+from eas_watcher.commands.status import LONG, raise_for_status
+from eas_watcher.errors import (
+    HierarchyChanged,
+    ProtocolViolation,
+    RequestRefused,
+    ServerBusy,
+    StateLost,
+    TooManyCollections,
+)
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
 from eas_watcher.wbxml.encode import encode
+
+STALE_KEY: Final = 3
+SERVER_ERROR: Final = 5
+ITEMS: Final = frozenset({6, 7})  # of items that a client sends: no trouble for one that sends none
+CANNOT_COMPLETE: Final = 9
+TOO_MANY: Final = 15
+RETRY: Final = 16
+
+_HIERARCHY: Final = MappingProxyType({8: "a folder is not found", 12: "the folders have changed"})
+_TRANSIENT: Final = MappingProxyType(
+    {
+        SERVER_ERROR: "the server cannot Sync now",
+        6: "the server sees an item of ours that it cannot convert",
+        7: "the server sees a conflict with a change of ours",
+        13: "the server forgot the request that it takes ours for a repetition of",
+        RETRY: "the server asks to repeat the Sync",
+    }
+)
+_OURS: Final = MappingProxyType(
+    {
+        4: "the server calls our request malformed",
+        14: "the server takes our request for one to be held, with a bad interval",
+    }
+)
+
+
+def raise_for_sync(status: int, limit: int | None = None) -> None:
+    """Raise the EasError that a failing status stands for; 1 is success and returns.
+
+    `limit` is what the answer names with status 15. Raises StateLost, HierarchyChanged, ServerBusy, RequestRefused,
+    TooManyCollections, or what a common status asks for.
+    """
+    said = f"(Sync status {status})"
+    if status == STALE_KEY:
+        raise StateLost(f"the server does not know our sync keys {said}")
+    if status in _HIERARCHY:
+        raise HierarchyChanged(f"{_HIERARCHY[status]} {said}")
+    if status in _TRANSIENT:
+        raise ServerBusy(f"{_TRANSIENT[status]} {said}", again=status == RETRY)
+    if status == CANNOT_COMPLETE:
+        raise ServerBusy(f"the server cannot complete the Sync, as with a full mailbox {said}", LONG)
+    if status in _OURS:
+        raise RequestRefused(f"{_OURS[status]} {said}")
+    if status == TOO_MANY:
+        raise TooManyCollections(f"one request names more folders than the server takes {said}", limit)
+    raise_for_status("Sync", status)
+
 
 WINDOW_SIZE: Final = (
     25  # items per answer; some send 222 kB of each unasked, and an answer may have 8 MiB [observed: SOGo 5.8, 2026-11]

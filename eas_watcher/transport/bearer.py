@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from eas_watcher.auth.bearer import describe, read_challenge, read_diagnostics
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, Unauthorized
-from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.ports import Transport
 from eas_watcher.transport.tokens import AccessToken, Tokens
 
 UNAUTHORIZED: Final = 401

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from eas_watcher.auth.negotiate import header, read_refusal, target_of
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.ports import Transport
 
 UNAUTHORIZED: Final = 401
 

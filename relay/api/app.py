@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from relay.api import problems
 from relay.api.rate import RateLimit
 from relay.api.routes import Routes
-from relay.errors import RelayError
+from relay.domain.errors import RelayError
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)

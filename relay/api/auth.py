@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from relay.model import RegistrationId
-from relay.registration.access import Access
-from relay.registration.refusals import NotAuthorized
+from relay.domain.model import RegistrationId
+from relay.registration.errors import NotAuthorized
+from relay.registration.secret import Access
 
 CHALLENGE: Final = 'Bearer realm="registration"'
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | re.IGNORECASE)

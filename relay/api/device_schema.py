@@ -7,9 +7,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from relay.api.strict import NAME, Strict
-from relay.model import Environment, Platform
-from relay.registration.wishes import Device
-from relay.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
+from relay.domain.model import Environment, Platform
+from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
+from relay.registration.requests import Device
 
 App = Annotated[str, StringConstraints(max_length=255, pattern=NAME)]
 DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]

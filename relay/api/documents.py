@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from eas_watcher.progress import WatchState
-from relay.model import Mailbox, Platform, Quarantine, Registration, RegistrationView
-from relay.registration.advice import advise, proved
+from eas_watcher.machine.memory import WatchState
+from relay.domain.model import Mailbox, Platform, Quarantine, Registration, RegistrationView
+from relay.registration.guidance import advise, proved
 
 Json = dict[str, object]
 

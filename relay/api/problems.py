@@ -13,8 +13,8 @@ from aiohttp import hdrs, web
 
 from relay.api.auth import CHALLENGE
 from relay.api.schema import MalformedJson
-from relay.errors import MailboxExists, RelayError, StoreUnavailable
-from relay.registration.refusals import (
+from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
+from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
     NotActive,

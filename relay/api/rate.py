@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from relay.registration.refusals import TooManyRequests
+from relay.registration.errors import TooManyRequests
 
 CAPACITY: Final = 10_000
 """Addresses remembered, about 300 bytes each; the one that did not ask for longest is forgotten first."""

@@ -12,9 +12,9 @@ from relay.api.auth import read_bearer
 from relay.api.problems import BrokenBody, NotJson, TooSlow
 from relay.api.rate import RateLimit, client_address
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
-from relay.model import RegistrationState
-from relay.registration.access import Access
+from relay.domain.model import RegistrationState
 from relay.registration.registrations import Registrations
+from relay.registration.secret import Access
 
 COLLECTION: Final = "/v1/registrations"
 ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"

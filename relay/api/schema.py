@@ -21,12 +21,12 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from eas_watcher.names import CollectionClass
 from relay.api.device_schema import DeviceBody, DeviceChangeBody
 from relay.api.strict import NAME, Strict
-from relay.credentials import CredentialKind
-from relay.invitations import LONGEST as LONGEST_INVITATION
-from relay.model import Mode, Platform
+from relay.domain.model import Mode, Platform
+from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
-from relay.registration.refusals import InvalidRequest
-from relay.registration.wishes import CertificateLogin, ChangeWish, KerberosLogin, Login, OAuthLogin, Wish
+from relay.registration.requests import CertificateLogin, ChangeWish, KerberosLogin, Login, OAuthLogin, Wish
+from relay.security.credentials import CredentialKind
+from relay.security.invitations import LONGEST as LONGEST_INVITATION
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""

@@ -5,15 +5,15 @@ import secrets
 from contextlib import AsyncExitStack
 
 from relay.api.app import Limits, create_app
-from relay.clock import now
 from relay.compose.running import Running, required
-from relay.listeners import open_listener, server_tls
+from relay.domain.clock import now
+from relay.http.listeners import open_listener, server_tls
 from relay.registration.certificate_process import CertificateProcess
+from relay.registration.credentials import Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
-from relay.registration.logins import Logins
 from relay.registration.registrations import Registrations
-from relay.registration.verdicts import Verdicts
+from relay.registration.verification import Verdicts
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from relay.clock import now
 from relay.compose.running import Running
-from relay.listeners import open_listener
+from relay.domain.clock import now
+from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
 from relay.ops.counts import CountsCache

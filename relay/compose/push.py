@@ -4,17 +4,17 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
-from relay.clock import now
 from relay.compose.running import Running
-from relay.model import Platform
-from relay.ports import PushSender, Rooms
+from relay.domain.clock import now
+from relay.domain.model import Platform
+from relay.domain.pacing import Pacing
+from relay.domain.ports.outbox import PushSender, Rooms
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
-from relay.push.egress_log import open_egress_log
+from relay.push.egress.log import open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.push.gates import unbounded
-from relay.push.pacing import Pacing
 from relay.push.webpush.sender import WebPushSender
 from relay.store.outbox import SqlOutboxStore
 

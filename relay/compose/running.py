@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.surroundings import FleetStats
-from relay.errors import MigrationsPending
-from relay.model import Platform
-from relay.ports import Wakeups
+from eas_watcher.runtime.context import FleetStats
+from relay.domain.errors import MigrationsPending
+from relay.domain.model import Platform
+from relay.domain.ports.wakeups import Wakeups
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services

@@ -6,18 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from eas_watcher.fleet import Fleet
-from eas_watcher.surroundings import Surroundings
-from relay.clock import now
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
 from relay.compose.running import Running, required
-from relay.store.group_commit import GroupCommitter
-from relay.store.paths import SqlPathStore
+from relay.domain.clock import now
+from relay.store.idle_timeouts import SqlPathStore
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts
-from relay.watch.grants import Grants
-from relay.watch.journal import StoreJournal
+from relay.watch.committer import GroupCommitter, StoreJournal
+from relay.watch.idle_timeouts import Paths, recall
 from relay.watch.mailboxes import Mailboxes
-from relay.watch.paths import Paths, recall
+from relay.watch.oauth_grants import Grants
 from relay.watch.servers import open_servers
 
 SHORT_REQUESTS: Final = 64

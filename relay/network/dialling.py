@@ -13,8 +13,8 @@ from aiohappyeyeballs import start_connection
 
 from eas_watcher.transport.sources import Sources
 from relay.network import faults
-from relay.network.connect import Answer, AnswerReader, NotHttp, request
-from relay.network.way import Proxy, Way, authority
+from relay.network.http_connect import Answer, AnswerReader, NotHttp, request
+from relay.network.route import Proxy, Way, authority
 
 LIMIT: Final = 12.0
 """Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""

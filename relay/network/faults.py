@@ -3,7 +3,7 @@
 import socket
 from typing import Final
 
-from relay.network.way import Proxy
+from relay.network.route import Proxy
 
 UNAUTHENTICATED: Final = frozenset({401, 407})
 """407 says so [RFC 9110 15.5.8]; tinyproxy answers a wrong password with 401 [observed: tinyproxy 1.11]."""

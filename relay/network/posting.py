@@ -20,7 +20,7 @@ from yarl import URL
 
 from relay.network.dialling import Dialler
 from relay.network.http import DialledConnector
-from relay.network.way import Way
+from relay.network.route import Way
 
 KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""

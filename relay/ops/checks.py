@@ -5,13 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from eas_watcher.progress import WatchState
-from relay.certificates import read_expiry
+from eas_watcher.machine.memory import WatchState
+from relay.domain.clock import Clock
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
-from relay.ports import Clock
 from relay.push.key_files import KeyFile
+from relay.security.certificates import read_expiry
 
 DATABASE_FAILED: Final = (
     "The database does not answer: check that it runs, its disk has room, and database.url is right."

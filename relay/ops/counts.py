@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from eas_watcher.progress import WatchState
-from relay.errors import StoreUnavailable
-from relay.model import Platform, RegistrationState
-from relay.ports import Clock, OpsStore, OutboxLevel, TokenLevel
+from eas_watcher.machine.memory import WatchState
+from relay.domain.clock import Clock
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import Platform, RegistrationState
+from relay.domain.ports.ops import OpsStore, OutboxLevel, TokenLevel
 
 PERIOD: Final = 5.0  # seconds between two refreshes; a scrape every 15 s sees fresh numbers
 PATIENCE: Final = 10.0  # seconds a refresh may take; a database that hangs is as good as away

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from eas_watcher.progress import WatchState
-from relay.model import Mailbox, Quarantine, Registration
-from relay.ops.cases import Case, KnownRegistration, WaitingMark
-from relay.ops.todo import advise_on_mailbox, advise_on_registration
+from relay.domain.explanation import Case, KnownRegistration, WaitingMark
+from relay.domain.model import Mailbox, Quarantine, Registration
+from relay.ops.remedies import advise_on_mailbox, advise_on_registration
 
 
 def document(case: Case, now: datetime) -> dict[str, object]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from relay.ports import Clock
+from relay.domain.clock import Clock
 
 log = logging.getLogger(__name__)
 

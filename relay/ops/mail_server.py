@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from eas_watcher.door import Door
+from eas_watcher.server.admission import Door
+from relay.domain.clock import Clock
 from relay.ops.checks import ABSENT_REASONS
 from relay.ops.health import OK, Finding, Part, PartState
-from relay.ports import Clock
 
 BRIEF: Final = timedelta(minutes=1)
 """A server that is away no longer may just be starting again."""

@@ -9,14 +9,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from eas_watcher.surroundings import FleetStats
-from relay.certificates import read_expiry
-from relay.model import DuePush, Platform
+from eas_watcher.runtime.context import FleetStats
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush, Platform
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
-from relay.ports import Clock
 from relay.push.stats import PushStats
+from relay.security.certificates import read_expiry
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)

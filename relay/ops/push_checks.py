@@ -5,10 +5,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from relay.model import Environment, Platform
+from relay.domain.clock import Clock
+from relay.domain.model import Environment, Platform
+from relay.domain.ports.ops import TokenLevel
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
-from relay.ports import Clock, TokenLevel
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 

@@ -7,7 +7,7 @@ channel is tried with one push at a time; the first that passes ends its rest.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relay.model import Environment
+from relay.domain.model import Environment
 from relay.push import backoff
 
 Channel = tuple[str, Environment]

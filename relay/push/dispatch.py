@@ -11,14 +11,16 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from relay.errors import StoreUnavailable
-from relay.model import DuePush, Lane, Platform
-from relay.ports import Clock, OutboxStore, PushSender, Rooms, Topic, Wakeups
+from relay.domain.clock import Clock
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import DuePush, Lane, Platform
+from relay.domain.outcome import Delivered, Outcome
+from relay.domain.ports.outbox import OutboxStore, PushSender, Rooms
+from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
 from relay.push.gates import Gates, Plan, unbounded
-from relay.push.judge import BROKEN, Judge
-from relay.push.outcome import Delivered, Outcome
-from relay.push.settler import STORE_CEILING, Ended, Settler
+from relay.push.outcomes import BROKEN, Judge
+from relay.push.settlements import STORE_CEILING, Ended, Settler
 from relay.push.stats import PushStats
 
 log = logging.getLogger(__name__)

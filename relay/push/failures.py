@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from socket import gaierror
 from typing import Final
 
+from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.network.faults import NotConnected
-from relay.push.outcome import Reach, Refused, RetryLater
 
 WAY_OUT: Final = "routes and firewall of this host, and network.proxy if a proxy is the way out"
 KINDS: Final = (

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
-from relay.model import DuePush, Environment, Lane
-from relay.ports import Room, Rooms
+from relay.domain.model import DuePush, Environment, Lane
+from relay.domain.ports.outbox import Room, Rooms
 from relay.push.channels import Channels
 from relay.push.circuit import Circuit
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from relay.model import DuePush, Environment
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.model import DuePush, Environment
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 
 OutcomeName = Literal["delivered", "token-gone", "retry-later", "refused", "expired"]
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12
 from eas_watcher.auth.credential import UnusableCredential
-from relay.registration.wishes import CertificateLogin
+from relay.registration.requests import CertificateLogin
 
 SECONDS: Final = 10.0  # until the process must have ended
 CPU_SECONDS: Final = 4  # of its own work; 600,000 rounds take a quarter of a second

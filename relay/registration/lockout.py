@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
-from relay.registration.refusals import TooManyRefusals
+from relay.registration.errors import TooManyRefusals
 
 LIMIT: Final = 3
 """Refused credentials of one account within the window; fewer than the thresholds at which directories lock."""

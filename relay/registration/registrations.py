@@ -11,10 +11,9 @@ from datetime import timedelta
 from typing import Final
 
 from eas_watcher.names import MailboxId
-from relay.cluster.shards import shard_of
-from relay.credentials import StoredCredential
-from relay.errors import MailboxExists, StoreUnavailable
-from relay.model import (
+from relay.domain.clock import Clock
+from relay.domain.errors import MailboxExists, StoreUnavailable
+from relay.domain.model import (
     Mailbox,
     Mark,
     NewMailbox,
@@ -24,13 +23,11 @@ from relay.model import (
     RegistrationId,
     RegistrationState,
     RegistrationView,
+    shard_of,
 )
-from relay.ports import Clock, RegistrationStore
-from relay.registration.access import Access, grants, hash_secret
-from relay.registration.identity import ServerDirectory, normalise
-from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
-from relay.registration.logins import Logins
-from relay.registration.refusals import (
+from relay.domain.ports.registration import RegistrationStore
+from relay.registration.credentials import Logins
+from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
     NotActive,
@@ -39,9 +36,13 @@ from relay.registration.refusals import (
     TooManyRefusals,
     UnknownApp,
 )
-from relay.registration.verdicts import Verdict, Verdicts
-from relay.registration.wishes import AnyLogin, ChangeWish, Wish, check_device
-from relay.sealing import SealingPublicKey, derive_device_id
+from relay.registration.identity import ServerDirectory, normalise
+from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
+from relay.registration.requests import AnyLogin, ChangeWish, Wish, check_device
+from relay.registration.secret import Access, grants, hash_secret
+from relay.registration.verification import Verdict, Verdicts
+from relay.security.credentials import StoredCredential
+from relay.security.sealing import SealingPublicKey, derive_device_id
 
 log = logging.getLogger(__name__)
 

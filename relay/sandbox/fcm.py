@@ -11,8 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from relay.clock import now
-from relay.ports import Clock
+from relay.domain.clock import Clock, now
 from relay.sandbox.answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.certificates import make_service_account
 from relay.sandbox.fcm_rules import (

@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from rich.console import Console
 
-from relay.listeners import open_listener
+from relay.http.listeners import open_listener
 from relay.push.webpush.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem

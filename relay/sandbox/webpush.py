@@ -10,8 +10,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from relay.clock import now
-from relay.ports import Clock
+from relay.domain.clock import Clock, now
 from relay.sandbox.answering import abort, headers_of, suffer
 from relay.sandbox.scripts import Answer, Close, Failure, GoAway, Inbox, Mixture, Received, Reset, Script, Stall
 from relay.sandbox.serving import serve_simulator

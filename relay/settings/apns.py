@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from relay.model import Environment
+from relay.domain.model import Environment
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken, Authentication
 from relay.settings.files import Files
-from relay.settings.sections.push import ApnsAccountSection, ApnsSection
+from relay.settings.sections import ApnsAccountSection, ApnsSection
 
 PLAIN: Final = "apns"
 

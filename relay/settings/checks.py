@@ -5,23 +5,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from relay.model import Platform
+from relay.domain.model import Platform
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.sender import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files
 from relay.settings.network import NetworkChecks
-from relay.settings.sections.process import (
+from relay.settings.sections import (
     ApiSection,
+    ApnsSection,
     DatabaseSection,
+    EgressSection,
+    FcmSection,
     LogSection,
     OpsSection,
+    PushSection,
     RelaySection,
     SealingSection,
+    ServerSection,
 )
-from relay.settings.sections.push import ApnsSection, EgressSection, FcmSection, PushSection
-from relay.settings.sections.servers import ServerSection
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
 from relay.settings.urls import is_loopback, secure_url

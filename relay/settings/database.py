@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.settings.files import Files
-from relay.settings.sections.process import DatabaseSection
+from relay.settings.sections import DatabaseSection
 from relay.settings.urls import (
     UrlInvalid,
     names_socket,

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from relay.certificates import is_p256, public_key_of, read_certificate
-from relay.sealing import SealingPrivateKey, SealingPublicKey
+from relay.security.certificates import is_p256, public_key_of, read_certificate
+from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.source import Faults
 from relay.settings.urls import secure_url
 

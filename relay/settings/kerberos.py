@@ -4,12 +4,48 @@ from importlib.util import find_spec
 from typing import Final
 
 from eas_watcher.auth.negotiate import DOMAIN, Naming, Service
-from relay.credentials import CredentialKind
-from relay.invitations import Guests, Invitations
+from relay.security.credentials import CredentialKind
+from relay.security.invitations import Guests, Invitations
 from relay.settings.files import Files
-from relay.settings.keytab import principals
-from relay.settings.sections.servers import ServerSection
+from relay.settings.sections import ServerSection
 from relay.settings.values import KerberosSettings
+
+MAGIC: Final = b"\x05\x02"  # version 2, numbers in network order
+
+
+def principals(content: bytes) -> frozenset[str]:
+    """Name whose keys a keytab has, e.g. push-relay@EXAMPLE.COM; raises ValueError for what is no keytab."""
+    if content[:2] != MAGIC:
+        raise ValueError("no keytab")
+    names, position = set(), 2
+    while position + 4 <= len(content):
+        size = int.from_bytes(content[position : position + 4], "big", signed=True)
+        position += 4
+        if size > 0:
+            names.add(_principal(content[position : position + size]))
+        elif size == 0:
+            break
+        position += abs(size)  # a negative size: a hole where a key was removed
+    return frozenset(names)
+
+
+def _principal(entry: bytes) -> str:
+    """Read the name at the start of one entry: the number of its components, the realm, the components."""
+    count, rest = int.from_bytes(entry[:2], "big"), entry[2:]
+    realm, rest = _counted(rest)
+    components = []
+    for _ in range(count):
+        component, rest = _counted(rest)
+        components.append(component)
+    return f"{'/'.join(components)}@{realm}"
+
+
+def _counted(octets: bytes) -> tuple[str, bytes]:
+    size = int.from_bytes(octets[:2], "big")
+    if len(octets) < 2 + size:
+        raise ValueError("cut off")
+    return octets[2 : 2 + size].decode("utf-8", "replace"), octets[2 + size :]
+
 
 REQUIRED: Final = ("kerberos_realm", "kerberos_principal", "kerberos_keytab_file", "kerberos_invitation_key_file")
 KEYS: Final = (*REQUIRED, "kerberos_target")

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from relay.errors import SettingsInvalid
+from relay.domain.errors import SettingsInvalid
 from relay.settings.checks import Checks, key_files
 from relay.settings.files import Files
-from relay.settings.sections.process import RelaySection, SealingSection
-from relay.settings.sections.push import WebPushSection
+from relay.settings.sections import RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import (
     ApiSettings,

@@ -2,25 +2,24 @@
 
 from typing import Any, Final
 
-from relay.settings.sections.process import (
+from relay.settings.sections import (
     ApiSection,
-    DatabaseSection,
-    LogSection,
-    OpsSection,
-    RelaySection,
-    SealingSection,
-)
-from relay.settings.sections.push import (
     ApnsAccountSection,
     ApnsSection,
+    AutodiscoverSection,
+    DatabaseSection,
     EgressSection,
     FcmSection,
+    LogSection,
     NetworkSection,
+    OpsSection,
     PushSection,
+    RelaySection,
+    SealingSection,
+    Section,
+    ServerSection,
     WebPushSection,
 )
-from relay.settings.sections.section import Section
-from relay.settings.sections.servers import AutodiscoverSection, ServerSection
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     "relay": RelaySection,

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from relay.network.way import STRAIGHT, Proxy, Way
+from relay.network.route import STRAIGHT, Proxy, Way
 from relay.settings.files import Files
-from relay.settings.sections.push import NetworkSection
+from relay.settings.sections import NetworkSection
 from relay.settings.source import Faults, Sections
 from relay.settings.urls import UrlInvalid, proxy_parts
 

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Final
 
 from eas_watcher.auth.grant import OAuthClient
+from eas_watcher.autodiscover.urls import authority
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.locations import authority
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
-from eas_watcher.states import Policy
-from relay.credentials import CredentialKind
+from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
 from relay.settings.network import read_addresses
-from relay.settings.sections.servers import AutodiscoverSection, ServerSection
+from relay.settings.sections import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings

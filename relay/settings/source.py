@@ -11,11 +11,9 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from relay.errors import SettingsInvalid
+from relay.domain.errors import SettingsInvalid
 from relay.settings.model import NAMED, SECTIONS
-from relay.settings.sections.push import ApnsAccountSection
-from relay.settings.sections.section import Section
-from relay.settings.sections.servers import ServerSection
+from relay.settings.sections import ApnsAccountSection, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)

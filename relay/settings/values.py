@@ -8,14 +8,14 @@ from typing import Literal
 
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
-from eas_watcher.states import Policy
-from relay.credentials import CredentialKind
-from relay.invitations import Guests
-from relay.model import Platform
+from eas_watcher.machine.state import Policy
+from relay.domain.model import Platform
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.sender import FcmConfig
 from relay.push.webpush.sender import WebPushConfig
-from relay.sealing import SealingPrivateKey, SealingPublicKey
+from relay.security.credentials import CredentialKind
+from relay.security.invitations import Guests
+from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
 
 

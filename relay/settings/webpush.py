@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Final
 
+from relay.domain.subscription import read_service
 from relay.push.webpush.sender import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
 from relay.settings.network import NetworkChecks
-from relay.settings.sections.push import WebPushSection
+from relay.settings.sections import WebPushSection
 from relay.settings.source import Sections
 from relay.settings.values import Role, WebPushSettings
-from relay.subscription import read_service
 
 TABLE: Final = "webpush"
 NO_WEBPUSH: Final = WebPushSettings(frozenset(), frozenset(), "", None)

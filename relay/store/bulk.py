@@ -15,6 +15,33 @@ from sqlalchemy.sql.operators import OperatorType
 
 from relay.store.tables import Moment
 
+
+class ByCharacter(FunctionElement[str]):
+    """Be a column of texts that is sorted by its characters' code points, whatever the database's locale."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+    def __init__(self, column: sa.Column[Any]) -> None:
+        """Take a column of texts."""
+        super().__init__(column)
+
+
+@compiles(ByCharacter)
+def _as_it_is(element: ByCharacter, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses.clauses[0], **options)
+
+
+@compiles(ByCharacter, "postgresql")
+def _collated(element: ByCharacter, compiler: SQLCompiler, **options: Any) -> str:
+    return f'{_as_it_is(element, compiler, **options)} COLLATE "C"'
+
+
+def in_order(*key: sa.Column[Any]) -> list[ByCharacter]:
+    """Give what to order a statement by that locks rows with this key."""
+    return [ByCharacter(column) for column in key]
+
+
 ROWS: Final = "rows"
 """The parameter of the inserts made here: a list of rows, each a list of values in the order of the given columns, with
 moments as their text."""

@@ -5,9 +5,9 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import WatchState
-from relay.model import Candidate, RegistrationState
+from relay.domain.model import Candidate, RegistrationState
 from relay.store.tables import candidate, mailbox, registration
 
 _WAITS_FOR_CREDENTIAL = (WatchState.VERIFYING.value, WatchState.CREDENTIAL_REFUSED.value, WatchState.WIPED.value)

@@ -8,13 +8,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.model import DuePush, Lane, Mark, Platform, RegistrationState
-from relay.ports import Claims
-from relay.push.pacing import LASTING, Pacing
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationState
+from relay.domain.pacing import LASTING, Pacing
+from relay.domain.ports.outbox import Claims
+from relay.domain.subscription import naming
 from relay.store.bulk import Among
 from relay.store.rows import DUE, AnyRow, read_due
 from relay.store.tables import outbox, registration
-from relay.subscription import naming
 
 FAR: Final = timedelta(minutes=90)
 """Nothing waits for so long: a moment beyond was written while the clock was wrong, and counts as past."""

@@ -13,13 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
-from eas_watcher.progress import Change, Condition, Progress, WatchState
-from relay.model import CommitEntry, Mark, RegistrationState
-from relay.ports import Topic
-from relay.store.bulk import ROWS, Among, inserts
+from relay.domain.model import CommitEntry, Mark, RegistrationState
+from relay.domain.ports.wakeups import Topic
+from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.marks import NewMark, set_marks
-from relay.store.order import in_order
 from relay.store.rows import COLLECTION, AnyRow, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from relay.errors import DatabaseInUse, StoreUnavailable
+from relay.domain.errors import DatabaseInUse, StoreUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.model import Platform
-from relay.ports import Topic
+from relay.domain.model import Platform
+from relay.domain.ports.wakeups import Topic
 from relay.store.bulk import ROWS, inserts
 from relay.store.tables import Moment, outbox
 

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.errors import DatabaseRefuses, SchemaNewer
+from relay.domain.errors import DatabaseRefuses, SchemaNewer
 from relay.store.engine import transaction
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL

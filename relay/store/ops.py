@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.progress import WatchState
-from relay.model import Environment, Platform, RegistrationState
-from relay.ports import OutboxLevel, TokenLevel
+from eas_watcher.machine.memory import WatchState
+from relay.domain.model import Environment, Platform, RegistrationState
+from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.store.engine import transaction
 from relay.store.tables import mailbox, outbox, registration
 

@@ -5,39 +5,43 @@ Rows are locked in the order registration, outbox, and by key within each; claim
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
-from relay.ports import Claims, Settlement, Topic, Wakeups
-from relay.push.outcome import TokenGone
-from relay.push.pacing import Pacing
-from relay.store import claims, expiry
-from relay.store.bulk import Among
-from relay.store.claims import FREE, MARKS, UPDATE, Lanes, key
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
+from relay.domain.outcome import TokenGone
+from relay.domain.pacing import LASTING, Pacing
+from relay.domain.ports.outbox import Claims, Settlement
+from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.store import claims
+from relay.store.bulk import Among, in_order
+from relay.store.claims import FAR, FREE, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
 from relay.store.marks import outbox_topics
-from relay.store.notes import RELEASED
-from relay.store.order import in_order
 from relay.store.rows import AnyRow
-from relay.store.settling import settle
+from relay.store.settlement import RELEASED, settle
 from relay.store.tables import mailbox, outbox, registration
 
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = Pacing()
+BATCH: Final = 500
+"""Marks per transaction that drops expired ones."""
+PREFIX: Final = "expired: "
 
 _DELETE: Final = sa.delete(outbox).where(MARKS)
+_NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
+
+
 _TOKEN_GONE: Final = (
     sa.update(registration)
     .where(registration.c.id == sa.bindparam("_registration"))
     .values(state=RegistrationState.TOKEN_GONE.value)
 )
-_NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
 _LOCK_TOKENS: Final = (
     sa.select(
         *(
@@ -132,7 +136,7 @@ class SqlOutboxStore:
         total = 0
         while True:
             async with transaction(self._engine) as connection:
-                dropped = await expiry.expire(connection, platform, now, self._pacing)
+                dropped = await _expire(connection, platform, now, self._pacing)
             if not dropped:
                 return total
             total += dropped
@@ -194,3 +198,34 @@ async def _lock_tokens(connection: AsyncConnection, ids: Sequence[RegistrationId
 async def _lock_marks(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[tuple[str, str], AnyRow]:
     rows = await connection.execute(_LOCK_MARKS, {"ids": ids})
     return {(row.registration_id, row.mark): row for row in rows.all()}
+
+
+async def _expire(connection: AsyncConnection, platform: Platform, now: datetime, pacing: Pacing) -> int:
+    """Drop one batch of a platform's unclaimed marks without a recent change; return how many."""
+    free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > now + FAR)
+    old = (outbox.c.last_at < pacing.expires_before(now)) & outbox.c.mark.not_in([mark.value for mark in LASTING])
+    keys = sa.select(outbox.c.registration_id, outbox.c.mark).where(outbox.c.platform == platform.value, old, free)
+    keys = keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
+    ids = sorted({row.registration_id for row in await connection.execute(keys.limit(BATCH))})
+    if not ids:
+        return 0
+    owners = sa.select(registration.c.id, registration.c.last_outcome).where(registration.c.id.in_(ids))
+    said = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
+    before = {row.id: row.last_outcome for row in said}
+    # Once more, now that nobody can add to them.
+    locked = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
+    rows = [(row.registration_id, row.mark) for row in await connection.execute(locked)]
+    if rows:
+        told = sorted({id_ for id_, _ in rows})
+        notes = [{"_registration": id_, "last_outcome": describe(before[id_], pacing.expire)} for id_ in told]
+        await connection.execute(_NOTE, notes)
+        await connection.execute(_DELETE, {"marks": rows})
+    return len(rows)
+
+
+def describe(before: str, age: timedelta) -> str:
+    """Say that marks expired, and what the provider had said last."""
+    hours = f"{PREFIX}not delivered for {age.total_seconds() / 3600:g} h"
+    if before.startswith(PREFIX):
+        return before
+    return f"{hours}; before: {before}" if before else f"{hours}; no push process took it"

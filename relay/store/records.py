@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.names import MailboxId
-from relay.model import Candidate, RegistrationId, RegistrationState, WatchRecord
-from relay.store.order import in_order
+from relay.domain.model import Candidate, RegistrationId, RegistrationState, WatchRecord
+from relay.store.bulk import in_order
 from relay.store.rows import (
     COLLECTION,
     MAILBOX,

@@ -12,10 +12,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import WatchState
-from relay.errors import MailboxExists
-from relay.model import (
+from relay.domain.errors import MailboxExists
+from relay.domain.model import (
     Mailbox,
     Mark,
     NewMailbox,
@@ -25,11 +25,11 @@ from relay.model import (
     RegistrationState,
     RegistrationView,
 )
-from relay.ports import Topic, Wakeups
+from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, outbox_topics, set_marks
-from relay.store.notes import RELEASED
 from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
+from relay.store.settlement import RELEASED
 from relay.store.tables import candidate, mailbox, outbox, registration
 
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")

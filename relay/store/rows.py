@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.machine.memory import WIPES, Collection, Memory, Partnership, WatchState
 from eas_watcher.names import (
     CollectionClass,
     CollectionId,
@@ -18,8 +19,7 @@ from eas_watcher.names import (
     ServerId,
     SyncKey,
 )
-from eas_watcher.progress import WIPES, Collection, Memory, Partnership, WatchState
-from relay.model import (
+from relay.domain.model import (
     DuePush,
     Environment,
     Mailbox,

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import asyncpg
 
 from eas_watcher import backoff
-from relay.ports import Topic
+from relay.domain.ports.wakeups import Topic
 from relay.store.engine import connect_arguments
 
 log = logging.getLogger(__name__)

@@ -4,15 +4,39 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.names import MailboxId
-from relay.errors import StoreUnavailable
-from relay.model import Candidate, CommitEntry, WatchRecord
-from relay.ports import Topic, Wakeups
-from relay.store import candidates, commits, leases, records
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.store import candidates, commits, records
 from relay.store.engine import scrub, transaction
-from relay.store.tables import mailbox, registration
+from relay.store.tables import mailbox, registration, shard
+
+
+async def _lease(
+    connection: AsyncConnection, node: str, until: datetime, now: datetime, *, take_over: bool
+) -> Mapping[int, int]:
+    """Renew the node's shards and take free ones; return shard -> epoch of all it owns now."""
+    mine = shard.c.owner == node
+    free = shard.c.owner.is_(None) | (shard.c.lease_until <= now)
+    query = sa.select(shard.c.number, shard.c.owner, shard.c.epoch).order_by(shard.c.number).with_for_update()
+    rows = (await connection.execute(query if take_over else query.where(mine | free))).all()
+    kept = {row.number: row.epoch for row in rows if row.owner == node and not take_over}
+    taken = {row.number: row.epoch + 1 for row in rows if row.number not in kept}
+    if kept:
+        await connection.execute(sa.update(shard).where(shard.c.number.in_(kept)).values(lease_until=until))
+    if taken:
+        values = {"owner": node, "epoch": shard.c.epoch + 1, "lease_until": until}
+        await connection.execute(sa.update(shard).where(shard.c.number.in_(taken)).values(values))
+    return kept | taken
+
+
+async def _release(connection: AsyncConnection, node: str) -> None:
+    """Give up all leases of a node; the epochs stay, for whoever takes a shard raises its own."""
+    await connection.execute(sa.update(shard).where(shard.c.owner == node).values(owner=None, lease_until=None))
+
 
 _NOTE = (
     sa.update(mailbox)
@@ -32,12 +56,12 @@ class SqlWatchStore:
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now."""
         async with transaction(self._engine) as connection:
-            return await leases.lease(connection, node, until, now, take_over=take_over)
+            return await _lease(connection, node, until, now, take_over=take_over)
 
     async def release_shards(self, node: str) -> None:
         """Give up all leases of a node that stops; others may take its shards at once."""
         async with transaction(self._engine) as connection:
-            await leases.release(connection, node)
+            await _release(connection, node)
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""

@@ -10,28 +10,35 @@ from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.auth.negotiate import KerberosCredential
-from eas_watcher.locations import eas_location
+from eas_watcher.autodiscover.urls import eas_location
+from eas_watcher.machine.memory import Condition, Memory, WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.progress import Condition, Memory, WatchState
-from eas_watcher.states import Policy
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
-from eas_watcher.wire import Account
-from relay import credentials
-from relay.credentials import StoredCredential
-from relay.errors import SealBroken
-from relay.model import Mailbox
-from relay.sealing import SealingPrivateKey
+from relay.domain.errors import SealBroken
+from relay.domain.model import Mailbox
+from relay.security import credentials
+from relay.security.credentials import StoredCredential
+from relay.security.sealing import SealingPrivateKey
 from relay.watch.discovery import Discovery
-from relay.watch.grants import Grants
-from relay.watch.proof import Door
+from relay.watch.oauth_grants import Grants
 
 NOWHERE: Final = Condition(
     WatchState.BLOCKED,
     "host-not-allowed",
     detail="[autodiscover] does not list the host where the mailbox was found: list it, or register again",
 )
+
+
+@dataclass(slots=True)
+class Door:
+    """Remember whether a server answers OPTIONS to anybody, so that an answer proves nothing."""
+
+    unguarded: bool | None = None
+    """None: not asked so far."""
 
 
 @dataclass(frozen=True, slots=True)

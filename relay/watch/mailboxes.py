@@ -3,22 +3,38 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 from typing import Final
 
 from eas_watcher import backoff
-from eas_watcher.fleet import Fleet
-from eas_watcher.names import MailboxId
+from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState
+from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Fenced, Journal
-from eas_watcher.progress import WIPES, Condition, Progress, WatchState
-from relay.errors import StoreUnavailable
-from relay.model import WatchRecord
-from relay.ports import Clock, Topic, Wakeups, WatchStore
+from eas_watcher.runtime.fleet import Fleet
+from relay.domain.clock import Clock
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import WatchRecord
+from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.ports.watch import WatchStore
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.basis import Basis
-from relay.watch.proofs import Proofs
+from relay.watch.verification import Proofs
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Hold what a watch was started with."""
+
+    sealed: bytes | None = field(repr=False)
+    classes: frozenset[CollectionClass]
+    subfolders: frozenset[CollectionClass]
+
+    @classmethod
+    def of(cls, record: WatchRecord) -> "Basis":
+        """Take it from a record."""
+        return cls(record.sealed_credential, record.memory.classes, record.memory.subfolders)
+
 
 log = logging.getLogger(__name__)
 

@@ -8,19 +8,33 @@ from pathlib import Path
 
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
-from eas_watcher.locations import authority
+from eas_watcher.autodiscover.urls import authority
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.ports import Transport
+from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
-from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.transport.tokens import TokenEndpoint
-from relay.credentials import CredentialKind
-from relay.ports import Clock
+from relay.domain.clock import Clock
+from relay.security.credentials import CredentialKind
 from relay.settings.servers import AUTODISCOVER
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
-from relay.watch.routes import Routes
+
+
+class Routes:
+    """Be the transport of one server whose mailboxes may be sent to others."""
+
+    def __init__(self, own: Transport, others: Mapping[str, Transport]) -> None:
+        """Take the server's own transport and those of other hosts, by host and port as `locations` writes them."""
+        self._own = own
+        self._others = others
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        """Carry a request by the transport of its host."""
+        return await self._others.get(authority(request.url) or "", self._own).send(request)
+
 
 Trust = Callable[[Path | None], ssl.SSLContext]
 """Makes a context that trusts the CAs of a file, or those of the system."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from eas_watcher.names import CollectionClass
-from relay.audit import audit
+from relay.cli.audit import audit
 from relay.sandbox.eas import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.keygen import write_sealing_keys
+from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.postgres import PostgresServer, running_postgres

@@ -4,7 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from relay.audit import audit
+from relay.cli.audit import audit
 from relay.push.webpush.vapid import public_key
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation

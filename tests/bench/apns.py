@@ -24,13 +24,13 @@ from aioapns.connection import APNsTLSClientProtocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from relay import memory
-from relay.clock import now
-from relay.model import DuePush
+from relay.domain.clock import now
+from relay.domain.model import DuePush
+from relay.domain.outcome import Delivered
+from relay.process import gc_tuning
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress_log import EgressLog, open_egress_log
-from relay.push.outcome import Delivered
+from relay.push.egress.log import EgressLog, open_egress_log
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from tests.bench.site import figure
@@ -166,7 +166,7 @@ async def measure(turns: int, pushes: int) -> None:
                 ways = {"relay": ours(sender), "aioapns": stock(make_stock(folder, port, key))}
                 for way in ways.values():
                     await turn(way, 10, WARM)
-                memory.settle()
+                gc_tuning.settle()
                 for in_flight in 100, 1000:
                     taken: dict[str, list[Turn]] = {name: [] for name in ways}
                     for _ in range(turns):

@@ -22,12 +22,12 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from relay import memory
-from relay.clock import now
-from relay.model import DuePush, Platform
-from relay.push.egress_log import Egress, open_egress_log
+from relay.domain.clock import now
+from relay.domain.model import DuePush, Platform
+from relay.domain.outcome import Delivered
+from relay.process import gc_tuning
+from relay.push.egress.log import Egress, open_egress_log
 from relay.push.fcm.sender import FcmConfig, FcmSender
-from relay.push.outcome import Delivered
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 
@@ -95,7 +95,7 @@ async def _push(server: Server, count: int, egress: Egress) -> None:
     async with FcmSender(config, now, Random(1), egress) as sender:
         await _send(sender, pushes(WARM), config.in_flight)
         ready = pushes(count)
-        memory.settle()
+        gc_tuning.settle()
         with measured(count):
             await _send(sender, ready, config.in_flight)
 

@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from eas_watcher.machine.memory import Change, Collection, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
-from eas_watcher.progress import Change, Collection, Progress, WatchState
-from relay.model import CommitEntry, Environment, Mode, Platform, RegistrationState
-from relay.ports import Settlement
-from relay.push.outcome import Delivered
-from relay.push.pacing import Pacing
+from relay.domain.model import CommitEntry, Environment, Mode, Platform, RegistrationState
+from relay.domain.outcome import Delivered
+from relay.domain.pacing import Pacing
+from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
 from relay.store.engine import open_engine, transaction
 from relay.store.outbox import SqlOutboxStore

@@ -19,14 +19,13 @@ from yarl import URL
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.fleet import Fleet
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Memory, Progress
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Memory, Progress
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import FleetStats, Surroundings
-from eas_watcher.wire import Account
+from eas_watcher.runtime.context import FleetStats, Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import memory_kb, user
 

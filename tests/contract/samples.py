@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Collection, Progress
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
-from eas_watcher.progress import Change, Collection, Progress
-from relay.model import (
+from relay.domain.model import (
     Candidate,
     CommitEntry,
     Environment,

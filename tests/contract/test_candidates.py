@@ -3,10 +3,17 @@
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import Condition, Progress, WatchState
-from relay.model import Mailbox, RegistrationChange, RegistrationId, RegistrationState, RegistrationView, WatchRecord
-from relay.ports import Topic
+from relay.domain.model import (
+    Mailbox,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+    WatchRecord,
+)
+from relay.domain.ports.wakeups import Topic
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import registration as table
 from relay.store.wakeups import LocalWakeups

@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.progress import Condition, Progress, WatchState
-from relay.model import Mark, Platform, RegistrationChange
-from relay.ops.cases import Case, WaitingMark
-from relay.ports import Settlement
-from relay.push.outcome import Delivered, RetryLater
-from relay.store.cases import SqlCaseStore
+from eas_watcher.machine.memory import Condition, Progress, WatchState
+from relay.domain.explanation import Case, WaitingMark
+from relay.domain.model import Mark, Platform, RegistrationChange
+from relay.domain.outcome import Delivered, RetryLater
+from relay.domain.ports.outbox import Settlement
+from relay.store.explanation import SqlCaseStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore

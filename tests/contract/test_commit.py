@@ -7,11 +7,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Collection, Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
-from eas_watcher.progress import Change, Collection, Condition, Partnership, Progress, WatchState
-from relay.model import Mailbox, Mark, Platform, WatchRecord
-from relay.ports import Settlement, Topic
-from relay.push.outcome import RetryLater
+from relay.domain.model import Mailbox, Mark, Platform, WatchRecord
+from relay.domain.outcome import RetryLater
+from relay.domain.ports.outbox import Settlement
+from relay.domain.ports.wakeups import Topic
 from relay.store.engine import transaction
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore

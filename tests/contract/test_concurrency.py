@@ -10,12 +10,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import Change, Progress
-from relay.model import CommitEntry, DuePush, Mark, Platform, RegistrationChange, RegistrationId
-from relay.ports import Settlement
-from relay.push.outcome import Delivered, Refused, RetryLater
-from relay.push.pacing import Pacing
+from relay.domain.model import CommitEntry, DuePush, Mark, Platform, RegistrationChange, RegistrationId
+from relay.domain.outcome import Delivered, Refused, RetryLater
+from relay.domain.pacing import Pacing
+from relay.domain.ports.outbox import Settlement
 from relay.store import claims
 from relay.store.claims import Lanes
 from relay.store.engine import open_engine

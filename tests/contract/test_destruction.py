@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import Condition, Progress, WatchState
-from relay.model import RegistrationChange
+from relay.domain.model import RegistrationChange
 from relay.store.engine import open_engine, scrub, transaction
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from relay.errors import DatabaseInUse, StoreUnavailable
+from relay.domain.errors import DatabaseInUse, StoreUnavailable
 from relay.store.engine import away, connect_arguments, embedded_lock, open_engine, transaction
 from relay.store.tables import node
 from tests.contract.samples import NOW

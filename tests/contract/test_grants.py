@@ -9,18 +9,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
+from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId
-from eas_watcher.path import Lesson
-from eas_watcher.progress import Condition, Progress, WatchState
-from relay.model import Mark, Platform, RegistrationChange
-from relay.ports import Settlement
-from relay.push.outcome import Delivered, RetryLater, TokenGone
+from eas_watcher.server.idle_timeout import Lesson
+from relay.domain.model import Mark, Platform, RegistrationChange
+from relay.domain.outcome import Delivered, RetryLater, TokenGone
+from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
 from relay.store.engine import open_engine, transaction
-from relay.store.grants import API, PUSH, WATCH, grants_sql
+from relay.store.idle_timeouts import SqlPathStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
-from relay.store.paths import SqlPathStore
+from relay.store.privileges import API, PUSH, WATCH, grants_sql
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from relay.errors import DatabaseRefuses, SchemaNewer
+from relay.domain.errors import DatabaseRefuses, SchemaNewer
 from relay.store import migrate
 from relay.store.engine import open_engine
 from relay.store.tables import metadata, shard

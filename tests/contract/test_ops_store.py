@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.progress import Condition, Progress, WatchState
-from relay.errors import StoreUnavailable
-from relay.model import Environment, Mark, Platform, RegistrationState
-from relay.ports import OutboxLevel, Settlement, TokenLevel
-from relay.push.outcome import Refused, RetryLater
+from eas_watcher.machine.memory import Condition, Progress, WatchState
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import Environment, Mark, Platform, RegistrationState
+from relay.domain.outcome import Refused, RetryLater
+from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.ports.outbox import Settlement
 from relay.store.engine import open_engine
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore

@@ -7,12 +7,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import Change, Progress
-from relay.model import DuePush, Mark, Platform
-from relay.ports import Settlement
-from relay.push.outcome import Delivered, RetryLater
-from relay.push.pacing import Pacing
+from relay.domain.model import DuePush, Mark, Platform
+from relay.domain.outcome import Delivered, RetryLater
+from relay.domain.pacing import Pacing
+from relay.domain.ports.outbox import Settlement
 from relay.store.claims import ROUNDS
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore

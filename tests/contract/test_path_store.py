@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.path import CutOff, Lesson
-from relay.store.paths import SqlPathStore
+from eas_watcher.server.idle_timeout import CutOff, Lesson
+from relay.store.idle_timeouts import SqlPathStore
 from tests.contract.samples import LATER, NOW
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 import uvloop
 
-from relay.errors import StoreUnavailable
-from relay.ports import Topic
+from relay.domain.errors import StoreUnavailable
+from relay.domain.ports.wakeups import Topic
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.store.engine import open_engine, transaction
 from relay.store.wakeups import PostgresWakeups

@@ -4,11 +4,12 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import Change, Progress
-from relay.model import DuePush, Environment, Lane, Platform, Registration, RegistrationChange, RegistrationState
-from relay.ports import Settlement, Topic
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.model import DuePush, Environment, Lane, Platform, Registration, RegistrationChange, RegistrationState
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.ports.outbox import Settlement
+from relay.domain.ports.wakeups import Topic
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups

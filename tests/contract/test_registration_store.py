@@ -6,10 +6,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import WatchState
-from relay.errors import MailboxExists
-from relay.model import (
+from relay.domain.errors import MailboxExists
+from relay.domain.model import (
     Environment,
     Mark,
     Mode,
@@ -19,8 +19,9 @@ from relay.model import (
     RegistrationState,
     RegistrationView,
 )
-from relay.ports import Settlement, Topic
-from relay.push.outcome import RetryLater, TokenGone
+from relay.domain.outcome import RetryLater, TokenGone
+from relay.domain.ports.outbox import Settlement
+from relay.domain.ports.wakeups import Topic
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate, mailbox

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.errors import MailboxExists
-from relay.model import Candidate, Environment, Mark, Mode, RegistrationChange, RegistrationId
-from relay.ports import RegistrationStore
+from relay.domain.errors import MailboxExists
+from relay.domain.model import Candidate, Environment, Mark, Mode, RegistrationChange, RegistrationId
+from relay.domain.ports.registration import RegistrationStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore

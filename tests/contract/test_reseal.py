@@ -1,7 +1,7 @@
 """Test that a credential sealed anew takes the place of its seal before, and of no other."""
 
 from eas_watcher.names import MailboxId
-from relay.model import RegistrationChange
+from relay.domain.model import RegistrationChange
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NOW, SHARD, activate, candidate_of, register

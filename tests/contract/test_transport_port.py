@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
-from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.ports import Transport
 from eas_watcher.transport.http import open_transport
 from tests.fakes.eas import ScriptedTransport
 from tests.fakes.tls import Authority, read_request, serving, talking

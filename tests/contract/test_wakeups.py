@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from relay.model import Platform
-from relay.ports import Topic
+from relay.domain.model import Platform
+from relay.domain.ports.wakeups import Topic
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import PostgresWakeups
 from tests.contract.samples import register

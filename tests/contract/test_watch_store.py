@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.machine.memory import Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
-from eas_watcher.progress import Collection, Condition, Memory, Partnership, Progress, WatchState
-from relay.errors import StoreUnavailable
-from relay.model import RegistrationChange, RegistrationState
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import RegistrationChange, RegistrationState
 from relay.store import records
 from relay.store.engine import transaction
 from relay.store.registrations import SqlRegistrationStore

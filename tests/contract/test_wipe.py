@@ -7,11 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
+from eas_watcher.machine.memory import Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionId, PolicyKey, ProtocolVersion, SyncKey
-from eas_watcher.progress import Condition, Partnership, Progress, WatchState
-from relay.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
-from relay.ports import Settlement
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.ports.outbox import Settlement
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate

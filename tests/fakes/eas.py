@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from eas_watcher.commands.folder_sync import Folder
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import EasError
+from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
-from eas_watcher.ports import Fenced, HttpRequest
-from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
+from eas_watcher.ports import Fenced
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from relay.push.egress_log import Unwritable
+from relay.push.egress.log import Unwritable
 from relay.push.payload import ApnsMessage, WebPushMessage
 
 

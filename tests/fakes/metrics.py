@@ -7,18 +7,18 @@ from random import Random
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from eas_watcher.door import Door
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.path import CutOff, Path
-from eas_watcher.progress import WatchState
-from eas_watcher.surroundings import FleetStats
-from relay.model import Environment, Platform, RegistrationState
+from eas_watcher.runtime.context import FleetStats
+from eas_watcher.server.admission import Door
+from eas_watcher.server.idle_timeout import CutOff, Path
+from relay.domain.model import Environment, Platform, RegistrationState
+from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.metrics import Metrics
-from relay.ports import OutboxLevel, TokenLevel
 from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from eas_watcher.progress import WatchState
-from relay.errors import StoreUnavailable
-from relay.model import Platform, RegistrationState
-from relay.ports import OutboxLevel, TokenLevel
+from eas_watcher.machine.memory import WatchState
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import Platform, RegistrationState
+from relay.domain.ports.ops import OutboxLevel, TokenLevel
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from relay.errors import StoreUnavailable
-from relay.model import DuePush, Lane, Mark, Platform, RegistrationId
-from relay.ports import Claims, Settlement, Topic
-from relay.push.outcome import Delivered, RetryLater, TokenGone
-from relay.subscription import naming
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
+from relay.domain.outcome import Delivered, RetryLater, TokenGone
+from relay.domain.ports.outbox import Claims, Settlement
+from relay.domain.ports.wakeups import Topic
+from relay.domain.subscription import naming
 
 ROUNDS = 10
 """How many times its limit one claim looks at."""

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.progress import WatchState
-from relay.model import Environment, Mailbox, Mode, Platform, Registration, RegistrationId, RegistrationState
+from relay.domain.model import Environment, Mailbox, Mode, Platform, Registration, RegistrationId, RegistrationState
 
 BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

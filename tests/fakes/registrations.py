@@ -3,10 +3,10 @@
 from dataclasses import replace
 from datetime import datetime
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
-from eas_watcher.progress import WatchState
-from relay.errors import MailboxExists, StoreUnavailable
-from relay.model import (
+from relay.domain.errors import MailboxExists, StoreUnavailable
+from relay.domain.model import (
     Mailbox,
     Mark,
     NewMailbox,
@@ -16,7 +16,7 @@ from relay.model import (
     RegistrationState,
     RegistrationView,
 )
-from relay.ports import Topic, Wakeups
+from relay.domain.ports.wakeups import Topic, Wakeups
 
 
 class MemoryRegistrationStore:

@@ -11,19 +11,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.negotiate import KerberosCredential, Naming
-from relay.credentials import CredentialKind
-from relay.invitations import Guests, Invitations
-from relay.model import Platform, RegistrationId
-from relay.ports import Topic
+from relay.domain.model import Platform, RegistrationId
+from relay.domain.ports.wakeups import Topic
+from relay.domain.subscription import Subscription
 from relay.registration.certificate_process import CertificateProcess
+from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
-from relay.registration.logins import CertificateReader, Logins
 from relay.registration.registrations import Registrations
-from relay.registration.verdicts import VERDICT_WAIT, Verdicts
-from relay.sealing import SealingPrivateKey
+from relay.registration.verification import VERDICT_WAIT, Verdicts
+from relay.security.credentials import CredentialKind
+from relay.security.invitations import Guests, Invitations
+from relay.security.sealing import SealingPrivateKey
 from relay.store.wakeups import LocalWakeups
-from relay.subscription import Subscription
 from tests.fakes.registrations import MemoryRegistrationStore
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from eas_watcher.names import MailboxId
-from relay.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, WatchRecord
 
 
 class NoWatches:

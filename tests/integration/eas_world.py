@@ -14,16 +14,15 @@ import trustme
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.folder_sync import Folder
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.fleet import Fleet
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import HttpTransport, open_transport
-from eas_watcher.wire import Account
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator
 
 P = ParamSpec("P")

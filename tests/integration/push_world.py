@@ -12,13 +12,13 @@ from typing import Any
 
 import uvloop
 
-from relay.clock import now
+from relay.domain.clock import now
+from relay.domain.outcome import Outcome, RetryLater
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
+from relay.push.apns.keepalive import PACE, Pace
 from relay.push.apns.sender import ApnsSender
-from relay.push.apns.silence import PACE, Pace
-from relay.push.egress_log import Egress
+from relay.push.egress.log import Egress
 from relay.push.fcm.sender import FcmConfig, FcmSender
-from relay.push.outcome import Outcome, RetryLater
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator

@@ -12,13 +12,13 @@ from aiohttp import ClientResponse, ClientSession
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eas_watcher.progress import WatchState
+from eas_watcher.machine.memory import WatchState
 from relay.api.app import Limits, create_app
-from relay.invitations import invite
-from relay.listeners import open_listener
-from relay.model import Mark, RegistrationId, RegistrationState
+from relay.domain.model import Mark, RegistrationId, RegistrationState
+from relay.http.listeners import open_listener
 from relay.registration.registrations import Registered
-from relay.registration.wishes import Login, Wish
+from relay.registration.requests import Login, Wish
+from relay.security.invitations import invite
 from tests.fakes.relay_api import (
     APNS_APP,
     APNS_TOKEN,

@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from relay.clock import now
-from relay.model import Environment, Mode
+from relay.domain.clock import now
+from relay.domain.model import Environment, Mode
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close
 from tests.fakes.egress import MemoryEgress

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.model import Environment
+from relay.domain.model import Environment
+from relay.domain.outcome import Delivered, Refused
 from relay.push.apns.config import ApnsAccount, ApnsConfig
 from relay.push.key_files import watch
-from relay.push.outcome import Delivered, Refused
 from relay.sandbox.apns import open_apns_simulator
 from relay.sandbox.certificates import make_apns_key, public_pem
 from relay.sandbox.scripts import Answer, Delay

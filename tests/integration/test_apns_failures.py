@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.model import Environment
+from relay.domain.model import Environment
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.apns.calls import Answer as ApnsAnswer
 from relay.push.apns.calls import MaybeSent, NotSent
 from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
+from relay.push.apns.keepalive import Pace
 from relay.push.apns.pool import ApnsPool
 from relay.push.apns.sender import TRIES, ApnsSender
-from relay.push.apns.silence import Pace
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.payload import ApnsMessage, Notice
 from relay.sandbox.apns import ApnsSimulator
 from relay.sandbox.scripts import (

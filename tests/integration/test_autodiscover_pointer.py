@@ -9,13 +9,13 @@ import pytest
 from aiohttp import web
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.autodiscover.urls import authority
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
-from eas_watcher.locations import authority
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest, Transport
+from eas_watcher.ports import Transport
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from eas_watcher.wire import Account
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from relay.watch.discovery import Discovery

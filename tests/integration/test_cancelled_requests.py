@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from eas_watcher.ports import HttpRequest
+from eas_watcher.commands.request import HttpRequest
 from eas_watcher.transport.http import open_transport
 from relay.sandbox.certificates import ThrowAwayCa
 

@@ -12,14 +12,14 @@ import uvloop
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem
 from eas_watcher.commands.options import Options
+from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import CredentialVoid, Unauthorized, Unreachable
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.states import Policy
+from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
-from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
-from eas_watcher.wire import Account, compose
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from tests.fakes.certified_tls import serving_certified

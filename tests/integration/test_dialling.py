@@ -12,7 +12,7 @@ import pytest
 
 from relay.network.dialling import AddressInfo, Dialler, look_up
 from relay.network.faults import NotConnected
-from relay.network.way import STRAIGHT, Proxy, Way
+from relay.network.route import STRAIGHT, Proxy, Way
 from relay.push.failures import read_failure
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import WANTS_BASIC, ConnectProxy, Talk, connect_proxy, never_ends, says

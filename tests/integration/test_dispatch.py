@@ -11,12 +11,12 @@ from random import Random
 
 import pytest
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import Change, Progress
-from relay.model import Environment, Platform, Registration, RegistrationChange, RegistrationState
-from relay.ports import Topic
+from relay.domain.model import Environment, Platform, Registration, RegistrationChange, RegistrationState
+from relay.domain.pacing import Pacing
+from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import Dispatcher
-from relay.push.pacing import Pacing
 from relay.sandbox.apns import ApnsSimulator
 from relay.sandbox.scripts import Answer
 from relay.store import migrate

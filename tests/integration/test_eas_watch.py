@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from eas_watcher.machine.memory import Change, WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
-from eas_watcher.progress import Change, WatchState
-from eas_watcher.states import Policy
 from relay.sandbox.eas import (
     FAMILIES,
     AnswerHttp,

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.fleet import Fleet
-from eas_watcher.locations import authority
+from eas_watcher.autodiscover.urls import authority
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Memory, Partnership, WatchState
+from eas_watcher.machine.remedies import HOPELESS
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest, Transport
-from eas_watcher.progress import Memory, Partnership, WatchState
-from eas_watcher.remedies import HOPELESS
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.ports import Transport
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from eas_watcher.wire import Account
-from relay.clock import now
-from relay.model import RegistrationState
+from relay.domain.clock import now
+from relay.domain.model import RegistrationState
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import AnswerHttp, EasSimulator, FailurePlan, open_eas_simulator
 from relay.watch.accounts import EasServer

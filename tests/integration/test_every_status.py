@@ -16,20 +16,19 @@ import trustme
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.ping import Ping
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import EasError
-from eas_watcher.fleet import Fleet
+from eas_watcher.machine.memory import Change, WatchState
+from eas_watcher.machine.ping import HASTY
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVersion
-from eas_watcher.pinging import HASTY
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Change, WatchState
-from eas_watcher.states import Policy
-from eas_watcher.statuses.document import TABLES
-from eas_watcher.statuses.rehearsal import CALENDAR, Case, rehearse
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
+from eas_watcher.tools.statuses.document import TABLES
+from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.transport.http import HttpTransport, open_transport
-from eas_watcher.wire import Account
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, Kept, MemoryJournal, hurried, hurry, world
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.fcm.sender import FcmSender
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.scripts import Answer, Close, Cut, Delay, FcmFailure, Mixture, Page, Reset, Stall
 from tests.integration.push_world import LOOPS, fcm, on_loop, until

@@ -12,13 +12,13 @@ from typing import Final, Self
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Memory
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest, Transport
-from eas_watcher.progress import Memory
-from eas_watcher.states import Policy
+from eas_watcher.ports import Transport
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from eas_watcher.wire import Account
 from tests.fakes.tls import Authority, Talk, talking
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
 from tests.integration.mean_server import MEGABYTE, garble_tls, keep_silent, mean_talks

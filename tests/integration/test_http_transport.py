@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
+from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
-from eas_watcher.ports import HttpRequest
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.http import (
     BODY_LIMIT,

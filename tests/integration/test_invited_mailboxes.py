@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from eas_watcher.errors import AccessDenied, CredentialVoid
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.ports import Transport
-from eas_watcher.progress import WatchState
-from eas_watcher.states import Policy
 from eas_watcher.transport.negotiate import NegotiateTransport
-from relay.clock import now
-from relay.credentials import StoredCredential
-from relay.invitations import Guests, Invitations, invite
-from relay.model import RegistrationState
+from relay.domain.clock import now
+from relay.domain.model import RegistrationState
 from relay.sandbox.eas import EasSimulator
+from relay.security.credentials import StoredCredential
+from relay.security.invitations import Guests, Invitations, invite
 from relay.watch.accounts import EasServer
 from tests.fakes.tickets import FakeRealm
 from tests.integration.eas_world import until

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession, web
 
-from relay.listeners import open_listener
+from relay.http.listeners import open_listener
 
 CANARY = "canary-hunter2"
 POST = "POST / HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import WatchState
-from relay.clock import now
-from relay.model import Platform, RegistrationChange, RegistrationId, RegistrationState
+from relay.domain.clock import now
+from relay.domain.model import Platform, RegistrationChange, RegistrationId, RegistrationState
 from relay.sandbox.eas import AnswerHttp, FailurePlan
-from relay.sealing import SealingPrivateKey, generate
+from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
 from relay.watch.mailboxes import LEASE, RENEW

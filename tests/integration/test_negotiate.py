@@ -10,12 +10,12 @@ from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, Unreachable
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.progress import WatchState
-from eas_watcher.states import Policy
+from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
-from eas_watcher.wire import Account, compose
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.fakes.tickets import FakeRealm

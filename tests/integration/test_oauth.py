@@ -13,13 +13,13 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.progress import WatchState
+from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.bearer import FRESH, BearerTransport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens
-from eas_watcher.wire import Account, compose
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sandbox.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.grant import OAuthClient
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.ports import Transport
-from eas_watcher.progress import WatchState
-from eas_watcher.states import Policy
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import TokenEndpoint
-from relay.clock import now
-from relay.model import RegistrationState, WatchRecord
+from relay.domain.clock import now
+from relay.domain.model import RegistrationState, WatchRecord
 from relay.sandbox.eas import EasSimulator
 from relay.sandbox.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from relay.watch.accounts import EasServer

@@ -5,9 +5,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
-from eas_watcher.progress import WatchState
-from eas_watcher.surroundings import FleetStats
-from relay.model import Platform
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.runtime.context import FleetStats
+from relay.domain.model import Platform
 from relay.ops import checks
 from relay.ops.app import create_ops_app
 from relay.ops.counts import CountsCache

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
-from eas_watcher.progress import WatchState
-from eas_watcher.states import Policy
 from relay.sandbox.eas import FAMILIES, Crash, Cut, EasRules, FailurePlan, Family
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, until, world
 

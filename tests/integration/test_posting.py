@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from relay.network.posting import LARGEST, Poster, Reply
-from relay.network.way import STRAIGHT
+from relay.network.route import STRAIGHT
 from tests.integration.push_world import LOOPS, on_loop
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)

@@ -11,10 +11,10 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import CollectionClass
-from eas_watcher.probe.arguments import PASSWORD as VARIABLE
-from eas_watcher.probe.arguments import Order, run_probe
-from eas_watcher.probe.finding import Finding, Grade, works
-from eas_watcher.probe.talk import probe_device
+from eas_watcher.tools.probe.arguments import PASSWORD as VARIABLE
+from eas_watcher.tools.probe.arguments import Order, run_probe
+from eas_watcher.tools.probe.finding import Finding, Grade, works
+from eas_watcher.tools.probe.talk import probe_device
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import (
     FAMILIES,

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from relay.model import Environment
+from relay.domain.model import Environment
+from relay.domain.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.push.apns.sender import ApnsSender
 from relay.push.fcm.sender import FcmSender
-from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.push_control import push_control_app
 from relay.sandbox.webpush import open_webpush_simulator

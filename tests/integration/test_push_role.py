@@ -5,11 +5,11 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from eas_watcher.progress import Progress
-from relay.clock import now
+from eas_watcher.machine.memory import Progress
 from relay.compose.push import open_push
 from relay.compose.running import open_running
-from relay.model import Platform
+from relay.domain.clock import now
+from relay.domain.model import Platform
 from relay.settings import Role
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore

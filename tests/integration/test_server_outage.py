@@ -12,17 +12,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.door import Door
-from eas_watcher.fleet import Fleet
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Change, Condition, WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Change, Condition, WatchState
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
+from eas_watcher.server.admission import Door
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
-from eas_watcher.wire import Account
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from relay.sandbox.eas.failures import Failure
 from relay.sandbox.eas.families import FAMILIES

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import pytest
 
-from relay.model import DuePush, Platform
-from relay.network.way import Proxy, Way
-from relay.push.outcome import Delivered, Outcome, Refused
+from relay.domain.model import DuePush, Platform
+from relay.domain.outcome import Delivered, Outcome, Refused
+from relay.network.route import Proxy, Way
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.clock import now
-from relay.listeners import open_listener
-from relay.model import Mark, Mode, Platform
-from relay.network.way import Proxy, Way
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.clock import now
+from relay.domain.model import Mark, Mode, Platform
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.http.listeners import open_listener
+from relay.network.route import Proxy, Way
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from relay.push.outcome import Delivered, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.push_control import push_control_app
 from tests.integration.push_world import apns, fcm

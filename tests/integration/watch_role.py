@@ -12,17 +12,16 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.fleet import Fleet
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.progress import WatchState
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import FleetStats, Surroundings
+from eas_watcher.runtime.context import FleetStats, Surroundings
+from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.transport.http import open_transport
-from relay.clock import now
-from relay.credentials import StoredCredential
-from relay.errors import StoreUnavailable
-from relay.model import (
+from relay.domain.clock import now
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import (
     Environment,
     Mailbox,
     Mode,
@@ -37,17 +36,17 @@ from relay.model import (
 )
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
-from relay.sealing import SealingPrivateKey, derive_device_id, generate
+from relay.security.credentials import StoredCredential
+from relay.security.sealing import SealingPrivateKey, derive_device_id, generate
 from relay.store.engine import open_engine
-from relay.store.group_commit import GroupCommitter
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts, EasServer
-from relay.watch.grants import Grants
-from relay.watch.journal import StoreJournal
+from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.mailboxes import Mailboxes
+from relay.watch.oauth_grants import Grants
 
 ANN: Final = "ann@example.com"
 PASSWORD: Final = "correct horse"

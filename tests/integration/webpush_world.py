@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from relay.clock import now
-from relay.model import DuePush, Platform
+from relay.domain.clock import now
+from relay.domain.model import DuePush, Platform
+from relay.domain.subscription import Subscription
 from relay.push.webpush.sender import WebPushConfig, WebPushSender
 from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
-from relay.subscription import Subscription
 from tests.fakes.egress import MemoryEgress
 from tests.unit.relay.push.pushes import due_push
 

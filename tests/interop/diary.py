@@ -4,8 +4,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 
+from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
-from eas_watcher.progress import Change, Collection, Condition, Memory, Partnership, Progress, WatchState
 
 PATIENCE = 40.0  # seconds; two polls of SOGo, and a backoff or two
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.model import Environment
+from relay.domain.model import Environment
+from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.connection import ApnsConnection
+from relay.push.apns.keepalive import Pace
 from relay.push.apns.sender import ApnsSender, message_id
-from relay.push.apns.silence import Pace
-from relay.push.outcome import Delivered, Outcome, Refused
 from tests.integration.push_world import APP, LOOPS, account, apns_key, apns_sender, on_loop, until
 from tests.interop.nghttpd import Nghttpd, nghttpd, start
 from tests.interop.packages import Unavailable, install, unavailable

@@ -9,12 +9,12 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
 from eas_watcher.errors import ServerBusy
-from eas_watcher.following import read_hierarchy, recall
+from eas_watcher.machine.folders import read_hierarchy, recall
+from eas_watcher.machine.memory import Change, Memory
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import Change, Memory
-from eas_watcher.states import Policy
+from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.http import open_transport
-from eas_watcher.wire import Account, compose
 from tests.interop.diary import Diary
 from tests.interop.sogo.daemons import Service
 from tests.interop.sogo.server import SogoServer, User

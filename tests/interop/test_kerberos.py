@@ -13,18 +13,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eas_watcher.auth.negotiate import KerberosCredential, Principal, Service
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.probe.arguments import Order, run_probe
-from eas_watcher.probe.finding import works
+from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.tools.probe.arguments import Order, run_probe
+from eas_watcher.tools.probe.finding import works
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
-from eas_watcher.wire import Account, compose
-from relay.clock import now
-from relay.invitations import invite
+from relay.domain.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.security.invitations import invite
 from tests.integration.eas_world import hurried, hurry
 from tests.interop.kerberos.acceptor import acceptor
 from tests.interop.kerberos.library import install_library

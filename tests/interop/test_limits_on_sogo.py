@@ -8,10 +8,10 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.machine.memory import Change
 from eas_watcher.names import CollectionClass
-from eas_watcher.probe.arguments import Order, run_probe
-from eas_watcher.probe.finding import Finding, Grade, works
-from eas_watcher.progress import Change
+from eas_watcher.tools.probe.arguments import Order, run_probe
+from eas_watcher.tools.probe.finding import Finding, Grade, works
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.sogo.configuration import Settings
 from tests.interop.sogo.daemons import Service

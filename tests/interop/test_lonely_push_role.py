@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.keygen import write_sealing_keys
+from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.integration.push_world import free_port
 from tests.interop.namespace import HAS_IPV6, IPV4, IPV6, Addresses, NotPermitted, lonely_namespace

@@ -12,10 +12,10 @@ import uvloop
 from eas_watcher.auth.certificate import read_pem
 from eas_watcher.commands.options import Options
 from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import open_transport
-from eas_watcher.transport.identified import IdentifiedTransport, show_certificate
-from eas_watcher.wire import Account, compose
-from relay.clock import now
+from relay.domain.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.kerberos.realm import free_port
 from tests.interop.packages import Unavailable, install, unavailable

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.model import Platform
-from relay.network.way import Proxy, Way
-from relay.push.outcome import Delivered, Outcome, Refused
+from relay.domain.model import Platform
+from relay.domain.outcome import Delivered, Outcome, Refused
+from relay.network.route import Proxy, Way
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop

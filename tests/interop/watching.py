@@ -8,15 +8,15 @@ from pathlib import Path
 from random import Random
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.fleet import Fleet
 from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from eas_watcher.wire import Account
-from relay.clock import now
+from relay.domain.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from relay.keygen import write_sealing_keys
+from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.postgres import PostgresServer

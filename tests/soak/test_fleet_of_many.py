@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import pytest
 
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
-from eas_watcher.fleet import Fleet
+from eas_watcher.machine.memory import Condition, Progress, WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Condition, Progress, WatchState
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, account, command_of
 from tests.unit.eas_watcher.watching import NOW
 

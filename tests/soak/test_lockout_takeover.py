@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from relay.keygen import write_sealing_keys
+from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.site import ANN, PASSWORD, Site, until

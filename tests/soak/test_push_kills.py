@@ -10,10 +10,10 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import Change, Progress
-from relay.clock import now
-from relay.model import CommitEntry
+from relay.domain.clock import now
+from relay.domain.model import CommitEntry
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.engine import open_engine

@@ -22,16 +22,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import Change, Progress
-from relay.audit import audit
-from relay.clock import now
-from relay.model import CommitEntry, Platform, RegistrationState
-from relay.ports import PushSender
+from relay.cli.audit import audit
+from relay.domain.clock import now
+from relay.domain.model import CommitEntry, Platform, RegistrationState
+from relay.domain.ports.outbox import PushSender
+from relay.push.apns.keepalive import Pace
 from relay.push.apns.sender import ApnsSender
-from relay.push.apns.silence import Pace
 from relay.push.dispatch import Dispatcher
-from relay.push.egress_log import open_egress_log
+from relay.push.egress.log import open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received

@@ -12,14 +12,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 from aioapns.connection import JWTAuthorizationHeaderProvider
 
-from relay.certificates import is_p256, public_key_of, read_certificate
-from relay.model import Environment
+from relay.domain.clock import Clock
+from relay.domain.model import Environment
 from relay.network.dialling import Dialler
-from relay.ports import Clock
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns.keepalive import Pace
 from relay.push.apns.pool import ApnsPool
-from relay.push.apns.silence import Pace
 from relay.push.key_files import KeyFile
+from relay.security.certificates import is_p256, public_key_of, read_certificate
 
 RENEWAL_GAP: Final = 1200.0
 """Seconds; Apple refuses provider tokens made more often [Apple: Establishing a token-based connection to APNs]."""

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 
 OK: Final = 200
 FORBIDDEN: Final = 403

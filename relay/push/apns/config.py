@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from relay.model import Environment
-from relay.network.way import STRAIGHT, Way
+from relay.domain.model import Environment
+from relay.network.route import STRAIGHT, Way
 
 KEY_FILE: Final = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8", re.ASCII)
 """How Apple names the files of keys: after the key's id."""

@@ -26,7 +26,7 @@ from h2.settings import ChangedSetting, SettingCodes
 
 from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns.engine import Engine, Farewell, Farewells, error_name
-from relay.push.apns.silence import Doubt, Pace, Silence
+from relay.push.apns.keepalive import Doubt, Pace, Silence
 from relay.push.apns.streams import Streams
 from relay.push.apns.under_way import UnderWay
 

@@ -16,7 +16,7 @@ from relay.network.dialling import Dialler
 from relay.push.apns.calls import Answer, NotBegun, NotSent, Request
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
-from relay.push.apns.silence import Pace
+from relay.push.apns.keepalive import Pace
 
 PAUSE_FIRST: Final = 0.25
 """Seconds until the third try to connect; the second may come at once."""

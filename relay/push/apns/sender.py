@@ -13,19 +13,19 @@ from uuid import UUID
 from aioapns import PushType
 
 from eas_watcher.transport.deadlines import Deadlines
-from relay.model import DuePush, Environment
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush, Environment
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.network.dialling import Dialler
-from relay.ports import Clock
 from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
 from relay.push.apns.calls import Answer, MaybeSent, NotSent, Request
 from relay.push.apns.config import ApnsConfig
+from relay.push.apns.keepalive import PACE, Pace
 from relay.push.apns.pool import ApnsPool
-from relay.push.apns.silence import PACE, Pace
-from relay.push.egress_log import Egress, Unwritable
+from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.payload import ApnsMessage, Notice
 from relay.push.retry_after import retry_after
 

@@ -14,8 +14,8 @@ from google.auth import jwt
 from google.oauth2 import service_account
 from pyfcm import FCMNotification
 
-from relay.certificates import is_rsa
 from relay.push.payload import FcmMessage
+from relay.security.certificates import is_rsa
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 AUDIENCE: Final = "https://oauth2.googleapis.com/token"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.fcm.errors import FcmError, message_name, read_error
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.retry_after import LONGEST, retry_after
 
 OK: Final = 200

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple, Self
 import aiohttp
 
 from eas_watcher.transport.deadlines import Deadlines
-from relay.model import DuePush
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush
+from relay.domain.outcome import Delivered, Outcome, RetryLater
 from relay.network.posting import Poster, Reply
-from relay.network.way import STRAIGHT, Way
-from relay.ports import Clock
-from relay.push.egress_log import Egress, Unwritable
+from relay.network.route import STRAIGHT, Way
+from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
 from relay.push.fcm.answers import read_fcm, token_refused
@@ -23,7 +24,6 @@ from relay.push.fcm.budget import PER_HOUR, HighPriorityBudget
 from relay.push.fcm.grants import read_grant
 from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
 from relay.push.key_files import KeyFile
-from relay.push.outcome import Delivered, Outcome, RetryLater
 from relay.push.payload import FcmMessage, Notice
 
 TOKEN_LIMIT: Final = 15.0  # seconds for one request for an access token, connecting included

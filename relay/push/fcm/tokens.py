@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
-from relay.ports import Clock
-from relay.push.outcome import Refused, RetryLater
+from relay.domain.clock import Clock
+from relay.domain.outcome import Refused, RetryLater
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.retry_after import retry_after
 
 TAKEN: Final = frozenset({200, 201, 202, 204})

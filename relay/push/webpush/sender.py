@@ -14,20 +14,20 @@ from typing import Final, Self
 
 import aiohttp
 
-from relay.model import DuePush
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.subscription import Subscription, SubscriptionInvalid
 from relay.network.posting import Poster, Reply
-from relay.network.way import STRAIGHT, Way
-from relay.ports import Clock
-from relay.push.egress_log import Egress, Unwritable
+from relay.network.route import STRAIGHT, Way
+from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.payload import Notice, WebPushMessage
 from relay.push.webpush.answers import PAGE, TAKEN, is_page, read_webpush
 from relay.push.webpush.encryption import SALT, encrypt
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
-from relay.subscription import Subscription, SubscriptionInvalid
 
 OF_ONE: Final = frozenset({"certificate-not-trusted", "proxy-denied", "source-address-of-another-kind"})
 """Faults that only somebody mends, and yet of one service: its certificate, a proxy's rules for it, its addresses."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay.model import Environment, Lane
-from relay.ports import Room
+from relay.domain.model import Environment, Lane
+from relay.domain.ports.outbox import Room
 from relay.push import backoff
 from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 

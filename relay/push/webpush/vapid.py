@@ -11,8 +11,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from relay.domain.subscription import base64url
 from relay.push.webpush.encryption import point
-from relay.subscription import base64url
 
 LIFE: Final = timedelta(hours=12)
 """How long a token is good; 24 hours at most [RFC 8292 2], and the clocks of two hosts differ."""

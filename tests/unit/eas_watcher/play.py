@@ -2,9 +2,9 @@
 
 from typing import Any, TypeVar
 
+from eas_watcher.commands.flow import Flow
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError
-from eas_watcher.flow import Flow
 
 R = TypeVar("R")
 

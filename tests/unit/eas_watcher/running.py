@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from random import Random
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Memory
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.ports import HttpRequest, Transport
-from eas_watcher.progress import Memory
-from eas_watcher.runner import Runner
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
+from eas_watcher.ports import Transport
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.runner import Runner
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, Element
 from eas_watcher.wbxml.encode import encode
-from eas_watcher.wire import Account
 from tests.fakes.eas import MemoryJournal
 from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP
 

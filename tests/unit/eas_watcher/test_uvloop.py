@@ -5,9 +5,8 @@ from random import Random
 
 import uvloop
 
-from eas_watcher.door import Door
-from eas_watcher.visitor import Visitor
-from eas_watcher.waits import Waits
+from eas_watcher.runtime.timers import Waits
+from eas_watcher.server.admission import Door, Visitor
 from tests.unit.eas_watcher.watching import NOW
 
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eas_watcher import backoff
-from eas_watcher.changes import digest
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.commands.options import Capabilities
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
@@ -33,18 +32,9 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.names import (
-    NO_SYNC_KEY,
-    CollectionClass,
-    CollectionId,
-    PolicyKey,
-    ProtocolVersion,
-    ServerId,
-    SyncKey,
-)
-from eas_watcher.pinging import HASTY
-from eas_watcher.progress import Memory
-from eas_watcher.states import (
+from eas_watcher.machine.memory import Memory
+from eas_watcher.machine.ping import HASTY
+from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
     Answered,
@@ -68,8 +58,18 @@ from eas_watcher.states import (
     Wiping,
     Woken,
 )
-from eas_watcher.syncing import KEY_TRIES
-from eas_watcher.watch import BREATH, begin, step
+from eas_watcher.machine.step import BREATH, begin, step
+from eas_watcher.machine.sync import KEY_TRIES
+from eas_watcher.machine.sync_reply import digest
+from eas_watcher.names import (
+    NO_SYNC_KEY,
+    CollectionClass,
+    CollectionId,
+    PolicyKey,
+    ProtocolVersion,
+    ServerId,
+    SyncKey,
+)
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NOW, PARTNERSHIP, recorded, sent
 
 STEPS: Final = 200

@@ -6,9 +6,8 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eas_watcher.names import CollectionClass, PolicyKey
-from eas_watcher.pinging import QUIET
-from eas_watcher.states import (
+from eas_watcher.machine.ping import QUIET
+from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
     Answered,
@@ -23,7 +22,8 @@ from eas_watcher.states import (
     State,
     Woken,
 )
-from eas_watcher.watch import begin, step
+from eas_watcher.machine.step import begin, step
+from eas_watcher.names import CollectionClass, PolicyKey
 from tests.fakes.eas import MemoryJournal
 from tests.unit.eas_watcher.unreliable import UnreliableServer
 from tests.unit.eas_watcher.watching import EMAIL

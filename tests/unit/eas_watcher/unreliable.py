@@ -21,8 +21,8 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.machine.state import Answered, Event, Failed
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion, ServerId, SyncKey
-from eas_watcher.states import Answered, Event, Failed
 
 PAGE: Final = 3  # items in an answer
 DESTROYS: Final = 5  # times that a key with news is presented before the news are gone [observed: Z-Push 2.7.1]

@@ -7,9 +7,8 @@ from typing import Any, Final
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.sync import Add, CollectionReply, CollectionRequest, Sync, SyncReply
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
-from eas_watcher.progress import Collection, Partnership, Progress
-from eas_watcher.states import (
+from eas_watcher.machine.memory import Collection, Partnership, Progress
+from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
     Answered,
@@ -21,6 +20,7 @@ from eas_watcher.states import (
     Syncing,
     Watch,
 )
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, ServerId, SyncKey
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 NEWEST = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from relay.api.problems import BY_ERROR
-from relay.cluster.shards import SHARDS
+from relay.cli.output import FAULTY
+from relay.domain.model import SHARDS
 from relay.settings.model import known_keys
-from relay.terminal import FAULTY
 from tests.fakes.metrics import Bench
 from tests.installation import Installation
 

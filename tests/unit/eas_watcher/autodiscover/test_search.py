@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.autodiscover.search import ADDRESSES, HOPS, Lookup, discover, may_discover
+from eas_watcher.autodiscover.urls import authority
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import (
     AccessDenied,
@@ -17,7 +18,6 @@ from eas_watcher.errors import (
     Unauthorized,
     Unreachable,
 )
-from eas_watcher.locations import authority
 
 ANN = "Ann@Example.com"
 HOSTS = frozenset({"autodiscover.example.com", "example.com:8443", "mail.example.com", "mail2.example.com"})

@@ -1,9 +1,9 @@
 import pytest
 
 from relay.api.auth import read_bearer
-from relay.model import RegistrationId
-from relay.registration.access import Access
-from relay.registration.refusals import NotAuthorized
+from relay.domain.model import RegistrationId
+from relay.registration.errors import NotAuthorized
+from relay.registration.secret import Access
 
 
 @pytest.mark.parametrize("header", ["Bearer s3cr-e_t", "bearer s3cr-e_t", "  Bearer   s3cr-e_t "])

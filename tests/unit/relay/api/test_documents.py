@@ -4,16 +4,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import WatchState
 from relay.api.documents import registration
-from relay.model import (
-    Environment,
-    Platform,
-    RegistrationId,
-    RegistrationState,
-    RegistrationView,
-)
+from relay.domain.model import Environment, Platform, RegistrationId, RegistrationState, RegistrationView
 from tests.fakes import records
 
 BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)

@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 
 from relay.api import problems
-from relay.errors import RelayError, SealBroken, StoreUnavailable
-from relay.registration import refusals
+from relay.domain.errors import RelayError, SealBroken, StoreUnavailable
+from relay.registration import errors
 
 KINDS = [*problems.BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
 API_TEXT = Path("docs/api.md")
@@ -24,7 +24,7 @@ def read(response: web.Response | None) -> dict[str, object]:
 
 
 def test_every_refusal_has_its_place_in_the_table() -> None:
-    named = {cls for cls in vars(refusals).values() if isinstance(cls, type) and issubclass(cls, RelayError)}
+    named = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, RelayError)}
 
     assert named - {RelayError} <= set(problems.BY_ERROR)
 
@@ -43,13 +43,13 @@ def test_every_code_is_explained_to_app_developers() -> None:
 
 
 def test_faults_are_listed_by_field() -> None:
-    body = read(problems.refusal(refusals.InvalidRequest([("mailbox", "is missing")])))
+    body = read(problems.refusal(errors.InvalidRequest([("mailbox", "is missing")])))
 
     assert body["errors"] == [{"field": "mailbox", "detail": "is missing"}]
 
 
 @pytest.mark.parametrize(
-    "error", [refusals.TooManyRefusals(59.5), refusals.TooManyRequests(59.5)], ids=lambda error: type(error).__name__
+    "error", [errors.TooManyRefusals(59.5), errors.TooManyRequests(59.5)], ids=lambda error: type(error).__name__
 )
 def test_who_comes_too_often_is_told_when_to_come_again(error: RelayError) -> None:
     response = problems.refusal(error)
@@ -59,7 +59,7 @@ def test_who_comes_too_often_is_told_when_to_come_again(error: RelayError) -> No
 
 
 def test_a_missing_key_is_asked_for() -> None:
-    response = problems.refusal(refusals.NotAuthorized("no"))
+    response = problems.refusal(errors.NotAuthorized("no"))
 
     assert response is not None
     assert response.headers["WWW-Authenticate"].startswith("Bearer")

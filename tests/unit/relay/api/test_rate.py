@@ -1,7 +1,7 @@
 import pytest
 
 from relay.api.rate import RateLimit, client_address
-from relay.registration.refusals import TooManyRequests
+from relay.registration.errors import TooManyRequests
 
 
 class Seconds:

@@ -5,10 +5,10 @@ import pytest
 
 from eas_watcher.names import CollectionClass
 from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
-from relay.model import Environment, Mode, Platform
-from relay.registration.refusals import InvalidRequest
-from relay.registration.wishes import ChangeWish, Device, Login, Wish
-from relay.subscription import Subscription
+from relay.domain.model import Environment, Mode, Platform
+from relay.domain.subscription import Subscription
+from relay.registration.errors import InvalidRequest
+from relay.registration.requests import ChangeWish, Device, Login, Wish
 
 
 def body(**changes: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from relay.network import faults
 from relay.network.faults import NotConnected
-from relay.network.way import Proxy
+from relay.network.route import Proxy
 
 PROXY = Proxy("proxy.example.com", 3128, user="relay", password="hunter2")
 TARGET = "api.push.apple.com:443"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from eas_watcher.progress import WatchState
+from eas_watcher.machine.memory import WatchState
 from relay.ops import checks
 from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
 from relay.ops.counts import CountsCache

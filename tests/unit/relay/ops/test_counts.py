@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from eas_watcher.progress import WatchState
+from eas_watcher.machine.memory import WatchState
 from relay.ops.counts import PERIOD, Counts, CountsCache
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 

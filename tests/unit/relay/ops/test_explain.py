@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import WatchState
-from relay.model import Mode, Quarantine
-from relay.ops.cases import Case, KnownRegistration
+from relay.domain.explanation import Case, KnownRegistration
+from relay.domain.model import Mode, Quarantine
 from relay.ops.explain import document, text
-from tests.unit.relay.ops.test_todo import MAILBOX, NOW, REGISTRATION, WAITING
+from tests.unit.relay.ops.test_remedies import MAILBOX, NOW, REGISTRATION, WAITING
 
 CANARY = "canary-device-token"
 OWN = replace(

@@ -4,9 +4,8 @@ from random import Random
 
 import pytest
 
-from eas_watcher.door import Door
 from eas_watcher.errors import Unauthorized, Unreachable
-from eas_watcher.visitor import Visitor
+from eas_watcher.server.admission import Door, Visitor
 from relay.ops.checks import ABSENT_REASONS
 from relay.ops.health import OK, Finding, PartState
 from relay.ops.mail_server import BRIEF, mail_server

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.progress import WatchState
-from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
-from relay.ports import OutboxLevel
+from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
+from relay.domain.ports.ops import OutboxLevel
 from relay.push.stats import ChannelFault
 from tests.fakes.metrics import Bench, cut_door
 from tests.fakes.ops import NOON

@@ -2,11 +2,11 @@ from datetime import timedelta
 
 import pytest
 
-from relay.model import Environment, Platform
+from relay.domain.model import Environment, Platform
+from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import push_checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
-from relay.ports import OutboxLevel, TokenLevel
 from relay.push.stats import ChannelFault, Outage, PushStats
 from relay.push.webpush.services import Services
 from tests.fakes.ops import NOON, HandClock, OpsCounts

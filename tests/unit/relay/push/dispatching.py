@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
-from relay.model import DuePush, Platform
-from relay.ports import Rooms
+from relay.domain.model import DuePush, Platform
+from relay.domain.outcome import Delivered, Outcome
+from relay.domain.ports.outbox import Rooms
 from relay.push.dispatch import Dispatcher
 from relay.push.gates import unbounded
-from relay.push.outcome import Delivered, Outcome
 from tests.fakes.outbox import MemoryOutbox, loop_clock
 
 

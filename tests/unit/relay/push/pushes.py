@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

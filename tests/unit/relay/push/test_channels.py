@@ -1,4 +1,4 @@
-from relay.model import Environment
+from relay.domain.model import Environment
 from relay.push.channels import Channels
 
 MAIL = ("com.example.mail", Environment.PRODUCTION)

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from relay.model import DuePush, Environment, Mark, Platform, RegistrationId
-from relay.ports import Topic
+from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import DRAIN, LEASE, PLACES, SLOW_POLL
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from tests.fakes.outbox import BEGAN, MemoryOutbox, loop_clock
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
 from tests.unit.relay.push.pushes import due_push

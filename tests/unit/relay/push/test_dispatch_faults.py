@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from relay.model import DuePush, Environment, Mark, Platform, RegistrationId
+from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.circuit import IN_A_ROW
 from relay.push.dispatch import LEASE, PLACES, SWEEP
-from relay.push.judge import TRIES
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater
+from relay.push.outcomes import TRIES
 from relay.push.stats import Outage
 from tests.fakes.outbox import BEGAN, MemoryOutbox
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running

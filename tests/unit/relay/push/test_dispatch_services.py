@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
-from relay.model import DuePush, Platform
+from relay.domain.model import DuePush, Platform
+from relay.domain.outcome import Delivered, Outcome, Reach, RetryLater
 from relay.push import backoff
 from relay.push.dispatch import PLACES
-from relay.push.outcome import Delivered, Outcome, Reach, RetryLater
 from relay.push.webpush.services import FEW, Services
 from tests.fakes.outbox import MemoryOutbox
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running

@@ -3,11 +3,11 @@ from socket import gaierror
 
 import pytest
 
+from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.network import faults
 from relay.network.faults import NotConnected
-from relay.network.way import Proxy
+from relay.network.route import Proxy
 from relay.push.failures import read_failure
-from relay.push.outcome import Reach, Refused, RetryLater
 
 
 def proxy_refuses(status: int) -> NotConnected:

@@ -1,5 +1,5 @@
-from relay.model import Environment, Lane
-from relay.ports import Room
+from relay.domain.model import Environment, Lane
+from relay.domain.ports.outbox import Room
 from relay.push.circuit import IN_A_ROW
 from relay.push.gates import Gates, Plan
 from tests.unit.relay.push.pushes import due_push

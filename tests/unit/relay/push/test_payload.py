@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage
 from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push

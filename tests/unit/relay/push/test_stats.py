@@ -3,8 +3,8 @@ from typing import get_args
 
 import pytest
 
-from relay.model import Environment
-from relay.push.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.model import Environment
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.stats import NAMES, ChannelFault, Outage, PushStats, outcome_name
 from tests.unit.relay.push.pushes import due_push
 

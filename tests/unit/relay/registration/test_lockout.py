@@ -2,8 +2,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from relay.registration.errors import TooManyRefusals
 from relay.registration.lockout import LIMIT, SOON, WINDOW, Lockout
-from relay.registration.refusals import TooManyRefusals
 
 ANN, BEN = ("head-office", "ann"), ("head-office", "ben")
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -5,13 +5,11 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from eas_watcher.progress import WatchState
-from relay.cluster.shards import shard_of
-from relay.errors import StoreUnavailable
-from relay.model import Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
-from relay.registration.access import Access, hash_secret
-from relay.registration.refusals import (
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import Environment, Mark, Mode, Platform, RegistrationId, RegistrationState, shard_of
+from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
     NotActive,
@@ -24,8 +22,9 @@ from relay.registration.refusals import (
     UnsupportedDevice,
 )
 from relay.registration.registrations import Registered
-from relay.registration.wishes import ChangeWish, Device, Login, Wish
-from relay.sealing import derive_device_id
+from relay.registration.requests import ChangeWish, Device, Login, Wish
+from relay.registration.secret import Access, hash_secret
+from relay.security.sealing import derive_device_id
 from tests.fakes.relay_api import (
     APNS_APP,
     APNS_TOKEN,

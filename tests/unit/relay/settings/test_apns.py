@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.model import Environment, Platform
+from relay.domain.model import Environment, Platform
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
 from tests.installation import GOOD, Installation
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from eas_watcher.auth.negotiate import Naming, Principal, Service
-from relay.invitations import generate
+from relay.security.invitations import generate
 from relay.settings import Role
 from tests.installation import GOOD, Installation
-from tests.unit.relay.settings.test_keytab import HTTP, RELAY
+from tests.unit.relay.settings.test_kerberos_keytab import HTTP, RELAY
 
 KERBEROS = """domains = ["Example.com"]
 credentials = ["kerberos"]

@@ -7,13 +7,13 @@ import trustme
 
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
-from eas_watcher.states import Policy
-from relay.errors import SettingsInvalid
-from relay.model import Platform
+from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Platform
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.sender import FcmConfig
-from relay.sealing import generate
+from relay.security.sealing import generate
 from relay.settings import Role, load, sealing_key_files
 from tests.installation import GOOD, Installation
 

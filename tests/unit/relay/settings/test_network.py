@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.errors import SettingsInvalid
-from relay.network.way import STRAIGHT, Proxy, Way
+from relay.domain.errors import SettingsInvalid
+from relay.network.route import STRAIGHT, Proxy, Way
 from relay.settings import Role
 from tests.installation import GOOD, Installation
 

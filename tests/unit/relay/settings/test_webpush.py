@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from relay.keygen import KeysExist, write_vapid_key
-from relay.model import Platform
+from relay.cli.keygen import KeysExist, write_vapid_key
+from relay.domain.model import Platform
 from relay.push.webpush.vapid import make_key, public_key, read_key
 from relay.settings import Role, vapid_key_file
 from relay.settings.webpush import NO_WEBPUSH

@@ -1,6 +1,6 @@
 """Test which topics are woken for marks."""
 
-from relay.ports import Topic
+from relay.domain.ports.wakeups import Topic
 from relay.store.marks import outbox_topics
 
 

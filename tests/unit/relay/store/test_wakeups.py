@@ -3,8 +3,8 @@
 import asyncio
 import gc
 
-from relay.model import Platform
-from relay.ports import Topic
+from relay.domain.model import Platform
+from relay.domain.ports.wakeups import Topic
 from relay.store.wakeups import LocalWakeups
 
 SOON = 5.0  # seconds; far more than a wake-up takes

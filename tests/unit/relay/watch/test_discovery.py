@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from eas_watcher.commands.request import HttpReply
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, Unauthorized
-from eas_watcher.ports import HttpRequest
 from relay.watch.discovery import AGAIN, AT_ONCE, Discovery
 from tests.unit.eas_watcher.running import account
 

@@ -11,23 +11,22 @@ from random import Random
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.request import HttpReply
-from eas_watcher.fleet import Fleet
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.memory import Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.ports import HttpRequest
-from eas_watcher.progress import Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.states import Policy
-from eas_watcher.surroundings import Surroundings
-from relay.errors import StoreUnavailable
-from relay.model import WatchRecord
-from relay.ports import Topic
-from relay.sealing import SealingPrivateKey, generate
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.fleet import Fleet
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import WatchRecord
+from relay.domain.ports.wakeups import Topic
+from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.wakeups import LocalWakeups
 from relay.watch.accounts import Accounts, Connection, EasServer
 from relay.watch.discovery import Discovery
 from relay.watch.mailboxes import LEASE, RENEW, Mailboxes
 from tests.fakes.watches import NoWatches
-from tests.unit.relay.watch.test_proofs import ANN, MAILBOX, NOW
+from tests.unit.relay.watch.test_verification import ANN, MAILBOX, NOW
 
 pytestmark = pytest.mark.looptime
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.domain.outcome import Delivered, Reach, Refused, RetryLater, TokenGone
 from relay.push.apns.answers import CHANNEL, TOKEN, read_apns, read_body
-from relay.push.outcome import Delivered, Reach, Refused, RetryLater, TokenGone
 
 
 def test_200_is_delivered() -> None:

@@ -4,7 +4,7 @@ from uuid import uuid5
 
 import pytest
 
-from relay.model import Mark
+from relay.domain.model import Mark
 from relay.push.apns.sender import MESSAGES, message_id
 from tests.unit.relay.push.pushes import BEGAN, due_push
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.fcm.answers import read_fcm, token_refused
 from relay.push.fcm.errors import Detail
-from relay.push.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.push.fcm.grants import SHORTEST, read_grant
 from relay.push.fcm.tokens import AccessToken, TokenNotGiven
-from relay.push.outcome import Reach, Refused, RetryLater
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
+from relay.domain.outcome import Refused, RetryLater
 from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
-from relay.push.outcome import Refused, RetryLater
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

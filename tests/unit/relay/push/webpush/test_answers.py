@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from relay.push.outcome import Delivered, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Refused, RetryLater, TokenGone
 from relay.push.webpush.answers import TAKEN, is_page, read_webpush
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -1,5 +1,5 @@
-from relay.model import Environment, Lane
-from relay.ports import Room
+from relay.domain.model import Environment, Lane
+from relay.domain.ports.outbox import Room
 from relay.push import backoff
 from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
 

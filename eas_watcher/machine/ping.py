@@ -1,0 +1,126 @@
+"""Own what the answer to a Ping asks of a watch: news to Sync, a heartbeat to learn, or a wait.
+
+An answer that comes at once is normal now and then, and a hot loop when it repeats: a second client with our device
+id, or changes that no Sync shows.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
+from eas_watcher.machine.folders import newest_mail
+from eas_watcher.machine.memory import Progress
+from eas_watcher.machine.remedies import at_once, pause, remedy
+from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
+from eas_watcher.names import CollectionId
+
+HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
+
+
+def rest(watch: Watch, interval: float, before: list[Action]) -> Move:
+    """Do `before`, rest for `interval` seconds; when the rest is over all collections are due, as after any wait."""
+    rested = watch.rested_for + interval
+    due = rested >= HIERARCHY
+    watch = replace(
+        (watch.reconsidered() if due else watch).later(interval),
+        failures=0,
+        hasty=0,
+        rested_for=0.0 if due else rested,
+        silent_for=watch.silent_for + interval,
+        hierarchy_due=watch.hierarchy_due or due,
+    )
+    return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True)]
+
+
+HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
+HASTY_ALLOWED: Final = 5
+SETTLED: Final = 60.0  # seconds a Ping is held, twice the time in which servers poll; a mail shows long before that
+BREATHER: Final = 5.0  # seconds from one Ping that ends for nothing to the next, however short the server holds it
+QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
+
+
+def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
+    """Read an answer that came after `held` seconds, one of eight statuses [MS-ASCMD 2.2.3.177.11].
+
+    Return a watch to go on with at once, or a move that waits.
+    """
+    watch = watch.later(held)
+    if not _is_hasty(watch, held):
+        watch = replace(watch, requests=0)
+    if watch.subfolders and held >= SETTLED:
+        # What was in the mailbox when the Ping began has been told of, wherever it turns up from now on.
+        watch = replace(watch, settled=newest_mail(watch.collections))
+    match reply.status:
+        case PingStatus.EXPIRED:
+            return _expired(watch, held)
+        case PingStatus.CHANGED:
+            return _changed(watch, frozenset(reply.changed), held)
+        case PingStatus.HEARTBEAT_OUT_OF_RANGE:
+            # Without a limit in the answer ours is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
+            limit = reply.heartbeat or watch.heartbeat.interval * 2
+            watch = replace(watch, heartbeat=watch.heartbeat.told(limit))
+            return at_once(watch, ServerBusy("the heartbeat interval is out of range"), "heartbeat")
+        case PingStatus.TOO_MANY_FOLDERS:
+            watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))
+            return at_once(watch, ServerBusy("too many folders in one Ping"), "too-many-folders")
+        case PingStatus.HIERARCHY_CHANGED:
+            # Who tells of folders would have told of those that were there when an earlier Ping began.
+            watch = replace(watch, unborn=watch.settled)
+            return remedy(watch, HierarchyChanged("Ping status 7"))
+        case PingStatus.PARAMETERS_MISSING:
+            return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")
+        case PingStatus.SYNTAX:
+            return remedy(watch, RequestRefused("the server calls our request malformed (Ping status 4)"))
+        case PingStatus.SERVER_ERROR:  # pragma: no branch -- mypy proves that there is no other
+            return remedy(watch, ServerBusy("Ping status 8"))
+
+
+def _fewer(watch: Watch, limit: int | None) -> int:
+    """Read how many folders the server takes; one fewer than there were, if it does not say."""
+    return max(1, min(limit or len(watch.watched) - 1, watch.max_folders))
+
+
+def _expired(watch: Watch, held: float) -> Watch | Move:
+    """Ping again; an early end is normal now and then, but not in a row: a second client with our id ends them all."""
+    quiet_for = watch.quiet_for + held
+    if held < watch.heartbeat.interval / 4:
+        watch = replace(watch, hasty=watch.hasty + 1, quiet_for=quiet_for)
+        if watch.hasty > 1:
+            error = ServerBusy("Pings end at once: is the device id in use twice?")
+            return pause(watch, error, "ping-too-fast", failures=watch.hasty - 1)
+        return watch.in_doubt()
+    early = held < watch.heartbeat.interval * 0.75
+    heartbeat = watch.heartbeat if early else watch.heartbeat.expired()
+    silent_for = watch.silent_for + held
+    watch = replace(
+        watch, heartbeat=heartbeat, hasty=0, failures=0, remedied=0, quiet_for=quiet_for, silent_for=silent_for
+    )
+    if quiet_for >= QUIET:
+        # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
+        return replace(watch.reconsidered().in_doubt(), hierarchy_due=True)
+    if held < BREATHER:
+        # A server may hold Pings for a second by right, and then would be asked every second for ever.
+        return Pausing(watch.later(BREATHER - held)), [Pause(Progress(), 0, BREATHER - held)]
+    return watch.in_doubt() if early else watch
+
+
+def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
+    """Sync what the server named (everything, if it named nothing we know), in one request."""
+    watched = frozenset(collection.id for collection in watch.watched)
+    watch = replace(
+        watch,
+        unsynced=watch.unsynced | ((changed & watched) or watched),
+        hasty=watch.hasty + 1 if held < HASTY else 0,
+        failures=0 if held >= HASTY else watch.failures,
+        remedied=0 if held >= HASTY else watch.remedied,
+    )
+    if watch.hasty >= HASTY_ALLOWED:
+        error = ServerBusy("Pings tell of changes that no Sync shows")
+        return pause(watch, error, "ping-too-fast", failures=watch.hasty - HASTY_ALLOWED + 1)
+    return watch
+
+
+def _is_hasty(watch: Watch, held: float) -> bool:
+    """Tell whether an answer came at once; servers with short heartbeats answer soon by right."""
+    return held < min(HASTY, watch.heartbeat.interval / 4)

@@ -1,0 +1,238 @@
+"""Own the remedies: what each failure asks of a watch.
+
+Some remedies are done at once (provision, read the hierarchy, start from key 0), but only `IMMEDIATE` times in a row:
+then each waits its backoff first, so that no server can drive a watch into a busy loop. Those that cost the server much
+or that have no hope left wait an hour each at last, for servers block clients that repeat them.
+"""
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from eas_watcher import backoff
+from eas_watcher.autodiscover.urls import authority, eas_location
+from eas_watcher.errors import (
+    AccessDenied,
+    CredentialVoid,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    RequestRefused,
+    ServerBusy,
+    ServerRenewed,
+    StateLost,
+    TooManyCollections,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
+from eas_watcher.machine.state import AcknowledgeWipe, Ended, Move, Pause, Pausing, Recent, Record, Watch, Wiping
+from eas_watcher.names import NO_SYNC_KEY
+
+CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
+IMMEDIATE: Final = 3  # remedies in a row without a wait between them
+PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
+REDIRECTS: Final = 3  # in a row
+REPEATED: Final = 4  # failures that a second start from key 0 within the hour stands for with the first: 160 s
+HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
+RECHECK: Final = 3600.0  # seconds between tries while the server denies access
+SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
+DAILY: Final = 24 * 3600.0  # seconds; where somebody must see to the account itself
+RECHECKS: Final = MappingProxyType(
+    {"kerberos-ticket": CONFIRM_AFTER[-1]}  # its directory may be down, and a ticket is soon shown
+    | dict.fromkeys(("eas-129", "eas-131", "eas-177"), SELDOM)
+    | dict.fromkeys(("eas-123", "eas-124", "eas-125", "http-456", "http-457"), DAILY)
+)
+"""Code of AccessDenied -> seconds between tries, where it is not RECHECK."""
+
+
+def remedy(watch: Watch, error: EasError) -> Watch | Move:
+    """Tell what an error asks for: a watch to go on with at once, or a move that waits or ends."""
+    match error:
+        case Unauthorized():
+            return _refused(watch, error)
+        case CredentialVoid(code=code):
+            return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, code, detail=str(error)))
+        case RemoteWipeRequested(account_only=account_only):
+            return wipe(watch, account_only=account_only)
+        case AccessDenied(code="http-404") if watch.strayed:
+            return at_once(_go_home(watch), error, "http-404")
+        case AccessDenied(code="http-403"):
+            return _forbidden(watch, error)
+        case AccessDenied(code=code):
+            return pause(watch, error, code, RECHECKS.get(code, RECHECK), shown=WatchState.BLOCKED)
+        case Redirected():
+            return _redirected(watch, error)
+        case NotProvisioned() if watch.provisions.times >= PROVISIONS:
+            # One more key after the hour, and no more before an hour without any has passed.
+            watch = replace(watch, provision_due=True, provisions=Recent(PROVISIONS - 1, -RECHECK))
+            return pause(watch, error, "policy-loop", RECHECK)
+        case NotProvisioned():
+            return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)
+        case HierarchyChanged():
+            return at_once(replace(watch, hierarchy_due=True), error, "hierarchy-changed")
+        case VersionRefused():
+            return at_once(_distrust_version(watch), error, "version-refused", at_last=RECHECK)
+        case StateLost():
+            return start_over(_forget_keys(watch), error, "state-lost")
+        case ServerRenewed():
+            return start_over(_forget_keys(_ask_again(watch)), error, "server-renewed")
+        case RequestRefused() if watch.remedied or watch.restarts:
+            return pause(watch, error, "request-refused", RECHECK)
+        case RequestRefused():
+            return start_over(_forget_keys(watch), error, "request-refused")
+        case TooManyCollections(limit=limit):
+            fewer = max(1, limit or min(watch.max_collections, len(watch.watched)) // 2)
+            return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
+        case ServerBusy(again=True) if not watch.remedied:
+            return at_once(watch, error, "server-busy")
+        case ServerBusy(suspect=True) if watch.failures >= IMMEDIATE:
+            return pause(_forget_hierarchy(watch), error, "server-busy")
+        case ServerBusy(retry_after=seconds):
+            return pause(watch, error, "server-busy", _as_told(watch, seconds))
+        case Unreachable(stale=True) if not watch.remedied:
+            # Some servers close kept connections without a word [observed: SOGo 5.8, 2026-11]; the next one is fresh.
+            return at_once(watch.in_doubt(), error, "unreachable")
+        case Unreachable():
+            return pause(_go_home(watch) if watch.failures >= IMMEDIATE else watch, error, "unreachable")
+        case ProtocolViolation():
+            return pause(watch, error, "protocol-violation")
+        case _:
+            return pause(watch, error, "failed")
+
+
+def may_provision(watch: Watch) -> bool:
+    """Tell whether to provision may still be the remedy of a 403."""
+    return watch.partnership.version is not None and not watch.provision_due and not watch.remedied
+
+
+def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = None) -> Watch | Move:
+    """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
+    remedied = watch.remedied
+    watch = replace(watch, remedied=remedied + 1)
+    if remedied >= IMMEDIATE:
+        return pause(watch, error, reason, at_last if remedied >= HOPELESS else None)
+    return replace(watch, failures=watch.failures + 1)
+
+
+def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
+    """Start from key 0, at once unless that was done within the hour: then after a long backoff, hourly at last.
+
+    It costs the server much, and some block a device that does so again and again [MS-ASHTTP 3.1.5.2.1].
+    """
+    watch = replace(watch, restarts=watch.restarts + 1, restarted_for=0.0)
+    if watch.restarts == 1:
+        return at_once(watch, error, reason, at_last=RECHECK)
+    watch = replace(watch, remedied=watch.remedied + 1)
+    return pause(
+        watch, error, reason, RECHECK if watch.restarts > HOPELESS else None, failures=REPEATED + watch.restarts
+    )
+
+
+def pause(
+    watch: Watch,
+    error: EasError,
+    reason: str,
+    seconds: float | None = None,
+    *,
+    shown: WatchState = WatchState.WAITING,
+    failures: int | None = None,
+) -> Move:
+    """Show why the watch waits, and wait; `failures` sets the backoff apart from the failures counted so far."""
+    watch = replace(watch, failures=watch.failures + 1, shown=shown)
+    condition = Condition(shown, reason, detail=str(error))
+    tried = tuple(c for c in watch.watched if c.drain is None and c.tries and c.sync_key != NO_SYNC_KEY)
+    progress = Progress(condition=condition, collections=tried, refusals=watch.refusals or None)
+    failures = failures or watch.failures
+    watch = watch.later(backoff.least(failures) if seconds is None else seconds)
+    return Pausing(watch), [Pause(progress, failures, seconds)]
+
+
+def wipe(watch: Watch, *, account_only: bool) -> Move:
+    """Acknowledge a wipe; that it is under way is recorded first, so that whoever starts after a crash goes on with it.
+
+    After the acknowledgement the server refuses the device: a start that knew nothing would keep all that is to go.
+    """
+    watch = replace(watch, shown=WatchState.WIPING)
+    begun = Progress(condition=Condition(WatchState.WIPING, WIPES[account_only]))
+    return Wiping(watch, account_only), [Record(begun), AcknowledgeWipe(account_only)]
+
+
+def end(watch: Watch, condition: Condition) -> Move:
+    """Stop for good and tell the phones that the watch needs their user."""
+    watch = replace(watch, shown=condition.state)
+    return Ended(watch), [Record(Progress(condition=condition, refusals=watch.refusals, attention=True))]
+
+
+def _as_told(watch: Watch, seconds: float | None) -> float | None:
+    """Wait as told, but a server that has named a short time again and again gets the longer backoff."""
+    if seconds is not None and watch.failures >= IMMEDIATE and seconds < backoff.least(watch.failures + 1):
+        return None
+    return seconds
+
+
+def _refused(watch: Watch, error: Unauthorized) -> Move:
+    """Stop everything; two spaced confirmations, for some servers say 401 when only their backend is down."""
+    watch = replace(watch, refusals=watch.refusals + 1)
+    if watch.refusals > len(CONFIRM_AFTER):
+        return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
+    reason = "http-401-many" if error.shared else "http-401"
+    return pause(watch, error, reason, CONFIRM_AFTER[watch.refusals - 1])
+
+
+def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
+    """Follow the server's word to a host that the operator named, a few times in a row [MS-ASHTTP 3.1.5.2.2]."""
+    url = eas_location(error.location, watch.policy.hosts)
+    if url is None:
+        host = authority(error.location) or "a URL that is not https or not sound"
+        denied = Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
+        return pause(_go_home(replace(watch, redirects=0)), denied, "redirected", RECHECK)
+    if watch.redirects >= REDIRECTS:
+        lost = Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
+        return pause(_go_home(replace(watch, redirects=0)), lost, "redirected", RECHECK)
+    # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
+    return replace(watch, partnership=replace(watch.partnership, version=None, url=url), redirects=watch.redirects + 1)
+
+
+def _go_home(watch: Watch) -> Watch:
+    """Return to the configured URL, if the mailbox was sent elsewhere."""
+    if not watch.strayed:
+        return watch
+    return replace(watch, partnership=replace(watch.partnership, version=None, url=None))
+
+
+def _forbidden(watch: Watch, error: AccessDenied) -> Watch | Move:
+    """Provision once: with old versions a 403 may stand for a policy or a wipe [MS-ASCMD 2.2.2]; else re-check."""
+    due = replace(watch, provision_due=True)
+    if may_provision(watch):
+        return at_once(due, error, "http-403")
+    return pause(due, error, "http-403", RECHECK, shown=WatchState.BLOCKED)
+
+
+def _distrust_version(watch: Watch) -> Watch:
+    """Choose the version again; another one, if the server refuses this one not just once."""
+    version = watch.partnership.version
+    distrusted = watch.distrusted
+    if version is not None and watch.remedied:
+        distrusted |= {version}
+    return replace(_ask_again(watch), distrusted=distrusted)
+
+
+def _ask_again(watch: Watch) -> Watch:
+    """Let OPTIONS tell anew what the server offers."""
+    return replace(watch, partnership=replace(watch.partnership, version=None))
+
+
+def _forget_hierarchy(watch: Watch) -> Watch:
+    """Read all folders anew; the keys of the collections may be good."""
+    partnership = replace(watch.partnership, hierarchy_key=NO_SYNC_KEY)
+    return replace(watch, partnership=partnership, hierarchy_due=True)
+
+
+def _forget_keys(watch: Watch) -> Watch:
+    """Start from nothing with this server, remembering from when on items are new."""
+    return _forget_hierarchy(replace(watch, collections=tuple(restart(c) for c in watch.collections)))

@@ -1,0 +1,98 @@
+"""Own the Syncs of a watch: what goes into one request, and what its answer is worth.
+
+An answer may be good for one collection and bad for another: what advanced is recorded whatever becomes of the rest.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
+from eas_watcher.errors import EasError, ServerBusy
+from eas_watcher.machine.memory import Collection, Progress, restart
+from eas_watcher.machine.remedies import remedy, start_over
+from eas_watcher.machine.state import Action, Move, Record, Send, Syncing, Watch
+from eas_watcher.machine.sync_reply import Digest, digest
+from eas_watcher.names import NO_SYNC_KEY, CollectionId
+
+KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
+DOUBTS: Final = 2  # times that a sub-folder may not be synced before it is set aside
+
+
+def ask_sync(watch: Watch) -> Move:
+    """Prime what has no key, alone, without options; else Sync everything that is dirty, in one request."""
+    worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
+    watch = _put(watch, worn)
+    keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
+    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
+    watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
+    request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
+    return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
+
+
+def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Action], Watch | Move]:
+    """Read a whole answer that came `at` that moment; return what to record first, and how to go on.
+
+    That is with a watch at once, or with a move that waits.
+    """
+    watch = state.watch
+    asked = tuple(c for c in watch.collections if c.id in state.asked)
+    read = digest(asked, reply, at, watch.settled)
+    keep = _keep(asked, read, refused=watch.refusals > 0)
+    done = frozenset(state.asked) - read.again
+    # What is only inferred from a lost state is no sign that all is well: it would come round again with the state.
+    news = any(change.certain for change in read.changes)
+    # What a user does elsewhere, reading and deleting, is no news but a good reason for a Ping to end at once.
+    seen = any(c.id in read.again and c.drain is None for c in read.collections)
+    watch = replace(
+        _put(watch, {c.id: c for c in read.collections}),
+        unsynced=(watch.unsynced - done) | read.again,
+        quiet_for=0.0,
+        silent_for=0.0 if read.changes or seen else watch.silent_for,
+        redirects=0,
+        refusals=0,
+        failures=0 if news else watch.failures,
+        remedied=0 if news else watch.remedied,
+        hasty=0 if news or seen else watch.hasty,
+        doubts=tuple(id_ for id_ in watch.doubts if id_ in read.troubled or id_ not in state.asked),
+    )
+    if read.trouble is not None:
+        return keep, _troubled(replace(watch, unsynced=watch.unsynced | frozenset(state.asked)), read, read.trouble)
+    if read.lost:
+        return keep, start_over(watch, ServerBusy("the server does not know a sync key (Sync status 3)"), "stale-key")
+    return keep, watch
+
+
+def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Watch | Move:
+    """Seek the remedy; but a sub-folder that has none is set aside for some hours, so that the others do not suffer."""
+    subs = tuple(c.id for c in read.collections if c.sub and c.id in read.troubled)
+    hopeless = frozenset(id_ for id_ in subs if watch.doubts.count(id_) >= DOUBTS)
+    watch = replace(watch, doubts=(*watch.doubts, *subs), set_aside=watch.set_aside | hopeless)
+    return watch if hopeless == read.troubled else remedy(watch, trouble)
+
+
+def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list[Action]:
+    """Record what advanced: keys and the changes they stand for, in one transaction; nothing of a drain.
+
+    An answer also says that the credential is accepted again, if it was refused before.
+    """
+    before = {c.id: c for c in asked}
+    moved = tuple(
+        c
+        for c in read.collections
+        if c.drain is None and (c != replace(before[c.id], tries=0) or before[c.id].tries > 1)
+    )
+    if not moved and not refused:
+        return []
+    return [Record(Progress(collections=moved, changes=read.changes, refusals=0 if refused else None))]
+
+
+def untry(watch: Watch, asked: tuple[CollectionId, ...]) -> Watch:
+    """Take back a try that never reached the server."""
+    return _put(watch, {c.id: replace(c, tries=max(0, c.tries - 1)) for c in watch.collections if c.id in asked})
+
+
+def _put(watch: Watch, changed: dict[CollectionId, Collection]) -> Watch:
+    if not changed:
+        return watch
+    return replace(watch, collections=tuple(changed.get(c.id, c) for c in watch.collections))

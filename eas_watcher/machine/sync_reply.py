@@ -1,0 +1,145 @@
+"""Own how a Sync answer is read against what is kept: which items are new, and what must be done next.
+
+An item is new when it is an Add whose ServerId was not seen before; a mail must be unread too. Change, Delete and
+SoftDelete are never new items. While a collection is primed its backlog is not new, but what came in between a lost
+sync state and the new one is: there the newest DateReceived decides, for ids may be given out anew with a new state.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from eas_watcher.commands.sync import ITEMS, STALE_KEY, Add, CollectionReply, SyncReply, raise_for_sync
+from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
+from eas_watcher.machine.memory import Change, Collection, restart
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
+
+SEEN_KEPT: Final = 64  # ServerIds per collection; an answer has at most 25 (WINDOW_SIZE), a repeated one as many
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hold what one Sync answer means for the collections that were asked for."""
+
+    collections: tuple[Collection, ...]
+    """Where each stands now, in the order asked."""
+    changes: tuple[Change, ...] = ()
+    again: frozenset[CollectionId] = frozenset()
+    """Collections to sync once more before a Ping, which would answer at once [observed: SOGo 5.8, 2026-11]."""
+    lost: frozenset[CollectionId] = frozenset()
+    """Collections whose key the server did not know: they start over."""
+    trouble: EasError | None = None
+    """What went wrong for one collection or more while the others are good."""
+    troubled: frozenset[CollectionId] = frozenset()
+    """Those collections."""
+
+
+def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime, settled: datetime | None = None) -> Digest:
+    """Read a whole Sync answer that came `at` that moment.
+
+    Mail in sub-folders that was received until `settled` was moved there, and told of before; None: nobody knows.
+    """
+    answers = {answer.id: answer for answer in reply.collections}
+    collections: list[Collection] = []
+    changes: list[Change] = []
+    again: set[CollectionId] = set()
+    lost: set[CollectionId] = set()
+    trouble: EasError | None = None
+    troubled: set[CollectionId] = set()
+    for collection in asked:
+        try:
+            now, change, more = _read_collection(collection, answers.get(collection.id), at, settled)
+        except EasError as error:
+            collections.append(collection)
+            trouble = trouble or error
+            troubled.add(collection.id)
+            continue
+        collections.append(now)
+        if change is not None:
+            changes.append(change)
+        if more:
+            again.add(now.id)
+        if now.sync_key == NO_SYNC_KEY:
+            lost.add(now.id)
+    return Digest(tuple(collections), tuple(changes), frozenset(again), frozenset(lost), trouble, frozenset(troubled))
+
+
+def _read_collection(
+    collection: Collection, answer: CollectionReply | None, at: datetime, settled: datetime | None
+) -> tuple[Collection, Change | None, bool]:
+    """Tell where the collection stands now, what is new in it, and whether to Sync it again."""
+    priming = collection.sync_key == NO_SYNC_KEY
+    if answer is None:
+        if priming:
+            # A folder that is gone answers like one without changes [observed: SOGo 5.8, 2026-11].
+            raise HierarchyChanged("no answer to the first Sync of a collection")
+        return _settle(replace(collection, tries=0))
+    if answer.status == STALE_KEY:
+        if priming:
+            raise ServerBusy("the first Sync of a collection was answered with an invalid key")
+        return restart(collection), None, True
+    if answer.status not in ITEMS or answer.sync_key is None:
+        raise_for_sync(answer.status)
+    if answer.sync_key is None or answer.sync_key == NO_SYNC_KEY:
+        raise ProtocolViolation("a Sync answer with status 1 has no new key")
+    if priming:
+        return replace(restart(collection), sync_key=answer.sync_key), None, True
+    moved = replace(collection, sync_key=answer.sync_key, tries=0)
+    stuck = answer.sync_key == collection.sync_key
+    more = (answer.has_commands or answer.more_available) and not stuck
+    counted, fresh = _count(moved, answer.adds, at, settled if collection.sub else None)
+    if counted.drain is not None:
+        counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
+        return (counted, None, True) if more else _settle(counted)
+    change = Change(counted.cls, fresh, sub=counted.sub) if fresh else None
+    return counted, change, more
+
+
+def _count(
+    collection: Collection, adds: tuple[Add, ...], at: datetime, settled: datetime | None
+) -> tuple[Collection, int]:
+    """Remember the added items and count the new ones among them."""
+    fresh = 0
+    seen = dict.fromkeys(collection.seen)
+    newest = collection.newest
+    for add in adds:
+        known = add.server_id in seen
+        seen[add.server_id] = None
+        if not known and _is_new(collection, add, settled):
+            fresh += 1
+        if add.received is not None:
+            # No later than now: a mail dated years ahead would make all that come after it look old in the next
+            # drain. Items newer than our clock's "now" are announced twice after a lost state, at worst.
+            received = min(add.received, at)
+            newest = received if newest is None else max(newest, received)
+    return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
+
+
+def _is_new(collection: Collection, add: Add, settled: datetime | None) -> bool:
+    if collection.cls is CollectionClass.EMAIL and add.read:
+        return False
+    if collection.drain is None:
+        return settled is None or add.received is None or add.received > settled
+    since = collection.drain.since
+    if since is None:
+        return False
+    if add.received is None or add.received == since:
+        # Only where the moment cannot tell do ids of the lost state decide.
+        return add.server_id not in collection.drain.known
+    return add.received > since
+
+
+def _settle(collection: Collection) -> tuple[Collection, Change | None, bool]:
+    """End a drain, if there is one, and tell what it found."""
+    drain = collection.drain
+    if drain is None:
+        return collection, None, False
+    settled = replace(collection, drain=None, newest=collection.newest or EPOCH)
+    if drain.since is None:
+        return settled, None, False
+    if collection.cls is CollectionClass.EMAIL:
+        return settled, Change(collection.cls, drain.found, sub=collection.sub) if drain.found else None, False
+    # Other classes have no arrival time: something may have come, so the app is told to look [design: lost state].
+    return settled, Change(collection.cls, 1, certain=False, sub=collection.sub), False

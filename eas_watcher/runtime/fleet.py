@@ -1,0 +1,81 @@
+"""Own all watches of a process: one task per mailbox, started, replaced and stopped by name."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from eas_watcher.machine.memory import Memory
+from eas_watcher.machine.state import Policy
+from eas_watcher.names import MailboxId
+from eas_watcher.ports import Fenced, Transport
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.relocation import Seeker
+from eas_watcher.runtime.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """Hold at most one watch per mailbox.
+
+    A watch that ends by a fault of ours ends alone: it is logged, and `on_broken` is told so that its owner can start
+    it again from what is stored.
+    """
+
+    def __init__(self, around: Surroundings, on_broken: Callable[[MailboxId], None]) -> None:
+        """Take what all runners share and whom to tell of a broken watch."""
+        self._around = around
+        self._on_broken = on_broken
+        self._tasks: dict[MailboxId, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        """Count the watches that run."""
+        return len(self._tasks)
+
+    def __contains__(self, mailbox: object) -> bool:
+        """Tell whether a mailbox is watched."""
+        return mailbox in self._tasks
+
+    def trouble(self, url: str) -> str:
+        """Say why a server should not be asked now, as its watches have found; empty if it may be."""
+        door = self._around.stats.doors.get(url)
+        return "" if door is None else door.trouble
+
+    def start(
+        self, account: Account, transport: Transport, memory: Memory, policy: Policy, seeker: Seeker | None = None
+    ) -> None:
+        """Start a watch; the mailbox must have none. `seeker` finds it if it moves and nobody says so."""
+        if account.mailbox in self._tasks:
+            raise ValueError("a mailbox has one watch, never two")
+        runner = Runner(account, transport, self._around, seeker)
+        task = asyncio.get_running_loop().create_task(runner.run(memory, policy), name=f"watch {account.mailbox}")
+        self._tasks[account.mailbox] = task
+        task.add_done_callback(partial(self._ended, account.mailbox))
+
+    async def stop(self, mailbox: MailboxId) -> None:
+        """Stop a watch and return when its last request is closed; nothing happens without one."""
+        task = self._tasks.get(mailbox)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def stop_all(self) -> None:
+        """Stop every watch."""
+        tasks = set(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _ended(self, mailbox: MailboxId, task: asyncio.Task[None]) -> None:
+        del self._tasks[mailbox]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Fenced):
+            log.info("watch belongs to another process now", extra={"mailbox": mailbox})
+        elif error is not None:
+            log.error("watch broke", extra={"mailbox": mailbox}, exc_info=error)
+            self._on_broken(mailbox)

@@ -1,0 +1,63 @@
+"""Own how a command becomes an HTTP request: URL, headers and dead-line."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from eas_watcher.auth.credential import Credential
+from eas_watcher.commands.ping import Ping
+from eas_watcher.commands.request import Command, HttpRequest
+from eas_watcher.heartbeat import deadline
+from eas_watcher.names import DEVICE_TYPE, USER_AGENT, DeviceId, MailboxId, PolicyKey, ProtocolVersion
+
+CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
+PATIENCE: Final = 120.0  # seconds; the first Sync of a large folder takes that long on some servers
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Hold what stays the same in all requests of one mailbox."""
+
+    mailbox: MailboxId
+    url: str
+    """The server's ActiveSync URL, without a query."""
+    user: str
+    """The login name; must name the authenticated user [MS-ASHTTP 2.2.1.1.1.2.3]."""
+    device_id: DeviceId
+    credential: Credential
+
+
+def compose(
+    account: Account,
+    command: Command[Any],
+    version: ProtocolVersion | None,
+    policy_key: PolicyKey | None,
+    cookie: str = "",
+) -> HttpRequest:
+    """Write one request in the plain query form, the only one that all servers read alike.
+
+    `version` may be None for OPTIONS alone.
+    """
+    authorization = account.credential.authorization()
+    headers = {"User-Agent": USER_AGENT}
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    if cookie:
+        headers["Cookie"] = cookie
+    if version is None or not command.name:
+        return HttpRequest("OPTIONS", account.url, headers, b"", PATIENCE)
+    body = command.encode(version)
+    headers["MS-ASProtocolVersion"] = version.wire
+    if body:
+        # A Content-Type without a body is refused with 400 by Exchange [MS-ASHTTP 2.2.1.1.2.2].
+        headers["Content-Type"] = CONTENT_TYPE
+    key = command.policy_key or policy_key
+    if key is not None and command.carries_policy_key:
+        headers["X-MS-PolicyKey"] = key
+    query = urlencode(
+        {"Cmd": command.name, "User": account.user, "DeviceId": account.device_id, "DeviceType": DEVICE_TYPE},
+        quote_via=quote,
+        safe="",
+    )
+    patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
+    return HttpRequest("POST", f"{account.url}?{query}", headers, body, patience)

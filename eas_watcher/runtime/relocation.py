@@ -1,0 +1,72 @@
+"""Own when a mailbox that Autodiscover once found is looked for anew, and what of the answer its watch should hear.
+
+Servers are replaced and mailboxes are moved, and the old server does not always say so. A mailbox of a configured
+server is never looked for: its operator says where it is.
+"""
+
+from typing import Final, Protocol
+
+from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS, may_provision
+from eas_watcher.machine.state import Pinging, State
+from eas_watcher.runtime.http_request import Account
+
+GONE: Final = frozenset({"http-404", "http-451", "eas-127", "eas-128"})
+"""Codes of AccessDenied that tell that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""
+
+
+class Seeker(Protocol):
+    """Look for mailboxes anew."""
+
+    async def seek(self, account: Account, *, show: bool) -> str:
+        """Return the ActiveSync URL where a mailbox is now, one that the operator allows.
+
+        Without `show` its credential is not sent. Raises Unauthorized when Autodiscover refused the credential now,
+        any other EasError when it does not know, or when it was asked for this mailbox lately: the text says which.
+        """
+
+
+def astray(state: State, error: EasError) -> bool:
+    """Tell whether a failure in a state suggests that the mailbox is elsewhere.
+
+    That is so at once when nothing of it is there, and when an hour's wait or the end would come next anyway. A Ping's
+    lost connection proves nothing, and its answer may have been lost with it: a Sync goes first.
+    """
+    watch = state.watch
+    if not watch.policy.discovered:
+        return False
+    match error:
+        case AccessDenied(code="http-403"):
+            return not may_provision(watch)
+        case AccessDenied(code=code):
+            return code in GONE
+        case Unauthorized():
+            return watch.refusals >= len(CONFIRM_AFTER)
+        case ServerBusy(retry_after=None) | Unreachable():
+            return watch.failures >= HOPELESS and not isinstance(state, Pinging)
+        case _:
+            return False
+
+
+async def look_for(account: Account, seeker: Seeker, error: EasError) -> EasError:
+    """Look for an account's mailbox after a failure at its URL; return the failure as the watch should understand it.
+
+    That is Redirected when the mailbox is elsewhere, Unauthorized when Autodiscover has refused the credential, which
+    counts like any other refusal; else the failure as it was, whose text also says what the search came to. After the
+    last refusal the credential is not shown once more: a fourth try could lock the user out.
+    """
+    show = not isinstance(error, Unauthorized)
+    try:
+        url = await seeker.seek(account, show=show)
+    except Unauthorized as refused:
+        if show:
+            return refused
+        found = str(refused)
+    except EasError as unknown:
+        found = str(unknown)
+    else:
+        if url != account.url:
+            return Redirected(url, "Autodiscover names another URL for this mailbox")
+        found = "Autodiscover names the same URL"
+    error.args = (f"{error}; looked for elsewhere: {found}",)
+    return error

@@ -1,0 +1,328 @@
+"""Admission to one mail server: which mailboxes may send now, and which wait, in one queue with one timer.
+
+`breaker.py` decides whether the server is served, `mass_refusals.py` whether a refused credential is tried again; this
+module gives both what they need of the event loop. A client enters before each request and reports how it ended.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import Final, Literal, TypeAlias
+
+from eas_watcher.errors import EasError, Unauthorized, Unreachable
+from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.ports import Now
+from eas_watcher.server import breaker
+from eas_watcher.server.breaker import Closed, Gate, Open, Ramping
+from eas_watcher.server.idle_timeout import Path
+from eas_watcher.server.mass_refusals import Refusals
+
+Turn: TypeAlias = Literal["probes", "returns", "confirms"]
+"""As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
+NEVER: Final = -1  # a watch has not passed so far
+LAST_TRY: Final = 2  # refusals after which the next one is the last
+
+
+@dataclass(slots=True)
+class Visitor:
+    """Hold how one watch stands with the door."""
+
+    mailbox: Hashable
+    refusals: int = 0
+    """How often its credential was refused in a row."""
+    passed: int = NEVER
+    """In which opening of the gate it has passed."""
+    probe: bool = False
+    """Whether its request is the one that finds out how the server is."""
+    confirms: bool = False
+    """Whether its request is the one that finds out how the server takes refused credentials."""
+    began: float = 0.0
+    """When its request was let through, by the loop's clock."""
+    holding: asyncio.TimerHandle | None = None
+    """Tells when a Ping that probes has been held long enough."""
+
+
+log = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["open", "starting", "closed", "ramping"]
+"""What the gate does: "starting" lets in mailboxes that were never here, "ramping" those that return."""
+
+
+class Door:
+    """Let the watches of one server send, or wait; made for the running event loop."""
+
+    def __init__(self, rate: float, short_requests: int, random: Random, now: Now) -> None:
+        """Take how many mailboxes per second start or return, and how many short requests go at once."""
+        self.short = asyncio.Semaphore(short_requests)
+        """Requests other than held Pings that may still be sent now."""
+        self.watched = 0
+        """How many watches use this door; they count themselves."""
+        self.refusals = Refusals()
+        self.path = Path()
+        self.since: datetime = now()
+        """Since when the gate is in its present state."""
+        self._rate = rate
+        self._random = random
+        self._now = now
+        self._gate: Gate = Open()
+        self._opening = 0
+        self._queue: deque[asyncio.Future[Turn]] = deque()
+        self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
+        self._suspected_at = 0.0
+
+    @property
+    def state(self) -> State:
+        """Name the state of the gate."""
+        match self._gate:
+            case Open():
+                return "open"
+            case Closed():
+                return "closed"
+            case Ramping(starting=True):
+                return "starting"
+            case Ramping():  # pragma: no branch -- mypy proves that there is no other
+                return "ramping"
+
+    @property
+    def detail(self) -> str:
+        """Say what closed the gate; empty unless it is closed."""
+        return self._gate.detail if isinstance(self._gate, Closed) else ""
+
+    @property
+    def trouble(self) -> str:
+        """Say why nobody should ask the server now, as long as somebody here finds out; empty if anybody may."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(self._gate, Closed) and (self._gate.probing or now < self._gate.until):
+            return f"the server is away: {self._gate.detail}"
+        if self.refusals.suspected and now < self.refusals.next_at:
+            return "the server refuses many credentials at once"
+        return ""
+
+    @property
+    def waiting(self) -> int:
+        """Count who waits before the gate."""
+        return sum(not turn.done() for turn in self._queue)
+
+    @property
+    def held_back(self) -> int:
+        """Count the refused mailboxes that wait because the server is suspected."""
+        return sum(not turn.done() for turns in self._refused.values() for turn in turns)
+
+    def expected_wait(self) -> float | None:
+        """Tell after how many seconds a failed mailbox may send again; None: the gate does not know, it is open."""
+        now = asyncio.get_running_loop().time()
+        match self._gate:
+            case Open():
+                return None
+            case Closed(until=until):
+                return max(0.0, until - now)
+            case Ramping():  # pragma: no branch -- mypy proves that there is no other
+                return len(self._queue) / self._rate
+
+    async def enter(self, visitor: Visitor, *, holds: bool = False) -> None:
+        """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late."""
+        loop = asyncio.get_running_loop()
+        turn: Turn = "confirms"
+        if visitor.refusals and self.refusals.suspected:
+            turn = await self._wait(self._refused[min(visitor.refusals, LAST_TRY)])
+            visitor.confirms = turn == "confirms"
+        if turn == "confirms" and not self._passes(visitor):
+            try:
+                turn = await self._wait(self._queue)
+            except asyncio.CancelledError:
+                self.leave(visitor)
+                raise
+        visitor.probe = turn == "probes"
+        visitor.passed = self._opening
+        visitor.began = loop.time()
+        if visitor.probe and holds:
+            visitor.holding = loop.call_later(HELD, self._probe_ended, visitor)
+
+    def answered(self, visitor: Visitor) -> None:
+        """Learn that the server answered, with success or with what concerns this mailbox alone."""
+        visitor.confirms = False
+        if visitor.probe:
+            self._probe_ended(visitor)
+        else:
+            self._gate = breaker.answered(self._gate)
+
+    def accepted(self, visitor: Visitor) -> None:
+        """Learn that the server accepted a mailbox's credential."""
+        if self.refusals.suspected and visitor.began < self._suspected_at:
+            return  # it was accepted before the trouble began
+        was = self.refusals.suspected
+        self.refusals.accepted(visitor.mailbox)
+        if was and not self.refusals.suspected:
+            log.warning("refused credentials are tried again", extra={"mailboxes": self.held_back})
+            self._release()
+
+    def failed(self, visitor: Visitor, error: EasError) -> EasError:
+        """Learn that a request failed; return the error as it should be understood.
+
+        A stale connection tells nothing: whoever was to find out something with it hands the turn on, leaving.
+        """
+        if isinstance(error, Unreachable) and error.stale:
+            return error
+        visitor.confirms = False
+        if isinstance(error, Unauthorized):
+            error = self._judge(visitor, error)
+        clock = asyncio.get_running_loop().time()
+        cut = self.path.cut_off
+        expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
+        if expected or not breaker.concerns_server(error):
+            self.answered(visitor)
+        elif visitor.probe and isinstance(self._gate, Closed):
+            visitor.probe = False
+            self._become(breaker.probe_failed(self._gate, error, clock, self._random))
+        else:
+            self._become(breaker.failed(self._gate, visitor.mailbox, error, clock, self._random))
+        return error
+
+    def leave(self, visitor: Visitor) -> None:
+        """Learn that a request is over, told of or not: who was given up hands the turn to another."""
+        if visitor.holding is not None:
+            visitor.holding.cancel()
+            visitor.holding = None
+        if visitor.probe:
+            self._hand_on("probes")
+        if visitor.confirms:
+            self._hand_on("confirms")
+        visitor.probe = visitor.confirms = False
+
+    def held(self, heartbeat: Heartbeat, seconds: float) -> None:
+        """Learn that a Ping was held to its end."""
+        self.path = self.path.held(heartbeat, seconds)
+
+    def cut(self, heartbeat: Heartbeat, survived: float) -> None:
+        """Learn that a held Ping was cut."""
+        self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
+
+    def _judge(self, visitor: Visitor, error: Unauthorized) -> Unauthorized:
+        """Tell whether a refusal is one of many; a mailbox's last try is judged as its own."""
+        now = asyncio.get_running_loop().time()
+        was = self.refusals.suspected
+        self.refusals.refused(visitor.mailbox, self.watched, now)
+        if self.refusals.suspected and not was:
+            self._suspected_at = now
+            log.warning("mail server refuses many credentials at once", extra={"mailboxes": len(self.refusals)})
+        if not self.refusals.suspected or visitor.refusals >= LAST_TRY:
+            return error
+        detail = f"{error}, as those of many others: its directory or its store may be down"
+        return Unauthorized(detail, shared=True)
+
+    def _passes(self, visitor: Visitor) -> bool:
+        """Tell whether a watch need not queue: nobody does, or it has passed since the gate closed last."""
+        if visitor.passed == NEVER:
+            if isinstance(self._gate, Open):
+                self._gate = breaker.arrived(self._gate, asyncio.get_running_loop().time())
+                self.since = self._now()
+            return False
+        if isinstance(self._gate, Ramping):
+            return visitor.passed == self._opening
+        return isinstance(self._gate, Open)
+
+    async def _wait(self, queue: "deque[asyncio.Future[Turn]]") -> Turn:
+        """Queue up; return as what the watch was let through."""
+        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._pump()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._hand_on(turn.result())
+            raise
+
+    def _hand_on(self, turn: Turn) -> None:
+        """Let another one find out what a watch that was given up was to find out."""
+        now = asyncio.get_running_loop().time()
+        if turn == "probes" and isinstance(self._gate, Closed):
+            self._become(breaker.probe_lost(self._gate, now))
+        elif turn == "confirms":
+            self.refusals.given_up(now)
+            self._pump()
+
+    def _probe_ended(self, visitor: Visitor) -> None:
+        """Let the others follow a probe that was answered, or is held."""
+        visitor.probe = False
+        if isinstance(self._gate, Closed):
+            self._opening += 1
+            visitor.passed = self._opening
+            self._become(breaker.probe_answered(self._gate, asyncio.get_running_loop().time()))
+
+    def _release(self) -> None:
+        """Let the refused mailboxes return like those of a server that was away."""
+        for turns in self._refused.values():
+            self._queue.extend(turns)
+            turns.clear()
+        if isinstance(self._gate, Open):
+            self._become(Ramping(asyncio.get_running_loop().time()))
+
+    def _become(self, state: Gate) -> None:
+        before, self._gate = self._gate, state
+        if type(before) is not type(state):
+            self.since = self._now()
+            if isinstance(state, Closed):
+                log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": state.detail})
+            elif isinstance(before, Closed):
+                log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})
+        self._pump()
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _pump(self) -> None:
+        """Let through who may pass now, and look again when the next may."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        moments = [moment for moment in (self._pump_queue(now), self._pump_refused(now)) if moment is not None]
+        if self._timer is not None:
+            if moments and self._rings_at == min(moments):
+                return
+            self._timer.cancel()
+            self._timer = None
+        if moments:
+            self._rings_at = min(moments)  # uvloop's handle of a moment that has all but come does not tell it
+            self._timer = loop.call_at(self._rings_at, self._ring)
+
+    def _pump_queue(self, now: float) -> float | None:
+        queue = self._queue
+        while queue:
+            if queue[0].done():
+                queue.popleft()
+                continue
+            self._gate, admitted = breaker.admit(self._gate, now, self._rate, self._random)
+            if not admitted:
+                return breaker.due(self._gate)
+            queue.popleft().set_result("probes" if isinstance(self._gate, Closed) else "returns")
+        return self._rest(now)
+
+    def _rest(self, now: float) -> float | None:
+        """Open the gate when nobody waits; tell when to look again, if it is too early for that."""
+        if not isinstance(self._gate, Ramping):
+            return None
+        due = breaker.due(self._gate)
+        self._gate = breaker.emptied(self._gate, now)
+        if isinstance(self._gate, Ramping):
+            return due
+        self.since = self._now()
+        return None
+
+    def _pump_refused(self, now: float) -> float | None:
+        """Let one refused mailbox try, those first that have more than their last try left."""
+        for turns in self._refused.values():
+            while turns and turns[0].done():
+                turns.popleft()
+        fewest = next((turns for turns in self._refused.values() if turns), None)
+        if fewest is None:
+            return None
+        if self.refusals.confirm(now):
+            fewest.popleft().set_result("confirms")
+        return self.refusals.next_at

@@ -1,8 +1,0 @@
-"""Own the command `python -m eas_watcher.statuses`, which prints the document of all statuses."""
-
-import sys
-
-from eas_watcher.statuses.document import write
-
-if __name__ == "__main__":
-    sys.stdout.write(write())

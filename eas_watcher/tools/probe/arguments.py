@@ -1,0 +1,228 @@
+"""Own the command line of the probe: where to, as whom, and a password that is never an argument.
+
+Exit statuses: 0 the relay would work with the server, 1 it would not, 2 the arguments are faulty.
+"""
+
+import argparse
+import asyncio
+import os
+import ssl
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from getpass import getpass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, NoReturn, TextIO
+from urllib.parse import urlsplit
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.negotiate import KerberosCredential, Service
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.errors import EasError
+from eas_watcher.heartbeat import LONGEST
+from eas_watcher.names import MailboxId
+from eas_watcher.ports import Transport
+from eas_watcher.runtime.http_request import Account
+from eas_watcher.tools.probe.finding import Finding, works
+from eas_watcher.tools.probe.steps import Probe
+from eas_watcher.tools.probe.talk import Talk, probe_device
+from eas_watcher.transport.http import open_transport
+from eas_watcher.transport.negotiate import NegotiateTransport
+from eas_watcher.transport.tls_probe import Handshake, shake_hands
+
+PASSWORD: Final = "EAS_WATCHER_PASSWORD"
+"""The environment variable that may hold the password."""
+PATH: Final = "/Microsoft-Server-ActiveSync"
+HTTPS: Final = 443
+WORKS, FAILS, FAULTY = 0, 1, 2
+
+
+class ArgumentsFaulty(Exception):
+    """Tell that the command line asks for what cannot be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Hold what is to be probed."""
+
+    url: str
+    credential: BasicCredential | KerberosCredential
+    """The latter is for the tickets of whoever ran `kinit`."""
+    tls: ssl.SSLContext = field(repr=False)
+    acknowledgement: Acknowledgement
+    patience: float
+    """Seconds for a Ping."""
+    target: str = ""
+    """The server's principal; empty: by its host."""
+
+    @property
+    def kerberos(self) -> bool:
+        """Whether tickets are shown instead of a password."""
+        return isinstance(self.credential, KerberosCredential)
+
+    @property
+    def host(self) -> str:
+        """The host to connect to."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return urlsplit(self.url).port or HTTPS
+
+
+def main(
+    arguments: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    ask: Callable[[str], str] = getpass,
+    out: TextIO | None = None,
+) -> int:
+    """Run the program and return its exit status."""
+    try:
+        order = read_order(arguments, environ, ask)
+    except ArgumentsFaulty as fault:
+        sys.stderr.write(f"{fault}\n")
+        return FAULTY
+    to = out or sys.stdout
+
+    def show(finding: Finding) -> None:
+        to.write(f"{finding.line()}\n")
+        to.flush()
+
+    findings = asyncio.run(run_probe(order, show))
+    good = works(findings)
+    to.write(f"\nThe relay {'would' if good else 'would NOT'} work with this server and user.\n")
+    return WORKS if good else FAILS
+
+
+async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Finding]:
+    """Take all steps, show each finding as it comes, and return them."""
+    credential = order.credential
+    device = probe_device(order.url, credential.user)
+    account = Account(MailboxId("probe"), order.url, credential.user, device, credential)
+
+    async def shake() -> Handshake:
+        return await shake_hands(order.host, order.port, order.tls)
+
+    findings = []
+    async with AsyncExitStack() as stack:
+        plain = await stack.enter_async_context(open_transport(order.tls, reuse=False))
+        transport = _show_tickets(order, plain, stack) if order.kerberos else plain
+        probe = Probe(Talk(account, transport, _now), plain, shake, order.acknowledgement, order.patience)
+        async for finding in probe.run():
+            show(finding)
+            findings.append(finding)
+    return findings
+
+
+def _show_tickets(order: Order, single_use: Transport, stack: AsyncExitStack) -> Transport:
+    """Give what adds the ticket of whoever ran `kinit` to each request."""
+    from eas_watcher.transport.kerberos import Kerberos  # noqa: PLC0415 -- needs the optional extra
+
+    kerberos = Kerberos(Service(target=order.target))
+    stack.callback(kerberos.close)
+    return NegotiateTransport(single_use, kerberos.tickets(None))
+
+
+def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callable[[str], str]) -> Order:
+    """Read the command line, and the password from where it says; raises ArgumentsFaulty, SystemExit for --help."""
+    given = _parser().parse_args(arguments)
+    if not 0 < given.patience <= LONGEST:
+        raise ArgumentsFaulty(f"--patience takes seconds, at most {LONGEST}")
+    url = _read_url(given.url)
+    try:
+        return Order(
+            url,
+            _read_credential(given, environ, ask),
+            ssl.create_default_context(cafile=given.ca_file),
+            Acknowledgement(given.acknowledge),
+            given.patience,
+            given.target,
+        )
+    except EasError as fault:
+        raise ArgumentsFaulty(str(fault)) from fault
+    except OSError as fault:  # which SSLError is one of
+        raise ArgumentsFaulty(f"{given.ca_file}: {fault.strerror or 'not a file of certificates'}") from fault
+
+
+def _read_credential(
+    given: argparse.Namespace, environ: Mapping[str, str], ask: Callable[[str], str]
+) -> BasicCredential | KerberosCredential:
+    if not given.kerberos:
+        password = _read_password(given.password_file, environ, lambda: ask(f"Password of {given.user}: "))
+        return BasicCredential(given.user, password)
+    if given.password_file is not None:
+        raise ArgumentsFaulty("--kerberos takes no password: give one of the two")
+    if find_spec("gssapi") is None:
+        raise ArgumentsFaulty("--kerberos needs the optional extra: docs/authentication.md says how to install it")
+    return KerberosCredential(given.user, "")
+
+
+def _read_url(text: str) -> str:
+    """Complete a URL that is only a host; raises ArgumentsFaulty for one that a password must not be sent to."""
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        sound = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or parts.username is not None or parts.query or parts.fragment:
+        raise ArgumentsFaulty("--url takes an https URL without user, query and fragment")
+    return parts._replace(path=parts.path.rstrip("/") or PATH).geturl()
+
+
+def _read_password(file: Path | None, environ: Mapping[str, str], ask: Callable[[], str]) -> str:
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise ArgumentsFaulty(f"{file}: the password cannot be read") from fault
+    if PASSWORD in environ:
+        return environ[PASSWORD]
+    try:
+        return ask()
+    except (EOFError, KeyboardInterrupt) as fault:
+        raise ArgumentsFaulty(f"no password: give --password-file or {PASSWORD}") from fault
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raise what is faulty instead of ending the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentsFaulty(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m eas_watcher", description="Look at an Exchange ActiveSync server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    probe = commands.add_parser(
+        "probe",
+        help="tell what a server offers, and whether the relay would work with it",
+        description="Tell what a server offers, one line for each step. Nothing in the mailbox is changed.",
+        epilog=f"The password comes from --password-file, else from {PASSWORD}, else you are asked for it.",
+    )
+    probe.add_argument("--url", required=True, help="the server's host or ActiveSync URL")
+    probe.add_argument("--user", required=True, help="the login name, as the server wants it")
+    probe.add_argument("--password-file", type=Path, help="a file that holds the password and nothing else")
+    probe.add_argument(
+        "--kerberos", action="store_true", help="show the ticket of whoever ran `kinit`, who must be that user"
+    )
+    probe.add_argument(
+        "--target", default="", help="with --kerberos: the server's principal, if not HTTP/ and its host"
+    )
+    probe.add_argument("--ca-file", type=Path, help="certificates to trust instead of the system's, as PEM")
+    probe.add_argument(
+        "--acknowledge",
+        type=int,
+        choices=[each.value for each in Acknowledgement],
+        default=Acknowledgement.THIRD_PARTY.value,
+        help="what is said of the server's policy [MS-ASPROV 2.2.2.54.1]",
+    )
+    probe.add_argument("--patience", type=float, default=15.0, help="seconds to wait for the answer to a Ping")
+    return parser
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 -- the one clock of the program; everything else is given it

@@ -1,0 +1,221 @@
+"""Own the steps of a probe: what a relay would do at its start with a server, once, and what came of it.
+
+Nothing in the mailbox is changed. What a server keeps of it is a device, the probe's own, which a relay never uses.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from eas_watcher.commands.device import DEVICE
+from eas_watcher.commands.flow import converse
+from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
+from eas_watcher.commands.options import Capabilities, Options, choose_version
+from eas_watcher.commands.provision import Acknowledgement, negotiate
+from eas_watcher.commands.request import Command
+from eas_watcher.commands.settings import InformDevice
+from eas_watcher.commands.sync import CollectionRequest, Sync
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    Unauthorized,
+)
+from eas_watcher.machine.folders import DEFAULT_FOLDERS, find
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
+from eas_watcher.ports import Transport
+from eas_watcher.tools.probe.finding import Finding, Grade
+from eas_watcher.tools.probe.heartbeats import find_limits
+from eas_watcher.tools.probe.logins import question, read_ways
+from eas_watcher.tools.probe.talk import Talk
+from eas_watcher.transport.tls_probe import Handshake
+
+R = TypeVar("R")
+
+EXPIRY: Final = timedelta(days=30)
+WINDOWS: Final = 100  # Syncs at most, 25 items each
+INBOX: Final = 2  # type of the folder [MS-ASCMD 2.2.3.186.3]
+
+Shake = Callable[[], Awaitable[Handshake]]
+
+
+class Probe:
+    """Take the steps in order; the first that goes badly is the last."""
+
+    def __init__(
+        self, talk: Talk, stranger: Transport, shake: Shake, acknowledgement: Acknowledgement, patience: float
+    ) -> None:
+        """Take a talk that has not begun, and what carries a request that shows no credential.
+
+        Then how TLS is looked at, what is said of a policy, and seconds for a Ping.
+        """
+        self._talk = talk
+        self._stranger = stranger
+        self._shake = shake
+        self._acknowledgement = acknowledgement
+        self._patience = patience
+        self._offer = Capabilities((), frozenset())
+        self._inbox = CollectionId("")
+
+    async def run(self) -> AsyncIterator[Finding]:
+        """Yield what each step found out."""
+        steps = {
+            "TLS": self._look_at_tls,
+            "Login": self._ask_ways,
+            "OPTIONS": self._discover,
+            "Provision": self._provision,
+            "Settings": self._inform,
+            "FolderSync": self._read_hierarchy,
+            "Sync": self._sync,
+            "Ping": self._ping,
+        }
+        for name, step in steps.items():
+            try:
+                finding = await step()
+            except EasError as error:
+                finding = Finding(name, Grade.BAD, _explain(error), self._talk.times())
+            yield finding
+            if finding.grade is Grade.BAD:
+                return
+
+    async def _look_at_tls(self) -> Finding:
+        """Look at the certificate before the password is sent anywhere."""
+        shaken = await self._shake()
+        return judge_tls(shaken, self._talk.now())
+
+    async def _ask_ways(self) -> Finding:
+        """Ask without a credential how users may log in."""
+        return read_ways(await self._stranger.send(question(self._talk.account)))
+
+    async def _discover(self) -> Finding:
+        """Send the credential for the first time; it is tried once."""
+        talk = self._talk
+        self._offer = await talk.ask(Options())
+        talk.version = choose_version(self._offer, tuple(ProtocolVersion))
+        offered = [*(version.wire for version in self._offer.versions), *self._offer.unspoken]
+        build = "" if talk.last is None else talk.last.headers.get("ms-server-activesync", "")[:40]
+        text = (
+            f"versions {', '.join(sorted(offered, key=_numbers))}; {talk.version.wire} is taken"
+            f"; {len(self._offer.commands)} commands{f'; the server is {build}' if build else ''}"
+        )
+        missing = {"FolderSync", "Sync", "Ping"} - self._offer.commands
+        if missing and self._offer.commands:
+            return Finding("OPTIONS", Grade.BAD, f"{text}; not offered: {', '.join(sorted(missing))}", talk.times())
+        return Finding("OPTIONS", Grade.GOOD, text, talk.times())
+
+    async def _provision(self) -> Finding:
+        if "Provision" not in self._offer.commands:
+            return Finding("Provision", Grade.SKIPPED, "not offered: the server has no policies")
+        return await self._acknowledge()
+
+    async def _acknowledge(self) -> Finding:
+        talk = self._talk
+        if talk.version is None:
+            raise ProtocolViolation("Provision needs a protocol version")
+        grant = await converse(negotiate(talk.version, self._acknowledgement), talk.ask)
+        talk.policy_key = grant.policy_key
+        if grant.acknowledged is None:
+            return Finding("Provision", Grade.GOOD, "the server has no policy for us", talk.times())
+        text = f"the policy may be acknowledged with {grant.acknowledged.value}"
+        return Finding("Provision", Grade.GOOD, text, talk.times())
+
+    async def _inform(self) -> Finding:
+        talk = self._talk
+        if "Settings" not in self._offer.commands:
+            return Finding("Settings", Grade.SKIPPED, "not offered")
+        if talk.policy_key is not None and talk.version is not None and talk.version >= ProtocolVersion.V14_1:
+            return Finding("Settings", Grade.SKIPPED, "the device information went with Provision")
+        try:
+            await self._ask(InformDevice(DEVICE))
+        except (Unauthorized, AccessDenied, NotProvisioned, RemoteWipeRequested, Redirected):
+            raise
+        except EasError as error:
+            return Finding("Settings", Grade.NOTE, f"not taken, which a relay can do without: {error}", talk.times())
+        return Finding("Settings", Grade.GOOD, "the server knows the device information", talk.times())
+
+    async def _read_hierarchy(self) -> Finding:
+        talk = self._talk
+        reply = await self._ask(FolderSync(NO_SYNC_KEY))
+        inbox = next((folder.id for folder in reply.added if folder.type == INBOX), None)
+        if inbox is None:
+            text = f"{len(reply.added)} folders and no Inbox: the mail store may be down"
+            return Finding("FolderSync", Grade.BAD, text, talk.times())
+        self._inbox = inbox
+        return Finding("FolderSync", Grade.GOOD, _count(reply), talk.times())
+
+    async def _ask(self, command: Command[R]) -> R:
+        """Return the reply to a command; a server that asks for its policy only now gets the acknowledgement first."""
+        try:
+            return await self._talk.ask(command)
+        except NotProvisioned:
+            if self._talk.policy_key is not None:
+                raise
+            times = self._talk.times()
+            await self._acknowledge()
+            self._talk.seconds[:0] = times
+            return await self._talk.ask(command)
+
+    async def _sync(self) -> Finding:
+        """Bring the Inbox in step, as a relay does without telling anybody."""
+        key, items = NO_SYNC_KEY, 0
+        for _ in range(WINDOWS):
+            key, more, came = await self._sync_once(key)
+            items += came
+            if not more:
+                return Finding("Sync", Grade.GOOD, f"the Inbox is in step after {items} items", self._talk.times()[:3])
+        text = f"the Inbox is not in step after {items} items: a relay goes on, this probe does not"
+        return Finding("Sync", Grade.NOTE, text, self._talk.times()[:3])
+
+    async def _sync_once(self, key: SyncKey) -> tuple[SyncKey, bool, int]:
+        """Return the next key, whether one more Sync is due, and how many items came."""
+        reply = await self._talk.ask(Sync((CollectionRequest(self._inbox, CollectionClass.EMAIL, key),)))
+        answer = next((each for each in reply.collections if each.id == self._inbox), None)
+        if answer is None:
+            if key == NO_SYNC_KEY:
+                raise ProtocolViolation("no answer to the first Sync of the Inbox")
+            return key, False, 0
+        if answer.status != 1 or answer.sync_key is None:
+            raise ProtocolViolation(f"Sync of the Inbox was answered with status {answer.status}")
+        more = key == NO_SYNC_KEY or answer.more_available or answer.has_commands
+        return answer.sync_key, more, len(answer.adds)
+
+    async def _ping(self) -> Finding:
+        return await find_limits(self._talk, self._inbox, self._patience)
+
+
+def judge_tls(shaken: Handshake, now: datetime) -> Finding:
+    """Tell what a relay would meet, and whether the certificate expires soon."""
+    if shaken.valid_until is None:
+        return Finding("TLS", Grade.GOOD, shaken.version)
+    text = f"{shaken.version}, trusted certificate, valid until {shaken.valid_until:%Y-%m-%d}"
+    return Finding("TLS", Grade.NOTE if shaken.valid_until - now < EXPIRY else Grade.GOOD, text)
+
+
+def _explain(error: EasError) -> str:
+    """Say what went wrong and what may be done."""
+    match error:
+        case Unauthorized():
+            return f"{error}; it was tried once, for every try counts towards a lock-out"
+        case RemoteWipeRequested():
+            return "the server asks for the probe's device to be wiped: remove the device from the mailbox first"
+        case AccessDenied(code="eas-139" | "eas-145"):
+            return f"{error}; try --acknowledge with another number, and set the server's `acknowledgement` so"
+        case Redirected():
+            return f"{error}; its operator can tell which"
+        case _:
+            return str(error)
+
+
+def _count(reply: FolderSyncReply) -> str:
+    found = Counter(DEFAULT_FOLDERS[folder.type] for folder in reply.added if folder.type in DEFAULT_FOLDERS)
+    subs = find(reply.added, CollectionClass)
+    more = f", and on request {len(subs)} sub-folder{'s'[: len(subs) > 1]}" if subs else ""
+    return f"{len(reply.added)} folders; can be watched: {', '.join(sorted(cls.value for cls in found))}{more}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

@@ -1,0 +1,49 @@
+"""Own the making of key files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from relay.push.webpush.vapid import make_key
+from relay.security.sealing import generate
+
+
+class KeysExist(Exception):
+    """Tell that a key is there already; a new one would make void what the old one was for."""
+
+
+def write_sealing_keys(private: Path, public: Path) -> None:
+    """Make the sealing keys; raises as `write_key_pair` does."""
+    write_key_pair(private, public, generate, "stored credentials open with it alone. Move it away only to start anew.")
+
+
+def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, bytes]], lest: str) -> None:
+    """Make a key pair; the private file is readable by its owner only.
+
+    Raises KeysExist, which says `lest` what, when either file is there, OSError when one cannot be written.
+    """
+    for path in (private, public):
+        if path.exists():
+            raise KeysExist(f"{path} exists: {lest}")
+    private_pem, public_pem = make()
+    for path, content, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
+        _write(path, content, mode)
+
+
+def write_vapid_key(path: Path) -> None:
+    """Make a VAPID key; its file is readable by its owner only.
+
+    Raises KeysExist when the file is there, OSError when it cannot be written.
+    """
+    if path.exists():
+        raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe anew.")
+    _write(path, make_key(), 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

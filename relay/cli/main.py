@@ -1,0 +1,268 @@
+"""Own the command line: arguments in, exit status and readable texts out; the work is done elsewhere."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+import uvloop
+from rich.console import Console
+
+from relay.app import explain as find_cases
+from relay.app import migrate as migrate_database
+from relay.app import serve as serve_relay
+from relay.cli.audit import audit
+from relay.cli.invitations import invitations
+from relay.cli.keygen import KeysExist, write_sealing_keys, write_vapid_key
+from relay.cli.output import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
+from relay.domain.clock import now
+from relay.domain.errors import SettingsInvalid
+from relay.ops.explain import document, text
+from relay.process import log
+from relay.push.webpush.vapid import public_key
+from relay.sandbox.delivery import NotDelivered, deliver_mail
+from relay.sandbox.demo import run_demo
+from relay.sandbox.eas import Family
+from relay.sandbox.installation import Ports
+from relay.sandbox.sandbox import run_sandbox
+from relay.settings import Role, Settings, load, sealing_key_files, vapid_key_file
+
+T = TypeVar("T")
+
+cli = typer.Typer(
+    name="relay",
+    help="On-prem push notification relay: ActiveSync Pings inside, content-free pushes outside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
+cli.add_typer(audits, name="audit")
+cli.add_typer(invitations, name="invitations")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
+RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
+DEFAULT: Final = Path("config/relay.toml")
+
+
+@cli.command()
+def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Run the relay until SIGTERM or Ctrl-C."""
+    if role is Role.ALL:
+        _make_first_keys(config)
+    settings = _load(config, role)
+    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    with failing("cannot listen or reach the database"):
+        _run(serve_relay(settings))
+
+
+@cli.command()
+def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Check the configuration of a role and name every fault at once."""
+    settings = _load(config, role)
+    out.print(f"{config}: good for role {role.value}.", style="green")
+    for name, server in settings.servers.items():
+        out.print(f"  server {name}: {server.url}")
+    for platform, apps in settings.apps.items():
+        if apps:
+            out.print(f"  {platform.value}: {', '.join(sorted(apps))}")
+
+
+@cli.command()
+def keygen(config: Config = DEFAULT) -> None:
+    """Make the sealing keys: the private one for the watch role, the public one for the api role."""
+    private, public = _sealing_key_files(config)
+    try:
+        write_sealing_keys(private, public)
+    except KeysExist as error:
+        fail(str(error), FAILED)
+    except OSError as error:
+        fail(f"the sealing keys cannot be written: {error}", FAILED)
+    out.print(f"{private}: for the watch role alone; keep a copy in a safe place")
+    out.print(f"{public}: for the api role")
+
+
+@cli.command()
+def vapid(
+    config: Config = DEFAULT,
+    *,
+    new: Annotated[bool, typer.Option("--new", help="Make the key first; one that is there stays.")] = False,
+) -> None:
+    """Print the public key that apps subscribe with by WebPush; nothing else, so that scripts can read it."""
+    try:
+        file = vapid_key_file(config, os.environ)
+    except SettingsInvalid as error:
+        show_faults(error)
+    try:
+        if new:
+            write_vapid_key(file)
+            err.print(f"{file}: for the push role alone; keep a copy in a safe place", markup=False, soft_wrap=True)
+        out.print(public_key(file.read_bytes()))
+    except KeysExist as error:
+        fail(str(error), FAILED)
+    except OSError as error:
+        fail(f"the VAPID key cannot be read or written: {describe(error)}", FAILED)
+    except ValueError as error:
+        fail(f"{file} {error}", FAULTY)
+
+
+@cli.command()
+def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
+    settings = _load(config, role)
+    log.configure("warning", "text", sys.stderr)
+    with failing("cannot reach the database"):
+        _run(migrate_database(settings))
+    out.print("the database has the schema of this version")
+
+
+@audits.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Files of the egress log, e.g. state/egress/*.jsonl.")],
+) -> None:
+    """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
+    try:
+        count, faults = audit(files)
+    except OSError as error:
+        fail(f"cannot be read: {error}", FAULTY)
+    for fault in faults:
+        err.print(f"{fault.where}: {fault.text}", markup=False, soft_wrap=True)
+    if faults:
+        fail(f"{len(faults)} faults in {count} lines", FAILED)
+    out.print(f"{count} lines, unbroken, and every body is one of the templates")
+
+
+@cli.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="Id of a registration or a mailbox, or the user of a mailbox.")],
+    config: Config = DEFAULT,
+    role: RoleOption = Role.ALL,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """Explain a mailbox: its last Ping, change and push, what the provider said, and what to do now."""
+    settings = _load(config, role)
+    log.configure("error", "text", sys.stderr)
+    if settings.database.file is not None and not settings.database.file.exists():
+        fail(f"there is no database {settings.database.file}", FAILED)
+    with failing("cannot reach the database"):
+        cases = _run(find_cases(settings, name)) or []
+    if as_json:
+        out.print_json(data=[document(case, now()) for case in cases])
+    else:
+        out.print("\n".join(text(case, now()) for case in cases), end="")
+    if not cases:
+        fail(f"no mailbox, registration or user {name!r} is known", FAILED)
+
+
+@cli.command()
+def sandbox(
+    folder: Annotated[Path, typer.Option(help="Where relay.toml, CA and keys for a relay are written.")] = Path(
+        "sandbox"
+    ),
+    eas: Annotated[int, typer.Option(help="Port of the mail server.")] = 8443,
+    apns: Annotated[int, typer.Option(help="Port of APNs.")] = 8444,
+    fcm: Annotated[int, typer.Option(help="Port of FCM.")] = 8445,
+    webpush: Annotated[int, typer.Option(help="Port of the push service.")] = 8448,
+    control: Annotated[int, typer.Option(help="Port of the control listener.")] = 8446,
+    api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
+    ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
+    mailboxes: Annotated[int, typer.Option(help="Mailboxes user1, user2, ... to start with, besides ann and ben.")] = 0,
+    level: Annotated[str, typer.Option(help="Log level in the written relay.toml.")] = "info",
+    personality: Annotated[
+        Family, typer.Option(help="The family of servers that the mail server behaves like, oddities included.")
+    ] = Family.EXCHANGE,
+) -> None:
+    """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
+    log.configure("info", "text", sys.stderr)
+    ports = Ports(eas=eas, apns=apns, fcm=fcm, webpush=webpush, control=control, api=api, ops=ops)
+    try:
+        _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
+    except OSError as error:
+        fail(f"cannot listen or write: {describe(error)}", FAILED)
+
+
+@cli.command()
+def deliver(
+    user: Annotated[str, typer.Argument(help="Mailbox of the sandbox, e.g. ann@example.com.")],
+    subject: Annotated[str, typer.Option(help="Subject of the mail.")] = "Hello",
+    sender: Annotated[str, typer.Option(help="Sender of the mail.")] = "ben@example.com",
+    body: Annotated[str, typer.Option(help="Text of the mail.")] = "See you on Monday.",
+    control: Annotated[str, typer.Option(help="The sandbox's control listener.")] = "http://127.0.0.1:8446",
+) -> None:
+    """Deliver a mail to a mailbox of a running sandbox."""
+    try:
+        _run(deliver_mail(control, user=user, subject=subject, sender=sender, body=body))
+    except NotDelivered as error:
+        fail(str(error), FAILED)
+
+
+@cli.command()
+def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, with status 0 or 1.")] = False) -> None:
+    """Show the main job: sandbox and relay start, two phones register, mails come, and what left is shown."""
+    log.configure("error", "text", sys.stderr)
+    if not _run(run_demo(Console(highlight=False), once=once)):
+        raise typer.Exit(FAILED)
+
+
+def main() -> None:
+    """Be the program `relay`."""
+    cli()
+
+
+def _load(config: Path, role: Role) -> Settings:
+    try:
+        return load(config, os.environ, role)
+    except SettingsInvalid as error:
+        show_faults(error)
+
+
+def _sealing_key_files(config: Path) -> tuple[Path, Path]:
+    try:
+        return sealing_key_files(config, os.environ)
+    except SettingsInvalid as error:
+        show_faults(error)
+
+
+def _make_first_keys(config: Path) -> None:
+    """Make the sealing keys of a new installation; a single one that is missing is a fault, not a new start."""
+    try:
+        private, public = sealing_key_files(config, os.environ)
+        if not private.exists() and not public.exists():
+            write_sealing_keys(private, public)
+            err.print(
+                f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone",
+                markup=False,
+                soft_wrap=True,
+            )
+    except SettingsInvalid as error:
+        show_faults(error)
+    except OSError as error:
+        fail(f"the sealing keys cannot be written: {error}", FAILED)
+
+
+def _run(job: Coroutine[Any, Any, T]) -> T | None:
+    """Run a job on uvloop until it ends, SIGTERM or Ctrl-C; being told to end is no failure: None."""
+
+    async def until_told() -> T | None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _cancel_once, task)
+        try:
+            return await job
+        except asyncio.CancelledError:
+            if task is None or not task.cancelling():
+                raise
+            return None
+
+    return uvloop.run(until_told())
+
+
+def _cancel_once(task: "asyncio.Task[Any] | None") -> None:
+    if task is not None and not task.cancelling():
+        task.cancel()

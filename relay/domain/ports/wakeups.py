@@ -1,0 +1,41 @@
+"""How roles wake one another after a commit."""
+
+from enum import StrEnum
+from typing import Protocol
+
+from relay.domain.model import Platform
+
+
+class Topic(StrEnum):
+    """Name what one role tells another has changed in the store."""
+
+    MAILBOXES = "mailboxes"
+    """api -> watch: mailboxes are dirty."""
+    VERDICTS = "verdicts"
+    """watch -> api: a candidate was accepted or refused."""
+    OUTBOX_APNS = "outbox-apns"
+    """watch, api -> push: marks for APNs were set or may be claimed again; the next two likewise."""
+    OUTBOX_FCM = "outbox-fcm"
+    OUTBOX_WEBPUSH = "outbox-webpush"
+
+    @classmethod
+    def outbox(cls, platform: Platform) -> "Topic":
+        """Return the topic of one platform's marks; only the dispatcher of that platform listens to it."""
+        return cls(f"outbox-{platform.value}")
+
+
+class Waiter(Protocol):
+    """Wait for one topic; remembers what was told between two waits, so nothing is missed."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when the topic was told since the last return, or after `timeout_s` seconds."""
+
+
+class Wakeups(Protocol):
+    """Carry wake-ups between roles; they may be lost, so every wait has a time limit."""
+
+    def tell(self, topic: Topic) -> None:
+        """Wake the waiters of this process; the store calls it after each commit (PostgreSQL tells the others)."""
+
+    def waiter(self, topic: Topic) -> Waiter:
+        """Start to listen to one topic."""

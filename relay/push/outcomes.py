@@ -1,0 +1,141 @@
+"""Own what an outcome means for its channel, its provider and the counters, and when its mark is due again."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+from typing import Final
+
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush, Platform
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.ports.outbox import Settlement
+from relay.push import backoff
+from relay.push.gates import Gates
+from relay.push.stats import ChannelFault, Outage, PushStats, outcome_name
+
+log = logging.getLogger(__name__)
+
+TRIES: Final = 5
+"""How often a push that breaks its sender is tried before it is set aside."""
+ASIDE: Final = 3600.0
+"""Seconds that a push rests which was set aside; an upgrade may mend it."""
+BROKEN: Final = RetryLater("internal-error")
+"""What a sender that raises has said."""
+
+
+class Judge:
+    """Judge the outcomes of one platform."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        gates: Gates,
+        stats: PushStats,
+        clock: Clock,
+        random: Random,
+        time: Callable[[], float],
+    ) -> None:
+        """Take what outcomes change; `time` is the loop's."""
+        self._platform = platform
+        self._gates = gates
+        self._stats = stats
+        self._clock = clock
+        self._random = random
+        self._time = time
+
+    def judge(self, push: DuePush, outcome: Outcome) -> Settlement:
+        """Note what an outcome says about its channel and its provider; tell how its mark is to be settled."""
+        self._stats.channels.add((push.app, push.environment))
+        if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):
+            self._stats.outcomes[outcome_name(outcome)] += 1
+        match outcome:
+            case Delivered() | TokenGone():
+                self._answered(push)
+                self._heal(push)
+                if isinstance(outcome, Delivered):
+                    self._stats.lowered += outcome.lowered
+                else:
+                    fields = {"registration": push.registration_id, "reason": outcome.reason}
+                    log.info("device token gone", extra=fields)
+                return Settlement(push, outcome)
+            case RetryLater(provider=True):
+                return self._away(push, outcome)
+            case RetryLater(reach=reach):
+                self._learn(push, reach)
+                return self._later(push, outcome)
+            case Refused(channel=True, reach=reach):
+                self._hear(push, reach)
+                self._rest(push, outcome)
+                return Settlement(push, outcome, self._clock(), counted=False)
+            case Refused(reason, remedy, reach=reach):
+                self._learn(push, reach)
+                fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
+                log.warning("push refused", extra=fields)
+                return self._settled(push, outcome, backoff.recheck(1, self._random))
+
+    def _settled(self, push: DuePush, outcome: Outcome, seconds: float, *, counted: bool = True) -> Settlement:
+        return Settlement(push, outcome, self._clock() + timedelta(seconds=seconds), counted)
+
+    def _later(self, push: DuePush, outcome: RetryLater) -> Settlement:
+        if outcome is BROKEN and push.attempts + 1 >= TRIES:
+            fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
+            log.error("push set aside", extra=fields | {"reason": outcome.reason})
+            again = self._clock() + timedelta(seconds=ASIDE)
+            return Settlement(push, outcome, again, aside=outcome.reason)
+        if outcome.after is not None and outcome.reach is Reach.HERE:
+            # It was not tried; and its lane is shut or narrow by now, so that those held back do not return in step.
+            return self._settled(push, outcome, outcome.after, counted=False)
+        if outcome.after is not None:
+            return self._settled(push, outcome, backoff.told(outcome.after, self._random))
+        return self._settled(push, outcome, backoff.retry(push.attempts + 1, self._random))
+
+    def _away(self, push: DuePush, outcome: RetryLater) -> Settlement:
+        """Take a failure of the provider as a whole: while its circuit is open, no mark is to blame for it."""
+        circuit, environment = self._gates.circuit(push.environment), push.environment
+        self._gates.channels.undecided((push.app, environment))
+        if circuit.failed(self._time(), outcome.after):
+            fields = {"platform": self._platform, "environment": environment}
+            log.warning("push provider away", extra=fields | {"reason": outcome.reason, "remedy": outcome.remedy})
+        if not circuit.open:
+            return self._later(push, outcome)
+        known = self._stats.outages.get(environment)
+        since = self._clock() if known is None else known.since
+        self._stats.outages[environment] = Outage(environment, outcome.reason, outcome.remedy, since)
+        return Settlement(push, outcome, self._clock(), counted=False)
+
+    def _learn(self, push: DuePush, reach: Reach) -> None:
+        """Take the end of a push that concerns it alone for what it proves; what it does not prove, the next may."""
+        self._hear(push, reach)
+        if reach >= Reach.JUDGED:
+            self._heal(push)
+        else:
+            self._gates.channels.undecided((push.app, push.environment))
+
+    def _hear(self, push: DuePush, reach: Reach) -> None:
+        if reach >= Reach.ANSWERED:
+            self._answered(push)
+        else:
+            self._gates.circuit(push.environment).undecided()
+
+    def _answered(self, push: DuePush) -> None:
+        if self._gates.circuit(push.environment).answered():
+            self._stats.outages.pop(push.environment, None)
+            log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
+
+    def _rest(self, push: DuePush, refused: Refused) -> None:
+        channel = (push.app, push.environment)
+        self._gates.channels.faulted(channel, self._time())
+        known = self._stats.faults.get(channel)
+        since = self._clock() if known is None else known.since
+        self._stats.faults[channel] = ChannelFault(*channel, refused.reason, refused.remedy, since)
+        if known is None or known.reason != refused.reason:
+            fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
+            log.error("push channel faulty", extra=fields | {"reason": refused.reason, "remedy": refused.remedy})
+
+    def _heal(self, push: DuePush) -> None:
+        channel = (push.app, push.environment)
+        if self._gates.channels.passed(channel):
+            del self._stats.faults[channel]
+            fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
+            log.info("push channel works again", extra=fields)

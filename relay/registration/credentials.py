@@ -1,0 +1,86 @@
+"""Own how what an app shows of its user becomes a credential, of the kinds that the mailbox's server takes."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.credential import UnusableCredential
+from eas_watcher.auth.negotiate import KerberosCredential
+from relay.domain.clock import Clock
+from relay.registration.errors import InvalidRequest, UnsupportedCredential
+from relay.registration.requests import AnyLogin, CertificateLogin, KerberosLogin, Login, OAuthLogin
+from relay.security.credentials import CredentialKind, StoredCredential
+from relay.security.invitations import Guests
+
+DEFAULT: Final = frozenset({CredentialKind.BASIC})
+
+
+class CertificateReader(Protocol):
+    """Read certificates that strangers send."""
+
+    async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
+        """Return the certificate with its key, in bounded time; raise UnusableCredential."""
+
+
+class Logins:
+    """Turn logins into credentials."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, frozenset[CredentialKind]],
+        certificates: CertificateReader,
+        clock: Clock,
+        guests: Mapping[str, Guests] = MappingProxyType({}),
+    ) -> None:
+        """Take which kinds each server takes, by its name, and what reads certificates; others take Basic.
+
+        `guests` are the users that each server's operator invites.
+        """
+        self._kinds = kinds
+        self._certificates = certificates
+        self._clock = clock
+        self._guests = guests
+
+    async def credential(self, server: str, user: str, login: AnyLogin) -> StoredCredential:
+        """Make a credential; raises UnsupportedCredential, and InvalidRequest for one that no server could take."""
+        kind, field = _describe(login)
+        if kind not in self._kinds.get(server, DEFAULT):
+            raise UnsupportedCredential(f"the server of this mailbox takes no credentials of the kind {kind.value!r}")
+        try:
+            match login:
+                case Login(password):
+                    return BasicCredential(user, password)
+                case OAuthLogin(refresh_token, client_id):
+                    return OAuthCredential(user, refresh_token, client_id)
+                case CertificateLogin():
+                    return await self._certificates.read(user, login)
+                case KerberosLogin(invitation):
+                    return self._invited(server, KerberosCredential(user, invitation))
+        except UnusableCredential as error:
+            raise InvalidRequest([(f"credential.{field}", str(error))]) from error
+
+    def _invited(self, server: str, credential: KerberosCredential) -> KerberosCredential:
+        """Tell the app at once what is wrong with its invitation; that it is good is for the watch role to say."""
+        guests = self._guests[server]
+        guests.check(credential, self._clock())
+        try:
+            guests.principal(credential.user)
+        except UnusableCredential as error:
+            raise InvalidRequest([("credential.user", str(error))]) from error
+        return credential
+
+
+def _describe(login: AnyLogin) -> tuple[CredentialKind, str]:
+    """Name the kind of a login and the field that holds its secret."""
+    match login:
+        case Login():
+            return CredentialKind.BASIC, "password"
+        case OAuthLogin():
+            return CredentialKind.OAUTH, "refresh_token"
+        case CertificateLogin():
+            return CredentialKind.CERTIFICATE, "pkcs12" if login.pkcs12 else "pem"
+        case KerberosLogin():
+            return CredentialKind.KERBEROS, "invitation"

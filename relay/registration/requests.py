@@ -1,0 +1,129 @@
+"""Own what an app may ask of the registrations, as values; identities and devices in them are not yet checked."""
+
+import re
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from eas_watcher.names import CollectionClass
+from relay.domain.model import Environment, Mode, Platform
+from relay.domain.subscription import Subscription, SubscriptionInvalid
+from relay.registration.errors import UnsupportedDevice
+
+_TOKEN: Final = {
+    # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.
+    Platform.APNS: (re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII), "32 to 100 bytes as hexadecimal digits"),
+    # Google documents no format; these are the characters that tokens have [observed: FCM SDKs, 2026-11].
+    Platform.FCM: (re.compile(r"[A-Za-z0-9:_.~%=-]{8,1024}", re.ASCII), "8 to 1024 letters, digits and :_.~%=-"),
+}
+
+_NAMES: Final = {Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Hold how the app logs in at the mailbox's server; without a user the mailbox itself is the user."""
+
+    password: str = field(repr=False)
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthLogin:
+    """Hold the refresh token of a grant that the user gave; without a client id it is the one in the settings."""
+
+    refresh_token: str = field(repr=False)
+    client_id: str = ""
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateLogin:
+    """Hold a certificate with its key, as PKCS #12 or as PEM; the other one is empty."""
+
+    pkcs12: bytes = field(default=b"", repr=False)
+    pem: str = field(default="", repr=False)
+    passphrase: str = field(default="", repr=False)
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KerberosLogin:
+    """Hold an operator's invitation, which stands for the right to watch the user's mailbox."""
+
+    invitation: str = field(repr=False)
+    user: str | None = None
+
+
+AnyLogin: TypeAlias = Login | OAuthLogin | CertificateLogin | KerberosLogin
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Hold where pushes go."""
+
+    platform: Platform
+    app: str
+    """The APNs topic (bundle id), the Android package name, or any name that the settings list for WebPush."""
+    token: str = field(repr=False)
+    """As the provider hands it out; for WebPush, what Subscription.token writes."""
+    environment: Environment = Environment.PRODUCTION
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Ask for a new registration."""
+
+    mailbox: str
+    """Address or user name; finds the server, and is the login user unless the login names one."""
+    login: AnyLogin
+    device: Device
+    server: str | None = None
+    classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
+    mode: Mode = Mode.ALERT
+    locale: str = "en"
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """Of which classes the sub-folders count too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeWish:
+    """Ask for a change of a registration; None leaves a property as it is."""
+
+    login: AnyLogin | None = None
+    device_token: str | None = field(default=None, repr=False)
+    environment: Environment | None = None
+    classes: frozenset[CollectionClass] | None = None
+    mode: Mode | None = None
+    locale: str | None = None
+    subfolders: frozenset[CollectionClass] | None = None
+
+
+def check_device(
+    platform: Platform, token: str | None, environment: Environment | None, services: Container[str] = frozenset()
+) -> None:
+    """Raise UnsupportedDevice when the platform has no such environment, or its tokens look otherwise.
+
+    A WebPush subscription must be at one of the push services that the relay may ask.
+    """
+    if platform is not Platform.APNS and environment is Environment.SANDBOX:
+        raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out")
+    if token is None:
+        return
+    if platform is Platform.WEBPUSH:
+        _check_subscription(token, services)
+        return
+    pattern, words = _TOKEN[platform]
+    if not pattern.fullmatch(token):
+        raise UnsupportedDevice(f"a device token of {platform.value} has {words}")
+
+
+def _check_subscription(token: str, services: Container[str]) -> None:
+    try:
+        subscription = Subscription.read(token)
+    except SubscriptionInvalid as error:
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`") from error
+    if subscription.token != token:
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`")
+    if subscription.service not in services:
+        raise UnsupportedDevice("the relay may not push to the host of `endpoint`: use another push service")

@@ -1,0 +1,339 @@
+"""Own the tables about pushes: how fast they leave, through which providers, on which way, and where they are noted."""
+
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
+from eas_watcher.machine.state import RATE
+from relay.domain.pacing import COALESCE_MOST, JITTER_MOST
+from relay.push.fcm.budget import PER_HOUR
+
+
+def split(value: Any) -> Any:
+    """Take a comma-separated text for a list, the only form that an environment variable can have."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def split_numbers(value: Any) -> Any:
+    """Take a comma-separated text for a list of whole numbers; what is none is left for the check to find."""
+    parts = split(value)
+    if parts is value:
+        return value
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+Text = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
+
+
+class Section(BaseModel):
+    """Hold one table of relay.toml; None stands for a key that is not set and has no default of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RelaySection(Section):
+    """Hold what all parts share."""
+
+    state_dir: Text = Field(default="state", description="folder for the database and the sealing keys")
+
+
+class DatabaseSection(Section):
+    """Hold where the database is."""
+
+    url: Text | None = Field(
+        default=None,
+        description="sqlite:///FILE or postgresql://USER@HOST:PORT/NAME or "
+        "postgresql://USER@/NAME?host=/SOCKET/FOLDER, without a password; "
+        "unset: relay.sqlite3 in relay.state_dir",
+    )
+    password_file: Text | None = Field(default=None, description="file whose first line is the PostgreSQL password")
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust for PostgreSQL; set: TLS is demanded, and the host verified"
+    )
+
+
+class SealingSection(Section):
+    """Hold where the sealing keys are."""
+
+    private_key_file: Text | None = Field(
+        default=None, description="PEM file that opens credentials; unset: sealing-private.pem in relay.state_dir"
+    )
+    public_key_file: Text | None = Field(
+        default=None, description="PEM file that seals credentials; unset: sealing-public.pem in relay.state_dir"
+    )
+
+
+class ApiSection(Section):
+    """Hold how the registration API listens."""
+
+    host: Text = Field(
+        default="0.0.0.0",  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
+        description="address the registration API listens on",
+    )
+    port: Port = Field(default=8443, description="port of the registration API, 1 to 65535")
+    certificate_file: Text | None = Field(
+        default=None, description="PEM file with the server certificate and its chain"
+    )
+    key_file: Text | None = Field(default=None, description="PEM file with the key of api.certificate_file")
+    behind_proxy: bool = Field(
+        default=False, description="true when a TLS reverse proxy stands before it: plain HTTP, X-Forwarded-For trusted"
+    )
+    verdict_wait: float = Field(
+        default=6.0, ge=0, le=60, description="seconds that a registration waits for the mail server's verdict, 0 to 60"
+    )
+    registrations_per_minute: int = Field(
+        default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"
+    )
+
+
+class OpsSection(Section):
+    """Hold how the ops listener listens."""
+
+    host: Text = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
+    port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
+
+
+class LogSection(Section):
+    """Hold what is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged: debug, info, warning or error"
+    )
+    format: Literal["json", "text"] = Field(
+        default="json", description="json: one object per line, for collectors; text: for people"
+    )
+
+
+InFlight = Annotated[int, Field(ge=1, le=1000)]
+ProviderProxy = Annotated[
+    Text | None,
+    Field(description="another proxy than network.proxy, without authentication, or none to connect straight"),
+]
+
+
+class PushSection(Section):
+    """Hold how fast pushes leave, through whatever provider."""
+
+    coalesce_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=COALESCE_MOST,
+        description="seconds between two pushes of one class to one phone, 0 to 60; what comes meanwhile adds up",
+    )
+    expire_hours: float = Field(
+        default=24.0,
+        ge=0.1,
+        le=720,
+        description="age in hours of its newest change at which a push is dropped, 0.1 to 720",
+    )
+    jitter_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=JITTER_MOST,
+        description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
+    )
+
+
+class ApnsAccountSection(Section):
+    """Hold as whom some apps are pushed to through APNs."""
+
+    key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
+    key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None,
+        description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
+    )
+    team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None, description="the ten letters and digits of the Apple developer team"
+    )
+    certificate_file: Text | None = Field(
+        default=None, description="PEM file with a push certificate and its key, instead of key_file"
+    )
+    topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    environments: Annotated[
+        tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(
+        default=("production", "sandbox"),
+        description="what the key or certificate is good for, out of production, sandbox",
+    )
+
+
+class ApnsSection(ApnsAccountSection):
+    """Hold how to reach APNs, and the only account or the first one."""
+
+    host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
+    port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
+    sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
+    sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: ProviderProxy = None
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+
+
+class FcmSection(Section):
+    """Hold how to reach FCM and as whom."""
+
+    service_account_file: Text | None = Field(
+        default=None, description="JSON key of the service account, from the Firebase console"
+    )
+    apps: Texts = Field(default=(), description="package names of the apps that may be pushed to")
+    url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
+    )
+    proxy: ProviderProxy = None
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+    high_priority_per_hour: int = Field(
+        default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
+    )
+
+
+class WebPushSection(Section):
+    """Hold which push services are used, and as whom."""
+
+    hosts: Texts = Field(
+        default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
+    )
+    apps: Texts = Field(default=(), description="names of the apps that may be pushed to, as they register")
+    vapid_key_file: Text | None = Field(
+        default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
+    )
+    public_key: Text | None = Field(
+        default=None, description="the public half of webpush.vapid_key_file, for the api role: `relay vapid` prints it"
+    )
+    subject: Annotated[str, Field(max_length=255, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$")] | None = Field(
+        default=None, description="whom operators of push services may ask: mailto:ADDRESS or an https:// URL"
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: ProviderProxy = None
+    straight_hosts: Texts = Field(
+        default=(), description="those of webpush.hosts that are inside and reached without any proxy"
+    )
+    in_flight: InFlight = Field(
+        default=100, description="pushes at once, 1 to 1000; to one of several hosts half of it"
+    )
+
+
+class NetworkSection(Section):
+    """Hold the way to Apple and Google; mail servers are inside and always reached straight."""
+
+    proxy: Text | None = Field(
+        default=None, description="http://HOST:PORT or https://HOST:PORT of an HTTP proxy; unset: straight"
+    )
+    proxy_user: Text | None = Field(default=None, description="user for Basic authentication at network.proxy")
+    proxy_password_file: Text | None = Field(
+        default=None, description="file whose first line is the password of network.proxy_user"
+    )
+    proxy_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
+    )
+    source_address: Texts = Field(
+        default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
+    )
+
+
+class EgressSection(Section):
+    """Hold where everything that leaves the company is noted."""
+
+    folder: Text | None = Field(
+        default=None, description="folder of the egress log, for the push role; unset: egress in relay.state_dir"
+    )
+    file_megabytes: int = Field(
+        default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
+    )
+
+
+Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
+VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
+LONGEST_HEARTBEAT: Final = 3540  # seconds, Exchange's upper bound [MS-ASCMD 2.2.3.79.1]
+Seconds = Annotated[int, Field(ge=1, le=LONGEST_HEARTBEAT)]
+
+
+class ServerSection(Section):
+    """Hold one ActiveSync server."""
+
+    url: Text | None = Field(
+        default=None, description="https:// URL; without a path, /Microsoft-Server-ActiveSync is taken"
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    domains: Texts = Field(default=(), description="mail domains whose addresses are looked for on this server")
+    source_addresses: Texts = Field(
+        default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
+    )
+    versions: Annotated[tuple[Version, ...], BeforeValidator(split), Field(min_length=1)] = Field(
+        default=VERSIONS, description=f"protocol versions that may be spoken, out of {', '.join(VERSIONS)}"
+    )
+    acknowledgement: Literal[1, 2, 4] = Field(
+        default=4,
+        description="the answer to a server that demands a device policy: 1 applied, 2 partly, 4 managed by others",
+    )
+    acknowledgement_fallback: Annotated[tuple[Literal[1, 2, 4], ...], BeforeValidator(split_numbers)] = Field(
+        default=(), description="what else may be answered to a server that refuses acknowledgement, in this order"
+    )
+    credentials: Annotated[
+        tuple[Literal["basic", "oauth", "certificate", "kerberos"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(
+        default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate, kerberos"
+    )
+    oauth_token_endpoint: Text | None = Field(
+        default=None, description="https:// URL where refresh tokens are exchanged; nowhere else are they ever sent"
+    )
+    oauth_client_id: Text | None = Field(default=None, description="the relay's client id there")
+    oauth_client_secret_file: Text | None = Field(
+        default=None, description="file whose first line is the client's secret; unset: a public client"
+    )
+    oauth_scope: Text | None = Field(
+        default=None, description="scope to ask for, words joined by spaces; unset: what the user granted"
+    )
+    oauth_audience: Texts = Field(
+        default=(), description="what access tokens must be meant for, where they can be read; unset: not checked"
+    )
+    oauth_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for oauth_token_endpoint"
+    )
+    kerberos_realm: Text | None = Field(
+        default=None, description="realm of the users' accounts, as the directory writes it, e.g. EXAMPLE.COM"
+    )
+    kerberos_principal: Text | None = Field(
+        default=None, description="the relay's own account, which may act for users at this server alone"
+    )
+    kerberos_keytab_file: Text | None = Field(default=None, description="keytab with the key of kerberos_principal")
+    kerberos_target: Text | None = Field(
+        default=None, description="the server's principal, e.g. HTTP/mail.example.com@EXAMPLE.COM; unset: by its URL"
+    )
+    kerberos_users: Literal["account", "address"] = Field(
+        default="account", description="what the directory knows users by: account name, or address (UPN)"
+    )
+    kerberos_invitation_key_file: Text | None = Field(
+        default=None, description="PEM file of public keys whose invitations let users register"
+    )
+    heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
+    heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
+    heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")
+    mode: Literal["ping", "poll"] = Field(
+        default="ping", description="ping: one Ping held per mailbox; poll: a Sync per mailbox every poll_interval"
+    )
+    poll_interval: Annotated[int, Field(ge=30, le=LONGEST_HEARTBEAT)] = Field(
+        default=300, description="seconds between two Syncs of a mailbox with mode poll, 30 to 3540"
+    )
+    return_rate: float = Field(
+        default=RATE,
+        ge=0.1,
+        le=10_000,
+        description="mailboxes per second that start, or return after an outage, 0.1 to 10000",
+    )
+
+
+class AutodiscoverSection(Section):
+    """Hold whether and where servers of domains without a configured one are looked for."""
+
+    enabled: bool = Field(
+        default=False, description="true to look for the servers of other domains than `domains` name"
+    )
+    hosts: Texts = Field(
+        default=(),
+        description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")

@@ -1,0 +1,93 @@
+"""Own what each role's database user may do on PostgreSQL: as little as its statements need."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+
+from relay.store.rows import MAILBOX
+from relay.store.settlement import RELEASED
+from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, path, registration, shard
+
+API: Final = "relay_api"
+WATCH: Final = "relay_watch"
+PUSH: Final = "relay_push"
+
+_FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
+_FOR_PUSH: Final = (
+    *("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state"),
+    *("mailbox_id", "last_push_at", "last_outcome", "pushed", *RELEASED),
+)
+_TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at")
+"""What everybody may know of tokens: which apps' are refused, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Hold what one user may do with one table; no columns: with all of it."""
+
+    user: str
+    table: str
+    right: str
+    columns: tuple[str, ...] = ()
+
+
+def _whole(user: str, table: sa.Table, *rights: str) -> tuple[Grant, ...]:
+    return tuple(Grant(user, table.name, right) for right in rights)
+
+
+GRANTS: Final = (
+    # The api registers and shows; of credentials it only knows whether one waits.
+    Grant(API, "mailbox", "SELECT", tuple(column.name for column in MAILBOX)),
+    Grant(API, "mailbox", "INSERT", _FIRST),
+    Grant(API, "mailbox", "UPDATE", ("dirty",)),
+    *_whole(API, registration, "SELECT", "INSERT", "UPDATE", "DELETE"),
+    Grant(API, "candidate", "SELECT", ("registration_id",)),
+    *_whole(API, candidate, "INSERT", "DELETE"),
+    *_whole(API, outbox, "SELECT", "INSERT", "UPDATE"),
+    # The watch opens credentials; device tokens and registration secrets are none of its business.
+    *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
+    *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
+    *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
+    Grant(
+        WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "subfolders", "state", *_TOKENS)
+    ),
+    Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
+    Grant(WATCH, "registration", "DELETE"),  # with a wipe
+    *_whole(WATCH, candidate, "SELECT", "DELETE"),
+    Grant(WATCH, "candidate", "UPDATE", ("sealed",)),
+    *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
+    *_whole(WATCH, shard, "UPDATE"),
+    *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
+    # The push role sends; of mailboxes it may count the states, for its metrics, and say that one lost a registration.
+    Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
+    Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
+    Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
+    Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *RELEASED)),
+    Grant(PUSH, "registration", "DELETE"),  # once the phone of a wiped one was told
+    *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
+    # All of them say that they live, and see who else does.
+    *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, node, "SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, shard, "SELECT")),
+    *(Grant(user, "alembic_version", "SELECT") for user in (API, WATCH, PUSH)),
+)
+
+
+def grants_sql() -> str:
+    """Write the statements that give each role's user its rights and takes all others away.
+
+    The owner of the tables runs them after every upgrade; the users must exist.
+    """
+    users = f"{API}, {WATCH}, {PUSH}"
+    lines = [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {users};",
+        f"GRANT USAGE ON SCHEMA public TO {users};",
+    ]
+    for grant in GRANTS:
+        columns = f" ({', '.join(_quoted(name) for name in grant.columns)})" if grant.columns else ""
+        lines.append(f"GRANT {grant.right}{columns} ON {grant.table} TO {grant.user};")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

@@ -1,0 +1,196 @@
+"""Own the one writer of all watches: whatever was queued while a transaction ran goes with the next one."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Final, Protocol
+
+from eas_watcher import backoff
+from eas_watcher.machine.memory import Progress
+from eas_watcher.names import MailboxId
+from eas_watcher.ports import Fenced
+from relay.domain.clock import Clock
+from relay.domain.errors import StoreUnavailable
+from relay.domain.model import CommitEntry
+from relay.domain.ports.watch import WatchStore
+
+log = logging.getLogger(__name__)
+
+FLUSH: Final = 30.0  # seconds between notes of when Pings began; only explain and health read them
+
+
+class Committer(Protocol):
+    """Commit entries of many watches in groups."""
+
+    async def commit(self, entry: CommitEntry) -> None:
+        """Return when durable; raise Fenced or StoreUnavailable."""
+
+
+class StoreJournal:
+    """Be the journal of all watches of this process."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        store: WatchStore,
+        lease_of: Callable[[MailboxId], tuple[int, int] | None],
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        """Take the group committer and how to find a mailbox's (shard, epoch); None: the lease is lost."""
+        self._committer = committer
+        self._store = store
+        self._lease_of = lease_of
+        self._clock = clock
+        self._random = random
+        self._pings: dict[MailboxId, tuple[float, float]] = {}
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        """Return when `progress` is durable, however long the database is away; raise Fenced when the lease is lost.
+
+        A commit whose end is unknown is made again: counted twice is better than lost.
+        """
+        failures = 0
+        while True:
+            lease = self._lease_of(mailbox)
+            if lease is None:
+                raise Fenced
+            try:
+                await self._committer.commit(CommitEntry(mailbox, *lease, progress))
+            except StoreUnavailable:
+                failures += 1
+                await asyncio.sleep(min(30.0, backoff.delay(failures, self._random)))
+            else:
+                return
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        """Note that a Ping is held from now."""
+        self._pings[mailbox] = (asyncio.get_running_loop().time(), heartbeat)
+
+    async def run(self) -> None:
+        """Write the noted Pings now and then, for ever."""
+        while True:
+            await asyncio.sleep(FLUSH)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write the noted Pings; what cannot be written now is overwritten by later ones."""
+        pings, self._pings = self._pings, {}
+        if not pings:
+            return
+        now, loop_now = self._clock(), asyncio.get_running_loop().time()
+        moments = {
+            mailbox: (now - timedelta(seconds=loop_now - began), hold) for mailbox, (began, hold) in pings.items()
+        }
+        try:
+            await self._store.note_pings(moments)
+        except StoreUnavailable:
+            log.warning("moments of Pings not noted: the database is away", extra={"pings": len(pings)})
+
+
+LARGEST: Final = 100  # entries per transaction; more gains little, and one poisoned entry costs that many again
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    entry: CommitEntry
+    done: asyncio.Future[None]
+
+
+class GroupCommitter:
+    """Commit entries of many watches in groups while `run` runs."""
+
+    def __init__(self, store: WatchStore, clock: Clock) -> None:
+        """Take where to commit."""
+        self._store = store
+        self._clock = clock
+        self._queue: deque[_Waiting] = deque()
+        self._queued = asyncio.Event()
+        self._stopped = False
+
+    async def commit(self, entry: CommitEntry) -> None:
+        """Return when durable; raise Fenced or StoreUnavailable, or what the store raised for this very entry.
+
+        Cancelled before its turn, an entry is not committed at all.
+        """
+        if self._stopped:
+            raise StoreUnavailable("the writer has stopped")
+        waiting = _Waiting(entry, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._queued.set()
+        await waiting.done
+
+    async def run(self) -> None:
+        """Write until cancelled; whoever waits then gets StoreUnavailable."""
+        group: list[_Waiting] = []
+        try:
+            while True:
+                group = self._next()
+                if group:
+                    await self._write(group)
+                else:
+                    self._queued.clear()
+                    await self._queued.wait()
+        finally:
+            self._stopped = True
+            _fail([*group, *self._queue], StoreUnavailable("the writer has stopped"))
+            self._queue.clear()
+
+    def _next(self) -> list[_Waiting]:
+        """Take the next group off the queue: at most one entry of each mailbox, in the order they came."""
+        group: dict[MailboxId, _Waiting] = {}
+        later: list[_Waiting] = []
+        while self._queue and len(group) < LARGEST:
+            waiting = self._queue.popleft()
+            if waiting.done.done():
+                continue
+            if waiting.entry.mailbox_id in group:
+                later.append(waiting)
+            else:
+                group[waiting.entry.mailbox_id] = waiting
+        self._queue.extendleft(reversed(later))
+        return list(group.values())
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        """Commit a group; when something in it is poisoned, each entry for itself."""
+        error = await self._try(group)
+        if error is None:
+            return
+        if isinstance(error, StoreUnavailable) or len(group) == 1:
+            _fail(group, error)
+            return
+        for waiting in group:
+            alone = await self._try([waiting])
+            if alone is not None:
+                _fail([waiting], alone)
+
+    async def _try(self, group: Sequence[_Waiting]) -> BaseException | None:
+        """Commit in one transaction and tell the waiters; return the error instead, whatever it is."""
+        batch = [waiting.entry for waiting in group]
+        task = asyncio.get_running_loop().create_task(self._store.commit(batch, self._clock()), name="group commit")
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        if (error := task.exception()) is not None:
+            return error
+        for waiting in group:
+            if waiting.done.done():
+                continue
+            if waiting.entry.mailbox_id in task.result():
+                waiting.done.set_exception(Fenced())
+            else:
+                waiting.done.set_result(None)
+        return None
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

@@ -1,0 +1,106 @@
+"""Own the OAuth grants in use by this process: one keeper of tokens for each, rotations sealed and stored."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Final
+from weakref import WeakValueDictionary
+
+from eas_watcher import backoff
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.names import MailboxId
+from eas_watcher.transport.tokens import TokenEndpoint, Tokens
+from relay.domain.errors import StoreUnavailable
+from relay.domain.ports.watch import WatchStore
+from relay.security.sealing import SealingPrivateKey
+
+log = logging.getLogger(__name__)
+
+FAREWELL: Final = 5.0  # seconds that renewals under way have to end when the process stops
+
+Resealed = Callable[[MailboxId, bytes, bytes], None]
+
+
+class _Keep:
+    """Keep each rotation of one grant in the place of the one before."""
+
+    __slots__ = ("_grants", "_mailbox", "sealed")
+
+    def __init__(self, grants: "Grants", mailbox: MailboxId, sealed: bytes) -> None:
+        self._grants = grants
+        self._mailbox = mailbox
+        self.sealed = sealed
+
+    async def __call__(self, credential: OAuthCredential) -> None:
+        self.sealed = await self._grants.keep(self._mailbox, self.sealed, credential)
+
+
+class GrantTokens(Tokens):
+    """Keep the access token of one grant, and know the seal that its credential has now."""
+
+    def __init__(self, credential: OAuthCredential, endpoint: TokenEndpoint, kept: _Keep, random: Random) -> None:
+        """Take the grant, its endpoint and what keeps its rotations."""
+        super().__init__(credential, endpoint, kept, random)
+        self.kept = kept
+
+
+class Grants:
+    """Give the tokens of a mailbox's grant, the same ones to its watch and to its proofs.
+
+    Two keepers of one grant would spend one refresh token twice, for which servers withdraw the whole grant.
+    """
+
+    def __init__(self, key: SealingPrivateKey, store: WatchStore, random: Random) -> None:
+        """Take the key that seals what was rotated, and where it is kept."""
+        self._key = key.public_key()
+        self._store = store
+        self._random = random
+        self._tokens: WeakValueDictionary[tuple[MailboxId, str, str], GrantTokens] = WeakValueDictionary()
+        self._listeners: list[Resealed] = []
+
+    def listen(self, resealed: Resealed) -> None:
+        """Tell of each credential sealed anew: mailbox, its seal before, its seal now."""
+        self._listeners.append(resealed)
+
+    def tokens(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential, endpoint: TokenEndpoint) -> Tokens:
+        """Give the one keeper of a grant's tokens, which lives as long as somebody uses it or it renews."""
+        name = _name(mailbox, credential)
+        tokens = self._tokens.get(name)
+        if tokens is None:
+            tokens = GrantTokens(credential, endpoint, _Keep(self, mailbox, sealed), self._random)
+            self._tokens[name] = tokens
+        return tokens
+
+    def newest(self, mailbox: MailboxId, credential: OAuthCredential) -> bytes | None:
+        """Give the newest seal of a grant in use; None when it is not in use."""
+        tokens = self._tokens.get(_name(mailbox, credential))
+        return None if tokens is None else tokens.kept.sealed
+
+    async def stop(self) -> None:
+        """Wait a moment for renewals under way: what a token endpoint gave and nobody kept is a user locked out."""
+        running = {task for tokens in self._tokens.values() if (task := tokens.renewing) is not None}
+        if running:
+            _, late = await asyncio.wait(running, timeout=FAREWELL)
+            for task in late:
+                task.cancel()
+
+    async def keep(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential) -> bytes:
+        """Seal a rotated credential in the place of its seal before; return the new seal once it is durable."""
+        fresh = self._key.seal(mailbox, credential)
+        failures = 0
+        while True:
+            try:
+                await self._store.reseal(mailbox, sealed, fresh)
+                break
+            except StoreUnavailable:
+                failures += 1
+                log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox})
+                await asyncio.sleep(min(30.0, backoff.delay(failures, self._random)))
+        for listener in self._listeners:
+            listener(mailbox, sealed, fresh)
+        return fresh
+
+
+def _name(mailbox: MailboxId, credential: OAuthCredential) -> tuple[MailboxId, str, str]:
+    return mailbox, credential.client_id, credential.grant

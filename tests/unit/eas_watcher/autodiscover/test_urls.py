@@ -1,0 +1,59 @@
+import pytest
+
+from eas_watcher.autodiscover.urls import LONGEST, authority, eas_location, followed
+
+HOSTS = frozenset({"mail.example.com", "mail.example.com:8443", "[2001:db8::1]"})
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://mail.example.com/eas", "https://mail.example.com/eas"),
+        ("https://MAIL.Example.com:443", "https://mail.example.com/Microsoft-Server-ActiveSync"),
+        ("https://mail.example.com:8443/", "https://mail.example.com:8443/Microsoft-Server-ActiveSync"),
+        ("https://mail.example.com/eas?User=ann&Cmd=Ping#x", "https://mail.example.com/eas"),
+        ("https://[2001:DB8::1]/eas", "https://[2001:db8::1]/eas"),
+    ],
+)
+def test_an_allowed_location_is_followed(text: str, url: str) -> None:
+    assert eas_location(text, HOSTS) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/eas",
+        "//mail.example.com/eas",
+        "http://mail.example.com/eas",
+        "https://",
+        "https:///eas",
+        "https://other.example.com/eas",
+        "https://mail.example.com.other.example.com/eas",
+        "https://mail.example.com:8444/eas",
+        "https://mail.example.com:0/eas",
+        "https://mail.example.com:99999/eas",
+        "https://mail.example.com:x/eas",
+        "https://mail.example.com@other.example.com/eas",
+        "https://ann:secret@mail.example.com/eas",
+        "https://other.example.com\\@mail.example.com/eas",
+        "https://mail.example.com/e as",
+        "https://mail.example.com/e\r\nX: y",
+        "https://mail.example.com/ä",
+        "https://[mail.example.com/eas",
+        "https://mail.example.com/" + "x" * LONGEST,
+    ],
+)
+def test_everything_else_is_not(text: str) -> None:
+    assert eas_location(text, HOSTS) is None
+    assert followed(text, HOSTS) is None
+
+
+def test_a_url_that_is_followed_as_it_is_keeps_its_query() -> None:
+    assert followed("https://MAIL.example.com/a?b=c#d", HOSTS) == "https://mail.example.com/a?b=c"
+
+
+def test_authority_names_a_host_without_the_usual_port() -> None:
+    assert authority("https://Mail.Example.com:443/x") == "mail.example.com"
+    assert authority("https://mail.example.com:8443") == "mail.example.com:8443"
+    assert authority("https://a_b<script>/") is None

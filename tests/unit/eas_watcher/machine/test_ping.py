@@ -1,0 +1,231 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.machine.memory import Progress
+from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, read_ping
+from eas_watcher.machine.remedies import RECHECK
+from eas_watcher.machine.state import Move, Pause, Pausing, Watch
+from eas_watcher.names import NO_SYNC_KEY, CollectionId
+from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, watch_of
+
+BOTH = frozenset({INBOX.id, CALENDAR.id})
+WATCH = watch_of(INBOX, CALENDAR, requests=3, failures=2)
+
+
+def go_on(decided: Watch | Move) -> Watch:
+    assert isinstance(decided, Watch)
+    return decided
+
+
+def wait(decided: Watch | Move) -> tuple[str, Pause]:
+    assert isinstance(decided, tuple)
+    [action] = decided[1]
+    assert isinstance(action, Pause)
+    assert action.progress.condition is not None
+    return action.progress.condition.reason, action
+
+
+def rested(decided: Watch | Move) -> Move:
+    assert isinstance(decided, tuple)
+    assert isinstance(decided[0], Pausing)
+    return decided
+
+
+def expired(watch: Watch, held: float) -> Watch | Move:
+    return read_ping(watch, PingReply(PingStatus.EXPIRED), held)
+
+
+def changed(watch: Watch, *ids: str, held: float) -> Watch | Move:
+    return read_ping(watch, PingReply(PingStatus.CHANGED, tuple(map(CollectionId, ids))), held)
+
+
+def test_a_ping_held_to_its_end_says_that_all_is_well() -> None:
+    watch = go_on(expired(WATCH, 600.0))
+
+    assert watch == replace(
+        WATCH,
+        heartbeat=Heartbeat(expiries=1),
+        requests=0,
+        failures=0,
+        hasty=0,
+        quiet_for=600.0,
+        silent_for=600.0,
+        unsynced=frozenset(),
+    )
+
+
+def test_a_ping_that_ends_early_is_doubted_and_teaches_no_heartbeat() -> None:
+    watch = go_on(expired(WATCH, 400.0))
+
+    assert (watch.unsynced, watch.heartbeat) == (BOTH, Heartbeat())
+
+
+def test_a_long_silence_is_doubted() -> None:
+    watch = replace(WATCH, quiet_for=QUIET - 600.0)
+
+    assert go_on(expired(watch, 599.0)).unsynced == frozenset()
+    assert go_on(expired(watch, 600.0)).unsynced == BOTH
+
+
+def test_after_a_long_silence_the_folders_are_read_for_some_servers_never_tell_of_new_ones() -> None:
+    watch = replace(WATCH, quiet_for=QUIET - 600.0)
+
+    assert not go_on(expired(watch, 599.0)).hierarchy_due
+    assert go_on(expired(watch, 600.0)).hierarchy_due
+
+
+def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
+    once = go_on(expired(WATCH, 1.0))
+    assert (once.unsynced, once.hasty, once.requests, once.failures) == (BOTH, 1, 3, 2)
+
+    pauses = [wait(expired(replace(once, hasty=n), 1.0)) for n in (1, 2, 3)]
+    assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
+
+
+def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_second_client() -> None:
+    once = go_on(expired(WATCH, 149.0))
+    assert (once.unsynced, once.hasty, once.requests) == (BOTH, 1, 0)
+
+    reason, action = wait(expired(once, 149.0))
+    condition = action.progress.condition
+    assert (reason, action.failures) == ("ping-too-fast", 1)
+    assert condition is not None
+    assert "is the device id in use twice?" in condition.detail
+    assert go_on(expired(once, 150.0)).hasty == 0
+
+
+def test_a_server_with_short_heartbeats_is_not_hasty() -> None:
+    short = replace(WATCH, heartbeat=Heartbeat(interval=10, maximum=10))
+
+    assert go_on(expired(short, 10.0)).hasty == 0
+    assert go_on(expired(short, 2.4)).hasty == 1
+
+
+def test_a_server_that_holds_pings_for_a_moment_only_is_not_asked_all_the_time() -> None:
+    second = replace(WATCH, heartbeat=Heartbeat(interval=1, minimum=1, maximum=1))
+
+    for held in (0.5, 1.0):
+        state, actions = rested(expired(second, held))
+        assert (state.watch.hasty, state.watch.failures) == (0, 0)
+        assert actions == [Pause(Progress(), 0, BREATHER - held)]
+
+
+def test_syncs_what_the_server_names() -> None:
+    watch = go_on(changed(WATCH, "7", "99", held=100.0))
+
+    assert watch == replace(WATCH, unsynced=frozenset({CALENDAR.id}), requests=0, failures=0)
+
+
+@pytest.mark.parametrize("ids", [(), ("99",)])
+def test_syncs_everything_when_the_server_names_nothing_we_know(ids: tuple[str, ...]) -> None:
+    assert go_on(changed(WATCH, *ids, held=100.0)).unsynced == BOTH
+
+
+def test_changes_told_at_once_again_and_again_wait_longer_and_longer() -> None:
+    watch = WATCH
+    for n in range(1, HASTY_ALLOWED):
+        watch = go_on(changed(watch, "5", held=1.0))
+        assert (watch.hasty, watch.requests, watch.failures) == (n, 3, 2)
+
+    pauses = [wait(changed(replace(watch, hasty=n), "5", held=1.0)) for n in (4, 5, 6)]
+    assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
+
+
+def test_a_change_after_a_while_ends_a_hasty_row() -> None:
+    assert go_on(changed(replace(WATCH, hasty=4), "5", held=12.0)).hasty == 0
+
+
+@pytest.mark.parametrize(("told", "interval"), [(240, 240), (900, 900), (None, 1200), (0, 1200)])
+def test_adopts_a_heartbeat_in_range(told: int | None, interval: int) -> None:
+    reply = PingReply(PingStatus.HEARTBEAT_OUT_OF_RANGE, heartbeat=told)
+
+    watch = go_on(read_ping(WATCH, reply, 0.1))
+
+    assert watch.heartbeat.interval == interval
+    assert watch.failures == 3
+
+
+@pytest.mark.parametrize(("told", "left"), [(1, 1), (None, 1), (0, 1), (-5, 1), (2, 2)])
+def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int) -> None:
+    reply = PingReply(PingStatus.TOO_MANY_FOLDERS, max_folders=told)
+
+    watch = go_on(read_ping(WATCH, reply, 0.1))
+
+    assert [c.id for c in watch.watched] == ["5", "7"][:left]
+
+
+@pytest.mark.parametrize("status", [PingStatus.HEARTBEAT_OUT_OF_RANGE, PingStatus.TOO_MANY_FOLDERS])
+def test_a_server_that_is_never_content_is_waited_for(status: PingStatus) -> None:
+    reason, _ = wait(read_ping(replace(WATCH, remedied=3), PingReply(status), 0.1))
+
+    assert reason in {"heartbeat", "too-many-folders"}
+
+
+def test_a_changed_hierarchy_is_read() -> None:
+    assert go_on(read_ping(WATCH, PingReply(PingStatus.HIERARCHY_CHANGED), 0.1)).hierarchy_due
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (PingStatus.PARAMETERS_MISSING, "ping-parameters"),
+        (PingStatus.SERVER_ERROR, "server-busy"),
+    ],
+)
+def test_what_only_waiting_can_heal(status: PingStatus, reason: str) -> None:
+    assert wait(read_ping(WATCH, PingReply(status), 0.1))[0] == reason
+
+
+def test_a_ping_called_malformed_starts_over_once_then_hourly() -> None:
+    malformed = PingReply(PingStatus.SYNTAX)
+
+    again = go_on(read_ping(WATCH, malformed, 0.1))
+
+    assert again.hierarchy_due
+    assert {c.sync_key for c in again.collections} == {NO_SYNC_KEY}
+    reason, action = wait(read_ping(again, malformed, 0.1))
+    assert (reason, action.seconds) == ("request-refused", RECHECK)
+
+
+@pytest.mark.parametrize("status", list(PingStatus))
+def test_a_ping_that_was_held_counts_as_a_wait(status: PingStatus) -> None:
+    held, hasty = read_ping(WATCH, PingReply(status), 20.0), read_ping(WATCH, PingReply(status), 1.0)
+
+    assert [(d if isinstance(d, Watch) else d[0].watch).requests for d in (held, hasty)] == [0, 3]
+
+
+def watch_after(decided: Watch | Move) -> Watch:
+    return decided if isinstance(decided, Watch) else decided[0].watch
+
+
+@pytest.mark.parametrize("status", [PingStatus.EXPIRED, PingStatus.CHANGED, PingStatus.HIERARCHY_CHANGED])
+def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: PingStatus) -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch, reply = watch_of(INBOX, sub, subfolders=EMAIL), PingReply(status, (sub.id,))
+
+    assert watch_after(read_ping(watch, reply, SETTLED)).settled == NEWEST
+    assert watch_after(read_ping(watch, reply, SETTLED - 1.0)).settled is None
+    assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).settled is None
+
+
+def test_a_server_that_tells_of_folders_had_told_of_all_that_were_there_when_a_ping_began() -> None:
+    watch = watch_of(INBOX, subfolders=EMAIL, settled=NEWEST)
+
+    assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).unborn == NEWEST
+    assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).unborn is None
+
+
+def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    aside = frozenset({sub.id})
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, set_aside=aside, doubts=(sub.id,) * 3, quiet_for=QUIET)
+
+    after = watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0))
+
+    assert after.set_aside == frozenset()
+    assert after.doubts == ()
+    assert after.settled is None  # what came meanwhile was not told of
+    assert after.hierarchy_due

@@ -1,0 +1,426 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    RequestRefused,
+    ServerBusy,
+    ServerRenewed,
+    StateLost,
+    TooManyCollections,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.machine.memory import Condition, Drain, Partnership, Progress, WatchState
+from eas_watcher.machine.remedies import (
+    CONFIRM_AFTER,
+    DAILY,
+    HOPELESS,
+    IMMEDIATE,
+    PROVISIONS,
+    RECHECK,
+    REDIRECTS,
+    REPEATED,
+    SELDOM,
+    at_once,
+    end,
+    pause,
+    remedy,
+)
+from eas_watcher.machine.state import (
+    FORGIVEN,
+    AcknowledgeWipe,
+    Ended,
+    Pause,
+    Pausing,
+    Policy,
+    Recent,
+    Record,
+    Watch,
+    Wiping,
+)
+from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
+
+
+def decide(watch: Watch, error: EasError) -> Pause:
+    """Return the pause that an error asks for."""
+    decided = remedy(watch, error)
+    assert isinstance(decided, tuple)
+    state, [action] = decided
+    assert isinstance(state, Pausing)
+    assert isinstance(action, Pause)
+    assert action.progress.condition is not None
+    assert state.watch.shown is action.progress.condition.state
+    return action
+
+
+def elsewhere(url: str | None) -> Partnership:
+    """Build a partnership whose version is to be asked for at `url`."""
+    return replace(PARTNERSHIP, version=None, url=url)
+
+
+def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> Watch:
+    """Build a watch that may be sent to two hosts, and was sent to `url`."""
+    hosts = frozenset({"mail1.example.com", "mail2.example.com"})
+    policy = Policy(hosts=hosts, discovered=discovered)
+    return watch_of(policy=policy, partnership=replace(PARTNERSHIP, url=url), failures=failures)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "state", "seconds"),
+    [
+        (Unreachable("x"), "unreachable", WatchState.WAITING, None),
+        (ServerBusy("x"), "server-busy", WatchState.WAITING, None),
+        (ServerBusy("x", 77.0), "server-busy", WatchState.WAITING, 77.0),
+        (ProtocolViolation("x"), "protocol-violation", WatchState.WAITING, None),
+        (AccessDenied("x", "eas-130"), "eas-130", WatchState.BLOCKED, RECHECK),
+        (AccessDenied("x", "eas-129"), "eas-129", WatchState.BLOCKED, SELDOM),
+        (AccessDenied("x", "http-457"), "http-457", WatchState.BLOCKED, DAILY),
+        (Unauthorized("x"), "http-401", WatchState.WAITING, 60.0),
+        (EasError("x"), "failed", WatchState.WAITING, None),
+    ],
+)
+def test_what_waits_and_how_it_is_shown(error: EasError, reason: str, state: WatchState, seconds: float | None) -> None:
+    action = decide(watch_of(), error)
+
+    assert action.progress.condition == Condition(state, reason, detail=str(error))
+    assert (action.failures, action.seconds) == (1, seconds)
+
+
+def test_the_backoff_grows_with_the_failures_in_a_row() -> None:
+    assert decide(watch_of(failures=4), Unreachable("x")).failures == 5
+
+
+def test_what_went_over_a_stale_connection_is_repeated_at_once_but_not_twice() -> None:
+    stale = Unreachable("x", stale=True)
+
+    again = remedy(watch_of(), stale)
+
+    assert isinstance(again, Watch)
+    assert (again.remedied, again.failures, again.unsynced) == (1, 1, frozenset({INBOX.id}))
+    assert decide(again, stale).failures == 2
+
+
+def test_a_short_time_named_again_and_again_gives_way_to_the_backoff() -> None:
+    busy = ServerBusy("x", 1.0)
+
+    assert [decide(watch_of(failures=n), busy).seconds for n in range(5)] == [1.0, 1.0, 1.0, None, None]
+
+
+@pytest.mark.parametrize("failures", range(20))
+def test_a_long_time_named_is_always_kept(failures: int) -> None:
+    assert decide(watch_of(failures=failures), ServerBusy("x", 3600.0)).seconds == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("location", "detail"),
+    [
+        ("https://elsewhere.example.com/eas", "elsewhere.example.com, which the settings do not allow"),
+        ("http://mail2.example.com/eas", "a URL that is not https"),
+        ("https://ann:secret@mail2.example.com/eas", "a URL that is not https or not sound"),
+    ],
+)
+def test_a_redirect_to_a_host_that_nobody_named_waits_and_names_it(location: str, detail: str) -> None:
+    action = decide(sent_to("https://mail1.example.com/eas"), Redirected(location))
+
+    assert action.seconds == RECHECK
+    assert action.progress.condition is not None
+    assert (action.progress.condition.state, action.progress.condition.reason) == (WatchState.WAITING, "redirected")
+    assert detail in action.progress.condition.detail
+    assert "secret" not in action.progress.condition.detail
+
+
+def test_a_redirect_to_an_allowed_host_is_followed_with_options_first() -> None:
+    assert remedy(sent_to(None), Redirected("https://MAIL2.example.com/eas?Cmd=Sync")) == replace(
+        sent_to("https://mail2.example.com/eas"), partnership=elsewhere("https://mail2.example.com/eas"), redirects=1
+    )
+
+
+def test_servers_that_send_a_mailbox_round_in_circles_get_an_hour_of_rest() -> None:
+    watch = sent_to(None)
+    for turn in range(REDIRECTS):
+        decided = remedy(watch, Redirected(f"https://mail{1 + turn % 2}.example.com/"))
+        assert isinstance(decided, Watch)
+        watch = decided
+
+    decided = remedy(watch, Redirected("https://mail1.example.com/"))
+
+    assert isinstance(decided, tuple)
+    assert isinstance(decided[0], Pausing)
+    assert (decided[0].watch.partnership.url, decided[0].watch.redirects) == (None, 0)
+    assert decided[1][0].seconds == RECHECK  # type: ignore[union-attr]
+
+
+def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server() -> None:
+    stray = sent_to("https://mail2.example.com/eas")
+
+    assert decide(stray, Unreachable("x")).seconds is None
+    decided = remedy(replace(stray, failures=IMMEDIATE), Unreachable("x"))
+
+    assert isinstance(decided, tuple)
+    assert decided[0].watch.partnership == elsewhere(None)
+    assert remedy(stray, AccessDenied("x", "http-404")) == replace(
+        stray, partnership=elsewhere(None), failures=1, remedied=1
+    )
+
+
+def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> None:
+    found = sent_to("https://mail2.example.com/eas", failures=IMMEDIATE, discovered=True)
+
+    decided = remedy(found, Unreachable("x"))
+
+    assert isinstance(decided, tuple)
+    assert decided[0].watch.partnership == found.partnership
+    assert decide(found, AccessDenied("x", "http-404")).seconds == RECHECK
+
+
+def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
+    first = remedy(watch_of(provisions=Recent(PROVISIONS - 1)), NotProvisioned("x"))
+    assert isinstance(first, Watch)
+    decided = remedy(replace(first, provisions=Recent(PROVISIONS)), NotProvisioned("x"))
+
+    assert isinstance(decided, tuple)
+    state, [action] = decided
+    assert isinstance(action, Pause)
+    assert action.progress.condition is not None
+    assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
+    assert (state.watch.provision_due, state.watch.provisions) == (True, Recent(PROVISIONS - 1))
+    again = remedy(replace(state.watch, provisions=state.watch.provisions.again()), NotProvisioned("x"))
+    assert isinstance(again, tuple)  # one key an hour from then on
+
+
+def test_not_provisioned_provisions_at_once() -> None:
+    assert remedy(watch_of(), NotProvisioned("x")) == watch_of(provision_due=True, failures=1, remedied=1)
+
+
+def test_a_changed_hierarchy_is_read_at_once() -> None:
+    assert remedy(watch_of(), HierarchyChanged("x")) == watch_of(hierarchy_due=True, failures=1, remedied=1)
+
+
+def test_a_refused_version_is_chosen_again() -> None:
+    watch = watch_of()
+
+    assert remedy(watch, VersionRefused("x")) == watch_of(
+        partnership=replace(watch.partnership, version=None), failures=1, remedied=1
+    )
+
+
+def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
+    watch = watch_of(failures=1, remedied=1)
+
+    assert remedy(watch, VersionRefused("x")) == watch_of(
+        partnership=replace(watch.partnership, version=None),
+        failures=2,
+        remedied=2,
+        distrusted=frozenset({ProtocolVersion.V14_1}),
+    )
+
+
+def test_before_a_version_is_chosen_none_can_be_distrusted() -> None:
+    watch = watch_of(partnership=Partnership(), failures=1, remedied=1)
+
+    assert remedy(watch, VersionRefused("x")) == replace(watch, failures=2, remedied=2)
+
+
+def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
+    watch = watch_of(INBOX, CALENDAR)
+
+    decided = remedy(watch, StateLost("x"))
+
+    assert isinstance(decided, Watch)
+    assert decided.hierarchy_due
+    assert decided.partnership.hierarchy_key == NO_SYNC_KEY
+    assert [(c.sync_key, c.drain) for c in decided.collections] == [
+        (NO_SYNC_KEY, Drain(INBOX.newest)),
+        (NO_SYNC_KEY, Drain(CALENDAR.newest)),
+    ]
+
+
+def test_a_wipe_is_acknowledged_as_asked() -> None:
+    watch = watch_of()
+
+    for account_only, reason in ((True, "account-only-wipe"), (False, "remote-wipe")):
+        decided = remedy(watch, RemoteWipeRequested("x", account_only=account_only))
+        assert decided == (
+            Wiping(replace(watch, shown=WatchState.WIPING), account_only),
+            [Record(Progress(condition=Condition(WatchState.WIPING, reason))), AcknowledgeWipe(account_only)],
+        )
+
+
+@pytest.mark.parametrize("error", [NotProvisioned("x"), HierarchyChanged("x"), VersionRefused("x")])
+def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
+    decided: object = watch_of()
+    for _ in range(IMMEDIATE):
+        assert isinstance(decided, Watch)
+        decided = remedy(decided, error)
+    assert isinstance(decided, Watch)
+
+    assert decide(decided, error).failures == IMMEDIATE + 1
+
+
+@pytest.mark.parametrize(
+    "error", [NotProvisioned("x"), VersionRefused("x"), StateLost("x"), ServerRenewed("x"), RequestRefused("x")]
+)
+def test_what_costs_the_server_much_is_tried_hourly_at_last(error: EasError) -> None:
+    assert decide(watch_of(remedied=HOPELESS), error).seconds == RECHECK
+
+
+@pytest.mark.parametrize("error", [StateLost("x"), ServerRenewed("x")])
+def test_a_second_start_from_key_0_within_the_hour_waits_long_and_at_last_hourly(error: EasError) -> None:
+    first = remedy(watch_of(), error)
+    assert isinstance(first, Watch)
+    well = replace(first, remedied=0, failures=0)  # as after a Ping held to its end
+
+    waits = []
+    for _ in range(HOPELESS):
+        action, (state, _) = decide(well, error), remedy(well, error)  # type: ignore[misc]  # it waits
+        waits.append((action.failures, action.seconds))
+        assert all(c.sync_key == NO_SYNC_KEY for c in state.watch.collections)
+        well = replace(state.watch, remedied=0, failures=0)
+
+    patient = [(REPEATED + restarts, None) for restarts in range(2, HOPELESS + 1)]
+    assert waits == [*patient, (REPEATED + HOPELESS + 1, RECHECK)]
+
+
+def test_a_start_from_key_0_is_no_repetition_an_hour_later() -> None:
+    first = remedy(watch_of(), StateLost("x"))
+    assert isinstance(first, Watch)
+
+    assert isinstance(remedy(first.later(FORGIVEN - 1.0), StateLost("x")), tuple)
+    assert isinstance(remedy(first.later(FORGIVEN - 1.0).later(1.0), StateLost("x")), Watch)
+
+
+def test_the_time_since_a_start_from_key_0_counts_waits() -> None:
+    first = remedy(watch_of(), StateLost("x"))
+    assert isinstance(first, Watch)
+
+    state, _ = remedy(first, AccessDenied("x", "http-404"))  # type: ignore[misc]  # it waits
+
+    assert state.watch.restarts == 0
+
+
+def test_a_request_called_malformed_after_a_start_from_key_0_within_the_hour_waits_for_an_hour() -> None:
+    watch = watch_of(restarts=1)
+
+    assert decide(watch, RequestRefused("x")).seconds == RECHECK
+
+
+@pytest.mark.parametrize("error", [HierarchyChanged("x"), TooManyCollections("x", None)])
+def test_what_costs_little_is_tried_with_the_backoff(error: EasError) -> None:
+    assert decide(watch_of(remedied=HOPELESS), error).seconds is None
+
+
+def test_an_outage_before_does_not_delay_a_remedy() -> None:
+    assert isinstance(remedy(watch_of(failures=9), NotProvisioned("x")), Watch)
+
+
+def test_a_server_that_was_changed_is_asked_what_it_offers_and_starts_every_key() -> None:
+    decided = remedy(watch_of(INBOX, CALENDAR), ServerRenewed("x"))
+
+    assert isinstance(decided, Watch)
+    assert (decided.partnership.version, decided.partnership.hierarchy_key) == (None, NO_SYNC_KEY)
+    assert all(c.sync_key == NO_SYNC_KEY for c in decided.collections)
+    assert not decided.distrusted
+
+
+def test_a_request_called_malformed_starts_over_once() -> None:
+    decided = remedy(watch_of(), RequestRefused("x"))
+
+    assert isinstance(decided, Watch)
+    assert [c.sync_key for c in decided.collections] == [NO_SYNC_KEY]
+    assert decide(decided, RequestRefused("x")).seconds == RECHECK
+
+
+@pytest.mark.parametrize(("told", "before", "after"), [(1, 20, 1), (None, 20, 1), (0, 20, 1), (None, 1, 1)])
+def test_fewer_collections_are_asked_for_at_a_time(told: int | None, before: int, after: int) -> None:
+    decided = remedy(watch_of(INBOX, CALENDAR, max_collections=before), TooManyCollections("x", told))
+
+    assert isinstance(decided, Watch)
+    assert decided.max_collections == after
+
+
+def test_a_hierarchy_key_is_suspected_when_the_server_fails_again_and_again() -> None:
+    failing = ServerBusy("x", suspect=True)
+
+    for failures in range(IMMEDIATE):
+        state, _ = remedy(watch_of(failures=failures), failing)  # type: ignore[misc]  # it waits
+        assert state.watch.partnership.hierarchy_key != NO_SYNC_KEY
+    state, _ = remedy(watch_of(failures=IMMEDIATE), failing)  # type: ignore[misc]  # it waits
+
+    assert (state.watch.partnership.hierarchy_key, state.watch.hierarchy_due) == (NO_SYNC_KEY, True)
+    assert state.watch.collections == (INBOX,)
+
+
+def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None:
+    forbidden = AccessDenied("x", "http-403")
+
+    first = remedy(watch_of(), forbidden)
+    assert first == watch_of(provision_due=True, failures=1, remedied=1)
+    assert isinstance(first, Watch)
+
+    for refused in (first, replace(first, provision_due=False)):
+        state, [action] = remedy(refused, forbidden)  # type: ignore[misc]  # it waits
+        assert isinstance(action, Pause)
+        assert (state.watch.shown, action.seconds) == (WatchState.BLOCKED, RECHECK)
+        assert state.watch.provision_due, "the next try asks for the policy again"
+
+
+def test_a_403_before_a_version_is_chosen_waits() -> None:
+    assert decide(watch_of(partnership=Partnership()), AccessDenied("x", "http-403")).seconds == RECHECK
+
+
+def test_what_is_done_at_once_counts_as_a_failure_until_all_is_well() -> None:
+    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3, remedied=1)
+
+
+def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -> None:
+    watch = watch_of()
+    for refusals, seconds in enumerate(CONFIRM_AFTER, start=1):
+        action = decide(watch, Unauthorized("x"))
+        assert (action.seconds, action.progress.refusals) == (seconds, refusals)
+        watch = replace(watch, refusals=refusals)
+
+    decided = remedy(watch, Unauthorized("x"))
+
+    condition = Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail="x")
+    assert decided == (
+        Ended(replace(watch, refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
+        [Record(Progress(condition=condition, refusals=3, attention=True))],
+    )
+    assert CONFIRM_AFTER == (60.0, 900.0)
+
+
+def test_a_pause_keeps_how_often_a_key_was_tried_but_nothing_of_a_drain() -> None:
+    tried = replace(INBOX, tries=2)
+    draining = replace(CALENDAR, tries=1, drain=Drain(None))
+    keyless = replace(CALENDAR, tries=1, sync_key=NO_SYNC_KEY)
+
+    for other in (draining, keyless):
+        _, [action] = pause(watch_of(tried, other), ServerBusy("x"), "server-busy")
+        assert isinstance(action, Pause)
+        assert action.progress.collections == (tried,)
+
+
+def test_a_pause_may_have_a_backoff_of_its_own() -> None:
+    state, [action] = pause(watch_of(failures=7), ServerBusy("x"), "ping-too-fast", failures=2)
+
+    assert isinstance(action, Pause)
+    assert (action.failures, action.seconds, state.watch.failures) == (2, None, 8)
+
+
+def test_an_end_tells_the_phones() -> None:
+    condition = Condition(WatchState.WIPED, "remote-wipe")
+
+    state, actions = end(watch_of(), condition)
+
+    assert isinstance(state, Ended)
+    assert actions == [Record(Progress(condition=condition, refusals=0, attention=True))]

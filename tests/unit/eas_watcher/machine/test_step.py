@@ -1,0 +1,450 @@
+from dataclasses import replace
+from itertools import product
+from typing import Final, get_args
+
+import pytest
+
+from eas_watcher.commands.device import DEVICE
+from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
+from eas_watcher.commands.options import Capabilities, Options
+from eas_watcher.commands.ping import Ping, PingStatus
+from eas_watcher.commands.settings import InformDevice
+from eas_watcher.commands.sync import Sync, SyncReply
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    Redirected,
+    RemoteWipeRequested,
+    ServerBusy,
+    StateLost,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.machine.condition import QUARANTINE, SILENT
+from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
+from eas_watcher.machine.remedies import RECHECK
+from eas_watcher.machine.state import (
+    AcknowledgeWipe,
+    Answered,
+    Discovering,
+    Ended,
+    Event,
+    Failed,
+    Granted,
+    Informing,
+    Pause,
+    Pausing,
+    Pinging,
+    Policy,
+    Provide,
+    Provisioning,
+    ReadingHierarchy,
+    Record,
+    Send,
+    State,
+    Syncing,
+    Watch,
+    WipeAcknowledged,
+    Wiping,
+    Woken,
+)
+from eas_watcher.machine.step import BREATH, begin, proceed, step
+from eas_watcher.machine.sync_reply import EPOCH
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
+from tests.unit.eas_watcher.watching import (
+    CALENDAR,
+    EMAIL,
+    INBOX,
+    NOW,
+    PARTNERSHIP,
+    PRIME,
+    SYNC,
+    news,
+    paused,
+    pinged,
+    recorded,
+    sent,
+    synced,
+    syncing,
+    watch_of,
+)
+
+POLICY: Final = Policy()
+FRESH: Final = replace(PARTNERSHIP, informed=False)
+OFFER: Final = Capabilities(tuple(ProtocolVersion), frozenset({"Sync", "Provision", "Settings"}))
+INBOX_FOLDER: Final = Folder(INBOX.id, CollectionId("0"), 2)
+PING: Final = Ping(600, ((INBOX.id, INBOX.cls),))
+WATCHING: Final = Progress(condition=Condition(WatchState.WATCHING))
+
+
+def hierarchy(*added: Folder, deleted: tuple[CollectionId, ...] = ()) -> Answered:
+    return Answered(FolderSyncReply(SyncKey("h2"), added, deleted=deleted), NOW)
+
+
+# --- how a watch begins
+
+
+def test_begins_with_options_when_nothing_is_known() -> None:
+    state, actions = begin(Memory(), POLICY)
+
+    assert isinstance(state, Discovering)
+    assert actions == [Send(Options())]
+
+
+def test_begins_with_a_sync_of_the_stored_keys_never_a_ping() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,)), POLICY)
+
+    assert isinstance(state, Syncing)
+    assert sent(actions) == SYNC
+
+
+def test_begins_with_the_wait_that_was_under_way() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), retry_in=300.0, refusals=2), POLICY)
+
+    assert actions == [Pause(Progress(), 0, 300.0)]
+    assert sent(step(state, Woken())[1]) == SYNC
+
+
+def test_never_begins_with_a_credential_refused_for_good() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=3), POLICY)
+
+    assert (type(state), actions) == (Ended, [])
+
+
+# --- what is due first
+
+
+@pytest.mark.parametrize(
+    ("watch", "state", "action"),
+    [
+        (watch_of(partnership=Partnership(), provision_due=True), Discovering, Send(Options())),
+        (watch_of(provision_due=True, hierarchy_due=True), Provisioning, Provide(POLICY.acknowledgement)),
+        (watch_of(hierarchy_due=True, partnership=FRESH), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
+        (watch_of(classes=frozenset({CollectionClass.NOTES})), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
+        (watch_of(partnership=FRESH, unsynced=frozenset({INBOX.id})), Informing, Send(InformDevice(DEVICE))),
+        (watch_of(unsynced=frozenset({INBOX.id})), Syncing, Send(SYNC)),
+        (watch_of(replace(INBOX, sync_key=NO_SYNC_KEY)), Syncing, Send(PRIME)),
+        (watch_of(shown=WatchState.WATCHING), Pinging, Send(PING)),
+    ],
+)
+def test_does_what_is_due_first(watch: Watch, state: type[State], action: object) -> None:
+    following, actions = proceed(watch)
+
+    assert isinstance(following, state)
+    assert actions == [action]
+    assert following.watch.requests == 1
+
+
+def test_says_once_that_it_watches() -> None:
+    state, actions = proceed(watch_of())
+
+    assert actions == [Record(WATCHING), Send(PING)]
+    assert proceed(state.watch)[1] == [Send(PING)]
+
+
+def test_takes_a_breath_after_many_requests_in_a_row() -> None:
+    pause = paused(proceed(watch_of(requests=BREATH))[1])
+
+    assert pause.progress.condition is not None
+    assert pause.progress.condition.reason == "server-busy"
+
+
+# --- the start: version, policy, hierarchy, device
+
+
+def test_takes_the_highest_version_and_provisions_where_the_server_can() -> None:
+    state, actions = step(Discovering(watch_of(partnership=Partnership())), Answered(OFFER, NOW))
+
+    assert isinstance(state, Provisioning)
+    assert actions == [
+        Record(Progress(partnership=Partnership(ProtocolVersion.V16_1))),
+        Provide(POLICY.acknowledgement),
+    ]
+
+
+def test_neither_provisions_nor_informs_where_the_server_cannot() -> None:
+    watch = watch_of(partnership=Partnership(), hierarchy_due=True)
+
+    state, actions = step(Discovering(watch), Answered(replace(OFFER, commands=frozenset({"Sync"})), NOW))
+
+    assert isinstance(state, ReadingHierarchy)
+    assert recorded(actions) == [Progress(partnership=Partnership(ProtocolVersion.V16_1, informed=True))]
+
+
+def test_keeps_its_policy_key_when_the_version_is_chosen_again() -> None:
+    watch = watch_of(partnership=replace(PARTNERSHIP, version=None), unsynced=frozenset({INBOX.id}))
+
+    state, _ = step(Discovering(watch), Answered(OFFER, NOW))
+
+    assert isinstance(state, Syncing)
+    assert state.watch.partnership == replace(PARTNERSHIP, version=ProtocolVersion.V16_1)
+
+
+def test_takes_another_version_when_the_server_refuses_the_one_it_offers() -> None:
+    state, _ = step(Discovering(watch_of(partnership=Partnership())), Answered(OFFER, NOW))
+    tried = []
+    while ProtocolVersion.V14_0 not in tried:
+        version = state.watch.partnership.version
+        if isinstance(state, Discovering):
+            state, _ = step(state, Answered(OFFER, NOW))
+        elif isinstance(state, Pausing):
+            state, _ = step(state, Woken())
+        else:
+            tried.append(version)
+            state, _ = step(state, Failed(VersionRefused("x")))
+
+    assert list(dict.fromkeys(tried)) == sorted(ProtocolVersion, reverse=True)[:4]
+    assert tried[:2] == [ProtocolVersion.V16_1, ProtocolVersion.V16_1]
+
+
+def test_when_every_version_was_refused_all_are_tried_again() -> None:
+    watch = watch_of(partnership=Partnership(), distrusted=frozenset(ProtocolVersion))
+
+    state, _ = step(Discovering(watch), Answered(OFFER, NOW))
+
+    assert state.watch.partnership.version is ProtocolVersion.V16_1
+    assert state.watch.distrusted == frozenset()
+
+
+def test_waits_long_for_a_version_that_it_may_use() -> None:
+    pause = paused(step(Discovering(watch_of()), Answered(Capabilities((), frozenset()), NOW))[1])
+
+    assert (pause.seconds, pause.progress.condition) == (
+        RECHECK,
+        Condition(
+            WatchState.WAITING,
+            "version",
+            detail="none of the server's protocol versions can be used; it offers none",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "informed"),
+    [(ProtocolVersion.V14_0, False), (ProtocolVersion.V14_1, True), (None, False)],
+)
+def test_keeps_the_granted_policy_key(version: ProtocolVersion | None, *, informed: bool) -> None:
+    partnership = Partnership(version, hierarchy_key=SyncKey("h1"))
+
+    state, actions = step(Provisioning(watch_of(partnership=partnership, provision_due=True)), Granted(PolicyKey("9")))
+
+    granted = replace(partnership, policy_key=PolicyKey("9"), informed=informed)
+    assert recorded(actions)[0] == Progress(partnership=granted)
+    assert not state.watch.provision_due
+    assert not isinstance(state, Provisioning)
+
+
+def test_primes_the_folders_it_finds() -> None:
+    watch = watch_of(partnership=replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY), hierarchy_due=True)
+    watch = replace(watch, collections=(), classes=EMAIL)
+
+    state, actions = step(ReadingHierarchy(watch), hierarchy(INBOX_FOLDER))
+
+    found = Collection(INBOX.id, INBOX.cls)
+    assert recorded(actions) == [
+        Progress(partnership=replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")), collections=(found,))
+    ]
+    assert sent(actions) == PRIME
+    assert not state.watch.hierarchy_due
+
+
+def test_syncs_before_the_next_ping_when_the_hierarchy_was_read() -> None:
+    _, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy())
+
+    assert sent(actions) == SYNC
+
+
+def test_drops_a_folder_that_is_gone_and_records_no_drain() -> None:
+    draining = replace(INBOX, sync_key=NO_SYNC_KEY, drain=Drain(None))
+
+    _, actions = step(ReadingHierarchy(watch_of(draining, CALENDAR)), hierarchy(deleted=(CALENDAR.id,)))
+
+    [progress] = recorded(actions)
+    assert (progress.collections, progress.dropped) == ((), (CALENDAR.id,))
+
+
+def test_waits_when_the_list_of_folders_is_not_to_be_believed() -> None:
+    state, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy(deleted=(INBOX.id,)))
+
+    assert recorded(actions) == []
+    assert paused(actions).progress.partnership is None
+    assert state.watch.hierarchy_due
+    assert state.watch.collections == (INBOX,)
+
+
+def test_looks_for_a_folder_of_the_wanted_class_again_and_never_pings_nothing() -> None:
+    watch = watch_of(INBOX, classes=frozenset({CollectionClass.NOTES}))
+
+    state, actions = step(ReadingHierarchy(watch), hierarchy())
+    assert paused(actions).seconds == RECHECK
+    assert recorded(actions)[0].partnership == replace(PARTNERSHIP, hierarchy_key=SyncKey("h2"))
+
+    assert sent(step(state, Woken())[1]) == FolderSync(SyncKey("h2"))
+
+
+def test_tells_the_server_once_what_device_it_is() -> None:
+    state, actions = step(Informing(watch_of(partnership=FRESH)), Answered(None, NOW))
+
+    assert recorded(actions)[0] == Progress(partnership=PARTNERSHIP)
+    assert isinstance(state, Pinging)
+
+
+@pytest.mark.parametrize("error", [ServerBusy("x"), ProtocolViolation("x"), VersionRefused("x")])
+def test_watches_a_server_that_cannot_take_the_device_information(error: EasError) -> None:
+    state, actions = step(Informing(watch_of(partnership=FRESH)), Failed(error))
+
+    assert isinstance(state, Pinging)
+    assert [progress.partnership for progress in recorded(actions)] == [None]
+
+
+@pytest.mark.parametrize("error", [ServerBusy("x", 30.0), ServerBusy("x", reached=False), Unreachable("x")])
+def test_waits_for_a_server_that_asks_for_it_instead_of_the_device_information(error: EasError) -> None:
+    assert paused(step(Informing(watch_of(partnership=FRESH)), Failed(error))[1]).failures == 1
+
+
+# --- what is told
+
+
+def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
+    quiet = replace(INBOX, newest=EPOCH)
+    watch = watch_of(quiet, shown=WatchState.WATCHING, silent_for=SILENT - 1.0)
+
+    _, actions = step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))
+    [odd] = recorded(actions)
+    assert odd.condition is not None
+    assert odd.condition.reason == QUARANTINE
+
+    watch = replace(watch, told=odd.condition.detail, silent_for=SILENT)
+    assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
+    found, _ = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
+    _, actions = step(replace(found, watch=replace(found.watch, unsynced=frozenset())), synced())
+    assert WATCHING in recorded(actions)
+
+
+def test_a_mailbox_sent_elsewhere_begins_with_options_there_and_keeps_the_url() -> None:
+    policy = replace(POLICY, hosts=frozenset({"mail2.example.com"}))
+    state, actions = step(syncing(policy=policy), Failed(Redirected("https://mail2.example.com/eas")))
+
+    assert (type(state), actions) == (Discovering, [Send(Options())])
+    _, actions = step(state, Answered(OFFER, NOW))
+    kept = recorded(actions)[0].partnership
+    assert kept is not None
+    assert (kept.url, kept.policy_key) == ("https://mail2.example.com/eas", PARTNERSHIP.policy_key)
+
+
+# --- Ping
+
+
+def test_a_ping_that_expires_is_followed_by_the_next() -> None:
+    assert step(Pinging(watch_of(shown=WatchState.WATCHING)), pinged(PingStatus.EXPIRED, held=600.0))[1] == [Send(PING)]
+
+
+def test_a_change_is_synced() -> None:
+    assert sent(step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))[1]) == SYNC
+
+
+def test_a_cut_after_a_long_hold_teaches_the_heartbeat_and_is_no_outage() -> None:
+    state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 400.0)))
+
+    assert state.watch.heartbeat.interval == 300
+    assert paused(actions).failures == 1
+    assert sent(step(state, Woken())[1]) == SYNC
+
+
+def test_a_cut_after_a_short_hold_teaches_nothing() -> None:
+    state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 20.0)))
+
+    assert state.watch.heartbeat.interval == 600
+    assert paused(actions).failures == 8
+
+
+def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
+    state, actions = step(Pausing(watch_of(INBOX, CALENDAR, requests=BREATH)), Woken())
+
+    request = sent(actions)
+    assert isinstance(request, Sync)
+    assert len(request.collections) == 2
+    assert state.watch.requests == 1
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("event", [WipeAcknowledged(), Failed(Unreachable("x"))])
+def test_a_wipe_ends_the_watch_whether_its_acknowledgement_arrives_or_not(event: Event) -> None:
+    for account_only, reason in ((False, "remote-wipe"), (True, "account-only-wipe")):
+        state, actions = step(Wiping(watch_of(), account_only), event)
+
+        assert isinstance(state, Ended)
+        assert recorded(actions)[0].condition == Condition(WatchState.WIPED, reason)
+
+
+def test_a_wipe_that_was_begun_goes_on_after_a_restart_and_nothing_else_does() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=9, retry_in=900.0, wipe=True), POLICY)
+
+    assert isinstance(state, Wiping)
+    assert actions == [
+        Record(Progress(condition=Condition(WatchState.WIPING, "account-only-wipe"))),
+        AcknowledgeWipe(account_only=True),
+    ]
+
+
+# --- every pair
+
+STATES: Final = [Syncing(watch_of(), (INBOX.id,)) if kind is Syncing else kind(watch_of()) for kind in get_args(State)]
+REPLIES: Final[list[Event]] = [
+    Answered(OFFER, NOW),
+    hierarchy(),
+    Answered(None, NOW),
+    Answered(SyncReply(empty=True), NOW),
+    pinged(PingStatus.EXPIRED, held=600.0),
+]
+FAILURES: Final = [
+    Failed(error)
+    for error in (
+        Unreachable("x"),
+        Unreachable("x", 400.0),
+        ServerBusy("x"),
+        ServerBusy("x", 9.0, reached=False),
+        Unauthorized("x"),
+        AccessDenied("x", "http-403"),
+        NotProvisioned("x"),
+        RemoteWipeRequested("x"),
+        VersionRefused("x"),
+        StateLost("x"),
+        HierarchyChanged("x"),
+        ProtocolViolation("x"),
+    )
+]
+EVENTS: Final[list[Event]] = [*REPLIES, Granted(None), Woken(), WipeAcknowledged(), *FAILURES]
+LEGAL: Final[dict[type[State], list[Event]]] = {
+    Discovering: REPLIES[:1],
+    ReadingHierarchy: REPLIES[1:2],
+    Informing: REPLIES[2:3],
+    Syncing: REPLIES[3:4],
+    Pinging: REPLIES[4:5],
+    Provisioning: [Granted(None)],
+    Pausing: [Woken()],
+    Wiping: [WipeAcknowledged()],
+    Ended: [*REPLIES, Granted(None), Woken(), WipeAcknowledged()],
+}
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(STATES, EVENTS)))
+def test_every_pair_of_state_and_event_is_decided(state: State, event: Event) -> None:
+    if isinstance(event, Failed) or event in LEGAL[type(state)]:
+        following, actions = step(state, event)
+        sent(actions)
+        assert isinstance(following, State)
+        assert actions or isinstance(state, Ended)
+    else:
+        with pytest.raises(ProtocolViolation, match=f"{type(event).__name__} in state {type(state).__name__}"):
+            step(state, event)
+
+
+def test_the_table_names_every_state() -> None:
+    assert set(LEGAL) == set(get_args(State))

@@ -1,0 +1,333 @@
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from eas_watcher import backoff
+from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
+from eas_watcher.commands.ping import Ping, PingStatus
+from eas_watcher.commands.sync import CollectionRequest, Sync
+from eas_watcher.errors import (
+    AccessDenied,
+    EasError,
+    HierarchyChanged,
+    NotProvisioned,
+    ProtocolViolation,
+    ServerBusy,
+    StateLost,
+    Unauthorized,
+    Unreachable,
+    VersionRefused,
+)
+from eas_watcher.machine.memory import Change, Collection, Condition, Drain, Progress, WatchState
+from eas_watcher.machine.remedies import HOPELESS
+from eas_watcher.machine.state import (
+    MOST_COLLECTIONS,
+    Answered,
+    Event,
+    Failed,
+    Pause,
+    Pausing,
+    Pinging,
+    Recent,
+    Record,
+    Send,
+    State,
+    Syncing,
+    Woken,
+)
+from eas_watcher.machine.step import proceed, step
+from eas_watcher.machine.sync import KEY_TRIES
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
+from tests.unit.eas_watcher.watching import (
+    CALENDAR,
+    EMAIL,
+    INBOX,
+    NOW,
+    PRIME,
+    SYNC,
+    news,
+    paused,
+    pinged,
+    recorded,
+    sent,
+    synced,
+    syncing,
+    watch_of,
+)
+
+PING: Final = Ping(600, ((INBOX.id, INBOX.cls),))
+WATCHING: Final = Progress(condition=Condition(WatchState.WATCHING))
+
+
+def test_primes_alone_what_has_no_key() -> None:
+    keyless = replace(CALENDAR, sync_key=NO_SYNC_KEY)
+
+    _, actions = proceed(watch_of(INBOX, keyless, unsynced=frozenset({INBOX.id, keyless.id})))
+
+    assert sent(actions) == Sync((CollectionRequest(keyless.id, keyless.cls, NO_SYNC_KEY),))
+
+
+def test_syncs_all_that_is_due_in_one_request() -> None:
+    state, actions = proceed(watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id, CALENDAR.id})))
+
+    request = sent(actions)
+    assert isinstance(request, Sync)
+    assert [c.id for c in request.collections] == ["5", "7"]
+    assert [c.tries for c in state.watch.collections] == [1, 1]
+
+
+def test_leaves_collections_alone_that_nobody_asked_for() -> None:
+    notes = Collection(CollectionId("9"), CollectionClass.NOTES)
+
+    assert sent(proceed(watch_of(INBOX, notes, classes=EMAIL))[1]) == PING
+
+
+def test_gives_up_a_key_that_was_tried_three_times() -> None:
+    worn = replace(INBOX, tries=KEY_TRIES)
+
+    state, actions = proceed(watch_of(worn, unsynced=frozenset({INBOX.id})))
+
+    assert sent(actions) == PRIME
+    assert state.watch.collections[0].drain == Drain(INBOX.newest)
+    assert recorded(actions) == []
+
+
+def test_new_items_are_committed_with_their_key_before_the_next_request() -> None:
+    state, actions = step(syncing(), synced(news("5:1", "5:2")))
+
+    moved = replace(INBOX, sync_key=SyncKey("k2"), newest=NOW, seen=(ServerId("5:1"), ServerId("5:2")))
+    assert actions == [
+        Record(Progress(collections=(moved,), changes=(Change(CollectionClass.EMAIL, 2),))),
+        Send(Sync((CollectionRequest(INBOX.id, INBOX.cls, SyncKey("k2")),))),
+    ]
+    assert isinstance(state, Syncing)
+
+
+def test_pings_when_a_sync_brings_nothing() -> None:
+    _, actions = step(syncing(shown=WatchState.WATCHING), synced())
+
+    assert actions == [Send(PING)]
+
+
+def test_a_sync_that_is_answered_ends_the_count_of_redirects() -> None:
+    state, _ = step(syncing(redirects=2, provisions=Recent(2), silent_for=9.0), synced())
+    told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
+
+    assert (state.watch.redirects, state.watch.silent_for) == (0, 9.0)
+    assert state.watch.provisions == Recent(2)  # a policy that is due anew after each Sync is a loop, too
+    assert told.watch.silent_for == 0.0
+
+
+def test_new_items_are_a_sign_that_all_is_well() -> None:
+    state, _ = step(syncing(failures=5, hasty=3), synced(news("5:1")))
+    quiet, _ = step(syncing(failures=5, hasty=3, quiet_for=99.0), synced())
+
+    assert (state.watch.failures, state.watch.hasty) == (0, 0)
+    assert (quiet.watch.failures, quiet.watch.hasty, quiet.watch.quiet_for) == (5, 3, 0.0)
+
+
+def test_what_a_user_does_elsewhere_is_no_hot_loop_as_long_as_the_syncs_show_it() -> None:
+    read_or_deleted = replace(news(), has_commands=True)
+    elsewhere, _ = step(syncing(failures=5, hasty=3), synced(read_or_deleted))
+    repeated, _ = step(syncing(hasty=3), synced(replace(read_or_deleted, sync_key=INBOX.sync_key)))
+    lost, _ = step(syncing(hasty=3), synced(news(status=3)))
+
+    assert (elsewhere.watch.failures, elsewhere.watch.hasty) == (5, 0)
+    assert [repeated.watch.hasty, lost.watch.hasty] == [3, 3]
+
+
+def test_what_a_user_does_elsewhere_is_a_good_reason_for_a_ping_to_end_at_once() -> None:
+    tidied = replace(news(), has_commands=True)
+
+    state, _ = step(syncing(failures=5, hasty=3), synced(tidied))
+
+    assert (state.watch.failures, state.watch.hasty) == (5, 0)
+
+
+def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
+    _, actions = step(syncing(replace(INBOX, tries=2), shown=WatchState.WATCHING), synced())
+
+    assert recorded(actions) == [Progress(collections=(INBOX,))]
+
+
+def test_an_accepted_credential_is_recorded_even_when_nothing_is_new() -> None:
+    state, actions = step(syncing(refusals=2, shown=WatchState.WATCHING), synced())
+
+    assert recorded(actions) == [Progress(refusals=0)]
+    assert state.watch.refusals == 0
+
+
+def test_records_nothing_of_a_drain_until_it_ends() -> None:
+    keyless = replace(INBOX, sync_key=NO_SYNC_KEY)
+    state, actions = step(syncing(keyless), synced(news(key="n1")))
+    assert recorded(actions) == []
+    state, actions = step(state, synced(news("5:7", key="n2")))
+    assert recorded(actions) == []
+
+    state, actions = step(state, synced())
+
+    settled = replace(INBOX, sync_key=SyncKey("n2"), newest=NOW, seen=(ServerId("5:7"),))
+    assert recorded(actions)[0] == Progress(collections=(settled,), changes=(Change(CollectionClass.EMAIL, 1),))
+    assert sent(actions) == PING
+
+
+def test_a_key_the_server_forgot_starts_the_collection_over_at_once() -> None:
+    state, actions = step(syncing(), synced(news(key=None, status=3)))
+
+    assert sent(actions) == PRIME
+    assert state.watch.failures == 1
+
+
+def test_a_server_that_forgets_every_key_is_not_asked_in_a_busy_loop() -> None:
+    assert paused(step(syncing(failures=3, remedied=3), synced(news(key=None, status=3)))[1]).failures == 4
+
+
+def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None:
+    trouble, good = news(status=5), news("7:1", of=CALENDAR, key="c2")
+
+    state, actions = step(syncing(INBOX, CALENDAR), synced(trouble, good))
+
+    assert recorded(actions)[0].changes == (Change(CollectionClass.CALENDAR, 1),)
+    assert paused(actions).failures == 1
+    assert state.watch.unsynced == {INBOX.id, CALENDAR.id}
+
+
+def test_trouble_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None:
+    _, actions = step(syncing(INBOX, CALENDAR), synced(news(status=8), news("7:1", of=CALENDAR, key="c2")))
+
+    assert recorded(actions)[0].changes == (Change(CollectionClass.CALENDAR, 1),)
+    assert sent(actions) == FolderSync(SyncKey("h1"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unreachable("x", reached=False),
+        ServerBusy("x", reached=False),
+        Unauthorized("x"),
+        NotProvisioned("x"),
+        AccessDenied("x", "http-403"),
+        VersionRefused("x"),
+    ],
+)
+def test_what_turned_a_sync_away_wears_no_key(error: EasError) -> None:
+    state, _ = step(syncing(), Failed(error))
+
+    assert state.watch.collections[0].tries == 0
+    assert not state.watch.hierarchy_due
+
+
+@pytest.mark.parametrize("error", [Unreachable("x", 1.0), ServerBusy("x"), ProtocolViolation("x")])
+def test_a_lost_answer_to_a_sync_wears_the_key_and_is_remembered(error: EasError) -> None:
+    state, actions = step(syncing(), Failed(error))
+
+    tried = replace(INBOX, tries=1)
+    assert state.watch.collections == (tried,)
+    assert paused(actions).progress.collections == (tried,)
+
+
+def test_a_sync_that_went_over_a_stale_connection_is_repeated_at_once_and_wears_the_key() -> None:
+    stale = Failed(Unreachable("x", stale=True))
+
+    state, actions = step(syncing(), stale)
+
+    assert sent(actions) == SYNC
+    assert [collection.tries for collection in state.watch.collections] == [2]
+    state, actions = step(state, stale)
+    assert isinstance(state, Pausing)
+    assert state.watch.hierarchy_due  # each try wears the key, so what may be repeated goes first
+
+
+def test_an_outage_does_not_wear_the_keys() -> None:
+    state, _ = step(syncing(), Failed(ServerBusy("x")))
+    for _ in range(10):
+        state, actions = step(state, Woken())
+        assert sent(actions) == FolderSync(SyncKey("h1"))
+        state, _ = step(state, Failed(ServerBusy("x")))
+    state, _ = step(state, Woken())
+
+    _, actions = step(state, Answered(FolderSyncReply(SyncKey("h2")), NOW))
+
+    assert sent(actions) == SYNC
+
+
+def test_a_lost_state_is_not_a_worn_key() -> None:
+    state, actions = step(syncing(), Failed(StateLost("x")))
+
+    assert sent(actions) == FolderSync(NO_SYNC_KEY)
+    assert state.watch.collections[0].tries == 0
+
+
+def test_a_changed_hierarchy_is_read_before_the_next_sync() -> None:
+    assert sent(step(syncing(), Failed(HierarchyChanged("x")))[1]) == FolderSync(SyncKey("h1"))
+
+
+def test_a_server_that_loses_its_keys_again_and_again_is_not_made_to_start_over_again_and_again() -> None:
+    """A Ping tells of a change, the Sync finds the key unknown, all is well, and so on for a day."""
+    state, actions = step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))
+    now, starts = 60.0, []
+    lost, key = news(key=None, status=3), news(key="k2")
+    while now < 24 * 3600:
+        match actions[-1]:
+            case Send(Sync((asked,))) if asked.sync_key == NO_SYNC_KEY:
+                starts.append(now)
+                event: Event = synced(key)
+            case Send(Sync()):
+                event = synced() if state.watch.collections[0].drain else synced(lost)
+            case Send(Ping()):
+                now += 60.0
+                event = pinged(PingStatus.CHANGED, "5", held=60.0)
+            case Pause(_, failures, seconds):
+                now += backoff.least(failures) if seconds is None else seconds
+                event = Woken()
+            case action:
+                raise AssertionError(action)
+        state, actions = step(state, event)
+
+    hours = [sum(start <= moment < start + 3600 for moment in starts) for start in starts]
+    assert max(hours) <= HOPELESS + 1
+    assert len(starts) <= 24 * HOPELESS
+
+
+def test_a_subfolder_that_cannot_be_synced_is_set_aside_at_the_third_time() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({INBOX.id, sub.id}))
+    answer = synced(news(key="k2"), news(of=sub, status=8, key=None))
+
+    for _ in range(2):
+        state, actions = step(Syncing(watch, (INBOX.id, sub.id)), answer)
+        assert isinstance(sent(actions), FolderSync)
+        watch = replace(state.watch, hierarchy_due=False)
+    state, _ = step(Syncing(watch, (INBOX.id, sub.id)), answer)
+
+    assert isinstance(state, Syncing)  # the Inbox once more, without it
+    assert state.asked == (INBOX.id,)
+    assert state.watch.set_aside == {sub.id}
+
+
+def test_a_subfolder_that_is_synced_in_between_is_not_doubted_any_more() -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({sub.id}), doubts=(sub.id, sub.id))
+
+    state, _ = step(Syncing(watch, (sub.id,)), synced(news(of=sub)))
+
+    assert state.watch.doubts == ()
+
+
+def test_a_default_folder_is_never_set_aside() -> None:
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}))
+    state: State = Syncing(watch, (CALENDAR.id,))
+    for _ in range(6):
+        state, _ = step(Syncing(state.watch, (CALENDAR.id,)), synced(news(of=CALENDAR, status=8, key=None)))
+
+    assert state.watch.set_aside == frozenset()
+
+
+def test_no_more_than_some_collections_are_asked_for_in_one_sync() -> None:
+    subs = tuple(replace(INBOX, id=CollectionId(str(n)), sync_key=NO_SYNC_KEY, sub=True) for n in range(100, 145))
+
+    state, _ = proceed(watch_of(INBOX, *subs, subfolders=EMAIL))
+
+    assert isinstance(state, Syncing)
+    assert len(state.asked) == MOST_COLLECTIONS

@@ -1,0 +1,106 @@
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.commands.folder_sync import FolderSync
+from eas_watcher.commands.options import Options
+from eas_watcher.commands.ping import Ping
+from eas_watcher.commands.provision import Provision
+from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.names import (
+    CollectionClass,
+    CollectionId,
+    DeviceId,
+    MailboxId,
+    PolicyKey,
+    ProtocolVersion,
+    SyncKey,
+)
+from eas_watcher.runtime.http_request import CONTENT_TYPE, PATIENCE, Account, compose
+
+URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
+V14_1 = ProtocolVersion.V14_1
+KEY = PolicyKey("42")
+FOLDER_SYNC = FolderSync(SyncKey("1"))
+PING = Ping(600, ((CollectionId("5"), CollectionClass.EMAIL),))
+
+
+def account(user: str = "ann@example.com") -> Account:
+    return Account(MailboxId("m1"), URL, user, DeviceId("abc123"), BasicCredential(user, "secret"))
+
+
+class Bodiless(Command[None]):
+    name = "GetAttachment"
+
+    def encode(self, version: ProtocolVersion) -> bytes:
+        return b""
+
+    def read(self, reply: HttpReply) -> None:
+        return None
+
+
+def test_options_asks_the_bare_url_without_a_version() -> None:
+    request = compose(account(), Options(), V14_1, KEY)
+
+    assert (request.method, request.url, request.body, request.deadline) == ("OPTIONS", URL, b"", PATIENCE)
+    assert request.headers == {
+        "Authorization": BasicCredential("ann@example.com", "secret").authorization(),
+        "User-Agent": "PushRelay/1",
+    }
+
+
+def test_without_a_version_nothing_but_options_can_be_asked() -> None:
+    assert compose(account(), FOLDER_SYNC, None, None).method == "OPTIONS"
+
+
+def test_a_command_goes_out_with_its_body_and_headers() -> None:
+    request = compose(account(), FOLDER_SYNC, V14_1, KEY)
+
+    assert (request.method, request.body, request.deadline) == ("POST", FOLDER_SYNC.encode(V14_1), PATIENCE)
+    assert request.headers == {
+        "Authorization": BasicCredential("ann@example.com", "secret").authorization(),
+        "User-Agent": "PushRelay/1",
+        "MS-ASProtocolVersion": "14.1",
+        "Content-Type": CONTENT_TYPE,
+        "X-MS-PolicyKey": "42",
+    }
+
+
+@pytest.mark.parametrize("user", ["ann@example.com", "EXAMPLE\\ann", "änn & ben=+?#/%", "a b"])
+def test_the_query_names_command_user_and_device(user: str) -> None:
+    url = urlsplit(compose(account(user), FOLDER_SYNC, V14_1, None).url)
+
+    assert f"{url.scheme}://{url.netloc}{url.path}" == URL
+    assert url.fragment == ""
+    assert "+" not in url.query, "a plus sign is no space to every server"
+    assert dict(parse_qsl(url.query, strict_parsing=True)) == {
+        "Cmd": "FolderSync",
+        "User": user,
+        "DeviceId": "abc123",
+        "DeviceType": "PushRelay",
+    }
+
+
+def test_a_command_without_a_body_has_no_content_type() -> None:
+    assert "Content-Type" not in compose(account(), Bodiless(), V14_1, None).headers
+
+
+def test_without_a_policy_no_policy_key_is_sent() -> None:
+    assert "X-MS-PolicyKey" not in compose(account(), FOLDER_SYNC, V14_1, None).headers
+
+
+def test_a_ping_carries_no_policy_key_and_may_take_longer_than_its_heartbeat() -> None:
+    request = compose(account(), PING, V14_1, KEY)
+
+    assert "X-MS-PolicyKey" not in request.headers
+    assert request.deadline == 600 * 1.1 + 30
+
+
+def test_provision_carries_its_own_policy_key() -> None:
+    assert compose(account(), Provision(PolicyKey("7")), V14_1, KEY).headers["X-MS-PolicyKey"] == "7"
+
+
+def test_sends_back_cookies_when_there_are_any() -> None:
+    assert compose(account(), FOLDER_SYNC, V14_1, None, "a=1; b=2").headers["Cookie"] == "a=1; b=2"
+    assert compose(account(), Options(), None, None, "a=1").headers["Cookie"] == "a=1"

@@ -1,0 +1,109 @@
+from typing import Any
+
+import pytest
+
+from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, StateLost, Unauthorized, Unreachable
+from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS
+from eas_watcher.machine.state import Discovering, Pinging, Policy, State, Syncing
+from eas_watcher.runtime.relocation import astray, look_for
+from tests.unit.eas_watcher.running import account
+from tests.unit.eas_watcher.seeker import Seeker
+from tests.unit.eas_watcher.watching import INBOX, watch_of
+
+DISCOVERED = Policy(discovered=True)
+ELSEWHERE = "https://new.example.com/Microsoft-Server-ActiveSync"
+
+
+def syncing(**changes: Any) -> State:
+    return Syncing(watch_of(policy=DISCOVERED, **changes), (INBOX.id,))
+
+
+def denied(code: str) -> AccessDenied:
+    return AccessDenied("nothing is there", code)
+
+
+@pytest.mark.parametrize("code", ["http-404", "http-451", "eas-127", "eas-128"])
+def test_a_mailbox_that_is_not_there_is_astray_at_once(code: str) -> None:
+    assert astray(syncing(), denied(code))
+
+
+@pytest.mark.parametrize("error", [denied("eas-129"), denied("http-407"), StateLost("forgotten"), ServerBusy("no")])
+def test_what_says_nothing_of_the_place_is_no_sign(error: EasError) -> None:
+    assert not astray(syncing(), error)
+
+
+def test_a_mailbox_of_a_configured_server_is_where_the_operator_says() -> None:
+    assert not astray(Syncing(watch_of(), (INBOX.id,)), denied("http-404"))
+
+
+def test_a_denied_access_is_a_sign_when_provisioning_has_not_helped() -> None:
+    assert not astray(syncing(), denied("http-403"))
+    assert astray(syncing(remedied=1), denied("http-403"))
+    assert astray(syncing(provision_due=True), denied("http-403"))
+
+
+def test_a_refusal_is_a_sign_when_it_is_the_last() -> None:
+    refused = Unauthorized("refused")
+
+    assert not astray(syncing(refusals=len(CONFIRM_AFTER) - 1), refused)
+    assert astray(syncing(refusals=len(CONFIRM_AFTER)), refused)
+
+
+@pytest.mark.parametrize("error", [ServerBusy("the server cannot serve now (HTTP 500)"), Unreachable("no connection")])
+def test_a_server_that_fails_on_and_on_is_a_sign(error: EasError) -> None:
+    assert not astray(syncing(failures=HOPELESS - 1), error)
+    assert astray(syncing(failures=HOPELESS), error)
+    assert astray(Discovering(watch_of(policy=DISCOVERED, failures=HOPELESS)), error)
+
+
+def test_a_lost_ping_and_a_server_that_names_a_time_are_no_signs() -> None:
+    watch = watch_of(policy=DISCOVERED, failures=HOPELESS)
+
+    assert not astray(Pinging(watch), Unreachable("connection lost"))
+    assert not astray(syncing(failures=HOPELESS), ServerBusy("the mailbox is full (HTTP 507)", 900.0))
+    assert astray(Pinging(watch), denied("http-404"))
+
+
+async def test_a_mailbox_that_is_elsewhere_is_a_redirect() -> None:
+    seeker = Seeker(ELSEWHERE)
+
+    understood = await look_for(account(), seeker, denied("http-404"))
+
+    assert isinstance(understood, Redirected)
+    assert understood.location == ELSEWHERE
+    assert seeker.shown == [True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (account().url, "Autodiscover names the same URL"),
+        (
+            AccessDenied("no host of [autodiscover] knows the mailbox", "autodiscover"),
+            "no host of [autodiscover] knows",
+        ),
+        (Unreachable("no connection: refused"), "no connection: refused"),
+    ],
+)
+async def test_a_mailbox_that_is_nowhere_else_keeps_its_failure(answer: str | EasError, found: str) -> None:
+    error = denied("http-404")
+
+    understood = await look_for(account(), Seeker(answer), error)
+
+    assert understood is error
+    assert str(error).startswith(f"nothing is there; looked for elsewhere: {found}")
+    assert error.code == "http-404"
+
+
+async def test_a_credential_that_autodiscover_refuses_counts_as_refused() -> None:
+    refused = Unauthorized("Autodiscover refuses the credential (HTTP 401)")
+
+    assert await look_for(account(), Seeker(refused), denied("http-404")) is refused
+
+
+async def test_a_refused_credential_is_not_shown_once_more() -> None:
+    error, seeker = Unauthorized("the server refuses the credential (HTTP 401)"), Seeker(Unauthorized("a stranger"))
+
+    assert await look_for(account(), seeker, error) is error
+    assert seeker.shown == [False]
+    assert str(error).endswith("; looked for elsewhere: a stranger")

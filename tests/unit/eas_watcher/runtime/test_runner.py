@@ -1,0 +1,449 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRefused
+from eas_watcher.machine.memory import Change, Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS
+from eas_watcher.machine.state import Failed, Policy, Provisioning
+from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
+from eas_watcher.ports import Fenced
+from eas_watcher.runtime.runner import Runner
+from eas_watcher.server.admission import Visitor
+from eas_watcher.wbxml.element import PROVISION
+from tests.fakes.eas import Answer, ScriptedTransport
+from tests.unit.eas_watcher.running import (
+    EMPTY,
+    KNOWN,
+    World,
+    account,
+    command_of,
+    folders,
+    mails,
+    ok,
+    pinged,
+    policy,
+    sync_status,
+)
+from tests.unit.eas_watcher.seeker import Seeker
+from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP, watch_of
+
+pytestmark = pytest.mark.looptime
+
+MAILBOX = MailboxId("m1")
+
+
+@asynccontextmanager
+async def running(
+    world: World, *script: Answer | tuple[float, Answer], memory: Memory = KNOWN
+) -> AsyncIterator[ScriptedTransport]:
+    """Run a watch until its script is played out; stop it afterwards."""
+    transport = ScriptedTransport(*script)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(world.run(transport, memory))
+        await transport.held.wait()
+        yield transport
+        task.cancel()
+
+
+def commands(transport: ScriptedTransport) -> list[str]:
+    return [command_of(request) for request in transport.requests]
+
+
+def clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_new_mail_reaches_the_journal_and_the_next_ping_is_held() -> None:
+    world = World()
+
+    async with running(world, EMPTY, (60.0, pinged(2, "5")), mails("k2", "5:1"), EMPTY) as transport:
+        assert commands(transport) == ["Sync", "Ping", "Sync", "Sync", "Ping"]
+        assert world.journal.changes == [Change(CollectionClass.EMAIL, 1)]
+        assert world.journal.collections[INBOX.id].sync_key == "k2"
+        assert world.journal.pings == [630, 630]
+        assert clock() == 60.0
+
+
+async def test_a_change_is_committed_before_the_next_request() -> None:
+    world = World()
+    seen: list[int] = []
+
+    def look(_: HttpRequest) -> HttpReply:
+        seen.append(len(world.journal.changes))
+        return EMPTY
+
+    async with running(world, mails("k2", "5:1"), look):
+        assert seen == [1]
+
+
+async def test_counts_what_it_does() -> None:
+    world = World()
+
+    async with running(world, mails("k2", "5:1", "5:2"), EMPTY, (40.0, Unreachable("x", 40.0)), EMPTY):
+        stats = world.around.stats
+        assert stats.changes == {CollectionClass.EMAIL: 2}
+        assert stats.requests == {("Sync", "answered"): 3, ("Ping", "Unreachable"): 1}
+        assert stats.held == {MAILBOX: 60}
+    assert stats.held == {}
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_a_gateway_that_gives_up_a_held_ping_teaches_the_heartbeat(status: int) -> None:
+    world = World()
+
+    async with running(world, EMPTY, (120.0, HttpReply(status, {}, b"")), EMPTY) as transport:
+        assert commands(transport) == ["Sync", "Ping", "Sync", "Ping"]
+        assert world.journal.pings == [630, 90]
+        assert clock() == 125.0
+
+
+async def test_a_gateway_that_answers_a_ping_at_once_teaches_nothing() -> None:
+    world = World()
+
+    async with running(world, EMPTY, (29.0, HttpReply(504, {}, b"")), EMPTY):
+        assert world.journal.pings == [630, 630]
+
+
+async def test_waits_as_told_and_says_until_when() -> None:
+    world = World()
+    busy = HttpReply(503, {"retry-after": "60"}, b"")
+
+    async with running(world, busy, EMPTY) as transport:
+        waits = world.journal.commits[0].condition
+        assert waits is not None
+        assert (waits.state, waits.reason, waits.retry_in) == (WatchState.WAITING, "server-busy", 63.0)
+        assert clock() == 63.0
+        assert commands(transport) == ["Sync", "Sync", "Ping"]
+        assert world.journal.condition == Condition(WatchState.WATCHING)
+
+
+async def test_backs_off_longer_and_longer_when_nothing_is_told() -> None:
+    refused = Unreachable("x", reached=False)
+
+    async with running(World(), refused, refused, refused, EMPTY):
+        assert clock() == 5.0 + 10.0 + 20.0
+
+
+async def test_a_restart_keeps_the_wait_that_was_under_way() -> None:
+    world = World()
+
+    async with running(world, EMPTY, memory=replace(KNOWN, retry_in=300.0)):
+        assert clock() == 315.0
+        assert [progress.condition for progress in world.journal.commits] == [Condition(WatchState.WATCHING)]
+
+
+async def test_a_refused_credential_ends_the_watch_after_two_spaced_confirmations() -> None:
+    world = World()
+    refused = HttpReply(401, {}, b"")
+    transport = ScriptedTransport(refused, refused, refused)
+
+    await world.run(transport)
+
+    assert clock() == (60.0 + 900.0) * 1.05
+    assert world.journal.refusals == 3
+    assert world.journal.commits[-1].attention
+    assert world.journal.condition is not None
+    assert world.journal.condition.state is WatchState.CREDENTIAL_REFUSED
+
+
+async def test_a_credential_refused_for_good_is_never_sent_again() -> None:
+    transport = ScriptedTransport()
+
+    await World().run(transport, replace(KNOWN, refusals=3))
+
+    assert transport.requests == []
+
+
+async def test_provisions_in_two_requests_and_uses_the_final_key() -> None:
+    world = World()
+
+    async with running(world, HttpReply(449, {}, b""), policy("111"), policy("222"), EMPTY) as transport:
+        assert commands(transport) == ["Sync", "Provision", "Provision", "Sync", "Ping"]
+        keys = [request.headers.get("X-MS-PolicyKey") for request in transport.requests]
+        assert keys == ["77", "0", "111", "222", None]
+        assert world.journal.partnership.policy_key == PolicyKey("222")
+
+
+async def test_a_provision_that_fails_is_tried_again_later() -> None:
+    again = policy("111"), policy("222"), EMPTY
+
+    async with running(World(), HttpReply(449, {}, b""), ServerBusy("x"), *again) as transport:
+        assert commands(transport) == ["Sync", "Provision", "Provision", "Provision", "Sync", "Ping"]
+
+
+async def test_a_policy_cannot_be_asked_for_without_a_version() -> None:
+    runner = Runner(account(), ScriptedTransport(), World().around)
+    runner._state = Provisioning(watch_of(partnership=Partnership()))
+
+    event = await runner._provide(Acknowledgement.THIRD_PARTY)
+
+    assert isinstance(event, Failed)
+    assert isinstance(event.error, VersionRefused)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_wipe_is_acknowledged_and_ends_the_watch(*, fails: bool) -> None:
+    world = World()
+    wish = ok(PROVISION("Provision", PROVISION("Status", "1"), PROVISION("RemoteWipe")))
+    transport = ScriptedTransport(sync_status(140), wish, Unreachable("x") if fails else wish)
+
+    await world.run(transport)
+
+    assert commands(transport) == ["Sync", "Provision", "Provision"]
+    begun, wiped = world.journal.commits[-2:]
+    assert begun == Progress(condition=Condition(WatchState.WIPING, "remote-wipe"))
+    assert wiped.condition == Condition(WatchState.WIPED, "remote-wipe")
+    assert wiped.attention
+
+
+async def test_asks_the_hierarchy_before_a_key_is_tried_again() -> None:
+    world = World()
+
+    async with running(world, Unreachable("x"), folders("h2"), EMPTY) as transport:
+        assert commands(transport) == ["Sync", "FolderSync", "Sync", "Ping"]
+        assert world.journal.commits[0].collections == (replace(INBOX, tries=1),)
+        assert world.journal.partnership == replace(PARTNERSHIP, hierarchy_key=SyncKey("h2"))
+
+
+async def test_sends_back_the_cookies_that_it_was_given() -> None:
+    async with running(World(), replace(EMPTY, set_cookies=("backend=b7; path=/; HttpOnly",))) as transport:
+        assert [request.headers.get("Cookie") for request in transport.requests] == [None, "backend=b7"]
+
+
+async def test_a_mail_dated_years_ahead_is_kept_as_of_now() -> None:
+    world = World()
+
+    async with running(world, mails("k2", "5:1", received="2036-01-01T00:00:00.000Z"), EMPTY):
+        assert world.journal.collections[INBOX.id].newest == NOW
+
+
+async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() -> None:
+    world = World(short_requests=1)
+    first, second = ScriptedTransport((10.0, EMPTY)), ScriptedTransport((10.0, EMPTY))
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [
+            tasks.create_task(world.run(transport, name=name)) for name, transport in (("m1", first), ("m2", second))
+        ]
+        await first.held.wait()
+        assert (clock(), commands(second)) == (10.0, ["Sync"])
+        await second.held.wait()
+        assert clock() == 20.0
+        assert world.around.stats.held == {"m1": 630, "m2": 630}
+        for watch in watches:
+            watch.cancel()
+
+
+async def test_a_server_that_hangs_delays_no_mailbox_of_another() -> None:
+    world = World(short_requests=1)
+    hanging, other = ScriptedTransport((600.0, EMPTY)), ScriptedTransport((10.0, EMPTY))
+    elsewhere = replace(account("m2"), url="https://mail.example.org/eas")
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [
+            tasks.create_task(world.run(hanging, name="m1")),
+            tasks.create_task(Runner(elsewhere, other, world.around).run(KNOWN, Policy())),
+        ]
+        await other.held.wait()
+        assert (clock(), commands(hanging)) == (10.0, ["Sync"])
+        for watch in watches:
+            watch.cancel()
+
+
+async def test_ends_when_another_process_owns_the_mailbox() -> None:
+    world = World()
+    world.journal.fenced = True
+    transport = ScriptedTransport(mails("k2", "5:1"))
+
+    with pytest.raises(Fenced):
+        await world.run(transport)
+
+    assert commands(transport) == ["Sync"]
+    assert world.around.stats.changes == {}
+
+
+async def test_logs_each_step_by_name_without_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "eas_watcher")
+    refused = HttpReply(449, {}, b"")
+
+    async with running(
+        World(), refused, policy("111"), policy("canary"), (9.0, ServerBusy("busy")), folders("h2"), EMPTY
+    ):
+        pass
+
+    steps = [record.__dict__ for record in caplog.records if record.message == "watch stepped"]
+    assert [(step["state"], step["came"], step["next_state"]) for step in steps] == [
+        ("Syncing", "NotProvisioned: the server wants its policy acknowledged (HTTP 449)", "Provisioning"),
+        ("Provisioning", "Granted", "Syncing"),
+        ("Syncing", "ServerBusy: busy", "Pausing"),
+        ("Pausing", "Woken", "ReadingHierarchy"),
+        ("ReadingHierarchy", "FolderSyncReply after 0.0 s", "Syncing"),
+        ("Syncing", "SyncReply after 0.0 s", "Pinging"),
+    ]
+    assert "canary" not in repr([record.__dict__ for record in caplog.records])
+
+
+async def test_logs_why_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "eas_watcher")
+
+    async with running(World(), ServerBusy("the store is offline"), folders("h2"), EMPTY):
+        [record] = caplog.records
+
+    assert (record.message, record.__dict__["reason"]) == ("watch waits", "server-busy")
+    assert record.__dict__["detail"] == "the store is offline"
+
+
+def renewed(reply: HttpReply, said: str = "14.1;Sync,Ping") -> HttpReply:
+    return replace(reply, headers={**reply.headers, "x-ms-rp": said})
+
+
+OFFER = HttpReply(200, {"ms-asprotocolversions": "14.1", "ms-asprotocolcommands": "Sync,FolderSync,Ping"}, b"")
+
+
+async def test_a_server_that_was_changed_is_asked_anew_once_however_often_it_says_so() -> None:
+    primed = mails("k9")
+    script = (renewed(EMPTY), renewed(OFFER), renewed(folders("h2", INBOX.id)), renewed(primed), renewed(EMPTY))
+
+    async with running(World(), *script, (600.0, renewed(pinged(1)))) as transport:
+        assert commands(transport) == ["Sync", "", "FolderSync", "Sync", "Sync", "Ping", "Ping"]
+    async with running(World(), renewed(EMPTY), OFFER, folders("h2", INBOX.id), primed, EMPTY) as transport:
+        assert commands(transport)[-1] == "Ping"
+
+
+async def test_a_server_changed_once_more_is_asked_once_more() -> None:
+    start = (OFFER, folders("h2", INBOX.id), mails("k9"), EMPTY)
+
+    async with running(World(), renewed(EMPTY, "1"), *start, (600.0, renewed(pinged(1), "2")), *start) as transport:
+        assert commands(transport).count("") == 2
+
+
+async def test_an_answer_to_a_start_is_no_reason_to_start_again() -> None:
+    script = (renewed(OFFER), renewed(folders("h1", INBOX.id)), mails("k1"), EMPTY)
+
+    async with running(World(), *script, memory=Memory(Partnership(informed=True))) as transport:
+        assert commands(transport) == ["", "FolderSync", "Sync", "Sync", "Ping"]
+
+
+async def test_logs_the_bytes_that_a_server_calls_malformed(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(World(), sync_status(4)) as transport:
+        [record] = [record for record in caplog.records if record.message == "request refused"]
+        assert vars(record)["command"] == "Sync"
+        assert vars(record)["body"] == transport.requests[0].body.hex()
+    assert "secret" not in caplog.text
+
+
+async def test_logs_no_policy_that_a_server_calls_malformed(caplog: pytest.LogCaptureFixture) -> None:
+    refused = ok(PROVISION("Provision", PROVISION("Status", "2")))
+
+    async with running(World(), HttpReply(449, {}, b""), refused, refused):
+        assert not [record for record in caplog.records if record.message == "request refused"]
+
+
+async def test_the_next_mailbox_starts_from_what_the_first_one_has_survived() -> None:
+    world = World()
+    async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1))):
+        assert world.journal.pings == [630, 630, 945]
+    async with running(world, EMPTY, (900.0, pinged(1))):
+        pass
+    assert world.around.stats.doors["https://mail.example.com/eas"].path.proven is not None
+
+    async with running(world, EMPTY):
+        assert world.journal.pings[-1] == 630
+
+    async with running(world, EMPTY, (600.0, pinged(1)), (600.0, pinged(1)), (900.0, pinged(1))):
+        pass
+    async with running(world, EMPTY):
+        assert world.journal.pings[-1] == 945
+
+
+async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "eas_watcher")
+    world = World()
+
+    def close_door(_: HttpRequest) -> HttpReply:
+        for name in ("m2", "m3", "m4"):
+            door = world.around.door("https://mail.example.com/eas", 10.0)
+            door.failed(Visitor(name), ServerBusy("busy", 100.0, shared=True))
+        return EMPTY
+
+    async with running(world, close_door, (1.0, pinged(1)), EMPTY, EMPTY):
+        assert clock() > 100
+
+    came = [record.__dict__["came"] for record in caplog.records if record.message == "watch stepped"]
+    assert "PingReply after 1.0 s" in came
+
+
+async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says_so() -> None:
+    world = World()
+    away = Unreachable("no connection: Connection refused", reached=False)
+    first, second = ScriptedTransport(away, away, EMPTY), ScriptedTransport(EMPTY)
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [tasks.create_task(world.run(first, name="m1"))]
+        await asyncio.sleep(1)
+        watches.append(tasks.create_task(world.run(second, name="m2")))
+        await asyncio.sleep(3)
+        assert second.requests == []
+        assert world.around.stats.doors["https://mail.example.com/eas"].watched == 2
+        await second.held.wait()
+        # The probe of the first mailbox fails at 5 s, that of the second succeeds at 15 s.
+        assert clock() == 15.0
+        for watch in watches:
+            watch.cancel()
+    assert [progress.condition.retry_in for progress in world.journal.commits if progress.condition][:2] == [5.0, 10.0]
+
+
+async def test_a_time_told_after_others_closed_the_door_keeps_all_waiting() -> None:
+    world = World()
+    away = Unreachable("no connection: Connection refused", reached=False)
+    busy = HttpReply(503, {"retry-after": "600"}, b"")
+    first, second = ScriptedTransport((2.0, busy), EMPTY), ScriptedTransport(away, EMPTY)
+
+    async with asyncio.TaskGroup() as tasks:
+        watches = [tasks.create_task(world.run(first, name="m1")), tasks.create_task(world.run(second, name="m2"))]
+        await second.held.wait()
+        assert clock() >= 600.0
+        await first.held.wait()
+        for watch in watches:
+            watch.cancel()
+    retries = {round(p.condition.retry_in or 0.0) for p in world.journal.commits if p.condition}
+    assert retries >= {5, 630}
+
+
+async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_though_the_server_is_away() -> None:
+    world, away = World(), Unreachable("no connection", reached=False)
+    seeker = Seeker(Unauthorized("Autodiscover refuses the credential (HTTP 401)"))
+    refused_at: list[float] = []
+
+    def last(_: HttpRequest) -> HttpReply:
+        refused_at.append(clock())
+        raise away
+
+    transport = ScriptedTransport(*[away] * HOPELESS, last)
+    runner = Runner(account(), transport, world.around, seeker)
+    policy = Policy(hosts=frozenset({"mail.example.com"}), discovered=True)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(runner.run(KNOWN, policy))
+        await transport.held.wait()
+        task.cancel()
+
+    assert seeker.shown == [True]
+    assert clock() - refused_at[0] >= CONFIRM_AFTER[0]
+    assert world.journal.condition is not None
+    assert (world.journal.condition.reason, world.journal.condition.retry_in) == ("http-401", 63.0)
+
+
+async def test_a_sync_that_is_to_be_repeated_is_repeated_at_once_but_not_twice() -> None:
+    world = World()
+
+    async with running(world, sync_status(16), sync_status(16)) as transport:
+        assert commands(transport) == ["Sync", "Sync", "FolderSync"]
+        assert [commit.condition.reason for commit in world.journal.commits if commit.condition] == ["server-busy"]
+        assert clock() == 10.0

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.server.idle_timeout import CutOff, Lesson, Path
+
+CONFIGURED = Heartbeat()
+SHORT = Heartbeat(225, cut_off=225)
+
+
+def cut(*cuts: tuple[float, float], path: Path | None = None) -> Path:
+    """Cut Pings, each at a moment after seconds."""
+    path = path or Path()
+    for now, survived in cuts:
+        path = path.cut(SHORT, survived, now)
+    return path
+
+
+def test_a_mailbox_starts_as_configured_while_nothing_is_known() -> None:
+    assert Path().start(CONFIGURED) is CONFIGURED
+
+
+def test_a_mailbox_starts_from_what_others_have_survived() -> None:
+    grown = replace(CONFIGURED, interval=900, expiries=1)
+
+    assert Path().held(grown, 900.0).start(CONFIGURED) == replace(grown, expiries=0)
+
+
+def test_a_ping_that_ended_early_proves_nothing() -> None:
+    assert Path().held(CONFIGURED, 400.0) == Path()
+
+
+def test_what_one_mailbox_came_down_to_is_no_measure_for_others() -> None:
+    assert Path().held(SHORT, 225.0) == Path()
+
+
+def test_cuts_after_the_same_time_tell_of_an_idle_timeout() -> None:
+    path = cut((1000.0, 298.0), (1100.0, 301.6), (1300.0, 300.1))
+
+    assert path.cut_off == CutOff(298.0, 301.6)
+    assert path.start(CONFIGURED) == SHORT
+    assert path.describe("main") == (
+        "Pings to main are cut after 298\N{EN DASH}302 s: an idle timeout of 300 s lies on the path"
+    )
+
+
+def test_says_one_number_when_there_is_one() -> None:
+    path = cut((1000.0, 60.1), (1100.0, 60.0), (1300.0, 60.2))
+
+    assert path.describe("main") == "Pings to main are cut after 60 s: an idle timeout of 60 s lies on the path"
+
+
+def test_nothing_is_worth_keeping_before_a_ping_has_survived() -> None:
+    assert Path().lesson is None
+    assert cut((1000.0, 300.0)).lesson is None
+
+
+def test_the_next_process_starts_from_what_this_one_has_survived() -> None:
+    lesson = Path().held(replace(CONFIGURED, interval=900, expiries=1), 900.0).lesson
+    assert lesson == Lesson(900)
+    recalled = Path.recalled(lesson)
+
+    assert recalled.start(CONFIGURED) == Heartbeat(900)
+    assert recalled.lesson == lesson
+
+
+def test_the_next_process_knows_what_cuts_pings_until_a_longer_one_survives() -> None:
+    path = cut((1.0, 300.0), (50.0, 300.0), (100.0, 300.0))
+    assert path.lesson == Lesson(225, CutOff(300.0, 300.0))
+    recalled = Path.recalled(path.lesson)
+
+    assert recalled.start(CONFIGURED) == SHORT
+    assert recalled.describe("main") == path.describe("main") != ""
+    assert recalled.held(SHORT, 225.0).lesson == path.lesson
+    assert recalled.held(CONFIGURED, 600.0).lesson == Lesson(600)
+
+
+def test_what_is_remembered_stays_within_what_is_configured_now() -> None:
+    configured = Heartbeat(300, minimum=240, maximum=480)
+
+    assert Path.recalled(Lesson(900)).start(configured) == replace(configured, interval=480)
+    assert Path.recalled(Lesson(63, CutOff(85.0, 85.0))).start(configured) == replace(
+        configured, interval=240, cut_off=240
+    )
+
+
+def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
+    path = Path.recalled(Lesson(63, CutOff(85.0, 85.0)))
+
+    assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks anew every 63 s")
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [(1000.0, 300.0), (1100.0, 300.0)],
+        [(1000.0, 300.0), (1100.0, 307.0), (1200.0, 293.0)],
+        [(1000.0, 300.0), (1000.1, 300.0), (1000.2, 300.0), (1000.3, 300.0)],
+        [(1000.0, 10.0), (1100.0, 10.0), (1200.0, 10.0)],
+    ],
+    ids=["too few", "too different", "one event", "too soon"],
+)
+def test_other_cuts_are_no_constant(cuts: list[tuple[float, float]]) -> None:
+    path = cut(*cuts)
+
+    assert (path.cut_off, path.describe("main")) == (None, "")
+    assert path.start(CONFIGURED) is CONFIGURED
+
+
+def test_a_cut_of_another_kind_in_between_hides_nothing() -> None:
+    assert cut((1.0, 300.0), (50.0, 77.0), (100.0, 300.0), (150.0, 500.0), (200.0, 300.0)).cut_off == CutOff(300, 300)
+
+
+def test_a_ping_that_survives_longer_disproves_it() -> None:
+    path = cut((1.0, 300.0), (50.0, 300.0), (100.0, 300.0))
+    longer = Heartbeat(600)
+
+    assert path.held(SHORT, 225.0) == path
+    assert path.held(longer, 600.0) == Path(longer)
+
+
+def test_knows_which_cuts_were_to_be_expected() -> None:
+    assert [CutOff(298.0, 301.0).covers(seconds) for seconds in (296.0, 297.0, 302.0, 303.0)] == [
+        False,
+        True,
+        True,
+        False,
+    ]

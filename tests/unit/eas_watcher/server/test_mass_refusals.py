@@ -1,0 +1,96 @@
+from eas_watcher.server.mass_refusals import LEAST, WINDOW, Refusals
+
+WATCHED = 100
+
+
+def refused(*names: int, watched: int = WATCHED, now: float = 0.0) -> Refusals:
+    refusals = Refusals()
+    for name in names:
+        refusals.refused(name, watched, now)
+    return refusals
+
+
+def test_a_few_refused_mailboxes_are_their_users_matter() -> None:
+    assert not refused(*range(9)).suspected
+    assert not refused(*range(LEAST - 1), watched=LEAST).suspected
+
+
+def test_a_good_part_of_the_mailboxes_refused_within_minutes_tells_of_the_server() -> None:
+    assert refused(*range(10)).suspected
+    assert refused(*range(LEAST), watched=LEAST).suspected
+
+
+def test_one_mailbox_counts_once() -> None:
+    assert not refused(*[1] * 50).suspected
+
+
+def test_refusals_long_ago_do_not_count() -> None:
+    refusals = refused(*range(9))
+    refusals.refused(9, WATCHED, WINDOW + 1)
+
+    assert (refusals.suspected, len(refusals)) == (False, 1)
+
+
+def test_refusals_before_a_restart_count() -> None:
+    refusals = Refusals()
+    for name in range(9):
+        refusals.known(name, 0.0)
+    assert not refusals.suspected
+
+    refusals.refused(9, WATCHED, 1.0)
+    assert refusals.suspected
+
+
+def test_one_confirmation_after_a_minute_the_next_after_a_quarter_of_an_hour() -> None:
+    refusals = refused(*range(10), now=1000.0)
+
+    moments = [now for now in range(1000, 4000) if refusals.confirm(float(now))]
+
+    assert moments == [1060, 1960, 2860, 3760]
+
+
+def test_a_refused_mailbox_that_is_accepted_ends_the_suspicion() -> None:
+    refusals = refused(*range(10))
+
+    refusals.accepted(3)
+
+    assert (refusals.suspected, len(refusals)) == (False, 9)
+
+
+def test_other_mailboxes_end_it_when_they_are_the_more() -> None:
+    refusals = refused(*range(10))
+    for name in range(100, 110):
+        refusals.accepted(name)
+    assert refusals.suspected
+
+    refusals.accepted(110)
+    assert not refusals.suspected
+
+
+def test_a_mailbox_that_was_accepted_since_is_forgotten() -> None:
+    refusals = refused(*range(9))
+    refusals.accepted(0)
+
+    refusals.refused(9, WATCHED, 1.0)
+
+    assert not refusals.suspected
+
+
+def test_a_try_that_was_given_up_lets_the_next_one_go_at_once_and_the_one_after_it_wait_as_long() -> None:
+    refusals = refused(*range(10), now=1000.0)
+    assert refusals.confirm(1060.0)
+
+    refusals.given_up(1061.0)
+
+    moments = [now for now in range(1061, 3000) if refusals.confirm(float(now))]
+    assert moments == [1061, 1961, 2861]
+
+
+def test_a_try_that_was_given_up_means_nothing_once_the_suspicion_is_over() -> None:
+    refusals = refused(*range(10), now=1000.0)
+    assert refusals.confirm(1060.0)
+    refusals.accepted(3)
+
+    refusals.given_up(1061.0)
+
+    assert refusals.next_at == 1960.0

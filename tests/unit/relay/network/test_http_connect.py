@@ -1,0 +1,129 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.network.http_connect import LARGEST, Answer, AnswerReader, NotHttp, request
+from relay.network.route import Proxy
+
+PLAIN = Proxy("proxy.example.com", 3128)
+OPENED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def read(*parts: bytes) -> Answer | None:
+    reader = AnswerReader()
+    answer = None
+    for part in parts:
+        assert answer is None
+        answer = reader.feed(part)
+    return answer
+
+
+def test_a_tunnel_is_asked_for_with_host_and_port() -> None:
+    assert request(PLAIN, "api.push.apple.com", 443) == (
+        b"CONNECT api.push.apple.com:443 HTTP/1.1\r\nHost: api.push.apple.com:443\r\nUser-Agent: push-relay\r\n\r\n"
+    )
+
+
+def test_a_user_is_shown_as_basic_authentication_has_it() -> None:
+    proxy = Proxy("proxy.example.com", 3128, user="Aladdin", password="open sesame")
+
+    # The example of RFC 7617 2.
+    assert b"\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n" in request(proxy, "example.com", 443)
+
+
+def test_user_and_password_travel_as_utf_8() -> None:
+    # The example of RFC 7617 2.1: a pound sign.
+    assert Proxy("p", 1, user="test", password="123£").authorization == "Basic dGVzdDoxMjPCow=="
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert request(PLAIN, "2001:db8::1", 443).startswith(
+        b"CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443"
+    )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OPENED,
+        b"HTTP/1.0 200 Connection established\r\nProxy-agent: tinyproxy/1.11.1\r\n\r\n",
+        b"HTTP/1.1 200 Connected\r\n\r\n",
+        b"HTTP/1.1 200\r\n\r\n",
+        b"HTTP/1.1 200 \r\n\r\n",
+        b"HTTP/1.1 204 Whatever\r\nContent-Length: 17\r\n\r\n",
+        b"HTTP/1.1 200 OK\nVia: old\n\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_any_2xx_opens_the_tunnel(head: bytes) -> None:
+    answer = read(head)
+
+    assert answer is not None
+    assert answer.opened
+
+
+@given(st.lists(st.integers(0, len(OPENED)), max_size=6))
+def test_an_answer_may_come_in_any_parts(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(OPENED)]
+    parts = [OPENED[start:end] for start, end in pairwise(places)]
+    while parts and not parts[-1]:
+        parts.pop()
+
+    assert read(*parts) == Answer(200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "schemes"),
+    [
+        (b'Proxy-Authenticate: Basic realm="Staff, only"\r\n', ("Basic",)),
+        (b"proxy-authenticate:Negotiate\r\nPROXY-AUTHENTICATE: NTLM\r\n", ("Negotiate", "NTLM")),
+        (b'Proxy-Authenticate: Digest realm="a", nonce="b", Basic realm="c"\r\n', ("Digest", "Basic")),
+        (b"Server: x\r\n", ()),
+        (b"no header at all\r\n", ()),
+    ],
+)
+def test_a_refusal_tells_which_ways_to_authenticate_are_offered(headers: bytes, schemes: tuple[str, ...]) -> None:
+    answer = read(b"HTTP/1.1 407 Proxy Authentication Required\r\n" + headers + b"\r\n<html>a page that nobody needs")
+
+    assert answer == Answer(407, schemes)
+    assert not answer.opened
+
+
+def test_many_schemes_are_not_all_told() -> None:
+    many = b"".join(b"Proxy-Authenticate: Scheme%d\r\n" % number for number in range(500))
+
+    answer = read(b"HTTP/1.1 407 No\r\n" + many + b"\r\n")
+
+    assert answer is not None
+    assert len(answer.schemes) == 8
+
+
+@pytest.mark.parametrize(
+    ("babble", "told"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "not answer in HTTP/1"),
+        (b"HTTP/2 200\r\n\r\n", "not answer in HTTP/1"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "not answer in HTTP/1"),
+        (b"HTTP/1.1 OK\r\n\r\n", "status line"),
+        (b"HTTP/1.1 20 OK\r\n\r\n", "status line"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
+        (OPENED + b"hello", "nobody asked for"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nhello", "not answer in HTTP/1"),
+    ],
+)
+def test_what_is_no_http_proxy_is_told_at_once(babble: bytes, told: str) -> None:
+    with pytest.raises(NotHttp, match=told):
+        read(babble)
+
+
+def test_endless_headers_end() -> None:
+    reader = AnswerReader()
+    assert reader.feed(b"HTTP/1.1 200 OK\r\n") is None
+    line = b"X-Padding: " + b"x" * 1000 + b"\r\n"
+    for _ in range(LARGEST // len(line)):
+        assert reader.feed(line) is None
+
+    with pytest.raises(NotHttp, match="65536"):
+        reader.feed(line)

@@ -1,0 +1,24 @@
+from relay.network.route import STRAIGHT, Proxy, Way, authority
+
+
+def test_a_proxy_prints_as_its_place_and_never_shows_its_password() -> None:
+    proxy = Proxy("proxy.example.com", 3128, user="relay", password="hunter2")
+
+    assert str(proxy) == "proxy.example.com:3128"
+    assert "hunter2" not in repr(Way(proxy))
+    assert "hunter2" not in str(proxy)
+
+
+def test_without_a_user_nothing_is_shown() -> None:
+    assert Proxy("proxy.example.com", 3128, password="left over").authorization == ""
+
+
+def test_straight_is_the_way_of_the_host() -> None:
+    assert Way() == STRAIGHT
+    assert STRAIGHT.proxy is None
+    assert STRAIGHT.sources == ()
+
+
+def test_addresses_are_written_as_urls_have_them() -> None:
+    assert authority("192.0.2.1", 443) == "192.0.2.1:443"
+    assert authority("2001:db8::1", 443) == "[2001:db8::1]:443"

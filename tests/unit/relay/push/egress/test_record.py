@@ -1,0 +1,224 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import product
+
+import pytest
+
+from relay.domain.model import Mark, Mode, Platform, RegistrationId
+from relay.push.egress.record import (
+    FIELDS,
+    START,
+    Fault,
+    Position,
+    device_hash,
+    hash_line,
+    is_template,
+    read_position,
+    verify,
+    without_token,
+    write_line,
+)
+from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
+
+AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
+NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId("reg"), mode=Mode.ALERT, locale="en")
+BODY = ApnsMessage(NOTICE).rendered
+
+
+def fcm_body(notice: Notice, device: str = "device") -> str:
+    message = FcmMessage(notice)
+    document = {
+        "message": {"android": message.android, "data": message.data, "token": "secret token"},
+        "validate_only": False,
+    }
+    return without_token(json.dumps(document, separators=(",", ":")).encode(), "secret token", device)
+
+
+def chain(*bodies: str, start: Position | None = None) -> list[tuple[str, bytes]]:
+    position, lines = start or Position(), []
+    for number, body in enumerate(bodies, start=1):
+        line, position = write_line(position, AT, Platform.APNS, "com.example.mail", "device", body)
+        lines.append((f"file:{number}", line.rstrip(b"\n")))
+    return lines
+
+
+def faults(lines: list[tuple[str, bytes]], head: Position | None = None) -> list[Fault]:
+    return list(verify(lines, head))
+
+
+def test_a_line_says_what_left_and_which_line_came_before() -> None:
+    line, position = write_line(Position(4, "e" * 64), AT, Platform.APNS, "com.example.mail", "d" * 32, BODY)
+    entry = json.loads(line)
+
+    assert line.endswith(b"\n")
+    assert entry.keys() == FIELDS
+    assert (entry["n"], entry["prev"], entry["body"]) == (5, "e" * 64, BODY)
+    assert position == Position(5, hash_line(line[:-1])) == read_position(line[:-1])
+
+
+def test_an_untouched_chain_has_no_fault() -> None:
+    lines = chain(BODY, fcm_like := BODY, BODY)
+
+    assert fcm_like == BODY
+    assert faults(lines) == []
+    assert faults([]) == []
+
+
+def test_a_chain_may_begin_later_when_older_files_are_gone() -> None:
+    assert faults(chain(*[BODY] * 5)[2:]) == []
+
+
+@pytest.mark.parametrize("removed", [1, 2, 3])
+def test_a_removed_line_is_found(removed: int) -> None:
+    lines = chain(*[BODY] * 5)
+    del lines[removed]
+
+    (fault,) = faults(lines)
+
+    assert fault.where == f"file:{removed + 2}"
+    assert "changed, removed" in fault.text
+
+
+def test_lines_that_changed_places_are_found() -> None:
+    lines = chain(*[BODY] * 5)
+    lines[1], lines[2] = lines[2], lines[1]
+
+    assert faults(lines)
+
+
+def test_a_changed_line_is_found_at_the_next_one() -> None:
+    lines = chain(*[BODY] * 3)
+    lines[1] = (lines[1][0], lines[1][1].replace(b"com.example.mail", b"com.example.evil"))
+
+    assert [fault.where for fault in faults(lines)] == ["file:3"]
+
+
+def test_a_changed_last_line_is_found_by_the_head() -> None:
+    lines = chain(*[BODY] * 3)
+    head = read_position(lines[2][1])
+    lines[2] = (lines[2][0], lines[2][1].replace(b"com.example.mail", b"com.example.evil"))
+
+    assert faults(lines) == []
+    assert [fault.where for fault in faults(lines, head)] == ["the end"]
+
+
+def test_a_lost_end_is_found_by_the_head() -> None:
+    lines = chain(*[BODY] * 3)
+    head = read_position(lines[2][1])
+
+    assert faults(lines, head) == []
+    assert [fault.where for fault in faults(lines[:2], head)] == ["the end"]
+    assert faults(lines, read_position(lines[1][1])) == []
+    assert faults([], Position()) == []
+
+
+def test_a_wrong_number_is_found() -> None:
+    first = chain(BODY)
+    position = read_position(first[0][1])
+    line, _ = write_line(replace(position, n=7), AT, Platform.APNS, "app", "device", BODY)
+
+    (fault,) = faults([*first, ("file:2", line[:-1])])
+
+    assert fault.text == "is number 8, not 2"
+
+
+def test_a_first_line_that_names_another_is_found() -> None:
+    line, _ = write_line(Position(0, "e" * 64), AT, Platform.APNS, "app", "device", BODY)
+
+    assert [fault.text for fault in faults([("file:1", line[:-1])])] == ["is the first line and names one before it"]
+    assert START != "e" * 64
+
+
+@pytest.mark.parametrize("line", [b"", b"no JSON", b"[]", b'{"n": "x"}', b"7", b"[" * 100_000])
+def test_what_is_no_line_is_found(line: bytes) -> None:
+    lines = chain(BODY, BODY)
+
+    assert Fault("file:x", "is no line of an egress log") in faults([lines[0], ("file:x", line), lines[1]])
+
+
+def test_other_fields_are_found() -> None:
+    entry = json.loads(chain(BODY)[0][1])
+    line = json.dumps(entry | {"subject": "Minutes"}).encode()
+
+    assert [fault.text for fault in faults([("file:1", line)])] == ["has other fields than an egress log"]
+
+
+def test_a_body_that_is_no_template_is_found() -> None:
+    body = json.dumps({"aps": {"alert": {"title": "Minutes", "body": "of Monday"}}, "relay": {}})
+
+    assert [fault.text for fault in faults(chain(BODY, body))] == ["has a body that is none of the templates"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "mode", "certain", "locale"), list(product(Mark, Mode, (True, False), (*TEXTS, "de-AT", "xx")))
+)
+def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
+    notice = Notice(mark, 3, certain, RegistrationId("reg"), mode, locale)
+
+    assert is_template("apns", ApnsMessage(notice).rendered)
+    assert is_template("fcm", fcm_body(notice))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1},
+        {"kind": "new-things"},
+        {"class": "subject of a mail"},
+        {"registration": "not opaque: ann@example.com"},
+        {"count": "many"},
+        {"v": 2},
+    ],
+)
+def test_data_with_anything_else_is_no_template(change: dict[str, object]) -> None:
+    apns = json.loads(BODY)
+    apns["relay"] |= change
+    fcm = json.loads(fcm_body(NOTICE))
+    fcm["message"]["data"] |= change
+
+    assert not is_template("apns", json.dumps(apns))
+    assert not is_template("fcm", json.dumps(fcm))
+
+
+@pytest.mark.parametrize("body", ["", "[]", "7", "{}", '{"message": 7}', '{"relay": {"kind": []}}', "null"])
+@pytest.mark.parametrize("provider", ["apns", "fcm", "mail"])
+def test_anything_at_all_is_judged_without_an_exception(provider: str, body: str) -> None:
+    assert not is_template(provider, body)
+
+
+def test_a_device_is_named_by_a_keyed_hash() -> None:
+    assert device_hash(b"key", "token") == device_hash(b"key", "token")
+    assert device_hash(b"key", "token") != device_hash(b"another key", "token")
+    assert len(device_hash(b"key", "token")) == 32
+
+
+@pytest.mark.parametrize("token", ["secret token", "1", "v", 'a "quoted" \\ t\u00f6ken', "token"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_the_token_is_not_in_a_logged_fcm_body_however_it_is_written(token: str, separators: tuple[str, str]) -> None:
+    message = FcmMessage(NOTICE)
+    options = {"android": message.android, "data": message.data}
+    document = {"message": {**options, "token": token}, "validate_only": False}
+    expected = {"message": {**options, "token": "hash"}, "validate_only": False}
+
+    for ascii_only in (True, False):
+        written = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+        assert json.loads(without_token(written, token, "hash")) == expected
+
+
+def test_the_token_is_not_in_a_logged_fcm_body() -> None:
+    body = fcm_body(NOTICE, "hash of the device")
+
+    assert "secret token" not in body
+    assert json.loads(body)["message"]["token"] == "hash of the device"
+
+
+def test_every_webpush_template_is_known_and_no_other_body() -> None:
+    for mark, certain, mode in product(Mark, (True, False), Mode):
+        notice = Notice(mark, 7, certain, RegistrationId("reg"), mode, "de")
+        body = WebPushMessage(notice).content.decode()
+        assert is_template("webpush", body), body
+        for wrong in ({"subject": "x"}, {"count": "7"}, {"v": 2}, {"certain": None}):
+            assert not is_template("webpush", json.dumps(json.loads(body) | wrong)), wrong
+    assert not is_template("webpush", "{}")
+    assert not is_template("webpush", BODY)

@@ -1,0 +1,146 @@
+import pytest
+
+from relay.domain.model import Environment, Platform
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.push.circuit import IN_A_ROW
+from relay.push.gates import Gates
+from relay.push.outcomes import Judge
+from relay.push.stats import PushStats
+from tests.unit.relay.push.pushes import BEGAN, due_push
+from tests.unit.relay.push.test_backoff import MIDDLE
+
+AWAY = RetryLater("timed-out", provider=True)
+SICK = Refused("TopicDisallowed", "allow the topic", channel=True)
+BUSY = RetryLater("TooManyRequests", reach=Reach.ANSWERED)
+CUT = RetryLater("stream-reset: INTERNAL_ERROR")
+RESTS = RetryLater("push-service-rests: timed-out", 30.0, reach=Reach.HERE)
+BAD = Refused("BadDeviceToken", "compare the environment", reach=Reach.JUDGED)
+DENIED = Refused("proxy-authentication-required", "set it", channel=True, reach=Reach.UNANSWERED)
+STRANGE = Refused("NewReason", "report it")
+UNKNOWN = Refused("topic-not-configured", "add it", reach=Reach.HERE)
+
+
+class Court:
+    """Judge pushes of one app that end one after the other."""
+
+    def __init__(self) -> None:
+        self.stats = PushStats()
+        self.gates = Gates(10, MIDDLE)
+        self.now = 100.0
+        self._judge = Judge(Platform.APNS, self.gates, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now)
+
+    def hear(self, outcome: Outcome) -> float | None:
+        """End one push; return how many seconds its mark waits, None if it is not tried again."""
+        push = due_push()
+        self.gates.began(push)
+        self.gates.ended(push)
+        self.settlement = self._judge.judge(push, outcome)
+        again = self.settlement.next_try_at
+        return None if again is None else (again - BEGAN).total_seconds()
+
+    @property
+    def away(self) -> bool:
+        return self.gates.circuit(Environment.PRODUCTION).open
+
+    @property
+    def sick(self) -> bool:
+        return bool(self.stats.faults) and bool(list(self.gates.channels.resting(self.now)))
+
+
+@pytest.mark.parametrize("answer", [Delivered(), TokenGone("Unregistered"), BUSY, BAD, STRANGE])
+def test_whatever_the_provider_says_of_one_push_shows_that_it_serves(answer: Outcome) -> None:
+    court = Court()
+    for _ in range(2):
+        for _ in range(IN_A_ROW - 1):
+            court.hear(AWAY)
+        court.hear(answer)
+    assert not court.away
+
+    for _ in range(IN_A_ROW):
+        court.hear(AWAY)
+    assert court.away
+    court.now += 60.0
+    court.hear(answer)
+    assert not court.away
+    assert court.stats.outage is None
+
+
+@pytest.mark.parametrize("silence", [CUT, RESTS, UNKNOWN])
+def test_what_the_provider_did_not_say_shows_nothing_of_it(silence: Outcome) -> None:
+    court = Court()
+    for _ in range(IN_A_ROW - 1):
+        court.hear(AWAY)
+    court.hear(silence)
+    court.hear(AWAY)
+    assert court.away
+
+    court.now += 60.0
+    court.hear(silence)
+    assert court.away
+    assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+
+
+def test_a_channel_fault_that_the_provider_told_of_shows_that_it_serves_and_one_on_the_way_to_it_does_not() -> None:
+    court = Court()
+    for _ in range(IN_A_ROW):
+        court.hear(AWAY)
+    court.now += 60.0
+
+    court.hear(DENIED)
+    assert court.away
+    assert court.stats.outage is not None
+    assert court.sick
+    assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+
+    court.hear(SICK)
+    assert not court.away
+
+
+@pytest.mark.parametrize("answer", [Delivered(), TokenGone("Unregistered"), BAD])
+def test_who_looks_at_the_token_has_taken_us_and_the_channel_works(answer: Outcome) -> None:
+    court = Court()
+    court.hear(SICK)
+    court.now += 60.0
+
+    court.hear(answer)
+
+    assert not court.sick
+    assert court.stats.fault is None
+
+
+@pytest.mark.parametrize("answer", [BUSY, CUT, RESTS, STRANGE, UNKNOWN, AWAY])
+def test_other_answers_leave_the_channel_to_the_next_push(answer: Outcome) -> None:
+    court = Court()
+    court.hear(SICK)
+    court.now += 60.0
+
+    court.hear(answer)
+
+    assert court.sick
+    ((_, may_try, _),) = court.gates.channels.resting(court.now)
+    assert may_try
+
+
+def test_what_was_held_back_waits_as_long_as_the_rest_and_counts_as_no_try() -> None:
+    court = Court()
+
+    assert court.hear(RESTS) == 30.0
+    assert not court.settlement.counted
+    assert court.stats.outcomes == {}
+
+
+def test_what_was_tried_counts() -> None:
+    court = Court()
+
+    assert court.hear(RetryLater("http-429", 30.0)) == pytest.approx(32.0)  # 5 % and half a second more
+    assert court.settlement.counted
+    assert court.stats.outcomes == {"retry-later": 1}
+
+
+def test_pushes_that_went_with_less_priority_are_counted() -> None:
+    court = Court()
+    for outcome in (Delivered(), Delivered("x", lowered=True), Delivered("y", lowered=True)):
+        court.hear(outcome)
+
+    assert court.stats.lowered == 2
+    assert court.stats.outcomes == {"delivered": 3}

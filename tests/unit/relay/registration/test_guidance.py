@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+
+from eas_watcher.machine.memory import WatchState
+from relay.domain.model import RegistrationState, RegistrationView
+from relay.registration.guidance import Actor, advise, proved
+from tests.fakes import records
+
+
+def view(
+    state: RegistrationState = RegistrationState.ACTIVE,
+    watch: WatchState = WatchState.WATCHING,
+    reason: str = "",
+) -> RegistrationView:
+    mailbox, registration = records.mailbox(state=watch, reason=reason), records.registration(state=state)
+    return RegistrationView(registration, mailbox, candidate_pending=False, candidate_refused=False)
+
+
+@pytest.mark.parametrize(
+    ("state", "watch", "reason", "by", "word"),
+    [
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, "", Actor.NOBODY, "did not answer"),
+        (RegistrationState.VERIFYING, WatchState.BLOCKED, "server-unknown", Actor.ADMINISTRATOR, "cannot ask"),
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, "kerberos-ticket", Actor.ADMINISTRATOR, "cannot ask"),
+        (RegistrationState.VERIFYING, WatchState.BLOCKED, "126", Actor.NOBODY, "did not answer"),
+        (RegistrationState.REFUSED, WatchState.WATCHING, "", Actor.USER, "refused"),
+        (RegistrationState.TOKEN_GONE, WatchState.WATCHING, "", Actor.APP, "device token"),
+        (RegistrationState.WIPED, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "register anew"),
+        (RegistrationState.WIPED, WatchState.WATCHING, "", Actor.ADMINISTRATOR, "wiped"),
+        (RegistrationState.ACTIVE, WatchState.VERIFYING, "", Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.STARTING, "", Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.WATCHING, "", Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.WAITING, "unreachable", Actor.NOBODY, "tries again"),
+        (RegistrationState.ACTIVE, WatchState.WAITING, "http-401", Actor.NOBODY, "makes sure"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "http-401", Actor.USER, "new one"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "http-403", Actor.ADMINISTRATOR, "DEVICE"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "seal-broken", Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-delegation", Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-user-locked", Actor.ADMINISTRATOR, "unlock"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "kerberos-user-unknown", Actor.ADMINISTRATOR, "know"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "oauth-invalid_grant", Actor.USER, "log in anew"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "certificate-expired", Actor.APP, "next one"),
+        (RegistrationState.ACTIVE, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "wiped"),
+    ],
+)
+def test_each_state_has_its_remedy(
+    state: RegistrationState, watch: WatchState, reason: str, by: Actor, word: str
+) -> None:
+    advice = advise(view(state, watch, reason))
+
+    assert advice.by is by
+    assert word in advice.text
+
+
+@pytest.mark.parametrize("watch", list(WatchState))
+@pytest.mark.parametrize("state", list(RegistrationState))
+def test_every_state_of_both_is_decided(state: RegistrationState, watch: WatchState) -> None:
+    assert advise(view(state, watch)).text.endswith(".")
+
+
+def test_a_refused_new_password_is_told_while_the_old_one_works() -> None:
+    advice = advise(replace(view(), candidate_refused=True))
+
+    assert advice.by is Actor.NOBODY
+    assert "new credential was refused" in advice.text
+
+
+def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() -> None:
+    assert [state for state in RegistrationState if proved(view(state))] == [
+        RegistrationState.ACTIVE,
+        RegistrationState.TOKEN_GONE,
+        RegistrationState.WIPED,
+    ]

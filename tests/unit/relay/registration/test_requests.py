@@ -1,0 +1,75 @@
+from typing import Final
+
+import pytest
+
+from relay.domain.model import Environment, Platform
+from relay.domain.subscription import Subscription
+from relay.registration.errors import UnsupportedDevice
+from relay.registration.requests import Device, Login, check_device
+
+SUBSCRIPTION: Final = Subscription.of(
+    "https://push.example.com/up/canary",
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+    "BTBZMqHH6r4Tts7J_aSIgg",
+).token
+
+
+@pytest.mark.parametrize(
+    ("platform", "token", "environment"),
+    [
+        (Platform.APNS, "c0ffEE00" * 8, Environment.PRODUCTION),
+        (Platform.APNS, "00" * 100, Environment.SANDBOX),
+        (Platform.APNS, None, None),
+        (Platform.FCM, "fO0:APA91b-tok_en", Environment.PRODUCTION),
+        (Platform.FCM, "x" * 1024, None),
+    ],
+)
+def test_a_device_of_its_platform_passes(
+    platform: Platform, token: str | None, environment: Environment | None
+) -> None:
+    check_device(platform, token, environment)
+
+
+@pytest.mark.parametrize(
+    ("platform", "token", "environment"),
+    [
+        (Platform.APNS, "", None),
+        (Platform.APNS, "c0ffee", None),
+        (Platform.APNS, "00" * 101, None),
+        (Platform.APNS, "0" * 65, None),
+        (Platform.APNS, "xy" * 32, None),
+        (Platform.APNS, "00" * 32 + "\n", None),
+        (Platform.FCM, "short", None),
+        (Platform.FCM, "with space in it", None),
+        (Platform.FCM, "x" * 1025, None),
+        (Platform.FCM, "token/../of:ann", None),
+        (Platform.FCM, "fO0:APA91b-tok_en", Environment.SANDBOX),
+        (Platform.FCM, SUBSCRIPTION, None),
+        (Platform.APNS, SUBSCRIPTION, None),
+        (Platform.WEBPUSH, "c0ffEE00" * 8, None),
+        (Platform.WEBPUSH, SUBSCRIPTION + " ", None),
+        (Platform.WEBPUSH, SUBSCRIPTION, None),
+    ],
+)
+def test_a_device_of_another_kind_is_refused_without_repeating_its_token(
+    platform: Platform, token: str, environment: Environment | None
+) -> None:
+    with pytest.raises(UnsupportedDevice) as refusal:
+        check_device(platform, token, environment)
+    assert not token or token not in str(refusal.value)
+
+
+def test_a_subscription_passes_at_a_push_service_that_may_be_asked() -> None:
+    check_device(Platform.WEBPUSH, SUBSCRIPTION, Environment.PRODUCTION, {"push.example.com"})
+    check_device(Platform.WEBPUSH, None, None, frozenset())
+
+    with pytest.raises(UnsupportedDevice, match="host of `endpoint`"):
+        check_device(Platform.WEBPUSH, SUBSCRIPTION, None, {"push.example.com:8443", "example.com"})
+    with pytest.raises(UnsupportedDevice, match="no sandbox"):
+        check_device(Platform.WEBPUSH, SUBSCRIPTION, Environment.SANDBOX, {"push.example.com"})
+
+
+def test_secrets_do_not_show() -> None:
+    shown = repr(Login("canary")) + repr(Device(Platform.APNS, "com.example.mail", "canary"))
+
+    assert "canary" not in shown

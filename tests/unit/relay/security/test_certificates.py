@@ -1,0 +1,64 @@
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from relay.security.certificates import is_p256, public_key_of, read_certificate, read_expiry
+
+END = datetime(2030, 1, 2, tzinfo=UTC)
+
+
+def pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def test_a_certificate_tells_its_end_and_belongs_to_its_key(tmp_path: Path) -> None:
+    leaf = trustme.CA().issue_cert("relay.example.com", not_after=END)
+    file = tmp_path / "api.pem"
+    file.write_bytes(leaf.cert_chain_pems[0].bytes())
+
+    certificate = read_certificate(file.read_bytes())
+
+    assert read_expiry(file) == certificate.valid_until == END
+    assert certificate.valid_from < END
+    assert certificate.public_key == public_key_of(leaf.private_key_pem.bytes())
+
+
+def test_what_is_no_certificate_is_a_value_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="PEM"):
+        read_certificate(pem(ec.generate_private_key(ec.SECP256R1())))
+    with pytest.raises(ValueError, match="PEM"):
+        read_certificate(b"")
+
+
+def test_an_encrypted_key_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="encrypted"):
+        public_key_of(pem(ec.generate_private_key(ec.SECP256R1()), b"canary"))
+
+
+def test_only_an_open_p256_key_is_one() -> None:
+    assert is_p256(pem(ec.generate_private_key(ec.SECP256R1())))
+    assert not is_p256(pem(ec.generate_private_key(ec.SECP384R1())))
+    assert not is_p256(pem(ec.generate_private_key(ec.SECP256R1()), b"canary"))
+    assert not is_p256(b"canary")
+
+
+def test_a_certificate_with_a_key_of_an_unknown_kind_is_a_value_error() -> None:
+    leaf = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("x", key_type=trustme.KeyType.ECDSA)
+    der = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
+    # 2A 86 48 CE 3D 02 01: id-ecPublicKey [RFC 5480 2.1.1]; 7F in its place is unknown to all.
+    strange = der.replace(bytes.fromhex("2A8648CE3D0201"), bytes.fromhex("2A8648CE3D027F"))
+
+    with pytest.raises(ValueError, match="unknown kind"):
+        read_certificate(ssl.DER_cert_to_PEM_cert(strange).encode())

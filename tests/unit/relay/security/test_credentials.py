@@ -1,0 +1,57 @@
+import pytest
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.certificate import CertificateCredential
+from eas_watcher.auth.negotiate import KerberosCredential
+from relay.security.credentials import StoredCredential, alike, read, write
+
+ANN = BasicCredential("ann", "correct horse")
+GRANT = OAuthCredential("ann", "first-token", "app-on-phones")
+CERTIFICATE = CertificateCredential("ann", "chain", "key")
+INVITED = KerberosCredential("ann", "signed-word")
+
+
+@pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
+def test_every_kind_is_read_as_it_was_written(credential: StoredCredential) -> None:
+    assert read(write(credential)) == credential
+
+
+def test_basic_reads_as_sealed_before_there_were_other_kinds() -> None:
+    assert read(b'{"kind": "basic", "user": "ann", "password": "correct horse"}') == ANN
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"kind": "magic"}', b'{"kind": "basic", "user": "ann"}'])
+def test_what_is_no_credential_is_not_read(text: bytes) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        read(text)
+
+
+def test_a_rotated_grant_is_still_the_same_grant() -> None:
+    rotated = GRANT.rotated("second").rotated("third")
+
+    assert alike(GRANT, rotated)
+    assert rotated.refresh_token == "third"
+    assert not alike(OAuthCredential("ann", "third", "app-on-phones"), rotated)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        BasicCredential("ann", "correct horsf"),
+        BasicCredential("ben", "correct horse"),
+        GRANT,
+        CERTIFICATE,
+        INVITED,
+    ],
+)
+def test_credentials_are_alike_only_when_they_prove_the_same(other: StoredCredential) -> None:
+    assert alike(ANN, BasicCredential("ann", "correct horse"))
+    assert not alike(ANN, other)
+
+
+def test_no_credential_shows_its_secret() -> None:
+    shown = repr([ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
+    secrets = ("correct horse", "first-token", "second", "chain", "'key'", "signed-word")
+
+    assert not [secret for secret in secrets if secret in shown]

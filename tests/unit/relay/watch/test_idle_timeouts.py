@@ -1,0 +1,89 @@
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from random import Random
+
+import pytest
+
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.runtime.context import Surroundings
+from eas_watcher.server.admission import Door
+from eas_watcher.server.idle_timeout import CutOff, Lesson, Path
+from relay.domain.errors import StoreUnavailable
+from relay.watch.idle_timeouts import KEEP, STALE, Paths, recall
+from tests.fakes.eas import MemoryJournal
+from tests.unit.eas_watcher.watching import NOW
+
+pytestmark = pytest.mark.looptime
+
+URL = "https://mail.example.com/eas"
+SHORT = Lesson(225, CutOff(299.0, 301.0))
+
+
+class Store:
+    """Keep lessons in memory; `away`: the database does not answer."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[Lesson, datetime]] = {}
+        self.writes = 0
+        self.away = False
+
+    async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
+        return {url: lesson for url, (lesson, at) in self.rows.items() if at >= since}
+
+    async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
+        if self.away:
+            raise StoreUnavailable
+        self.writes += 1
+        self.rows[url] = lesson, now
+
+
+def door(path: Path | None = None) -> Door:
+    opened = Door(10.0, 8, Random(1), lambda: NOW)
+    opened.path = path or Path()
+    return opened
+
+
+async def test_only_what_is_new_is_kept_and_seldom() -> None:
+    store, doors = Store(), {URL: door(), "https://other.example.com/eas": door()}
+    running = asyncio.ensure_future(Paths(store, doors, {}, lambda: NOW).run())
+    await asyncio.sleep(KEEP * 3.5)
+    assert store.writes == 0
+
+    doors[URL].held(Heartbeat(900), 900.0)
+    await asyncio.sleep(KEEP * 3)
+    running.cancel()
+
+    assert store.rows == {URL: (Lesson(900), NOW)}
+    assert store.writes == 1
+
+
+async def test_what_is_kept_already_is_not_written_again() -> None:
+    store = Store()
+    await Paths(store, {URL: door(Path.recalled(SHORT))}, {URL: SHORT}, lambda: NOW).keep()
+
+    assert store.writes == 0
+
+
+async def test_what_a_database_that_is_away_does_not_take_is_kept_later(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store()
+    store.away = True
+    paths = Paths(store, {URL: door(Path.recalled(SHORT))}, {}, lambda: NOW)
+    await paths.keep()
+    assert "the database is away" in caplog.text
+
+    store.away = False
+    await paths.keep()
+
+    assert store.rows == {URL: (SHORT, NOW)}
+
+
+async def test_a_new_process_starts_from_what_the_one_before_has_learnt() -> None:
+    store = Store()
+    store.rows = {URL: (SHORT, NOW - STALE), "https://old.example.com/eas": (SHORT, NOW - STALE * 1.01)}
+
+    lessons = await recall(store, lambda: NOW)
+    around = Surroundings(MemoryJournal(), Random(1), lambda: NOW, 8, lessons=lessons)
+
+    assert around.door(URL, 1.0).path == Path.recalled(SHORT)
+    assert around.door("https://old.example.com/eas", 1.0).path == Path()
