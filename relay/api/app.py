@@ -10,10 +10,11 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.api import problems
+from relay.api.problems import refusal
 from relay.api.rate import RateLimit
 from relay.api.routes import Routes
 from relay.domain.errors import RelayError
+from relay.http import problems
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
         except web.HTTPException as error:
             return problems.framework_refusal(error)
         except RelayError as error:
-            return problems.refusal(error) or _failed(error, tokens(9))
+            return refusal(error) or _failed(error, tokens(9))
         except Exception as error:  # noqa: BLE001 -- the boundary: a fault of ours is logged, the client gets its number
             return _failed(error, tokens(9))
 

@@ -3,17 +3,15 @@
 Each code has a paragraph in docs/api.md; a code never changes its meaning.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
 
-from relay.api.auth import CHALLENGE
 from relay.api.schema import MalformedJson
 from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
+from relay.http.problems import Kind, document
 from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
@@ -29,7 +27,7 @@ from relay.registration.errors import (
     UnsupportedDevice,
 )
 
-MEDIA_TYPE: Final = "application/problem+json"
+CHALLENGE: Final = 'Bearer realm="registration"'
 STORE_PAUSE: Final = 5  # seconds until a client asks again while the database is away
 
 
@@ -43,15 +41,6 @@ class TooSlow(RelayError):
 
 class BrokenBody(RelayError):
     """Tell that a body ended early or is not encoded as its headers say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Hold what all problems of one kind share."""
-
-    status: HTTPStatus
-    code: str
-    title: str
 
 
 BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
@@ -76,16 +65,6 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     StoreUnavailable: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
     MailboxExists: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
 }
-
-BY_STATUS: Final[Mapping[int, Kind]] = {
-    404: Kind(HTTPStatus.NOT_FOUND, "no-such-resource", "There is nothing at this path"),
-    405: Kind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "This path has no such method"),
-    413: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The body is too large"),
-}
-"""What the web framework itself refuses."""
-
-BAD_REQUEST: Final = Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request makes no sense")
-INTERNAL: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The relay failed")
 
 
 def refusal(error: RelayError) -> web.Response | None:
@@ -113,36 +92,3 @@ def refusal(error: RelayError) -> web.Response | None:
         case _:
             pass
     return document(kind, detail, headers=headers, errors=errors)
-
-
-def framework_refusal(error: web.HTTPException) -> web.Response:
-    """Answer what aiohttp refuses by itself."""
-    kind = BY_STATUS.get(error.status, BAD_REQUEST)
-    allow = error.headers.get(hdrs.ALLOW)
-    return document(kind, "", headers={} if allow is None else {hdrs.ALLOW: allow})
-
-
-def document(
-    kind: Kind,
-    detail: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    errors: list[dict[str, str]] | None = None,
-    instance: str | None = None,
-) -> web.Response:
-    """Write a problem document; `type` is a relative reference that ends with the code."""
-    body: dict[str, object] = {
-        "type": f"/problems/{kind.code}",
-        "title": kind.title,
-        "status": kind.status.value,
-        "code": kind.code,
-    }
-    if detail:
-        body["detail"] = detail
-    if errors:
-        body["errors"] = errors
-    if instance is not None:
-        body["instance"] = instance
-    return web.Response(
-        status=kind.status, body=json.dumps(body).encode(), content_type=MEDIA_TYPE, headers=dict(headers or {})
-    )

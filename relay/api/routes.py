@@ -1,6 +1,7 @@
 """Own the paths and methods of the API: read a request, call the use case, show what came of it."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -8,13 +9,24 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.api import documents
-from relay.api.auth import read_bearer
 from relay.api.problems import BrokenBody, NotJson, TooSlow
 from relay.api.rate import RateLimit, client_address
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
-from relay.domain.model import RegistrationState
+from relay.domain.model import RegistrationId, RegistrationState
+from relay.registration.errors import NotAuthorized
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
+
+_BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | re.IGNORECASE)
+
+
+def read_bearer(registration_id: str, header: str | None) -> Access:
+    """Read the header; raises NotAuthorized when it is missing or of another kind."""
+    found = None if header is None else _BEARER.fullmatch(header.strip())
+    if found is None:
+        raise NotAuthorized("this needs the header Authorization: Bearer, with the secret of the registration")
+    return Access(RegistrationId(registration_id), found[1])
+
 
 COLLECTION: Final = "/v1/registrations"
 ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"

@@ -5,10 +5,12 @@ An error never repeats a value, for it may be a password.
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
@@ -19,14 +21,116 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
-from relay.api.device_schema import DeviceBody, DeviceChangeBody
-from relay.api.strict import NAME, Strict
-from relay.domain.model import Mode, Platform
+from relay.domain.model import Environment, Mode, Platform
+from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
-from relay.registration.requests import CertificateLogin, ChangeWish, KerberosLogin, Login, OAuthLogin, Wish
+from relay.registration.requests import CertificateLogin, ChangeWish, Device, KerberosLogin, Login, OAuthLogin, Wish
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import LONGEST as LONGEST_INVITATION
+
+NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
+"""What names of apps and servers look like."""
+
+
+class Strict(BaseModel):
+    """Be the base of every model."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+App = Annotated[str, StringConstraints(max_length=255, pattern=NAME)]
+DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+
+class TokenDeviceBody(Strict):
+    """Describe where pushes go at a provider that names devices by tokens."""
+
+    platform: Literal["apns", "fcm"]
+    app: App
+    token: DeviceToken
+    environment: Environment = Environment.PRODUCTION
+
+    def device(self) -> Device:
+        """Turn into a value."""
+        return Device(Platform(self.platform), self.app, self.token, self.environment)
+
+
+class SubscriptionKeysBody(Strict):
+    """Describe the keys of a WebPush subscription, in base64url."""
+
+    p256dh: Annotated[str, StringConstraints(max_length=128)]
+    auth: Annotated[str, StringConstraints(max_length=32)]
+
+    @field_validator("p256dh")
+    @classmethod
+    def _is_key(cls, value: str) -> str:
+        return _checked(read_p256dh, value)
+
+    @field_validator("auth")
+    @classmethod
+    def _is_secret(cls, value: str) -> str:
+        return _checked(read_auth, value)
+
+
+class WebPushDeviceBody(Strict):
+    """Describe where pushes go by WebPush: a subscription as the Push API and UnifiedPush hand it out."""
+
+    platform: Literal["webpush"]
+    app: App
+    endpoint: str
+    keys: SubscriptionKeysBody
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str) -> str:
+        return _checked(read_endpoint, value)
+
+    def device(self) -> Device:
+        """Turn into a value."""
+        token = Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
+        return Device(Platform.WEBPUSH, self.app, token)
+
+
+DeviceBody = Annotated[TokenDeviceBody | WebPushDeviceBody, Field(discriminator="platform")]
+
+
+class DeviceChangeBody(Strict):
+    """Describe what may change about a device; a subscription changes as a whole."""
+
+    token: DeviceToken | None = None
+    environment: Environment | None = None
+    endpoint: str | None = None
+    keys: SubscriptionKeysBody | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else _checked(read_endpoint, value)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "DeviceChangeBody":
+        if (self.endpoint is None) != (self.keys is None):
+            raise PydanticCustomError("whole", "Needs endpoint and keys, or neither")
+        if self.endpoint is not None and self.token is not None:
+            raise PydanticCustomError("one_of", "Needs token, or endpoint and keys")
+        return self
+
+    @property
+    def device_token(self) -> str | None:
+        """Give the new device token, if there is one."""
+        if self.endpoint is None or self.keys is None:
+            return self.token
+        return Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
+
+
+def _checked(read: Callable[[str], object], value: str) -> str:
+    try:
+        read(value)
+    except SubscriptionInvalid as error:
+        raise PydanticCustomError("subscription", "Value {wrong}", {"wrong": str(error)}) from None
+    return value
+
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """What an unknown field must look like to be named in an error."""

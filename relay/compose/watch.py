@@ -9,6 +9,7 @@ from typing import Final
 from eas_watcher.runtime.context import Surroundings
 from eas_watcher.runtime.fleet import Fleet
 from relay.compose.running import Running, required
+from relay.compose.servers import open_servers
 from relay.domain.clock import now
 from relay.store.idle_timeouts import SqlPathStore
 from relay.store.watches import SqlWatchStore
@@ -17,7 +18,6 @@ from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.idle_timeouts import Paths, recall
 from relay.watch.mailboxes import Mailboxes
 from relay.watch.oauth_grants import Grants
-from relay.watch.servers import open_servers
 
 SHORT_REQUESTS: Final = 64
 """Requests other than held Pings under way at once from one process to one server, so that no start is a storm."""

@@ -9,6 +9,8 @@ from typing import Final, NewType
 from eas_watcher.machine.memory import Memory, Progress, WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 
+AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
+
 RegistrationId = NewType("RegistrationId", str)
 """Opaque, random, safe in URLs; the only name of a registration that a provider ever sees."""
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from relay.api import problems
+from relay.http import problems
 
 log = logging.getLogger(__name__)
 

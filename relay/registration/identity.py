@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from eas_watcher.autodiscover.search import may_discover
+from relay.domain.model import AUTODISCOVER
 from relay.registration.errors import UnknownServer
-from relay.settings.servers import AUTODISCOVER
 
 LONGEST: Final = 320  # characters: 64 before the @, 255 after it [RFC 5321 4.5.3.1]
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -7,7 +7,7 @@ from typing import Final
 
 from relay.domain.model import Platform
 from relay.push.apns.config import ApnsConfig
-from relay.push.fcm.sender import FcmConfig
+from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files

@@ -10,6 +10,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
+from relay.domain.model import AUTODISCOVER
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
@@ -19,7 +20,6 @@ from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings
 
-AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
 OAUTH: Final = (
     "oauth_token_endpoint",
     "oauth_client_id",

@@ -11,8 +11,8 @@ from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from relay.domain.model import Platform
 from relay.push.apns.config import ApnsConfig
-from relay.push.fcm.sender import FcmConfig
-from relay.push.webpush.sender import WebPushConfig
+from relay.push.fcm.config import FcmConfig
+from relay.push.webpush.config import WebPushConfig
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Guests
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay.domain.subscription import read_service
-from relay.push.webpush.sender import WebPushConfig
+from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
 from relay.settings.network import NetworkChecks

@@ -27,7 +27,8 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
 from relay.push.egress.log import Egress, open_egress_log
-from relay.push.fcm.sender import FcmConfig, FcmSender
+from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.sender import FcmSender
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 

@@ -18,7 +18,8 @@ from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, Apn
 from relay.push.apns.keepalive import PACE, Pace
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import Egress
-from relay.push.fcm.sender import FcmConfig, FcmSender
+from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.sender import FcmSender
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator

@@ -12,7 +12,8 @@ from relay.domain.clock import now
 from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
-from relay.push.fcm.sender import FcmConfig, FcmSender
+from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress

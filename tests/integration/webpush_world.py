@@ -9,7 +9,8 @@ from typing import Any
 from relay.domain.clock import now
 from relay.domain.model import DuePush, Platform
 from relay.domain.subscription import Subscription
-from relay.push.webpush.sender import WebPushConfig, WebPushSender
+from relay.push.webpush.config import WebPushConfig
+from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.vapid import make_key, public_key
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator

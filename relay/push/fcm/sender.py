@@ -1,7 +1,7 @@
 """Own the adapter that hands pushes to FCM v1: renders, notes, sends, and reads what came of it."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,12 +15,12 @@ from relay.domain.clock import Clock
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, RetryLater
 from relay.network.posting import Poster, Reply
-from relay.network.route import STRAIGHT, Way
 from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
 from relay.push.fcm.answers import read_fcm, token_refused
-from relay.push.fcm.budget import PER_HOUR, HighPriorityBudget
+from relay.push.fcm.budget import HighPriorityBudget
+from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.grants import read_grant
 from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
 from relay.push.key_files import KeyFile
@@ -28,25 +28,6 @@ from relay.push.payload import FcmMessage, Notice
 
 TOKEN_LIMIT: Final = 15.0  # seconds for one request for an access token, connecting included
 FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-@dataclass(frozen=True, slots=True)
-class FcmConfig:
-    """Hold how to reach FCM and as whom."""
-
-    service_account_file: Path
-    """The JSON file that Google gives for a service account; it names the project and where tokens are made."""
-    endpoint: str = "https://fcm.googleapis.com"
-    ca_file: Path | None = None
-    """CA certificates to trust instead of the system's, for pushes and for tokens."""
-    in_flight: int = 100
-    """Pushes at once, each on a connection of its own: FCM's HTTP/1.1."""
-    time_limit: float = 20.0
-    """Seconds for one push, token and connecting included; one more may pass before it is given up."""
-    high_priority_per_hour: int = PER_HOUR
-    """Pushes of new items that wake one phone within an hour; more go with normal priority."""
-    way: Way = STRAIGHT
-    """How connections are made, for pushes and for tokens: through which proxy, from which address."""
 
 
 class _Identity(NamedTuple):

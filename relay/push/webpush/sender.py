@@ -6,9 +6,8 @@ is followed, and what a service answers is read up to a limit and never shown.
 
 import asyncio
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,40 +18,19 @@ from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.domain.subscription import Subscription, SubscriptionInvalid
 from relay.network.posting import Poster, Reply
-from relay.network.route import STRAIGHT, Way
+from relay.network.route import STRAIGHT
 from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import Notice, WebPushMessage
 from relay.push.webpush.answers import PAGE, TAKEN, is_page, read_webpush
+from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.encryption import SALT, encrypt
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
 
 OF_ONE: Final = frozenset({"certificate-not-trusted", "proxy-denied", "source-address-of-another-kind"})
 """Faults that only somebody mends, and yet of one service: its certificate, a proxy's rules for it, its addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class WebPushConfig:
-    """Hold which push services are used, and as whom."""
-
-    services: frozenset[str]
-    """The only ones that are ever asked: hosts, with a port unless it is 443."""
-    vapid_key_file: Path
-    """ECDSA P-256 key, PEM."""
-    subject: str
-    """Whom the operator of a push service may ask, mailto: or https: [RFC 8292 2.1]."""
-    ca_file: Path | None = None
-    """CA certificates to trust instead of the system's."""
-    in_flight: int = 100
-    """Pushes at once, each on a connection of its own; one of several services gets half of them at most."""
-    time_limit: float = 20.0
-    """Seconds for one push, connecting included."""
-    way: Way = STRAIGHT
-    """How connections are made: through which proxy, from which address."""
-    straight: frozenset[str] = frozenset()
-    """The services inside, to which no proxy leads."""
 
 
 class WebPushSender:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.api import problems
+from relay.api.problems import BY_ERROR, refusal
 from relay.domain.errors import RelayError, SealBroken, StoreUnavailable
+from relay.http import problems
 from relay.registration import errors
 
-KINDS = [*problems.BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
+KINDS = [*BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
 API_TEXT = Path("docs/api.md")
 
 
@@ -26,7 +27,7 @@ def read(response: web.Response | None) -> dict[str, object]:
 def test_every_refusal_has_its_place_in_the_table() -> None:
     named = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, RelayError)}
 
-    assert named - {RelayError} <= set(problems.BY_ERROR)
+    assert named - {RelayError} <= set(BY_ERROR)
 
 
 def test_a_code_means_one_status_and_one_title() -> None:
@@ -43,7 +44,7 @@ def test_every_code_is_explained_to_app_developers() -> None:
 
 
 def test_faults_are_listed_by_field() -> None:
-    body = read(problems.refusal(errors.InvalidRequest([("mailbox", "is missing")])))
+    body = read(refusal(errors.InvalidRequest([("mailbox", "is missing")])))
 
     assert body["errors"] == [{"field": "mailbox", "detail": "is missing"}]
 
@@ -52,21 +53,21 @@ def test_faults_are_listed_by_field() -> None:
     "error", [errors.TooManyRefusals(59.5), errors.TooManyRequests(59.5)], ids=lambda error: type(error).__name__
 )
 def test_who_comes_too_often_is_told_when_to_come_again(error: RelayError) -> None:
-    response = problems.refusal(error)
+    response = refusal(error)
 
     assert response is not None
     assert (response.status, response.headers["Retry-After"]) == (429, "60")
 
 
 def test_a_missing_key_is_asked_for() -> None:
-    response = problems.refusal(errors.NotAuthorized("no"))
+    response = refusal(errors.NotAuthorized("no"))
 
     assert response is not None
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 def test_a_lost_database_does_not_tell_its_name() -> None:
-    response = problems.refusal(StoreUnavailable("canary-host refused"))
+    response = refusal(StoreUnavailable("canary-host refused"))
 
     assert "canary" not in str(read(response))
     assert response is not None
@@ -74,7 +75,7 @@ def test_a_lost_database_does_not_tell_its_name() -> None:
 
 
 def test_an_error_that_no_app_can_cause_is_not_in_the_table() -> None:
-    assert problems.refusal(SealBroken("canary")) is None
+    assert refusal(SealBroken("canary")) is None
 
 
 def test_the_frameworks_refusals_keep_their_allow_header() -> None:

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.domain.model import AUTODISCOVER
 from relay.registration.errors import UnknownServer
 from relay.registration.identity import LONGEST, ServerDirectory, normalise
-from relay.settings.servers import AUTODISCOVER
 
 TWO = ServerDirectory({"head-office": ["example.com", "Example.NET"], "branch": ["branch.example.com"]})
 

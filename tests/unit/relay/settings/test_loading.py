@@ -12,7 +12,7 @@ from eas_watcher.names import ProtocolVersion
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Platform
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.fcm.sender import FcmConfig
+from relay.push.fcm.config import FcmConfig
 from relay.security.sealing import generate
 from relay.settings import Role, load, sealing_key_files
 from tests.installation import GOOD, Installation

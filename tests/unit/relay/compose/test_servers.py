@@ -1,5 +1,5 @@
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from relay.watch.servers import Routes
+from relay.compose.servers import Routes
 
 
 class Named:

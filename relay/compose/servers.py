@@ -16,8 +16,8 @@ from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.clock import Clock
+from relay.domain.model import AUTODISCOVER
 from relay.security.credentials import CredentialKind
-from relay.settings.servers import AUTODISCOVER
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery

@@ -1,6 +1,6 @@
 import pytest
 
-from relay.api.auth import read_bearer
+from relay.api.routes import read_bearer
 from relay.domain.model import RegistrationId
 from relay.registration.errors import NotAuthorized
 from relay.registration.secret import Access
