@@ -12,7 +12,7 @@ from relay.compose.running import open_running
 from relay.compose.watch import open_watch
 from relay.domain.clock import now
 from relay.domain.errors import MigrationsPending, RelayBroke
-from relay.domain.explanation import Case
+from relay.domain.explanation import MailboxExplanation
 from relay.process import gc_tuning
 from relay.settings import Role, Settings
 from relay.store.engine import embedded_lock, open_engine
@@ -40,7 +40,7 @@ async def serve(settings: Settings) -> None:
         if role in {Role.ALL, Role.API}:
             await open_api(running, stack)
         await open_ops(running, stack)
-        gc_tuning.settle()
+        gc_tuning.freeze_heap()
         log.info("relay started", extra={"role": role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
@@ -59,7 +59,7 @@ async def migrate(settings: Settings) -> None:
         await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn, settings.database.ca_file)))
 
 
-async def explain(settings: Settings, name: str) -> list[Case]:
+async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:
     """Find what is known of a mailbox, while the relay runs or not; raises MigrationsPending, StoreUnavailable."""
     async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):

@@ -30,7 +30,7 @@ from eas_watcher.errors import (
     VersionRefused,
 )
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
-from eas_watcher.machine.state import AcknowledgeWipe, Ended, Move, Pause, Pausing, Recent, Record, Watch, Wiping
+from eas_watcher.machine.state import AcknowledgeWipe, Ended, HourlyCount, Move, Pause, Pausing, Record, Watch, Wiping
 from eas_watcher.names import NO_SYNC_KEY
 
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
@@ -69,7 +69,7 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return _redirected(watch, error)
         case NotProvisioned() if watch.provisions.times >= PROVISIONS:
             # One more key after the hour, and no more before an hour without any has passed.
-            watch = replace(watch, provision_due=True, provisions=Recent(PROVISIONS - 1, -RECHECK))
+            watch = replace(watch, provision_due=True, provisions=HourlyCount(PROVISIONS - 1, -RECHECK))
             return pause(watch, error, "policy-loop", RECHECK)
         case NotProvisioned():
             return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)

@@ -19,21 +19,21 @@ HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recent:
+class HourlyCount:
     """Count how often something happened, and for how many seconds this count has gone on; after an hour it is void."""
 
     times: int = 0
     seconds: float = 0.0
 
-    def again(self) -> "Recent":
+    def again(self) -> "HourlyCount":
         """Count once more."""
-        return Recent(self.times + 1, self.seconds if self.times else 0.0)
+        return HourlyCount(self.times + 1, self.seconds if self.times else 0.0)
 
-    def later(self, seconds: float) -> "Recent":
+    def later(self, seconds: float) -> "HourlyCount":
         """Return the count after some time."""
         if not self.times or self.seconds + seconds >= HOUR:
-            return Recent()
-        return Recent(self.times, self.seconds + seconds)
+            return HourlyCount()
+        return HourlyCount(self.times, self.seconds + seconds)
 
 
 RATE: Final = 50.0  # mailboxes per second that start or return, unless the operator says otherwise
@@ -95,7 +95,7 @@ class Watch:
     """Seconds of silent Pings since the last Sync."""
     silent_for: float = 0.0
     """Seconds of silent Pings since the start, or since an item was last shown."""
-    provisions: Recent = field(default_factory=Recent)
+    provisions: HourlyCount = field(default_factory=HourlyCount)
     """Policy keys granted."""
     redirects: int = 0
     """How often the server sent us elsewhere since the last Sync that was answered."""

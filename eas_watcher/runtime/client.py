@@ -14,9 +14,9 @@ from eas_watcher.errors import EasError, RequestRefused, ServerRenewed
 from eas_watcher.machine.state import Watch
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.http_request import Account, compose
-from eas_watcher.server.admission import Door, Visitor
+from eas_watcher.server.admission import ServerAdmission, WatchAdmission
 from eas_watcher.server.breaker import concerns_server
 
 log = logging.getLogger(__name__)
@@ -25,19 +25,19 @@ R = TypeVar("R")
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
-class Exchange:
+class EasClient:
     """Send the commands of one mailbox, one at a time."""
 
     __slots__ = ("_account", "_around", "_cookies", "_rate", "_renewal", "_transport", "_url", "_visitor", "shared")
 
-    def __init__(self, account: Account, transport: Transport, around: Surroundings, rate: float) -> None:
+    def __init__(self, account: Account, transport: Transport, around: WatchContext, rate: float) -> None:
         """Take the account, the transport to its server, and how many mailboxes per second may return to it."""
         self._account = account
         self._transport = transport
         self._around = around
         self._rate = rate
         self._url = account.url
-        self._visitor = Visitor(account.mailbox)
+        self._visitor = WatchAdmission(account.mailbox)
         self._cookies: dict[str, str] = {}
         self._renewal = ""
         self.shared = False
@@ -54,7 +54,7 @@ class Exchange:
         return self._visitor.began
 
     @property
-    def door(self) -> Door:
+    def door(self) -> ServerAdmission:
         """The door to that server."""
         return self._around.door(self._url, self._rate)
 
@@ -62,7 +62,7 @@ class Exchange:
         """Send to a URL from now on; None: the configured one."""
         url = url or self._account.url
         if url != self._url:
-            self._url, self._visitor = url, Visitor(self._account.mailbox)
+            self._url, self._visitor = url, WatchAdmission(self._account.mailbox)
             self._cookies = {}  # cookies are for the host that set them
 
     async def send(self, command: Command[R], watch: Watch) -> R:
@@ -87,7 +87,7 @@ class Exchange:
         finally:
             door.leave(visitor)
 
-    async def _transmit(self, command: Command[R], watch: Watch, door: Door) -> R:
+    async def _transmit(self, command: Command[R], watch: Watch, door: ServerAdmission) -> R:
         partnership = watch.partnership
         account = replace(self._account, url=self._url) if partnership.url is not None else self._account
         cookie = cookies.header(self._cookies) if self._cookies else ""

@@ -9,7 +9,7 @@ from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Transport
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.runtime.relocation import Seeker
 from eas_watcher.runtime.runner import Runner
@@ -24,7 +24,7 @@ class Fleet:
     it again from what is stored.
     """
 
-    def __init__(self, around: Surroundings, on_broken: Callable[[MailboxId], None]) -> None:
+    def __init__(self, around: WatchContext, on_broken: Callable[[MailboxId], None]) -> None:
         """Take what all runners share and whom to tell of a broken watch."""
         self._around = around
         self._on_broken = on_broken

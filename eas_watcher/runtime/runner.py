@@ -35,8 +35,8 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.step import begin, step
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.client import Exchange
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.client import EasClient
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.runtime.relocation import Seeker, astray, look_for
 
@@ -50,19 +50,19 @@ class Runner:
     __slots__ = ("_account", "_around", "_exchange", "_seeker", "_state", "_transport")
 
     def __init__(
-        self, account: Account, transport: Transport, around: Surroundings, seeker: Seeker | None = None
+        self, account: Account, transport: Transport, around: WatchContext, seeker: Seeker | None = None
     ) -> None:
         """Take the account, the transport to its server, what all runners share, and who finds mailboxes that moved."""
         self._account = account
         self._transport = transport
         self._around = around
         self._seeker = seeker
-        self._exchange: Exchange
+        self._exchange: EasClient
         self._state: State
 
     async def run(self, memory: Memory, policy: Policy) -> None:
         """Watch until the watch ends for good; raises Fenced when another process owns the mailbox."""
-        self._exchange = Exchange(self._account, self._transport, self._around, policy.return_rate)
+        self._exchange = EasClient(self._account, self._transport, self._around, policy.return_rate)
         self._exchange.address(memory.partnership.url)
         door = self._exchange.door
         if memory.refusals:

@@ -10,7 +10,7 @@ CROWDED: Final = 1024  # entries of the heap from which on waits that were given
 Wait: TypeAlias = "tuple[float, int, asyncio.Future[None]]"
 
 
-class Waits:
+class Timers:
     """Let tasks of one event loop sleep."""
 
     __slots__ = ("_heap", "_live", "_numbers", "_rings_at", "_timer")

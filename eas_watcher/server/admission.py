@@ -18,8 +18,8 @@ from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.ports import Now
 from eas_watcher.server import breaker
 from eas_watcher.server.breaker import Closed, Gate, Open, Ramping
-from eas_watcher.server.idle_timeout import Path
-from eas_watcher.server.mass_refusals import Refusals
+from eas_watcher.server.idle_timeout import PathKnowledge
+from eas_watcher.server.mass_refusals import MassRefusals
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
@@ -28,7 +28,7 @@ LAST_TRY: Final = 2  # refusals after which the next one is the last
 
 
 @dataclass(slots=True)
-class Visitor:
+class WatchAdmission:
     """Hold how one watch stands with the door."""
 
     mailbox: Hashable
@@ -52,7 +52,7 @@ State: TypeAlias = Literal["open", "starting", "closed", "ramping"]
 """What the gate does: "starting" lets in mailboxes that were never here, "ramping" those that return."""
 
 
-class Door:
+class ServerAdmission:
     """Let the watches of one server send, or wait; made for the running event loop."""
 
     def __init__(self, rate: float, short_requests: int, random: Random, now: Now) -> None:
@@ -61,8 +61,8 @@ class Door:
         """Requests other than held Pings that may still be sent now."""
         self.watched = 0
         """How many watches use this door; they count themselves."""
-        self.refusals = Refusals()
-        self.path = Path()
+        self.refusals = MassRefusals()
+        self.path = PathKnowledge()
         self.since: datetime = now()
         """Since when the gate is in its present state."""
         self._rate = rate
@@ -125,7 +125,7 @@ class Door:
             case Ramping():  # pragma: no branch -- mypy proves that there is no other
                 return len(self._queue) / self._rate
 
-    async def enter(self, visitor: Visitor, *, holds: bool = False) -> None:
+    async def enter(self, visitor: WatchAdmission, *, holds: bool = False) -> None:
         """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late."""
         loop = asyncio.get_running_loop()
         turn: Turn = "confirms"
@@ -144,7 +144,7 @@ class Door:
         if visitor.probe and holds:
             visitor.holding = loop.call_later(HELD, self._probe_ended, visitor)
 
-    def answered(self, visitor: Visitor) -> None:
+    def answered(self, visitor: WatchAdmission) -> None:
         """Learn that the server answered, with success or with what concerns this mailbox alone."""
         visitor.confirms = False
         if visitor.probe:
@@ -152,7 +152,7 @@ class Door:
         else:
             self._gate = breaker.answered(self._gate)
 
-    def accepted(self, visitor: Visitor) -> None:
+    def accepted(self, visitor: WatchAdmission) -> None:
         """Learn that the server accepted a mailbox's credential."""
         if self.refusals.suspected and visitor.began < self._suspected_at:
             return  # it was accepted before the trouble began
@@ -162,7 +162,7 @@ class Door:
             log.warning("refused credentials are tried again", extra={"mailboxes": self.held_back})
             self._release()
 
-    def failed(self, visitor: Visitor, error: EasError) -> EasError:
+    def failed(self, visitor: WatchAdmission, error: EasError) -> EasError:
         """Learn that a request failed; return the error as it should be understood.
 
         A stale connection tells nothing: whoever was to find out something with it hands the turn on, leaving.
@@ -184,7 +184,7 @@ class Door:
             self._become(breaker.failed(self._gate, visitor.mailbox, error, clock, self._random))
         return error
 
-    def leave(self, visitor: Visitor) -> None:
+    def leave(self, visitor: WatchAdmission) -> None:
         """Learn that a request is over, told of or not: who was given up hands the turn to another."""
         if visitor.holding is not None:
             visitor.holding.cancel()
@@ -203,7 +203,7 @@ class Door:
         """Learn that a held Ping was cut."""
         self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
 
-    def _judge(self, visitor: Visitor, error: Unauthorized) -> Unauthorized:
+    def _judge(self, visitor: WatchAdmission, error: Unauthorized) -> Unauthorized:
         """Tell whether a refusal is one of many; a mailbox's last try is judged as its own."""
         now = asyncio.get_running_loop().time()
         was = self.refusals.suspected
@@ -216,7 +216,7 @@ class Door:
         detail = f"{error}, as those of many others: its directory or its store may be down"
         return Unauthorized(detail, shared=True)
 
-    def _passes(self, visitor: Visitor) -> bool:
+    def _passes(self, visitor: WatchAdmission) -> bool:
         """Tell whether a watch need not queue: nobody does, or it has passed since the gate closed last."""
         if visitor.passed == NEVER:
             if isinstance(self._gate, Open):
@@ -248,7 +248,7 @@ class Door:
             self.refusals.given_up(now)
             self._pump()
 
-    def _probe_ended(self, visitor: Visitor) -> None:
+    def _probe_ended(self, visitor: WatchAdmission) -> None:
         """Let the others follow a probe that was answered, or is held."""
         visitor.probe = False
         if isinstance(self._gate, Closed):

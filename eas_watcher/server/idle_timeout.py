@@ -18,7 +18,7 @@ APART: Final = 1.0  # seconds; cuts closer together are one event
 
 
 @dataclass(frozen=True, slots=True)
-class CutOff:
+class IdleTimeout:
     """Hold between how many seconds Pings are cut."""
 
     shortest: float
@@ -40,23 +40,23 @@ class Lesson:
 
     interval: int
     """Seconds of a heartbeat that survived."""
-    cut_off: CutOff | None = None
+    cut_off: IdleTimeout | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class PathKnowledge:
     """Hold what all Pings to one server have taught."""
 
     proven: Heartbeat | None = None
     """The last heartbeat that survived; None: none so far in this process."""
     cuts: tuple[tuple[float, float], ...] = ()
     """Of the last cuts the moment and the seconds survived, oldest first."""
-    cut_off: CutOff | None = None
+    cut_off: IdleTimeout | None = None
     remembered: int | None = None
     """Seconds of a heartbeat that survived in an earlier process."""
 
     @classmethod
-    def recalled(cls, lesson: Lesson) -> "Path":
+    def recalled(cls, lesson: Lesson) -> "PathKnowledge":
         """Begin with what an earlier process learnt."""
         return cls(cut_off=lesson.cut_off, remembered=lesson.interval)
 
@@ -75,15 +75,15 @@ class Path:
         interval = min(max(self.remembered, configured.minimum), configured.maximum)
         return replace(configured, interval=interval, cut_off=None if self.cut_off is None else interval)
 
-    def held(self, heartbeat: Heartbeat, seconds: float) -> "Path":
+    def held(self, heartbeat: Heartbeat, seconds: float) -> "PathKnowledge":
         """Learn that a Ping was held to its end, `seconds` long; what held longer than a cut-off disproves it."""
         if self.cut_off is not None and seconds > self.cut_off.longest + SPREAD:
-            return Path(heartbeat)
+            return PathKnowledge(heartbeat)
         if heartbeat.cut_off is not None or seconds < heartbeat.interval * 0.75:
             return self  # what a mailbox came down to after a cut of its own is no measure for others
         return replace(self, proven=heartbeat)
 
-    def cut(self, heartbeat: Heartbeat, survived: float, now: float) -> "Path":
+    def cut(self, heartbeat: Heartbeat, survived: float, now: float) -> "PathKnowledge":
         """Learn that a Ping was cut after `survived` seconds; `heartbeat` is what its mailbox goes on with.
 
         `now` is seconds of any monotonic clock. A single cut teaches the mailbox alone: it may have been anything.
@@ -95,7 +95,7 @@ class Path:
         shortest, longest = min(alike), max(alike)
         if len(alike) < ENOUGH or longest - shortest > SPREAD:
             return replace(self, cuts=cuts)
-        return Path(heartbeat, cuts, CutOff(shortest, longest))
+        return PathKnowledge(heartbeat, cuts, IdleTimeout(shortest, longest))
 
     def describe(self, server: str) -> str:
         """Say what cuts Pings, in words for an operator; empty while nothing is known to."""

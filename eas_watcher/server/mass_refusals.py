@@ -17,7 +17,7 @@ SHARE: Final = 0.1  # of the server's watched mailboxes
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds to the first and between further confirmations, as for one mailbox
 
 
-class Refusals:
+class MassRefusals:
     """Count the mailboxes of one server whose credential was refused lately."""
 
     __slots__ = ("_confirmations", "_lately", "_others", "next_at", "suspected")

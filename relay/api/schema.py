@@ -25,7 +25,15 @@ from relay.domain.model import Environment, Mode, Platform
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
-from relay.registration.requests import CertificateLogin, ChangeWish, Device, KerberosLogin, Login, OAuthLogin, Wish
+from relay.registration.requests import (
+    CertificateLogin,
+    ChangeWish,
+    Device,
+    KerberosLogin,
+    Login,
+    OAuthLogin,
+    RegistrationRequest,
+)
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import LONGEST as LONGEST_INVITATION
 
@@ -237,9 +245,9 @@ class RegistrationBody(Strict):
     mode: Mode = Mode.ALERT
     locale: Locale = "en"
 
-    def wish(self) -> Wish:
+    def wish(self) -> RegistrationRequest:
         """Turn into a value."""
-        return Wish(
+        return RegistrationRequest(
             mailbox=self.mailbox,
             login=self.credential.login(),
             device=self.device.device(),

@@ -8,7 +8,7 @@ from relay.compose.running import Running
 from relay.domain.clock import now
 from relay.domain.model import Platform
 from relay.domain.pacing import Pacing
-from relay.domain.ports.outbox import PushSender, Rooms
+from relay.domain.ports.outbox import Capacities, PushSender
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
@@ -32,7 +32,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     running.jobs.append(("egress log", egress.run))
     # As many are claimed as may be under way: more would spend their time limit in the queue of their sender.
     senders: dict[Platform, tuple[PushSender, int]] = {}
-    rooms: dict[Platform, Rooms] = {}
+    rooms: dict[Platform, Capacities] = {}
     if settings.apns is not None:
         apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
         running.key_files += apns.key_files

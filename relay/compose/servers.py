@@ -23,7 +23,7 @@ from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
 
 
-class Routes:
+class HostRouter:
     """Be the transport of one server whose mailboxes may be sent to others."""
 
     def __init__(self, own: Transport, others: Mapping[str, Transport]) -> None:
@@ -64,7 +64,7 @@ async def open_servers(
     servers = {
         name: EasServer(
             server.url,
-            Routes(own[name], elsewhere),
+            HostRouter(own[name], elsewhere),
             server.policy,
             tokens=await _open_tokens(server.oauth, trust, clock, stack),
             basic=CredentialKind.BASIC in server.credentials,
@@ -74,7 +74,7 @@ async def open_servers(
         for name, server in configured.items()
     }
     if found.hosts:
-        routes = Routes(searched, elsewhere)
+        routes = HostRouter(searched, elsewhere)
         servers[AUTODISCOVER] = EasServer("", routes, found.policy, discovery=Discovery(routes, found.hosts))
     return servers
 
@@ -115,7 +115,7 @@ def _delegation(
 
     kerberos = Kerberos(server.kerberos.service)
     stack.callback(kerberos.close)
-    guests, routes = server.kerberos.guests, Routes(own, single_use)
+    guests, routes = server.kerberos.guests, HostRouter(own, single_use)
 
     def delegate(credential: KerberosCredential, shown_at: datetime | None) -> Transport:
         guests.check(credential, shown_at)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
@@ -39,7 +39,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
     paths = SqlPathStore(running.engine)
     lessons = await recall(paths, now)
-    around = Surroundings(journal, random, now, SHORT_REQUESTS, running.fleet, lessons=lessons)
+    around = WatchContext(journal, random, now, SHORT_REQUESTS, running.fleet, lessons=lessons)
     running.mailboxes = mailboxes
     running.jobs += [
         ("commits", committer.run),

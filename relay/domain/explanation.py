@@ -32,7 +32,7 @@ class KnownRegistration:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class MailboxExplanation:
     """Hold all that is known of one mailbox."""
 
     mailbox: Mailbox

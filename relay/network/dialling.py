@@ -14,7 +14,7 @@ from aiohappyeyeballs import start_connection
 from eas_watcher.transport.sources import Sources
 from relay.network import faults
 from relay.network.http_connect import Answer, AnswerReader, NotHttp, request
-from relay.network.route import Proxy, Way, authority
+from relay.network.route import Proxy, Route, authority
 
 LIMIT: Final = 12.0
 """Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
@@ -39,7 +39,7 @@ async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
 class Dialler:
     """Make the connections of one provider."""
 
-    def __init__(self, way: Way, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
+    def __init__(self, way: Route, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
         """Take by which way, within how many seconds, and how names are found.
 
         Raises OSError when the CA file of the proxy cannot be read.

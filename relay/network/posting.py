@@ -20,7 +20,7 @@ from yarl import URL
 
 from relay.network.dialling import Dialler
 from relay.network.http import DialledConnector
-from relay.network.route import Way
+from relay.network.route import Route
 
 KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""
@@ -43,7 +43,7 @@ class Reply(NamedTuple):
 class Poster:
     """Send requests; the pool is opened at the first one, inside the running loop."""
 
-    def __init__(self, ca_file: Path | None, in_flight: int, way: Way) -> None:
+    def __init__(self, ca_file: Path | None, in_flight: int, way: Route) -> None:
         """Take whom to trust, None being the system's CAs, how many connections to a host there may be, and the way.
 
         Raises OSError when a file holds no CA.

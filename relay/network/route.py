@@ -34,7 +34,7 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Route:
     """Hold how connections to one provider are made."""
 
     proxy: Proxy | None = None
@@ -46,7 +46,7 @@ class Way:
     """
 
 
-STRAIGHT: Final = Way()
+DIRECT: Final = Route()
 
 
 def authority(host: str, port: int) -> str:

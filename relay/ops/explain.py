@@ -9,12 +9,12 @@ from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from relay.domain.explanation import Case, KnownRegistration, WaitingMark
+from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mailbox, Quarantine, Registration
 from relay.ops.remedies import advise_on_mailbox, advise_on_registration
 
 
-def document(case: Case, now: datetime) -> dict[str, object]:
+def document(case: MailboxExplanation, now: datetime) -> dict[str, object]:
     """Write a case as JSON values; moments as ISO 8601 in UTC, null where there is none."""
     mailbox = case.mailbox
     return {
@@ -40,7 +40,7 @@ def document(case: Case, now: datetime) -> dict[str, object]:
     }
 
 
-def text(case: Case, now: datetime) -> str:
+def text(case: MailboxExplanation, now: datetime) -> str:
     """Write a case for people, in lines."""
     mailbox = case.mailbox
     state = f"{mailbox.state.value} {mailbox.reason}".rstrip()

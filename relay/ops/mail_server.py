@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from eas_watcher.server.admission import Door
+from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
 from relay.ops.checks import ABSENT_REASONS
 from relay.ops.health import OK, Finding, Part, PartState
@@ -19,7 +19,7 @@ CUT: Final = (
 )
 
 
-def mail_server(name: str, door: Callable[[], Door | None], clock: Clock) -> Part:
+def mail_server(name: str, door: Callable[[], ServerAdmission | None], clock: Clock) -> Part:
     """Judge a configured server; `door` gives the door to it, None while nothing was asked of it."""
 
     def check() -> Finding:
@@ -29,7 +29,7 @@ def mail_server(name: str, door: Callable[[], Door | None], clock: Clock) -> Par
     return Part(f"server {name}", check)
 
 
-def _judge(name: str, door: Door, clock: Clock) -> Finding:
+def _judge(name: str, door: ServerAdmission, clock: Clock) -> Finding:
     if door.state == "closed":
         state = PartState.FAILED if clock() - door.since > BRIEF else PartState.DEGRADED
         text = f"is away ({door.detail}): one mailbox probes, {door.waiting} wait"

@@ -6,7 +6,7 @@ from typing import Final
 from eas_watcher.machine.condition import DISCOVERY, QUARANTINE
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from relay.domain.explanation import Case, KnownRegistration
+from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mailbox, Registration, RegistrationState
 from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
 
@@ -14,7 +14,7 @@ SLACK: Final = timedelta(minutes=10)
 """How much later than its heartbeat a Ping may have begun: it is noted now and then, and Syncs come in between."""
 
 
-def advise_on_mailbox(case: Case, now: datetime) -> str:
+def advise_on_mailbox(case: MailboxExplanation, now: datetime) -> str:
     """Say what to do about the watch of a mailbox."""
     mailbox = case.mailbox
     if case.owner is None or case.owned_until is None or case.owned_until < now:

@@ -19,7 +19,7 @@ three system calls a read, a quarter of what a push to FCM costs.
 """
 
 
-def settle() -> None:
+def freeze_heap() -> None:
     """Let what lives now be walked no more, and short-lived buffers cost no system call (with glibc)."""
     gc.collect()
     gc.freeze()

@@ -15,12 +15,12 @@ from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Lane, Platform
 from relay.domain.outcome import Delivered, Outcome
-from relay.domain.ports.outbox import OutboxStore, PushSender, Rooms
+from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
 from relay.push.gates import Gates, Plan, unbounded
-from relay.push.outcomes import BROKEN, Judge
-from relay.push.settlements import STORE_CEILING, Ended, Settler
+from relay.push.outcomes import BROKEN, OutcomeHandler
+from relay.push.settlements import STORE_CEILING, Ended, SettlementWriter
 from relay.push.stats import PushStats
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Dispatcher:
         *,
         places: int = PLACES,
         lease: float = LEASE,
-        rooms: Rooms = unbounded,
+        rooms: Capacities = unbounded,
     ) -> None:
         """Take whose marks to send and through what; `owner` names this process among all that share the store.
 
@@ -75,8 +75,10 @@ class Dispatcher:
         self._places = places
         self._lease = timedelta(seconds=lease)
         self._gates = Gates(places, random, rooms)
-        self._judge = Judge(platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time())
-        self._settler = Settler(store, platform, clock, random, self._settled)
+        self._judge = OutcomeHandler(
+            platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
+        )
+        self._settler = SettlementWriter(store, platform, clock, random, self._settled)
         self._sends: set[asyncio.Task[Outcome]] = set()
         self._held = 0
         self._look = asyncio.Event()

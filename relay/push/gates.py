@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from relay.domain.model import DuePush, Environment, Lane
-from relay.domain.ports.outbox import Room, Rooms
+from relay.domain.ports.outbox import Capacities, Capacity
 from relay.push.channels import Channels
 from relay.push.circuit import Circuit
 
@@ -30,7 +30,7 @@ class Plan:
         return self.special.difference({lane, Lane(lane.environment)})
 
 
-def unbounded(_: float) -> tuple[Room, ...]:
+def unbounded(_: float) -> tuple[Capacity, ...]:
     """Be the rooms of a sender that takes whatever it is given."""
     return ()
 
@@ -38,7 +38,7 @@ def unbounded(_: float) -> tuple[Room, ...]:
 class Gates:
     """Hold the channels and circuits of one provider; every moment is `loop.time()` in seconds."""
 
-    def __init__(self, places: int, random: Random, rooms: Rooms = unbounded) -> None:
+    def __init__(self, places: int, random: Random, rooms: Capacities = unbounded) -> None:
         """Take how many pushes at once a healthy provider gets, and where its sender takes fewer."""
         self.channels = Channels()
         self._rooms = rooms

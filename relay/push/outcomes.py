@@ -24,7 +24,7 @@ BROKEN: Final = RetryLater("internal-error")
 """What a sender that raises has said."""
 
 
-class Judge:
+class OutcomeHandler:
     """Judge the outcomes of one platform."""
 
     def __init__(

@@ -23,7 +23,7 @@ Ended = tuple[Settlement, int]
 """A settlement, and how many wake-ups there had been when its mark was claimed."""
 
 
-class Settler:
+class SettlementWriter:
     """Settle the outcomes of one platform."""
 
     def __init__(

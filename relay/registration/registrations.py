@@ -38,7 +38,7 @@ from relay.registration.errors import (
 )
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
-from relay.registration.requests import AnyLogin, ChangeWish, Wish, check_device
+from relay.registration.requests import AnyLogin, ChangeWish, RegistrationRequest, check_device
 from relay.registration.secret import Access, grants, hash_secret
 from relay.registration.verification import Verdict, Verdicts
 from relay.security.credentials import StoredCredential
@@ -89,7 +89,7 @@ class Registrations:
         self._lockout = lockout
         self._logins = logins
 
-    async def register(self, wish: Wish) -> Registered:
+    async def register(self, wish: RegistrationRequest) -> Registered:
         """Make a registration and wait for the verdict on its credential.
 
         It is active, or still verifying when the server said nothing so far. Raises InvalidRequest, UnknownServer,
@@ -202,7 +202,9 @@ class Registrations:
                 raise TooManyRefusals(rest.total_seconds())
         return self._lockout.begin(self._servers.account(server, user), now)
 
-    async def _create(self, wish: Wish, server: str, credential: StoredCredential, secret: str) -> RegistrationId:
+    async def _create(
+        self, wish: RegistrationRequest, server: str, credential: StoredCredential, secret: str
+    ) -> RegistrationId:
         """Keep a new registration on its mailbox, which somebody else may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
@@ -230,7 +232,7 @@ class Registrations:
         id_ = MailboxId(self._tokens(12))
         return NewMailbox(id_, server, user, derive_device_id(self._key, server, user), shard_of(id_))
 
-    def _registration(self, wish: Wish, mailbox: MailboxId, secret: str) -> Registration:
+    def _registration(self, wish: RegistrationRequest, mailbox: MailboxId, secret: str) -> Registration:
         now = self._clock()
         return Registration(
             id=RegistrationId(self._tokens(18)),

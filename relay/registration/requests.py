@@ -71,7 +71,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RegistrationRequest:
     """Ask for a new registration."""
 
     mailbox: str

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
-from relay.network.route import STRAIGHT, Proxy, Way
+from relay.network.route import DIRECT, Proxy, Route
 from relay.settings.files import Files
 from relay.settings.sections import NetworkSection
 from relay.settings.source import Faults, Sections
@@ -23,18 +23,18 @@ class NetworkChecks:
         self._sections = sections
         self._files = files
         self._faults = files.faults
-        self._shared = STRAIGHT
+        self._shared = DIRECT
 
     def check(self) -> None:
         """Check what all providers share, for a role that reaches them."""
         section = self._sections.read("network", NetworkSection, self._faults)
-        self._shared = Way(self._proxy(section), self._source_addresses(section))
+        self._shared = Route(self._proxy(section), self._source_addresses(section))
 
-    def way(self, key: str, own: str | None) -> Way:
+    def way(self, key: str, own: str | None) -> Route:
         """Return the way of one provider; `own` is the proxy that it has by its own key: a URL, "none", or None."""
         if own is None:
             return self._shared
-        return Way(None if own.lower() == NONE else self._read(key, own), self._shared.sources)
+        return Route(None if own.lower() == NONE else self._read(key, own), self._shared.sources)
 
     def _proxy(self, section: NetworkSection) -> Proxy | None:
         given = [key for key in ("proxy_user", "proxy_password_file", "proxy_ca_file") if getattr(section, key)]

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay.domain.clock import Clock
-from relay.domain.explanation import Case, KnownRegistration, WaitingMark
+from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mark
 from relay.store.engine import transaction
 from relay.store.rows import MAILBOX, REGISTRATION, AnyRow, read_mailbox, read_registration
@@ -25,7 +25,7 @@ class SqlCaseStore:
         self._engine = engine
         self._clock = clock
 
-    async def find(self, name: str) -> list[Case]:
+    async def find(self, name: str) -> list[MailboxExplanation]:
         """Find a mailbox by its id, the id of one of its registrations, or its user."""
         owner = sa.select(registration.c.mailbox_id).where(registration.c.id == name)
         wanted = (mailbox.c.id == name) | mailbox.c.id.in_(owner) | (sa.func.lower(mailbox.c.user) == name.lower())
@@ -39,7 +39,7 @@ class SqlCaseStore:
         async with transaction(self._engine) as connection:
             rows = (await connection.execute(query)).all()
             return [
-                Case(
+                MailboxExplanation(
                     read_mailbox(row),
                     row.owner,
                     row.lease_until,

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.server.idle_timeout import CutOff, Lesson
+from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
 from relay.store.engine import transaction
 from relay.store.tables import path
 
@@ -39,8 +39,8 @@ class SqlPathStore:
             await connection.execute(_UPSERT[connection.dialect.name], row)
 
 
-def _cut_off(row: sa.Row[tuple[object, ...]]) -> CutOff | None:
-    return None if row.cut_shortest is None else CutOff(row.cut_shortest, row.cut_longest)
+def _cut_off(row: sa.Row[tuple[object, ...]]) -> IdleTimeout | None:
+    return None if row.cut_shortest is None else IdleTimeout(row.cut_shortest, row.cut_longest)
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:

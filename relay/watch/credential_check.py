@@ -31,7 +31,7 @@ OPERATORS: Final = ("kerberos-", "oauth-")
 """How codes of AccessDenied begin that tell of a login which only an operator can set right."""
 
 
-class Verdict(Enum):
+class CheckResult(Enum):
     """Say what the server thinks of a candidate."""
 
     ACCEPTED = auto()
@@ -44,7 +44,7 @@ class Verdict(Enum):
 class Finding:
     """Hold a verdict and, while it is unknown, why."""
 
-    verdict: Verdict
+    verdict: CheckResult
     detail: str = ""
     reason: str = ""
     """The code of what an operator must set right first; empty if there is no such thing."""
@@ -52,7 +52,7 @@ class Finding:
     """Where the server was that accepted the candidate; None: none was asked."""
 
 
-async def prove(
+async def check_credential(
     account: Account,
     transport: Transport,
     stranger: Transport,
@@ -78,15 +78,15 @@ async def prove(
                     raise
                 account, door = replace(account, url=url), Door()
             else:
-                return Finding(Verdict.ACCEPTED, url=account.url)
+                return Finding(CheckResult.ACCEPTED, url=account.url)
         await _show(account, transport, stranger, door, now)
     except (Unauthorized, CredentialVoid):
-        return Finding(Verdict.REFUSED)
+        return Finding(CheckResult.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
         reason = error.code if isinstance(error, AccessDenied) and error.code.startswith(OPERATORS) else ""
-        return Finding(Verdict.UNKNOWN, str(error), reason)
-    return Finding(Verdict.ACCEPTED, url=account.url)
+        return Finding(CheckResult.UNKNOWN, str(error), reason)
+    return Finding(CheckResult.ACCEPTED, url=account.url)
 
 
 async def _find_and_show(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from eas_watcher.server.admission import Door
+from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
@@ -30,7 +30,9 @@ async def recall(store: PathStore, clock: Clock) -> dict[str, Lesson]:
 class Paths:
     """Keep what doors learn."""
 
-    def __init__(self, store: PathStore, doors: Mapping[str, Door], known: Mapping[str, Lesson], clock: Clock) -> None:
+    def __init__(
+        self, store: PathStore, doors: Mapping[str, ServerAdmission], known: Mapping[str, Lesson], clock: Clock
+    ) -> None:
         """Take where it is kept, the doors to all servers by URL, and what is kept already."""
         self._store = store
         self._doors = doors

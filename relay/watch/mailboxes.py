@@ -19,11 +19,11 @@ from relay.domain.model import WatchRecord
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.ports.watch import WatchStore
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.verification import Proofs
+from relay.watch.verification import Verification
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class WatchInputs:
     """Hold what a watch was started with."""
 
     sealed: bytes | None = field(repr=False)
@@ -31,7 +31,7 @@ class Basis:
     subfolders: frozenset[CollectionClass]
 
     @classmethod
-    def of(cls, record: WatchRecord) -> "Basis":
+    def of(cls, record: WatchRecord) -> "WatchInputs":
         """Take it from a record."""
         return cls(record.sealed_credential, record.memory.classes, record.memory.subfolders)
 
@@ -68,7 +68,7 @@ class Mailboxes:
         self._random = random
         self._node = node
         self._take_over = take_over
-        self._proofs = Proofs(
+        self._proofs = Verification(
             store,
             accounts,
             lambda id_: self.lease_of(id_) is not None,
@@ -84,7 +84,7 @@ class Mailboxes:
         """Those of them whose mailboxes were read: what this process watches."""
         self._leased_until = float("-inf")
         self._shard_of: dict[MailboxId, int] = {}
-        self._started_with: dict[MailboxId, Basis] = {}
+        self._started_with: dict[MailboxId, WatchInputs] = {}
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
         self._turn = asyncio.Lock()
         """Whoever changes the fleet has it: leases, dirty mailboxes and broken watches come in any order."""
@@ -256,7 +256,7 @@ class Mailboxes:
         id_ = record.mailbox.id
         before = self._started_with.get(id_)
         if id_ in self._fleet and before is not None and self._unchanged(before, record):
-            self._started_with[id_] = Basis.of(record)
+            self._started_with[id_] = WatchInputs.of(record)
             return
         if id_ in self._fleet or (before is not None and before.sealed is not None):
             lease = self.lease_of(id_)
@@ -268,7 +268,7 @@ class Mailboxes:
             record = fresh
         if before is not None and before.sealed != record.sealed_credential:
             record = _with_fresh_credential(record)
-        self._started_with[id_] = Basis.of(record)
+        self._started_with[id_] = WatchInputs.of(record)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state in NOT_STARTED:
             return
         opened = self._accounts.open(record.mailbox, record.sealed_credential)
@@ -281,9 +281,9 @@ class Mailboxes:
         seeker = None if server.discovery is None else server.discovery.watches
         self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker)
 
-    def _unchanged(self, before: Basis, record: WatchRecord) -> bool:
+    def _unchanged(self, before: WatchInputs, record: WatchRecord) -> bool:
         """Tell whether a watch may go on as it was started; a credential sealed again is the same credential."""
-        now = Basis.of(record)
+        now = WatchInputs.of(record)
         if record.mailbox.state in NOT_STARTED or replace(before, sealed=now.sealed) != now:
             return False
         return before.sealed == now.sealed or self._accounts.alike(record.mailbox.id, before.sealed, now.sealed)

@@ -16,12 +16,12 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
 from relay.watch.accounts import Accounts, Connection, Door
-from relay.watch.credential_check import Finding, Verdict, prove
+from relay.watch.credential_check import CheckResult, Finding, check_credential
 
 log = logging.getLogger(__name__)
 
 
-class Proofs:
+class Verification:
     """Prove candidates until each has its verdict or its shard is lost."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Proofs:
         discovery = opened.server.discovery
         seeker = None if discovery is None else discovery.for_candidate()
         failures = 0
-        finding = Finding(Verdict.UNKNOWN)
+        finding = Finding(CheckResult.UNKNOWN)
         while self._watched(candidate.mailbox_id):
             try:
                 # From the first time on: a record may have been read before an earlier proof of its candidate ended.
@@ -97,7 +97,7 @@ class Proofs:
                 if fresh is None or self._present(candidate) not in fresh.candidates:
                     return  # settled after all, replaced or withdrawn: not to be tried any more
                 record = fresh
-                if finding.verdict is Verdict.UNKNOWN:
+                if finding.verdict is CheckResult.UNKNOWN:
                     finding = await self._ask(opened, candidate, record, seeker)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
@@ -131,22 +131,22 @@ class Proofs:
         if not server.allows(url):
             url = None
         elif self._in_good_use(candidate, record):
-            return Finding(Verdict.ACCEPTED)
+            return Finding(CheckResult.ACCEPTED)
         if url is None and server.discovery is not None:
             seeker = None  # it is looked for already
             try:
                 url = await server.discovery.find(account)
             except Unauthorized:
-                return Finding(Verdict.REFUSED)
+                return Finding(CheckResult.REFUSED)
             except EasError as error:
                 log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
-                return Finding(Verdict.UNKNOWN, str(error))
+                return Finding(CheckResult.UNKNOWN, str(error))
         if url is not None:
             account, door = replace(account, url=url), Door()
         if trouble := self._trouble(account.url):
-            return Finding(Verdict.UNKNOWN, trouble)  # a right password might be refused, and a try be wasted
+            return Finding(CheckResult.UNKNOWN, trouble)  # a right password might be refused, and a try be wasted
         hosts = server.policy.hosts
-        return await prove(account, opened.transport, server.transport, door, self._clock(), hosts, seeker)
+        return await check_credential(account, opened.transport, server.transport, door, self._clock(), hosts, seeker)
 
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:
         """Keep a verdict; return False when there is none so far.
@@ -154,13 +154,13 @@ class Proofs:
         Where a mailbox was discovered is kept with it; the watch of another finds out by itself.
         """
         match finding.verdict:
-            case Verdict.ACCEPTED:
+            case CheckResult.ACCEPTED:
                 candidate = await self._newest(candidate, record)
                 url = None if opened.server.discovery is None else finding.url
                 await self._store.accept(candidate, self._clock(), url)
-            case Verdict.REFUSED:
+            case CheckResult.REFUSED:
                 await self._store.refuse(candidate, self._clock())
-            case Verdict.UNKNOWN:
+            case CheckResult.UNKNOWN:
                 return False
         return True
 

@@ -166,7 +166,7 @@ async def measure(turns: int, pushes: int) -> None:
                 ways = {"relay": ours(sender), "aioapns": stock(make_stock(folder, port, key))}
                 for way in ways.values():
                     await turn(way, 10, WARM)
-                gc_tuning.settle()
+                gc_tuning.freeze_heap()
                 for in_flight in 100, 1000:
                     taken: dict[str, list[Turn]] = {name: [] for name in ways}
                     for _ in range(turns):

@@ -96,7 +96,7 @@ async def _push(server: Server, count: int, egress: Egress) -> None:
     async with FcmSender(config, now, Random(1), egress) as sender:
         await _send(sender, pushes(WARM), config.in_flight)
         ready = pushes(count)
-        gc_tuning.settle()
+        gc_tuning.freeze_heap()
         with measured(count):
             await _send(sender, ready, config.in_flight)
 

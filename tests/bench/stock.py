@@ -23,7 +23,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Memory, Progress
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.runtime.context import FleetStats, Surroundings
+from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from relay.sandbox.sandbox import PASSWORD
@@ -65,7 +65,7 @@ async def hold(url: str, ca: str, mailboxes: int) -> None:
     """Print kB per watch."""
     tls = ssl.create_default_context(cafile=ca)
     stats = FleetStats()
-    around = Surroundings(NoJournal(), Random(1), lambda: datetime.now(UTC), 64, stats)  # noqa: TID251 -- a program of its own
+    around = WatchContext(NoJournal(), Random(1), lambda: datetime.now(UTC), 64, stats)  # noqa: TID251 -- a program of its own
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls)) as session:
         fleet, transport = Fleet(around, lambda _: None), StockTransport(session)
         gc.collect()

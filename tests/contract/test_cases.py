@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
-from relay.domain.explanation import Case, WaitingMark
+from relay.domain.explanation import MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.ports.outbox import Settlement
@@ -17,7 +17,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, own_all, register
 
 
-async def find(engine: AsyncEngine, name: str) -> list[Case]:
+async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
     return await SqlCaseStore(engine, lambda: LATER).find(name)
 
 

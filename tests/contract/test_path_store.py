@@ -4,12 +4,12 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eas_watcher.server.idle_timeout import CutOff, Lesson
+from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
 from relay.store.idle_timeouts import SqlPathStore
 from tests.contract.samples import LATER, NOW
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
-SHORT = Lesson(225, CutOff(298.5, 301.25))
+SHORT = Lesson(225, IdleTimeout(298.5, 301.25))
 
 
 async def test_nothing_is_known_of_a_path_at_first(engine: AsyncEngine) -> None:

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.runtime.context import FleetStats
-from eas_watcher.server.admission import Door
-from eas_watcher.server.idle_timeout import CutOff, Path
+from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import checks
@@ -23,10 +23,10 @@ from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 
-def cut_door() -> Door:
+def cut_door() -> ServerAdmission:
     """Make the door to a server whose Pings are cut after 300 s."""
-    door = Door(20.0, 8, Random(1), lambda: NOON)
-    door.path = Path(cut_off=CutOff(299.0, 301.0))
+    door = ServerAdmission(20.0, 8, Random(1), lambda: NOON)
+    door.path = PathKnowledge(cut_off=IdleTimeout(299.0, 301.0))
     return door
 
 

@@ -18,7 +18,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import HttpTransport, open_transport
@@ -203,7 +203,7 @@ async def world(
     async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournal()
-        fleet = Fleet(Surroundings(journal, Random(1), now, 4), broken.append)
+        fleet = Fleet(WatchContext(journal, Random(1), now, 4), broken.append)
         try:
             yield World(
                 simulator,

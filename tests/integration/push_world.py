@@ -15,7 +15,7 @@ import uvloop
 from relay.domain.clock import now
 from relay.domain.outcome import Outcome, RetryLater
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.apns.keepalive import PACE, Pace
+from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import Egress
 from relay.push.fcm.config import FcmConfig
@@ -68,13 +68,17 @@ async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
 
 
 @asynccontextmanager
-async def apns(folder: Path, pace: Pace = PACE, **changes: Any) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
+async def apns(
+    folder: Path, pace: KeepaliveTimings = KEEPALIVE_TIMINGS, **changes: Any
+) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
     """Open an APNs simulator and a sender that talks to it."""
     async with apns_world(folder) as world, apns_sender(replace(world.config, **changes), pace=pace) as sender:
         yield world.simulator, sender
 
 
-def apns_sender(config: ApnsConfig, egress: Egress | None = None, pace: Pace = PACE) -> ApnsSender:
+def apns_sender(
+    config: ApnsConfig, egress: Egress | None = None, pace: KeepaliveTimings = KEEPALIVE_TIMINGS
+) -> ApnsSender:
     """Make a sender; an async context manager."""
     return ApnsSender(config, egress or MemoryEgress(), now, Random(1), pace=pace)
 

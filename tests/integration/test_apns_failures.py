@@ -15,7 +15,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.push.apns.calls import Answer as ApnsAnswer
 from relay.push.apns.calls import MaybeSent, NotSent
 from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
-from relay.push.apns.keepalive import Pace
+from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.apns.sender import TRIES, ApnsSender
 from relay.push.payload import ApnsMessage, Notice
@@ -35,7 +35,7 @@ from relay.sandbox.scripts import (
 from tests.integration.push_world import APP, LOOPS, apns, failure, on_loop, until
 from tests.unit.relay.push.pushes import due_push
 
-HURRIED = Pace(idle=0.2, waiting=0.2, pong=0.2, tick=0.05)
+HURRIED = KeepaliveTimings(idle=0.2, waiting=0.2, pong=0.2, tick=0.05)
 """A silent server is found out in less than a second."""
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -349,7 +349,10 @@ def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path, loop: str) -> None
 
 def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        async with apns(tmp_path, pace=Pace(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (simulator, sender):
+        async with apns(tmp_path, pace=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
+            simulator,
+            sender,
+        ):
             await sender.send(due_push(1))
             await until(lambda: simulator.pings >= 5, 30.0)
             await sender.send(due_push(2))

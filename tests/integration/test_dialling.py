@@ -12,7 +12,7 @@ import pytest
 
 from relay.network.dialling import AddressInfo, Dialler, look_up
 from relay.network.faults import NotConnected
-from relay.network.route import STRAIGHT, Proxy, Way
+from relay.network.route import DIRECT, Proxy, Route
 from relay.push.failures import read_failure
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import WANTS_BASIC, ConnectProxy, Talk, connect_proxy, never_ends, says
@@ -89,13 +89,13 @@ async def fails(dialler: Dialler, host: str, port: int, tls: ssl.SSLContext | No
 
 
 def through(proxy: ConnectProxy, limit: float = SOON, **options: str) -> Dialler:
-    return Dialler(Way(Proxy("127.0.0.1", proxy.port, **options)), limit=limit)  # type: ignore[arg-type]
+    return Dialler(Route(Proxy("127.0.0.1", proxy.port, **options)), limit=limit)  # type: ignore[arg-type]
 
 
 def test_without_a_proxy_a_connection_goes_straight(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with target(tmp_path) as there:
-            assert await greeting(Dialler(STRAIGHT), "localhost", there.port, there.trust) == b"hello"
+            assert await greeting(Dialler(DIRECT), "localhost", there.port, there.trust) == b"hello"
 
     on_loop(loop, test())
 
@@ -150,7 +150,7 @@ def test_a_proxy_may_be_spoken_to_over_tls(tmp_path: Path, loop: str, proxy_tls:
         ca = ThrowAwayCa("Of the proxy")
         ca.write_ca(tmp_path / "proxy-ca.pem")
         async with target(tmp_path) as there, connect_proxy(tls=ca.server_context()) as proxy:
-            way = Way(Proxy(proxy_host, proxy.port, tls=proxy_tls, ca_file=tmp_path / "proxy-ca.pem"))
+            way = Route(Proxy(proxy_host, proxy.port, tls=proxy_tls, ca_file=tmp_path / "proxy-ca.pem"))
             assert await greeting(Dialler(way), "localhost", there.port, there.trust) == b"hello"
             assert proxy.targets == [f"localhost:{there.port}"]
 
@@ -161,7 +161,7 @@ def test_a_proxy_whose_certificate_nobody_trusts_never_hears_the_password(tmp_pa
     async def test() -> None:
         ThrowAwayCa("Another").write_ca(tmp_path / "other.pem")
         async with connect_proxy(tls=ThrowAwayCa().server_context()) as proxy:
-            way = Way(Proxy("localhost", proxy.port, tls=True, ca_file=tmp_path / "other.pem", user="relay"))
+            way = Route(Proxy("localhost", proxy.port, tls=True, ca_file=tmp_path / "other.pem", user="relay"))
             fault = await fails(Dialler(way), "localhost", 1)
             assert (fault.reason, fault.lasting) == ("proxy-certificate-not-trusted", True)
             assert proxy.heads == []
@@ -177,7 +177,7 @@ def test_a_proxy_without_tls_is_told_apart(loop: str) -> None:
 
     async def test() -> None:
         async with talking(None, bad_request) as url:
-            way = Way(Proxy("127.0.0.1", int(url.rpartition(":")[2]), tls=True))
+            way = Route(Proxy("127.0.0.1", int(url.rpartition(":")[2]), tls=True))
             assert (await fails(Dialler(way), "localhost", 1)).reason == "proxy-tls-failed"
 
     on_loop(loop, test())
@@ -230,7 +230,7 @@ def test_a_proxy_that_hangs_costs_the_limit_and_is_left(tmp_path: Path, loop: st
 def test_a_proxy_that_takes_no_words_over_tls_costs_the_limit(loop: str) -> None:
     async def test() -> None:
         async with silent_server() as port:
-            way = Way(Proxy("127.0.0.1", port, tls=True))
+            way = Route(Proxy("127.0.0.1", port, tls=True))
             fault = await fails(Dialler(way, limit=0.3), "localhost", 1)
             assert fault.reason == "proxy-timed-out"
             assert "no connection" in fault.remedy
@@ -284,7 +284,7 @@ def test_cancelling_leaves_no_connection_to_the_proxy(loop: str) -> None:
 
 def test_nobody_at_the_proxy_is_told(loop: str) -> None:
     async def test() -> None:
-        fault = await fails(Dialler(Way(Proxy("127.0.0.1", free_port()))), "localhost", 1)
+        fault = await fails(Dialler(Route(Proxy("127.0.0.1", free_port()))), "localhost", 1)
         assert fault.reason == "proxy-refused"
 
     on_loop(loop, test())
@@ -293,7 +293,7 @@ def test_nobody_at_the_proxy_is_told(loop: str) -> None:
 @pytest.mark.parametrize("name", ["proxy.invalid", "x" * 70 + ".example.com"])
 def test_a_proxy_that_no_dns_knows_is_told(loop: str, name: str) -> None:
     async def test() -> None:
-        fault = await fails(Dialler(Way(Proxy(name, 3128))), "localhost", 1)
+        fault = await fails(Dialler(Route(Proxy(name, 3128))), "localhost", 1)
         assert fault.reason == "proxy-name-not-resolved"
 
     on_loop(loop, test())
@@ -302,7 +302,7 @@ def test_a_proxy_that_no_dns_knows_is_told(loop: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["push.invalid", "x" * 70 + ".example.com"])
 def test_a_name_that_no_dns_knows_fails_for_all_who_ask(loop: str, name: str) -> None:
     async def test() -> None:
-        dialler = Dialler(STRAIGHT)
+        dialler = Dialler(DIRECT)
         asking = [dialler.connect(Greeted, name, 443, None) for _ in range(20)]
         async with asyncio.timeout(SOON):
             answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -311,8 +311,8 @@ def test_a_name_that_no_dns_knows_fails_for_all_who_ask(loop: str, name: str) ->
     on_loop(loop, test())
 
 
-@pytest.mark.parametrize("way", [STRAIGHT, Way(Proxy("proxy.example.com", 3128))])
-def test_name_servers_that_hang_are_told_and_asked_once(loop: str, way: Way) -> None:
+@pytest.mark.parametrize("way", [DIRECT, Route(Proxy("proxy.example.com", 3128))])
+def test_name_servers_that_hang_are_told_and_asked_once(loop: str, way: Route) -> None:
     asked: list[str] = []
 
     async def hang(host: str, _: int) -> Sequence[AddressInfo]:
@@ -324,7 +324,7 @@ def test_name_servers_that_hang_are_told_and_asked_once(loop: str, way: Way) -> 
         dialler = Dialler(way, limit=0.6, look_up=hang)
         for _ in range(2):
             assert (await fails(dialler, "push.example.com", 443)).reason == "name-lookup-timed-out"
-        assert asked == ["push.example.com" if way is STRAIGHT else "proxy.example.com"]
+        assert asked == ["push.example.com" if way is DIRECT else "proxy.example.com"]
 
     on_loop(loop, test())
 
@@ -332,7 +332,7 @@ def test_name_servers_that_hang_are_told_and_asked_once(loop: str, way: Way) -> 
 def test_many_who_ask_at_once_share_one_lookup(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with target(tmp_path) as there:
-            dialler = Dialler(STRAIGHT)
+            dialler = Dialler(DIRECT)
             await asyncio.gather(*(greeting(dialler, "localhost", there.port, there.trust) for _ in range(10)))
             assert len(there.peers) == 10
             assert dialler._lookups == {}
@@ -343,7 +343,7 @@ def test_many_who_ask_at_once_share_one_lookup(tmp_path: Path, loop: str) -> Non
 def test_a_connection_comes_from_the_source_address(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with target(tmp_path) as there:
-            await greeting(Dialler(Way(sources=("127.0.0.9",))), "127.0.0.1", there.port, there.trust)
+            await greeting(Dialler(Route(sources=("127.0.0.9",))), "127.0.0.1", there.port, there.trust)
             assert there.peers == ["127.0.0.9"]
 
     on_loop(loop, test())
@@ -357,7 +357,7 @@ def test_the_proxy_too_is_reached_from_the_source_address(tmp_path: Path, loop: 
 
     async def test() -> None:
         async with connect_proxy(ConnectProxy(talk=look)) as proxy:
-            way = Way(Proxy("127.0.0.1", proxy.port), ("127.0.0.9",))
+            way = Route(Proxy("127.0.0.1", proxy.port), ("127.0.0.9",))
             assert (await fails(Dialler(way), "localhost", 1)).reason == "proxy-hangs-up"
         assert peers == ["127.0.0.9"]
 
@@ -365,9 +365,9 @@ def test_the_proxy_too_is_reached_from_the_source_address(tmp_path: Path, loop: 
 
 
 @pytest.mark.parametrize(
-    "way", [lambda port: Way(sources=("192.0.2.1",)), lambda port: Way(Proxy("127.0.0.1", port), ("192.0.2.1",))]
+    "way", [lambda port: Route(sources=("192.0.2.1",)), lambda port: Route(Proxy("127.0.0.1", port), ("192.0.2.1",))]
 )
-def test_a_source_address_of_another_host_is_named(tmp_path: Path, loop: str, way: Callable[[int], Way]) -> None:
+def test_a_source_address_of_another_host_is_named(tmp_path: Path, loop: str, way: Callable[[int], Route]) -> None:
     async def test() -> None:
         async with target(tmp_path) as there:
             fault = await fails(Dialler(way(there.port)), "127.0.0.1", there.port, there.trust)
@@ -379,7 +379,7 @@ def test_a_source_address_of_another_host_is_named(tmp_path: Path, loop: str, wa
 
 def test_a_kind_of_address_without_a_source_is_not_used(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        fault = await fails(Dialler(Way(sources=("127.0.0.9",))), "::1", 443)
+        fault = await fails(Dialler(Route(sources=("127.0.0.9",))), "::1", 443)
         assert fault.reason == "source-address-of-another-kind"
 
     on_loop(loop, test())
@@ -398,8 +398,8 @@ def ipv6() -> None:
 def test_ipv6_addresses_are_reached_straight_and_through_a_proxy(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with target(tmp_path, "::1") as there, connect_proxy(host="::1") as proxy:
-            way = Way(Proxy("::1", proxy.port))
-            for dialler in (Dialler(STRAIGHT), Dialler(Way(sources=("127.0.0.9", "::1"))), Dialler(way)):
+            way = Route(Proxy("::1", proxy.port))
+            for dialler in (Dialler(DIRECT), Dialler(Route(sources=("127.0.0.9", "::1"))), Dialler(way)):
                 assert await greeting(dialler, "::1", there.port, there.trust) == b"hello"
             assert proxy.targets == [f"[::1]:{there.port}"]
             assert set(there.peers) == {"::1"}
@@ -415,7 +415,7 @@ def test_a_host_with_both_kinds_is_reached_by_the_one_that_works(tmp_path: Path,
 
     async def test() -> None:
         async with target(tmp_path, works) as there:
-            dialler = Dialler(STRAIGHT, look_up=both)
+            dialler = Dialler(DIRECT, look_up=both)
             assert await greeting(dialler, "localhost", there.port, there.trust) == b"hello"
             assert there.peers == [works]
 
@@ -429,7 +429,7 @@ def test_addresses_that_fail_in_different_ways_are_a_failure_of_the_network(loop
     async def test() -> None:
         async with asyncio.timeout(SOON):
             with pytest.raises(OSError, match=r"Multiple exceptions|refused") as caught:
-                await Dialler(STRAIGHT, look_up=two).connect(Greeted, "push.example.com", free_port(), None)
+                await Dialler(DIRECT, look_up=two).connect(Greeted, "push.example.com", free_port(), None)
         assert "network" in failure(read_failure(caught.value, "apns.ca_file"))
 
     on_loop(loop, test())

@@ -17,7 +17,7 @@ from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
@@ -103,7 +103,7 @@ async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
         transport = await stack.enter_async_context(open_transport(ca.client_context(), reuse=reuse))
         journal = MemoryJournal()
         broken: list[MailboxId] = []
-        fleet = Fleet(Surroundings(journal, Middle(), now, 8), broken.append)
+        fleet = Fleet(WatchContext(journal, Middle(), now, 8), broken.append)
         stack.push_async_callback(fleet.stop_all)
         yield TwoServers(first, second, journal, fleet, transport)
         assert not broken

@@ -22,7 +22,7 @@ from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVersion
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.tools.statuses.document import TABLES
@@ -119,7 +119,7 @@ class Stage:
         id_ = MailboxId(user)
         self.simulator.add_mailbox(user, PASSWORD)
         self.simulator.deliver(user, subject="Old")
-        fleet = Fleet(Surroundings(self.journal, Random(1), now, 4), lambda _: None)
+        fleet = Fleet(WatchContext(self.journal, Random(1), now, 4), lambda _: None)
         device = DeviceId(f"D{len(self.rows)}")
         account = Account(id_, self.simulator.url, user, device, BasicCredential(user, PASSWORD))
         # From 14.1 on no Settings command is sent.

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from relay.network.posting import LARGEST, Poster, Reply
-from relay.network.route import STRAIGHT
+from relay.network.route import DIRECT
 from tests.integration.push_world import LOOPS, on_loop
 
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
@@ -62,7 +62,7 @@ class Server:
 async def world(*answers: Answer) -> AsyncIterator[tuple[Server, Poster, str]]:
     server = Server(answers)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    poster = Poster(None, 10, STRAIGHT)
+    poster = Poster(None, 10, DIRECT)
     try:
         yield server, poster, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     finally:
@@ -165,7 +165,7 @@ def test_a_request_given_up_leaves_no_answer_for_the_next_one(loop: str) -> None
 def test_a_url_that_is_none_is_refused_before_anything_is_sent(loop: str, url: str) -> None:
     async def test() -> None:
         with pytest.raises(aiohttp.InvalidURL):
-            await Poster(None, 10, STRAIGHT).post(url, {}, b"")
+            await Poster(None, 10, DIRECT).post(url, {}, b"")
 
     on_loop(loop, test())
 
@@ -174,6 +174,6 @@ def test_a_url_that_is_none_is_refused_before_anything_is_sent(loop: str, url: s
 def test_a_header_that_would_be_two_is_refused(loop: str, value: str) -> None:
     async def test() -> None:
         with pytest.raises(ValueError, match="header"):
-            await Poster(None, 10, STRAIGHT).post("http://localhost/", {"X": value}, b"")
+            await Poster(None, 10, DIRECT).post("http://localhost/", {"X": value}, b"")
 
     on_loop(loop, test())

@@ -16,10 +16,10 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change, Condition, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
-from eas_watcher.server.admission import Door
+from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from relay.domain.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
@@ -66,12 +66,12 @@ class Town:
     simulator: EasSimulator
     fleet: Fleet
     journal: MemoryJournal
-    around: Surroundings
+    around: WatchContext
     wire: Wire
     policy: Policy
 
     @property
-    def door(self) -> Door:
+    def door(self) -> ServerAdmission:
         return self.around.door(self.simulator.url, self.policy.return_rate)
 
     def start(self, *names: str) -> None:
@@ -124,7 +124,7 @@ async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIte
     served = None if plain else authority.server
     async with open_eas_simulator(tls=served) as simulator, open_transport(authority.client) as transport:
         journal = MemoryJournal()
-        around = Surroundings(journal, Random(1), now, 64)
+        around = WatchContext(journal, Random(1), now, 64)
         broken: list[MailboxId] = []
         fleet = Fleet(around, broken.append)
         place = Town(simulator, fleet, journal, around, Wire(transport), Policy(return_rate=rate))

@@ -11,7 +11,7 @@ import pytest
 
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused
-from relay.network.route import Proxy, Way
+from relay.network.route import Proxy, Route
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until
@@ -34,15 +34,15 @@ class Simulator(Protocol):
 
 
 @asynccontextmanager
-async def provider(platform: Platform, folder: Path, way: Way) -> AsyncIterator[tuple[Simulator, Sender]]:
+async def provider(platform: Platform, folder: Path, way: Route) -> AsyncIterator[tuple[Simulator, Sender]]:
     """Open a simulated provider and a sender that reaches it by a way."""
     opened = apns if platform is Platform.APNS else fcm
     async with opened(folder, way=way) as (simulator, sender):
         yield simulator, sender  # type: ignore[misc]  # both simulators have these two
 
 
-def way(proxy: ConnectProxy, user: str = "", password: str = "") -> Way:
-    return Way(Proxy("127.0.0.1", proxy.port, user=user, password=password))
+def way(proxy: ConnectProxy, user: str = "", password: str = "") -> Route:
+    return Route(Proxy("127.0.0.1", proxy.port, user=user, password=password))
 
 
 async def send(sender: Sender, platform: Platform, number: int = 1) -> Outcome:

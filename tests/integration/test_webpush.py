@@ -10,7 +10,7 @@ from relay.domain.clock import now
 from relay.domain.model import Mark, Mode, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
-from relay.network.route import Proxy, Way
+from relay.network.route import Proxy, Route
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key
@@ -238,7 +238,7 @@ def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, loop: str) -> 
 
 def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        way = Way(Proxy("127.0.0.1", free_port()))
+        way = Route(Proxy("127.0.0.1", free_port()))
         async with world(tmp_path, way=way) as around:
             config = replace(around.sender._config, straight=frozenset({around.simulator.service}))
             async with WebPushSender(config, now, around.egress) as sender:
@@ -256,7 +256,7 @@ def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path, loop: str
 def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with connect_proxy(ConnectProxy(user="relay:right")) as proxy, world(tmp_path) as around:
-            way = Way(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
+            way = Route(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
             config = replace(around.sender._config, way=way, straight=frozenset({around.simulator.service}))
             async with WebPushSender(config, now, around.egress) as sender:
                 first = await sender.send(around.phone(around.other))
@@ -279,7 +279,7 @@ def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp
 def test_a_proxy_that_refuses_us_is_a_fault_of_the_channel_where_all_goes_through_it(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with connect_proxy(ConnectProxy(user="relay:right")) as proxy:
-            async with world(tmp_path, way=Way(Proxy("127.0.0.1", proxy.port))) as around:
+            async with world(tmp_path, way=Route(Proxy("127.0.0.1", proxy.port))) as around:
                 outcome = await around.sender.send(around.phone())
 
             assert isinstance(outcome, Refused)

@@ -16,7 +16,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.context import FleetStats, Surroundings
+from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.transport.http import open_transport
 from relay.domain.clock import now
@@ -188,7 +188,7 @@ async def open_watch_role(
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
         stats = FleetStats()
-        fleet = Fleet(Surroundings(journal, random, now, 8, stats), mailboxes.broken)
+        fleet = Fleet(WatchContext(journal, random, now, 8, stats), mailboxes.broken)
         role = WatchRole(
             store,
             SqlRegistrationStore(engine, wakeups),

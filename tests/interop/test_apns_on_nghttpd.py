@@ -9,7 +9,7 @@ from relay.domain.model import Environment
 from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.connection import ApnsConnection
-from relay.push.apns.keepalive import Pace
+from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender, message_id
 from tests.integration.push_world import APP, LOOPS, account, apns_key, apns_sender, on_loop, until
 from tests.interop.nghttpd import Nghttpd, nghttpd, start
@@ -125,7 +125,7 @@ def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path, loop: str) -> N
 
 def test_an_idle_connection_answers_pings(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        pace = Pace(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
+        pace = KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
         async with nghttpd(tmp_path) as server, apns_sender(config(server), pace=pace) as sender:
             server.know(due_push().device_token)
             await sender.send(due_push())

@@ -10,7 +10,7 @@ import pytest
 
 from relay.domain.model import Platform
 from relay.domain.outcome import Delivered, Outcome, Refused
-from relay.network.route import Proxy, Way
+from relay.network.route import Proxy, Route
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop
@@ -63,7 +63,7 @@ def proxy(name: str, proxies: Proxies, password: str = PASSWORD) -> Proxy:
             return Proxy("127.0.0.1", proxies.narrow.port)
 
 
-async def push(platform: Platform, folder: Path, way: Way) -> tuple[Outcome, int, int]:
+async def push(platform: Platform, folder: Path, way: Route) -> tuple[Outcome, int, int]:
     """Send one push; return what came of it, how many arrived, and the provider's port."""
     world = apns if platform is Platform.APNS else fcm
     async with asyncio.timeout(SOON), world(folder, way=way) as (simulator, sender):
@@ -76,7 +76,7 @@ async def push(platform: Platform, folder: Path, way: Way) -> tuple[Outcome, int
 @pytest.mark.parametrize("name", ["tinyproxy", "squid", "squid over TLS"])
 def test_pushes_go_through(proxies: Proxies, tmp_path: Path, name: str, platform: Platform, loop: str) -> None:
     async def test() -> None:
-        outcome, arrived, port = await push(platform, tmp_path, Way(proxy(name, proxies)))
+        outcome, arrived, port = await push(platform, tmp_path, Route(proxy(name, proxies)))
         assert isinstance(outcome, Delivered)
         assert arrived == 1
         real = proxies.tinyproxy if name == "tinyproxy" else proxies.squid
@@ -100,7 +100,7 @@ def test_refusals_are_named(
     proxies: Proxies, tmp_path: Path, name: str, password: str, reason: str, platform: Platform, loop: str
 ) -> None:
     async def test() -> None:
-        outcome, arrived, _ = await push(platform, tmp_path, Way(proxy(name, proxies, password)))
+        outcome, arrived, _ = await push(platform, tmp_path, Route(proxy(name, proxies, password)))
         assert isinstance(outcome, Refused)
         assert (outcome.reason, outcome.channel, arrived) == (reason, True, 0)
 
@@ -115,7 +115,7 @@ def test_a_provider_out_of_the_proxys_reach_is_named(
 ) -> None:
     async def test() -> None:
         # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
-        way = Way(proxy(name, proxies))
+        way = Route(proxy(name, proxies))
         async with asyncio.timeout(SOON), apns(tmp_path, way=way, host=host, port=1) as (_, sender):
             assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
 
@@ -125,13 +125,13 @@ def test_a_provider_out_of_the_proxys_reach_is_named(
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp_path: Path, loop: str) -> None:
     async def test() -> None:
-        plain = Way(Proxy("127.0.0.1", proxies.squid.port, tls=True, ca_file=proxies.ca))
+        plain = Route(Proxy("127.0.0.1", proxies.squid.port, tls=True, ca_file=proxies.ca))
         outcome, _, _ = await push(Platform.APNS, tmp_path, plain)
         assert failure(outcome) in {"proxy-tls-failed", "proxy-hangs-up"}
-        over_tls = Way(Proxy("127.0.0.1", proxies.squid.tls_port))
+        over_tls = Route(Proxy("127.0.0.1", proxies.squid.tls_port))
         outcome, _, _ = await push(Platform.APNS, tmp_path, over_tls)
         assert failure(outcome) in {"proxy-hangs-up", "proxy-speaks-no-http"}
-        stranger = Way(Proxy("127.0.0.1", proxies.squid.tls_port, tls=True))
+        stranger = Route(Proxy("127.0.0.1", proxies.squid.tls_port, tls=True))
         outcome, _, _ = await push(Platform.APNS, tmp_path, stranger)
         assert isinstance(outcome, Refused)
         assert outcome.reason == "proxy-certificate-not-trusted"

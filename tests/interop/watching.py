@@ -12,7 +12,7 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
@@ -39,7 +39,7 @@ class Watches:
         self._url = url
         self._transport = transport
         self._diaries = Diaries()
-        around = Surroundings(self._diaries, Random(1), now, 8)
+        around = WatchContext(self._diaries, Random(1), now, 8)
         self._fleet = Fleet(around, self.broken.append)
 
     def start(

@@ -15,7 +15,7 @@ from eas_watcher.errors import Unreachable
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, account, command_of
 from tests.unit.eas_watcher.watching import NOW
@@ -101,7 +101,7 @@ def assert_paced(came: list[float]) -> None:
 
 async def test_fifty_thousand_mailboxes_start_wait_and_return_without_a_storm() -> None:
     server, journal = Server(), Journal()
-    around = Surroundings(journal, Random(1), lambda: NOW, short_requests=64)
+    around = WatchContext(journal, Random(1), lambda: NOW, short_requests=64)
     fleet = Fleet(around, lambda _: None)
     before = resident()
     for number in range(MANY):

@@ -28,7 +28,7 @@ from relay.cli.audit import audit
 from relay.domain.clock import now
 from relay.domain.model import CommitEntry, Platform, RegistrationState
 from relay.domain.ports.outbox import PushSender
-from relay.push.apns.keepalive import Pace
+from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import open_egress_log
@@ -222,7 +222,7 @@ async def open_senders(simulators: Simulators, egress: Any, stack: AsyncExitStac
     assert settings.fcm is not None
     apns = replace(settings.apns, time_limit=PUSH_LIMIT)
     fcm = replace(settings.fcm, time_limit=PUSH_LIMIT)
-    pace = Pace(*(seconds * SPEED for seconds in (10.0, 2.0, 3.0, 0.5)))
+    pace = KeepaliveTimings(*(seconds * SPEED for seconds in (10.0, 2.0, 3.0, 0.5)))
     return {
         Platform.APNS: await stack.enter_async_context(ApnsSender(apns, egress, now, Random(1), pace=pace)),
         Platform.FCM: await stack.enter_async_context(FcmSender(fcm, now, Random(1), egress)),

@@ -88,7 +88,7 @@ class OutboxStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """Tell how many more pushes a sender takes in one lane."""
 
     lane: Lane
@@ -97,10 +97,10 @@ class Room:
     """Until when there are no more, in `loop.time()`; None: until a push under way ends, if there are none."""
 
 
-class Rooms(Protocol):
+class Capacities(Protocol):
     """Tell which lanes of a sender take few pushes or none, by what the sender itself knows."""
 
-    def __call__(self, now: float, /) -> Iterable[Room]:
+    def __call__(self, now: float, /) -> Iterable[Capacity]:
         """List them; all others take as many as there are places. `now` is `loop.time()`."""
 
 

@@ -16,7 +16,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import Environment
 from relay.network.dialling import Dialler
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
-from relay.push.apns.keepalive import Pace
+from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.key_files import KeyFile
 from relay.security.certificates import is_p256, public_key_of, read_certificate
@@ -91,7 +91,13 @@ class Account:
     """Be one account with its connections to both environments; needs a running loop."""
 
     def __init__(
-        self, account: ApnsAccount, config: ApnsConfig, dialler: Dialler, pace: Pace, random: Random, clock: Clock
+        self,
+        account: ApnsAccount,
+        config: ApnsConfig,
+        dialler: Dialler,
+        pace: KeepaliveTimings,
+        random: Random,
+        clock: Clock,
     ) -> None:
         """Read the account's file; raises ValueError or OSError when it holds no usable key or certificate."""
         authentication = account.authentication

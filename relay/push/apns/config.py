@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from relay.domain.model import Environment
-from relay.network.route import STRAIGHT, Way
+from relay.network.route import DIRECT, Route
 
 KEY_FILE: Final = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8", re.ASCII)
 """How Apple names the files of keys: after the key's id."""
@@ -82,7 +82,7 @@ class ApnsConfig:
     """Pushes at once per account and environment: their bodies fit into HTTP/2's first window of 65,535 bytes."""
     time_limit: float = 20.0
     """Seconds for one push, connecting and repeating included; one more may pass before it is given up."""
-    way: Way = STRAIGHT
+    way: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
 
     @property

@@ -26,7 +26,7 @@ from h2.settings import ChangedSetting, SettingCodes
 
 from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns.engine import Engine, Farewell, Farewells, error_name
-from relay.push.apns.keepalive import Doubt, Pace, Silence
+from relay.push.apns.keepalive import Doubt, KeepaliveTimings, Silence
 from relay.push.apns.streams import Streams
 from relay.push.apns.under_way import UnderWay
 
@@ -49,7 +49,7 @@ class ApnsConnection(APNsTLSClientProtocol):
         host: str,
         authorization: Callable[[], str] | None,
         most: int,
-        pace: Pace,
+        pace: KeepaliveTimings,
         on_leaving: "Callable[[ApnsConnection], None]",
         on_lost: "Callable[[APNsBaseClientProtocol], None]",
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class KeepaliveTimings:
     """Hold how long is waited for what; all in seconds."""
 
     idle: float = 30.0
@@ -22,7 +22,7 @@ class Pace:
     """Between two looks at all that."""
 
 
-PACE: Final = Pace()
+KEEPALIVE_TIMINGS: Final = KeepaliveTimings()
 
 
 class Doubt(Enum):
@@ -38,7 +38,7 @@ class Doubt(Enum):
 class Silence:
     """Know when a server was heard last. Any word of it is a sign of life, not just the answer to a PING."""
 
-    def __init__(self, pace: Pace, now: float) -> None:
+    def __init__(self, pace: KeepaliveTimings, now: float) -> None:
         self._pace = pace
         self._heard_at = self._asked_at = now
         self._pinged_at: float | None = None

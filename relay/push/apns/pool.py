@@ -16,7 +16,7 @@ from relay.network.dialling import Dialler
 from relay.push.apns.calls import Answer, NotBegun, NotSent, Request
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
-from relay.push.apns.keepalive import Pace
+from relay.push.apns.keepalive import KeepaliveTimings
 
 PAUSE_FIRST: Final = 0.25
 """Seconds until the third try to connect; the second may come at once."""
@@ -35,7 +35,7 @@ class ApnsPool(APNsBaseConnectionPool):
         authorization: Callable[[], str] | None,
         *,
         most: int,
-        pace: Pace,
+        pace: KeepaliveTimings,
         random: Random,
     ) -> None:
         """Take where and how to connect, what gives the authorization header, and the most pushes under way.

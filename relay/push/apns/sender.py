@@ -21,7 +21,7 @@ from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
 from relay.push.apns.calls import Answer, MaybeSent, NotSent, Request
 from relay.push.apns.config import ApnsConfig
-from relay.push.apns.keepalive import PACE, Pace
+from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
@@ -59,7 +59,7 @@ class ApnsSender:
         clock: Clock,
         random: Random,
         *,
-        pace: Pace = PACE,
+        pace: KeepaliveTimings = KEEPALIVE_TIMINGS,
     ) -> None:
         """Read keys and certificates; raises ValueError or OSError when one is not valid or there is no topic."""
         self._egress = egress

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.network.route import STRAIGHT, Way
+from relay.network.route import DIRECT, Route
 from relay.push.fcm.budget import PER_HOUR
 
 
@@ -22,5 +22,5 @@ class FcmConfig:
     """Seconds for one push, token and connecting included; one more may pass before it is given up."""
     high_priority_per_hour: int = PER_HOUR
     """Pushes of new items that wake one phone within an hour; more go with normal priority."""
-    way: Way = STRAIGHT
+    way: Route = DIRECT
     """How connections are made, for pushes and for tokens: through which proxy, from which address."""

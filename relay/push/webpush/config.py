@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.network.route import STRAIGHT, Way
+from relay.network.route import DIRECT, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class WebPushConfig:
     """Pushes at once, each on a connection of its own; one of several services gets half of them at most."""
     time_limit: float = 20.0
     """Seconds for one push, connecting included."""
-    way: Way = STRAIGHT
+    way: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
     straight: frozenset[str] = frozenset()
     """The services inside, to which no proxy leads."""

@@ -18,7 +18,7 @@ from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.domain.subscription import Subscription, SubscriptionInvalid
 from relay.network.posting import Poster, Reply
-from relay.network.route import STRAIGHT
+from relay.network.route import DIRECT
 from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
@@ -48,7 +48,7 @@ class WebPushSender:
         alone = len(config.services) == 1
         self._services = Services(None if alone else max(1, config.in_flight // 2))
         self._outer = Poster(config.ca_file, config.in_flight, config.way)
-        self._inner = Poster(config.ca_file, config.in_flight, STRAIGHT)
+        self._inner = Poster(config.ca_file, config.in_flight, DIRECT)
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relay.domain.model import Environment, Lane
-from relay.domain.ports.outbox import Room
+from relay.domain.ports.outbox import Capacity
 from relay.push import backoff
 from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 
@@ -69,16 +69,16 @@ class Services:
         """Tell how many services were asked so far."""
         return len(self._services)
 
-    def rooms(self, now: float) -> Iterator[Room]:
+    def rooms(self, now: float) -> Iterator[Capacity]:
         """Tell which services take nothing now, one push that tries them, or not many more."""
         for name, state in self._services.items():
             lane = Lane(Environment.PRODUCTION, service=name)
             if now < state.until:
-                yield Room(lane, 0, state.until)
+                yield Capacity(lane, 0, state.until)
             elif state.rests:
-                yield Room(lane, 0 if state.probing else 1)
+                yield Capacity(lane, 0 if state.probing else 1)
             elif self._places is not None and state.in_flight * 2 >= self._places:
-                yield Room(lane, max(0, self._places - state.in_flight))
+                yield Capacity(lane, max(0, self._places - state.in_flight))
 
     def wait(self, service: str, now: float) -> tuple[float, str]:
         """Tell how many seconds a push must wait and why; 0: send it now, and tell then what came of it."""

@@ -9,7 +9,7 @@ from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.runtime.runner import Runner
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, Element
@@ -39,7 +39,7 @@ class World:
     def __post_init__(self) -> None:
         self.journal.partnership = PARTNERSHIP
         self.journal.collections = {INBOX.id: INBOX}
-        self.around = Surroundings(self.journal, Middle(), lambda: NOW, self.short_requests)
+        self.around = WatchContext(self.journal, Middle(), lambda: NOW, self.short_requests)
 
     async def run(self, transport: Transport, memory: Memory = KNOWN, name: str = "m1") -> None:
         await Runner(account(name), transport, self.around).run(memory, Policy())

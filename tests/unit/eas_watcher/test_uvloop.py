@@ -5,18 +5,18 @@ from random import Random
 
 import uvloop
 
-from eas_watcher.runtime.timers import Waits
-from eas_watcher.server.admission import Door, Visitor
+from eas_watcher.runtime.timers import Timers
+from eas_watcher.server.admission import ServerAdmission, WatchAdmission
 from tests.unit.eas_watcher.watching import NOW
 
 
 async def start_many() -> int:
-    door, waits = Door(5000.0, 8, Random(1), lambda: NOW), Waits()
+    door, waits = ServerAdmission(5000.0, 8, Random(1), lambda: NOW), Timers()
     passed = 0
 
     async def start(name: int) -> None:
         nonlocal passed
-        await door.enter(Visitor(name))
+        await door.enter(WatchAdmission(name))
         await waits.sleep(0.0001)
         passed += 1
 

@@ -39,10 +39,10 @@ from eas_watcher.machine.state import (
     FORGIVEN,
     AcknowledgeWipe,
     Ended,
+    HourlyCount,
     Pause,
     Pausing,
     Policy,
-    Recent,
     Record,
     Watch,
     Wiping,
@@ -184,16 +184,16 @@ def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> Non
 
 
 def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
-    first = remedy(watch_of(provisions=Recent(PROVISIONS - 1)), NotProvisioned("x"))
+    first = remedy(watch_of(provisions=HourlyCount(PROVISIONS - 1)), NotProvisioned("x"))
     assert isinstance(first, Watch)
-    decided = remedy(replace(first, provisions=Recent(PROVISIONS)), NotProvisioned("x"))
+    decided = remedy(replace(first, provisions=HourlyCount(PROVISIONS)), NotProvisioned("x"))
 
     assert isinstance(decided, tuple)
     state, [action] = decided
     assert isinstance(action, Pause)
     assert action.progress.condition is not None
     assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
-    assert (state.watch.provision_due, state.watch.provisions) == (True, Recent(PROVISIONS - 1))
+    assert (state.watch.provision_due, state.watch.provisions) == (True, HourlyCount(PROVISIONS - 1))
     again = remedy(replace(state.watch, provisions=state.watch.provisions.again()), NotProvisioned("x"))
     assert isinstance(again, tuple)  # one key an hour from then on
 

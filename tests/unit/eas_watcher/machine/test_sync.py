@@ -26,10 +26,10 @@ from eas_watcher.machine.state import (
     Answered,
     Event,
     Failed,
+    HourlyCount,
     Pause,
     Pausing,
     Pinging,
-    Recent,
     Record,
     Send,
     State,
@@ -111,11 +111,11 @@ def test_pings_when_a_sync_brings_nothing() -> None:
 
 
 def test_a_sync_that_is_answered_ends_the_count_of_redirects() -> None:
-    state, _ = step(syncing(redirects=2, provisions=Recent(2), silent_for=9.0), synced())
+    state, _ = step(syncing(redirects=2, provisions=HourlyCount(2), silent_for=9.0), synced())
     told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
 
     assert (state.watch.redirects, state.watch.silent_for) == (0, 9.0)
-    assert state.watch.provisions == Recent(2)  # a policy that is due anew after each Sync is a loop, too
+    assert state.watch.provisions == HourlyCount(2)  # a policy that is due anew after each Sync is a loop, too
     assert told.watch.silent_for == 0.0
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from eas_watcher.runtime.timers import CROWDED, Waits
+from eas_watcher.runtime.timers import CROWDED, Timers
 
 pytestmark = pytest.mark.looptime
 
@@ -12,7 +12,7 @@ def clock() -> float:
 
 
 async def test_each_wait_ends_at_its_time() -> None:
-    waits, ended = Waits(), []
+    waits, ended = Timers(), []
 
     async def sleep(seconds: float) -> None:
         await waits.sleep(seconds)
@@ -27,7 +27,7 @@ async def test_each_wait_ends_at_its_time() -> None:
 
 
 async def test_any_number_of_waits_is_one_timer() -> None:
-    waits, loop = Waits(), asyncio.get_running_loop()
+    waits, loop = Timers(), asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         sleepers = [tasks.create_task(waits.sleep(1000.0 - number / 10)) for number in range(5000)]
         await asyncio.sleep(1)
@@ -38,7 +38,7 @@ async def test_any_number_of_waits_is_one_timer() -> None:
 
 
 async def test_a_wait_given_up_disturbs_no_other() -> None:
-    waits = Waits()
+    waits = Timers()
     async with asyncio.TaskGroup() as tasks:
         first, second = (tasks.create_task(waits.sleep(seconds)) for seconds in (5.0, 9.0))
         await asyncio.sleep(1)
@@ -48,7 +48,7 @@ async def test_a_wait_given_up_disturbs_no_other() -> None:
 
 
 async def test_waits_given_up_take_no_room_for_ever() -> None:
-    waits = Waits()
+    waits = Timers()
     async with asyncio.TaskGroup() as tasks:
         sleepers = [tasks.create_task(waits.sleep(1e6)) for _ in range(CROWDED + 1)]
         await asyncio.sleep(1)
@@ -60,7 +60,7 @@ async def test_waits_given_up_take_no_room_for_ever() -> None:
 
 
 async def test_a_sleeper_cancelled_as_its_time_comes_is_counted_once() -> None:
-    waits = Waits()
+    waits = Timers()
     async with asyncio.TaskGroup() as tasks:
         sleeper = tasks.create_task(waits.sleep(5.0))
         await asyncio.sleep(0)

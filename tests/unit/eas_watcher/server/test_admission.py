@@ -9,7 +9,7 @@ import pytest
 
 from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
-from eas_watcher.server.admission import Door, Visitor
+from eas_watcher.server.admission import ServerAdmission, WatchAdmission
 from eas_watcher.server.breaker import DISTINCT
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
@@ -26,25 +26,25 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-def here(mailbox: Hashable, refusals: int = 0) -> Visitor:
+def here(mailbox: Hashable, refusals: int = 0) -> WatchAdmission:
     """Make a visitor that has passed before, so that it need not start."""
-    return Visitor(mailbox, refusals, passed=0)
+    return WatchAdmission(mailbox, refusals, passed=0)
 
 
-def new_door() -> Door:
-    return Door(RATE, 8, Middle(), lambda: NOW)
+def new_door() -> ServerAdmission:
+    return ServerAdmission(RATE, 8, Middle(), lambda: NOW)
 
 
 class Watches:
     """Send through a door again and again, as runners do; `reach` says what comes of each request."""
 
-    def __init__(self, door: Door, reach: Callable[[Visitor], Awaitable[None]]) -> None:
+    def __init__(self, door: ServerAdmission, reach: Callable[[WatchAdmission], Awaitable[None]]) -> None:
         self.door = door
         self.reach = reach
         self.sent: list[float] = []
         self.done: list[float] = []
 
-    async def run(self, visitor: Visitor) -> None:
+    async def run(self, visitor: WatchAdmission) -> None:
         while True:
             await self.door.enter(visitor)
             self.sent.append(clock())
@@ -69,19 +69,19 @@ async def running(watches: Watches, number: int = MANY) -> AsyncIterator[list[as
             task.cancel()
 
 
-async def away(_: Visitor) -> None:
+async def away(_: WatchAdmission) -> None:
     raise AWAY
 
 
-async def close(door: Door, visitor: Visitor | None = None) -> None:
-    visitor = visitor or Visitor("first")
+async def close(door: ServerAdmission, visitor: WatchAdmission | None = None) -> None:
+    visitor = visitor or WatchAdmission("first")
     await door.enter(visitor)
     door.failed(visitor, AWAY)
     door.leave(visitor)
 
 
 async def test_an_open_door_keeps_nobody_waiting() -> None:
-    door, visitors = new_door(), [Visitor(name) for name in range(MANY)]
+    door, visitors = new_door(), [WatchAdmission(name) for name in range(MANY)]
     for _ in range(2):
         began = clock()
         for visitor in visitors:
@@ -93,13 +93,13 @@ async def test_an_open_door_keeps_nobody_waiting() -> None:
 
 
 async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
-    door, known, came = new_door(), Visitor("known"), []
+    door, known, came = new_door(), WatchAdmission("known"), []
     await door.enter(known)
     await asyncio.sleep(1)
     assert door.state == "open"
 
     async def start(name: int) -> None:
-        await door.enter(Visitor(name))
+        await door.enter(WatchAdmission(name))
         came.append(clock())
 
     async with asyncio.TaskGroup() as tasks:
@@ -119,7 +119,7 @@ async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
 async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
     door = new_door()
     for name in range(5):
-        await door.enter(Visitor(name))
+        await door.enter(WatchAdmission(name))
         await asyncio.sleep(2 / RATE)
         assert door.state == "open"
 
@@ -143,7 +143,7 @@ async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_tim
 async def test_thousands_that_wait_have_one_timer_and_return_with_jitter() -> None:
     """A fleet of 50,000, with all that belongs to a mailbox, is in tests/soak."""
     many, rate = 3_000, 500.0
-    door = Door(rate, 8, Random(1), lambda: NOW)
+    door = ServerAdmission(rate, 8, Random(1), lambda: NOW)
     await close(door)
     loop, came = asyncio.get_running_loop(), []
 
@@ -174,7 +174,7 @@ async def test_thousands_that_wait_have_one_timer_and_return_with_jitter() -> No
 async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
     back = asyncio.Event()
 
-    async def reach(_: Visitor) -> None:
+    async def reach(_: WatchAdmission) -> None:
         if not back.is_set():
             raise AWAY
         await asyncio.sleep(0.01)
@@ -334,7 +334,7 @@ async def test_a_known_idle_timeout_is_no_outage() -> None:
     assert door.path.cut_off is not None
 
 
-async def refuse(door: Door, visitor: Visitor) -> Unauthorized:
+async def refuse(door: ServerAdmission, visitor: WatchAdmission) -> Unauthorized:
     """Send with a credential that is refused, as a runner does."""
     await door.enter(visitor)
     error = door.failed(visitor, REFUSED)
@@ -358,7 +358,7 @@ async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the
     shared = [(await refuse(door, visitor)).shared for visitor in visitors]
     assert shared == [False] * 9 + [True] * 91
 
-    async def confirm(visitor: Visitor) -> None:
+    async def confirm(visitor: WatchAdmission) -> None:
         await door.enter(visitor)
         tried.append(clock())
         if clock() < 1000:
@@ -401,7 +401,7 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     for number in range(20):
         await refuse(door, here(number))
 
-    async def confirm(visitor: Visitor) -> None:
+    async def confirm(visitor: WatchAdmission) -> None:
         await door.enter(visitor)
         tried.append(visitor.mailbox)
 
@@ -413,7 +413,7 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     assert tried == ["other", "last"]
 
 
-async def suspect(door: Door) -> list[asyncio.Task[None]]:
+async def suspect(door: ServerAdmission) -> list[asyncio.Task[None]]:
     """Have a server suspected, and two refused mailboxes wait to confirm."""
     door.watched = 100
     for number in range(20):

@@ -3,42 +3,42 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.server.idle_timeout import CutOff, Lesson, Path
+from eas_watcher.server.idle_timeout import IdleTimeout, Lesson, PathKnowledge
 
 CONFIGURED = Heartbeat()
 SHORT = Heartbeat(225, cut_off=225)
 
 
-def cut(*cuts: tuple[float, float], path: Path | None = None) -> Path:
+def cut(*cuts: tuple[float, float], path: PathKnowledge | None = None) -> PathKnowledge:
     """Cut Pings, each at a moment after seconds."""
-    path = path or Path()
+    path = path or PathKnowledge()
     for now, survived in cuts:
         path = path.cut(SHORT, survived, now)
     return path
 
 
 def test_a_mailbox_starts_as_configured_while_nothing_is_known() -> None:
-    assert Path().start(CONFIGURED) is CONFIGURED
+    assert PathKnowledge().start(CONFIGURED) is CONFIGURED
 
 
 def test_a_mailbox_starts_from_what_others_have_survived() -> None:
     grown = replace(CONFIGURED, interval=900, expiries=1)
 
-    assert Path().held(grown, 900.0).start(CONFIGURED) == replace(grown, expiries=0)
+    assert PathKnowledge().held(grown, 900.0).start(CONFIGURED) == replace(grown, expiries=0)
 
 
 def test_a_ping_that_ended_early_proves_nothing() -> None:
-    assert Path().held(CONFIGURED, 400.0) == Path()
+    assert PathKnowledge().held(CONFIGURED, 400.0) == PathKnowledge()
 
 
 def test_what_one_mailbox_came_down_to_is_no_measure_for_others() -> None:
-    assert Path().held(SHORT, 225.0) == Path()
+    assert PathKnowledge().held(SHORT, 225.0) == PathKnowledge()
 
 
 def test_cuts_after_the_same_time_tell_of_an_idle_timeout() -> None:
     path = cut((1000.0, 298.0), (1100.0, 301.6), (1300.0, 300.1))
 
-    assert path.cut_off == CutOff(298.0, 301.6)
+    assert path.cut_off == IdleTimeout(298.0, 301.6)
     assert path.start(CONFIGURED) == SHORT
     assert path.describe("main") == (
         "Pings to main are cut after 298\N{EN DASH}302 s: an idle timeout of 300 s lies on the path"
@@ -52,14 +52,14 @@ def test_says_one_number_when_there_is_one() -> None:
 
 
 def test_nothing_is_worth_keeping_before_a_ping_has_survived() -> None:
-    assert Path().lesson is None
+    assert PathKnowledge().lesson is None
     assert cut((1000.0, 300.0)).lesson is None
 
 
 def test_the_next_process_starts_from_what_this_one_has_survived() -> None:
-    lesson = Path().held(replace(CONFIGURED, interval=900, expiries=1), 900.0).lesson
+    lesson = PathKnowledge().held(replace(CONFIGURED, interval=900, expiries=1), 900.0).lesson
     assert lesson == Lesson(900)
-    recalled = Path.recalled(lesson)
+    recalled = PathKnowledge.recalled(lesson)
 
     assert recalled.start(CONFIGURED) == Heartbeat(900)
     assert recalled.lesson == lesson
@@ -67,8 +67,8 @@ def test_the_next_process_starts_from_what_this_one_has_survived() -> None:
 
 def test_the_next_process_knows_what_cuts_pings_until_a_longer_one_survives() -> None:
     path = cut((1.0, 300.0), (50.0, 300.0), (100.0, 300.0))
-    assert path.lesson == Lesson(225, CutOff(300.0, 300.0))
-    recalled = Path.recalled(path.lesson)
+    assert path.lesson == Lesson(225, IdleTimeout(300.0, 300.0))
+    recalled = PathKnowledge.recalled(path.lesson)
 
     assert recalled.start(CONFIGURED) == SHORT
     assert recalled.describe("main") == path.describe("main") != ""
@@ -79,14 +79,14 @@ def test_the_next_process_knows_what_cuts_pings_until_a_longer_one_survives() ->
 def test_what_is_remembered_stays_within_what_is_configured_now() -> None:
     configured = Heartbeat(300, minimum=240, maximum=480)
 
-    assert Path.recalled(Lesson(900)).start(configured) == replace(configured, interval=480)
-    assert Path.recalled(Lesson(63, CutOff(85.0, 85.0))).start(configured) == replace(
+    assert PathKnowledge.recalled(Lesson(900)).start(configured) == replace(configured, interval=480)
+    assert PathKnowledge.recalled(Lesson(63, IdleTimeout(85.0, 85.0))).start(configured) == replace(
         configured, interval=240, cut_off=240
     )
 
 
 def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
-    path = Path.recalled(Lesson(63, CutOff(85.0, 85.0)))
+    path = PathKnowledge.recalled(Lesson(63, IdleTimeout(85.0, 85.0)))
 
     assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks anew every 63 s")
 
@@ -109,7 +109,9 @@ def test_other_cuts_are_no_constant(cuts: list[tuple[float, float]]) -> None:
 
 
 def test_a_cut_of_another_kind_in_between_hides_nothing() -> None:
-    assert cut((1.0, 300.0), (50.0, 77.0), (100.0, 300.0), (150.0, 500.0), (200.0, 300.0)).cut_off == CutOff(300, 300)
+    assert cut((1.0, 300.0), (50.0, 77.0), (100.0, 300.0), (150.0, 500.0), (200.0, 300.0)).cut_off == IdleTimeout(
+        300, 300
+    )
 
 
 def test_a_ping_that_survives_longer_disproves_it() -> None:
@@ -117,11 +119,11 @@ def test_a_ping_that_survives_longer_disproves_it() -> None:
     longer = Heartbeat(600)
 
     assert path.held(SHORT, 225.0) == path
-    assert path.held(longer, 600.0) == Path(longer)
+    assert path.held(longer, 600.0) == PathKnowledge(longer)
 
 
 def test_knows_which_cuts_were_to_be_expected() -> None:
-    assert [CutOff(298.0, 301.0).covers(seconds) for seconds in (296.0, 297.0, 302.0, 303.0)] == [
+    assert [IdleTimeout(298.0, 301.0).covers(seconds) for seconds in (296.0, 297.0, 302.0, 303.0)] == [
         False,
         True,
         True,

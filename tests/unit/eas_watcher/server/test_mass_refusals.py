@@ -1,10 +1,10 @@
-from eas_watcher.server.mass_refusals import LEAST, WINDOW, Refusals
+from eas_watcher.server.mass_refusals import LEAST, WINDOW, MassRefusals
 
 WATCHED = 100
 
 
-def refused(*names: int, watched: int = WATCHED, now: float = 0.0) -> Refusals:
-    refusals = Refusals()
+def refused(*names: int, watched: int = WATCHED, now: float = 0.0) -> MassRefusals:
+    refusals = MassRefusals()
     for name in names:
         refusals.refused(name, watched, now)
     return refusals
@@ -32,7 +32,7 @@ def test_refusals_long_ago_do_not_count() -> None:
 
 
 def test_refusals_before_a_restart_count() -> None:
-    refusals = Refusals()
+    refusals = MassRefusals()
     for name in range(9):
         refusals.known(name, 0.0)
     assert not refusals.suspected

@@ -8,7 +8,7 @@ from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, 
 from relay.domain.model import Environment, Mode, Platform
 from relay.domain.subscription import Subscription
 from relay.registration.errors import InvalidRequest
-from relay.registration.requests import ChangeWish, Device, Login, Wish
+from relay.registration.requests import ChangeWish, Device, Login, RegistrationRequest
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def subscription(**changes: Any) -> dict[str, Any]:
     return device | changes
 
 
-def read(value: Any) -> Wish:
+def read(value: Any) -> RegistrationRequest:
     return parse(RegistrationBody, json.dumps(value).encode()).wish()
 
 
@@ -43,7 +43,7 @@ def fields_refused(model: type[Body], value: Any) -> list[str]:
 
 
 def test_the_least_body_gets_the_defaults() -> None:
-    assert read(body()) == Wish(
+    assert read(body()) == RegistrationRequest(
         mailbox="ann@example.com",
         login=Login("canary"),
         device=Device(Platform.APNS, "com.example.mail", "c0ffee", Environment.PRODUCTION),

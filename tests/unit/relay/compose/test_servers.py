@@ -1,5 +1,5 @@
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from relay.compose.servers import Routes
+from relay.compose.servers import HostRouter
 
 
 class Named:
@@ -13,7 +13,7 @@ class Named:
 
 async def test_each_host_is_reached_by_the_transport_that_trusts_it() -> None:
     own, other = Named(), Named()
-    routes = Routes(own, {"mail2.example.com": other, "mail.example.com:8443": other})
+    routes = HostRouter(own, {"mail2.example.com": other, "mail.example.com:8443": other})
     there = ["https://mail2.example.com:443/eas?Cmd=Ping", "https://mail.example.com:8443/eas"]
     here = ["https://mail.example.com/eas?Cmd=Ping", "https://mail2.example.com:8443/eas"]
 

@@ -1,11 +1,11 @@
-from relay.network.route import STRAIGHT, Proxy, Way, authority
+from relay.network.route import DIRECT, Proxy, Route, authority
 
 
 def test_a_proxy_prints_as_its_place_and_never_shows_its_password() -> None:
     proxy = Proxy("proxy.example.com", 3128, user="relay", password="hunter2")
 
     assert str(proxy) == "proxy.example.com:3128"
-    assert "hunter2" not in repr(Way(proxy))
+    assert "hunter2" not in repr(Route(proxy))
     assert "hunter2" not in str(proxy)
 
 
@@ -14,9 +14,9 @@ def test_without_a_user_nothing_is_shown() -> None:
 
 
 def test_straight_is_the_way_of_the_host() -> None:
-    assert Way() == STRAIGHT
-    assert STRAIGHT.proxy is None
-    assert STRAIGHT.sources == ()
+    assert Route() == DIRECT
+    assert DIRECT.proxy is None
+    assert DIRECT.sources == ()
 
 
 def test_addresses_are_written_as_urls_have_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from relay.domain.explanation import Case, KnownRegistration
+from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mode, Quarantine
 from relay.ops.explain import document, text
 from tests.unit.relay.ops.test_remedies import MAILBOX, NOW, REGISTRATION, WAITING
@@ -22,7 +22,7 @@ OWN = replace(
     last_push_at=NOW - timedelta(hours=3),
     last_outcome="delivered",
 )
-CASE = Case(
+CASE = MailboxExplanation(
     replace(MAILBOX, detail="it says why", last_ping_at=NOW - timedelta(seconds=90)),
     "node-1",
     NOW + timedelta(seconds=20),
@@ -59,12 +59,12 @@ def test_what_lies_ahead_is_told_too() -> None:
     mark = replace(WAITING, due_at=NOW + timedelta(minutes=5), claimed=False)
     known = replace(CASE.registrations[0], marks=(mark, replace(mark, claimed=True)))
 
-    told = text(Case(mailbox, None, None, (replace(known, registration=REGISTRATION),)), NOW)
+    told = text(MailboxExplanation(mailbox, None, None, (replace(known, registration=REGISTRATION),)), NOW)
 
     assert "next try     2026-11-24T12:05:00Z" in told
     assert "last Ping    not noted so far: look again in half a minute\n" in told
     waiting = replace(mailbox, state=WatchState.WAITING)
-    assert "last Ping    never\n" in text(Case(waiting, None, None, ()), NOW)
+    assert "last Ping    never\n" in text(MailboxExplanation(waiting, None, None, ()), NOW)
     assert "watched by   nobody" in told
     assert "due 2026-11-24T12:05:00Z (in 5 minutes)" in told
     assert "in hand" in told

@@ -5,7 +5,7 @@ import pytest
 
 from eas_watcher.machine.condition import DISCOVERY, QUARANTINE
 from eas_watcher.machine.memory import WatchState
-from relay.domain.explanation import Case, KnownRegistration, WaitingMark
+from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Quarantine, RegistrationState
 from relay.ops.remedies import SLACK, advise_on_mailbox, advise_on_registration
 from tests.fakes import records
@@ -16,8 +16,8 @@ REGISTRATION = records.registration()
 WAITING = WaitingMark(Mark.EMAIL, 1, NOW, NOW, 0, claimed=False)
 
 
-def case(state: WatchState = WatchState.WATCHING, reason: str = "") -> Case:
-    return Case(replace(MAILBOX, state=state, reason=reason), "node", NOW + timedelta(seconds=30), ())
+def case(state: WatchState = WatchState.WATCHING, reason: str = "") -> MailboxExplanation:
+    return MailboxExplanation(replace(MAILBOX, state=state, reason=reason), "node", NOW + timedelta(seconds=30), ())
 
 
 def known(

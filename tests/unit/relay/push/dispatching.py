@@ -7,7 +7,7 @@ from random import Random
 
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome
-from relay.domain.ports.outbox import Rooms
+from relay.domain.ports.outbox import Capacities
 from relay.push.dispatch import Dispatcher
 from relay.push.gates import unbounded
 from tests.fakes.outbox import MemoryOutbox, loop_clock
@@ -43,7 +43,7 @@ class Provider:
 
 
 def dispatcher(
-    outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS, rooms: Rooms = unbounded
+    outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS, rooms: Capacities = unbounded
 ) -> Dispatcher:
     return Dispatcher(outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1", rooms=rooms)
 

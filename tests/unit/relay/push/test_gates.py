@@ -1,5 +1,5 @@
 from relay.domain.model import Environment, Lane
-from relay.domain.ports.outbox import Room
+from relay.domain.ports.outbox import Capacity
 from relay.push.circuit import IN_A_ROW
 from relay.push.gates import Gates, Plan
 from tests.unit.relay.push.pushes import due_push
@@ -68,7 +68,7 @@ def test_news_of_a_remedy_lets_all_try() -> None:
 
 def test_what_a_sender_cannot_take_is_not_claimed() -> None:
     away, tried, busy = (Lane(Environment.PRODUCTION, service=name) for name in ("a", "b", "c"))
-    rooms = [Room(away, 0, 130.0), Room(tried, 1), Room(busy, 7)]
+    rooms = [Capacity(away, 0, 130.0), Capacity(tried, 1), Capacity(busy, 7)]
     under_test = Gates(10, MIDDLE, lambda _: rooms)
 
     plan = under_test.plan(100.0)
@@ -79,7 +79,7 @@ def test_what_a_sender_cannot_take_is_not_claimed() -> None:
 
 def test_during_an_outage_no_lane_of_its_sender_is_tried() -> None:
     busy = Lane(Environment.PRODUCTION, service="c")
-    under_test = Gates(10, MIDDLE, lambda _: [Room(busy, 7)])
+    under_test = Gates(10, MIDDLE, lambda _: [Capacity(busy, 7)])
     for _ in range(IN_A_ROW):
         under_test.circuit(Environment.PRODUCTION).failed(100.0, None)
 

@@ -4,7 +4,7 @@ from relay.domain.model import Environment, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.circuit import IN_A_ROW
 from relay.push.gates import Gates
-from relay.push.outcomes import Judge
+from relay.push.outcomes import OutcomeHandler
 from relay.push.stats import PushStats
 from tests.unit.relay.push.pushes import BEGAN, due_push
 from tests.unit.relay.push.test_backoff import MIDDLE
@@ -27,7 +27,7 @@ class Court:
         self.stats = PushStats()
         self.gates = Gates(10, MIDDLE)
         self.now = 100.0
-        self._judge = Judge(Platform.APNS, self.gates, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now)
+        self._judge = OutcomeHandler(Platform.APNS, self.gates, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now)
 
     def hear(self, outcome: Outcome) -> float | None:
         """End one push; return how many seconds its mark waits, None if it is not tried again."""

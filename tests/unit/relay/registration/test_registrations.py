@@ -22,7 +22,7 @@ from relay.registration.errors import (
     UnsupportedDevice,
 )
 from relay.registration.registrations import Registered
-from relay.registration.requests import ChangeWish, Device, Login, Wish
+from relay.registration.requests import ChangeWish, Device, Login, RegistrationRequest
 from relay.registration.secret import Access, hash_secret
 from relay.security.sealing import derive_device_id
 from tests.fakes.relay_api import (
@@ -42,8 +42,8 @@ from tests.fakes.relay_api import (
 pytestmark = pytest.mark.looptime
 
 
-def wish(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> Wish:
-    return Wish(mailbox, Login(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
+def wish(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> RegistrationRequest:
+    return RegistrationRequest(mailbox, Login(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
 
 
 def access(registered: Registered) -> Access:
@@ -208,7 +208,7 @@ async def test_a_race_without_end_is_given_up() -> None:
     ],
 )
 async def test_what_cannot_be_is_refused_before_anything_is_kept(
-    change: Callable[[Wish], Wish], error: type[Exception]
+    change: Callable[[RegistrationRequest], RegistrationRequest], error: type[Exception]
 ) -> None:
     world = World()
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from relay.domain.errors import SettingsInvalid
-from relay.network.route import STRAIGHT, Proxy, Way
+from relay.network.route import DIRECT, Proxy, Route
 from relay.settings import Role
 from tests.installation import GOOD, Installation
 
@@ -13,7 +13,7 @@ def site(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-def ways(site: Installation, text: str) -> tuple[Way, Way]:
+def ways(site: Installation, text: str) -> tuple[Route, Route]:
     """Return the ways to Apple and to Google."""
     site.configure(GOOD + text)
     settings = site.load()
@@ -23,13 +23,13 @@ def ways(site: Installation, text: str) -> tuple[Way, Way]:
 
 
 def test_without_settings_both_providers_are_reached_straight(site: Installation) -> None:
-    assert ways(site, "") == (STRAIGHT, STRAIGHT)
+    assert ways(site, "") == (DIRECT, DIRECT)
 
 
 def test_one_proxy_serves_both_providers_and_its_password_is_a_file(site: Installation) -> None:
     site.write("proxy.password", b"hunter2\n")
 
-    way = Way(Proxy("proxy.example.com", 3128, user="relay", password="hunter2"))
+    way = Route(Proxy("proxy.example.com", 3128, user="relay", password="hunter2"))
     assert ways(
         site,
         """
@@ -59,28 +59,28 @@ def test_a_provider_may_have_another_proxy_or_none_and_no_other_learns_the_passw
     assert settings.apns is not None
     assert settings.fcm is not None
     sources = ("192.0.2.7", "2001:db8::7")
-    assert settings.apns.way == Way(Proxy("2001:db8::1", 8080, setting="apns.proxy"), sources)
-    assert settings.fcm.way == Way(None, sources)
+    assert settings.apns.way == Route(Proxy("2001:db8::1", 8080, setting="apns.proxy"), sources)
+    assert settings.fcm.way == Route(None, sources)
 
 
 def test_a_proxy_may_be_spoken_to_over_tls(site: Installation) -> None:
     text = '[network]\nproxy = "https://proxy.example.com:3129"\nproxy_ca_file = "ca.pem"\n'
 
-    assert ways(site, text)[0] == Way(Proxy("proxy.example.com", 3129, tls=True, ca_file=site.folder / "ca.pem"))
+    assert ways(site, text)[0] == Route(Proxy("proxy.example.com", 3129, tls=True, ca_file=site.folder / "ca.pem"))
 
 
 def test_the_environment_sets_the_way_too(site: Installation) -> None:
     settings = site.load(environ={"RELAY__NETWORK__PROXY": "http://p:1", "RELAY__NETWORK__SOURCE_ADDRESS": "192.0.2.7"})
 
     assert settings.fcm is not None
-    assert settings.fcm.way == Way(Proxy("p", 1), ("192.0.2.7",))
+    assert settings.fcm.way == Route(Proxy("p", 1), ("192.0.2.7",))
 
 
 def test_proxies_of_the_environment_are_never_used_implicitly(site: Installation) -> None:
     settings = site.load(environ={"HTTPS_PROXY": "http://p:1", "https_proxy": "http://p:1", "ALL_PROXY": "http://p:1"})
 
     assert settings.apns is not None
-    assert settings.apns.way == STRAIGHT
+    assert settings.apns.way == DIRECT
 
 
 def test_roles_that_push_nothing_read_nothing_of_it(site: Installation) -> None:

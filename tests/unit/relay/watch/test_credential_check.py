@@ -9,7 +9,7 @@ from eas_watcher.machine.remedies import REDIRECTS
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.runtime.http_request import Account
 from relay.watch.accounts import Door
-from relay.watch.credential_check import Finding, Verdict, prove
+from relay.watch.credential_check import CheckResult, Finding, check_credential
 from tests.unit.eas_watcher.seeker import Seeker
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -40,18 +40,18 @@ class Server:
 
 
 async def judge(server: Server, door: Door) -> Finding:
-    return await prove(ACCOUNT, server, server, door, NOW)
+    return await check_credential(ACCOUNT, server, server, door, NOW)
 
 
 @pytest.mark.parametrize(
     ("answer", "finding"),
     [
-        (GOOD, Finding(Verdict.ACCEPTED, url=ACCOUNT.url)),
-        (REFUSED, Finding(Verdict.REFUSED)),
-        (HttpReply(503, {}, b"", ()), Finding(Verdict.UNKNOWN, "the server cannot serve now (HTTP 503)")),
-        (Unreachable("no connection: refused"), Finding(Verdict.UNKNOWN, "no connection: refused")),
-        (AccessDenied("no ticket", "kerberos-ticket"), Finding(Verdict.UNKNOWN, "no ticket", "kerberos-ticket")),
-        (AccessDenied("not here", "http-404"), Finding(Verdict.UNKNOWN, "not here")),
+        (GOOD, Finding(CheckResult.ACCEPTED, url=ACCOUNT.url)),
+        (REFUSED, Finding(CheckResult.REFUSED)),
+        (HttpReply(503, {}, b"", ()), Finding(CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)")),
+        (Unreachable("no connection: refused"), Finding(CheckResult.UNKNOWN, "no connection: refused")),
+        (AccessDenied("no ticket", "kerberos-ticket"), Finding(CheckResult.UNKNOWN, "no ticket", "kerberos-ticket")),
+        (AccessDenied("not here", "http-404"), Finding(CheckResult.UNKNOWN, "not here")),
     ],
 )
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
@@ -71,9 +71,9 @@ async def test_a_server_that_sends_the_mailbox_to_an_allowed_host_leaves_the_ver
     hosts = frozenset({"mail2.example.com"})
     server = Server(sent_to("mail2.example.com"), GOOD, REFUSED)
 
-    finding = await prove(ACCOUNT, server, server, Door(unguarded=True), NOW, hosts)
+    finding = await check_credential(ACCOUNT, server, server, Door(unguarded=True), NOW, hosts)
 
-    assert finding == Finding(Verdict.ACCEPTED, url="https://mail2.example.com/eas")
+    assert finding == Finding(CheckResult.ACCEPTED, url="https://mail2.example.com/eas")
     assert [request.url for request in server.asked] == [ACCOUNT.url, *["https://mail2.example.com/eas"] * 2]
 
 
@@ -83,13 +83,13 @@ NEW = "https://mail2.example.com/eas"
 
 async def seek(server: Server, seeker: Seeker) -> Finding:
     hosts = frozenset({"mail2.example.com"})
-    return await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, hosts, seeker)
+    return await check_credential(ACCOUNT, server, server, Door(unguarded=False), NOW, hosts, seeker)
 
 
 async def test_a_server_that_has_the_mailbox_no_longer_leaves_the_verdict_to_the_one_that_has_it() -> None:
     server = Server(ABSENT, GOOD, REFUSED)
 
-    assert await seek(server, Seeker(NEW)) == Finding(Verdict.ACCEPTED, url=NEW)
+    assert await seek(server, Seeker(NEW)) == Finding(CheckResult.ACCEPTED, url=NEW)
 
     assert [request.url for request in server.asked] == [ACCOUNT.url, NEW, NEW]
 
@@ -97,54 +97,58 @@ async def test_a_server_that_has_the_mailbox_no_longer_leaves_the_verdict_to_the
 async def test_a_candidate_that_autodiscover_refuses_is_refused() -> None:
     server = Server(ABSENT)
 
-    assert (await seek(server, Seeker(Unauthorized("no")))).verdict is Verdict.REFUSED
+    assert (await seek(server, Seeker(Unauthorized("no")))).verdict is CheckResult.REFUSED
     assert len(server.asked) == 1
 
 
 async def test_a_candidate_whose_mailbox_is_nowhere_has_no_verdict() -> None:
     finding = await seek(Server(ABSENT), Seeker(ACCOUNT.url))
 
-    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.verdict is CheckResult.UNKNOWN
     assert finding.detail.endswith("; looked for elsewhere: Autodiscover names the same URL")
 
 
 async def test_a_server_that_denies_a_candidate_otherwise_has_the_mailbox() -> None:
     seeker = Seeker(NEW)
 
-    assert (await seek(Server(HttpReply(403, {}, b"", ())), seeker)).verdict is Verdict.UNKNOWN
+    assert (await seek(Server(HttpReply(403, {}, b"", ())), seeker)).verdict is CheckResult.UNKNOWN
     assert not seeker.shown
 
 
 async def test_no_candidate_is_shown_to_a_host_that_is_not_allowed() -> None:
     server = Server(sent_to("evil.example.net"))
 
-    finding = await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"}))
+    finding = await check_credential(
+        ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"})
+    )
 
-    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.verdict is CheckResult.UNKNOWN
     assert len(server.asked) == 1
 
 
 async def test_servers_that_send_a_candidate_round_in_circles_are_left() -> None:
     server = Server(*[sent_to("mail2.example.com")] * 9)
 
-    finding = await prove(ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"}))
+    finding = await check_credential(
+        ACCOUNT, server, server, Door(unguarded=False), NOW, frozenset({"mail2.example.com"})
+    )
 
-    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.verdict is CheckResult.UNKNOWN
     assert len(server.asked) == REDIRECTS + 1
 
 
 async def test_an_answer_that_names_no_versions_proves_nothing() -> None:
     finding = await judge(Server(HttpReply(200, {}, b"", ())), Door(unguarded=False))
 
-    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.verdict is CheckResult.UNKNOWN
 
 
 @pytest.mark.parametrize("refusal", [REFUSED, HttpReply(403, {}, b"", ())])
 async def test_a_server_is_asked_once_whether_it_guards_options(refusal: HttpReply) -> None:
     door, server = Door(), Server(GOOD, refusal, GOOD)
 
-    assert (await judge(server, door)).verdict is Verdict.ACCEPTED
-    assert (await judge(server, door)).verdict is Verdict.ACCEPTED
+    assert (await judge(server, door)).verdict is CheckResult.ACCEPTED
+    assert (await judge(server, door)).verdict is CheckResult.ACCEPTED
 
     with_credential = ["Authorization" in request.headers for request in server.asked]
     assert with_credential == [True, False, True]
@@ -159,7 +163,7 @@ async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: s
     offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": commands}, b"", ())
     server = Server(offer, offer, REFUSED)
 
-    assert (await judge(server, Door())).verdict is Verdict.REFUSED
+    assert (await judge(server, Door())).verdict is CheckResult.REFUSED
 
     assert f"Cmd={asked}&" in server.asked[2].url
     assert server.asked[2].headers["Authorization"] == ANN.authorization()
@@ -170,7 +174,7 @@ async def test_a_command_that_is_taken_is_a_proof() -> None:
 
     finding = await judge(Server(offer, HttpReply(200, {}, b"\x03", ())), Door(unguarded=True))
 
-    assert finding.verdict is Verdict.ACCEPTED
+    assert finding.verdict is CheckResult.ACCEPTED
 
 
 async def test_nothing_is_proved_while_it_is_unknown_whether_options_is_guarded() -> None:
@@ -178,14 +182,14 @@ async def test_nothing_is_proved_while_it_is_unknown_whether_options_is_guarded(
 
     finding = await judge(Server(GOOD, Unreachable("cut")), door)
 
-    assert finding == Finding(Verdict.UNKNOWN, "cut")
+    assert finding == Finding(CheckResult.UNKNOWN, "cut")
     assert door.unguarded is None
 
 
 async def test_whether_options_is_guarded_is_not_asked_over_the_candidates_own_transport() -> None:
     own, strangers, door = Server(GOOD), Server(REFUSED), Door()
 
-    assert (await prove(ACCOUNT, own, strangers, door, NOW)).verdict is Verdict.ACCEPTED
+    assert (await check_credential(ACCOUNT, own, strangers, door, NOW)).verdict is CheckResult.ACCEPTED
 
     assert (len(own.asked), len(strangers.asked), door.unguarded) == (1, 1, False)
 
@@ -193,4 +197,4 @@ async def test_whether_options_is_guarded_is_not_asked_over_the_candidates_own_t
 async def test_a_credential_that_is_void_for_certain_is_refused() -> None:
     finding = await judge(Server(CredentialVoid("expired", "certificate-expired")), Door(unguarded=False))
 
-    assert finding.verdict is Verdict.REFUSED
+    assert finding.verdict is CheckResult.REFUSED

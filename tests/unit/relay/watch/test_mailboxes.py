@@ -15,7 +15,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.runtime.context import Surroundings
+from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
@@ -107,7 +107,7 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
     key = SealingPrivateKey.load(folder / "key.pem")
     accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
     mailboxes = Mailboxes(store, store.wakeups, accounts, lambda: NOW, Random(1), "node", take_over=False)
-    around = Surroundings(journal, Random(1), lambda: NOW, 8)
+    around = WatchContext(journal, Random(1), lambda: NOW, 8)
     task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(around, mailboxes.broken), journal))
     yield mailboxes
     assert not task.done()

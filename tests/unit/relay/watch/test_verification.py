@@ -19,7 +19,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.watch.accounts import Accounts, EasServer
-from relay.watch.verification import Proofs
+from relay.watch.verification import Verification
 from tests.fakes import records
 from tests.fakes.watches import NoWatches
 
@@ -90,7 +90,7 @@ class Trouble:
 class World:
     server: Server
     store: Verdicts
-    proofs: Proofs
+    proofs: Verification
     candidate: Candidate
     trouble: Trouble
     shown: list[Condition] = field(default_factory=list)
@@ -114,7 +114,7 @@ async def world(folder: Path, status: int) -> AsyncIterator[World]:
         shown.append(condition)
 
     trouble = Trouble()
-    proofs = Proofs(store, accounts, lambda _: True, show, lambda _: trouble.text, lambda: NOW, Random(1))
+    proofs = Verification(store, accounts, lambda _: True, show, lambda _: trouble.text, lambda: NOW, Random(1))
     yield World(server, store, proofs, candidate, trouble, shown)
     await proofs.stop()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from relay.push.apns.keepalive import PACE, Doubt, Silence
+from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, Doubt, Silence
 
 ASK, LOST, NONE = Doubt.ASK, Doubt.LOST, Doubt.NONE
 
@@ -21,7 +21,7 @@ ASK, LOST, NONE = Doubt.ASK, Doubt.LOST, Doubt.NONE
     ],
 )
 def test_silence_is_asked_about_once_and_ends_in_time(events: list[tuple[float, str]], doubts: list[Doubt]) -> None:
-    silence, seen = Silence(PACE, 0.0), []
+    silence, seen = Silence(KEEPALIVE_TIMINGS, 0.0), []
     for moment, kind in events:
         match kind:
             case "h":
@@ -35,4 +35,6 @@ def test_silence_is_asked_about_once_and_ends_in_time(events: list[tuple[float, 
 
 
 def test_a_silent_connection_is_given_up_before_a_push_has_waited_for_its_time_limit() -> None:
-    assert PACE.waiting + PACE.pong + 2 * PACE.tick < 20.0  # ApnsConfig.time_limit: the repetition needs time, too
+    assert (
+        KEEPALIVE_TIMINGS.waiting + KEEPALIVE_TIMINGS.pong + 2 * KEEPALIVE_TIMINGS.tick < 20.0
+    )  # ApnsConfig.time_limit: the repetition needs time, too

@@ -1,5 +1,5 @@
 from relay.domain.model import Environment, Lane
-from relay.domain.ports.outbox import Room
+from relay.domain.ports.outbox import Capacity
 from relay.push import backoff
 from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
 
@@ -206,10 +206,10 @@ def test_a_resting_service_has_no_room_then_room_for_one_that_tries_it() -> None
     fail(known, ANN, BEN, EVE)
     later = backoff.pause(1)
 
-    assert list(known.rooms(1.0)) == [Room(lane(A), 0, later)]
-    assert list(known.rooms(later)) == [Room(lane(A), 1)]
+    assert list(known.rooms(1.0)) == [Capacity(lane(A), 0, later)]
+    assert list(known.rooms(later)) == [Capacity(lane(A), 1)]
     known.wait(A, later)
-    assert list(known.rooms(later)) == [Room(lane(A), 0)]
+    assert list(known.rooms(later)) == [Capacity(lane(A), 0)]
 
     known.told(A, DAN, 201, later)
     known.ended(A)
