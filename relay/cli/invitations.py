@@ -8,7 +8,7 @@ import typer
 
 from relay.cli.keygen import KeysExist, write_key_pair
 from relay.cli.output import FAILED, FAULTY, fail, out
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.registration.identity import normalise
 from relay.security.invitations import generate, invite, load_private
 

@@ -19,10 +19,10 @@ from relay.cli.audit import audit
 from relay.cli.invitations import invitations
 from relay.cli.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.cli.output import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
-from relay.domain.clock import now
 from relay.domain.errors import SettingsInvalid
 from relay.ops.explain import document, text
 from relay.process import log
+from relay.process.clock import now
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 from relay.api.app import Limits, create_app
 from relay.compose.running import Running, required
-from relay.domain.clock import now
 from relay.http.listeners import open_listener, server_tls
+from relay.process.clock import now
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
 from relay.registration.identity import ServerDirectory

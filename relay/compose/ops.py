@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from relay.compose.running import Running
-from relay.domain.clock import now
 from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
@@ -15,6 +14,7 @@ from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
+from relay.process.clock import now
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Role, Settings
 from relay.store.ops import SqlOpsStore

@@ -5,10 +5,10 @@ from datetime import timedelta
 from functools import partial
 
 from relay.compose.running import Running
-from relay.domain.clock import now
 from relay.domain.model import Platform
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Capacities, PushSender
+from relay.process.clock import now
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher

@@ -10,7 +10,7 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.store.idle_timeouts import SqlPathStore
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from relay.domain.clock import Clock, now
+from relay.domain.clock import Clock
+from relay.process.clock import now
 from relay.sandbox.apns_connection import Connection
 from relay.sandbox.apns_rules import OK, Authority, Request, Verdict, check_address, check_headers, check_payload
 from relay.sandbox.scripts import Answer, ApnsFailure, Inbox, Mixture, Received, Script

@@ -11,7 +11,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from relay.domain.clock import Clock, now
+from relay.domain.clock import Clock
+from relay.process.clock import now
 from relay.sandbox.answering import abort, answer, headers_of, html, suffer
 from relay.sandbox.certificates import make_service_account
 from relay.sandbox.fcm_rules import (

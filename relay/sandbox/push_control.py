@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.apns import ApnsSimulator
 from relay.sandbox.control_json import bad_request, problems, read_fields
 from relay.sandbox.fcm import FcmSimulator

@@ -10,7 +10,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from relay.domain.clock import Clock, now
+from relay.domain.clock import Clock
+from relay.process.clock import now
 from relay.sandbox.answering import abort, headers_of, suffer
 from relay.sandbox.scripts import Answer, Close, Failure, GoAway, Inbox, Mixture, Received, Reset, Script, Stall
 from relay.sandbox.serving import serve_simulator

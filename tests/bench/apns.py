@@ -24,10 +24,10 @@ from aioapns.connection import APNsTLSClientProtocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from relay.domain.clock import now
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
+from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import EgressLog, open_egress_log

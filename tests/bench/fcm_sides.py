@@ -22,10 +22,10 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from relay.domain.clock import now
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
+from relay.process.clock import now
 from relay.push.egress.log import Egress, open_egress_log
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender

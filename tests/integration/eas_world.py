@@ -22,7 +22,7 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import HttpTransport, open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator
 
 P = ParamSpec("P")

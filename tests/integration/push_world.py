@@ -12,8 +12,8 @@ from typing import Any
 
 import uvloop
 
-from relay.domain.clock import now
 from relay.domain.outcome import Outcome, RetryLater
+from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.sender import ApnsSender

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from relay.domain.clock import now
 from relay.domain.model import Environment, Mode
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
 from relay.push.apns.sender import ApnsSender
 from relay.sandbox.certificates import ThrowAwayCa

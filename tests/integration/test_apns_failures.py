@@ -12,9 +12,9 @@ import pytest
 
 from relay.domain.model import Environment
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.apns.calls import Answer as ApnsAnswer
-from relay.push.apns.calls import MaybeSent, NotSent
 from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
+from relay.push.apns.exchange import Answer as ApnsAnswer
+from relay.push.apns.exchange import MaybeSent, NotSent
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.apns.sender import TRIES, ApnsSender

@@ -19,7 +19,7 @@ from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from tests.fakes.certified_tls import serving_certified

@@ -21,8 +21,8 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from relay.domain.clock import now
 from relay.domain.model import RegistrationState
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import AnswerHttp, EasSimulator, FailurePlan, open_eas_simulator
 from relay.watch.accounts import EasServer

@@ -28,7 +28,7 @@ from eas_watcher.runtime.http_request import Account
 from eas_watcher.tools.statuses.document import TABLES
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.transport.http import HttpTransport, open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, Kept, MemoryJournal, hurried, hurry, world
 

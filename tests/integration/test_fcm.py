@@ -8,10 +8,10 @@ from random import Random
 import pytest
 from aiohttp import web
 
-from relay.domain.clock import now
 from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
+from relay.process.clock import now
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account

@@ -17,8 +17,8 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.ports import Transport
 from eas_watcher.transport.negotiate import NegotiateTransport
-from relay.domain.clock import now
 from relay.domain.model import RegistrationState
+from relay.process.clock import now
 from relay.sandbox.eas import EasSimulator
 from relay.security.credentials import StoredCredential
 from relay.security.invitations import Guests, Invitations, invite

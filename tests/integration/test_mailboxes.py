@@ -9,8 +9,8 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from relay.domain.clock import now
 from relay.domain.model import Platform, RegistrationChange, RegistrationId, RegistrationState
+from relay.process.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore

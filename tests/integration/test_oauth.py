@@ -19,7 +19,7 @@ from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.bearer import FRESH, BearerTransport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.eas import AnswerHttp, FailurePlan
 from relay.sandbox.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority

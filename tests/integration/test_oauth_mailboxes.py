@@ -12,8 +12,8 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.ports import Transport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import TokenEndpoint
-from relay.domain.clock import now
 from relay.domain.model import RegistrationState, WatchRecord
+from relay.process.clock import now
 from relay.sandbox.eas import EasSimulator
 from relay.sandbox.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from relay.watch.accounts import EasServer

@@ -21,7 +21,7 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
 from relay.sandbox.eas.failures import Failure
 from relay.sandbox.eas.families import FAMILIES

@@ -10,7 +10,7 @@ import pytest
 from eas_watcher.machine.memory import Change
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, CollectionId
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.eas import FAMILIES, AnswerStatus, FailurePlan, Family
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.domain.clock import now
 from relay.domain.model import Mark, Mode, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
 from relay.network.route import Proxy, Route
+from relay.process.clock import now
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key

@@ -19,7 +19,6 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.transport.http import open_transport
-from relay.domain.clock import now
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import (
     Environment,
@@ -34,6 +33,7 @@ from relay.domain.model import (
     RegistrationView,
     WatchRecord,
 )
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from relay.security.credentials import StoredCredential

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from relay.domain.clock import now
 from relay.domain.model import DuePush, Platform
 from relay.domain.subscription import Subscription
+from relay.process.clock import now
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.vapid import make_key, public_key

@@ -21,7 +21,7 @@ from eas_watcher.tools.probe.arguments import Order, run_probe
 from eas_watcher.tools.probe.finding import works
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator
 from relay.security.invitations import invite

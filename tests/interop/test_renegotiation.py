@@ -15,7 +15,7 @@ from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.runtime.http_request import Account, compose
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.kerberos.realm import free_port
 from tests.interop.packages import Unavailable, install, unavailable

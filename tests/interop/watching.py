@@ -16,7 +16,7 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
-from relay.domain.clock import now
+from relay.process.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
 

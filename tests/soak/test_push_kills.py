@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.domain.clock import now
 from relay.domain.model import CommitEntry
+from relay.process.clock import now
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.engine import open_engine

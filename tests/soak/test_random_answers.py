@@ -25,9 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
 from relay.cli.audit import audit
-from relay.domain.clock import now
 from relay.domain.model import CommitEntry, Platform, RegistrationState
 from relay.domain.ports.outbox import PushSender
+from relay.process.clock import now
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher

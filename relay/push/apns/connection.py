@@ -24,11 +24,11 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import ChangedSetting, SettingCodes
 
-from relay.push.apns.calls import Answer, Call, MaybeSent, NotBegun, NotSent, Request
-from relay.push.apns.engine import Engine, Farewell, Farewells, error_name
+from relay.push.apns.exchange import Answer, Call, MaybeSent, NotBegun, NotSent, Request
+from relay.push.apns.h2_engine import Engine, Farewell, Farewells, error_name
+from relay.push.apns.inflight import UnderWay
 from relay.push.apns.keepalive import Doubt, KeepaliveTimings, Silence
 from relay.push.apns.streams import Streams
-from relay.push.apns.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 

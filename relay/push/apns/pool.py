@@ -13,9 +13,9 @@ from typing import Final
 from aioapns.connection import APNsBaseClientProtocol, APNsBaseConnectionPool
 
 from relay.network.dialling import Dialler
-from relay.push.apns.calls import Answer, NotBegun, NotSent, Request
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
+from relay.push.apns.exchange import Answer, NotBegun, NotSent, Request
 from relay.push.apns.keepalive import KeepaliveTimings
 
 PAUSE_FIRST: Final = 0.25

@@ -19,8 +19,8 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.network.dialling import Dialler
 from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
-from relay.push.apns.calls import Answer, MaybeSent, NotSent, Request
 from relay.push.apns.config import ApnsConfig
+from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
 from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.egress.log import Egress, Unwritable

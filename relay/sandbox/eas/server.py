@@ -15,7 +15,7 @@ from eas_watcher.names import ProtocolVersion, SyncKey
 from eas_watcher.ports import Now
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
 from eas_watcher.wbxml.encode import encode
-from relay.domain import clock
+from relay.process import clock
 from relay.sandbox.eas.autodiscover import Autodiscover
 from relay.sandbox.eas.commands import Document, answer
 from relay.sandbox.eas.devices import PingParameters

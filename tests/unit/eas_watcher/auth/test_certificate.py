@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12, refusal_in
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.errors import CredentialVoid
-from relay.domain.clock import now
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 
 CA = ThrowAwayCa()

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from relay.push.apns.calls import BODY_LIMIT, Answer, Call, MaybeSent, NotSent
+from relay.push.apns.exchange import BODY_LIMIT, Answer, Call, MaybeSent, NotSent
 
 
 async def under_way() -> Call:

@@ -9,7 +9,7 @@ from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.apns.engine import FRAME_LIMIT, Engine, Farewell, Farewells, Shorthand, error_name
+from relay.push.apns.h2_engine import FRAME_LIMIT, Engine, Farewell, Farewells, Shorthand, error_name
 
 GRACEFUL = GoAwayFrame(0, last_stream_id=7, error_code=0, additional_data=b'{"reason":"Shutdown"}').serialize()
 ANGRY = GoAwayFrame(0, last_stream_id=9, error_code=2).serialize()

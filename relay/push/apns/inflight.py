@@ -3,8 +3,8 @@
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 
-from relay.push.apns.calls import Call, MaybeSent, NotSent
-from relay.push.apns.engine import Engine, error_name
+from relay.push.apns.exchange import Call, MaybeSent, NotSent
+from relay.push.apns.h2_engine import Engine, error_name
 from relay.push.apns.streams import Streams
 
 

@@ -6,10 +6,10 @@ import pytest
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
-from relay.push.apns.calls import Answer, Call, MaybeSent, NotSent
+from relay.push.apns.exchange import Answer, Call, MaybeSent, NotSent
+from relay.push.apns.inflight import UnderWay
 from relay.push.apns.streams import Streams
-from relay.push.apns.under_way import UnderWay
-from tests.unit.relay.push.apns.test_engine import block, connected
+from tests.unit.relay.push.apns.test_h2_engine import block, connected
 
 ROOM = 1000
 
