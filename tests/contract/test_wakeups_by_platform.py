@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
-from relay.ports import Settlement, Topic
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass
 from relay.domain.model import DuePush, Environment, Mark, Platform, Registration, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
+from relay.domain.ports.outbox import Settlement
+from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import Dispatcher
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore

@@ -3,8 +3,8 @@
 from pathlib import Path
 from random import Random
 
-from relay.domain.clock import now
 from relay.domain.model import Platform
+from relay.process.clock import now
 from relay.push.dispatch import Dispatcher
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
