@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
+GRANTS := from relay.store.privileges import grants_sql; print(end=grants_sql())
 SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -35,6 +36,7 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
 
 docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m eas_watcher.tools.statuses > docs/eas-statuses.md
+	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)

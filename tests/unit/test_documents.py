@@ -12,9 +12,11 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted(chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md")))
+NAMING: Final = [document for document in DOCUMENTS if document.name != "architecture.md"]
 FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK: Final = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
+PATH: Final = re.compile(r"`((?:eas_watcher|relay|tests|docs|config|requirements|\.ci)/[\w./-]*)`")
 DOCUMENT_NAME: Final = re.compile(r"\bdocs/[\w./-]+\.(?:md|sql)\b")
 
 
@@ -69,6 +71,22 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         ahead += [page for page in pages if page.suffix == ".md" and page not in reached]
 
     assert [str(page.relative_to(ROOT)) for page in DOCUMENTS if page not in reached] == []
+
+
+def missing(text: str) -> list[str]:
+    """Return the paths of this repository that the text names and that do not exist."""
+    return [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("document", NAMING, ids=lambda document: str(document.relative_to(ROOT)))
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    assert missing(read(document)) == []
+
+
+def test_a_path_that_is_gone_is_found() -> None:
+    text = "See `relay/app.py`, `relay/no_such.py`, `tests/unit/`, `docs/nowhere/` and `relay serve`."
+
+    assert missing(text) == ["relay/no_such.py", "docs/nowhere/"]
 
 
 def test_documents_that_texts_of_the_program_name_exist() -> None:
