@@ -32,7 +32,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     running.jobs.append(("egress log", egress.run))
     # As many are claimed as may be under way: more would spend their time limit in the queue of their sender.
     senders: dict[Platform, tuple[PushSender, int]] = {}
-    rooms: dict[Platform, Capacities] = {}
+    capacities: dict[Platform, Capacities] = {}
     if settings.apns is not None:
         apns = await stack.enter_async_context(ApnsSender(settings.apns, egress, now, running.random))
         running.key_files += apns.key_files
@@ -45,10 +45,10 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
         running.key_files.append(webpush.key_file)
         running.push_services = webpush.services
-        rooms[Platform.WEBPUSH] = webpush.services.rooms
+        capacities[Platform.WEBPUSH] = webpush.services.rooms
         senders[Platform.WEBPUSH] = webpush, settings.webpush.sender.in_flight
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
-    for platform, (sender, places) in senders.items():
+    for platform, (sender, slots) in senders.items():
         dispatcher = Dispatcher(
             store,
             platform,
@@ -57,8 +57,8 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
             now,
             running.random,
             running.node,
-            places=places,
-            rooms=rooms.get(platform, unbounded),
+            slots=slots,
+            capacities=capacities.get(platform, unbounded),
         )
         running.pushes[platform] = dispatcher.stats
         for file in running.key_files:

@@ -17,7 +17,7 @@ class WaitingMark:
     attempts: int
     claimed: bool
     """Whether a push process has it in hand."""
-    aside: str = ""
+    parked: str = ""
     """Why it is set aside; empty: it is not."""
 
 

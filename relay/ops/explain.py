@@ -100,7 +100,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
                 "due_at": _moment(mark.due_at),
                 "attempts": mark.attempts,
                 "in_hand": mark.claimed,
-                "set_aside": mark.aside or None,
+                "set_aside": mark.parked or None,
             }
             for mark in known.marks
         ],
@@ -124,7 +124,7 @@ def _quarantined(quarantine: Quarantine, now: datetime) -> str:
 
 def _waiting(mark: WaitingMark, now: datetime) -> str:
     when = "in hand" if mark.claimed else f"due {_ago(mark.due_at, now)}"
-    when += f", set aside: {mark.aside}" if mark.aside else ""
+    when += f", set aside: {mark.parked}" if mark.parked else ""
     return f"{mark.mark.value} x {mark.count}, since {_ago(mark.first_at, now)}, {mark.attempts} tries, {when}"
 
 

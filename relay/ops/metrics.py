@@ -206,13 +206,13 @@ class _RelayCollector(Collector):
         pending = GaugeMetricFamily("relay_outbox_pending", "Pushes that wait.", labels=["provider"])
         failing = GaugeMetricFamily("relay_outbox_failing", "Of these, failed at least once.", labels=["provider"])
         oldest = GaugeMetricFamily("relay_outbox_oldest_seconds", "Age of the oldest of these.", labels=["provider"])
-        aside = GaugeMetricFamily("relay_outbox_aside", "Pushes set aside, for they break.", labels=["provider"])
+        parked = GaugeMetricFamily("relay_outbox_aside", "Pushes set aside, for they break.", labels=["provider"])
         for platform, level in counts.outbox.items():
             pending.add_metric([platform.value], level.pending)
             failing.add_metric([platform.value], level.failing)
             age = 0.0 if level.oldest_at is None else max(0.0, (now - level.oldest_at).total_seconds())
             oldest.add_metric([platform.value], age)
-            aside.add_metric([platform.value], level.aside)
+            parked.add_metric([platform.value], level.parked)
         refused = GaugeMetricFamily(
             "relay_tokens_refused",
             "Registrations in quarantine.",
@@ -222,6 +222,6 @@ class _RelayCollector(Collector):
             if tokens.reason:
                 names = [tokens.platform.value, tokens.app, tokens.environment.value, tokens.reason]
                 refused.add_metric(names, tokens.registrations)
-        yield from (mailboxes, registrations, pending, failing, oldest, aside, refused)
+        yield from (mailboxes, registrations, pending, failing, oldest, parked, refused)
         age = (now - counts.read_at).total_seconds()
         yield GaugeMetricFamily("relay_counts_age_seconds", "Age of what was counted in the database.", max(0.0, age))

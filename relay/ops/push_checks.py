@@ -115,9 +115,9 @@ def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
     level = counts.outbox.get(platform)
     if level is None:
         return OK
-    if level.aside:
+    if level.parked:
         remedy = "This is a fault of the relay: report it with the log lines `push set aside`; each is tried hourly."
-        return Finding(PartState.DEGRADED, f"{level.aside} pushes are set aside", remedy)
+        return Finding(PartState.DEGRADED, f"{level.parked} pushes are set aside", remedy)
     if level.oldest_at is None or now - level.oldest_at <= OLD:
         return OK
     minutes = int((now - level.oldest_at).total_seconds() // 60)

@@ -52,7 +52,7 @@ def _idle(registration: Registration) -> str:
 def _waits(known: KnownRegistration, now: datetime) -> str:
     """Advise on a registration that is still to be pushed to."""
     last = known.registration.last_outcome
-    if any(mark.aside for mark in known.marks):
+    if any(mark.parked for mark in known.marks):
         return "Its push breaks the relay: report it with the log lines `push set aside`; it is tried once an hour."
     if last.startswith("refused"):
         return "The provider refuses the push: /healthz of the push process names the setting to correct."

@@ -25,7 +25,7 @@ from relay.push.stats import PushStats
 
 log = logging.getLogger(__name__)
 
-PLACES: Final = 100
+SLOTS: Final = 100
 """Pushes claimed and not settled at once; what one HTTP/2 connection carries well."""
 LEASE: Final = 60.0
 """Seconds a claim lasts; longer than any sender's time limit."""
@@ -56,13 +56,13 @@ class Dispatcher:
         random: Random,
         owner: str,
         *,
-        places: int = PLACES,
+        slots: int = SLOTS,
         lease: float = LEASE,
-        rooms: Capacities = unbounded,
+        capacities: Capacities = unbounded,
     ) -> None:
         """Take whose marks to send and through what; `owner` names this process among all that share the store.
 
-        `rooms` tells where the sender takes few pushes or none, so that nothing is claimed in vain.
+        `capacities` tells where the sender takes few pushes or none, so that nothing is claimed in vain.
         """
         self.stats = PushStats()
         self._store = store
@@ -72,9 +72,9 @@ class Dispatcher:
         self._clock = clock
         self._random = random
         self._owner = f"{owner}/{platform.value}"
-        self._places = places
+        self._slots = slots
         self._lease = timedelta(seconds=lease)
-        self._gates = Gates(places, random, rooms)
+        self._gates = Gates(slots, random, capacities)
         self._judge = OutcomeHandler(
             platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
         )
@@ -136,7 +136,7 @@ class Dispatcher:
 
     async def _claim(self) -> float:
         """Claim what there is room for and start to send it; return after how many seconds to look again."""
-        free = self._places - self._held
+        free = self._slots - self._held
         if free == 0:
             self._backlog = True
             return SLOW_POLL
@@ -145,9 +145,9 @@ class Dispatcher:
         plan = self._gates.plan(loop.time())
         self._unfinished = False
         claimed = 0
-        for lane, room in plan.trials:
+        for lane, capacity in plan.trials:
             if claimed < free:
-                claimed += await self._take(min(room, free - claimed), plan.without(lane), lane)
+                claimed += await self._take(min(capacity, free - claimed), plan.without(lane), lane)
         claimed += await self._take(free - claimed, plan.special)
         self._backlog = claimed == free
         if self._backlog:

@@ -67,8 +67,8 @@ class Gates:
                 shut.add(Lane(environment, app))
             moments += [until] if until > now else []
         for narrow in self._rooms(now):
-            if narrow.places and Lane(narrow.lane.environment) not in shut:
-                trials.append((narrow.lane, narrow.places))
+            if narrow.slots and Lane(narrow.lane.environment) not in shut:
+                trials.append((narrow.lane, narrow.slots))
             else:
                 shut.add(narrow.lane)
             moments += [] if narrow.until is None else [narrow.until]

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 TRIES: Final = 5
 """How often a push that breaks its sender is tried before it is set aside."""
-ASIDE: Final = 3600.0
+PARKED: Final = 3600.0
 """Seconds that a push rests which was set aside; an upgrade may mend it."""
 BROKEN: Final = RetryLater("internal-error")
 """What a sender that raises has said."""
@@ -81,8 +81,8 @@ class OutcomeHandler:
         if outcome is BROKEN and push.attempts + 1 >= TRIES:
             fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
             log.error("push set aside", extra=fields | {"reason": outcome.reason})
-            again = self._clock() + timedelta(seconds=ASIDE)
-            return Settlement(push, outcome, again, aside=outcome.reason)
+            again = self._clock() + timedelta(seconds=PARKED)
+            return Settlement(push, outcome, again, parked=outcome.reason)
         if outcome.after is not None and outcome.reach is Reach.HERE:
             # It was not tried; and its lane is shut or narrow by now, so that those held back do not return in step.
             return self._settled(push, outcome, outcome.after, counted=False)

@@ -12,7 +12,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Mark, Platform, RegistrationId
 from relay.domain.ports.outbox import OutboxStore, Settlement
 from relay.push import backoff
-from relay.push.outcomes import ASIDE
+from relay.push.outcomes import PARKED
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class SettlementWriter:
         fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
         log.error("push set aside", extra=fields | {"reason": "its outcome cannot be recorded"}, exc_info=error)
         reason = f"its outcome cannot be recorded: {type(error).__name__}"
-        until = self._clock() + timedelta(seconds=ASIDE)
-        if await self._failure(self._store.set_aside(push, reason, until)) is not None:
+        until = self._clock() + timedelta(seconds=PARKED)
+        if await self._failure(self._store.park(push, reason, until)) is not None:
             # Its claim runs out and it is claimed again, but this process never sends it twice.
             self._spoilt.add((push.registration_id, push.mark))
 

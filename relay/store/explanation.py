@@ -83,5 +83,5 @@ def _mark(row: AnyRow, now: datetime) -> WaitingMark:
         due_at=row.due_at,
         attempts=row.attempts,
         claimed=row.claimed_until is not None and row.claimed_until > now,
-        aside=row.aside,
+        parked=row.aside,
     )

@@ -41,11 +41,11 @@ class SqlOpsStore:
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         """Measure the outbox of each platform; only what may be pushed counts."""
         taken = outbox.c.aside == ""
-        pending, aside = sa.func.count(sa.case((taken, 1))), sa.func.count(sa.case((sa.not_(taken), 1)))
+        pending, parked = sa.func.count(sa.case((taken, 1))), sa.func.count(sa.case((sa.not_(taken), 1)))
         oldest = sa.func.min(sa.case((taken, outbox.c.first_at)))
         failing = sa.func.count(sa.case((taken & (outbox.c.attempts > 0), 1)))
         query = (
-            sa.select(outbox.c.platform, pending, oldest, failing, aside)
+            sa.select(outbox.c.platform, pending, oldest, failing, parked)
             .join_from(outbox, registration)
             .where(registration.c.state == RegistrationState.ACTIVE.value, registration.c.recheck_at.is_(None))
             .group_by(outbox.c.platform)

@@ -121,11 +121,11 @@ class SqlOutboxStore:
         if verdict.over:
             await scrub(self._engine)
         for topic in outbox_topics(verdict.due):
-            self._wakeups.tell(topic)
+            self._wakeups.wake(topic)
         if left:
-            self._wakeups.tell(Topic.MAILBOXES)
+            self._wakeups.wake(Topic.MAILBOXES)
 
-    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
+    async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
         rest = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
         async with transaction(self._engine) as connection:
@@ -154,7 +154,7 @@ class SqlOutboxStore:
             if freed:
                 await connection.execute(UPDATE, freed)
         for topic in outbox_topics({row.platform for row in rows}):
-            self._wakeups.tell(topic)
+            self._wakeups.wake(topic)
 
     async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
         """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""

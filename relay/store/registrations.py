@@ -63,7 +63,7 @@ class SqlRegistrationStore:
             await connection.execute(
                 sa.insert(candidate).values(registration_id=registration.id, sealed=sealed_candidate)
             )
-        self._wakeups.tell(Topic.MAILBOXES)
+        self._wakeups.wake(Topic.MAILBOXES)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
@@ -117,11 +117,11 @@ class SqlRegistrationStore:
                 sealed = sa.literal(change.sealed_candidate, sa.LargeBinary)
                 waits = sa.select(registration.c.id, sealed).where(registration.c.id == registration_id)
                 await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
-        self._wakeups.tell(Topic.MAILBOXES)
+        self._wakeups.wake(Topic.MAILBOXES)
         if revives:
             # Also if no mark was found: one that another transaction was just setting was not visible to ours.
             for topic in outbox_topics(platforms):
-                self._wakeups.tell(topic)
+                self._wakeups.wake(topic)
         if change.sealed_candidate is not None:
             await scrub(self._engine)
 
@@ -131,7 +131,7 @@ class SqlRegistrationStore:
             if not await _mark_dirty(connection, registration_id):
                 return
             await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
-        self._wakeups.tell(Topic.MAILBOXES)
+        self._wakeups.wake(Topic.MAILBOXES)
         await scrub(self._engine)
 
     async def supersede(self, registration_id: RegistrationId) -> int:
@@ -146,7 +146,7 @@ class SqlRegistrationStore:
             if ids:
                 await connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
         if ids:
-            self._wakeups.tell(Topic.MAILBOXES)
+            self._wakeups.wake(Topic.MAILBOXES)
             await scrub(self._engine)
         return len(ids)
 
@@ -160,7 +160,7 @@ class SqlRegistrationStore:
             new = NewMark(registration_id, mark.value, platform, 1, certain=True)
             topics = await set_marks(connection, [new], now)
         for topic in topics:
-            self._wakeups.tell(topic)
+            self._wakeups.wake(topic)
 
 
 async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: datetime) -> None:

@@ -131,7 +131,12 @@ def settle(
             verdict.done.append((push.registration_id, push.mark))
         else:
             # One statement sets all of them, so each names every column.
-            present = {"count": mark.changes, "first_at": mark.first_at, "paced": mark.paced, "aside": settlement.aside}
+            present = {
+                "count": mark.changes,
+                "first_at": mark.first_at,
+                "paced": mark.paced,
+                "aside": settlement.parked,
+            }
             verdict.kept.append({**key(push), **FREE, **present, **values})
             if values["due_at"] <= now or "count" in values:
                 verdict.due.add(push.platform)

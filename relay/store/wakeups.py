@@ -25,25 +25,25 @@ class LocalWaiter:
     """Wait for one topic; one task at a time."""
 
     def __init__(self) -> None:
-        self._told = asyncio.Event()
+        self._woken = asyncio.Event()
 
-    def tell(self) -> None:
+    def wake(self) -> None:
         """Let the wait under way return, or the next one."""
-        self._told.set()
+        self._woken.set()
 
     @property
-    def told(self) -> bool:
+    def woken(self) -> bool:
         """Tell whether the next wait would return at once."""
-        return self._told.is_set()
+        return self._woken.is_set()
 
     async def wait(self, timeout_s: float) -> None:
         """Return when the topic was told since the last return, or after `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._told.wait()
+                await self._woken.wait()
         except TimeoutError:
             return
-        self._told.clear()
+        self._woken.clear()
 
 
 class LocalWakeups:
@@ -52,10 +52,10 @@ class LocalWakeups:
     def __init__(self) -> None:
         self._waiters: dict[Topic, WeakSet[LocalWaiter]] = defaultdict(WeakSet)
 
-    def tell(self, topic: Topic) -> None:
+    def wake(self, topic: Topic) -> None:
         """Wake the waiters of this process."""
         for waiter in self._waiters[topic]:
-            waiter.tell()
+            waiter.wake()
 
     def waiter(self, topic: Topic) -> LocalWaiter:
         """Start to listen to one topic."""
@@ -80,9 +80,9 @@ class PostgresWakeups:
         self.listening = asyncio.Event()
         """Set while other processes are heard."""
 
-    def tell(self, topic: Topic) -> None:
+    def wake(self, topic: Topic) -> None:
         """Wake the waiters of this process now and those of others soon; many calls may become one notice."""
-        self._local.tell(topic)
+        self._local.wake(topic)
         self._unsent.add(topic)
         self._wanted.set()
 
@@ -117,7 +117,7 @@ class PostgresWakeups:
         connection.add_termination_listener(lambda _: self._wanted.set())
         await connection.add_listener(CHANNEL, self._heard)
         for topic in Topic:  # whatever was told while nobody listened
-            self._local.tell(topic)
+            self._local.wake(topic)
         self.listening.set()
         self._wanted.set()
         while True:
@@ -142,4 +142,4 @@ class PostgresWakeups:
         """Wake our waiters for what another process told; what we told ourselves they know."""
         if sender == connection.get_server_pid() or payload not in set(Topic):
             return
-        self._local.tell(Topic(payload))
+        self._local.wake(Topic(payload))

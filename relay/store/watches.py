@@ -99,7 +99,7 @@ class SqlWatchStore:
         async with transaction(self._engine) as connection:
             committed = await commits.commit(connection, batch, now)
         for topic in committed.topics:
-            self._wakeups.tell(topic)
+            self._wakeups.wake(topic)
         if committed.wiped:
             await scrub(self._engine)
         return committed.fenced
@@ -117,15 +117,15 @@ class SqlWatchStore:
         async with transaction(self._engine) as connection:
             accepted = await candidates.accept(connection, candidate, now, url)
         if accepted:
-            self._wakeups.tell(Topic.MAILBOXES)
-            self._wakeups.tell(Topic.VERDICTS)
+            self._wakeups.wake(Topic.MAILBOXES)
+            self._wakeups.wake(Topic.VERDICTS)
             await scrub(self._engine)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         """Drop a refused candidate and count it on the mailbox."""
         async with transaction(self._engine) as connection:
             await candidates.refuse(connection, candidate, now)
-        self._wakeups.tell(Topic.VERDICTS)
+        self._wakeups.wake(Topic.VERDICTS)
         await scrub(self._engine)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:

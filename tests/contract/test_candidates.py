@@ -53,8 +53,8 @@ async def test_an_accepted_candidate_becomes_the_credential(
     assert view.registration.state is RegistrationState.ACTIVE
     assert not view.candidate_pending
     assert [record.mailbox.id for record in await watches.take_dirty([SHARD], NOW)] == [ANN]
-    assert mailboxes.told
-    assert verdicts.told
+    assert mailboxes.woken
+    assert verdicts.woken
 
 
 async def test_accepting_starts_all_refusals_from_nothing(
@@ -155,7 +155,7 @@ async def test_refusing_the_first_candidate_refuses_registration_and_mailbox(
     assert not view.candidate_refused
     assert (view.mailbox.state, view.mailbox.since) == (WatchState.CREDENTIAL_REFUSED, LATER)
     assert (view.mailbox.candidate_refusals, view.mailbox.candidate_refused_at) == (1, LATER)
-    assert verdicts.told
+    assert verdicts.woken
 
 
 async def test_refusing_a_newcomer_leaves_the_mailbox_and_its_other_registrations_alone(

@@ -104,7 +104,7 @@ async def test_changes_become_marks_of_the_registrations_that_asked_for_the_clas
     assert found["reg-ann-phone", "email"].platform == "apns"
     assert (await recorded(watches)).mailbox.last_change_at == NOW
     assert (await recorded(watches, "ben")).mailbox.last_change_at is None
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_changes_add_up_in_one_mark(
@@ -165,7 +165,7 @@ async def test_progress_without_changes_wakes_nobody(
     assert await watches.commit([], NOW) == frozenset()
     await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)
 
-    assert not waiter.told
+    assert not waiter.woken
     assert await marks(engine) == {}
 
 

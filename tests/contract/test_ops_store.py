@@ -75,13 +75,13 @@ async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(
     await outbox.settle(
         [
             Settlement(ann, Refused("BadDeviceToken", "look"), later),
-            Settlement(ben, RetryLater("internal-error"), later, aside="internal-error"),
+            Settlement(ben, RetryLater("internal-error"), later, parked="internal-error"),
             Settlement(eve, RetryLater("busy"), later),
         ],
         NOW,
     )
 
-    assert (await ops.outbox())[Platform.APNS] == OutboxLevel(pending=1, oldest_at=NOW, failing=1, aside=1)
+    assert (await ops.outbox())[Platform.APNS] == OutboxLevel(pending=1, oldest_at=NOW, failing=1, parked=1)
     assert await ops.tokens() == [
         TokenLevel(Platform.APNS, "mail", Environment.SANDBOX, "", "", 2),
         TokenLevel(Platform.APNS, "mail", Environment.SANDBOX, "BadDeviceToken", "look", 1),

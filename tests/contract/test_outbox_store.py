@@ -144,7 +144,7 @@ async def test_what_came_while_a_push_was_under_way_is_due_at_once(
 
     await settle(outbox, push, Delivered(), LATER)
 
-    assert waiter.told
+    assert waiter.woken
     assert await outbox.next_due(Platform.APNS) == LATER
     rest = await claim(outbox, LATER)
     assert (rest.count, rest.generation, rest.attempts, rest.first_at) == (3, 2, 0, NOW + SECOND)
@@ -308,9 +308,9 @@ async def test_released_claims_are_free_at_once(
     waiter = wakeups.waiter(Topic.OUTBOX_APNS)
 
     await outbox.release("push-3")
-    assert not waiter.told
+    assert not waiter.woken
     await outbox.release("push-1")
-    assert waiter.told
+    assert waiter.woken
     assert (await claim(outbox, owner="push-4")).registration_id == "reg-ann-phone"
 
     await outbox.release(None)

@@ -251,7 +251,7 @@ async def test_a_mark_whose_outcome_cannot_be_recorded_rests_free_of_its_claim(
     await change(watches, NOW)
     (push,) = await due(outbox, NOW)
 
-    await outbox.set_aside(push, "broke twice", NOW + HOUR)
+    await outbox.park(push, "broke twice", NOW + HOUR)
 
     assert await due(outbox, NOW + HOUR - SECOND) == []
     row = (await marks(engine))["reg-ann-phone", "email"]

@@ -137,7 +137,7 @@ async def test_another_token_or_environment_revives_at_once(
 
         await registrations.change(registration.id, change, NOW + MINUTE)
 
-        assert waiter.told
+        assert waiter.woken
         assert (await registered(registrations, registration)).quarantine is None
         pushes = await due(outbox, NOW + MINUTE)
         assert len(pushes) == 2
@@ -182,7 +182,7 @@ async def test_a_gone_token_has_the_watch_look_at_its_mailbox(
 
     await settle_all(outbox, [push], TokenGone("Unregistered"))
 
-    assert waiter.told
+    assert waiter.woken
     (record,) = await watches.take_dirty(range(256), NOW)
     assert record.memory.classes == frozenset()
     assert record.registrations == 1
@@ -196,7 +196,7 @@ async def test_failures_that_do_not_count_leave_the_tries_as_they_are(
     (push,) = await due(outbox)
 
     away = RetryLater("timed-out", provider=True)
-    await outbox.settle([Settlement(push, away, NOW + MINUTE, counted=False, aside="")], NOW)
+    await outbox.settle([Settlement(push, away, NOW + MINUTE, counted=False, parked="")], NOW)
 
     assert [push.attempts for push in await due(outbox, NOW + MINUTE)] == [0]
 

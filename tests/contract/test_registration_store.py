@@ -106,7 +106,7 @@ async def test_creating_marks_the_mailbox_dirty_and_wakes_the_watch_role(
     await register(registrations)
 
     assert await dirty(engine) == {"mb-ann"}
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_a_change_sets_only_what_it_names(registrations: SqlRegistrationStore) -> None:
@@ -144,7 +144,7 @@ async def test_a_change_of_everything_is_read_back(
     assert now.state is RegistrationState.ACTIVE
     assert view.candidate_pending
     assert await dirty(engine) == {"mb-ann"}
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_a_new_candidate_replaces_one_that_still_waits(
@@ -223,7 +223,7 @@ async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty
     async with engine.connect() as connection:
         assert await connection.scalar(sa.select(sa.func.count()).select_from(candidate)) == 0
     assert await dirty(engine) == {"mb-ann"}
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint(
@@ -249,7 +249,7 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
 
     (row,) = (await marks(engine)).values()
     assert (row.changes, row.generation, row.first_at, row.last_at, row.due_at) == (2, 2, NOW, LATER, NOW)
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_device(

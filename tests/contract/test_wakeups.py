@@ -39,47 +39,47 @@ async def test_one_process_wakes_another(postgres_url: str) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         other, wrong = two.waiter(Topic.OUTBOX_APNS), two.waiter(Topic.MAILBOXES)
 
-        one.tell(Topic.OUTBOX_APNS)
+        one.wake(Topic.OUTBOX_APNS)
 
-        await eventually(lambda: other.told)
-        assert not wrong.told
+        await eventually(lambda: other.woken)
+        assert not wrong.woken
 
 
 async def test_two_topics_of_one_moment_both_reach_the_other_process(postgres_url: str) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         waiters = {platform: two.waiter(Topic.outbox(platform)) for platform in Platform}
 
-        one.tell(Topic.outbox(Platform.APNS))
-        one.tell(Topic.outbox(Platform.WEBPUSH))
+        one.wake(Topic.outbox(Platform.APNS))
+        one.wake(Topic.outbox(Platform.WEBPUSH))
 
-        await eventually(lambda: waiters[Platform.APNS].told and waiters[Platform.WEBPUSH].told)
-        assert not waiters[Platform.FCM].told
+        await eventually(lambda: waiters[Platform.APNS].woken and waiters[Platform.WEBPUSH].woken)
+        assert not waiters[Platform.FCM].woken
 
 
 async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         own, other = one.waiter(Topic.VERDICTS), two.waiter(Topic.VERDICTS)
 
-        one.tell(Topic.VERDICTS)
-        assert own.told
+        one.wake(Topic.VERDICTS)
+        assert own.woken
         await own.wait(0)
-        await eventually(lambda: other.told)
-        two.tell(Topic.OUTBOX_APNS)
+        await eventually(lambda: other.woken)
+        two.wake(Topic.OUTBOX_APNS)
         heard = one.waiter(Topic.OUTBOX_APNS)
-        await eventually(lambda: heard.told)
+        await eventually(lambda: heard.woken)
 
-        assert not own.told
+        assert not own.woken
 
 
 async def test_telling_before_anybody_listens_is_made_up_for(postgres_url: str) -> None:
     early = PostgresWakeups(postgres_url, Random(1))
-    early.tell(Topic.OUTBOX_APNS)
+    early.wake(Topic.OUTBOX_APNS)
     async with listening(postgres_url) as two, asyncio.TaskGroup() as tasks:
         other = two.waiter(Topic.OUTBOX_APNS)
 
         running = tasks.create_task(early.run())
 
-        await eventually(lambda: other.told)
+        await eventually(lambda: other.woken)
         running.cancel()
 
 
@@ -95,11 +95,11 @@ async def test_a_lost_connection_is_made_again_and_wakes_everybody(
         async with postgres_engine.begin() as connection:
             assert len((await connection.execute(cut)).all()) == 2
 
-        await eventually(lambda: waiter.told)  # whatever was missed
+        await eventually(lambda: waiter.woken)  # whatever was missed
         await eventually(one.listening.is_set)
         await waiter.wait(0)
-        one.tell(Topic.MAILBOXES)
-        await eventually(lambda: waiter.told)
+        one.wake(Topic.MAILBOXES)
+        await eventually(lambda: waiter.woken)
 
 
 async def test_a_store_wakes_the_other_process_after_its_commit(
@@ -110,7 +110,7 @@ async def test_a_store_wakes_the_other_process_after_its_commit(
 
         await register(SqlRegistrationStore(postgres_engine, one))
 
-        await eventually(lambda: waiter.told)
+        await eventually(lambda: waiter.woken)
 
 
 async def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +119,7 @@ async def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFi
         running = tasks.create_task(wakeups.run())
         await eventually(lambda: "not heard" in caplog.text)
         waiter = wakeups.waiter(Topic.OUTBOX_APNS)
-        wakeups.tell(Topic.OUTBOX_APNS)
-        assert waiter.told
+        wakeups.wake(Topic.OUTBOX_APNS)
+        assert waiter.woken
         assert not running.done()
         running.cancel()

@@ -34,7 +34,7 @@ def woken(wakeups: LocalWakeups) -> Iterator[set[Platform]]:
     waiters = {platform: wakeups.waiter(Topic.outbox(platform)) for platform in Platform}
     found: set[Platform] = set()
     yield found
-    found.update(platform for platform, waiter in waiters.items() if waiter.told)
+    found.update(platform for platform, waiter in waiters.items() if waiter.woken)
 
 
 async def phones(

@@ -29,7 +29,7 @@ def loop_clock() -> datetime:
 class Row:
     push: DuePush
     due_at: datetime
-    aside: str = ""
+    parked: str = ""
     paced: bool = False
     owner: str | None = None
     until: datetime | None = None
@@ -40,25 +40,25 @@ class Row:
 
 class MemoryWaiter:
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.woken = asyncio.Event()
 
     async def wait(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                await self.told.wait()
+                await self.woken.wait()
         except TimeoutError:
             return
-        self.told.clear()
+        self.woken.clear()
 
 
 class MemoryWakeups:
     def __init__(self) -> None:
         self._waiters: list[tuple[Topic, MemoryWaiter]] = []
 
-    def tell(self, topic: Topic) -> None:
+    def wake(self, topic: Topic) -> None:
         for wanted, waiter in self._waiters:
             if wanted is topic:
-                waiter.told.set()
+                waiter.woken.set()
 
     def waiter(self, topic: Topic) -> MemoryWaiter:
         waiter = MemoryWaiter()
@@ -91,7 +91,7 @@ class MemoryOutbox:
         else:
             row.push = replace(row.push, count=row.push.count + push.count, generation=row.push.generation + 1)
         if tell:
-            self.wakeups.tell(Topic.outbox(push.platform))
+            self.wakeups.wake(Topic.outbox(push.platform))
 
     async def claim(
         self,
@@ -134,13 +134,13 @@ class MemoryOutbox:
             if owner in {None, row.owner}:
                 row.owner = row.until = None
 
-    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
+    async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         await self._answer()
         if self.poisoned.get(push.registration_id):
             raise ValueError("nor can this")
         row = self.rows[push.registration_id, push.mark]
         row.owner = row.until = None
-        row.due_at, row.aside = until, reason
+        row.due_at, row.parked = until, reason
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         await self._answer()
@@ -180,7 +180,7 @@ class MemoryOutbox:
             case RetryLater() | _:
                 assert settlement.next_try_at is not None
                 row.push = replace(row.push, attempts=row.push.attempts + settlement.counted)
-                row.due_at, row.aside = settlement.next_try_at, settlement.aside
+                row.due_at, row.parked = settlement.next_try_at, settlement.parked
 
 
 def _in_lane(push: DuePush, lane: Lane) -> bool:

@@ -61,7 +61,7 @@ class MemoryRegistrationStore:
         self.registrations[registration.id] = registration
         self.candidates[registration.id] = sealed_candidate
         self.down = self.down or self.falls_after_create
-        self.wakeups.tell(Topic.MAILBOXES)
+        self.wakeups.wake(Topic.MAILBOXES)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         self._reach("view")
@@ -99,14 +99,14 @@ class MemoryRegistrationStore:
             mode=change.mode or registration.mode,
             locale=change.locale or registration.locale,
         )
-        self.wakeups.tell(Topic.MAILBOXES)
+        self.wakeups.wake(Topic.MAILBOXES)
 
     async def remove(self, registration_id: RegistrationId) -> None:
         self._reach("remove")
         self.registrations.pop(registration_id, None)
         self.candidates.pop(registration_id, None)
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
-        self.wakeups.tell(Topic.MAILBOXES)
+        self.wakeups.wake(Topic.MAILBOXES)
 
     async def supersede(self, registration_id: RegistrationId) -> int:
         self._reach("supersede")
@@ -122,7 +122,7 @@ class MemoryRegistrationStore:
         self._reach("mark")
         if registration := self.registrations.get(registration_id):
             self.marks.append((registration_id, mark))
-            self.wakeups.tell(Topic.outbox(registration.platform))
+            self.wakeups.wake(Topic.outbox(registration.platform))
 
     def accept(self, registration_id: RegistrationId, now: datetime) -> None:
         """Do what WatchStore.accept does."""
@@ -136,7 +136,7 @@ class MemoryRegistrationStore:
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason="", since=now)
         self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=0, candidate_refused_at=None)
-        self.wakeups.tell(Topic.VERDICTS)
+        self.wakeups.wake(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
         """Do what WatchStore.refuse does."""
@@ -152,7 +152,7 @@ class MemoryRegistrationStore:
             mailbox = replace(mailbox, state=WatchState.CREDENTIAL_REFUSED, reason="http-401", since=since)
         refusals = mailbox.candidate_refusals + 1
         self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=refusals, candidate_refused_at=now)
-        self.wakeups.tell(Topic.VERDICTS)
+        self.wakeups.wake(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
         """Do what the watch role does about mailboxes that nobody names any more."""

@@ -49,7 +49,7 @@ class World:
     def forward(self, seconds: float) -> None:
         """Put the clock on, and have the dispatcher look at it."""
         self.now += timedelta(seconds=seconds)
-        self.wakeups.tell(Topic.OUTBOX_APNS)
+        self.wakeups.wake(Topic.OUTBOX_APNS)
 
     async def register(self, name: str) -> Registration:
         token = f"{len(self.phones):064x}" if self.phones else TOKEN

@@ -17,7 +17,7 @@ class OutboxLevel:
     oldest_at: datetime | None
     failing: int
     """How many of them have failed at least once."""
-    aside: int = 0
+    parked: int = 0
     """How many more are set aside, for they break what they meet."""
 
 

@@ -22,7 +22,7 @@ class Settlement:
     next_try_at: datetime | None = None
     counted: bool = True
     """Whether a failed try counts as one of this mark's; not so when the provider or its channel is at fault."""
-    aside: str = ""
+    parked: str = ""
     """Why the mark is set aside until `next_try_at`; empty: it is not."""
 
 
@@ -68,7 +68,7 @@ class OutboxStore(Protocol):
         every outcome but RetryLater and Refused, and by these from a day after the wipe on.
         """
 
-    async def set_aside(self, push: DuePush, reason: str, until: datetime) -> None:
+    async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
 
     async def expire(self, platform: Platform, now: datetime) -> int:
@@ -92,7 +92,7 @@ class Capacity:
     """Tell how many more pushes a sender takes in one lane."""
 
     lane: Lane
-    places: int
+    slots: int
     until: float | None = None
     """Until when there are no more, in `loop.time()`; None: until a push under way ends, if there are none."""
 
@@ -101,7 +101,7 @@ class Capacities(Protocol):
     """Tell which lanes of a sender take few pushes or none, by what the sender itself knows."""
 
     def __call__(self, now: float, /) -> Iterable[Capacity]:
-        """List them; all others take as many as there are places. `now` is `loop.time()`."""
+        """List them; all others take as many as there are slots. `now` is `loop.time()`."""
 
 
 class PushSender(Protocol):

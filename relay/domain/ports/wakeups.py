@@ -34,7 +34,7 @@ class Waiter(Protocol):
 class Wakeups(Protocol):
     """Carry wake-ups between roles; they may be lost, so every wait has a time limit."""
 
-    def tell(self, topic: Topic) -> None:
+    def wake(self, topic: Topic) -> None:
         """Wake the waiters of this process; the store calls it after each commit (PostgreSQL tells the others)."""
 
     def waiter(self, topic: Topic) -> Waiter:

@@ -95,7 +95,7 @@ def test_programs_read_the_same() -> None:
 def test_a_quarantine_and_what_is_set_aside_are_told() -> None:
     quarantine = Quarantine(NOW - timedelta(hours=3), "BadDeviceToken", "look", NOW + timedelta(hours=2))
     known = replace(CASE.registrations[0], registration=replace(OWN, quarantine=quarantine))
-    case = replace(CASE, registrations=(replace(known, marks=(replace(WAITING, aside="internal-error"),)),))
+    case = replace(CASE, registrations=(replace(known, marks=(replace(WAITING, parked="internal-error"),)),))
 
     assert (
         "  quarantine   BadDeviceToken since 2026-11-24T09:00:00Z (3 hours ago); "

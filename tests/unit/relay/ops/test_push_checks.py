@@ -49,7 +49,7 @@ async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
 
 async def test_pushes_set_aside_are_told() -> None:
     clock = HandClock()
-    cache = CountsCache(OpsCounts(levels={Platform.APNS: OutboxLevel(0, None, 0, aside=2)}), clock)
+    cache = CountsCache(OpsCounts(levels={Platform.APNS: OutboxLevel(0, None, 0, parked=2)}), clock)
     await cache.refresh()
 
     finding = push_checks.provider(Platform.APNS, PushStats(), cache, clock).check()

@@ -97,7 +97,7 @@ def in_quarantine(case: KnownRegistration) -> KnownRegistration:
         (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "tried again at 12:00:00 UTC"),
         (known(WAITING, outcome="refused: TopicDisallowed"), "/healthz"),
         (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
-        (known(replace(WAITING, aside="internal-error", attempts=5)), "breaks the relay"),
+        (known(replace(WAITING, parked="internal-error", attempts=5)), "breaks the relay"),
         (known(outcome="expired: not delivered for 24 h"), "not delivered in time"),
         (in_quarantine(known(WAITING)), "BadDeviceToken"),
         (replace(known(WAITING), candidate_pending=True), "waits for the mail server's word"),

@@ -43,9 +43,11 @@ class Provider:
 
 
 def dispatcher(
-    outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS, rooms: Capacities = unbounded
+    outbox: MemoryOutbox, provider: Provider, platform: Platform = Platform.APNS, capacities: Capacities = unbounded
 ) -> Dispatcher:
-    return Dispatcher(outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1", rooms=rooms)
+    return Dispatcher(
+        outbox, platform, provider, outbox.wakeups, loop_clock, Random(1), "node-1", capacities=capacities
+    )
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.wakeups import Topic
-from relay.push.dispatch import DRAIN, LEASE, PLACES, SLOW_POLL
+from relay.push.dispatch import DRAIN, LEASE, SLOTS, SLOW_POLL
 from tests.fakes.outbox import BEGAN, MemoryOutbox, loop_clock
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
 from tests.unit.relay.push.pushes import due_push
@@ -63,7 +63,7 @@ async def test_an_idle_dispatcher_asks_the_database_only_at_the_slow_poll() -> N
 
 async def test_what_ended_together_is_settled_together() -> None:
     outbox, provider = MemoryOutbox(seconds=0.05), Provider()
-    for number in range(PLACES):
+    for number in range(SLOTS):
         outbox.put(due_push(number))
 
     async with running(dispatcher(outbox, provider)):
@@ -75,15 +75,15 @@ async def test_what_ended_together_is_settled_together() -> None:
 
 async def test_no_more_than_the_places_are_claimed_and_under_way() -> None:
     outbox, provider = MemoryOutbox(), Provider(1.0)
-    for number in range(3 * PLACES):
+    for number in range(3 * SLOTS):
         outbox.put(due_push(number))
 
     async with running(dispatcher(outbox, provider)) as _:
         await asyncio.sleep(0.5)
-        assert sum(row.owner is not None for row in outbox.rows.values()) == PLACES
+        assert sum(row.owner is not None for row in outbox.rows.values()) == SLOTS
         await asyncio.sleep(3)
 
-    assert provider.most_at_once == PLACES
+    assert provider.most_at_once == SLOTS
     assert outbox.rows == {}
     assert max(provider.moments) < 2.1  # a place is taken again as soon as it is free
 
@@ -164,7 +164,7 @@ async def test_a_refused_push_waits_about_an_hour_and_stops_no_other(caplog: pyt
 async def test_a_stalled_provider_does_not_touch_the_other() -> None:
     outbox, stalled, healthy = MemoryOutbox(), Provider(1e9), Provider()
     apns, fcm = dispatcher(outbox, stalled), dispatcher(outbox, healthy, Platform.FCM)
-    for number in range(2 * PLACES):
+    for number in range(2 * SLOTS):
         outbox.put(due_push(number))
 
     async with running(apns, fcm):
@@ -174,7 +174,7 @@ async def test_a_stalled_provider_does_not_touch_the_other() -> None:
         await asyncio.sleep(1)
 
         assert len(healthy.sent) == 300
-        assert apns.stats.in_flight == PLACES
+        assert apns.stats.in_flight == SLOTS
         assert fcm.stats.in_flight == 0
 
 
@@ -270,14 +270,14 @@ async def test_who_watches_hears_of_each_accepted_push() -> None:
 
 async def test_stopping_waits_for_pushes_under_way_settles_them_and_leaves_no_claim() -> None:
     outbox, provider = MemoryOutbox(), Provider(2.0)
-    for number in range(2 * PLACES):
+    for number in range(2 * SLOTS):
         outbox.put(due_push(number))
 
     async with running(dispatcher(outbox, provider)):
         pass
 
-    assert len(provider.sent) == PLACES
-    assert len(outbox.rows) == PLACES  # those that were never sent
+    assert len(provider.sent) == SLOTS
+    assert len(outbox.rows) == SLOTS  # those that were never sent
     assert all(row.owner is None for row in outbox.rows.values())
     assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.1)
 
@@ -396,7 +396,7 @@ async def test_a_mark_that_falls_due_leaves_then_however_often_nothing_was_found
     async with running(dispatcher(outbox, provider)):
         for _ in range(40):
             await asyncio.sleep(0.1)
-            outbox.wakeups.tell(Topic.OUTBOX_APNS)
+            outbox.wakeups.wake(Topic.OUTBOX_APNS)
         await asyncio.sleep(1.1)
 
     assert provider.moments == [pytest.approx(5.0, abs=0.06)]

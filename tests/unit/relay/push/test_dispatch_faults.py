@@ -9,7 +9,7 @@ import pytest
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.circuit import IN_A_ROW
-from relay.push.dispatch import LEASE, PLACES, SWEEP
+from relay.push.dispatch import LEASE, SLOTS, SWEEP
 from relay.push.outcomes import TRIES
 from relay.push.stats import Outage
 from tests.fakes.outbox import BEGAN, MemoryOutbox
@@ -26,19 +26,19 @@ async def test_an_outage_is_met_by_one_push_at_a_time_and_burns_no_tries(caplog:
     outbox, provider = MemoryOutbox(), Provider()
     provider.answer = lambda push: AWAY
     under_test = dispatcher(outbox, provider)
-    for number in range(3 * PLACES):
+    for number in range(3 * SLOTS):
         outbox.put(due_push(number))
 
     async with running(under_test):
         await asyncio.sleep(1)
-        assert len(provider.sent) == PLACES
+        assert len(provider.sent) == SLOTS
         outage = under_test.stats.outage
         assert outage is not None
         assert outage == Outage(Environment.PRODUCTION, "timed-out", "look at the firewall", outage.since)
         provider.most_at_once = 0
         await asyncio.sleep(HOUR)
 
-        trials = len(provider.sent) - PLACES
+        trials = len(provider.sent) - SLOTS
         assert 40 <= trials <= 100
         assert provider.most_at_once == 1
         assert max(row.push.attempts for row in outbox.rows.values()) <= 1
@@ -50,7 +50,7 @@ async def test_an_outage_is_met_by_one_push_at_a_time_and_burns_no_tries(caplog:
         assert outbox.rows == {}
         assert under_test.stats.outage is None
         returned = provider.moments[sent:]
-        assert len([moment for moment in returned if moment <= returned[0] + 0.25]) < PLACES / 2  # no storm
+        assert len([moment for moment in returned if moment <= returned[0] + 0.25]) < SLOTS / 2  # no storm
 
 
 async def test_an_outage_of_one_environment_leaves_the_other_alone() -> None:
@@ -163,7 +163,7 @@ async def test_a_push_that_always_breaks_its_sender_is_set_aside(caplog: pytest.
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(HOUR / 2)
         (row,) = outbox.rows.values()
-        assert (row.aside, row.push.attempts) == ("internal-error", TRIES)
+        assert (row.parked, row.push.attempts) == ("internal-error", TRIES)
         assert caplog.messages.count("push set aside") == 1
         await asyncio.sleep(HOUR)
 
@@ -179,7 +179,7 @@ async def test_an_outcome_that_cannot_be_recorded_spoils_no_other(caplog: pytest
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(1)
         (row,) = outbox.rows.values()
-        assert row.aside == "its outcome cannot be recorded: ValueError"
+        assert row.parked == "its outcome cannot be recorded: ValueError"
         outbox.poisoned.clear()
         await asyncio.sleep(HOUR + 60)
 

@@ -8,7 +8,7 @@ import pytest
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, RetryLater
 from relay.push import backoff
-from relay.push.dispatch import PLACES
+from relay.push.dispatch import SLOTS
 from relay.push.webpush.services import FEW, Services
 from tests.fakes.outbox import MemoryOutbox
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
@@ -24,7 +24,7 @@ class TwoServices(Provider):
 
     def __init__(self) -> None:
         super().__init__(0.01)
-        self.services = Services(PLACES // 2)
+        self.services = Services(SLOTS // 2)
         self.held_back = {SLOW: 0, GOOD: 0}
         self.slow = Random(1)
         self.slowness = 0.0
@@ -75,13 +75,13 @@ async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_b
         await asyncio.sleep(20)
         assert services.count(GOOD) == 1000
         first = services.count(SLOW)
-        assert FEW <= first <= PLACES
-        assert services.held_back[SLOW] <= PLACES
+        assert FEW <= first <= SLOTS
+        assert services.held_back[SLOW] <= SLOTS
 
         await asyncio.sleep(600)
         trials = services.count(SLOW) - first
         assert 3 <= trials <= 8  # after 30, 60, 120, 240 and 300 s
-        assert services.held_back[SLOW] <= PLACES
+        assert services.held_back[SLOW] <= SLOTS
         assert max(row.push.attempts for row in outbox.rows.values()) <= trials + 1
 
         services.away = False
@@ -104,15 +104,15 @@ async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claime
         await asyncio.sleep(120)
 
     assert outbox.rows == {}
-    assert max(services.moments) <= 1000 / (PLACES / 2) * 5.0 + 10.0, "its places were always taken"
-    assert services.held_back[SLOW] <= 2 * PLACES
+    assert max(services.moments) <= 1000 / (SLOTS / 2) * 5.0 + 10.0, "its places were always taken"
+    assert services.held_back[SLOW] <= 2 * SLOTS
 
 
 async def test_a_burst_to_one_service_is_held_up_by_its_places_alone() -> None:
     outbox, services = MemoryOutbox(), TwoServices()
 
     async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
-        put(outbox, GOOD, range(PLACES))
+        put(outbox, GOOD, range(SLOTS))
         await asyncio.sleep(0.3)
 
         assert outbox.rows == {}

@@ -17,28 +17,28 @@ async def test_telling_wakes_every_waiter_of_the_topic() -> None:
         for waiter in waiters:
             tasks.create_task(waiter.wait(60.0))
         await asyncio.sleep(0)
-        wakeups.tell(Topic.OUTBOX_APNS)
+        wakeups.wake(Topic.OUTBOX_APNS)
 
 
 async def test_what_was_told_between_two_waits_is_remembered_once() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.MAILBOXES)
-    wakeups.tell(Topic.MAILBOXES)
-    wakeups.tell(Topic.MAILBOXES)
+    wakeups.wake(Topic.MAILBOXES)
+    wakeups.wake(Topic.MAILBOXES)
 
     async with asyncio.timeout(SOON):
         await waiter.wait(60.0)
 
-    assert not waiter.told
+    assert not waiter.woken
 
 
 async def test_other_topics_wake_nobody() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
-    wakeups.tell(Topic.OUTBOX_APNS)
+    wakeups.wake(Topic.OUTBOX_APNS)
 
-    assert not waiter.told
+    assert not waiter.woken
 
 
 async def test_marks_of_one_platform_wake_no_other_platform() -> None:
@@ -46,9 +46,9 @@ async def test_marks_of_one_platform_wake_no_other_platform() -> None:
         wakeups = LocalWakeups()
         waiters = {each: wakeups.waiter(Topic.outbox(each)) for each in Platform}
 
-        wakeups.tell(Topic.outbox(platform))
+        wakeups.wake(Topic.outbox(platform))
 
-        assert [each for each, waiter in waiters.items() if waiter.told] == [platform]
+        assert [each for each, waiter in waiters.items() if waiter.woken] == [platform]
 
 
 async def test_a_wait_ends_after_its_time() -> None:
@@ -64,9 +64,9 @@ async def test_a_cancelled_wait_keeps_what_comes_later() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
 
-    wakeups.tell(Topic.OUTBOX_APNS)
+    wakeups.wake(Topic.OUTBOX_APNS)
 
-    assert waiter.told
+    assert waiter.woken
 
 
 async def test_a_waiter_that_nobody_holds_is_forgotten() -> None:

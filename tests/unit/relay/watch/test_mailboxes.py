@@ -153,7 +153,7 @@ async def test_no_watch_starts_when_its_lease_was_lost_while_it_was_read(tmp_pat
         store.dirty = [replace(record, memory=replace(record.memory, classes=both))]
         store.record_takes = 2 * RENEW
         store.stolen = True
-        store.wakeups.tell(Topic.MAILBOXES)
+        store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(60)
 
         assert (server.held, server.asked) == (0, 1)
@@ -211,7 +211,7 @@ async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
         mailbox = replace(record.mailbox, state=state, reason=reason)
         sealed = public.seal(ANN, BasicCredential("ann@example.com", "new"))
         store.kept = store.dirty = [WatchRecord(mailbox, sealed, Memory(refusals=2, retry_in=900.0), (), 1)]
-        store.wakeups.tell(Topic.MAILBOXES)
+        store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(1)
 
         assert server.asked == asked
@@ -234,7 +234,7 @@ async def test_a_record_read_before_the_watch_ended_does_not_start_it_again(tmp_
         assert server.asked == 1
         ended = replace(MAILBOX, state=WatchState.CREDENTIAL_REFUSED, reason="http-401")
         store.kept, store.dirty = [replace(before, mailbox=ended, memory=Memory(refusals=3))], [before]
-        store.wakeups.tell(Topic.MAILBOXES)
+        store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(3600)
 
         assert server.asked == 1

@@ -221,7 +221,7 @@ def test_a_service_with_half_of_its_places_taken_says_how_many_are_left() -> Non
     left = []
     for _ in range(4):
         known.wait(A, 0.0)
-        left.append([room.places for room in known.rooms(0.0)])
+        left.append([capacity.slots for capacity in known.rooms(0.0)])
 
     assert left == [[], [2], [1], [0]]
 
