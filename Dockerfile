@@ -1,4 +1,4 @@
-# Two stages: what builds does not ship. Every dependency is locked with its hash.
+# Two stages: the image does not contain the build tools. Every dependency is locked with its hash.
 FROM python:3.13-slim AS build
 RUN python -m venv /opt/push-relay
 WORKDIR /src

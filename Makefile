@@ -1,5 +1,5 @@
 # Each target creates what it needs: a virtual environment from locked, hashed dependencies. The locks name every
-# package, so pip resolves nothing (--no-deps): what is released after them cannot break an installation.
+# package, so pip resolves nothing (--no-deps): a later release of a package cannot break an installation.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -75,7 +75,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	$(BIN)/python -m pip --quiet check
 	@touch $@
 
-# What only benches compare with.
+# Packages that only the benches use, to compare with.
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	$(PIP) --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@

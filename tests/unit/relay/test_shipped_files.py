@@ -105,7 +105,9 @@ def test_the_alert_on_shards_knows_how_many_there_are() -> None:
 def test_compose_keeps_the_roles_apart() -> None:
     compose = yaml.safe_load(shipped("docker-compose.yml"))
     services, networks = compose["services"], compose["networks"]
+    version = tomllib.loads(shipped("pyproject.toml"))["project"]["version"]
 
+    assert compose["x-relay"]["image"] == f"push-relay:{version}"
     assert "profiles" not in services["relay"]
     assert all(networks[network]["internal"] for network in services["watch"]["networks"])
     assert not set(services["push"]["networks"]) & {"mail", "company"}
