@@ -73,6 +73,7 @@ async def test_the_state_counts_everything(client: Client, simulator: EasSimulat
         "mailboxes": 1,
         "held": 0,
         "max_held": 0,
+        "max_at_once": 0,
         "requests": {"Sync": 1},
         "refusals": {ANN: 1},
         "overlaps": {},

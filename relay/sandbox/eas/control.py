@@ -93,6 +93,7 @@ class _Control:
                 "mailboxes": len(self._simulator.users),
                 "held": self._simulator.held,
                 "max_held": records.max_held,
+                "max_at_once": records.max_at_once,
                 "requests": records.requests,
                 "refusals": records.refusals,
                 "overlaps": records.overlaps,

@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import ProtocolVersion, SyncKey
@@ -22,6 +23,7 @@ from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, Delay, Failure, Garble, Stall
 from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.ping import PingAnswer
+from relay.sandbox.eas.records import EasRecords
 from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
 from relay.sandbox.eas.requests import EasRequest, read_body, read_command, read_request
 from relay.sandbox.eas.rules import EasRules
@@ -54,7 +56,7 @@ async def open_eas_simulator(
     `rules` says more about how it behaves; their versions count, if rules are given.
     """
     simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or clock.now)
-    app = web.Application()
+    app = web.Application(middlewares=[_counting(simulator.records)])
     server = EasServer(simulator)
     app.router.add_route("*", PATH, server.handle)
     Autodiscover(simulator).add_to(app.router)
@@ -78,6 +80,19 @@ async def open_eas_simulator(
         simulator.pings.close()
         server.close()
         await runner.cleanup()
+
+
+def _counting(records: EasRecords) -> Middleware:
+    """Return what counts the requests that are answered at once; a Ping is held, and counted elsewhere."""
+
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if read_command(request.query_string) == "Ping":
+            return await handler(request)
+        with records.answering():
+            return await handler(request)
+
+    return count
 
 
 class EasServer:

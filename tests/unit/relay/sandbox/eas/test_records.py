@@ -19,3 +19,11 @@ def test_the_log_of_a_user_is_bounded() -> None:
 
     assert len(records.log("ann")) == LOG_KEPT
     assert records.log("ann")[0] == LoggedRequest("Ping", 5.0)
+
+
+def test_the_most_requests_at_once_are_counted() -> None:
+    records = EasRecords()
+    with records.answering(), records.answering():
+        pass
+    with records.answering():
+        assert (records.at_once, records.max_at_once) == (1, 2)
