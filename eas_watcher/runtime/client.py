@@ -14,8 +14,9 @@ from eas_watcher.errors import EasError, RequestRefused, ServerRenewed
 from eas_watcher.machine.state import Watch
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.ports import Transport
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.server.admission import ServerAdmission, WatchAdmission
 from eas_watcher.server.breaker import concerns_server
 

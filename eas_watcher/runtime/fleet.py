@@ -9,8 +9,8 @@ from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Fenced, Transport
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.runtime.relocation import Seeker
 from eas_watcher.runtime.runner import Runner
 

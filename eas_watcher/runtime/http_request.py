@@ -1,30 +1,16 @@
-"""Own how a command becomes an HTTP request: URL, headers and dead-line."""
+"""How a command becomes an HTTP request: URL, headers and deadline."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from eas_watcher.auth.credential import Credential
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpRequest
 from eas_watcher.heartbeat import deadline
-from eas_watcher.names import DEVICE_TYPE, USER_AGENT, DeviceId, MailboxId, PolicyKey, ProtocolVersion
+from eas_watcher.names import DEVICE_TYPE, USER_AGENT, PolicyKey, ProtocolVersion
+from eas_watcher.runtime.account import Account
 
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 PATIENCE: Final = 120.0  # seconds; the first Sync of a large folder takes that long on some servers
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Hold what stays the same in all requests of one mailbox."""
-
-    mailbox: MailboxId
-    url: str
-    """The server's ActiveSync URL, without a query."""
-    user: str
-    """The login name; must name the authenticated user [MS-ASHTTP 2.2.1.1.1.2.3]."""
-    device_id: DeviceId
-    credential: Credential
 
 
 def compose(

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS, may_provision
 from eas_watcher.machine.state import Pinging, State
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 
 GONE: Final = frozenset({"http-404", "http-451", "eas-127", "eas-128"})
 """Codes of AccessDenied that tell that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""

@@ -35,9 +35,9 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.step import begin, step
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.client import EasClient
 from eas_watcher.runtime.context import WatchContext
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.runtime.relocation import Seeker, astray, look_for
 
 log = logging.getLogger(__name__)

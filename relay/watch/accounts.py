@@ -15,7 +15,7 @@ from eas_watcher.machine.memory import Condition, Memory, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.errors import SealBroken

@@ -20,7 +20,8 @@ from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Redirecte
 from eas_watcher.machine.remedies import REDIRECTS
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.runtime.relocation import GONE, Seeker, look_for
 from relay.watch.accounts import Door
 

@@ -15,7 +15,7 @@ from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, EasError
 from eas_watcher.names import USER_AGENT, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 
 PATIENCE: Final = 30.0  # seconds per question; somebody who registers waits for it
 AGAIN: Final = 3600.0  # seconds between two searches for one mailbox that was found before

@@ -23,9 +23,9 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Memory, Progress
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import memory_kb, user
 

@@ -18,9 +18,9 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator

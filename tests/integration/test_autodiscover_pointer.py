@@ -14,7 +14,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from eas_watcher.transport.http import open_transport
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas import EasSimulator, open_eas_simulator

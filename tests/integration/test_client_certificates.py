@@ -16,7 +16,8 @@ from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import CredentialVoid, Unauthorized, Unreachable
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now

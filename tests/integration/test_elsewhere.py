@@ -17,9 +17,9 @@ from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now

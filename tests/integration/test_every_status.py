@@ -22,9 +22,9 @@ from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVersion
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.tools.statuses.document import TABLES
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.transport.http import HttpTransport, open_transport

@@ -17,7 +17,7 @@ from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from eas_watcher.transport.http import open_transport
 from tests.fakes.tls import Authority, Talk, talking
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world

@@ -13,7 +13,8 @@ from eas_watcher.errors import AccessDenied, Unreachable
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from relay.sandbox.certificates import ThrowAwayCa

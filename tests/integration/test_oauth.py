@@ -15,7 +15,8 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.bearer import FRESH, BearerTransport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens

@@ -16,9 +16,9 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change, Condition, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from relay.process.clock import now

@@ -13,7 +13,8 @@ from eas_watcher.machine.folders import read_hierarchy, recall
 from eas_watcher.machine.memory import Change, Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.http import open_transport
 from tests.interop.diary import Diary
 from tests.interop.sogo.daemons import Service

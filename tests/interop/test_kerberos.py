@@ -16,7 +16,8 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.tools.probe.arguments import Order, run_probe
 from eas_watcher.tools.probe.finding import works
 from eas_watcher.transport.http import open_transport

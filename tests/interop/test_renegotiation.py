@@ -12,7 +12,8 @@ import uvloop
 from eas_watcher.auth.certificate import read_pem
 from eas_watcher.commands.options import Options
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now

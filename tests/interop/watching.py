@@ -12,9 +12,9 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
-from eas_watcher.runtime.http_request import Account
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now
 from tests.interop.diary import Diaries, Diary

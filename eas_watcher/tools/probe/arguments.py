@@ -25,7 +25,7 @@ from eas_watcher.errors import EasError
 from eas_watcher.heartbeat import LONGEST
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from eas_watcher.tools.probe.finding import Finding, works
 from eas_watcher.tools.probe.steps import Probe
 from eas_watcher.tools.probe.talk import Talk, probe_device

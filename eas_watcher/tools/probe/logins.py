@@ -5,7 +5,8 @@ from dataclasses import replace
 from eas_watcher.auth.bearer import read_challenge, read_schemes
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 from eas_watcher.tools.probe.finding import Finding, Grade
 
 UNAUTHORIZED = 401

@@ -10,7 +10,8 @@ from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.names import DeviceId, PolicyKey, ProtocolVersion
 from eas_watcher.ports import Now, Transport
-from eas_watcher.runtime.http_request import Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import compose
 
 R = TypeVar("R")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from eas_watcher.errors import EasError
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 
 
 @dataclass

@@ -17,7 +17,8 @@ from eas_watcher.names import (
     ProtocolVersion,
     SyncKey,
 )
-from eas_watcher.runtime.http_request import CONTENT_TYPE, PATIENCE, Account, compose
+from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.http_request import CONTENT_TYPE, PATIENCE, compose
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
 V14_1 = ProtocolVersion.V14_1

@@ -7,7 +7,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized, Unreachable
 from eas_watcher.machine.remedies import REDIRECTS
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from relay.watch.accounts import Door
 from relay.watch.credential_check import CheckResult, Finding, check_credential
 from tests.unit.eas_watcher.seeker import Seeker

@@ -3,7 +3,7 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.names import DeviceId, MailboxId
-from eas_watcher.runtime.http_request import Account
+from eas_watcher.runtime.account import Account
 from eas_watcher.tools.probe.finding import Grade
 from eas_watcher.tools.probe.logins import question, read_ways
 
