@@ -59,7 +59,7 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 	  --no-emit-index-url --no-emit-find-links --extra bench -c requirements/dev.txt pyproject.toml -o requirements/bench.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) build *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 $(VENV)/.run: requirements/run.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ...")'

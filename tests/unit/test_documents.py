@@ -12,7 +12,10 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted(chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md")))
-NAMING: Final = [document for document in DOCUMENTS if document.name != "architecture.md"]
+STALE: Final = pytest.mark.xfail(reason="architecture.md names former modules; once it does not, drop this mark")
+NAMING: Final = [
+    pytest.param(document, marks=STALE) if document.name == "architecture.md" else document for document in DOCUMENTS
+]
 FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK: Final = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
