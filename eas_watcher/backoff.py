@@ -18,8 +18,8 @@ def least(failures: int) -> float:
     return _plain(failures) * (1.0 - SPREAD)
 
 
-def told(seconds: float, random: Random) -> float:
-    """Tell how long to wait when the server named a time: never less, up to 10 % more to spread the fleet."""
+def at_least(seconds: float, random: Random) -> float:
+    """Return how many seconds to wait when a server named a time: no less, and up to 10 % more to spread the fleet."""
     return seconds * (1.0 + random.uniform(0.0, 0.1))
 
 

@@ -157,9 +157,9 @@ class Runner:
     async def _pause(self, pause: Pause) -> None:
         """Record why and until when, then wait: for a time, or, if the server is away for all, before its door."""
         random, exchange = self._around.random, self._exchange
-        seconds = backoff.told(pause.seconds, random) if pause.seconds else backoff.delay(pause.failures, random)
+        seconds = backoff.at_least(pause.seconds, random) if pause.seconds else backoff.delay(pause.failures, random)
         progress, door = pause.progress, exchange.door
-        queues = progress.condition is not None and exchange.shared and door.state == "closed"
+        queues = progress.condition is not None and exchange.shared and door.state == "away"
         if queues:
             seconds = door.expected_wait() or 0.0
         if progress.condition is not None:

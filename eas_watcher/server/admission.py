@@ -13,11 +13,12 @@ from datetime import datetime
 from random import Random
 from typing import Final, Literal, TypeAlias
 
+from eas_watcher.breaker import Away, Breaker, Returning, Serving
+from eas_watcher.breaker import Turn as BreakerTurn
 from eas_watcher.errors import EasError, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.ports import Now
-from eas_watcher.server import breaker
-from eas_watcher.server.breaker import Closed, Gate, Open, Ramping
+from eas_watcher.server.breaker import concerns_server, read_failure, rules
 from eas_watcher.server.idle_timeout import PathKnowledge
 from eas_watcher.server.mass_refusals import MassRefusals
 
@@ -35,7 +36,7 @@ class WatchAdmission:
     refusals: int = 0
     """How often its credential was refused in a row."""
     passed: int = NEVER
-    """In which opening of the gate it has passed."""
+    """After which of the server's absences it passed last."""
     probe: bool = False
     """Whether its request is the one that finds out how the server is."""
     confirms: bool = False
@@ -48,8 +49,8 @@ class WatchAdmission:
 
 log = logging.getLogger(__name__)
 
-State: TypeAlias = Literal["open", "starting", "closed", "ramping"]
-"""What the gate does: "starting" lets in mailboxes that were never here, "ramping" those that return."""
+State: TypeAlias = Literal["serving", "away", "returning", "starting"]
+"""How the server is; "starting" lets in mailboxes that were never here, "returning" those that an absence held up."""
 
 
 class ServerAdmission:
@@ -64,12 +65,12 @@ class ServerAdmission:
         self.refusals = MassRefusals()
         self.path = PathKnowledge()
         self.since: datetime = now()
-        """Since when the gate is in its present state."""
+        """Since when the breaker is in its present state."""
         self._rate = rate
         self._random = random
         self._now = now
-        self._gate: Gate = Open()
-        self._opening = 0
+        self._breaker = Breaker(rules(rate))
+        self._absences = 0
         self._queue: deque[asyncio.Future[Turn]] = deque()
         self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
         self._timer: asyncio.TimerHandle | None = None
@@ -78,35 +79,35 @@ class ServerAdmission:
 
     @property
     def state(self) -> State:
-        """Name the state of the gate."""
-        match self._gate:
-            case Open():
-                return "open"
-            case Closed():
-                return "closed"
-            case Ramping(starting=True):
+        """The state of the breaker."""
+        match self._breaker.state:
+            case Serving():
+                return "serving"
+            case Away():
+                return "away"
+            case Returning(starting=True):
                 return "starting"
-            case Ramping():  # pragma: no branch -- mypy proves that there is no other
-                return "ramping"
+            case Returning():  # pragma: no branch -- mypy proves that there is no other
+                return "returning"
 
     @property
     def detail(self) -> str:
-        """Say what closed the gate; empty unless it is closed."""
-        return self._gate.detail if isinstance(self._gate, Closed) else ""
+        """Why the server is taken to be away; empty unless it is."""
+        return self._breaker.state.detail if isinstance(self._breaker.state, Away) else ""
 
     @property
     def trouble(self) -> str:
         """Say why nobody should ask the server now, as long as somebody here finds out; empty if anybody may."""
-        now = asyncio.get_running_loop().time()
-        if isinstance(self._gate, Closed) and (self._gate.probing or now < self._gate.until):
-            return f"the server is away: {self._gate.detail}"
+        now, state = asyncio.get_running_loop().time(), self._breaker.state
+        if isinstance(state, Away) and (state.probing or now < state.until):
+            return f"the server is away: {state.detail}"
         if self.refusals.suspected and now < self.refusals.next_at:
             return "the server refuses many credentials at once"
         return ""
 
     @property
     def waiting(self) -> int:
-        """Count who waits before the gate."""
+        """How many watches wait for the server."""
         return sum(not turn.done() for turn in self._queue)
 
     @property
@@ -115,14 +116,14 @@ class ServerAdmission:
         return sum(not turn.done() for turns in self._refused.values() for turn in turns)
 
     def expected_wait(self) -> float | None:
-        """Tell after how many seconds a failed mailbox may send again; None: the gate does not know, it is open."""
+        """Return after how many seconds a failed mailbox may send again; None: the server serves, so nothing waits."""
         now = asyncio.get_running_loop().time()
-        match self._gate:
-            case Open():
+        match self._breaker.state:
+            case Serving():
                 return None
-            case Closed(until=until):
+            case Away(until=until):
                 return max(0.0, until - now)
-            case Ramping():  # pragma: no branch -- mypy proves that there is no other
+            case Returning():  # pragma: no branch -- mypy proves that there is no other
                 return len(self._queue) / self._rate
 
     async def enter(self, visitor: WatchAdmission, *, holds: bool = False) -> None:
@@ -139,7 +140,7 @@ class ServerAdmission:
                 self.leave(visitor)
                 raise
         visitor.probe = turn == "probes"
-        visitor.passed = self._opening
+        visitor.passed = self._absences
         visitor.began = loop.time()
         if visitor.probe and holds:
             visitor.holding = loop.call_later(HELD, self._probe_ended, visitor)
@@ -150,7 +151,7 @@ class ServerAdmission:
         if visitor.probe:
             self._probe_ended(visitor)
         else:
-            self._gate = breaker.answered(self._gate)
+            self._breaker = self._breaker.answered(asyncio.get_running_loop().time())
 
     def accepted(self, visitor: WatchAdmission) -> None:
         """Learn that the server accepted a mailbox's credential."""
@@ -175,13 +176,12 @@ class ServerAdmission:
         clock = asyncio.get_running_loop().time()
         cut = self.path.cut_off
         expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
-        if expected or not breaker.concerns_server(error):
+        if expected or not concerns_server(error):
             self.answered(visitor)
-        elif visitor.probe and isinstance(self._gate, Closed):
-            visitor.probe = False
-            self._become(breaker.probe_failed(self._gate, error, clock, self._random))
         else:
-            self._become(breaker.failed(self._gate, visitor.mailbox, error, clock, self._random))
+            probe, visitor.probe = visitor.probe, False
+            failure = read_failure(error)
+            self._become(self._breaker.failed(visitor.mailbox, failure, clock, self._random, probe=probe))
         return error
 
     def leave(self, visitor: WatchAdmission) -> None:
@@ -217,15 +217,16 @@ class ServerAdmission:
         return Unauthorized(detail, shared=True)
 
     def _passes(self, visitor: WatchAdmission) -> bool:
-        """Tell whether a watch need not queue: nobody does, or it has passed since the gate closed last."""
+        """Return whether a watch need not queue: none does, or it has passed since the server was last away."""
+        state = self._breaker.state
         if visitor.passed == NEVER:
-            if isinstance(self._gate, Open):
-                self._gate = breaker.arrived(self._gate, asyncio.get_running_loop().time())
+            if isinstance(state, Serving):
+                self._breaker = self._breaker.arrived(asyncio.get_running_loop().time())
                 self.since = self._now()
             return False
-        if isinstance(self._gate, Ramping):
-            return visitor.passed == self._opening
-        return isinstance(self._gate, Open)
+        if isinstance(state, Returning):
+            return visitor.passed == self._absences
+        return isinstance(state, Serving)
 
     async def _wait(self, queue: "deque[asyncio.Future[Turn]]") -> Turn:
         """Queue up; return as what the watch was let through."""
@@ -242,8 +243,8 @@ class ServerAdmission:
     def _hand_on(self, turn: Turn) -> None:
         """Let another one find out what a watch that was given up was to find out."""
         now = asyncio.get_running_loop().time()
-        if turn == "probes" and isinstance(self._gate, Closed):
-            self._become(breaker.probe_lost(self._gate, now))
+        if turn == "probes":
+            self._become(self._breaker.probe_lost(now))
         elif turn == "confirms":
             self.refusals.given_up(now)
             self._pump()
@@ -251,26 +252,26 @@ class ServerAdmission:
     def _probe_ended(self, visitor: WatchAdmission) -> None:
         """Let the others follow a probe that was answered, or is held."""
         visitor.probe = False
-        if isinstance(self._gate, Closed):
-            self._opening += 1
-            visitor.passed = self._opening
-            self._become(breaker.probe_answered(self._gate, asyncio.get_running_loop().time()))
+        if self._breaker.away:
+            self._absences += 1
+            visitor.passed = self._absences
+            self._become(self._breaker.answered(asyncio.get_running_loop().time(), probe=True))
 
     def _release(self) -> None:
         """Let the refused mailboxes return like those of a server that was away."""
         for turns in self._refused.values():
             self._queue.extend(turns)
             turns.clear()
-        if isinstance(self._gate, Open):
-            self._become(Ramping(asyncio.get_running_loop().time()))
+        self._become(self._breaker.released(asyncio.get_running_loop().time()))
 
-    def _become(self, state: Gate) -> None:
-        before, self._gate = self._gate, state
-        if type(before) is not type(state):
+    def _become(self, breaker: Breaker) -> None:
+        was_away, before = self._breaker.away, self.state
+        self._breaker = breaker
+        if self.state != before:
             self.since = self._now()
-            if isinstance(state, Closed):
-                log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": state.detail})
-            elif isinstance(before, Closed):
+            if breaker.away:
+                log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": self.detail})
+            elif was_away:
                 log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})
         self._pump()
 
@@ -298,19 +299,19 @@ class ServerAdmission:
             if queue[0].done():
                 queue.popleft()
                 continue
-            self._gate, admitted = breaker.admit(self._gate, now, self._rate, self._random)
-            if not admitted:
-                return breaker.due(self._gate)
-            queue.popleft().set_result("probes" if isinstance(self._gate, Closed) else "returns")
+            self._breaker, turn = self._breaker.admit(now, self._random)
+            if turn is BreakerTurn.WAITS:
+                return self._breaker.due
+            queue.popleft().set_result("probes" if turn is BreakerTurn.PROBES else "returns")
         return self._rest(now)
 
     def _rest(self, now: float) -> float | None:
-        """Open the gate when nobody waits; tell when to look again, if it is too early for that."""
-        if not isinstance(self._gate, Ramping):
+        """End a return when no watch waits; return when to look again, if it is too early for that."""
+        if not isinstance(self._breaker.state, Returning):
             return None
-        due = breaker.due(self._gate)
-        self._gate = breaker.emptied(self._gate, now)
-        if isinstance(self._gate, Ramping):
+        due = self._breaker.due
+        self._breaker = self._breaker.emptied(now)
+        if isinstance(self._breaker.state, Returning):
             return due
         self.since = self._now()
         return None

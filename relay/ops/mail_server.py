@@ -30,14 +30,14 @@ def mail_server(name: str, door: Callable[[], ServerAdmission | None], clock: Cl
 
 
 def _judge(name: str, door: ServerAdmission, clock: Clock) -> Finding:
-    if door.state == "closed":
+    if door.state == "away":
         state = PartState.FAILED if clock() - door.since > BRIEF else PartState.DEGRADED
         text = f"is away ({door.detail}): one mailbox probes, {door.waiting} wait"
         return Finding(state, text, ABSENT_REASONS["unreachable"])
     if door.refusals.suspected:
         text = f"refuses the credentials of {len(door.refusals)} of {door.watched} mailboxes at once: no user was told"
         return Finding(PartState.FAILED, text, ABSENT_REASONS[REFUSING])
-    if door.state == "ramping":
+    if door.state == "returning":
         text = f"is back: {door.waiting} of {door.watched} mailboxes still wait for their turn"
         return Finding(PartState.DEGRADED, text, BACK.format(name=name))
     if door.state == "starting" and door.waiting:

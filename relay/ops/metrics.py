@@ -21,7 +21,7 @@ from relay.security.certificates import read_expiry
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds from a change to the provider's yes: the goal is about one second, an outage lasts hours."""
-DOORS: Final = {"open": 0, "starting": 1, "ramping": 1, "closed": 2}
+SERVER_STATES: Final = {"serving": 0, "starting": 1, "returning": 1, "away": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
 
@@ -143,7 +143,7 @@ class _RelayCollector(Collector):
 
     def _doors(self) -> Iterable[Metric]:
         states = GaugeMetricFamily(
-            "relay_server_state", "0 open, 1 its mailboxes start or return, 2 away.", labels=["url"]
+            "relay_server_state", "0 serving, 1 its mailboxes start or return, 2 away.", labels=["url"]
         )
         waiting = GaugeMetricFamily("relay_server_waiting", "Mailboxes that wait for their server.", labels=["url"])
         refused = GaugeMetricFamily(
@@ -153,7 +153,7 @@ class _RelayCollector(Collector):
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
         for url, door in list(self._fleet.doors.items()):
-            states.add_metric([url], DOORS[door.state])
+            states.add_metric([url], SERVER_STATES[door.state])
             waiting.add_metric([url], door.waiting)
             refused.add_metric([url], door.held_back)
             if door.path.cut_off is not None:

@@ -147,7 +147,7 @@ def timers_of_watches() -> int:
     """Count the timers of the loop that are the watcher's, or somebody's sleep."""
     scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
     names = [timer._callback.__qualname__ for timer in scheduled if not timer.cancelled()]
-    return sum(name.startswith(("Door.", "Waits.", "Deadlines.", "_set_result")) for name in names)
+    return sum(name.startswith(("ServerAdmission.", "Timers.", "Deadlines.", "_set_result")) for name in names)
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate(
         # Those let through one by one arrive in bunches on a busy machine, which say nothing of the rate.
         bunches = Counter(int(moment) // BUNCH for moment in came.values())
         assert max(bunches.values()) <= RATE * BUNCH * 1.2
-        assert place.door.state == "open"
+        assert place.door.state == "serving"
         assert place.conditions() == {(WatchState.WATCHING, ""): MANY}
 
 
@@ -192,7 +192,7 @@ async def test_a_connection_that_nobody_takes_is_tried_by_one_mailbox_only() -> 
         failures = place.around.stats.requests
         assert failures["Ping", "Unreachable"] == 4
         assert 4 <= failures.total() - 4 <= 12  # one mailbox after the other, at 5, 15, 35 … seconds
-        assert place.door.state == "closed"
+        assert place.door.state == "away"
         assert "no connection" in place.door.detail
 
         place.wire.astray = False
@@ -224,7 +224,7 @@ async def test_a_mailbox_that_is_throttled_or_ill_delays_no_other() -> None:
         place.simulator.deliver("cleo@example.com")
         await until(lambda: bool(place.journal.kept[MailboxId("cleo")].changes))
 
-        assert place.door.state == "open"
+        assert place.door.state == "serving"
         await place.hurry_until(lambda: place.simulator.held == 3)
         assert all(place.journal.kept[MailboxId(name)].changes for name in ("ann", "ben", "cleo"))
 

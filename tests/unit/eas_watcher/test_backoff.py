@@ -3,7 +3,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eas_watcher.backoff import CEILING, delay, least, told
+from eas_watcher.backoff import CEILING, at_least, delay, least
 
 
 def test_doubles_from_five_seconds() -> None:
@@ -21,7 +21,7 @@ def test_stays_within_its_spread_and_ceiling(failures: int, seed: int) -> None:
 
 @given(st.floats(min_value=1, max_value=3600), st.integers())
 def test_a_time_the_server_named_is_never_cut_short(seconds: float, seed: int) -> None:
-    assert seconds <= told(seconds, Random(seed)) <= seconds * 1.1
+    assert seconds <= at_least(seconds, Random(seed)) <= seconds * 1.1
 
 
 @given(st.integers(min_value=1, max_value=100), st.integers())

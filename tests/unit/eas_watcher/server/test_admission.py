@@ -89,14 +89,14 @@ async def test_an_open_door_keeps_nobody_waiting() -> None:
 
     assert clock() == began
     await asyncio.sleep(1 / RATE)
-    assert (door.state, door.waiting, door.expected_wait()) == ("open", 0, None)
+    assert (door.state, door.waiting, door.expected_wait()) == ("serving", 0, None)
 
 
 async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
     door, known, came = new_door(), WatchAdmission("known"), []
     await door.enter(known)
     await asyncio.sleep(1)
-    assert door.state == "open"
+    assert door.state == "serving"
 
     async def start(name: int) -> None:
         await door.enter(WatchAdmission(name))
@@ -113,7 +113,7 @@ async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
     assert min(after - before for before, after in pairwise(came)) >= 0.99 / RATE
     assert clock() == pytest.approx(1 + MANY / RATE, abs=0.2)
     await asyncio.sleep(1 / RATE)
-    assert door.state == "open"
+    assert door.state == "serving"
 
 
 async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
@@ -121,7 +121,7 @@ async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
     for name in range(5):
         await door.enter(WatchAdmission(name))
         await asyncio.sleep(2 / RATE)
-        assert door.state == "open"
+        assert door.state == "serving"
 
     assert clock() == pytest.approx(10 / RATE)
 
@@ -134,7 +134,7 @@ async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_tim
         timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
         assert len(timers) <= 2
         assert watches.door.waiting >= MANY - 2
-        assert watches.door.state == "closed"
+        assert watches.door.state == "away"
         assert watches.door.detail == str(AWAY)
         probes = [moment for moment in watches.sent if moment > 0]
         assert probes == [5.0, 15.0, 35.0, 75.0, 135.0, 195.0, 255.0]
@@ -184,7 +184,7 @@ async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
         await asyncio.sleep(36)
         back.set()
         await asyncio.wait(tasks)
-        assert watches.door.state == "open"
+        assert watches.door.state == "serving"
 
     assert watches.done[0] == pytest.approx(75.01)
     assert min(after - before for before, after in pairwise(watches.done[1:])) >= 0.99 / RATE
@@ -201,7 +201,7 @@ async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
             tasks.create_task(door.enter(here(name)))
         await asyncio.sleep(0)
         door.answered(ann)
-        assert door.state == "ramping"
+        assert door.state == "returning"
         await door.enter(ann)
         assert clock() == 5.0
         assert door.expected_wait() == pytest.approx(49 / RATE)
@@ -234,10 +234,10 @@ async def test_a_probe_over_a_stale_connection_tells_nothing_and_makes_room_for_
 
     assert door.failed(probe, stale) is stale
     door.leave(probe)
-    assert door.state == "closed"
+    assert door.state == "away"
     await door.enter(here("second"))
 
-    assert (clock(), door.state) == (5.0, "closed")
+    assert (clock(), door.state) == (5.0, "away")
 
 
 async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next() -> None:
@@ -270,11 +270,11 @@ async def test_a_ping_that_is_held_is_a_good_probe() -> None:
     await close(door)
     await door.enter(probe, holds=True)
     await asyncio.sleep(HELD - 1)
-    assert door.state == "closed"
+    assert door.state == "away"
     follower = asyncio.ensure_future(door.enter(here("two")))
     await follower
 
-    assert (clock(), door.state) == (5.0 + HELD, "open")
+    assert (clock(), door.state) == (5.0 + HELD, "serving")
 
 
 async def test_a_ping_that_fails_as_a_probe_opens_nothing() -> None:
@@ -285,7 +285,7 @@ async def test_a_ping_that_fails_as_a_probe_opens_nothing() -> None:
     door.leave(probe)
     await asyncio.sleep(HELD + 1)
 
-    assert door.state == "closed"
+    assert door.state == "away"
 
 
 async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
@@ -295,7 +295,7 @@ async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
 
     door.failed(probe, AccessDenied("no", "http-403"))
 
-    assert door.state == "open"
+    assert door.state == "serving"
 
 
 async def test_throttling_of_single_mailboxes_closes_nothing() -> None:
@@ -305,7 +305,7 @@ async def test_throttling_of_single_mailboxes_closes_nothing() -> None:
         await door.enter(visitor)
         door.failed(visitor, ServerBusy("throttled", 600.0, reached=False))
 
-    assert door.state == "open"
+    assert door.state == "serving"
 
 
 async def test_a_time_told_to_several_mailboxes_keeps_all_waiting() -> None:
@@ -330,7 +330,7 @@ async def test_a_known_idle_timeout_is_no_outage() -> None:
         if name >= DISTINCT:
             door.failed(visitor, Unreachable("connection lost", 300.0))
 
-    assert door.state == "open"
+    assert door.state == "serving"
     assert door.path.cut_off is not None
 
 
