@@ -33,13 +33,13 @@ def healthy(watch: Watch) -> Condition:
     if used is not None:
         notes.append(f"the server's policy was acknowledged with {used.value} ({_CLAIMS[used]})")
     reason = ""
-    if watch.silent_for >= SILENT and _looks_empty(watch.watched):
+    if watch.counters.silent_for >= SILENT and _looks_empty(watch.watched):
         reason = QUARANTINE
         notes.append(
             "no item was ever shown, and nothing comes: if the mailbox is in use, look whether the server quarantines "
             "the device"
         )
-    elif watch.new and watch.silent_for < DISCOVERY_TAKES and _looks_empty(watch.watched):
+    elif watch.new and watch.counters.silent_for < DISCOVERY_TAKES and _looks_empty(watch.watched):
         reason = DISCOVERY
         notes.append(
             "no item was shown so far: some servers show a new device nothing for a quarter of an hour, until they "

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply, class_of
 from eas_watcher.errors import ServerBusy
+from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Memory, Progress
 from eas_watcher.machine.state import Action, Policy, Record, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
@@ -162,7 +163,7 @@ def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, 
         jitter=jitter,
         unsynced=frozenset(),
         hierarchy_due=key == NO_SYNC_KEY,
-        refusals=memory.refusals,
+        counters=Counters(refusals=memory.refusals),
         new=memory.partnership.hierarchy_key == NO_SYNC_KEY and not memory.collections,
     )
     dropped = _missing(memory.collections, kept)

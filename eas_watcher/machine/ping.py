@@ -20,16 +20,9 @@ HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is rea
 
 def rest(watch: Watch, interval: float, before: list[Action]) -> Move:
     """Do `before`, rest for `interval` seconds; when the rest is over all collections are due, as after any wait."""
-    rested = watch.rested_for + interval
-    due = rested >= HIERARCHY
-    watch = replace(
-        (watch.reconsidered() if due else watch).later(interval),
-        failures=0,
-        hasty=0,
-        rested_for=0.0 if due else rested,
-        silent_for=watch.silent_for + interval,
-        hierarchy_due=watch.hierarchy_due or due,
-    )
+    watch = replace(watch, counters=watch.counters.polled(interval))
+    if watch.counters.polled_for >= HIERARCHY:
+        watch = replace(watch.reconsidered(), hierarchy_due=True, counters=watch.counters.hierarchy_polled())
     return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True)]
 
 
@@ -45,9 +38,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
 
     Return a watch to go on with at once, or a move that waits.
     """
-    watch = watch.later(held)
-    if not _is_hasty(watch, held):
-        watch = replace(watch, requests=0)
+    watch = replace(watch, counters=watch.counters.ping_answered(held, at_once=_is_hasty(watch, held)))
     if watch.subfolders and held >= SETTLED:
         # What was in the mailbox when the Ping began has been told of, wherever it turns up from now on.
         watch = replace(watch, settled=newest_mail(watch.collections))
@@ -83,41 +74,35 @@ def _fewer(watch: Watch, limit: int | None) -> int:
 
 def _expired(watch: Watch, held: float) -> Watch | Move:
     """Ping again; an early end is normal now and then, but not in a row: a second client with our id ends them all."""
-    quiet_for = watch.quiet_for + held
-    if held < watch.heartbeat.interval / 4:
-        watch = replace(watch, hasty=watch.hasty + 1, quiet_for=quiet_for)
-        if watch.hasty > 1:
+    fast = held < watch.heartbeat.interval / 4
+    counters = watch.counters.ping_expired(held, fast=fast)
+    watch = replace(watch, counters=counters)
+    if fast:
+        if counters.fast_pings > 1:
             error = ServerBusy("Pings end at once: is the device id in use twice?")
-            return pause(watch, error, "ping-too-fast", failures=watch.hasty - 1)
+            return pause(watch, error, "ping-too-fast", failures=counters.fast_pings - 1)
         return watch.in_doubt()
     early = held < watch.heartbeat.interval * 0.75
-    heartbeat = watch.heartbeat if early else watch.heartbeat.expired()
-    silent_for = watch.silent_for + held
-    watch = replace(
-        watch, heartbeat=heartbeat, hasty=0, failures=0, remedied=0, quiet_for=quiet_for, silent_for=silent_for
-    )
-    if quiet_for >= QUIET:
+    if not early:
+        watch = replace(watch, heartbeat=watch.heartbeat.expired())
+    if counters.quiet_for >= QUIET:
         # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
         return replace(watch.reconsidered().in_doubt(), hierarchy_due=True)
     if held < BREATHER:
         # A server may hold Pings for a second by right, and then would be asked every second for ever.
-        return Pausing(watch.later(BREATHER - held)), [Pause(Progress(), 0, BREATHER - held)]
+        seconds = BREATHER - held
+        return Pausing(replace(watch, counters=counters.waited(seconds))), [Pause(Progress(), 0, seconds)]
     return watch.in_doubt() if early else watch
 
 
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
     """Sync what the server named (everything, if it named nothing we know), in one request."""
     watched = frozenset(collection.id for collection in watch.watched)
-    watch = replace(
-        watch,
-        unsynced=watch.unsynced | ((changed & watched) or watched),
-        hasty=watch.hasty + 1 if held < HASTY else 0,
-        failures=0 if held >= HASTY else watch.failures,
-        remedied=0 if held >= HASTY else watch.remedied,
-    )
-    if watch.hasty >= HASTY_ALLOWED:
+    counters = watch.counters.ping_changed(fast=held < HASTY)
+    watch = replace(watch, unsynced=watch.unsynced | ((changed & watched) or watched), counters=counters)
+    if counters.fast_pings >= HASTY_ALLOWED:
         error = ServerBusy("Pings tell of changes that no Sync shows")
-        return pause(watch, error, "ping-too-fast", failures=watch.hasty - HASTY_ALLOWED + 1)
+        return pause(watch, error, "ping-too-fast", failures=counters.fast_pings - HASTY_ALLOWED + 1)
     return watch
 
 

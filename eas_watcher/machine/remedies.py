@@ -29,13 +29,12 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS, PROVISIONS
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
-from eas_watcher.machine.state import AcknowledgeWipe, Ended, HourlyCount, Move, Pause, Pausing, Record, Watch, Wiping
+from eas_watcher.machine.state import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 from eas_watcher.names import NO_SYNC_KEY
 
-CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
-PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
 REDIRECTS: Final = 3  # in a row
 REPEATED: Final = 4  # failures that a second start from key 0 within the hour stands for with the first: 160 s
 HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
@@ -67,9 +66,8 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(watch, error, code, RECHECKS.get(code, RECHECK), shown=WatchState.BLOCKED)
         case Redirected():
             return _redirected(watch, error)
-        case NotProvisioned() if watch.provisions.times >= PROVISIONS:
-            # One more key after the hour, and no more before an hour without any has passed.
-            watch = replace(watch, provision_due=True, provisions=HourlyCount(PROVISIONS - 1, -RECHECK))
+        case NotProvisioned() if watch.counters.provisions.times >= PROVISIONS:
+            watch = replace(watch, provision_due=True, counters=watch.counters.provisions_used_up())
             return pause(watch, error, "policy-loop", RECHECK)
         case NotProvisioned():
             return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)
@@ -81,24 +79,24 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return start_over(_forget_keys(watch), error, "state-lost")
         case ServerRenewed():
             return start_over(_forget_keys(_ask_again(watch)), error, "server-renewed")
-        case RequestRefused() if watch.remedied or watch.restarts:
+        case RequestRefused() if watch.counters.remedies or watch.counters.restarts.times:
             return pause(watch, error, "request-refused", RECHECK)
         case RequestRefused():
             return start_over(_forget_keys(watch), error, "request-refused")
         case TooManyCollections(limit=limit):
             fewer = max(1, limit or min(watch.max_collections, len(watch.watched)) // 2)
             return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
-        case ServerBusy(again=True) if not watch.remedied:
+        case ServerBusy(again=True) if not watch.counters.remedies:
             return at_once(watch, error, "server-busy")
-        case ServerBusy(suspect=True) if watch.failures >= IMMEDIATE:
+        case ServerBusy(suspect=True) if watch.counters.failures >= IMMEDIATE:
             return pause(_forget_hierarchy(watch), error, "server-busy")
         case ServerBusy(retry_after=seconds):
             return pause(watch, error, "server-busy", _as_told(watch, seconds))
-        case Unreachable(stale=True) if not watch.remedied:
+        case Unreachable(stale=True) if not watch.counters.remedies:
             # Some servers close kept connections without a word [observed: SOGo 5.8, 2026-11]; the next one is fresh.
             return at_once(watch.in_doubt(), error, "unreachable")
         case Unreachable():
-            return pause(_go_home(watch) if watch.failures >= IMMEDIATE else watch, error, "unreachable")
+            return pause(_go_home(watch) if watch.counters.failures >= IMMEDIATE else watch, error, "unreachable")
         case ProtocolViolation():
             return pause(watch, error, "protocol-violation")
         case _:
@@ -107,16 +105,16 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
 
 def may_provision(watch: Watch) -> bool:
     """Tell whether to provision may still be the remedy of a 403."""
-    return watch.partnership.version is not None and not watch.provision_due and not watch.remedied
+    return watch.partnership.version is not None and not watch.provision_due and not watch.counters.remedies
 
 
 def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = None) -> Watch | Move:
     """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
-    remedied = watch.remedied
-    watch = replace(watch, remedied=remedied + 1)
-    if remedied >= IMMEDIATE:
-        return pause(watch, error, reason, at_last if remedied >= HOPELESS else None)
-    return replace(watch, failures=watch.failures + 1)
+    before = watch.counters.remedies
+    watch = replace(watch, counters=watch.counters.remedied())
+    if before >= IMMEDIATE:
+        return pause(watch, error, reason, at_last if before >= HOPELESS else None)
+    return replace(watch, counters=watch.counters.failed())
 
 
 def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
@@ -124,13 +122,12 @@ def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
 
     It costs the server much, and some block a device that does so again and again [MS-ASHTTP 3.1.5.2.1].
     """
-    watch = replace(watch, restarts=watch.restarts + 1, restarted_for=0.0)
-    if watch.restarts == 1:
+    watch = replace(watch, counters=watch.counters.restarted())
+    restarts = watch.counters.restarts.times
+    if restarts == 1:
         return at_once(watch, error, reason, at_last=RECHECK)
-    watch = replace(watch, remedied=watch.remedied + 1)
-    return pause(
-        watch, error, reason, RECHECK if watch.restarts > HOPELESS else None, failures=REPEATED + watch.restarts
-    )
+    watch = replace(watch, counters=watch.counters.remedied())
+    return pause(watch, error, reason, RECHECK if restarts > HOPELESS else None, failures=REPEATED + restarts)
 
 
 def pause(
@@ -143,12 +140,13 @@ def pause(
     failures: int | None = None,
 ) -> Move:
     """Show why the watch waits, and wait; `failures` sets the backoff apart from the failures counted so far."""
-    watch = replace(watch, failures=watch.failures + 1, shown=shown)
+    counters = watch.counters.failed()
+    failures = failures or counters.failures
+    counters = counters.waited(backoff.least(failures) if seconds is None else seconds)
+    watch = replace(watch, counters=counters, shown=shown)
     condition = Condition(shown, reason, detail=str(error))
     tried = tuple(c for c in watch.watched if c.drain is None and c.tries and c.sync_key != NO_SYNC_KEY)
-    progress = Progress(condition=condition, collections=tried, refusals=watch.refusals or None)
-    failures = failures or watch.failures
-    watch = watch.later(backoff.least(failures) if seconds is None else seconds)
+    progress = Progress(condition=condition, collections=tried, refusals=counters.refusals or None)
     return Pausing(watch), [Pause(progress, failures, seconds)]
 
 
@@ -165,23 +163,28 @@ def wipe(watch: Watch, *, account_only: bool) -> Move:
 def end(watch: Watch, condition: Condition) -> Move:
     """Stop for good and tell the phones that the watch needs their user."""
     watch = replace(watch, shown=condition.state)
-    return Ended(watch), [Record(Progress(condition=condition, refusals=watch.refusals, attention=True))]
+    return Ended(watch), [Record(Progress(condition=condition, refusals=watch.counters.refusals, attention=True))]
 
 
 def _as_told(watch: Watch, seconds: float | None) -> float | None:
     """Wait as told, but a server that has named a short time again and again gets the longer backoff."""
-    if seconds is not None and watch.failures >= IMMEDIATE and seconds < backoff.least(watch.failures + 1):
+    if (
+        seconds is not None
+        and watch.counters.failures >= IMMEDIATE
+        and seconds < backoff.least(watch.counters.failures + 1)
+    ):
         return None
     return seconds
 
 
 def _refused(watch: Watch, error: Unauthorized) -> Move:
     """Stop everything; two spaced confirmations, for some servers say 401 when only their backend is down."""
-    watch = replace(watch, refusals=watch.refusals + 1)
-    if watch.refusals > len(CONFIRM_AFTER):
+    watch = replace(watch, counters=watch.counters.refused())
+    refusals = watch.counters.refusals
+    if refusals >= MOST_REFUSALS:
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
     reason = "http-401-many" if error.shared else "http-401"
-    return pause(watch, error, reason, CONFIRM_AFTER[watch.refusals - 1])
+    return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
 
 
 def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
@@ -190,12 +193,18 @@ def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
     if url is None:
         host = authority(error.location) or "a URL that is not https or not sound"
         denied = Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
-        return pause(_go_home(replace(watch, redirects=0)), denied, "redirected", RECHECK)
-    if watch.redirects >= REDIRECTS:
+        return pause(_give_up_redirects(watch), denied, "redirected", RECHECK)
+    if watch.counters.redirects >= REDIRECTS:
         lost = Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
-        return pause(_go_home(replace(watch, redirects=0)), lost, "redirected", RECHECK)
+        return pause(_give_up_redirects(watch), lost, "redirected", RECHECK)
     # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
-    return replace(watch, partnership=replace(watch.partnership, version=None, url=url), redirects=watch.redirects + 1)
+    partnership = replace(watch.partnership, version=None, url=url)
+    return replace(watch, partnership=partnership, counters=watch.counters.redirected())
+
+
+def _give_up_redirects(watch: Watch) -> Watch:
+    """Return to the configured URL and follow redirects from there again."""
+    return _go_home(replace(watch, counters=watch.counters.returned()))
 
 
 def _go_home(watch: Watch) -> Watch:
@@ -217,7 +226,7 @@ def _distrust_version(watch: Watch) -> Watch:
     """Choose the version again; another one, if the server refuses this one not just once."""
     version = watch.partnership.version
     distrusted = watch.distrusted
-    if version is not None and watch.remedied:
+    if version is not None and watch.counters.remedies:
         distrusted |= {version}
     return replace(_ask_again(watch), distrusted=distrusted)
 

@@ -12,32 +12,11 @@ from eas_watcher.commands.request import Command
 from eas_watcher.commands.sync import SyncReply
 from eas_watcher.errors import EasError
 from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 
-HOUR: Final = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class HourlyCount:
-    """Count how often something happened, and for how many seconds this count has gone on; after an hour it is void."""
-
-    times: int = 0
-    seconds: float = 0.0
-
-    def again(self) -> "HourlyCount":
-        """Count once more."""
-        return HourlyCount(self.times + 1, self.seconds if self.times else 0.0)
-
-    def later(self, seconds: float) -> "HourlyCount":
-        """Return the count after some time."""
-        if not self.times or self.seconds + seconds >= HOUR:
-            return HourlyCount()
-        return HourlyCount(self.times, self.seconds + seconds)
-
-
 RATE: Final = 50.0  # mailboxes per second that start or return, unless the operator says otherwise
-FORGIVEN: Final = 3600.0  # seconds after which a start from key 0 is no repetition of the one before
 MOST_COLLECTIONS: Final = 20  # in one Sync, of 25 items each at most
 MOST_FOLDERS: Final = 200  # in one Ping; a server that takes fewer says so [MS-ASCMD 2.2.3.107]
 
@@ -76,35 +55,13 @@ class Watch:
     """Share by which this mailbox's Pings last longer than the interval, so that those of a fleet end apart."""
     provision_due: bool = False
     hierarchy_due: bool = False
-    refusals: int = 0
-    failures: int = 0
-    """Failures since the last sign that all is well."""
-    remedied: int = 0
-    """Remedies that were done at once since the last sign that all is well."""
-    requests: int = 0
-    """Requests since the last wait: a pause, or a Ping that was held."""
-    hasty: int = 0
-    """Pings in a row that were answered suspiciously fast without a new item."""
+    counters: Counters = field(default_factory=Counters)
     distrusted: frozenset[ProtocolVersion] = frozenset()
     """Versions that the server offers and then refuses."""
     max_folders: int = MOST_FOLDERS
     """How many folders the server takes in one Ping, as far as it has complained."""
     max_collections: int = MOST_COLLECTIONS
     """How many collections the server takes in one Sync, likewise."""
-    quiet_for: float = 0.0
-    """Seconds of silent Pings since the last Sync."""
-    silent_for: float = 0.0
-    """Seconds of silent Pings since the start, or since an item was last shown."""
-    provisions: HourlyCount = field(default_factory=HourlyCount)
-    """Policy keys granted."""
-    redirects: int = 0
-    """How often the server sent us elsewhere since the last Sync that was answered."""
-    rested_for: float = 0.0
-    """Seconds of polling since the hierarchy was read last."""
-    restarts: int = 0
-    """How often keys were given up, with no more than an hour between."""
-    restarted_for: float = 0.0
-    """Seconds of Pings and waits since keys were given up last."""
     shown: WatchState | None = None
     """The state that was last recorded."""
     told: str = ""
@@ -138,14 +95,6 @@ class Watch:
     def strayed(self) -> bool:
         """Whether a server sent the mailbox away from its configured URL."""
         return self.partnership.url is not None and not self.policy.discovered
-
-    def later(self, seconds: float) -> "Watch":
-        """Return the watch after a Ping or a wait of `seconds`."""
-        watch = replace(self, provisions=self.provisions.later(seconds))
-        if not self.restarts:
-            return watch
-        restarted_for = self.restarted_for + seconds
-        return replace(watch, restarted_for=restarted_for, restarts=0 if restarted_for >= FORGIVEN else self.restarts)
 
     def in_doubt(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""

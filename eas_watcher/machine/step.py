@@ -32,10 +32,11 @@ from eas_watcher.errors import (
 )
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import healthy
+from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.machine.folders import look_ahead, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.ping import read_ping, rest
-from eas_watcher.machine.remedies import CONFIRM_AFTER, RECHECK, end, pause, remedy, wipe
+from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Answered,
     Discovering,
@@ -75,7 +76,7 @@ def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
     watch, tidied = recall(memory, policy, jitter)
     if memory.wipe is not None:
         return wipe(watch, account_only=memory.wipe)
-    if memory.refusals > len(CONFIRM_AFTER):
+    if memory.refusals >= MOST_REFUSALS:
         return Ended(watch), []
     if memory.retry_in > 0:
         return Pausing(watch), [*tidied, Pause(Progress(), 0, memory.retry_in)]
@@ -101,12 +102,14 @@ def step(state: State, event: Event) -> Move:
         case Pinging(watch), Answered(PingReply() as reply, _, held):
             return _go(read_ping(watch, reply, held))
         case Pausing(watch), Woken():
-            return proceed(replace(watch.in_doubt(), requests=0))
+            return proceed(watch.in_doubt())
         case Wiping(watch, account_only), WipeAcknowledged() | Failed():
             return end(watch, Condition(WatchState.WIPED, WIPES[account_only]))
         case Ended(), _:
             return state, []
-        case Syncing(watch), Failed((ServerBusy(again=True) | Unreachable(stale=True)) as error) if not watch.remedied:
+        case Syncing(watch), Failed((ServerBusy(again=True) | Unreachable(stale=True)) as error) if (
+            not watch.counters.remedies
+        ):
             return _fail(watch, error)
         case Syncing(watch), Failed((Unreachable(reached=True) | ServerBusy(reached=True)) as error):
             # Each try wears the keys, so a request that may be repeated goes first: it tells that the server is back.
@@ -132,9 +135,9 @@ def step(state: State, event: Event) -> Move:
 
 def proceed(watch: Watch) -> Move:
     """Do whatever is due first; with nothing due, Ping."""
-    if watch.requests >= BREATH:
+    if watch.counters.requests >= BREATH:
         return _fail(watch, ServerBusy(f"still not in step after {BREATH} requests in a row"))
-    watch = replace(watch, requests=watch.requests + 1)
+    watch = replace(watch, counters=watch.counters.requested())
     if watch.partnership.version is None:
         return Discovering(watch), [Send(Options())]
     if watch.provision_due:
@@ -169,7 +172,7 @@ def _provisioned(watch: Watch, granted: Granted) -> Move:
     partnership = replace(
         watch.partnership, policy_key=granted.policy_key, acknowledged=granted.acknowledged, informed=informed
     )
-    watch = replace(watch, provision_due=False, provisions=watch.provisions.again())
+    watch = replace(watch, provision_due=False, counters=watch.counters.provisioned())
     return _record_partnership(watch, partnership)
 
 
@@ -206,10 +209,10 @@ def _ping(watch: Watch) -> Move:
 
 def _cut(watch: Watch, error: Unreachable) -> Move:
     """Learn from a Ping whose connection was lost: after a long hold the path has an idle timeout."""
-    watch = watch.later(error.survived)
-    if error.survived < HELD:
-        return _fail(watch, error)
-    watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived), failures=0, remedied=0)
+    held = error.survived >= HELD
+    watch = replace(watch, counters=watch.counters.ping_cut(error.survived, held=held))
+    if held:
+        watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived))
     return _fail(watch, error)
 
 

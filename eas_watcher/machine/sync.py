@@ -38,22 +38,17 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
     watch = state.watch
     asked = tuple(c for c in watch.collections if c.id in state.asked)
     read = digest(asked, reply, at, watch.settled)
-    keep = _keep(asked, read, refused=watch.refusals > 0)
+    keep = _keep(asked, read, refused=watch.counters.refusals > 0)
     done = frozenset(state.asked) - read.again
-    # What is only inferred from a lost state is no sign that all is well: it would come round again with the state.
-    news = any(change.certain for change in read.changes)
-    # What a user does elsewhere, reading and deleting, is no news but a good reason for a Ping to end at once.
-    seen = any(c.id in read.again and c.drain is None for c in read.collections)
+    counters = watch.counters.sync_answered(
+        news=any(change.certain for change in read.changes),
+        activity=any(c.id in read.again and c.drain is None for c in read.collections),
+        inferred=any(not change.certain for change in read.changes),
+    )
     watch = replace(
         _put(watch, {c.id: c for c in read.collections}),
         unsynced=(watch.unsynced - done) | read.again,
-        quiet_for=0.0,
-        silent_for=0.0 if read.changes or seen else watch.silent_for,
-        redirects=0,
-        refusals=0,
-        failures=0 if news else watch.failures,
-        remedied=0 if news else watch.remedied,
-        hasty=0 if news or seen else watch.hasty,
+        counters=counters,
         doubts=tuple(id_ for id_ in watch.doubts if id_ in read.troubled or id_ not in state.asked),
     )
     if read.trouble is not None:

@@ -70,7 +70,7 @@ class EasClient:
         """Send one command, when the server's door lets us, and read its answer; raises EasError."""
         self.address(watch.partnership.url)
         door, visitor = self.door, self._visitor
-        visitor.refusals = watch.refusals
+        visitor.refusals = watch.counters.refusals
         await door.enter(visitor, holds=isinstance(command, Ping))
         try:
             reply = await self._transmit(command, watch, door)

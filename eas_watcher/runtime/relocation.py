@@ -7,7 +7,8 @@ server is never looked for: its operator says where it is.
 from typing import Final, Protocol
 
 from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, Unauthorized, Unreachable
-from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS, may_provision
+from eas_watcher.machine.counters import MOST_REFUSALS
+from eas_watcher.machine.remedies import HOPELESS, may_provision
 from eas_watcher.machine.state import Pinging, State
 from eas_watcher.runtime.account import Account
 
@@ -41,9 +42,9 @@ def astray(state: State, error: EasError) -> bool:
         case AccessDenied(code=code):
             return code in GONE
         case Unauthorized():
-            return watch.refusals >= len(CONFIRM_AFTER)
+            return watch.counters.refusals >= MOST_REFUSALS - 1
         case ServerBusy(retry_after=None) | Unreachable():
-            return watch.failures >= HOPELESS and not isinstance(state, Pinging)
+            return watch.counters.failures >= HOPELESS and not isinstance(state, Pinging)
         case _:
             return False
 

@@ -17,6 +17,7 @@ from eas_watcher.breaker import Away, Breaker, Returning, Serving
 from eas_watcher.breaker import Turn as BreakerTurn
 from eas_watcher.errors import EasError, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.ports import Now
 from eas_watcher.server.breaker import concerns_server, read_failure, rules
 from eas_watcher.server.idle_timeout import PathKnowledge
@@ -25,7 +26,7 @@ from eas_watcher.server.mass_refusals import MassRefusals
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
 NEVER: Final = -1  # a watch has not passed so far
-LAST_TRY: Final = 2  # refusals after which the next one is the last
+LAST_TRY: Final = MOST_REFUSALS - 1  # refusals after which the next one is the last
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ Nothing here does I/O or reads a clock: `now` is seconds of any monotonic clock.
 from collections.abc import Hashable
 from typing import Final
 
+from eas_watcher.machine.counters import CONFIRM_AFTER
+
 WINDOW: Final = 600.0  # seconds, the start of a heartbeat: within it every mailbox is heard of
 LEAST: Final = 5  # mailboxes; fewer may well have changed their passwords on one day
 SHARE: Final = 0.1  # of the server's watched mailboxes
-CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds to the first and between further confirmations, as for one mailbox
 
 
 class MassRefusals:

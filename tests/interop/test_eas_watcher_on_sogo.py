@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.commands.http_status import UNAUTHORIZED
+from eas_watcher.machine.counters import CONFIRM_AFTER
 from eas_watcher.machine.memory import Change, WatchState
-from eas_watcher.machine.remedies import CONFIRM_AFTER
 from eas_watcher.names import CollectionClass
 from tests.interop.sogo.daemons import Service
 from tests.interop.sogo.server import SogoServer, User

@@ -1,12 +1,13 @@
 """Own the values that tests of a watch start from."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.sync import Add, CollectionReply, CollectionRequest, Sync, SyncReply
+from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Partnership, Progress
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
@@ -30,18 +31,29 @@ PARTNERSHIP = Partnership(ProtocolVersion.V14_1, PolicyKey("77"), SyncKey("h1"),
 EMAIL = frozenset({CollectionClass.EMAIL})
 
 
+COUNTERS: Final = {field.name for field in fields(Counters)}
+
+
 def watch_of(*collections: Collection, **changes: Any) -> Watch:
-    """Build a watch that has nothing to do but Ping."""
+    """Build a watch that has nothing to do but Ping; names of counters set its counters."""
+    counters = {name: changes.pop(name) for name in COUNTERS & changes.keys()}
     policy = Policy()
-    fields: dict[str, Any] = {
+    given: dict[str, Any] = {
         "policy": policy,
         "partnership": PARTNERSHIP,
         "collections": collections or (INBOX,),
         "classes": frozenset(c.cls for c in collections) or EMAIL,
         "heartbeat": policy.heartbeat,
         "unsynced": frozenset(),
+        "counters": Counters(**counters),
     }
-    return Watch(**(fields | changes))
+    return Watch(**(given | changes))
+
+
+def altered(watch: Watch, **changes: Any) -> Watch:
+    """Return a watch with other fields; names of counters set its counters."""
+    counters = {name: changes.pop(name) for name in COUNTERS & changes.keys()}
+    return replace(watch, counters=replace(watch.counters, **counters), **changes)
 
 
 SYNC: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, INBOX.sync_key),))

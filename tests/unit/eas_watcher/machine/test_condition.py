@@ -7,7 +7,7 @@ from eas_watcher.machine.condition import DISCOVERY, DISCOVERY_TAKES, QUARANTINE
 from eas_watcher.machine.memory import Collection, Condition, WatchState
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
-from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, altered, watch_of
 
 EMPTY_INBOX = replace(INBOX, newest=EPOCH)
 EMPTY_CALENDAR = replace(CALENDAR, newest=EPOCH)
@@ -40,7 +40,7 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
 
     assert (condition.state, condition.reason) == (WatchState.WATCHING, QUARANTINE)
     assert "quarantines" in condition.detail
-    assert healthy(replace(watch, silent_for=SILENT - 1.0)) == Condition(WatchState.WATCHING)
+    assert healthy(altered(watch, silent_for=SILENT - 1.0)) == Condition(WatchState.WATCHING)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_new_device_that_is_shown_nothing_may_be_in_discovery_for_a_while() ->
     assert "a quarter of an hour" in condition.detail
     for other in (
         replace(watch, new=False),
-        replace(watch, silent_for=DISCOVERY_TAKES),
+        altered(watch, silent_for=DISCOVERY_TAKES),
         replace(watch, collections=(INBOX,)),
     ):
         assert healthy(other) == Condition(WatchState.WATCHING)
-    assert healthy(replace(watch, silent_for=SILENT)).reason == QUARANTINE
+    assert healthy(altered(watch, silent_for=SILENT)).reason == QUARANTINE

@@ -29,7 +29,7 @@ def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
     assert forgotten == []
     assert watch.collections == (INBOX, CALENDAR)
     assert watch.unsynced == {INBOX.id, CALENDAR.id}
-    assert (watch.partnership, watch.classes, watch.refusals) == (PARTNERSHIP, EMAIL, 1)
+    assert (watch.partnership, watch.classes, watch.counters.refusals) == (PARTNERSHIP, EMAIL, 1)
     assert not watch.hierarchy_due
     assert watch.hierarchy is None
 

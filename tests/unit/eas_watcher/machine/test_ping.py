@@ -9,7 +9,7 @@ from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, re
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import Move, Pause, Pausing, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
-from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, watch_of
+from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, altered, watch_of
 
 BOTH = frozenset({INBOX.id, CALENDAR.id})
 WATCH = watch_of(INBOX, CALENDAR, requests=3, failures=2)
@@ -45,12 +45,12 @@ def changed(watch: Watch, *ids: str, held: float) -> Watch | Move:
 def test_a_ping_held_to_its_end_says_that_all_is_well() -> None:
     watch = go_on(expired(WATCH, 600.0))
 
-    assert watch == replace(
+    assert watch == altered(
         WATCH,
         heartbeat=Heartbeat(expiries=1),
         requests=0,
         failures=0,
-        hasty=0,
+        fast_pings=0,
         quiet_for=600.0,
         silent_for=600.0,
         unsynced=frozenset(),
@@ -64,14 +64,14 @@ def test_a_ping_that_ends_early_is_doubted_and_teaches_no_heartbeat() -> None:
 
 
 def test_a_long_silence_is_doubted() -> None:
-    watch = replace(WATCH, quiet_for=QUIET - 600.0)
+    watch = altered(WATCH, quiet_for=QUIET - 600.0)
 
     assert go_on(expired(watch, 599.0)).unsynced == frozenset()
     assert go_on(expired(watch, 600.0)).unsynced == BOTH
 
 
 def test_after_a_long_silence_the_folders_are_read_for_some_servers_never_tell_of_new_ones() -> None:
-    watch = replace(WATCH, quiet_for=QUIET - 600.0)
+    watch = altered(WATCH, quiet_for=QUIET - 600.0)
 
     assert not go_on(expired(watch, 599.0)).hierarchy_due
     assert go_on(expired(watch, 600.0)).hierarchy_due
@@ -79,29 +79,29 @@ def test_after_a_long_silence_the_folders_are_read_for_some_servers_never_tell_o
 
 def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
     once = go_on(expired(WATCH, 1.0))
-    assert (once.unsynced, once.hasty, once.requests, once.failures) == (BOTH, 1, 3, 2)
+    assert (once.unsynced, once.counters.fast_pings, once.counters.requests, once.counters.failures) == (BOTH, 1, 3, 2)
 
-    pauses = [wait(expired(replace(once, hasty=n), 1.0)) for n in (1, 2, 3)]
+    pauses = [wait(expired(altered(once, fast_pings=n), 1.0)) for n in (1, 2, 3)]
     assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
 
 
 def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_second_client() -> None:
     once = go_on(expired(WATCH, 149.0))
-    assert (once.unsynced, once.hasty, once.requests) == (BOTH, 1, 0)
+    assert (once.unsynced, once.counters.fast_pings, once.counters.requests) == (BOTH, 1, 0)
 
     reason, action = wait(expired(once, 149.0))
     condition = action.progress.condition
     assert (reason, action.failures) == ("ping-too-fast", 1)
     assert condition is not None
     assert "is the device id in use twice?" in condition.detail
-    assert go_on(expired(once, 150.0)).hasty == 0
+    assert go_on(expired(once, 150.0)).counters.fast_pings == 0
 
 
 def test_a_server_with_short_heartbeats_is_not_hasty() -> None:
     short = replace(WATCH, heartbeat=Heartbeat(interval=10, maximum=10))
 
-    assert go_on(expired(short, 10.0)).hasty == 0
-    assert go_on(expired(short, 2.4)).hasty == 1
+    assert go_on(expired(short, 10.0)).counters.fast_pings == 0
+    assert go_on(expired(short, 2.4)).counters.fast_pings == 1
 
 
 def test_a_server_that_holds_pings_for_a_moment_only_is_not_asked_all_the_time() -> None:
@@ -109,14 +109,14 @@ def test_a_server_that_holds_pings_for_a_moment_only_is_not_asked_all_the_time()
 
     for held in (0.5, 1.0):
         state, actions = rested(expired(second, held))
-        assert (state.watch.hasty, state.watch.failures) == (0, 0)
+        assert (state.watch.counters.fast_pings, state.watch.counters.failures) == (0, 0)
         assert actions == [Pause(Progress(), 0, BREATHER - held)]
 
 
 def test_syncs_what_the_server_names() -> None:
     watch = go_on(changed(WATCH, "7", "99", held=100.0))
 
-    assert watch == replace(WATCH, unsynced=frozenset({CALENDAR.id}), requests=0, failures=0)
+    assert watch == altered(WATCH, unsynced=frozenset({CALENDAR.id}), requests=0, failures=0)
 
 
 @pytest.mark.parametrize("ids", [(), ("99",)])
@@ -128,14 +128,14 @@ def test_changes_told_at_once_again_and_again_wait_longer_and_longer() -> None:
     watch = WATCH
     for n in range(1, HASTY_ALLOWED):
         watch = go_on(changed(watch, "5", held=1.0))
-        assert (watch.hasty, watch.requests, watch.failures) == (n, 3, 2)
+        assert (watch.counters.fast_pings, watch.counters.requests, watch.counters.failures) == (n, 3, 2)
 
-    pauses = [wait(changed(replace(watch, hasty=n), "5", held=1.0)) for n in (4, 5, 6)]
+    pauses = [wait(changed(altered(watch, fast_pings=n), "5", held=1.0)) for n in (4, 5, 6)]
     assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
 
 
 def test_a_change_after_a_while_ends_a_hasty_row() -> None:
-    assert go_on(changed(replace(WATCH, hasty=4), "5", held=12.0)).hasty == 0
+    assert go_on(changed(altered(WATCH, fast_pings=4), "5", held=12.0)).counters.fast_pings == 0
 
 
 @pytest.mark.parametrize(("told", "interval"), [(240, 240), (900, 900), (None, 1200), (0, 1200)])
@@ -145,7 +145,7 @@ def test_adopts_a_heartbeat_in_range(told: int | None, interval: int) -> None:
     watch = go_on(read_ping(WATCH, reply, 0.1))
 
     assert watch.heartbeat.interval == interval
-    assert watch.failures == 3
+    assert watch.counters.failures == 3
 
 
 @pytest.mark.parametrize(("told", "left"), [(1, 1), (None, 1), (0, 1), (-5, 1), (2, 2)])
@@ -159,7 +159,7 @@ def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int
 
 @pytest.mark.parametrize("status", [PingStatus.HEARTBEAT_OUT_OF_RANGE, PingStatus.TOO_MANY_FOLDERS])
 def test_a_server_that_is_never_content_is_waited_for(status: PingStatus) -> None:
-    reason, _ = wait(read_ping(replace(WATCH, remedied=3), PingReply(status), 0.1))
+    reason, _ = wait(read_ping(altered(WATCH, remedies=3), PingReply(status), 0.1))
 
     assert reason in {"heartbeat", "too-many-folders"}
 
@@ -192,9 +192,10 @@ def test_a_ping_called_malformed_starts_over_once_then_hourly() -> None:
 
 @pytest.mark.parametrize("status", list(PingStatus))
 def test_a_ping_that_was_held_counts_as_a_wait(status: PingStatus) -> None:
-    held, hasty = read_ping(WATCH, PingReply(status), 20.0), read_ping(WATCH, PingReply(status), 1.0)
+    held, at_once = read_ping(WATCH, PingReply(status), 20.0), read_ping(WATCH, PingReply(status), 1.0)
 
-    assert [(d if isinstance(d, Watch) else d[0].watch).requests for d in (held, hasty)] == [0, 3]
+    assert watch_after(held).counters.requests == 0
+    assert watch_after(at_once).counters.requests == (3 if isinstance(at_once, Watch) else 0)  # a pause is a wait, too
 
 
 def watch_after(decided: Watch | Move) -> Watch:

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 from eas_watcher.commands.folder_sync import FolderSync
@@ -9,7 +8,7 @@ from eas_watcher.machine.ping import HIERARCHY
 from eas_watcher.machine.state import Failed, Move, Pausing, Policy, Syncing, Watch, Woken
 from eas_watcher.machine.step import begin, proceed, step
 from eas_watcher.names import CollectionClass
-from tests.unit.eas_watcher.watching import INBOX, PARTNERSHIP, news, paused, recorded, sent, synced, watch_of
+from tests.unit.eas_watcher.watching import INBOX, PARTNERSHIP, altered, news, paused, recorded, sent, synced, watch_of
 
 POLICY = Policy(poll_interval=300.0)
 
@@ -32,7 +31,7 @@ def test_rests_where_it_would_ping_and_says_once_that_it_watches() -> None:
     assert isinstance(state, Pausing)
     assert paused(actions).progress.condition is None
     assert [progress.condition for progress in recorded(actions)] == [Condition(WatchState.WATCHING)]
-    assert recorded(proceed(replace(state.watch, requests=0))[1]) == []
+    assert recorded(proceed(altered(state.watch, requests=0))[1]) == []
 
 
 def test_a_rest_is_followed_by_a_sync_of_everything() -> None:
@@ -64,12 +63,12 @@ def test_never_pings() -> None:
 
 
 def test_reads_the_hierarchy_once_an_hour() -> None:
-    rested_for, hours = 0.0, []
+    polled_for, hours = 0.0, []
     for round_ in range(1, 50):
-        state, actions = rested(polling(rested_for=rested_for))
+        state, actions = rested(polling(polled_for=polled_for))
         if isinstance(sent(actions), FolderSync):
             hours.append(round_ * 300.0)
-        rested_for = state.watch.rested_for
+        polled_for = state.watch.counters.polled_for
 
     assert hours == [HIERARCHY, 2 * HIERARCHY, 3 * HIERARCHY, 4 * HIERARCHY]
 
@@ -85,4 +84,4 @@ def test_a_poll_that_was_answered_ends_the_count_of_failures() -> None:
 def test_silence_is_counted_for_the_operator() -> None:
     state, _ = proceed(polling())
 
-    assert state.watch.silent_for == 300.0
+    assert state.watch.counters.silent_for == 300.0

@@ -19,13 +19,12 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.machine.counters import CONFIRM_AFTER, HOUR, PROVISIONS, HourlyCount
 from eas_watcher.machine.memory import Condition, Drain, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import (
-    CONFIRM_AFTER,
     DAILY,
     HOPELESS,
     IMMEDIATE,
-    PROVISIONS,
     RECHECK,
     REDIRECTS,
     REPEATED,
@@ -36,10 +35,8 @@ from eas_watcher.machine.remedies import (
     remedy,
 )
 from eas_watcher.machine.state import (
-    FORGIVEN,
     AcknowledgeWipe,
     Ended,
-    HourlyCount,
     Pause,
     Pausing,
     Policy,
@@ -48,7 +45,7 @@ from eas_watcher.machine.state import (
     Wiping,
 )
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
-from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, watch_of
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, altered, watch_of
 
 
 def decide(watch: Watch, error: EasError) -> Pause:
@@ -106,7 +103,7 @@ def test_what_went_over_a_stale_connection_is_repeated_at_once_but_not_twice() -
     again = remedy(watch_of(), stale)
 
     assert isinstance(again, Watch)
-    assert (again.remedied, again.failures, again.unsynced) == (1, 1, frozenset({INBOX.id}))
+    assert (again.counters.remedies, again.counters.failures, again.unsynced) == (1, 1, frozenset({INBOX.id}))
     assert decide(again, stale).failures == 2
 
 
@@ -140,7 +137,7 @@ def test_a_redirect_to_a_host_that_nobody_named_waits_and_names_it(location: str
 
 
 def test_a_redirect_to_an_allowed_host_is_followed_with_options_first() -> None:
-    assert remedy(sent_to(None), Redirected("https://MAIL2.example.com/eas?Cmd=Sync")) == replace(
+    assert remedy(sent_to(None), Redirected("https://MAIL2.example.com/eas?Cmd=Sync")) == altered(
         sent_to("https://mail2.example.com/eas"), partnership=elsewhere("https://mail2.example.com/eas"), redirects=1
     )
 
@@ -156,7 +153,7 @@ def test_servers_that_send_a_mailbox_round_in_circles_get_an_hour_of_rest() -> N
 
     assert isinstance(decided, tuple)
     assert isinstance(decided[0], Pausing)
-    assert (decided[0].watch.partnership.url, decided[0].watch.redirects) == (None, 0)
+    assert (decided[0].watch.partnership.url, decided[0].watch.counters.redirects) == (None, 0)
     assert decided[1][0].seconds == RECHECK  # type: ignore[union-attr]
 
 
@@ -164,12 +161,12 @@ def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server
     stray = sent_to("https://mail2.example.com/eas")
 
     assert decide(stray, Unreachable("x")).seconds is None
-    decided = remedy(replace(stray, failures=IMMEDIATE), Unreachable("x"))
+    decided = remedy(altered(stray, failures=IMMEDIATE), Unreachable("x"))
 
     assert isinstance(decided, tuple)
     assert decided[0].watch.partnership == elsewhere(None)
-    assert remedy(stray, AccessDenied("x", "http-404")) == replace(
-        stray, partnership=elsewhere(None), failures=1, remedied=1
+    assert remedy(stray, AccessDenied("x", "http-404")) == altered(
+        stray, partnership=elsewhere(None), failures=1, remedies=1
     )
 
 
@@ -186,49 +183,49 @@ def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> Non
 def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
     first = remedy(watch_of(provisions=HourlyCount(PROVISIONS - 1)), NotProvisioned("x"))
     assert isinstance(first, Watch)
-    decided = remedy(replace(first, provisions=HourlyCount(PROVISIONS)), NotProvisioned("x"))
+    decided = remedy(altered(first, provisions=HourlyCount(PROVISIONS)), NotProvisioned("x"))
 
     assert isinstance(decided, tuple)
     state, [action] = decided
     assert isinstance(action, Pause)
     assert action.progress.condition is not None
     assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
-    assert (state.watch.provision_due, state.watch.provisions) == (True, HourlyCount(PROVISIONS - 1))
-    again = remedy(replace(state.watch, provisions=state.watch.provisions.again()), NotProvisioned("x"))
+    assert (state.watch.provision_due, state.watch.counters.provisions) == (True, HourlyCount(PROVISIONS - 1))
+    again = remedy(replace(state.watch, counters=state.watch.counters.provisioned()), NotProvisioned("x"))
     assert isinstance(again, tuple)  # one key an hour from then on
 
 
 def test_not_provisioned_provisions_at_once() -> None:
-    assert remedy(watch_of(), NotProvisioned("x")) == watch_of(provision_due=True, failures=1, remedied=1)
+    assert remedy(watch_of(), NotProvisioned("x")) == watch_of(provision_due=True, failures=1, remedies=1)
 
 
 def test_a_changed_hierarchy_is_read_at_once() -> None:
-    assert remedy(watch_of(), HierarchyChanged("x")) == watch_of(hierarchy_due=True, failures=1, remedied=1)
+    assert remedy(watch_of(), HierarchyChanged("x")) == watch_of(hierarchy_due=True, failures=1, remedies=1)
 
 
 def test_a_refused_version_is_chosen_again() -> None:
     watch = watch_of()
 
     assert remedy(watch, VersionRefused("x")) == watch_of(
-        partnership=replace(watch.partnership, version=None), failures=1, remedied=1
+        partnership=replace(watch.partnership, version=None), failures=1, remedies=1
     )
 
 
 def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
-    watch = watch_of(failures=1, remedied=1)
+    watch = watch_of(failures=1, remedies=1)
 
     assert remedy(watch, VersionRefused("x")) == watch_of(
         partnership=replace(watch.partnership, version=None),
         failures=2,
-        remedied=2,
+        remedies=2,
         distrusted=frozenset({ProtocolVersion.V14_1}),
     )
 
 
 def test_before_a_version_is_chosen_none_can_be_distrusted() -> None:
-    watch = watch_of(partnership=Partnership(), failures=1, remedied=1)
+    watch = watch_of(partnership=Partnership(), failures=1, remedies=1)
 
-    assert remedy(watch, VersionRefused("x")) == replace(watch, failures=2, remedied=2)
+    assert remedy(watch, VersionRefused("x")) == altered(watch, failures=2, remedies=2)
 
 
 def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
@@ -271,21 +268,21 @@ def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
     "error", [NotProvisioned("x"), VersionRefused("x"), StateLost("x"), ServerRenewed("x"), RequestRefused("x")]
 )
 def test_what_costs_the_server_much_is_tried_hourly_at_last(error: EasError) -> None:
-    assert decide(watch_of(remedied=HOPELESS), error).seconds == RECHECK
+    assert decide(watch_of(remedies=HOPELESS), error).seconds == RECHECK
 
 
 @pytest.mark.parametrize("error", [StateLost("x"), ServerRenewed("x")])
 def test_a_second_start_from_key_0_within_the_hour_waits_long_and_at_last_hourly(error: EasError) -> None:
     first = remedy(watch_of(), error)
     assert isinstance(first, Watch)
-    well = replace(first, remedied=0, failures=0)  # as after a Ping held to its end
+    well = altered(first, remedies=0, failures=0)  # as after a Ping held to its end
 
     waits = []
     for _ in range(HOPELESS):
         action, (state, _) = decide(well, error), remedy(well, error)  # type: ignore[misc]  # it waits
         waits.append((action.failures, action.seconds))
         assert all(c.sync_key == NO_SYNC_KEY for c in state.watch.collections)
-        well = replace(state.watch, remedied=0, failures=0)
+        well = altered(state.watch, remedies=0, failures=0)
 
     patient = [(REPEATED + restarts, None) for restarts in range(2, HOPELESS + 1)]
     assert waits == [*patient, (REPEATED + HOPELESS + 1, RECHECK)]
@@ -295,8 +292,10 @@ def test_a_start_from_key_0_is_no_repetition_an_hour_later() -> None:
     first = remedy(watch_of(), StateLost("x"))
     assert isinstance(first, Watch)
 
-    assert isinstance(remedy(first.later(FORGIVEN - 1.0), StateLost("x")), tuple)
-    assert isinstance(remedy(first.later(FORGIVEN - 1.0).later(1.0), StateLost("x")), Watch)
+    soon, later = (replace(first, counters=first.counters.waited(seconds)) for seconds in (HOUR - 1.0, HOUR))
+
+    assert isinstance(remedy(soon, StateLost("x")), tuple)
+    assert isinstance(remedy(later, StateLost("x")), Watch)
 
 
 def test_the_time_since_a_start_from_key_0_counts_waits() -> None:
@@ -305,18 +304,18 @@ def test_the_time_since_a_start_from_key_0_counts_waits() -> None:
 
     state, _ = remedy(first, AccessDenied("x", "http-404"))  # type: ignore[misc]  # it waits
 
-    assert state.watch.restarts == 0
+    assert state.watch.counters.restarts.times == 0
 
 
 def test_a_request_called_malformed_after_a_start_from_key_0_within_the_hour_waits_for_an_hour() -> None:
-    watch = watch_of(restarts=1)
+    watch = watch_of(restarts=HourlyCount(1))
 
     assert decide(watch, RequestRefused("x")).seconds == RECHECK
 
 
 @pytest.mark.parametrize("error", [HierarchyChanged("x"), TooManyCollections("x", None)])
 def test_what_costs_little_is_tried_with_the_backoff(error: EasError) -> None:
-    assert decide(watch_of(remedied=HOPELESS), error).seconds is None
+    assert decide(watch_of(remedies=HOPELESS), error).seconds is None
 
 
 def test_an_outage_before_does_not_delay_a_remedy() -> None:
@@ -364,7 +363,7 @@ def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None
     forbidden = AccessDenied("x", "http-403")
 
     first = remedy(watch_of(), forbidden)
-    assert first == watch_of(provision_due=True, failures=1, remedied=1)
+    assert first == watch_of(provision_due=True, failures=1, remedies=1)
     assert isinstance(first, Watch)
 
     for refused in (first, replace(first, provision_due=False)):
@@ -379,7 +378,7 @@ def test_a_403_before_a_version_is_chosen_waits() -> None:
 
 
 def test_what_is_done_at_once_counts_as_a_failure_until_all_is_well() -> None:
-    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3, remedied=1)
+    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3, remedies=1)
 
 
 def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -> None:
@@ -387,13 +386,13 @@ def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -
     for refusals, seconds in enumerate(CONFIRM_AFTER, start=1):
         action = decide(watch, Unauthorized("x"))
         assert (action.seconds, action.progress.refusals) == (seconds, refusals)
-        watch = replace(watch, refusals=refusals)
+        watch = altered(watch, refusals=refusals)
 
     decided = remedy(watch, Unauthorized("x"))
 
     condition = Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail="x")
     assert decided == (
-        Ended(replace(watch, refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
+        Ended(altered(watch, refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
         [Record(Progress(condition=condition, refusals=3, attention=True))],
     )
     assert CONFIRM_AFTER == (60.0, 900.0)
@@ -414,7 +413,7 @@ def test_a_pause_may_have_a_backoff_of_its_own() -> None:
     state, [action] = pause(watch_of(failures=7), ServerBusy("x"), "ping-too-fast", failures=2)
 
     assert isinstance(action, Pause)
-    assert (action.failures, action.seconds, state.watch.failures) == (2, None, 8)
+    assert (action.failures, action.seconds, state.watch.counters.failures) == (2, None, 8)
 
 
 def test_an_end_tells_the_phones() -> None:

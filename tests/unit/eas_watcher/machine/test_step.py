@@ -63,6 +63,7 @@ from tests.unit.eas_watcher.watching import (
     PARTNERSHIP,
     PRIME,
     SYNC,
+    altered,
     news,
     paused,
     pinged,
@@ -136,7 +137,7 @@ def test_does_what_is_due_first(watch: Watch, state: type[State], action: object
 
     assert isinstance(following, state)
     assert actions == [action]
-    assert following.watch.requests == 1
+    assert following.watch.counters.requests == 1
 
 
 def test_says_once_that_it_watches() -> None:
@@ -318,7 +319,7 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
     assert odd.condition is not None
     assert odd.condition.reason == QUARANTINE
 
-    watch = replace(watch, told=odd.condition.detail, silent_for=SILENT)
+    watch = altered(watch, told=odd.condition.detail, silent_for=SILENT)
     assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
     found, _ = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
     _, actions = step(replace(found, watch=replace(found.watch, unsynced=frozenset())), synced())
@@ -363,12 +364,15 @@ def test_a_cut_after_a_short_hold_teaches_nothing() -> None:
 
 
 def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
-    state, actions = step(Pausing(watch_of(INBOX, CALENDAR, requests=BREATH)), Woken())
+    pausing, _ = proceed(watch_of(INBOX, CALENDAR, requests=BREATH))
+    assert isinstance(pausing, Pausing)
+
+    state, actions = step(pausing, Woken())
 
     request = sent(actions)
     assert isinstance(request, Sync)
     assert len(request.collections) == 2
-    assert state.watch.requests == 1
+    assert state.watch.counters.requests == 1
 
 
 # --- the end

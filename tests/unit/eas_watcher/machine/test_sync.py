@@ -19,6 +19,7 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.machine.counters import HourlyCount
 from eas_watcher.machine.memory import Change, Collection, Condition, Drain, Progress, WatchState
 from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import (
@@ -26,7 +27,6 @@ from eas_watcher.machine.state import (
     Answered,
     Event,
     Failed,
-    HourlyCount,
     Pause,
     Pausing,
     Pinging,
@@ -114,35 +114,39 @@ def test_a_sync_that_is_answered_ends_the_count_of_redirects() -> None:
     state, _ = step(syncing(redirects=2, provisions=HourlyCount(2), silent_for=9.0), synced())
     told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
 
-    assert (state.watch.redirects, state.watch.silent_for) == (0, 9.0)
-    assert state.watch.provisions == HourlyCount(2)  # a policy that is due anew after each Sync is a loop, too
-    assert told.watch.silent_for == 0.0
+    assert (state.watch.counters.redirects, state.watch.counters.silent_for) == (0, 9.0)
+    assert state.watch.counters.provisions == HourlyCount(2)  # a policy that is due anew after each Sync is a loop, too
+    assert told.watch.counters.silent_for == 0.0
 
 
 def test_new_items_are_a_sign_that_all_is_well() -> None:
-    state, _ = step(syncing(failures=5, hasty=3), synced(news("5:1")))
-    quiet, _ = step(syncing(failures=5, hasty=3, quiet_for=99.0), synced())
+    state, _ = step(syncing(failures=5, fast_pings=3), synced(news("5:1")))
+    quiet, _ = step(syncing(failures=5, fast_pings=3, quiet_for=99.0), synced())
 
-    assert (state.watch.failures, state.watch.hasty) == (0, 0)
-    assert (quiet.watch.failures, quiet.watch.hasty, quiet.watch.quiet_for) == (5, 3, 0.0)
+    assert (state.watch.counters.failures, state.watch.counters.fast_pings) == (0, 0)
+    assert (quiet.watch.counters.failures, quiet.watch.counters.fast_pings, quiet.watch.counters.quiet_for) == (
+        5,
+        3,
+        0.0,
+    )
 
 
 def test_what_a_user_does_elsewhere_is_no_hot_loop_as_long_as_the_syncs_show_it() -> None:
     read_or_deleted = replace(news(), has_commands=True)
-    elsewhere, _ = step(syncing(failures=5, hasty=3), synced(read_or_deleted))
-    repeated, _ = step(syncing(hasty=3), synced(replace(read_or_deleted, sync_key=INBOX.sync_key)))
-    lost, _ = step(syncing(hasty=3), synced(news(status=3)))
+    elsewhere, _ = step(syncing(failures=5, fast_pings=3), synced(read_or_deleted))
+    repeated, _ = step(syncing(fast_pings=3), synced(replace(read_or_deleted, sync_key=INBOX.sync_key)))
+    lost, _ = step(syncing(fast_pings=3), synced(news(status=3)))
 
-    assert (elsewhere.watch.failures, elsewhere.watch.hasty) == (5, 0)
-    assert [repeated.watch.hasty, lost.watch.hasty] == [3, 3]
+    assert (elsewhere.watch.counters.failures, elsewhere.watch.counters.fast_pings) == (5, 0)
+    assert [repeated.watch.counters.fast_pings, lost.watch.counters.fast_pings] == [3, 3]
 
 
 def test_what_a_user_does_elsewhere_is_a_good_reason_for_a_ping_to_end_at_once() -> None:
     tidied = replace(news(), has_commands=True)
 
-    state, _ = step(syncing(failures=5, hasty=3), synced(tidied))
+    state, _ = step(syncing(failures=5, fast_pings=3), synced(tidied))
 
-    assert (state.watch.failures, state.watch.hasty) == (5, 0)
+    assert (state.watch.counters.failures, state.watch.counters.fast_pings) == (5, 0)
 
 
 def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
@@ -155,7 +159,7 @@ def test_an_accepted_credential_is_recorded_even_when_nothing_is_new() -> None:
     state, actions = step(syncing(refusals=2, shown=WatchState.WATCHING), synced())
 
     assert recorded(actions) == [Progress(refusals=0)]
-    assert state.watch.refusals == 0
+    assert state.watch.counters.refusals == 0
 
 
 def test_records_nothing_of_a_drain_until_it_ends() -> None:
@@ -176,11 +180,11 @@ def test_a_key_the_server_forgot_starts_the_collection_over_at_once() -> None:
     state, actions = step(syncing(), synced(news(key=None, status=3)))
 
     assert sent(actions) == PRIME
-    assert state.watch.failures == 1
+    assert state.watch.counters.failures == 1
 
 
 def test_a_server_that_forgets_every_key_is_not_asked_in_a_busy_loop() -> None:
-    assert paused(step(syncing(failures=3, remedied=3), synced(news(key=None, status=3)))[1]).failures == 4
+    assert paused(step(syncing(failures=3, remedies=3), synced(news(key=None, status=3)))[1]).failures == 4
 
 
 def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None:

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, StateLost, Unauthorized, Unreachable
-from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS
+from eas_watcher.machine.counters import CONFIRM_AFTER
+from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Discovering, Pinging, Policy, State, Syncing
 from eas_watcher.runtime.relocation import astray, look_for
 from tests.unit.eas_watcher.running import account
@@ -38,7 +39,7 @@ def test_a_mailbox_of_a_configured_server_is_where_the_operator_says() -> None:
 
 def test_a_denied_access_is_a_sign_when_provisioning_has_not_helped() -> None:
     assert not astray(syncing(), denied("http-403"))
-    assert astray(syncing(remedied=1), denied("http-403"))
+    assert astray(syncing(remedies=1), denied("http-403"))
     assert astray(syncing(provision_due=True), denied("http-403"))
 
 

@@ -9,8 +9,9 @@ import pytest
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRefused
+from eas_watcher.machine.counters import CONFIRM_AFTER
 from eas_watcher.machine.memory import Change, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.remedies import CONFIRM_AFTER, HOPELESS
+from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Failed, Policy, Provisioning
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced

@@ -1,0 +1,189 @@
+"""The counters of a watch: what it counts, and which sign clears which counter.
+
+A watch keeps trying, but never in a busy loop and never for the sake of a server that cannot be helped. So it counts
+its failures and remedies and reads the counters where it decides how long to wait. Each method of `Counters` is one
+sign, something that was done or observed, and is the only place that says which counters that sign clears:
+
+    sign                             counts                      clears
+    requested                        requests
+    waited                           time                        requests
+    polled                           time, polled_for,           requests, fast_pings, failures
+                                     silent_for
+    hierarchy_polled                                             polled_for
+    ping_answered                    time                        requests, unless the answer came at once
+    ping_expired after a while       quiet_for, silent_for       fast_pings, failures, remedies
+    ping_expired too fast            quiet_for, fast_pings
+    ping_changed after a while                                   fast_pings, failures, remedies
+    ping_changed too fast            fast_pings
+    ping_cut after a while           time                        failures, remedies
+    ping_cut soon                    time
+    sync_answered                                                quiet_for, redirects, refusals
+      and a new item is shown                                    silent_for, fast_pings, failures, remedies
+      and other activity is shown                                silent_for, fast_pings
+      and a new item is inferred                                 silent_for
+    failed                           failures
+    remedied                         remedies
+    restarted                        restarts
+    provisioned                      provisions
+    provisions_used_up                                           provisions but for one, an hour later
+    refused                          refusals
+    redirected                       redirects
+    returned                                                     redirects
+
+`time` ages `provisions` and `restarts`, which an hour clears.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+HOUR: Final = 3600.0
+CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
+MOST_REFUSALS: Final = len(CONFIRM_AFTER) + 1  # in a row, over restarts; the credential is not sent again
+PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
+
+
+@dataclass(frozen=True, slots=True)
+class HourlyCount:
+    """How often something happened, and for how many seconds this count has run; an hour clears it."""
+
+    times: int = 0
+    seconds: float = 0.0
+
+    def again(self) -> "HourlyCount":
+        """Count once more; the hour runs from the first time."""
+        return HourlyCount(self.times + 1, self.seconds if self.times else 0.0)
+
+    def prolonged(self) -> "HourlyCount":
+        """Count once more; the hour runs from this time."""
+        return HourlyCount(self.times + 1)
+
+    def later(self, seconds: float) -> "HourlyCount":
+        """Return the count after some time."""
+        if not self.times or self.seconds + seconds >= HOUR:
+            return HourlyCount()
+        return HourlyCount(self.times, self.seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters of one watch; the table above says what clears them."""
+
+    refusals: int = 0
+    """How many times in a row the credential was refused (401)."""
+    failures: int = 0
+    """Failures in a row; they set the backoff."""
+    remedies: int = 0
+    """Remedies in a row that were applied at once, without a wait."""
+    requests: int = 0
+    """Requests since the last wait: a pause, or a Ping that the server held."""
+    fast_pings: int = 0
+    """Pings in a row that were answered suspiciously fast while no Sync showed anything."""
+    quiet_for: float = 0.0
+    """Seconds of Pings that expired since the last Sync."""
+    silent_for: float = 0.0
+    """Seconds of expired Pings and of polling since the start, or since a Sync showed an item."""
+    polled_for: float = 0.0
+    """Seconds of polling since polling last caused a FolderSync."""
+    redirects: int = 0
+    """Redirects since the last answered Sync."""
+    provisions: HourlyCount = field(default_factory=HourlyCount)
+    """Policy keys granted within an hour."""
+    restarts: HourlyCount = field(default_factory=HourlyCount)
+    """Starts from sync key 0, with no more than an hour between two of them."""
+
+    def requested(self) -> "Counters":
+        """Count a request."""
+        return replace(self, requests=self.requests + 1)
+
+    def waited(self, seconds: float) -> "Counters":
+        """Count the time of a pause."""
+        return replace(self._aged(seconds), requests=0)
+
+    def polled(self, seconds: float) -> "Counters":
+        """Count the time of a pause between two Syncs that stand in for a Ping."""
+        return replace(
+            self.waited(seconds),
+            polled_for=self.polled_for + seconds,
+            silent_for=self.silent_for + seconds,
+            fast_pings=0,
+            failures=0,
+        )
+
+    def hierarchy_polled(self) -> "Counters":
+        """Clear the polling time: the hierarchy is read because of it."""
+        return replace(self, polled_for=0.0)
+
+    def ping_answered(self, held: float, *, at_once: bool) -> "Counters":
+        """Count the time of a Ping that was answered, whatever its status."""
+        return replace(self._aged(held), requests=self.requests if at_once else 0)
+
+    def ping_expired(self, held: float, *, fast: bool) -> "Counters":
+        """Count a Ping that the server held to its end, or ended too fast."""
+        quiet = replace(self, quiet_for=self.quiet_for + held)
+        if fast:
+            return replace(quiet, fast_pings=self.fast_pings + 1)
+        return replace(quiet, silent_for=self.silent_for + held, fast_pings=0, failures=0, remedies=0)
+
+    def ping_changed(self, *, fast: bool) -> "Counters":
+        """Count a Ping that ended with changes, after a while or too fast."""
+        if fast:
+            return replace(self, fast_pings=self.fast_pings + 1)
+        return replace(self, fast_pings=0, failures=0, remedies=0)
+
+    def ping_cut(self, survived: float, *, held: bool) -> "Counters":
+        """Count the time of a Ping whose connection was lost, after the server had `held` it for a while or soon."""
+        aged = self._aged(survived)
+        return replace(aged, failures=0, remedies=0) if held else aged
+
+    def sync_answered(self, *, news: bool = False, activity: bool = False, inferred: bool = False) -> "Counters":
+        """Clear what an answered Sync disproves.
+
+        `news`: it shows a new item. `activity`: it shows what a user does elsewhere, e.g. reading and deleting, which
+        is a good reason for a Ping to end at once. `inferred`: a new item is only inferred from a lost sync state. That
+        is no sign of health: it would come round again with the state.
+        """
+        return replace(
+            self,
+            quiet_for=0.0,
+            redirects=0,
+            refusals=0,
+            silent_for=0.0 if news or activity or inferred else self.silent_for,
+            fast_pings=0 if news or activity else self.fast_pings,
+            failures=0 if news else self.failures,
+            remedies=0 if news else self.remedies,
+        )
+
+    def failed(self) -> "Counters":
+        """Count a failure."""
+        return replace(self, failures=self.failures + 1)
+
+    def remedied(self) -> "Counters":
+        """Count a remedy."""
+        return replace(self, remedies=self.remedies + 1)
+
+    def restarted(self) -> "Counters":
+        """Count a start from sync key 0."""
+        return replace(self, restarts=self.restarts.prolonged())
+
+    def provisioned(self) -> "Counters":
+        """Count a policy key that the server granted."""
+        return replace(self, provisions=self.provisions.again())
+
+    def provisions_used_up(self) -> "Counters":
+        """Allow one more policy key in an hour, and none after it before an hour without any has passed."""
+        return replace(self, provisions=HourlyCount(PROVISIONS - 1, -HOUR))
+
+    def refused(self) -> "Counters":
+        """Count a refused credential."""
+        return replace(self, refusals=self.refusals + 1)
+
+    def redirected(self) -> "Counters":
+        """Count a redirect that the watch follows."""
+        return replace(self, redirects=self.redirects + 1)
+
+    def returned(self) -> "Counters":
+        """Clear the redirects: the watch gives up following them and returns to the configured URL."""
+        return replace(self, redirects=0)
+
+    def _aged(self, seconds: float) -> "Counters":
+        return replace(self, provisions=self.provisions.later(seconds), restarts=self.restarts.later(seconds))
