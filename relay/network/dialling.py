@@ -39,17 +39,17 @@ async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
 class Dialler:
     """Make the connections of one provider."""
 
-    def __init__(self, way: Route, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
+    def __init__(self, route: Route, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
         """Take by which way, within how many seconds, and how names are found.
 
         Raises OSError when the CA file of the proxy cannot be read.
         """
-        self._way = way
+        self._route = route
         self._limit = limit
         self._proxy_tls: ssl.SSLContext | None = None
-        if way.proxy is not None and way.proxy.tls:
-            self._proxy_tls = ssl.create_default_context(cafile=way.proxy.ca_file)
-        self._sources = Sources(way.sources)
+        if route.proxy is not None and route.proxy.tls:
+            self._proxy_tls = ssl.create_default_context(cafile=route.proxy.ca_file)
+        self._sources = Sources(route.sources)
         self._look_up = look_up
         self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[AddressInfo]]] = {}
 
@@ -58,8 +58,8 @@ class Dialler:
 
         Raises NotConnected for what lies with the proxy or the source address, OSError for all else, TimeoutError.
         """
-        if self._way.proxy is not None:
-            return await self._through(self._way.proxy, make, host, port, tls)
+        if self._route.proxy is not None:
+            return await self._through(self._route.proxy, make, host, port, tls)
         async with asyncio.timeout(self._limit):
             return await _speak(make, await self._socket(host, port), tls, host)
 
@@ -106,7 +106,7 @@ class Dialler:
         found = await self._addresses(host, port)
         found = [info for info in found if self._sources.serves(info[0])]
         if not found:
-            raise faults.no_source(host, self._way.sources)
+            raise faults.no_source(host, self._route.sources)
         return await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS, socket_factory=self._make_socket)
 
     async def _addresses(self, host: str, port: int) -> Sequence[AddressInfo]:

@@ -43,13 +43,13 @@ class Reply(NamedTuple):
 class Poster:
     """Send requests; the pool is opened at the first one, inside the running loop."""
 
-    def __init__(self, ca_file: Path | None, in_flight: int, way: Route) -> None:
+    def __init__(self, ca_file: Path | None, in_flight: int, route: Route) -> None:
         """Take whom to trust, None being the system's CAs, how many connections to a host there may be, and the way.
 
         Raises OSError when a file holds no CA.
         """
         self._tls = ssl.create_default_context(cafile=ca_file)
-        self._dialler = Dialler(way)
+        self._dialler = Dialler(route)
         self._in_flight = in_flight
         self._connector: DialledConnector | None = None
         self._places = lru_cache(REMEMBERED)(_Place)

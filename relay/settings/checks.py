@@ -192,7 +192,7 @@ class Checks:
             sandbox_port=section.sandbox_port,
             ca_file=ca_file,
             in_flight=section.in_flight,
-            way=self._network.way("apns.proxy", section.proxy),
+            route=self._network.route("apns.proxy", section.proxy),
         )
 
     def _fcm(self, section: FcmSection) -> FcmConfig | None:
@@ -214,7 +214,7 @@ class Checks:
             ca_file=ca_file,
             in_flight=section.in_flight,
             high_priority_per_hour=section.high_priority_per_hour,
-            way=self._network.way("fcm.proxy", section.proxy),
+            route=self._network.route("fcm.proxy", section.proxy),
         )
 
 

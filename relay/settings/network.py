@@ -30,8 +30,8 @@ class NetworkChecks:
         section = self._sections.read("network", NetworkSection, self._faults)
         self._shared = Route(self._proxy(section), self._source_addresses(section))
 
-    def way(self, key: str, own: str | None) -> Route:
-        """Return the way of one provider; `own` is the proxy that it has by its own key: a URL, "none", or None."""
+    def route(self, key: str, own: str | None) -> Route:
+        """Return the route to one provider; `own` is the proxy that it has by its own key: a URL, "none", or None."""
         if own is None:
             return self._shared
         return Route(None if own.lower() == NONE else self._read(key, own), self._shared.sources)

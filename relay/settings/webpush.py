@@ -72,17 +72,17 @@ class WebPushChecks:
             subject or "",
             ca_file=ca_file,
             in_flight=section.in_flight,
-            way=self._network.way("webpush.proxy", section.proxy),
-            straight=self._straight(section, services),
+            route=self._network.route("webpush.proxy", section.proxy),
+            direct=self._direct(section, services),
         )
         return config, public_key(pem)
 
-    def _straight(self, section: WebPushSection, services: frozenset[str]) -> frozenset[str]:
-        straight = self._services("straight_hosts", section.straight_hosts)
-        if not straight <= services:
+    def _direct(self, section: WebPushSection, services: frozenset[str]) -> frozenset[str]:
+        direct = self._services("straight_hosts", section.straight_hosts)
+        if not direct <= services:
             remedy = "Write them as in webpush.hosts, and list them there too."
             self._faults.add("webpush.straight_hosts", "holds a host that webpush.hosts does not list", remedy)
-        return straight
+        return direct
 
     def _require(self, name: str, given: object, remedy: str) -> bool:
         key = f"{TABLE}.{name}"

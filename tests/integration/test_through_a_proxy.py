@@ -37,7 +37,7 @@ class Simulator(Protocol):
 async def provider(platform: Platform, folder: Path, way: Route) -> AsyncIterator[tuple[Simulator, Sender]]:
     """Open a simulated provider and a sender that reaches it by a way."""
     opened = apns if platform is Platform.APNS else fcm
-    async with opened(folder, way=way) as (simulator, sender):
+    async with opened(folder, route=way) as (simulator, sender):
         yield simulator, sender  # type: ignore[misc]  # both simulators have these two
 
 
@@ -162,7 +162,7 @@ def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, loop: s
         company = tmp_path / "company.pem"
         ThrowAwayCa("The company's").write_ca(company)
         opened = apns if platform is Platform.APNS else fcm
-        async with connect_proxy() as proxy, opened(tmp_path, way=way(proxy), ca_file=company) as (simulator, sender):
+        async with connect_proxy() as proxy, opened(tmp_path, route=way(proxy), ca_file=company) as (simulator, sender):
             outcome = await send(sender, platform)
             assert isinstance(outcome, Refused)
             assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
@@ -200,10 +200,10 @@ def test_push_services_are_reached_through_the_proxy_too(tmp_path: Path, loop: s
     async def test() -> None:
         async with connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
             known = way(proxy, "relay", "hunter2")
-            async with world(tmp_path, way=known) as outside, asyncio.timeout(30.0):
+            async with world(tmp_path, route=known) as outside, asyncio.timeout(30.0):
                 assert isinstance(await outside.sender.send(outside.phone()), Delivered)
                 assert proxy.targets == [outside.simulator.service]
-            async with world(tmp_path, way=way(proxy)) as refused, asyncio.timeout(30.0):
+            async with world(tmp_path, route=way(proxy)) as refused, asyncio.timeout(30.0):
                 outcome = await refused.sender.send(refused.phone())
                 assert isinstance(outcome, Refused)
                 assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)

@@ -239,8 +239,8 @@ def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path, loop: str) -> 
 def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         way = Route(Proxy("127.0.0.1", free_port()))
-        async with world(tmp_path, way=way) as around:
-            config = replace(around.sender._config, straight=frozenset({around.simulator.service}))
+        async with world(tmp_path, route=way) as around:
+            config = replace(around.sender._config, direct=frozenset({around.simulator.service}))
             async with WebPushSender(config, now, around.egress) as sender:
                 inside = await sender.send(around.phone())
                 outside = await sender.send(around.phone(around.other))
@@ -257,7 +257,7 @@ def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp
     async def test() -> None:
         async with connect_proxy(ConnectProxy(user="relay:right")) as proxy, world(tmp_path) as around:
             way = Route(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
-            config = replace(around.sender._config, way=way, straight=frozenset({around.simulator.service}))
+            config = replace(around.sender._config, route=way, direct=frozenset({around.simulator.service}))
             async with WebPushSender(config, now, around.egress) as sender:
                 first = await sender.send(around.phone(around.other))
                 second = await sender.send(around.phone(around.other))
@@ -279,7 +279,7 @@ def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp
 def test_a_proxy_that_refuses_us_is_a_fault_of_the_channel_where_all_goes_through_it(tmp_path: Path, loop: str) -> None:
     async def test() -> None:
         async with connect_proxy(ConnectProxy(user="relay:right")) as proxy:
-            async with world(tmp_path, way=Route(Proxy("127.0.0.1", proxy.port))) as around:
+            async with world(tmp_path, route=Route(Proxy("127.0.0.1", proxy.port))) as around:
                 outcome = await around.sender.send(around.phone())
 
             assert isinstance(outcome, Refused)

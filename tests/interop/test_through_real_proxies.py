@@ -66,7 +66,7 @@ def proxy(name: str, proxies: Proxies, password: str = PASSWORD) -> Proxy:
 async def push(platform: Platform, folder: Path, way: Route) -> tuple[Outcome, int, int]:
     """Send one push; return what came of it, how many arrived, and the provider's port."""
     world = apns if platform is Platform.APNS else fcm
-    async with asyncio.timeout(SOON), world(folder, way=way) as (simulator, sender):
+    async with asyncio.timeout(SOON), world(folder, route=way) as (simulator, sender):
         outcome = await sender.send(due_push(platform=platform))
         return outcome, len(simulator.received), simulator.port
 
@@ -116,7 +116,7 @@ def test_a_provider_out_of_the_proxys_reach_is_named(
     async def test() -> None:
         # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
         way = Route(proxy(name, proxies))
-        async with asyncio.timeout(SOON), apns(tmp_path, way=way, host=host, port=1) as (_, sender):
+        async with asyncio.timeout(SOON), apns(tmp_path, route=way, host=host, port=1) as (_, sender):
             assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
 
     on_loop(loop, test())

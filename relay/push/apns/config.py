@@ -82,7 +82,7 @@ class ApnsConfig:
     """Pushes at once per account and environment: their bodies fit into HTTP/2's first window of 65,535 bytes."""
     time_limit: float = 20.0
     """Seconds for one push, connecting and repeating included; one more may pass before it is given up."""
-    way: Route = DIRECT
+    route: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
 
     @property

@@ -66,7 +66,7 @@ class ApnsSender:
         self._config = config
         self._clock = clock
         self._deadlines = Deadlines()
-        dialler = Dialler(config.way)
+        dialler = Dialler(config.route)
         self._accounts = [Account(account, config, dialler, pace, random, clock) for account in config.accounts]
         self._ways: dict[tuple[str, Environment], Account] = {
             (topic, environment): mine

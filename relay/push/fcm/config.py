@@ -22,5 +22,5 @@ class FcmConfig:
     """Seconds for one push, token and connecting included; one more may pass before it is given up."""
     high_priority_per_hour: int = PER_HOUR
     """Pushes of new items that wake one phone within an hour; more go with normal priority."""
-    way: Route = DIRECT
+    route: Route = DIRECT
     """How connections are made, for pushes and for tokens: through which proxy, from which address."""

@@ -46,7 +46,7 @@ class FcmSender:
         self._clock = clock
         self._egress = egress
         self._random = random
-        self._http = Poster(config.ca_file, config.in_flight, config.way)
+        self._http = Poster(config.ca_file, config.in_flight, config.route)
         self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
         self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)

@@ -22,7 +22,7 @@ class WebPushConfig:
     """Pushes at once, each on a connection of its own; one of several services gets half of them at most."""
     time_limit: float = 20.0
     """Seconds for one push, connecting included."""
-    way: Route = DIRECT
+    route: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
-    straight: frozenset[str] = frozenset()
+    direct: frozenset[str] = frozenset()
     """The services inside, to which no proxy leads."""

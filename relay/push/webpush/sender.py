@@ -47,7 +47,7 @@ class WebPushSender:
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
         self._services = Services(None if alone else max(1, config.in_flight // 2))
-        self._outer = Poster(config.ca_file, config.in_flight, config.way)
+        self._outer = Poster(config.ca_file, config.in_flight, config.route)
         self._inner = Poster(config.ca_file, config.in_flight, DIRECT)
 
     async def __aenter__(self) -> Self:
@@ -129,7 +129,7 @@ class WebPushSender:
         A fault of the way out, e.g. a proxy's 407, is not one of the services inside.
         """
         others = failure.reason in OF_ONE and len(self._config.services) > 1
-        if others or (self._config.straight and service not in self._config.straight):
+        if others or (self._config.direct and service not in self._config.direct):
             return RetryLater(failure.reason, remedy=failure.remedy)
         return failure
 
@@ -141,7 +141,7 @@ class WebPushSender:
             "Content-Type": "application/octet-stream",
         }
         # An endpoint is sent as it was given: another spelling of its path could be another path.
-        http = self._inner if subscription.service in self._config.straight else self._outer
+        http = self._inner if subscription.service in self._config.direct else self._outer
         return await http.post(subscription.endpoint, headers, body)
 
 

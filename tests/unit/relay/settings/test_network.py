@@ -13,24 +13,24 @@ def site(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-def ways(site: Installation, text: str) -> tuple[Route, Route]:
+def routes(site: Installation, text: str) -> tuple[Route, Route]:
     """Return the ways to Apple and to Google."""
     site.configure(GOOD + text)
     settings = site.load()
     assert settings.apns is not None
     assert settings.fcm is not None
-    return settings.apns.way, settings.fcm.way
+    return settings.apns.route, settings.fcm.route
 
 
 def test_without_settings_both_providers_are_reached_straight(site: Installation) -> None:
-    assert ways(site, "") == (DIRECT, DIRECT)
+    assert routes(site, "") == (DIRECT, DIRECT)
 
 
 def test_one_proxy_serves_both_providers_and_its_password_is_a_file(site: Installation) -> None:
     site.write("proxy.password", b"hunter2\n")
 
-    way = Route(Proxy("proxy.example.com", 3128, user="relay", password="hunter2"))
-    assert ways(
+    route = Route(Proxy("proxy.example.com", 3128, user="relay", password="hunter2"))
+    assert routes(
         site,
         """
         [network]
@@ -38,7 +38,7 @@ def test_one_proxy_serves_both_providers_and_its_password_is_a_file(site: Instal
         proxy_user = "relay"
         proxy_password_file = "proxy.password"
         """,
-    ) == (way, way)
+    ) == (route, route)
     assert "hunter2" not in repr(site.load())
 
 
@@ -59,28 +59,28 @@ def test_a_provider_may_have_another_proxy_or_none_and_no_other_learns_the_passw
     assert settings.apns is not None
     assert settings.fcm is not None
     sources = ("192.0.2.7", "2001:db8::7")
-    assert settings.apns.way == Route(Proxy("2001:db8::1", 8080, setting="apns.proxy"), sources)
-    assert settings.fcm.way == Route(None, sources)
+    assert settings.apns.route == Route(Proxy("2001:db8::1", 8080, setting="apns.proxy"), sources)
+    assert settings.fcm.route == Route(None, sources)
 
 
 def test_a_proxy_may_be_spoken_to_over_tls(site: Installation) -> None:
     text = '[network]\nproxy = "https://proxy.example.com:3129"\nproxy_ca_file = "ca.pem"\n'
 
-    assert ways(site, text)[0] == Route(Proxy("proxy.example.com", 3129, tls=True, ca_file=site.folder / "ca.pem"))
+    assert routes(site, text)[0] == Route(Proxy("proxy.example.com", 3129, tls=True, ca_file=site.folder / "ca.pem"))
 
 
 def test_the_environment_sets_the_way_too(site: Installation) -> None:
     settings = site.load(environ={"RELAY__NETWORK__PROXY": "http://p:1", "RELAY__NETWORK__SOURCE_ADDRESS": "192.0.2.7"})
 
     assert settings.fcm is not None
-    assert settings.fcm.way == Route(Proxy("p", 1), ("192.0.2.7",))
+    assert settings.fcm.route == Route(Proxy("p", 1), ("192.0.2.7",))
 
 
 def test_proxies_of_the_environment_are_never_used_implicitly(site: Installation) -> None:
     settings = site.load(environ={"HTTPS_PROXY": "http://p:1", "https_proxy": "http://p:1", "ALL_PROXY": "http://p:1"})
 
     assert settings.apns is not None
-    assert settings.apns.way == DIRECT
+    assert settings.apns.route == DIRECT
 
 
 def test_roles_that_push_nothing_read_nothing_of_it(site: Installation) -> None:

@@ -59,12 +59,12 @@ def test_what_is_inside_is_reached_straight_and_the_rest_through_the_proxy(site:
     sender = site.load(environ=environ).webpush.sender
 
     assert sender is not None
-    assert str(sender.way.proxy) == "proxy.example.com:3128"
-    assert sender.straight == {"10.0.0.7:8443"}
+    assert str(sender.route.proxy) == "proxy.example.com:3128"
+    assert sender.direct == {"10.0.0.7:8443"}
     site.replace("[webpush]\n", '[webpush]\nproxy = "none"\n')
     sender = site.load(environ=environ).webpush.sender
     assert sender is not None
-    assert sender.way.proxy is None
+    assert sender.route.proxy is None
 
 
 def test_without_the_table_there_is_no_webpush(site: Installation) -> None:
