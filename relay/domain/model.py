@@ -101,6 +101,8 @@ class Quarantine:
     remedy: str
     recheck_at: datetime
     """From then on the next change tries the token again."""
+    rechecks: int = 1
+    """How many re-checks the quarantine has set; each waits longer than the one before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,15 +176,15 @@ class Dispatcher:
             return 0
         now, wakes = self._clock(), self._wakes
         until = now + self._lease
-        pushes = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
-        if pushes.delayed_until is not None:
-            self._expect([pushes.delayed_until])
-        self._unfinished = self._unfinished or pushes.unfinished
-        for push in pushes:
+        claims = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
+        if claims.delayed_until is not None:
+            self._expect([claims.delayed_until])
+        self._unfinished = self._unfinished or claims.unfinished
+        for push in claims.pushes:
             # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
             if not self._settler.knows(push):
                 self._start(push, wakes)
-        return len(pushes)
+        return len(claims.pushes)
 
     def _expect(self, moments: Sequence[datetime]) -> None:
         """Know of marks that fall due, without asking."""

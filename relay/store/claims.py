@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims
 from relay.domain.subscription import naming
 from relay.store.bulk import Among
-from relay.store.rows import DUE, AnyRow, read_due
+from relay.store.rows import DUE, FREE, AnyRow, read_due
 from relay.store.tables import outbox, registration
 
 FAR: Final = timedelta(minutes=90)
@@ -25,7 +25,6 @@ ASIDE: Final = timedelta(hours=1)
 ROUNDS: Final = 10
 """How often one claim asks again because marks were put off."""
 
-FREE: Final[dict[str, Any]] = {"claimed_by": None, "claimed_until": None}
 UPDATE: Final = sa.update(outbox).where(
     outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
 )
@@ -38,7 +37,6 @@ _CLAIM: Final = (
 _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
     (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
 )
-_COLUMNS: Final = (*DUE, outbox.c.paced, registration.c.pushed, registration.c.recheck_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ async def claim(
     connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
 ) -> tuple[Claims, list[dict[str, Any]]]:
     """Claim up to `limit` marks; return them, and the keys of those that had to be set aside."""
-    pushes = Claims()
+    pushes: list[DuePush] = []
     aside: list[dict[str, Any]] = []
     delayed: list[datetime] = []
     for _ in range(ROUNDS):
@@ -87,11 +85,11 @@ async def claim(
         aside += found.aside
         delayed += [row["due_at"] for row in found.delayed]
         if len(rows) < missing or len(pushes) == limit:
+            unfinished = False
             break
     else:
-        pushes.unfinished = bool(delayed)
-    pushes.delayed_until = min(delayed, default=None)
-    return pushes, aside
+        unfinished = bool(delayed)
+    return Claims(tuple(pushes), min(delayed, default=None), unfinished), aside
 
 
 def next_due(lanes: Lanes) -> sa.Select[tuple[datetime | None]]:
@@ -111,7 +109,7 @@ def _query(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select
     due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
     fresh = (outbox.c.last_at >= pacing.expires_before(now)) | outbox.c.mark.in_([mark.value for mark in LASTING])
     return (
-        sa.select(*_COLUMNS)
+        sa.select(*DUE)
         .join_from(outbox, registration)
         .where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
         .order_by(outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
@@ -157,7 +155,7 @@ def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing
     for row in rows:
         place = {"_registration": row.registration_id, "_mark": row.mark}
         try:
-            push, pushed_at = read_due(row), _pushed_at(row)
+            due = read_due(row)
         except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
             # Written by another version, or by hand; the others must not wait for it.
             rest = {
@@ -165,23 +163,19 @@ def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing
                 "attempts": row.attempts + 1,
                 "aside": f"cannot be read: {type(error).__name__}",
             }
-            found.aside.append(place | FREE | rest)
+            found.aside.append({**place, **FREE, **rest})
             continue
-        if row.recheck_at is not None:
+        push = due.push
+        if due.quarantined:
             if push.registration_id in tried or push.registration_id not in trials:
                 continue
             tried.add(push.registration_id)
-        seconds = 0.0 if row.paced else pacing.wait(push.mark, pushed_at, now)
+        seconds = 0.0 if due.paced else pacing.wait(push.mark, due.pushed_at, now)
         if seconds > 0.0:
             found.delayed.append(place | {"due_at": now + timedelta(seconds=seconds), "paced": True})
         else:
             found.claimed.append(push)
     return found
-
-
-def _pushed_at(row: AnyRow) -> datetime | None:
-    seconds = (row.pushed or {}).get(row.mark)
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:

@@ -5,25 +5,39 @@ Rows are locked in the order registration, outbox, and by key within each; claim
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
-from relay.domain.outcome import TokenGone
+from relay.domain.model import DuePush, Lane, Platform, RegistrationId, RegistrationState
 from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.push.settlement import (
+    MarkKey,
+    PendingMark,
+    Recipient,
+    describe_expiry,
+    may_end_registrations,
+    settle,
+)
 from relay.store import claims
 from relay.store.bulk import Among, in_order
-from relay.store.claims import FAR, FREE, MARKS, UPDATE, Lanes, key
+from relay.store.claims import FAR, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
 from relay.store.marks import outbox_topics
-from relay.store.rows import AnyRow
-from relay.store.settlement import RELEASED, settle
+from relay.store.rows import (
+    FREE,
+    PENDING,
+    RECIPIENT,
+    read_pending,
+    read_recipient,
+    write_mark_update,
+    write_registration_update,
+)
 from relay.store.tables import mailbox, outbox, registration
 
 log = logging.getLogger(__name__)
@@ -31,7 +45,6 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = Pacing()
 BATCH: Final = 500
 """Marks per transaction that drops expired ones."""
-PREFIX: Final = "expired: "
 
 _DELETE: Final = sa.delete(outbox).where(MARKS)
 _NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
@@ -42,25 +55,14 @@ _TOKEN_GONE: Final = (
     .where(registration.c.id == sa.bindparam("_registration"))
     .values(state=RegistrationState.TOKEN_GONE.value)
 )
-_LOCK_TOKENS: Final = (
-    sa.select(
-        *(
-            registration.c[name]
-            for name in ("id", "environment", "device_token", "token_since", "state", "pushed", *RELEASED)
-        )
-    )
+_LOCK_RECIPIENTS: Final = (
+    sa.select(*RECIPIENT)
     .where(Among("ids", registration.c.id))
     .order_by(*in_order(registration.c.id))
     .with_for_update(key_share=True)
 )
-_LOCK_MARKS: Final = (
-    sa.select(
-        outbox.c.count.label("changes"),
-        *(
-            outbox.c[name]
-            for name in ("registration_id", "mark", "generation", "first_at", "last_at", "attempts", "paced")
-        ),
-    )
+_LOCK_PENDING: Final = (
+    sa.select(*PENDING)
     .where(Among("ids", outbox.c.registration_id))
     .order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     .with_for_update(key_share=True)
@@ -91,11 +93,11 @@ class SqlOutboxStore:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
         async with transaction(self._engine) as connection:
-            pushes, aside = await claims.claim(connection, lanes, limit, owner, until, now, self._pacing)
+            claimed, aside = await claims.claim(connection, lanes, limit, owner, until, now, self._pacing)
         for place in aside:
             fields = {"registration": place["_registration"], "mark": place["_mark"], "reason": place["aside"]}
             log.error("push set aside", extra=fields)
-        return pushes
+        return claimed
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record outcomes in one transaction; a mark that ended otherwise meanwhile stays as it is."""
@@ -104,23 +106,25 @@ class SqlOutboxStore:
         ids = sorted({settlement.push.registration_id for settlement in settlements})
         async with transaction(self._engine) as connection:
             left = await _mark_left_mailboxes(connection, settlements)
-            tokens, marks = await _lock_tokens(connection, ids), await _lock_marks(connection, ids)
-            verdict = settle(settlements, tokens, marks, now, self._pacing)
-            for rows in _by_columns(verdict.notes):
+            recipients = await _lock_recipients(connection, ids)
+            marks = await _lock_pending(connection, settlements, ids)
+            settled = settle(settlements, recipients, marks, now, self._pacing)
+            updates = [write_registration_update(each, recipients[each.recipient.id]) for each in settled.updated]
+            for rows in _by_columns(updates):
                 await connection.execute(_NOTE, rows)
-            if verdict.gone:
-                await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in verdict.gone])
-                await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(verdict.gone)))
-            if verdict.over:
+            if settled.gone:
+                await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
+                await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(settled.gone)))
+            if settled.forgotten:
                 # With what is left of its marks.
-                await connection.execute(sa.delete(registration).where(registration.c.id.in_(verdict.over)))
-            if verdict.done:
-                await connection.execute(_DELETE, {"marks": verdict.done})
-            if verdict.kept:
-                await connection.execute(UPDATE, verdict.kept)
-        if verdict.over:
+                await connection.execute(sa.delete(registration).where(registration.c.id.in_(settled.forgotten)))
+            if settled.done:
+                await connection.execute(_DELETE, {"marks": settled.done})
+            if settled.kept:
+                await connection.execute(UPDATE, [write_mark_update(each) for each in settled.kept])
+        if settled.forgotten:
             await scrub(self._engine)
-        for topic in outbox_topics(verdict.due):
+        for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
         if left:
             self._wakeups.wake(Topic.MAILBOXES)
@@ -129,7 +133,7 @@ class SqlOutboxStore:
         """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
         rest = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
         async with transaction(self._engine) as connection:
-            await connection.execute(UPDATE, [key(push) | FREE | rest])
+            await connection.execute(UPDATE, [{**key(push), **FREE, **rest}])
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         """Drop the unclaimed marks whose newest change is too old for a push; return how many."""
@@ -169,7 +173,7 @@ async def _mark_left_mailboxes(connection: AsyncConnection, settlements: Sequenc
     Before the registrations are locked, as everybody locks mailboxes first. One that loses none is read once more, no
     harm is done.
     """
-    ids = sorted({s.push.registration_id for s in settlements if isinstance(s.outcome, TokenGone) or _last_word(s)})
+    ids = may_end_registrations(settlements)
     if not ids:
         return False
     query = sa.select(registration.c.mailbox_id).where(registration.c.id.in_(ids))
@@ -179,25 +183,29 @@ async def _mark_left_mailboxes(connection: AsyncConnection, settlements: Sequenc
     return bool(owners)
 
 
-def _last_word(settlement: Settlement) -> bool:
-    """Tell whether a push may have been the last one of a wiped registration."""
-    return settlement.push.mark is Mark.ATTENTION
-
-
 def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Group rows that set the same columns, for one statement each; the order of the keys stays."""
     names = [(tuple(sorted(row)), row) for row in rows]
     return [[row for _, row in group] for _, group in groupby(sorted(names, key=lambda n: n[0]), lambda n: n[0])]
 
 
-async def _lock_tokens(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[str, AnyRow]:
-    rows = await connection.execute(_LOCK_TOKENS, {"ids": ids})
-    return {row.id: row for row in rows.all()}
+async def _lock_recipients(
+    connection: AsyncConnection, ids: Sequence[RegistrationId]
+) -> Mapping[RegistrationId, Recipient]:
+    rows = await connection.execute(_LOCK_RECIPIENTS, {"ids": ids})
+    return {RegistrationId(row.id): read_recipient(row) for row in rows.all()}
 
 
-async def _lock_marks(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> Mapping[tuple[str, str], AnyRow]:
-    rows = await connection.execute(_LOCK_MARKS, {"ids": ids})
-    return {(row.registration_id, row.mark): row for row in rows.all()}
+async def _lock_pending(
+    connection: AsyncConnection, settlements: Sequence[Settlement], ids: Sequence[RegistrationId]
+) -> Mapping[MarkKey, PendingMark]:
+    """Lock all marks of some registrations; return those that are settled."""
+    settled: dict[tuple[str, str], MarkKey] = {
+        (s.push.registration_id, s.push.mark.value): (s.push.registration_id, s.push.mark) for s in settlements
+    }
+    rows = (await connection.execute(_LOCK_PENDING, {"ids": ids})).all()
+    keys = [(settled.get((row.registration_id, row.mark)), row) for row in rows]
+    return {key: read_pending(row) for key, row in keys if key is not None}
 
 
 async def _expire(connection: AsyncConnection, platform: Platform, now: datetime, pacing: Pacing) -> int:
@@ -217,15 +225,7 @@ async def _expire(connection: AsyncConnection, platform: Platform, now: datetime
     rows = [(row.registration_id, row.mark) for row in await connection.execute(locked)]
     if rows:
         told = sorted({id_ for id_, _ in rows})
-        notes = [{"_registration": id_, "last_outcome": describe(before[id_], pacing.expire)} for id_ in told]
+        notes = [{"_registration": id_, "last_outcome": describe_expiry(before[id_], pacing.expire)} for id_ in told]
         await connection.execute(_NOTE, notes)
         await connection.execute(_DELETE, {"marks": rows})
     return len(rows)
-
-
-def describe(before: str, age: timedelta) -> str:
-    """Say that marks expired, and what the provider had said last."""
-    hours = f"{PREFIX}not delivered for {age.total_seconds() / 3600:g} h"
-    if before.startswith(PREFIX):
-        return before
-    return f"{hours}; before: {before}" if before else f"{hours}; no push process took it"

@@ -5,8 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from relay.store.rows import MAILBOX
-from relay.store.settlement import RELEASED
+from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, path, registration, shard
 
 API: Final = "relay_api"
@@ -14,9 +13,10 @@ WATCH: Final = "relay_watch"
 PUSH: Final = "relay_push"
 
 _FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
+_QUARANTINE: Final = tuple(column.name for column in QUARANTINE)
 _FOR_PUSH: Final = (
     *("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state"),
-    *("mailbox_id", "last_push_at", "last_outcome", "pushed", *RELEASED),
+    *("mailbox_id", "last_push_at", "last_outcome", "pushed", *_QUARANTINE),
 )
 _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at")
 """What everybody may know of tokens: which apps' are refused, and why."""
@@ -63,7 +63,7 @@ GRANTS: Final = (
     Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
-    Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *RELEASED)),
+    Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
     Grant(PUSH, "registration", "DELETE"),  # once the phone of a wiped one was told
     *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
     # All of them say that they live, and see who else does.

@@ -28,8 +28,7 @@ from relay.domain.model import (
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, outbox_topics, set_marks
-from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes
-from relay.store.settlement import RELEASED
+from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes, write_quarantine
 from relay.store.tables import candidate, mailbox, outbox, registration
 
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
@@ -242,7 +241,7 @@ def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
     if change.environment is not None:
         values["environment"] = change.environment.value
     if change.device_token is not None or change.environment is not None:
-        values |= RELEASED
+        values |= write_quarantine(None)
     if change.classes is not None:
         values["classes"] = write_classes(change.classes)
     if change.subfolders is not None:

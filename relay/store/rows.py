@@ -1,8 +1,8 @@
 """Own the shape of rows: which columns each reader asks for, and the values they become."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Row
 
@@ -31,6 +31,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
+from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
 from relay.store.tables import Moment, collection, hierarchy, mailbox, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
@@ -71,6 +72,14 @@ PARTNERSHIP: Final = (
 )
 """What only the watch needs of it, but for its credential."""
 
+QUARANTINE: Final = (
+    registration.c.quarantined_at,
+    registration.c.quarantine_reason,
+    registration.c.quarantine_remedy,
+    registration.c.rechecks,
+    registration.c.recheck_at,
+)
+
 REGISTRATION: Final = (
     registration.c.id.label("registration_id"),
     registration.c.mailbox_id,
@@ -88,10 +97,17 @@ REGISTRATION: Final = (
     registration.c.created_at,
     registration.c.last_push_at,
     registration.c.last_outcome,
-    registration.c.quarantined_at,
-    registration.c.quarantine_reason,
-    registration.c.quarantine_remedy,
-    registration.c.recheck_at,
+    *QUARANTINE,
+)
+
+RECIPIENT: Final = (
+    registration.c.id,
+    registration.c.environment,
+    registration.c.device_token,
+    registration.c.token_since,
+    registration.c.state,
+    registration.c.pushed,
+    *QUARANTINE,
 )
 
 DUE: Final = (
@@ -109,9 +125,26 @@ DUE: Final = (
     registration.c.token_since,
     registration.c.mode,
     registration.c.locale,
+    outbox.c.paced,
+    registration.c.pushed,
+    registration.c.recheck_at,
+)
+
+PENDING: Final = (
+    outbox.c.registration_id,
+    outbox.c.mark,
+    outbox.c.count.label("changes"),
+    outbox.c.generation,
+    outbox.c.first_at,
+    outbox.c.last_at,
+    outbox.c.attempts,
+    outbox.c.paced,
 )
 
 COLLECTION: Final = tuple(collection.c)
+
+FREE: Final[Mapping[str, None]] = {"claimed_by": None, "claimed_until": None}
+"""The columns of a mark's claim when there is none."""
 
 
 def read_mailbox(row: AnyRow) -> Mailbox:
@@ -161,7 +194,18 @@ def read_registration(row: AnyRow) -> Registration:
 def _read_quarantine(row: AnyRow) -> Quarantine | None:
     if row.quarantined_at is None:
         return None
-    return Quarantine(row.quarantined_at, row.quarantine_reason, row.quarantine_remedy, row.recheck_at)
+    return Quarantine(row.quarantined_at, row.quarantine_reason, row.quarantine_remedy, row.recheck_at, row.rechecks)
+
+
+def write_quarantine(value: Quarantine | None) -> dict[str, object]:
+    """Turn a quarantine into the columns QUARANTINE; None ends it."""
+    return {
+        "quarantined_at": None if value is None else value.since,
+        "quarantine_reason": "" if value is None else value.reason,
+        "quarantine_remedy": "" if value is None else value.remedy,
+        "rechecks": 0 if value is None else value.rechecks,
+        "recheck_at": None if value is None else value.recheck_at,
+    }
 
 
 def read_memory(
@@ -239,9 +283,20 @@ def write_partnership(value: Partnership) -> dict[str, object]:
     }
 
 
-def read_due(row: AnyRow) -> DuePush:
+class DueMark(NamedTuple):
+    """A mark that is due, and what decides whether it leaves now."""
+
+    push: DuePush
+    pushed_at: datetime | None
+    """When its class was last pushed to this registration."""
+    paced: bool
+    """Whether its pace has put it off before."""
+    quarantined: bool
+
+
+def read_due(row: AnyRow) -> DueMark:
     """Read the columns DUE."""
-    return DuePush(
+    push = DuePush(
         registration_id=RegistrationId(row.registration_id),
         mark=Mark(row.mark),
         count=row.changes,
@@ -257,6 +312,52 @@ def read_due(row: AnyRow) -> DuePush:
         mode=Mode(row.mode),
         locale=row.locale,
     )
+    seconds = (row.pushed or {}).get(push.mark.value)
+    pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return DueMark(push, pushed_at, row.paced, row.recheck_at is not None)
+
+
+def read_recipient(row: AnyRow) -> Recipient:
+    """Read the columns RECIPIENT."""
+    return Recipient(
+        id=RegistrationId(row.id),
+        environment=Environment(row.environment),
+        device_token=row.device_token,
+        token_since=row.token_since,
+        state=RegistrationState(row.state),
+        pushed=row.pushed or {},
+        quarantine=_read_quarantine(row),
+    )
+
+
+def read_pending(row: AnyRow) -> PendingMark:
+    """Read the columns PENDING, but for the key."""
+    return PendingMark(row.changes, row.generation, row.first_at, row.last_at, row.attempts, row.paced)
+
+
+def write_registration_update(update: RegistrationUpdate, before: Recipient) -> dict[str, object]:
+    """Turn what changed of a registration into its columns, with its key."""
+    row: dict[str, object] = {"_registration": before.id, "last_outcome": update.last_outcome}
+    if update.last_push_at is not None:
+        row |= {"last_push_at": update.last_push_at, "pushed": update.recipient.pushed}
+    if update.recipient.quarantine != before.quarantine:
+        row |= write_quarantine(update.recipient.quarantine)
+    return row
+
+
+def write_mark_update(update: MarkUpdate) -> dict[str, object]:
+    """Turn the new values of a mark into its columns, with its key; its claim ends."""
+    return {
+        "_registration": update.registration_id,
+        "_mark": update.mark.value,
+        **FREE,
+        "count": update.count,
+        "first_at": update.first_at,
+        "due_at": update.due_at,
+        "attempts": update.attempts,
+        "paced": update.paced,
+        "aside": update.parked,
+    }
 
 
 def read_classes(names: Iterable[str] | None) -> frozenset[CollectionClass]:

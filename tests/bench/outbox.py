@@ -120,7 +120,7 @@ async def push(engine: AsyncEngine, expected: int, key: int) -> float:
     store, clock = SqlOutboxStore(engine, LocalWakeups(), Pacing(coalesce=2.0)), asyncio.get_running_loop().time
     now = BEGAN + timedelta(seconds=key + 5)  # after the interval that began with the round before
     began, settled = clock(), 0
-    while pushes := await store.claim(Platform.APNS, PLACES, "bench", now + timedelta(minutes=1), now):
+    while pushes := (await store.claim(Platform.APNS, PLACES, "bench", now + timedelta(minutes=1), now)).pushes:
         await store.settle([Settlement(each, Delivered()) for each in pushes], now)
         settled += len(pushes)
     seconds = clock() - began

@@ -54,7 +54,7 @@ async def test_a_case_holds_what_happened_last_and_what_waits(
     await watches.note_pings({phone.mailbox_id: (NOW, 480.0)})
     await registrations.mark(phone.id, Mark.TEST, NOW)
     email, test = sorted(
-        await outbox.claim(Platform.APNS, 2, "push-1", LATER, NOW), key=lambda push: push.mark is Mark.TEST
+        (await outbox.claim(Platform.APNS, 2, "push-1", LATER, NOW)).pushes, key=lambda push: push.mark is Mark.TEST
     )
     await outbox.settle([Settlement(email, RetryLater("503"), LATER), Settlement(test, Delivered())], NOW)
     await outbox.claim(Platform.APNS, 1, "push-1", LATER + timedelta(seconds=9), LATER)

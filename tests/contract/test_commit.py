@@ -130,14 +130,14 @@ async def test_a_mark_that_waits_for_a_retry_keeps_waiting_when_more_comes(
     await activate(registrations, watches)
     epoch = await own_all(watches)
     await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], NOW)
-    (push,) = await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)
+    (push,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
     retry_at = NOW + timedelta(hours=1)
     await outbox.settle([Settlement(push, RetryLater("busy"), retry_at)], NOW)
 
     await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], LATER)
 
     assert await outbox.next_due(Platform.APNS) == retry_at
-    (again,) = await outbox.claim(Platform.APNS, 10, "push-1", retry_at, retry_at)
+    (again,) = (await outbox.claim(Platform.APNS, 10, "push-1", retry_at, retry_at)).pushes
     assert (again.count, again.attempts) == (4, 1)
 
 

@@ -67,7 +67,7 @@ async def test_two_claimers_never_get_the_same_mark(postgres_engine: AsyncEngine
 
     async def claim_all(store: SqlOutboxStore, owner: str) -> list[DuePush]:
         claimed: list[DuePush] = []
-        while pushes := await store.claim(Platform.APNS, 3, owner, LATER, NOW):
+        while pushes := (await store.claim(Platform.APNS, 3, owner, LATER, NOW)).pushes:
             claimed += pushes
         return claimed
 
@@ -85,9 +85,9 @@ async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngin
         await connection.execute(sa.text("SELECT 1 FROM outbox WHERE mark = 'email' FOR UPDATE"))
 
         async with asyncio.timeout(5):
-            pushes = await SqlOutboxStore(postgres_engine, LocalWakeups()).claim(Platform.APNS, 100, "p", LATER, NOW)
+            claimed = await SqlOutboxStore(postgres_engine, LocalWakeups()).claim(Platform.APNS, 100, "p", LATER, NOW)
 
-    assert {push.mark for push in pushes} == {Mark.CALENDAR}
+    assert {push.mark for push in claimed.pushes} == {Mark.CALENDAR}
 
 
 async def quarantine_all(engine: AsyncEngine) -> None:
@@ -95,7 +95,7 @@ async def quarantine_all(engine: AsyncEngine) -> None:
     epoch = await activate_all(engine)
     await SqlWatchStore(engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
     outbox = SqlOutboxStore(engine, LocalWakeups())
-    pushes = await outbox.claim(Platform.APNS, 2 * len(NAMES), "push", LATER, NOW)
+    pushes = (await outbox.claim(Platform.APNS, 2 * len(NAMES), "push", LATER, NOW)).pushes
     assert len(pushes) == 2 * len(NAMES)
     await outbox.settle([Settlement(push, Refused("BadDeviceToken", "look"), NOW) for push in pushes], NOW)
 
@@ -108,11 +108,11 @@ async def test_a_trial_that_is_not_committed_keeps_others_from_its_phone(
     lanes, until = Lanes(Platform.APNS), LATE + timedelta(minutes=1)
     async with other_engine.begin() as connection:
         trials, _ = await claims.claim(connection, lanes, len(NAMES), "one", until, LATE, Pacing())
-        assert len({push.registration_id for push in trials}) == len(NAMES)
+        assert len({push.registration_id for push in trials.pushes}) == len(NAMES)
 
-        assert await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE) == []
+        assert (await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE)).pushes == ()
 
-    assert await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE) == []
+    assert (await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE)).pushes == ()
 
 
 async def test_a_trial_that_is_committed_while_another_process_looks_is_seen(
@@ -125,7 +125,7 @@ async def test_a_trial_that_is_committed_while_another_process_looks_is_seen(
     async def claim_all(store: SqlOutboxStore, owner: str) -> list[DuePush]:
         claimed: list[DuePush] = []
         for _ in range(len(NAMES)):
-            claimed += await store.claim(Platform.APNS, 3, owner, until, LATE)
+            claimed += (await store.claim(Platform.APNS, 3, owner, until, LATE)).pushes
         return claimed
 
     found = await asyncio.gather(*(claim_all(store, f"{n}") for n in range(3) for store in stores))
@@ -144,9 +144,9 @@ async def test_a_phone_whose_registration_is_in_other_hands_is_tried_later(
         await connection.execute(sa.text("SELECT 1 FROM registration FOR UPDATE"))
 
         async with asyncio.timeout(5):
-            assert await outbox.claim(Platform.APNS, 100, "push", until, LATE) == []
+            assert (await outbox.claim(Platform.APNS, 100, "push", until, LATE)).pushes == ()
 
-    assert len(await outbox.claim(Platform.APNS, 100, "push", until, LATE)) == len(NAMES)
+    assert len((await outbox.claim(Platform.APNS, 100, "push", until, LATE)).pushes) == len(NAMES)
 
 
 async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
@@ -183,7 +183,7 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: AsyncEngine, 
 
     async def push(owner: str) -> None:
         for _ in range(15):
-            pushes = await outbox.claim(Platform.APNS, 20, owner, LATER, NOW)
+            pushes = [*(await outbox.claim(Platform.APNS, 20, owner, LATER, NOW)).pushes]
             random.shuffle(pushes)
             ends = [
                 Settlement(p, Delivered()) if n % 3 else Settlement(p, RetryLater("b"), NOW)
@@ -219,7 +219,7 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
     outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
     await watches.commit(batch(epoch, NAMES), NOW)
     await watches.take_dirty([SHARD], NOW)
-    pushes = await outbox.claim(Platform.APNS, len(NAMES), "push", LATER, NOW)
+    pushes = (await outbox.claim(Platform.APNS, len(NAMES), "push", LATER, NOW)).pushes
     await outbox.settle([Settlement(push, Delivered()) for push in pushes], NOW)
     await outbox.release("push")
     await outbox.expire(Platform.APNS, NOW + timedelta(days=2))

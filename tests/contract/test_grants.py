@@ -134,7 +134,8 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
         await watches.commit([entry(epoch, Progress(hierarchy=folders))], NOW)
 
     email, test, attention = sorted(
-        await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW), key=lambda due: ["email", "test"].count(due.mark)
+        (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes,
+        key=lambda due: ["email", "test"].count(due.mark),
     )[::-1]
     await outbox.settle([Settlement(email, Delivered()), Settlement(test, RetryLater("busy"), LATER)], NOW)
     await outbox.release("push-1")
@@ -145,7 +146,7 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await watches.reseal(ann.mailbox_id, b"sealed", b"sealed anew")
 
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "wipe")))], NOW)
-    (farewell,) = await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)
+    (farewell,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(farewell, Delivered())], NOW)
     assert await watches.forget(ann.mailbox_id)
     assert await registrations.view(ben.id)

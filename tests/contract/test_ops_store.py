@@ -41,7 +41,7 @@ async def test_mailboxes_registrations_and_marks_are_counted(
     away = Condition(WatchState.WAITING, "unreachable")
     await watches.commit([entry(epoch, Progress(condition=away, changes=(NEW_MAIL,)))], NOW)
     await registrations.mark(ann.id, Mark.TEST, LATER)
-    (push,) = await outbox.claim(Platform.APNS, 1, "push-1", LATER, NOW)
+    (push,) = (await outbox.claim(Platform.APNS, 1, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(push, RetryLater("busy"), LATER)], NOW)
 
     assert await ops.mailboxes_by_state() == {
@@ -70,7 +70,7 @@ async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(
         await activate(registrations, watches, name, environment=Environment.SANDBOX)
     epoch = await own_all(watches)
     await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)), name) for name in names], NOW)
-    ann, ben, eve = await outbox.claim(Platform.APNS, 3, "push-1", LATER, NOW)
+    ann, ben, eve = (await outbox.claim(Platform.APNS, 3, "push-1", LATER, NOW)).pushes
     later = NOW + timedelta(hours=1)
     await outbox.settle(
         [

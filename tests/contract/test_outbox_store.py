@@ -35,7 +35,7 @@ async def change(watches: SqlWatchStore, now: datetime = NOW, changed: Change = 
 
 
 async def claim(outbox: SqlOutboxStore, now: datetime = NOW, owner: str = "push-1") -> DuePush:
-    (push,) = await outbox.claim(Platform.APNS, 10, owner, now + timedelta(seconds=60), now)
+    (push,) = (await outbox.claim(Platform.APNS, 10, owner, now + timedelta(seconds=60), now)).pushes
     return push
 
 
@@ -82,10 +82,10 @@ async def test_a_claimed_mark_is_nobody_elses_until_the_claim_runs_out(
     await change(watches)
     push = await claim(outbox)
 
-    assert await outbox.claim(Platform.APNS, 10, "push-2", UNTIL, NOW) == []
-    assert await outbox.claim(Platform.APNS, 10, "push-2", UNTIL, UNTIL - timedelta(microseconds=1)) == []
+    assert (await outbox.claim(Platform.APNS, 10, "push-2", UNTIL, NOW)).pushes == ()
+    assert (await outbox.claim(Platform.APNS, 10, "push-2", UNTIL, UNTIL - timedelta(microseconds=1))).pushes == ()
     assert await outbox.next_due(Platform.APNS) == UNTIL
-    assert await outbox.claim(Platform.APNS, 10, "push-2", UNTIL + SECOND, UNTIL) == [push]
+    assert (await outbox.claim(Platform.APNS, 10, "push-2", UNTIL + SECOND, UNTIL)).pushes == (push,)
 
 
 async def test_the_oldest_due_marks_of_the_platform_are_claimed_first(
@@ -99,11 +99,11 @@ async def test_the_oldest_due_marks_of_the_platform_are_claimed_first(
     await change(watches, NOW, name="eve")
 
     until = LATER + SECOND
-    first = await outbox.claim(Platform.APNS, 1, "push-1", until, LATER)
-    second = await outbox.claim(Platform.APNS, 10, "push-1", until, LATER)
+    first = (await outbox.claim(Platform.APNS, 1, "push-1", until, LATER)).pushes
+    second = (await outbox.claim(Platform.APNS, 10, "push-1", until, LATER)).pushes
 
     assert [push.registration_id for push in first + second] == ["reg-ben-phone", "reg-ann-phone"]
-    (other,) = await outbox.claim(Platform.FCM, 10, "push-1", UNTIL, NOW)
+    (other,) = (await outbox.claim(Platform.FCM, 10, "push-1", UNTIL, NOW)).pushes
     assert (other.registration_id, other.platform) == ("reg-eve-phone", Platform.FCM)
 
 
@@ -115,7 +115,7 @@ async def test_marks_of_registrations_that_are_not_active_wait(
     await settle(outbox, await claim(outbox), TokenGone("Unregistered"))
     await registrations.mark(registration.id, Mark.TEST, NOW)
 
-    assert await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, LATER) == []
+    assert (await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, LATER)).pushes == ()
     assert await outbox.next_due(Platform.APNS) is None
 
 
@@ -243,7 +243,8 @@ async def test_many_outcomes_are_recorded_together(
         await change(watches, name=name)
     await registrations.mark(ann.id, Mark.TEST, NOW)
     pushes = {
-        (push.registration_id, push.mark): push for push in await outbox.claim(Platform.APNS, 10, "p", UNTIL, NOW)
+        (push.registration_id, push.mark): push
+        for push in (await outbox.claim(Platform.APNS, 10, "p", UNTIL, NOW)).pushes
     }
 
     await outbox.settle(
@@ -270,7 +271,7 @@ async def test_one_group_may_hold_marks_that_grew_and_marks_that_failed(
     for name in names:
         await activate(registrations, watches, name)
         await change(watches, name=name)
-    ann, ben, eve = await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW)
+    ann, ben, eve = (await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW)).pushes
     for name in names:
         await change(watches, NOW + SECOND, Change(CollectionClass.EMAIL, 5), name)
 
@@ -314,7 +315,7 @@ async def test_released_claims_are_free_at_once(
     assert (await claim(outbox, owner="push-4")).registration_id == "reg-ann-phone"
 
     await outbox.release(None)
-    assert len(await outbox.claim(Platform.APNS, 10, "push-5", UNTIL, NOW)) == 2
+    assert len((await outbox.claim(Platform.APNS, 10, "push-5", UNTIL, NOW)).pushes) == 2
 
 
 async def test_the_next_mark_to_fall_due_is_told_by_platform(
@@ -361,7 +362,7 @@ async def test_a_clock_set_back_a_little_keeps_no_change_waiting(
 ) -> None:
     await activate(registrations, watches)
     await change(watches, NOW + timedelta(hours=1))
-    assert await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW) == []
+    assert (await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, NOW)).pushes == ()
 
     await change(watches, NOW)
 
@@ -377,5 +378,5 @@ async def test_a_change_does_not_hurry_a_push_that_failed(
 
     await change(watches, NOW + SECOND)
 
-    assert await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, LATER - SECOND) == []
+    assert (await outbox.claim(Platform.APNS, 10, "push-1", UNTIL, LATER - SECOND)).pushes == ()
     assert (await claim(outbox, LATER)).count == 4

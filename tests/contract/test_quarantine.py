@@ -23,7 +23,7 @@ BOTH = Progress(changes=(NEW_MAIL, Change(CollectionClass.CALENDAR, 1)))
 
 
 async def due(outbox: SqlOutboxStore, now: object = NOW, **lanes: object) -> list[DuePush]:
-    return await outbox.claim(Platform.APNS, 10, "push-1", now + MINUTE, now, **lanes)  # type: ignore[operator,arg-type]
+    return [*(await outbox.claim(Platform.APNS, 10, "push-1", now + MINUTE, now, **lanes)).pushes]  # type: ignore[operator,arg-type]
 
 
 async def settle_all(outbox: SqlOutboxStore, pushes: list[DuePush], outcome: Outcome, now: object = NOW) -> None:
@@ -240,7 +240,7 @@ async def test_push_services_are_claimed_or_left_out(
     away = Lane(Environment.PRODUCTION, service="push_1.example.com")
 
     async def names(**lanes: object) -> list[str]:
-        pushes = await outbox.claim(Platform.WEBPUSH, 10, "push-1", NOW + MINUTE, NOW, **lanes)  # type: ignore[arg-type]
+        pushes = (await outbox.claim(Platform.WEBPUSH, 10, "push-1", NOW + MINUTE, NOW, **lanes)).pushes  # type: ignore[arg-type]
         await outbox.release("push-1")
         return [push.registration_id for push in pushes]
 

@@ -163,7 +163,7 @@ async def test_a_new_token_revives_a_registration_whose_token_was_gone(
 ) -> None:
     registration = await activate(registrations, watches)
     await registrations.mark(registration.id, Mark.TEST, NOW)
-    (push,) = await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)
+    (push,) = (await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(push, TokenGone("Unregistered"))], NOW)
     assert (await viewed(registrations, registration.id)).registration.state is RegistrationState.TOKEN_GONE
 
@@ -187,7 +187,7 @@ async def test_a_new_token_need_not_wait_for_the_retry_of_the_old_one(
 ) -> None:
     registration = await activate(registrations, watches)
     await registrations.mark(registration.id, Mark.TEST, NOW)
-    (push,) = await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)
+    (push,) = (await outbox.claim(registration.platform, 10, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(push, RetryLater("busy"), NOW + timedelta(hours=1))], NOW)
 
     await registrations.change(registration.id, RegistrationChange(device_token="fresh"), LATER)

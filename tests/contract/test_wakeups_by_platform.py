@@ -45,7 +45,7 @@ async def phones(
 
 
 async def claimed(outbox: SqlOutboxStore, platform: Platform) -> DuePush:
-    (push,) = await outbox.claim(platform, 10, f"push-1/{platform}", LATER, NOW)
+    (push,) = (await outbox.claim(platform, 10, f"push-1/{platform}", LATER, NOW)).pushes
     return push
 
 
@@ -145,7 +145,7 @@ async def test_a_mark_that_grew_under_way_wakes_its_platform(
         await outbox.settle([*settlements, Settlement(push, RetryLater("busy"), LATER)], NOW)
     assert found == set()
 
-    (again,) = await outbox.claim(platform, 10, "push-1", LATER + (LATER - NOW), LATER)
+    (again,) = (await outbox.claim(platform, 10, "push-1", LATER + (LATER - NOW), LATER)).pushes
     await watches.commit([entry(epoch, NEWS)], LATER)
     with woken(wakeups) as found:
         await outbox.settle([Settlement(again, Delivered())], LATER)

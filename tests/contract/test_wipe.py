@@ -41,7 +41,7 @@ async def wipe(watches: SqlWatchStore) -> None:
 
 
 async def due(outbox: SqlOutboxStore) -> list[DuePush]:
-    return await outbox.claim(Platform.APNS, 10, "push-1", LATER + MINUTE, LATER)
+    return [*(await outbox.claim(Platform.APNS, 10, "push-1", LATER + MINUTE, LATER)).pushes]
 
 
 async def state_of(registrations: SqlRegistrationStore, registration: Registration) -> RegistrationState | None:

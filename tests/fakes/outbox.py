@@ -115,10 +115,11 @@ class MemoryOutbox:
         taken = [row for row in looked_at if row.due_at <= now][:limit]
         for row in taken:
             row.owner, row.until = owner, until
-        claims = Claims(row.push for row in taken)
-        claims.delayed_until = min((row.due_at for row in delayed), default=None)
-        claims.unfinished = bool(delayed) and len(looked_at) < len(due)
-        return claims
+        return Claims(
+            tuple(row.push for row in taken),
+            min((row.due_at for row in delayed), default=None),
+            bool(delayed) and len(looked_at) < len(due),
+        )
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         await self._answer()

@@ -26,13 +26,15 @@ class Settlement:
     """Why the mark is set aside until `next_try_at`; empty: it is not."""
 
 
-class Claims(list[DuePush]):
-    """Hold the pushes of one claim."""
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What one claim returns."""
 
+    pushes: tuple[DuePush, ...] = ()
     delayed_until: datetime | None = None
-    """When the first of those marks falls due that this claim put off; None: it put none off."""
+    """When the first of the marks falls due that this claim put off; None: it put none off."""
     unfinished: bool = False
-    """Whether it put so many off that it has not looked at all that is due: claim again at once."""
+    """True if it put off so many marks that it did not look at all that are due: claim again at once."""
 
 
 class OutboxStore(Protocol):

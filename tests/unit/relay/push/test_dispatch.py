@@ -341,7 +341,7 @@ async def test_claims_of_a_process_that_died_run_out_and_are_taken_over() -> Non
     outbox, provider = MemoryOutbox(), Provider()
     outbox.put(due_push())
     until = loop_clock() + timedelta(seconds=LEASE)
-    assert await outbox.claim(Platform.APNS, 1, "dead/apns", until, loop_clock())
+    assert (await outbox.claim(Platform.APNS, 1, "dead/apns", until, loop_clock())).pushes
 
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(LEASE - 1)

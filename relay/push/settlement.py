@@ -1,0 +1,241 @@
+"""What the outcomes of pushes change: marks, registrations and their quarantines. Values in, values out.
+
+The store reads the present registrations and marks under its locks, calls `settle`, and writes what `settle` returns in
+the same transaction.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Final, TypeAlias
+
+from relay.domain.model import DuePush, Environment, Mark, Platform, Quarantine, RegistrationId, RegistrationState
+from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.pacing import Pacing
+from relay.domain.ports.outbox import Settlement
+from relay.push import backoff
+
+STALE_GONE: Final = timedelta(minutes=15)
+"""How long a mark waits when the 410's timestamp is older than our device token; the provider may know better soon."""
+FAREWELL: Final = timedelta(days=1)
+"""How long a wiped registration is kept for a provider that does not take its last push."""
+EXPIRED: Final = "expired: "
+
+MarkKey: TypeAlias = tuple[RegistrationId, Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """What settlement needs of a registration."""
+
+    id: RegistrationId
+    environment: Environment
+    device_token: str = field(repr=False)
+    token_since: datetime
+    state: RegistrationState
+    pushed: Mapping[str, float]
+    """When each mark was last delivered, in seconds since 1970."""
+    quarantine: Quarantine | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMark:
+    """What settlement needs of a mark in the outbox."""
+
+    count: int
+    generation: int
+    first_at: datetime
+    last_at: datetime
+    attempts: int
+    paced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationUpdate:
+    """New values of a registration."""
+
+    recipient: Recipient
+    last_outcome: str = ""
+    last_push_at: datetime | None = None
+    """None: no push was delivered; the moment of the last delivery stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkUpdate:
+    """New values of a mark that stays; its claim ends."""
+
+    registration_id: RegistrationId
+    mark: Mark
+    count: int
+    first_at: datetime
+    due_at: datetime
+    attempts: int
+    paced: bool
+    parked: str
+    """Why the mark is parked until `due_at`; empty: it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a group of settlements changes; each list is in the order of its keys."""
+
+    updated: list[RegistrationUpdate]
+    gone: list[RegistrationId]
+    """Registrations whose device token is gone."""
+    forgotten: list[RegistrationId]
+    """Wiped registrations to delete: their last push was delivered, or cannot be."""
+    done: list[MarkKey]
+    """Marks to delete."""
+    kept: list[MarkUpdate]
+    wake: frozenset[Platform]
+    """Platforms that have kept marks which fall due earlier than their dispatcher expects."""
+
+
+def settle(
+    settlements: Sequence[Settlement],
+    recipients: Mapping[RegistrationId, Recipient],
+    marks: Mapping[MarkKey, PendingMark],
+    now: datetime,
+    pacing: Pacing,
+) -> Settled:
+    """Return what a group of settlements changes, given the present registrations and marks.
+
+    Where a settlement's registration or mark is missing, it was deleted meanwhile. A mark with another `first_at` than
+    the push is a new one: the old one was settled by another process after our claim ran out. It stays as it is.
+    """
+    present = [each for each in settlements if each.push.registration_id in recipients]
+    updated = _update_registrations(present, recipients, now, pacing.random)
+    forgotten = {s.push.registration_id for s in present if _forgets(s, recipients[s.push.registration_id], now)}
+    gone = {s.push.registration_id for s in present if _ends_token(s, recipients[s.push.registration_id])} - forgotten
+    done: list[MarkKey] = []
+    kept: list[MarkUpdate] = []
+    wake: set[Platform] = set()
+    for settlement in sorted(present, key=lambda each: (each.push.registration_id, each.push.mark)):
+        push = settlement.push
+        mark = marks.get((push.registration_id, push.mark))
+        if mark is None or mark.first_at != push.first_at or push.registration_id in gone | forgotten:
+            continue
+        update = _update_mark(settlement, mark, recipients[push.registration_id], now, pacing)
+        if update is None:
+            done.append((push.registration_id, push.mark))
+            continue
+        kept.append(update)
+        if update.due_at <= now or isinstance(settlement.outcome, Delivered):
+            # Delivered and kept: the mark grew meanwhile, and the dispatcher does not know when the rest falls due.
+            wake.add(push.platform)
+    return Settled(updated, sorted(gone), sorted(forgotten), done, kept, frozenset(wake))
+
+
+def may_end_registrations(settlements: Iterable[Settlement]) -> list[RegistrationId]:
+    """Return the registrations that a group may end, in order: their mailboxes are locked before anything else.
+
+    More may be named than end in fact: the watch role reads their mailboxes once more, which does no harm.
+    """
+    ends = {s.push.registration_id for s in settlements if isinstance(s.outcome, TokenGone) or _is_last_push(s)}
+    return sorted(ends)
+
+
+def describe(outcome: Outcome) -> str:
+    """Return in one line what the provider answered."""
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case TokenGone(reason):
+            return f"token-gone: {reason}"
+        case RetryLater(reason):
+            return f"retry-later: {reason}"
+        case Refused(reason):
+            return f"refused: {reason}"
+
+
+def describe_expiry(before: str, age: timedelta) -> str:
+    """Return in one line that a mark expired at this age, and what the provider answered `before`."""
+    if before.startswith(EXPIRED):
+        return before
+    hours = f"{EXPIRED}not delivered for {age.total_seconds() / 3600:g} h"
+    return f"{hours}; before: {before}" if before else f"{hours}; no push process took it"
+
+
+def _update_registrations(
+    settlements: Sequence[Settlement], recipients: Mapping[RegistrationId, Recipient], now: datetime, random: Random
+) -> list[RegistrationUpdate]:
+    updates: dict[RegistrationId, RegistrationUpdate] = {}
+    for settlement in settlements:
+        push, outcome = settlement.push, settlement.outcome
+        update = updates.get(push.registration_id) or RegistrationUpdate(recipients[push.registration_id])
+        recipient, last_push_at = update.recipient, update.last_push_at
+        if _is_for(push, recipient) and recipient.state is RegistrationState.ACTIVE:
+            recipient = replace(recipient, quarantine=_quarantine(outcome, recipient.quarantine, now, random))
+        if isinstance(outcome, Delivered):
+            recipient = replace(recipient, pushed={**recipient.pushed, push.mark.value: now.timestamp()})
+            last_push_at = now
+        updates[push.registration_id] = RegistrationUpdate(recipient, describe(outcome), last_push_at)
+    return [updates[id_] for id_ in sorted(updates)]
+
+
+def _quarantine(outcome: Outcome, before: Quarantine | None, now: datetime, random: Random) -> Quarantine | None:
+    """Begin, lengthen or end a quarantine; pushes that were under way when it began do not lengthen it."""
+    match outcome:
+        case Delivered() | TokenGone():
+            return None
+        case Refused(reason, remedy, channel=False) if before is None or before.recheck_at <= now:
+            rechecks = 1 if before is None else before.rechecks + 1
+            since = now if before is None else before.since
+            recheck_at = now + timedelta(seconds=backoff.recheck(rechecks, random))
+            return Quarantine(since, reason, remedy, recheck_at, rechecks)
+        case _:
+            return before
+
+
+def _is_for(push: DuePush, recipient: Recipient) -> bool:
+    """Return True if a push went to the device token that the registration has now."""
+    return (recipient.device_token, recipient.environment) == (push.device_token, push.environment)
+
+
+def _forgets(settlement: Settlement, recipient: Recipient, now: datetime) -> bool:
+    """Return True if a wiped registration gets no more pushes."""
+    if recipient.state is not RegistrationState.WIPED:
+        return False
+    if isinstance(settlement.outcome, Delivered):
+        return _is_last_push(settlement)
+    return isinstance(settlement.outcome, TokenGone) or now - settlement.push.first_at >= FAREWELL
+
+
+def _is_last_push(settlement: Settlement) -> bool:
+    """Return True if a push is the last one of its registration, provided that its mailbox was wiped."""
+    return settlement.push.mark is Mark.ATTENTION
+
+
+def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:
+    """Return True if the registration's present device token is the one that is gone."""
+    push, outcome = settlement.push, settlement.outcome
+    if not isinstance(outcome, TokenGone) or recipient.device_token != push.device_token:
+        return False
+    return outcome.gone_since is None or recipient.token_since <= outcome.gone_since
+
+
+def _update_mark(
+    settlement: Settlement, mark: PendingMark, recipient: Recipient, now: datetime, pacing: Pacing
+) -> MarkUpdate | None:
+    """Return the new values of a mark; None: the mark is done."""
+    push, later = settlement.push, settlement.next_try_at
+    same = MarkUpdate(
+        push.registration_id, push.mark, mark.count, mark.first_at, now, mark.attempts, mark.paced, settlement.parked
+    )
+    match settlement.outcome:
+        case Delivered() | TokenGone() | Refused(channel=False) if not _is_for(push, recipient):
+            # The old device token may have moved to another phone; the new one gets the push.
+            return replace(same, attempts=0)
+        case Delivered() if mark.generation == push.generation:
+            return None
+        case Delivered():
+            left, due_at = max(1, mark.count - push.count), pacing.next_due(push.mark, now)
+            return replace(same, count=left, first_at=mark.last_at, due_at=due_at, attempts=0, paced=False)
+        case TokenGone():
+            return replace(same, attempts=mark.attempts + 1, due_at=later or now + STALE_GONE)
+        case Refused(channel=False) if recipient.state is RegistrationState.ACTIVE:
+            # The registration's quarantine holds the mark back, and ends as soon as any push shows the token good.
+            return replace(same, attempts=mark.attempts + settlement.counted)
+        case RetryLater() | Refused():
+            return replace(same, attempts=mark.attempts + settlement.counted, due_at=later or now)
