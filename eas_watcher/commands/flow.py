@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError
 
+Q = TypeVar("Q")
+A = TypeVar("A")
 R = TypeVar("R")
 
 Flow: TypeAlias = Generator[Command[Any], Any, R]
@@ -21,17 +23,20 @@ def ask(command: Command[R]) -> Flow[R]:
     return reply
 
 
-async def converse(flow: Flow[R], send: Callable[[Command[Any]], Awaitable[Any]]) -> R:
-    """Drive a flow with what sends one command and returns its reply; raises the EasError that the flow lets pass."""
+async def converse(flow: Generator[Q, A, R], send: Callable[[Q], Awaitable[A]]) -> R:
+    """Drive a flow: send what it yields, and send it the reply or throw the EasError that came instead.
+
+    Return what the flow returns; raises the EasError that it lets pass.
+    """
     try:
-        command = next(flow)
+        question = next(flow)
         while True:
             try:
-                reply = await send(command)
+                reply = await send(question)
             except EasError as error:
-                command = flow.throw(error)
+                question = flow.throw(error)
             else:
-                command = flow.send(reply)
+                question = flow.send(reply)
     except StopIteration as end:
         result: R = end.value
         return result

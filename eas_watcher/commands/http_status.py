@@ -18,10 +18,8 @@ from eas_watcher.errors import (
     RequestRefused,
     ServerBusy,
     Unauthorized,
-    Unreachable,
     VersionRefused,
 )
-from eas_watcher.heartbeat import HELD
 from eas_watcher.wbxml.decode import decode
 
 FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
@@ -76,15 +74,6 @@ def raise_for_http(reply: HttpReply, now: datetime) -> None:
         raise _error(reply, now)
     if reply.body and reply.headers.get("content-type", "").strip().lower().startswith("text/html"):
         raise ProtocolViolation("a web page came instead of an answer: a login form or a proxy is in between")
-
-
-def raise_for_cut(reply: HttpReply, held: float) -> None:
-    """Raise Unreachable for the answer of a gateway that gave up a Ping after `held` seconds.
-
-    To us that is a connection cut on the way: the gateway's idle timeout is shorter than the heartbeat.
-    """
-    if reply.status in GATEWAY and held >= HELD:
-        raise Unreachable(f"a gateway gave up the held request (HTTP {reply.status})", held)
 
 
 def _raise_for_reason(reply: HttpReply) -> None:

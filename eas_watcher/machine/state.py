@@ -200,6 +200,12 @@ class Failed:
     """Carry what went wrong instead of an answer."""
 
     error: EasError
+    url: str = ""
+    """Where the command was sent."""
+    shared: bool = False
+    """Whether the failure concerns the whole server, not this mailbox alone."""
+    note: str = ""
+    """What a search for the mailbox elsewhere found; empty: it was not searched for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,48 +1,89 @@
-"""Own one request of a watch: past the server's door, over the wire, and back as a reply or what went wrong."""
+"""The client of a mail server: the only code that sends a command there, whoever asks.
+
+It waits for the server's admission, writes the request, keeps cookies and what X-MS-RP said, reads the HTTP status, and
+reports to the admission how the request ended. It follows no redirect and repeats nothing.
+"""
 
 import asyncio
 import logging
-from dataclasses import replace
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from eas_watcher.commands import cookies
 from eas_watcher.commands.folder_sync import FolderSync
-from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
+from eas_watcher.commands.http_status import GATEWAY, raise_for_http
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpReply, HttpRequest
-from eas_watcher.errors import EasError, RequestRefused, ServerRenewed
-from eas_watcher.machine.state import Watch
-from eas_watcher.names import NO_SYNC_KEY
+from eas_watcher.errors import EasError, RequestRefused, ServerRenewed, Unreachable
+from eas_watcher.heartbeat import HELD
+from eas_watcher.machine.memory import Partnership
+from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.http_request import compose
 from eas_watcher.server.admission import ServerAdmission, WatchAdmission
-from eas_watcher.server.breaker import concerns_server
+from eas_watcher.server.admissions import Admissions
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R_co]):
+    """The answer to one command, read, and how it came."""
+
+    reply: R_co
+    http: HttpReply
+    held: float
+    """Seconds from the admission of the request to its answer."""
+
+
+class Pings(Protocol):
+    """Notes which Pings are held."""
+
+    def ping_begins(self, mailbox: MailboxId, heartbeat: float) -> None:
+        """Note that a Ping of `heartbeat` seconds is held from now on."""
+
+    def ping_ends(self, mailbox: MailboxId) -> None:
+        """Note that it is not held any more."""
+
+
 class EasClient:
-    """Send the commands of one mailbox, one at a time."""
+    """Sends the commands of one mailbox, one at a time."""
 
-    __slots__ = ("_account", "_around", "_cookies", "_rate", "_renewal", "_transport", "_url", "_visitor", "shared")
+    __slots__ = (
+        "_account",
+        "_admission",
+        "_admissions",
+        "_cookies",
+        "_pings",
+        "_rate",
+        "_renewal",
+        "_standing",
+        "_transport",
+        "_url",
+        "_watches",
+    )
 
-    def __init__(self, account: Account, transport: Transport, around: WatchContext, rate: float) -> None:
-        """Take the account, the transport to its server, and how many mailboxes per second may return to it."""
+    def __init__(
+        self, account: Account, transport: Transport, admissions: Admissions, rate: float, pings: Pings | None = None
+    ) -> None:
+        """Take the account, the transport to its server, and how many mailboxes per second that server lets in."""
         self._account = account
         self._transport = transport
-        self._around = around
+        self._admissions = admissions
         self._rate = rate
+        self._pings = pings
         self._url = account.url
-        self._visitor = WatchAdmission(account.mailbox)
+        self._admission = admissions.admission(account.url, rate)
+        self._standing = WatchAdmission(account.mailbox)
+        self._watches = False
         self._cookies: dict[str, str] = {}
         self._renewal = ""
-        self.shared = False
-        """Whether what came of the last request was a failure that concerns the whole server."""
 
     @property
     def url(self) -> str:
@@ -50,89 +91,132 @@ class EasClient:
         return self._url
 
     @property
-    def began(self) -> float:
-        """When the last request was let through, by the loop's clock."""
-        return self._visitor.began
+    def admission(self) -> ServerAdmission:
+        """The admission to the server at that URL."""
+        return self._admission
 
-    @property
-    def door(self) -> ServerAdmission:
-        """The door to that server."""
-        return self._around.door(self._url, self._rate)
+    def watch_begins(self, *, refused: bool) -> None:
+        """Count the mailbox among those watched at its server; `refused`: its credential was refused last time."""
+        self._watches = True
+        self._admission.watch_begins(self._account.mailbox, refused=refused)
+
+    def watch_ends(self) -> None:
+        """Count the mailbox no longer."""
+        self._watches = False
+        self._admission.watch_ends()
 
     def address(self, url: str | None) -> None:
-        """Send to a URL from now on; None: the configured one."""
+        """Send to a URL from now on; None: the account's."""
         url = url or self._account.url
-        if url != self._url:
-            self._url, self._visitor = url, WatchAdmission(self._account.mailbox)
-            self._cookies = {}  # cookies are for the host that set them
+        if url == self._url:
+            return
+        before, self._admission = self._admission, self._admissions.admission(url, self._rate)
+        self._url = url
+        self._standing = WatchAdmission(self._account.mailbox)
+        self._cookies = {}  # cookies are for the host that set them
+        if self._watches:
+            before.watch_ends()
+            self._admission.watch_begins(self._account.mailbox, refused=False)
 
-    async def send(self, command: Command[R], watch: Watch) -> R:
-        """Send one command, when the server's door lets us, and read its answer; raises EasError."""
-        self.address(watch.partnership.url)
-        door, visitor = self.door, self._visitor
-        visitor.refusals = watch.counters.refusals
-        await door.enter(visitor, holds=isinstance(command, Ping))
+    async def send(self, command: Command[R], partnership: Partnership, refusals: int = 0) -> Answer[R]:
+        """Send one command when the server's admission allows it, and read its answer; raises EasError.
+
+        `refusals` is how many times in a row the server has refused the credential.
+        """
+        self.address(partnership.url)
+        standing = self._standing
+        standing.refusals = refusals
+        async with _Admitted(self._admission, standing, holds=isinstance(command, Ping)):
+            request = compose(
+                self._account,
+                command,
+                partnership.version,
+                partnership.policy_key,
+                cookies.header(self._cookies) if self._cookies else "",
+                self._url,
+            )
+            http = await self._transmit(command, request)
+            reply = self._read(command, http, request)
+        return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
+
+    async def _transmit(self, command: Command[Any], request: HttpRequest) -> HttpReply:
+        """Send one request; a Ping is held, everything else is one of the few short requests at a time."""
+        if not isinstance(command, Ping):
+            async with self._admission.short:
+                return await self._transport.send(request)
+        clock, pings, mailbox = asyncio.get_running_loop().time, self._pings, self._account.mailbox
+        began = clock()
+        if pings is not None:
+            pings.ping_begins(mailbox, command.heartbeat)
         try:
-            reply = await self._transmit(command, watch, door)
-        except EasError as error:
-            self.shared = concerns_server(error)
-            understood = door.failed(visitor, error)
-            if understood is error:
-                raise
-            raise understood from error
-        else:
-            self.shared = False
-            door.answered(visitor)
-            door.accepted(visitor)
-            return reply
+            http = await self._transport.send(request)
         finally:
-            door.leave(visitor)
+            if pings is not None:
+                pings.ping_ends(mailbox)
+        raise_for_cut(http, clock() - began)
+        return http
 
-    async def _transmit(self, command: Command[R], watch: Watch, door: ServerAdmission) -> R:
-        partnership = watch.partnership
-        account = replace(self._account, url=self._url) if partnership.url is not None else self._account
-        cookie = cookies.header(self._cookies) if self._cookies else ""
-        request = compose(account, command, partnership.version, partnership.policy_key, cookie)
-        if isinstance(command, Ping):
-            reply = await self._hold(command, request)
-        else:
-            async with door.short:
-                reply = await self._transport.send(request)
-        if reply.set_cookies:
-            self._cookies = cookies.merge(self._cookies, reply.set_cookies)
+    def _read(self, command: Command[R], http: HttpReply, request: HttpRequest) -> R:
+        """Keep the cookies of an answer and read the rest; raises EasError."""
+        if http.set_cookies:
+            self._cookies = cookies.merge(self._cookies, http.set_cookies)
         try:
-            raise_for_http(reply, self._around.now())
-            self._raise_for_renewal(command, reply)
-            return command.read(reply)
+            raise_for_http(http, self._admissions.now())
+            self._raise_for_renewal(command, http)
+            return command.read(http)
         except RequestRefused:
             if command.policy_key is None:
-                # For whoever repairs it: our own bytes, which hold keys and ids, nothing of the mailbox.
+                # An operator needs the bytes to find the fault: they hold keys and ids, nothing of the mailbox.
                 refused = {"command": command.name, "body": request.body[:REFUSED_KEPT].hex()}
                 log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
             raise
 
-    async def _hold(self, command: Ping, request: HttpRequest) -> HttpReply:
-        """Send a Ping, and note that it is held."""
-        mailbox, held = self._account.mailbox, self._around.stats.held
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        held[mailbox] = command.heartbeat
-        self._around.journal.pinged(mailbox, command.heartbeat)
-        try:
-            reply = await self._transport.send(request)
-        finally:
-            held.pop(mailbox, None)
-        raise_for_cut(reply, clock() - began)
-        return reply
-
-    def _raise_for_renewal(self, command: Command[Any], reply: HttpReply) -> None:
+    def _raise_for_renewal(self, command: Command[Any], http: HttpReply) -> None:
         """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].
 
-        Servers go on saying so; an answer to a start says it too and means nothing.
+        Servers repeat the header; in an answer to a start it means nothing.
         """
-        said = reply.headers.get("x-ms-rp", "")
+        said = http.headers.get("x-ms-rp", "")
         if said in {"", self._renewal}:
             return
         self._renewal = said
         if command.name and command != FolderSync(NO_SYNC_KEY):
             raise ServerRenewed("the server says that what it offers has changed (X-MS-RP)")
+
+
+def raise_for_cut(http: HttpReply, held: float) -> None:
+    """Raise Unreachable for the answer of a gateway that gave up a Ping after `held` seconds.
+
+    For the relay that is a connection cut on the path: the gateway's idle timeout is shorter than the heartbeat.
+    """
+    if http.status in GATEWAY and held >= HELD:
+        raise Unreachable(f"a gateway gave up the held request (HTTP {http.status})", held)
+
+
+class _Admitted:
+    """The time in which a request may be sent: entering waits for it, leaving reports how the request ended."""
+
+    __slots__ = ("_admission", "_holds", "_standing")
+
+    def __init__(self, admission: ServerAdmission, standing: WatchAdmission, *, holds: bool) -> None:
+        self._admission = admission
+        self._standing = standing
+        self._holds = holds
+
+    async def __aenter__(self) -> None:
+        await self._admission.enter(self._standing, holds=self._holds)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Raise the error as the admission understands it, if that differs."""
+        try:
+            if error is None:
+                self._admission.answered(self._standing)
+                self._admission.accepted(self._standing)
+            elif isinstance(error, EasError):
+                understood = self._admission.failed(self._standing, error)
+                if understood is not error:
+                    raise understood from error
+        finally:
+            self._admission.leave(self._standing)

@@ -1,4 +1,4 @@
-"""Own all watches of a process: one task per mailbox, started, replaced and stopped by name."""
+"""All watches of a process: one task per mailbox, started and stopped by the mailbox's id."""
 
 import asyncio
 import logging
@@ -18,51 +18,51 @@ log = logging.getLogger(__name__)
 
 
 class Fleet:
-    """Hold at most one watch per mailbox.
+    """Runs at most one watch per mailbox.
 
-    A watch that ends by a fault of ours ends alone: it is logged, and `on_broken` is told so that its owner can start
-    it again from what is stored.
+    A watch that ends by a fault of the relay ends alone: the fault is logged, and `on_broken` is called, so that the
+    watch can be started again from what is stored.
     """
 
-    def __init__(self, around: WatchContext, on_broken: Callable[[MailboxId], None]) -> None:
-        """Take what all runners share and whom to tell of a broken watch."""
-        self._around = around
+    def __init__(self, context: WatchContext, on_broken: Callable[[MailboxId], None]) -> None:
+        """Take what all runners share, and what to call with the mailbox of a broken watch."""
+        self._context = context
         self._on_broken = on_broken
         self._tasks: dict[MailboxId, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
-        """Count the watches that run."""
+        """Return how many watches run."""
         return len(self._tasks)
 
     def __contains__(self, mailbox: object) -> bool:
-        """Tell whether a mailbox is watched."""
+        """Return True if a mailbox is watched."""
         return mailbox in self._tasks
 
     def trouble(self, url: str) -> str:
         """Say why a server should not be asked now, as its watches have found; empty if it may be."""
-        door = self._around.stats.doors.get(url)
+        door = self._context.admissions.known(url)
         return "" if door is None else door.trouble
 
     def start(
         self, account: Account, transport: Transport, memory: Memory, policy: Policy, seeker: Seeker | None = None
     ) -> None:
-        """Start a watch; the mailbox must have none. `seeker` finds it if it moves and nobody says so."""
+        """Start a watch; the mailbox must have none. `seeker` looks for the mailbox if it may have moved."""
         if account.mailbox in self._tasks:
             raise ValueError("a mailbox has one watch, never two")
-        runner = Runner(account, transport, self._around, seeker)
-        task = asyncio.get_running_loop().create_task(runner.run(memory, policy), name=f"watch {account.mailbox}")
+        runner = Runner(account, transport, self._context, memory, policy, seeker)
+        task = asyncio.get_running_loop().create_task(runner.run(), name=f"watch {account.mailbox}")
         self._tasks[account.mailbox] = task
         task.add_done_callback(partial(self._ended, account.mailbox))
 
     async def stop(self, mailbox: MailboxId) -> None:
-        """Stop a watch and return when its last request is closed; nothing happens without one."""
+        """Stop the watch of a mailbox, if it has one; return when its last request is closed."""
         task = self._tasks.get(mailbox)
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
 
     async def stop_all(self) -> None:
-        """Stop every watch."""
+        """Stop every watch; return when all requests are closed."""
         tasks = set(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -19,11 +19,13 @@ def compose(
     version: ProtocolVersion | None,
     policy_key: PolicyKey | None,
     cookie: str = "",
+    url: str = "",
 ) -> HttpRequest:
-    """Write one request in the plain query form, the only one that all servers read alike.
+    """Return one request in the plain query form, the only one that all servers read alike.
 
-    `version` may be None for OPTIONS alone.
+    `version` may be None for OPTIONS alone. `url` is where the mailbox is, if not at the account's URL.
     """
+    url = url or account.url
     authorization = account.credential.authorization()
     headers = {"User-Agent": USER_AGENT}
     if authorization is not None:
@@ -31,7 +33,7 @@ def compose(
     if cookie:
         headers["Cookie"] = cookie
     if version is None or not command.name:
-        return HttpRequest("OPTIONS", account.url, headers, b"", PATIENCE)
+        return HttpRequest("OPTIONS", url, headers, b"", PATIENCE)
     body = command.encode(version)
     headers["MS-ASProtocolVersion"] = version.wire
     if body:
@@ -46,4 +48,4 @@ def compose(
         safe="",
     )
     patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
-    return HttpRequest("POST", f"{account.url}?{query}", headers, body, patience)
+    return HttpRequest("POST", f"{url}?{query}", headers, body, patience)

@@ -1,7 +1,7 @@
-"""Own when a mailbox that Autodiscover once found is looked for anew, and what of the answer its watch should hear.
+"""When the relay looks again for a mailbox that Autodiscover once found, and what the result means for its watch.
 
-Servers are replaced and mailboxes are moved, and the old server does not always say so. A mailbox of a configured
-server is never looked for: its operator says where it is.
+Servers are replaced and mailboxes are moved, and the old server does not always say so. The relay never looks for a
+mailbox of a configured server: its operator says where it is.
 """
 
 from typing import Final, Protocol
@@ -13,25 +13,26 @@ from eas_watcher.machine.state import Pinging, State
 from eas_watcher.runtime.account import Account
 
 GONE: Final = frozenset({"http-404", "http-451", "eas-127", "eas-128"})
-"""Codes of AccessDenied that tell that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""
+"""Codes of AccessDenied which say that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""
 
 
 class Seeker(Protocol):
-    """Look for mailboxes anew."""
+    """Looks for mailboxes that may have moved."""
 
     async def seek(self, account: Account, *, show: bool) -> str:
         """Return the ActiveSync URL where a mailbox is now, one that the operator allows.
 
-        Without `show` its credential is not sent. Raises Unauthorized when Autodiscover refused the credential now,
+        Without `show` its credential is not sent. Raises Unauthorized when Autodiscover refuses the credential now,
         any other EasError when it does not know, or when it was asked for this mailbox lately: the text says which.
         """
 
 
 def astray(state: State, error: EasError) -> bool:
-    """Tell whether a failure in a state suggests that the mailbox is elsewhere.
+    """Return True if a failure in a state suggests that the mailbox is elsewhere.
 
-    That is so at once when nothing of it is there, and when an hour's wait or the end would come next anyway. A Ping's
-    lost connection proves nothing, and its answer may have been lost with it: a Sync goes first.
+    The first sign is a server that says that it has no such mailbox. The others are failures after which the watch
+    would wait an hour or end. A lost connection of a Ping is no sign, since its answer may have been lost with it: the
+    watch sends a Sync first.
     """
     watch = state.watch
     if not watch.policy.discovered:
@@ -49,25 +50,25 @@ def astray(state: State, error: EasError) -> bool:
             return False
 
 
-async def look_for(account: Account, seeker: Seeker, error: EasError) -> EasError:
-    """Look for an account's mailbox after a failure at its URL; return the failure as the watch should understand it.
+async def look_for(account: Account, seeker: Seeker, error: EasError) -> tuple[EasError, str]:
+    """Look for an account's mailbox after a failure at its URL.
 
-    That is Redirected when the mailbox is elsewhere, Unauthorized when Autodiscover has refused the credential, which
-    counts like any other refusal; else the failure as it was, whose text also says what the search came to. After the
-    last refusal the credential is not shown once more: a fourth try could lock the user out.
+    Return the failure as the watch should understand it, and a note for the operator about what the search found:
+    Redirected when the mailbox is elsewhere; Unauthorized when Autodiscover refuses the credential, which counts like
+    any other refusal; else the failure as it was, with the note. After the last refusal the credential is not shown
+    once more: a fourth try could lock the user out.
     """
     show = not isinstance(error, Unauthorized)
     try:
         url = await seeker.seek(account, show=show)
     except Unauthorized as refused:
         if show:
-            return refused
+            return refused, ""
         found = str(refused)
     except EasError as unknown:
         found = str(unknown)
     else:
         if url != account.url:
-            return Redirected(url, "Autodiscover names another URL for this mailbox")
+            return Redirected(url, "Autodiscover names another URL for this mailbox"), ""
         found = "Autodiscover names the same URL"
-    error.args = (f"{error}; looked for elsewhere: {found}",)
-    return error
+    return error, f"looked for elsewhere: {found}"

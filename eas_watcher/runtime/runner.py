@@ -1,6 +1,5 @@
-"""Own the life of one watch: take the step function's actions, do them, and feed back what came of them."""
+"""The runner of one watch: it takes the actions of the step function and gives back the events they lead to."""
 
-import asyncio
 import logging
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, ne
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError, Unreachable, VersionRefused
 from eas_watcher.heartbeat import JITTER
-from eas_watcher.machine.memory import Memory, Progress
+from eas_watcher.machine.memory import Condition, Memory, Progress
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
@@ -36,60 +35,70 @@ from eas_watcher.machine.step import begin, step
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.client import EasClient
+from eas_watcher.runtime.client import Answer, EasClient
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.relocation import Seeker, astray, look_for
+from eas_watcher.server.breaker import concerns_server
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
 class Runner:
-    """Run the watch of one mailbox until it ends or is cancelled."""
+    """Runs the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_around", "_exchange", "_seeker", "_state", "_transport")
+    __slots__ = ("_account", "_actions", "_client", "_context", "_refused", "_seeker", "_state")
 
     def __init__(
-        self, account: Account, transport: Transport, around: WatchContext, seeker: Seeker | None = None
+        self,
+        account: Account,
+        transport: Transport,
+        context: WatchContext,
+        memory: Memory,
+        policy: Policy,
+        seeker: Seeker | None = None,
     ) -> None:
-        """Take the account, the transport to its server, what all runners share, and who finds mailboxes that moved."""
+        """Take the mailbox's account, the transport to its server, and what the watch starts from.
+
+        `seeker` looks for the mailbox if it may have moved; None: it is where the operator says.
+        """
         self._account = account
-        self._transport = transport
-        self._around = around
+        self._context = context
         self._seeker = seeker
-        self._exchange: EasClient
-        self._state: State
+        self._refused = bool(memory.refusals)
+        self._client = EasClient(account, transport, context.admissions, policy.return_rate, context)
+        self._client.address(memory.partnership.url)
+        heartbeat = self._client.admission.path.start(policy.heartbeat)
+        self._state, self._actions = begin(
+            memory, replace(policy, heartbeat=heartbeat), context.random.uniform(0.0, JITTER)
+        )
 
-    async def run(self, memory: Memory, policy: Policy) -> None:
+    async def run(self) -> None:
         """Watch until the watch ends for good; raises Fenced when another process owns the mailbox."""
-        self._exchange = EasClient(self._account, self._transport, self._around, policy.return_rate)
-        self._exchange.address(memory.partnership.url)
-        door = self._exchange.door
-        if memory.refusals:
-            door.refusals.known(self._account.mailbox, asyncio.get_running_loop().time())
-        door.watched += 1
+        self._client.watch_begins(refused=self._refused)
         try:
-            await self._watch(memory, replace(policy, heartbeat=door.path.start(policy.heartbeat)))
+            await self._watch()
         finally:
-            door.watched -= 1
+            self._client.watch_ends()
 
-    async def _watch(self, memory: Memory, policy: Policy) -> None:
-        self._state, actions = begin(memory, policy, self._around.random.uniform(0.0, JITTER))
-        while not (isinstance(self._state, Ended) and not actions):
+    async def _watch(self) -> None:
+        cause: Event | None = None
+        while not (isinstance(self._state, Ended) and not self._actions):
             event: Event | None = None
-            for action in actions:
-                event = await self._do(action) or event
+            for action in self._actions:
+                event = await self._do(action, cause) or event
             if event is None:
                 return
-            before, (self._state, actions) = self._state, step(self._state, event)
+            before, (self._state, self._actions) = self._state, step(self._state, event)
             self._learn(before, event)
             trace(self._account.mailbox, before, event, self._state)
+            cause = event
 
-    async def _do(self, action: Action) -> Event | None:
-        """Take one action; return the event it leads to, if it leads to one."""
+    async def _do(self, action: Action, cause: Event | None) -> Event | None:
+        """Take one action that `cause` led to; return the event that the action leads to, if any."""
         match action:
             case Record(progress):
-                await self._commit(progress)
+                await self._commit(explained(progress, cause))
                 return None
             case Send(command):
                 return await self._send(command)
@@ -102,23 +111,23 @@ class Runner:
                     return Failed(error)
                 return WipeAcknowledged()
             case Pause():  # pragma: no branch -- mypy proves that there is no other
-                await self._pause(action)
+                await self._pause(action, cause)
                 return Woken()
 
     async def _commit(self, progress: Progress) -> None:
-        await self._around.journal.commit(self._account.mailbox, progress)
+        await self._context.journal.commit(self._account.mailbox, progress)
         for change in progress.changes:
-            self._around.stats.changes[change.cls] += change.count
+            self._context.stats.changes[change.cls] += change.count
 
     async def _send(self, command: Command[Any]) -> Event:
+        requests = self._context.stats.requests
         try:
-            reply = await self._ask(command)
+            answer = await self._exchange(command)
         except EasError as error:
-            self._around.stats.requests[command.name or "OPTIONS", type(error).__name__] += 1
+            requests[command.name or "OPTIONS", type(error).__name__] += 1
             return await self._failed(error)
-        self._around.stats.requests[command.name or "OPTIONS", "answered"] += 1
-        held = asyncio.get_running_loop().time() - self._exchange.began
-        return Answered(reply, self._around.now(), held)
+        requests[command.name or "OPTIONS", "answered"] += 1
+        return Answered(answer.reply, self._context.now(), answer.held)
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
@@ -131,39 +140,47 @@ class Runner:
         return Granted(grant.policy_key, grant.acknowledged)
 
     async def _ask(self, command: Command[R]) -> R:
-        return await self._exchange.send(command, self._state.watch)
+        return (await self._exchange(command)).reply
+
+    async def _exchange(self, command: Command[R]) -> Answer[R]:
+        watch = self._state.watch
+        return await self._client.send(command, watch.partnership, watch.counters.refusals)
 
     async def _failed(self, error: EasError) -> Failed:
-        """Tell of a failure, after a look for the mailbox elsewhere if it seems to have moved."""
-        if self._seeker is None or not astray(self._state, error):
-            return Failed(error)
-        account = replace(self._account, url=self._exchange.url)
-        understood = await look_for(account, self._seeker, error)
-        if understood is not error:
-            # A refused credential or a mailbox that moved is this mailbox's own matter, whose wait the door knows not.
-            self._exchange.shared = False
-        return Failed(understood)
+        """Return the event of a failure, after a search for the mailbox elsewhere if it seems to have moved."""
+        url, note = self._client.url, ""
+        if self._seeker is not None and astray(self._state, error):
+            error, note = await look_for(replace(self._account, url=url), self._seeker, error)
+        return Failed(error, url, concerns_server(error), note)
 
     def _learn(self, before: State, event: Event) -> None:
-        """Tell the door what the end of a held Ping says about the path to the server."""
+        """Report to the admission what the end of a held Ping says about the path to the server."""
         match before, event:
             case Pinging(watch), Answered(PingReply(status=PingStatus.EXPIRED), _, held):
-                self._exchange.door.held(watch.heartbeat, held)
+                self._client.admission.held(watch.heartbeat, held)
             case Pinging(), Failed(Unreachable(survived=survived)):
-                self._exchange.door.cut(self._state.watch.heartbeat, survived)
+                self._client.admission.cut(self._state.watch.heartbeat, survived)
             case _:
                 pass
 
-    async def _pause(self, pause: Pause) -> None:
-        """Record why and until when, then wait: for a time, or, if the server is away for all, before its door."""
-        random, exchange = self._around.random, self._exchange
-        seconds = backoff.at_least(pause.seconds, random) if pause.seconds else backoff.delay(pause.failures, random)
-        progress, door = pause.progress, exchange.door
-        queues = progress.condition is not None and exchange.shared and door.state == "away"
+    async def _pause(self, pause: Pause, cause: Event | None) -> None:
+        """Record why and until when the watch waits, then wait: for a time, or, if the server is away, for admission.
+
+        In the second case this returns at once: the next request waits with those of the server's other mailboxes.
+        """
+        context, admission = self._context, self._client.admission
+        seconds = (
+            backoff.at_least(pause.seconds, context.random)
+            if pause.seconds
+            else backoff.delay(pause.failures, context.random)
+        )
+        progress = explained(pause.progress, cause)
+        failure = cause if isinstance(cause, Failed) and cause.shared else None
+        queues = progress.condition is not None and failure is not None and admission.state == "away"
         if queues:
-            seconds = door.expected_wait() or 0.0
+            seconds = admission.expected_wait() or 0.0
         if progress.condition is not None:
-            known = door.path.describe(urlsplit(exchange.url).hostname or "") if exchange.shared else ""
+            known = "" if failure is None else admission.path.describe(urlsplit(failure.url).hostname or "")
             condition = replace(progress.condition, retry_in=seconds, detail=known or progress.condition.detail)
             await self._commit(replace(progress, condition=condition))
             log.info(
@@ -171,13 +188,22 @@ class Runner:
                 extra={"mailbox": self._account.mailbox, "reason": condition.reason, "detail": condition.detail},
             )
         if pause.polls:
-            self._around.journal.pinged(self._account.mailbox, seconds)
+            context.journal.pinged(self._account.mailbox, seconds)
         if not queues:
-            await self._around.waits.sleep(seconds)
+            await context.timers.sleep(seconds)
+
+
+def explained(progress: Progress, cause: Event | None) -> Progress:
+    """Return what a failure led to; its condition also says what a search for the mailbox elsewhere found."""
+    match cause, progress.condition:
+        case Failed(error, note=note), Condition(detail=detail) as condition if note and detail == str(error):
+            return replace(progress, condition=replace(condition, detail=f"{detail}; {note}"))
+        case _:
+            return progress
 
 
 def trace(mailbox: MailboxId, before: State, event: Event, after: State) -> None:
-    """Log one step at DEBUG."""
+    """Log one step at level DEBUG."""
     if log.isEnabledFor(logging.DEBUG):
         log.debug(
             "watch stepped",
@@ -194,7 +220,7 @@ def _name(event: Event) -> str:
     match event:
         case Answered(reply, _, held):
             return f"{type(reply).__name__} after {held:.1f} s"
-        case Failed(error):
-            return f"{type(error).__name__}: {error}"
+        case Failed(error, note=note):
+            return f"{type(error).__name__}: {error}{note and f'; {note}'}"
         case _:
             return type(event).__name__

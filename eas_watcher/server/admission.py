@@ -57,14 +57,19 @@ State: TypeAlias = Literal["serving", "away", "returning", "starting"]
 class ServerAdmission:
     """Let the watches of one server send, or wait; made for the running event loop."""
 
-    def __init__(self, rate: float, short_requests: int, random: Random, now: Now) -> None:
-        """Take how many mailboxes per second start or return, and how many short requests go at once."""
+    def __init__(
+        self, rate: float, short_requests: int, random: Random, now: Now, path: PathKnowledge | None = None
+    ) -> None:
+        """Take how many mailboxes per second start or return, and how many short requests go at once.
+
+        `path` is what an earlier process learnt about the path to the server.
+        """
         self.short = asyncio.Semaphore(short_requests)
         """Requests other than held Pings that may still be sent now."""
         self.watched = 0
-        """How many watches use this door; they count themselves."""
+        """How many mailboxes are watched at this server."""
         self.refusals = MassRefusals()
-        self.path = PathKnowledge()
+        self.path = path or PathKnowledge()
         self.since: datetime = now()
         """Since when the breaker is in its present state."""
         self._rate = rate
@@ -126,6 +131,16 @@ class ServerAdmission:
                 return max(0.0, until - now)
             case Returning():  # pragma: no branch -- mypy proves that there is no other
                 return len(self._queue) / self._rate
+
+    def watch_begins(self, mailbox: Hashable, *, refused: bool) -> None:
+        """Count one more watched mailbox; `refused`: the server refused its credential before this process began."""
+        self.watched += 1
+        if refused:
+            self.refusals.known(mailbox, asyncio.get_running_loop().time())
+
+    def watch_ends(self) -> None:
+        """Count one watched mailbox less."""
+        self.watched -= 1
 
     async def enter(self, visitor: WatchAdmission, *, holds: bool = False) -> None:
         """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late."""

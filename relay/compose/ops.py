@@ -5,7 +5,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from relay.compose.running import Running
+from relay.compose.running import Running, required
 from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
@@ -32,7 +32,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
             checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
         ]
         parts += [
-            mail_server(name, partial(running.fleet.doors.get, server.url), now)
+            mail_server(name, partial(required(running.admissions).known, server.url), now)
             for name, server in settings.servers.items()
         ]
     for platform, stats in running.pushes.items():
@@ -54,6 +54,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         health=health,
         lag=lag,
         fleet=running.fleet,
+        servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
         certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,

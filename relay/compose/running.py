@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.runtime.context import FleetStats
+from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Wakeups
@@ -38,6 +39,7 @@ class Running:
     node: str
     random: Random
     fleet: FleetStats = field(default_factory=FleetStats)
+    admissions: Admissions | None = None
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
     key_files: list[KeyFile[Any]] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Final
 
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
 from relay.process.clock import now
@@ -39,13 +40,15 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
     paths = SqlPathStore(running.engine)
     lessons = await recall(paths, now)
-    around = WatchContext(journal, random, now, SHORT_REQUESTS, running.fleet, lessons=lessons)
+    admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
+    context = WatchContext(journal, random, admissions, running.fleet)
+    running.admissions = admissions
     running.mailboxes = mailboxes
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),
-        ("paths", Paths(paths, running.fleet.doors, lessons, now).run),
-        ("mailboxes", partial(mailboxes.run, Fleet(around, mailboxes.broken), journal)),
+        ("paths", Paths(paths, admissions.items, lessons, now).run),
+        ("mailboxes", partial(mailboxes.run, Fleet(context, mailboxes.broken), journal)),
     ]
 
 

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from eas_watcher.runtime.context import FleetStats
+from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
 from relay.ops.counts import Counts, CountsCache
@@ -37,6 +38,7 @@ class Metrics:
         health: Health,
         lag: LoopLag,
         fleet: FleetStats,
+        servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
@@ -44,7 +46,8 @@ class Metrics:
     ) -> None:
         """Take what is measured; a role without watches or pushes gives empty ones.
 
-        `certificates` are those shown to others, by their keys in relay.toml; `shards` counts the leases held.
+        `servers` gives the admissions to mail servers with their URLs, `shards` counts the leases held; `certificates`
+        are those shown to others, by their keys in relay.toml.
         The hook `on_accepted` of every PushStats in `push` is set here.
         """
         self._clock = clock
@@ -57,7 +60,9 @@ class Metrics:
             registry=self._registry,
         )
         build = {"version": version, "role": role}
-        self._registry.register(_RelayCollector(build, counts, health, lag, fleet, push, certificates, shards, clock))
+        self._registry.register(
+            _RelayCollector(build, counts, health, lag, fleet, servers, push, certificates, shards, clock)
+        )
         ProcessCollector(registry=self._registry)
         for platform, stats in push.items():
             self._accepted.labels(platform.value)
@@ -81,6 +86,7 @@ class _RelayCollector(Collector):
         health: Health,
         lag: LoopLag,
         fleet: FleetStats,
+        servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
@@ -91,6 +97,7 @@ class _RelayCollector(Collector):
         self._health = health
         self._lag = lag
         self._fleet = fleet
+        self._servers = servers
         self._push = push
         self._certificates = certificates
         self._shards = shards
@@ -152,7 +159,7 @@ class _RelayCollector(Collector):
         cuts = GaugeMetricFamily(
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
-        for url, door in list(self._fleet.doors.items()):
+        for url, door in self._servers():
             states.add_metric([url], SERVER_STATES[door.state])
             waiting.add_metric([url], door.waiting)
             refused.add_metric([url], door.held_back)

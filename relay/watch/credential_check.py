@@ -99,9 +99,9 @@ async def _find_and_show(
     except AccessDenied as error:
         if seeker is None or error.code not in GONE:
             raise
-        understood = await look_for(account, seeker, error)
-        if understood is error:
-            raise
+        understood, note = await look_for(account, seeker, error)
+        if note:
+            understood = AccessDenied(f"{error}; {note}", error.code)
         raise understood from error
 
 

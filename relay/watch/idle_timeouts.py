@@ -5,7 +5,7 @@ A restart would teach every firewall's idle timeout anew, at the price of thousa
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -28,14 +28,18 @@ async def recall(store: PathStore, clock: Clock) -> dict[str, Lesson]:
 
 
 class Paths:
-    """Keep what doors learn."""
+    """Keeps what the admissions learn about the paths to their servers."""
 
     def __init__(
-        self, store: PathStore, doors: Mapping[str, ServerAdmission], known: Mapping[str, Lesson], clock: Clock
+        self,
+        store: PathStore,
+        servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
+        known: Mapping[str, Lesson],
+        clock: Clock,
     ) -> None:
-        """Take where it is kept, the doors to all servers by URL, and what is kept already."""
+        """Take where it is kept, what gives the admissions with their URLs, and what is kept already."""
         self._store = store
-        self._doors = doors
+        self._servers = servers
         self._kept = dict(known)
         self._clock = clock
 
@@ -47,8 +51,8 @@ class Paths:
 
     async def keep(self) -> None:
         """Keep what was learnt since the last time; what cannot be kept now is kept later."""
-        for url, door in list(self._doors.items()):
-            lesson = door.path.lesson
+        for url, admission in self._servers():
+            lesson = admission.path.lesson
             if lesson is None or lesson == self._kept.get(url):
                 continue
             try:

@@ -26,6 +26,7 @@ from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import memory_kb, user
 
@@ -65,9 +66,10 @@ async def hold(url: str, ca: str, mailboxes: int) -> None:
     """Print kB per watch."""
     tls = ssl.create_default_context(cafile=ca)
     stats = FleetStats()
-    around = WatchContext(NoJournal(), Random(1), lambda: datetime.now(UTC), 64, stats)  # noqa: TID251 -- a program of its own
+    admissions = Admissions(64, Random(1), lambda: datetime.now(UTC))  # noqa: TID251 -- a program of its own
+    context = WatchContext(NoJournal(), Random(1), admissions, stats)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=tls)) as session:
-        fleet, transport = Fleet(around, lambda _: None), StockTransport(session)
+        fleet, transport = Fleet(context, lambda _: None), StockTransport(session)
         gc.collect()
         before = memory_kb(os.getpid())
         for number in range(1, mailboxes + 1):

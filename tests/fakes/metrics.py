@@ -25,9 +25,7 @@ from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 def cut_door() -> ServerAdmission:
     """Make the door to a server whose Pings are cut after 300 s."""
-    door = ServerAdmission(20.0, 8, Random(1), lambda: NOON)
-    door.path = PathKnowledge(cut_off=IdleTimeout(299.0, 301.0))
-    return door
+    return ServerAdmission(20.0, 8, Random(1), lambda: NOON, PathKnowledge(cut_off=IdleTimeout(299.0, 301.0)))
 
 
 class Bench:
@@ -38,6 +36,7 @@ class Bench:
         self.store = OpsCounts()
         self.counts = CountsCache(self.store, self.clock)
         self.fleet = FleetStats()
+        self.servers: dict[str, ServerAdmission] = {}
         self.apns = PushStats()
         self.lag = LoopLag()
         self.metrics = Metrics(
@@ -47,6 +46,7 @@ class Bench:
             health=Health([checks.database(self.counts, self.clock)], self.clock),
             lag=self.lag,
             fleet=self.fleet,
+            servers=self.servers.items,
             push={Platform.APNS: self.apns},
             certificates=certificates or {},
             shards=lambda: 256,
@@ -67,7 +67,7 @@ class Bench:
         self.fleet.held = {MailboxId("a"): 300}
         self.fleet.changes[CollectionClass.EMAIL] = 1
         self.fleet.requests["Ping", "answered"] = 1
-        self.fleet.doors["https://mail.example.com/eas"] = cut_door()
+        self.servers["https://mail.example.com/eas"] = cut_door()
         self.apns.outcomes["delivered"] = 1
         self.store.mailboxes = {(WatchState.WATCHING, ""): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}

@@ -21,6 +21,7 @@ from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator
@@ -203,7 +204,7 @@ async def world(
     async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournal()
-        fleet = Fleet(WatchContext(journal, Random(1), now, 4), broken.append)
+        fleet = Fleet(WatchContext(journal, Random(1), Admissions(4, Random(1), now)), broken.append)
         try:
             yield World(
                 simulator,

@@ -20,6 +20,7 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now
@@ -103,7 +104,7 @@ async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
         transport = await stack.enter_async_context(open_transport(ca.client_context(), reuse=reuse))
         journal = MemoryJournal()
         broken: list[MailboxId] = []
-        fleet = Fleet(WatchContext(journal, Middle(), now, 8), broken.append)
+        fleet = Fleet(WatchContext(journal, Middle(), Admissions(8, Middle(), now)), broken.append)
         stack.push_async_callback(fleet.stop_all)
         yield TwoServers(first, second, journal, fleet, transport)
         assert not broken

@@ -25,6 +25,7 @@ from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVers
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.tools.statuses.document import TABLES
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.transport.http import HttpTransport, open_transport
@@ -119,7 +120,7 @@ class Stage:
         id_ = MailboxId(user)
         self.simulator.add_mailbox(user, PASSWORD)
         self.simulator.deliver(user, subject="Old")
-        fleet = Fleet(WatchContext(self.journal, Random(1), now, 4), lambda _: None)
+        fleet = Fleet(WatchContext(self.journal, Random(1), Admissions(4, Random(1), now)), lambda _: None)
         device = DeviceId(f"D{len(self.rows)}")
         account = Account(id_, self.simulator.url, user, device, BasicCredential(user, PASSWORD))
         # From 14.1 on no Settings command is sent.

@@ -39,6 +39,7 @@ class Ops:
             health=health,
             lag=lag,
             fleet=FleetStats(),
+            servers=list,
             push={Platform.APNS: PushStats()},
             certificates={},
             shards=lambda: 1,

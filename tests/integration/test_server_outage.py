@@ -20,6 +20,7 @@ from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
@@ -66,13 +67,13 @@ class Town:
     simulator: EasSimulator
     fleet: Fleet
     journal: MemoryJournal
-    around: WatchContext
+    context: WatchContext
     wire: Wire
     policy: Policy
 
     @property
     def door(self) -> ServerAdmission:
-        return self.around.door(self.simulator.url, self.policy.return_rate)
+        return self.context.admissions.admission(self.simulator.url, self.policy.return_rate)
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -124,10 +125,10 @@ async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIte
     served = None if plain else authority.server
     async with open_eas_simulator(tls=served) as simulator, open_transport(authority.client) as transport:
         journal = MemoryJournal()
-        around = WatchContext(journal, Random(1), now, 64)
+        context = WatchContext(journal, Random(1), Admissions(64, Random(1), now))
         broken: list[MailboxId] = []
-        fleet = Fleet(around, broken.append)
-        place = Town(simulator, fleet, journal, around, Wire(transport), Policy(return_rate=rate))
+        fleet = Fleet(context, broken.append)
+        place = Town(simulator, fleet, journal, context, Wire(transport), Policy(return_rate=rate))
         try:
             place.start(*names)
             await place.hurry_until(lambda: simulator.held == len(names), step=0.02)
@@ -184,12 +185,12 @@ async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate(
 @hurried
 async def test_a_connection_that_nobody_takes_is_tried_by_one_mailbox_only() -> None:
     async with town("ann", "ben", "cleo", "dora") as place:
-        place.around.stats.requests.clear()
+        place.context.stats.requests.clear()
         place.wire.astray = True
         place.simulator.pings.close()
         await place.pass_time(120)
 
-        failures = place.around.stats.requests
+        failures = place.context.stats.requests
         assert failures["Ping", "Unreachable"] == 4
         assert 4 <= failures.total() - 4 <= 12  # one mailbox after the other, at 5, 15, 35 … seconds
         assert place.door.state == "away"
@@ -272,7 +273,7 @@ async def test_an_idle_timeout_on_the_path_is_learnt_and_said_in_words() -> None
 
         place.start("dora")
         await place.held(4)
-        assert place.around.stats.held[MailboxId("dora")] == pytest.approx(225, abs=2)
+        assert place.context.stats.held[MailboxId("dora")] == pytest.approx(225, abs=2)
 
 
 @hurried

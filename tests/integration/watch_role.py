@@ -18,6 +18,7 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import (
@@ -188,7 +189,7 @@ async def open_watch_role(
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
         stats = FleetStats()
-        fleet = Fleet(WatchContext(journal, random, now, 8, stats), mailboxes.broken)
+        fleet = Fleet(WatchContext(journal, random, Admissions(8, random, now), stats), mailboxes.broken)
         role = WatchRole(
             store,
             SqlRegistrationStore(engine, wakeups),

@@ -15,6 +15,7 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now
 from tests.interop.diary import Diaries, Diary
@@ -39,8 +40,8 @@ class Watches:
         self._url = url
         self._transport = transport
         self._diaries = Diaries()
-        around = WatchContext(self._diaries, Random(1), now, 8)
-        self._fleet = Fleet(around, self.broken.append)
+        context = WatchContext(self._diaries, Random(1), Admissions(8, Random(1), now))
+        self._fleet = Fleet(context, self.broken.append)
 
     def start(
         self,

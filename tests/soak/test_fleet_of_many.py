@@ -17,6 +17,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, account, command_of
 from tests.unit.eas_watcher.watching import NOW
 
@@ -101,13 +102,13 @@ def assert_paced(came: list[float]) -> None:
 
 async def test_fifty_thousand_mailboxes_start_wait_and_return_without_a_storm() -> None:
     server, journal = Server(), Journal()
-    around = WatchContext(journal, Random(1), lambda: NOW, short_requests=64)
-    fleet = Fleet(around, lambda _: None)
+    context = WatchContext(journal, Random(1), Admissions(64, Random(1), lambda: NOW))
+    fleet = Fleet(context, lambda _: None)
     before = resident()
     for number in range(MANY):
         fleet.start(account(f"m{number}"), server, KNOWN, Policy(return_rate=RATE))
     await asyncio.sleep(0)
-    (door,) = around.stats.doors.values()
+    ((_, door),) = context.admissions.items()
     assert door.waiting >= MANY - 1
     assert timers() <= 3
     assert (resident() - before) / MANY < WAITER

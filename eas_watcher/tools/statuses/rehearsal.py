@@ -4,13 +4,14 @@ The watch's own step function and flows run here, against a server that answers 
 sent and nobody waits. Documents are written from it, so that they cannot say what the code does not do.
 """
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from eas_watcher.commands.flow import Flow
+from eas_watcher.commands.flow import Flow, converse
 from eas_watcher.commands.folder_sync import FolderSync
-from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
+from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.provision import acknowledge_wipe, negotiate
 from eas_watcher.commands.request import Command, HttpReply
@@ -36,6 +37,7 @@ from eas_watcher.machine.state import (
 )
 from eas_watcher.machine.step import begin, proceed, step
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.runtime.client import raise_for_cut
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, SETTINGS, Element
 from eas_watcher.wbxml.encode import encode
 
@@ -45,6 +47,7 @@ STEPS: Final = 400  # of the watch; a limit for a rehearsal that does not come t
 ELSEWHERE: Final = "https://mail2.example.com/Microsoft-Server-ActiveSync"
 
 Answer: TypeAlias = HttpReply | EasError
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +154,11 @@ class _Stage:
         if condition is not None and self.given:
             self.conditions.append(condition)
 
-    def _converse(self, flow: Flow[Any]) -> Any:
-        try:
-            command = next(flow)
-            while True:
-                try:
-                    reply = self._ask(command)
-                except EasError as error:
-                    command = flow.throw(error)
-                else:
-                    command = flow.send(reply)
-        except StopIteration as end:
-            return end.value
+    def _converse(self, flow: Flow[R]) -> R:
+        return run_at_once(converse(flow, self._ask_at_once))
+
+    async def _ask_at_once(self, command: Command[Any]) -> Any:
+        return self._ask(command)
 
     def _ask(self, command: Command[Any]) -> Any:
         """Read the bad answer if it is this command's, else a good one."""
@@ -192,6 +188,16 @@ class _Stage:
         if isinstance(command, FolderSync):
             return wbxml(_hierarchy(self.keys))
         return WELL[command.name]
+
+
+def run_at_once(conversation: Coroutine[Any, Any, R]) -> R:
+    """Return the result of a coroutine that never waits."""
+    try:
+        conversation.send(None)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    raise AssertionError("a rehearsal waits for nothing")
 
 
 def rehearse(case: Case) -> Conduct:

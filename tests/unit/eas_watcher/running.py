@@ -6,12 +6,14 @@ from random import Random
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Memory
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.runner import Runner
+from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, Element
 from eas_watcher.wbxml.encode import encode
 from tests.fakes.eas import MemoryJournal
@@ -39,10 +41,16 @@ class World:
     def __post_init__(self) -> None:
         self.journal.partnership = PARTNERSHIP
         self.journal.collections = {INBOX.id: INBOX}
-        self.around = WatchContext(self.journal, Middle(), lambda: NOW, self.short_requests)
+        admissions = Admissions(self.short_requests, Middle(), lambda: NOW)
+        self.context = WatchContext(self.journal, Middle(), admissions)
+
+    @property
+    def admission(self) -> ServerAdmission:
+        """The admission to the server of the mailbox."""
+        return self.context.admissions.admission(account().url, RATE)
 
     async def run(self, transport: Transport, memory: Memory = KNOWN, name: str = "m1") -> None:
-        await Runner(account(name), transport, self.around).run(memory, Policy())
+        await Runner(account(name), transport, self.context, memory, Policy()).run()
 
 
 def account(name: str = "m1") -> Account:

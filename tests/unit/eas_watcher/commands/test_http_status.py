@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eas_watcher.commands.http_status import raise_for_cut, raise_for_http
+from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import (
     AccessDenied,
@@ -16,7 +16,6 @@ from eas_watcher.errors import (
     RequestRefused,
     ServerBusy,
     Unauthorized,
-    Unreachable,
     VersionRefused,
 )
 from eas_watcher.wbxml.element import FOLDERHIERARCHY
@@ -199,16 +198,3 @@ def test_texts_quote_nothing_of_the_answer(status: int) -> None:
     )
 
     assert "canary" not in str(error)
-
-
-@pytest.mark.parametrize("status", [502, 504])
-def test_a_gateway_that_gives_up_a_held_request_cuts_it(status: int) -> None:
-    with pytest.raises(Unreachable, match=str(status)) as caught:
-        raise_for_cut(HttpReply(status, {}, b""), 30.0)
-
-    assert (caught.value.survived, caught.value.reached) == (30.0, True)
-
-
-@pytest.mark.parametrize(("status", "held"), [(502, 29.9), (504, 0.0), (500, 600.0), (503, 600.0), (200, 600.0)])
-def test_any_other_answer_to_a_held_request_is_no_cut(status: int, held: float) -> None:
-    raise_for_cut(HttpReply(status, {}, b""), held)

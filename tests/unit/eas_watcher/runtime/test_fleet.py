@@ -22,7 +22,7 @@ class Yard:
         self.world = World()
         self.broken: list[MailboxId] = []
         self.told = asyncio.Event()
-        self.fleet = Fleet(self.world.around, self.on_broken)
+        self.fleet = Fleet(self.world.context, self.on_broken)
 
     def on_broken(self, mailbox: MailboxId) -> None:
         self.broken.append(mailbox)
@@ -50,7 +50,7 @@ async def test_holds_one_watch_for_each_mailbox() -> None:
 
     assert len(yard.fleet) == 2
     assert ANN in yard.fleet
-    assert yard.world.around.stats.held == {ANN: 630, BEN: 630}
+    assert yard.world.context.stats.held == {ANN: 630, BEN: 630}
     with pytest.raises(ValueError, match="never two"):
         yard.start(ANN)
 
@@ -67,7 +67,7 @@ async def test_stops_one_watch_and_returns_when_its_request_is_closed() -> None:
     await yard.fleet.stop(ANN)
 
     assert (ANN in yard.fleet, BEN in yard.fleet) == (False, True)
-    assert yard.world.around.stats.held == {BEN: 630}
+    assert yard.world.context.stats.held == {BEN: 630}
     assert yard.broken == []
     await yard.fleet.stop_all()
 
@@ -116,7 +116,7 @@ async def test_a_watch_that_breaks_ends_alone_and_is_told_of(caplog: pytest.LogC
 async def test_a_broken_watch_can_be_started_again_at_once() -> None:
     yard = Yard()
     second = ScriptedTransport(EMPTY)
-    yard.fleet = Fleet(yard.world.around, lambda mailbox: void(yard.start(mailbox, second)))
+    yard.fleet = Fleet(yard.world.context, lambda mailbox: void(yard.start(mailbox, second)))
 
     yard.start(ANN, ScriptedTransport(fail))
     await second.held.wait()

@@ -68,8 +68,9 @@ def test_a_lost_ping_and_a_server_that_names_a_time_are_no_signs() -> None:
 async def test_a_mailbox_that_is_elsewhere_is_a_redirect() -> None:
     seeker = Seeker(ELSEWHERE)
 
-    understood = await look_for(account(), seeker, denied("http-404"))
+    understood, note = await look_for(account(), seeker, denied("http-404"))
 
+    assert note == ""
     assert isinstance(understood, Redirected)
     assert understood.location == ELSEWHERE
     assert seeker.shown == [True]
@@ -89,22 +90,24 @@ async def test_a_mailbox_that_is_elsewhere_is_a_redirect() -> None:
 async def test_a_mailbox_that_is_nowhere_else_keeps_its_failure(answer: str | EasError, found: str) -> None:
     error = denied("http-404")
 
-    understood = await look_for(account(), Seeker(answer), error)
+    understood, note = await look_for(account(), Seeker(answer), error)
 
     assert understood is error
-    assert str(error).startswith(f"nothing is there; looked for elsewhere: {found}")
-    assert error.code == "http-404"
+    assert str(error) == "nothing is there"
+    assert note.startswith(f"looked for elsewhere: {found}")
 
 
 async def test_a_credential_that_autodiscover_refuses_counts_as_refused() -> None:
     refused = Unauthorized("Autodiscover refuses the credential (HTTP 401)")
 
-    assert await look_for(account(), Seeker(refused), denied("http-404")) is refused
+    assert await look_for(account(), Seeker(refused), denied("http-404")) == (refused, "")
 
 
 async def test_a_refused_credential_is_not_shown_once_more() -> None:
-    error, seeker = Unauthorized("the server refuses the credential (HTTP 401)"), Seeker(Unauthorized("a stranger"))
+    error, seeker = (
+        Unauthorized("the server refuses the credential (HTTP 401)"),
+        Seeker(Unauthorized("no login")),
+    )
 
-    assert await look_for(account(), seeker, error) is error
+    assert await look_for(account(), seeker, error) == (error, "looked for elsewhere: no login")
     assert seeker.shown == [False]
-    assert str(error).endswith("; looked for elsewhere: a stranger")

@@ -88,7 +88,7 @@ async def test_counts_what_it_does() -> None:
     world = World()
 
     async with running(world, mails("k2", "5:1", "5:2"), EMPTY, (40.0, Unreachable("x", 40.0)), EMPTY):
-        stats = world.around.stats
+        stats = world.context.stats
         assert stats.changes == {CollectionClass.EMAIL: 2}
         assert stats.requests == {("Sync", "answered"): 3, ("Ping", "Unreachable"): 1}
         assert stats.held == {MAILBOX: 60}
@@ -180,7 +180,7 @@ async def test_a_provision_that_fails_is_tried_again_later() -> None:
 
 
 async def test_a_policy_cannot_be_asked_for_without_a_version() -> None:
-    runner = Runner(account(), ScriptedTransport(), World().around)
+    runner = Runner(account(), ScriptedTransport(), World().context, KNOWN, Policy())
     runner._state = Provisioning(watch_of(partnership=Partnership()))
 
     event = await runner._provide(Acknowledgement.THIRD_PARTY)
@@ -237,7 +237,7 @@ async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() ->
         assert (clock(), commands(second)) == (10.0, ["Sync"])
         await second.held.wait()
         assert clock() == 20.0
-        assert world.around.stats.held == {"m1": 630, "m2": 630}
+        assert world.context.stats.held == {"m1": 630, "m2": 630}
         for watch in watches:
             watch.cancel()
 
@@ -250,7 +250,7 @@ async def test_a_server_that_hangs_delays_no_mailbox_of_another() -> None:
     async with asyncio.TaskGroup() as tasks:
         watches = [
             tasks.create_task(world.run(hanging, name="m1")),
-            tasks.create_task(Runner(elsewhere, other, world.around).run(KNOWN, Policy())),
+            tasks.create_task(Runner(elsewhere, other, world.context, KNOWN, Policy()).run()),
         ]
         await other.held.wait()
         assert (clock(), commands(hanging)) == (10.0, ["Sync"])
@@ -267,7 +267,7 @@ async def test_ends_when_another_process_owns_the_mailbox() -> None:
         await world.run(transport)
 
     assert commands(transport) == ["Sync"]
-    assert world.around.stats.changes == {}
+    assert world.context.stats.changes == {}
 
 
 async def test_logs_each_step_by_name_without_a_secret(caplog: pytest.LogCaptureFixture) -> None:
@@ -353,7 +353,7 @@ async def test_the_next_mailbox_starts_from_what_the_first_one_has_survived() ->
         assert world.journal.pings == [630, 630, 945]
     async with running(world, EMPTY, (900.0, pinged(1))):
         pass
-    assert world.around.stats.doors["https://mail.example.com/eas"].path.proven is not None
+    assert world.admission.path.proven is not None
 
     async with running(world, EMPTY):
         assert world.journal.pings[-1] == 630
@@ -370,8 +370,7 @@ async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: 
 
     def close_door(_: HttpRequest) -> HttpReply:
         for name in ("m2", "m3", "m4"):
-            door = world.around.door("https://mail.example.com/eas", 10.0)
-            door.failed(WatchAdmission(name), ServerBusy("busy", 100.0, shared=True))
+            world.admission.failed(WatchAdmission(name), ServerBusy("busy", 100.0, shared=True))
         return EMPTY
 
     async with running(world, close_door, (1.0, pinged(1)), EMPTY, EMPTY):
@@ -392,7 +391,7 @@ async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says
         watches.append(tasks.create_task(world.run(second, name="m2")))
         await asyncio.sleep(3)
         assert second.requests == []
-        assert world.around.stats.doors["https://mail.example.com/eas"].watched == 2
+        assert world.admission.watched == 2
         await second.held.wait()
         # The probe of the first mailbox fails at 5 s, that of the second succeeds at 15 s.
         assert clock() == 15.0
@@ -428,10 +427,10 @@ async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_tho
         raise away
 
     transport = ScriptedTransport(*[away] * HOPELESS, last)
-    runner = Runner(account(), transport, world.around, seeker)
     policy = Policy(hosts=frozenset({"mail.example.com"}), discovered=True)
+    runner = Runner(account(), transport, world.context, KNOWN, policy, seeker)
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(runner.run(KNOWN, policy))
+        task = tasks.create_task(runner.run())
         await transport.held.wait()
         task.cancel()
 
@@ -439,6 +438,25 @@ async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_tho
     assert clock() - refused_at[0] >= CONFIRM_AFTER[0]
     assert world.journal.condition is not None
     assert (world.journal.condition.reason, world.journal.condition.retry_in) == ("http-401", 63.0)
+
+
+async def test_what_a_search_elsewhere_found_is_recorded_beside_the_failure(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "eas_watcher")
+    world, seeker = World(), Seeker(account().url)
+    policy = Policy(hosts=frozenset({"mail.example.com"}), discovered=True)
+    transport = ScriptedTransport(HttpReply(404, {}, b""), EMPTY)
+    runner = Runner(account(), transport, world.context, KNOWN, policy, seeker)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(runner.run())
+        await transport.held.wait()
+        task.cancel()
+
+    blocked, watching = (commit.condition for commit in world.journal.commits if commit.condition)
+    said = "nothing is there: the URL is not an ActiveSync server's (HTTP 404); looked for elsewhere: "
+    assert blocked.detail == f"{said}Autodiscover names the same URL"
+    assert watching == Condition(WatchState.WATCHING)
+    came = [vars(record)["came"] for record in caplog.records if record.message == "watch stepped"]
+    assert came[0] == f"AccessDenied: {blocked.detail}"
 
 
 async def test_a_sync_that_is_to_be_repeated_is_repeated_at_once_but_not_twice() -> None:

@@ -53,7 +53,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
     bench.fleet.changes[CollectionClass.EMAIL] = 4
     bench.fleet.requests["Ping", "answered"] = 5
     bench.fleet.requests["Sync", "Unreachable"] = 6
-    bench.fleet.doors["https://mail.example.com/eas"] = cut_door()
+    bench.servers["https://mail.example.com/eas"] = cut_door()
     bench.apns.outcomes["delivered"] = 7
     bench.apns.lowered = 3
     bench.apns.in_flight = 8

@@ -6,12 +6,11 @@ from random import Random
 import pytest
 
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson, PathKnowledge
 from relay.domain.errors import StoreUnavailable
 from relay.watch.idle_timeouts import KEEP, STALE, Paths, recall
-from tests.fakes.eas import MemoryJournal
 from tests.unit.eas_watcher.watching import NOW
 
 pytestmark = pytest.mark.looptime
@@ -39,14 +38,12 @@ class Store:
 
 
 def door(path: PathKnowledge | None = None) -> ServerAdmission:
-    opened = ServerAdmission(10.0, 8, Random(1), lambda: NOW)
-    opened.path = path or PathKnowledge()
-    return opened
+    return ServerAdmission(10.0, 8, Random(1), lambda: NOW, path)
 
 
 async def test_only_what_is_new_is_kept_and_seldom() -> None:
     store, doors = Store(), {URL: door(), "https://other.example.com/eas": door()}
-    running = asyncio.ensure_future(Paths(store, doors, {}, lambda: NOW).run())
+    running = asyncio.ensure_future(Paths(store, doors.items, {}, lambda: NOW).run())
     await asyncio.sleep(KEEP * 3.5)
     assert store.writes == 0
 
@@ -60,7 +57,7 @@ async def test_only_what_is_new_is_kept_and_seldom() -> None:
 
 async def test_what_is_kept_already_is_not_written_again() -> None:
     store = Store()
-    await Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}, {URL: SHORT}, lambda: NOW).keep()
+    await Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {URL: SHORT}, lambda: NOW).keep()
 
     assert store.writes == 0
 
@@ -68,7 +65,7 @@ async def test_what_is_kept_already_is_not_written_again() -> None:
 async def test_what_a_database_that_is_away_does_not_take_is_kept_later(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     store.away = True
-    paths = Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}, {}, lambda: NOW)
+    paths = Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {}, lambda: NOW)
     await paths.keep()
     assert "the database is away" in caplog.text
 
@@ -83,7 +80,7 @@ async def test_a_new_process_starts_from_what_the_one_before_has_learnt() -> Non
     store.rows = {URL: (SHORT, NOW - STALE), "https://old.example.com/eas": (SHORT, NOW - STALE * 1.01)}
 
     lessons = await recall(store, lambda: NOW)
-    around = WatchContext(MemoryJournal(), Random(1), lambda: NOW, 8, lessons=lessons)
+    admissions = Admissions(8, Random(1), lambda: NOW, lessons)
 
-    assert around.door(URL, 1.0).path == PathKnowledge.recalled(SHORT)
-    assert around.door("https://old.example.com/eas", 1.0).path == PathKnowledge()
+    assert admissions.admission(URL, 1.0).path == PathKnowledge.recalled(SHORT)
+    assert admissions.admission("https://old.example.com/eas", 1.0).path == PathKnowledge()

@@ -17,6 +17,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
 from relay.domain.ports.wakeups import Topic
@@ -107,8 +108,8 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
     key = SealingPrivateKey.load(folder / "key.pem")
     accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
     mailboxes = Mailboxes(store, store.wakeups, accounts, lambda: NOW, Random(1), "node", take_over=False)
-    around = WatchContext(journal, Random(1), lambda: NOW, 8)
-    task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(around, mailboxes.broken), journal))
+    context = WatchContext(journal, Random(1), Admissions(8, Random(1), lambda: NOW))
+    task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(context, mailboxes.broken), journal))
     yield mailboxes
     assert not task.done()
     task.cancel()

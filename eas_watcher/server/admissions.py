@@ -1,0 +1,48 @@
+"""The admissions to all mail servers of a process, by URL."""
+
+from collections.abc import Mapping
+from random import Random
+
+from eas_watcher.ports import Now
+from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
+
+
+class Admissions:
+    """Makes and keeps one admission for each URL that requests go to.
+
+    Each server has its own, so that a server that hangs delays no other server's mailboxes. A host of Autodiscover has
+    one for its origin, apart from that of an ActiveSync URL at the same host: a mailbox is looked for while its mail
+    server fails, so the lookup must not wait until that server is back.
+    """
+
+    def __init__(
+        self, short_requests: int, random: Random, now: Now, lessons: Mapping[str, Lesson] | None = None
+    ) -> None:
+        """Take how many requests other than held Pings may be under way at one server.
+
+        `lessons` are what earlier processes learnt about the path to each server, by URL.
+        """
+        self.now = now
+        self._short_requests = short_requests
+        self._random = random
+        self._lessons = dict(lessons or {})
+        self._admissions: dict[str, ServerAdmission] = {}
+
+    def admission(self, url: str, rate: float) -> ServerAdmission:
+        """Return the admission to a server; `rate` is how many mailboxes per second a new one lets in."""
+        admission = self._admissions.get(url)
+        if admission is None:
+            lesson = self._lessons.get(url)
+            path = None if lesson is None else PathKnowledge.recalled(lesson)
+            admission = ServerAdmission(rate, self._short_requests, self._random, self.now, path)
+            self._admissions[url] = admission
+        return admission
+
+    def known(self, url: str) -> ServerAdmission | None:
+        """Return the admission to a server; None if no request has gone there."""
+        return self._admissions.get(url)
+
+    def items(self) -> list[tuple[str, ServerAdmission]]:
+        """Return every URL with its admission."""
+        return list(self._admissions.items())
