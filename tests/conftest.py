@@ -1,12 +1,13 @@
-"""Own what every test shares: event loop hygiene and Hypothesis profiles."""
+"""Event loops, a check for forgotten tasks, and Hypothesis profiles for all tests."""
 
 import asyncio
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
 # pytest-asyncio 1.5 on Python 3.11 leaks a loop when a plain test precedes an async one, and warnings are errors here.
@@ -15,6 +16,18 @@ asyncio.set_event_loop(None)
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
+    """Return the kinds of event loop that a test runs on: uvloop, as the relay does, unless a marker says otherwise."""
+    own: Loops = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("looptime"):  # looptime can patch asyncio's loops only
+        return own
+    if item.get_closest_marker("both_loops"):
+        return own | {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Forgotten(logging.Handler):

@@ -3,14 +3,12 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
-
-import uvloop
 
 from relay.domain.outcome import Outcome, RetryLater
 from relay.process.clock import now
@@ -27,17 +25,6 @@ from tests.fakes.egress import MemoryEgress
 
 TEAM = "TEAM123456"
 APP = "com.example.mail"
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-def on_loop(name: str, test: Coroutine[Any, Any, None]) -> None:
-    """Run a test to its end on a fresh loop of one kind."""
-    with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
-        runner.run(test)
 
 
 @dataclass(frozen=True)

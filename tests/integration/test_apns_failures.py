@@ -32,13 +32,12 @@ from relay.sandbox.scripts import (
     Stall,
     Streams,
 )
-from tests.integration.push_world import APP, LOOPS, apns, failure, on_loop, until
+from tests.integration.push_world import APP, apns, failure, until
 from tests.unit.relay.push.pushes import due_push
 
 HURRIED = KeepaliveTimings(idle=0.2, waiting=0.2, pong=0.2, tick=0.05)
 """A silent server is found out in less than a second."""
 
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 Ending = ApnsAnswer | BaseException
 
@@ -92,221 +91,180 @@ def delivered(outcomes: list[Outcome]) -> int:
     return sum(isinstance(outcome, Delivered) for outcome in outcomes)
 
 
-def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.3), 0)
-            async with asyncio.TaskGroup() as tasks:
-                cancelled = tasks.create_task(sender.send(due_push(2)))
-                others = tasks.create_task(send_all(sender, 50, first=3))
-                await until(lambda: connection_of(sender).under_way == 51)
-                cancelled.cancel()
+async def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Delay(0.3), 0)
+        async with asyncio.TaskGroup() as tasks:
+            cancelled = tasks.create_task(sender.send(due_push(2)))
+            others = tasks.create_task(send_all(sender, 50, first=3))
+            await until(lambda: connection_of(sender).under_way == 51)
+            cancelled.cancel()
 
-            assert cancelled.cancelled()
-            assert delivered(others.result()) == 50
-            assert tries(simulator) == {1: 51}  # the cancelled stream was reset before it was answered
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert cancelled.cancelled()
+        assert delivered(others.result()) == 50
+        assert tries(simulator) == {1: 51}  # the cancelled stream was reset before it was answered
+        assert simulator.accepted == 1
 
 
-def test_a_cancelled_push_and_then_a_dropped_connection_leave_nobody_hanging(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 0)
-            async with asyncio.timeout(30.0), asyncio.TaskGroup() as tasks:
-                cancelled = tasks.create_task(hand_over(sender, 2))
-                others = hand_over_all(sender, 50, first=3)
-                await simulator.wait(52)
-                cancelled.cancel()
-                await until(cancelled.done)
-                simulator.drop()
-                assert kinds(await others) == {"MaybeSent": 50}
-
-    on_loop(loop, test())
+async def test_a_cancelled_push_and_then_a_dropped_connection_leave_nobody_hanging(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall(), 0)
+        async with asyncio.timeout(30.0), asyncio.TaskGroup() as tasks:
+            cancelled = tasks.create_task(hand_over(sender, 2))
+            others = hand_over_all(sender, 50, first=3)
+            await simulator.wait(52)
+            cancelled.cancel()
+            await until(cancelled.done)
+            simulator.drop()
+            assert kinds(await others) == {"MaybeSent": 50}
 
 
-def test_refusals_beyond_one_window_do_not_stall_the_connection(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.know("00", APP)
-            # 65,535 bytes of window hold 2,427 bodies like {"reason": "BadDeviceToken"}
-            outcomes = await send_all(sender, 2600)
+async def test_refusals_beyond_one_window_do_not_stall_the_connection(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.know("00", APP)
+        # 65,535 bytes of window hold 2,427 bodies like {"reason": "BadDeviceToken"}
+        outcomes = await send_all(sender, 2600)
 
-            assert all(isinstance(outcome, Refused) for outcome in outcomes)
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert all(isinstance(outcome, Refused) for outcome in outcomes)
+        assert simulator.accepted == 1
 
 
-def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.3), 99)
-            simulator.fail(GoAway(graceful=True))
-            async with asyncio.TaskGroup() as tasks:
-                under_way = tasks.create_task(send_all(sender, 100, first=2))
-                await simulator.wait(2)  # the one that was answered with the farewell
-                later = tasks.create_task(send_all(sender, 20, first=200))
+async def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Delay(0.3), 99)
+        simulator.fail(GoAway(graceful=True))
+        async with asyncio.TaskGroup() as tasks:
+            under_way = tasks.create_task(send_all(sender, 100, first=2))
+            await simulator.wait(2)  # the one that was answered with the farewell
+            later = tasks.create_task(send_all(sender, 20, first=200))
 
-            assert delivered([*under_way.result(), *later.result()]) == 120
-            assert tries(simulator) == {1: 121}
-            assert simulator.accepted == 2
-            await until(lambda: len(simulator.connections) == 1)
-
-    on_loop(loop, test())
+        assert delivered([*under_way.result(), *later.result()]) == 120
+        assert tries(simulator) == {1: 121}
+        assert simulator.accepted == 2
+        await until(lambda: len(simulator.connections) == 1)
 
 
-def test_what_a_goaway_left_out_is_sent_elsewhere_and_what_it_did_not_is_not(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.3), 40)
-            simulator.fail(GoAway(graceful=True, final=True))  # 59 more are behind it
-            outcomes = await send_all(sender, 100, first=2)
+async def test_what_a_goaway_left_out_is_sent_elsewhere_and_what_it_did_not_is_not(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Delay(0.3), 40)
+        simulator.fail(GoAway(graceful=True, final=True))  # 59 more are behind it
+        outcomes = await send_all(sender, 100, first=2)
 
-            assert delivered(outcomes) == 100
-            assert tries(simulator) == {1: 101}
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        assert delivered(outcomes) == 100
+        assert tries(simulator) == {1: 101}
+        assert simulator.accepted == 2
 
 
-def test_a_goaway_with_an_error_leaves_doubt_about_what_it_names_only(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 40)
-            simulator.fail(GoAway(error_code=2))
-            endings = await hand_over_all(sender, 100, first=2)
+async def test_a_goaway_with_an_error_leaves_doubt_about_what_it_names_only(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall(), 40)
+        simulator.fail(GoAway(error_code=2))
+        endings = await hand_over_all(sender, 100, first=2)
 
-            assert kinds(endings) == {"MaybeSent": 40, "NotSent": 60}
-            assert {str(ending) for ending in endings} == {"server-hangs-up: INTERNAL_ERROR", "server-goes-away"}
-            assert isinstance(await sender.send(due_push(200)), Delivered)
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        assert kinds(endings) == {"MaybeSent": 40, "NotSent": 60}
+        assert {str(ending) for ending in endings} == {"server-hangs-up: INTERNAL_ERROR", "server-goes-away"}
+        assert isinstance(await sender.send(due_push(200)), Delivered)
+        assert simulator.accepted == 2
 
 
-def test_a_goaway_of_a_connection_that_is_not_used_costs_nothing(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.leave_idle()
-            await until(lambda: not simulator.connections)
+async def test_a_goaway_of_a_connection_that_is_not_used_costs_nothing(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.leave_idle()
+        await until(lambda: not simulator.connections)
 
-            assert delivered(await send_all(sender, 20, first=2)) == 20
-            assert tries(simulator) == {1: 21}
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        assert delivered(await send_all(sender, 20, first=2)) == 20
+        assert tries(simulator) == {1: 21}
+        assert simulator.accepted == 2
 
 
-def test_a_dropped_connection_leaves_doubt_about_what_was_under_way(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 99)
-            simulator.fail(Close())
-            endings = await hand_over_all(sender, 100, first=2)
+@pytest.mark.both_loops
+async def test_a_dropped_connection_leaves_doubt_about_what_was_under_way(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall(), 99)
+        simulator.fail(Close())
+        endings = await hand_over_all(sender, 100, first=2)
 
-            assert kinds(endings) == {"MaybeSent": 100}
-            assert {str(ending) for ending in endings} == {"connection-lost"}
-            assert len(simulator.received) == 101
-
-    on_loop(loop, test())
+        assert kinds(endings) == {"MaybeSent": 100}
+        assert {str(ending) for ending in endings} == {"connection-lost"}
+        assert len(simulator.received) == 101
 
 
-def test_doubt_is_sent_once_more_under_the_same_ids(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 99)
-            simulator.fail(Close())
+async def test_doubt_is_sent_once_more_under_the_same_ids(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall(), 99)
+        simulator.fail(Close())
 
-            assert delivered(await send_all(sender, 100, first=2)) == 100
-            assert tries(simulator) == {1: 1, 2: 100}
-            names = {(each.headers["apns-id"], each.headers["apns-collapse-id"]) for each in simulator.received}
-            assert len(names) == 101
-
-    on_loop(loop, test())
+        assert delivered(await send_all(sender, 100, first=2)) == 100
+        assert tries(simulator) == {1: 1, 2: 100}
+        names = {(each.headers["apns-id"], each.headers["apns-collapse-id"]) for each in simulator.received}
+        assert len(names) == 101
 
 
-def test_doubt_that_stays_is_left_to_the_rows_own_backoff(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Close(), 0)
+async def test_doubt_that_stays_is_left_to_the_rows_own_backoff(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Close(), 0)
 
-            assert failure(await sender.send(due_push(2))) == "connection-lost"
-            assert tries(simulator) == {1: 1, 2: 1}
-
-    on_loop(loop, test())
+        assert failure(await sender.send(due_push(2))) == "connection-lost"
+        assert tries(simulator) == {1: 1, 2: 1}
 
 
-def test_who_waits_for_a_stream_when_the_only_connection_dies_gets_the_next_one(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall(), 99)
-            simulator.fail(Close())
-            async with asyncio.timeout(60.0):
-                outcomes = await send_all(sender, 400, first=2)
+async def test_who_waits_for_a_stream_when_the_only_connection_dies_gets_the_next_one(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall(), 99)
+        simulator.fail(Close())
+        async with asyncio.timeout(60.0):
+            outcomes = await send_all(sender, 400, first=2)
 
-            assert delivered(outcomes) == 400
-            assert tries(simulator) == {1: 301, 2: 100}
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        assert delivered(outcomes) == 400
+        assert tries(simulator) == {1: 301, 2: 100}
+        assert simulator.accepted == 2
 
 
-def test_a_burst_beyond_the_window_waits_for_room_and_leaks_no_stream(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, in_flight=1000) as (simulator, sender):
-            await sender.send(due_push(1))
-            for first in 1000, 3000:
-                assert delivered(await send_all(sender, 1000, first=first)) == 1000  # 200 kB of bodies each
-            streams = connection_of(sender).free_channels
+async def test_a_burst_beyond_the_window_waits_for_room_and_leaks_no_stream(tmp_path: Path) -> None:
+    async with apns(tmp_path, in_flight=1000) as (simulator, sender):
+        await sender.send(due_push(1))
+        for first in 1000, 3000:
+            assert delivered(await send_all(sender, 1000, first=first)) == 1000  # 200 kB of bodies each
+        streams = connection_of(sender).free_channels
 
-            assert (streams._used, streams._promised, len(streams._waiters)) == (0, 0, 0)
-            assert tries(simulator) == {1: 2001}
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert (streams._used, streams._promised, len(streams._waiters)) == (0, 0, 0)
+        assert tries(simulator) == {1: 2001}
+        assert simulator.accepted == 1
 
 
-def test_a_refused_stream_was_not_sent_and_is_sent_again_a_few_times(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Reset())
-            assert kinds(await hand_over_all(sender, 1)) == {"NotSent": 1}
+async def test_a_refused_stream_was_not_sent_and_is_sent_again_a_few_times(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail(Reset())
+        assert kinds(await hand_over_all(sender, 1)) == {"NotSent": 1}
 
-            simulator.fail(Reset(), TRIES - 1)
-            assert isinstance(await sender.send(due_push(2)), Delivered)
+        simulator.fail(Reset(), TRIES - 1)
+        assert isinstance(await sender.send(due_push(2)), Delivered)
 
-            simulator.fail(Reset(), TRIES)
-            assert await sender.send(due_push(3)) == RetryLater("stream-refused")
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        simulator.fail(Reset(), TRIES)
+        assert await sender.send(due_push(3)) == RetryLater("stream-refused")
+        assert simulator.accepted == 1
 
 
-def test_a_stream_that_is_reset_otherwise_was_maybe_sent(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Reset(error_code=2))
-            with pytest.raises(MaybeSent, match="stream-reset: INTERNAL_ERROR"):
-                await hand_over(sender, 1)
+async def test_a_stream_that_is_reset_otherwise_was_maybe_sent(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail(Reset(error_code=2))
+        with pytest.raises(MaybeSent, match="stream-reset: INTERNAL_ERROR"):
+            await hand_over(sender, 1)
 
-            simulator.fail(Reset(error_code=2), 2)
-            assert await sender.send(due_push(2)) == RetryLater("stream-reset: INTERNAL_ERROR")
-            assert tries(simulator) == {1: 1, 2: 1}
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        simulator.fail(Reset(error_code=2), 2)
+        assert await sender.send(due_push(2)) == RetryLater("stream-reset: INTERNAL_ERROR")
+        assert tries(simulator) == {1: 1, 2: 1}
+        assert simulator.accepted == 1
 
 
 @pytest.mark.parametrize(
@@ -318,229 +276,185 @@ def test_a_stream_that_is_reset_otherwise_was_maybe_sent(tmp_path: Path, loop: s
         (Answer(410, "Unregistered", pieces=40), TokenGone("Unregistered")),
     ],
 )
-def test_answers_of_any_form_are_read(tmp_path: Path, loop: str, script: Answer, outcome: Outcome) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(script)
-            read = await sender.send(due_push(1))
+async def test_answers_of_any_form_are_read(tmp_path: Path, script: Answer, outcome: Outcome) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail(script)
+        read = await sender.send(due_push(1))
 
-            assert type(read) is type(outcome)
-            assert getattr(read, "reason", "") == getattr(outcome, "reason", "")
-            simulator.fail(Answer(200, "", bare=True))
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert type(read) is type(outcome)
+        assert getattr(read, "reason", "") == getattr(outcome, "reason", "")
+        simulator.fail(Answer(200, "", bare=True))
+        assert isinstance(await sender.send(due_push(2)), Delivered)
+        assert simulator.accepted == 1
 
 
-def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.mix(Mixture([(Answer(410, "Unregistered"), 0.2), (Reset(), 0.1), (Answer(503, ""), 0.1)], 5))
-            await send_all(sender, 1000)
-            connection = connection_of(sender)
+async def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.mix(Mixture([(Answer(410, "Unregistered"), 0.2), (Reset(), 0.1), (Answer(503, ""), 0.1)], 5))
+        await send_all(sender, 1000)
+        connection = connection_of(sender)
 
-            assert (connection.requests, connection.request_streams, connection.request_statuses) == ({}, {}, {})
-            assert (connection.under_way, connection.conn.streams) == (0, {})
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert (connection.requests, connection.request_streams, connection.request_statuses) == ({}, {}, {})
+        assert (connection.under_way, connection.conn.streams) == (0, {})
+        assert simulator.accepted == 1
 
 
-def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, pace=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
-            simulator,
-            sender,
-        ):
+async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path) -> None:
+    async with apns(tmp_path, pace=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
+        simulator,
+        sender,
+    ):
+        await sender.send(due_push(1))
+        await until(lambda: simulator.pings >= 5, 30.0)
+        await sender.send(due_push(2))
+
+        assert simulator.accepted == 1
+        assert connection_of(sender).inactivity_timer is None  # aioapns would close after ten seconds
+        assert len({each.headers["authorization"] for each in simulator.received}) == 1
+
+
+@pytest.mark.both_loops
+async def test_the_kernel_watches_over_the_connection_too(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (_, sender):
+        await sender.send(due_push(1))
+        connected = connection_of(sender).transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
+
+        assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT
+
+
+async def test_a_server_that_hangs_up_at_once_is_not_stormed(tmp_path: Path) -> None:
+    taken = 0
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        taken += 1
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with apns(tmp_path, host="127.0.0.1", port=server.sockets[0].getsockname()[1]) as (_, sender):
+        for first in range(1, 1000, 20):
+            assert all(map(failure, await send_all(sender, 20, first)))
+    server.close()
+
+    assert 2 <= taken <= 20  # of a thousand pushes
+
+
+async def test_one_stream_serves_until_the_first_authenticated_answer(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail(Delay(0.1))
+        assert delivered(await send_all(sender, 20)) == 20
+
+        assert tries(simulator) == {1: 20}
+        assert simulator.accepted == 1  # it cuts off whoever opens more streams than it allows
+        assert limited(sender, 100)  # of the 1000 that Apple allows by now
+
+
+async def test_a_limit_that_is_lowered_and_raised_is_kept(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        for limit in 1, 7:
+            simulator.fail(Streams(limit))
             await sender.send(due_push(1))
-            await until(lambda: simulator.pings >= 5, 30.0)
-            await sender.send(due_push(2))
-
-            assert simulator.accepted == 1
-            assert connection_of(sender).inactivity_timer is None  # aioapns would close after ten seconds
-            assert len({each.headers["authorization"] for each in simulator.received}) == 1
-
-    on_loop(loop, test())
+            await until(partial(limited, sender, limit))
+            assert delivered(await send_all(sender, 50)) == 50
+        assert simulator.accepted == 1
 
 
-def test_the_kernel_watches_over_the_connection_too(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (_, sender):
-            await sender.send(due_push(1))
-            connected = connection_of(sender).transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
+async def test_a_limit_of_nothing_ends_in_time(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail(Streams(0))
+        await sender.send(due_push(1))
+        await until(partial(limited, sender, 0))
+        hurry(sender, 0.3)
 
-            assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT
-
-    on_loop(loop, test())
+        assert set(map(failure, await send_all(sender, 5))) == {"timed-out"}
 
 
-def test_a_server_that_hangs_up_at_once_is_not_stormed(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        taken = 0
+async def test_a_refusal_brings_the_limit_of_one_back(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Answer(403, "InvalidProviderToken"))
+        assert isinstance(await sender.send(due_push(2)), Refused)
+        await until(lambda: connection_of(sender).free_channels.bound == 1)
 
-        def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal taken
-            taken += 1
-            writer.transport.abort()
-
-        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-        async with apns(tmp_path, host="127.0.0.1", port=server.sockets[0].getsockname()[1]) as (_, sender):
-            for first in range(1, 1000, 20):
-                assert all(map(failure, await send_all(sender, 20, first)))
-        server.close()
-
-        assert 2 <= taken <= 20  # of a thousand pushes
-
-    on_loop(loop, test())
+        assert delivered(await send_all(sender, 20, first=3)) == 20
+        await until(lambda: connection_of(sender).free_channels.bound == 100)
 
 
-def test_one_stream_serves_until_the_first_authenticated_answer(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Delay(0.1))
-            assert delivered(await send_all(sender, 20)) == 20
+async def test_a_connection_that_swallows_everything_is_found_out_and_left(tmp_path: Path) -> None:
+    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Freeze())
+        async with asyncio.timeout(60.0):
+            outcomes = await send_all(sender, 50, first=2)
 
-            assert tries(simulator) == {1: 20}
-            assert simulator.accepted == 1  # it cuts off whoever opens more streams than it allows
-            assert limited(sender, 100)  # of the 1000 that Apple allows by now
-
-    on_loop(loop, test())
-
-
-def test_a_limit_that_is_lowered_and_raised_is_kept(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            for limit in 1, 7:
-                simulator.fail(Streams(limit))
-                await sender.send(due_push(1))
-                await until(partial(limited, sender, limit))
-                assert delivered(await send_all(sender, 50)) == 50
-            assert simulator.accepted == 1
-
-    on_loop(loop, test())
+        assert delivered(outcomes) == 50
+        assert tries(simulator) == {1: 50, 2: 1}
+        assert simulator.accepted == 2
 
 
-def test_a_limit_of_nothing_ends_in_time(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail(Streams(0))
-            await sender.send(due_push(1))
-            await until(partial(limited, sender, 0))
-            hurry(sender, 0.3)
+async def test_an_idle_connection_that_died_in_silence_is_replaced_before_it_is_needed(tmp_path: Path) -> None:
+    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+        await sender.send(due_push(1))
+        for connection in simulator.connections:
+            connection.freeze()
+        await until(lambda: not pool_of(sender).connections, 30.0)
 
-            assert set(map(failure, await send_all(sender, 5))) == {"timed-out"}
-
-    on_loop(loop, test())
-
-
-def test_a_refusal_brings_the_limit_of_one_back(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Answer(403, "InvalidProviderToken"))
-            assert isinstance(await sender.send(due_push(2)), Refused)
-            await until(lambda: connection_of(sender).free_channels.bound == 1)
-
-            assert delivered(await send_all(sender, 20, first=3)) == 20
-            await until(lambda: connection_of(sender).free_channels.bound == 100)
-
-    on_loop(loop, test())
+        assert isinstance(await sender.send(due_push(2)), Delivered)
+        assert tries(simulator) == {1: 2}
+        assert simulator.accepted == 2
 
 
-def test_a_connection_that_swallows_everything_is_found_out_and_left(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Freeze())
-            async with asyncio.timeout(60.0):
-                outcomes = await send_all(sender, 50, first=2)
+async def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Path) -> None:
+    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+        simulator.deafen()
+        async with asyncio.timeout(60.0):
+            outcomes = await send_all(sender, 10)
+        assert all(isinstance(outcome, RetryLater) for outcome in outcomes)
+        assert simulator.received == []
 
-            assert delivered(outcomes) == 50
-            assert tries(simulator) == {1: 50, 2: 1}
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
-
-
-def test_an_idle_connection_that_died_in_silence_is_replaced_before_it_is_needed(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
-            await sender.send(due_push(1))
-            for connection in simulator.connections:
-                connection.freeze()
-            await until(lambda: not pool_of(sender).connections, 30.0)
-
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-            assert tries(simulator) == {1: 2}
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        simulator.heal()
+        await until(lambda: not pool_of(sender).connections, 30.0)
+        await until(lambda: pool_of(sender)._next_try_at <= asyncio.get_running_loop().time(), 30.0)
+        assert isinstance(await sender.send(due_push(1)), Delivered)
 
 
-def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
-            simulator.deafen()
-            async with asyncio.timeout(60.0):
-                outcomes = await send_all(sender, 10)
-            assert all(isinstance(outcome, RetryLater) for outcome in outcomes)
-            assert simulator.received == []
+async def test_one_answer_that_does_not_come_costs_its_push_alone(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Stall())
+        hurry(sender, 2.0)
+        outcomes = await send_all(sender, 20, first=2)
 
-            simulator.heal()
-            await until(lambda: not pool_of(sender).connections, 30.0)
-            await until(lambda: pool_of(sender)._next_try_at <= asyncio.get_running_loop().time(), 30.0)
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-
-    on_loop(loop, test())
+        assert list(map(failure, outcomes)).count("timed-out") == 1
+        assert delivered(outcomes) == 19
+        await until(lambda: connection_of(sender).under_way == 0)
+        assert isinstance(await sender.send(due_push(100)), Delivered)
+        assert simulator.accepted == 1  # a PING was answered, so the connection lives
 
 
-def test_one_answer_that_does_not_come_costs_its_push_alone(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Stall())
-            hurry(sender, 2.0)
-            outcomes = await send_all(sender, 20, first=2)
+async def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: Path) -> None:
+    async with apns(tmp_path, in_flight=1) as (simulator, sender):
+        await sender.send(due_push(100))
+        simulator.fail(Stall(), 0)
+        hurry(sender, 0.3)
+        assert list(map(failure, await send_all(sender, 3))) == ["timed-out"] * 3
 
-            assert list(map(failure, outcomes)).count("timed-out") == 1
-            assert delivered(outcomes) == 19
-            await until(lambda: connection_of(sender).under_way == 0)
-            assert isinstance(await sender.send(due_push(100)), Delivered)
-            assert simulator.accepted == 1  # a PING was answered, so the connection lives
-
-    on_loop(loop, test())
+        simulator.heal()
+        await until(lambda: connection_of(sender).under_way == 0)
+        assert connection_of(sender).free_channels._used == 0
 
 
-def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path, in_flight=1) as (simulator, sender):
-            await sender.send(due_push(100))
-            simulator.fail(Stall(), 0)
-            hurry(sender, 0.3)
-            assert list(map(failure, await send_all(sender, 3))) == ["timed-out"] * 3
+async def test_a_handshake_that_fails_is_named_and_passes(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        simulator.fail_handshakes()
+        assert failure(await sender.send(due_push(1))).startswith(("tls-failed", "connection-lost"))
 
-            simulator.heal()
-            await until(lambda: connection_of(sender).under_way == 0)
-            assert connection_of(sender).free_channels._used == 0
-
-    on_loop(loop, test())
+        simulator.heal()
+        assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
-def test_a_handshake_that_fails_is_named_and_passes(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            simulator.fail_handshakes()
-            assert failure(await sender.send(due_push(1))).startswith(("tls-failed", "connection-lost"))
-
-            simulator.heal()
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-
-    on_loop(loop, test())
-
-
-def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_once(tmp_path: Path, loop: str) -> None:
+async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_once(tmp_path: Path) -> None:
     shares: list[tuple[ApnsFailure, float]] = [
         (Answer(500, "InternalServerError"), 0.05),
         (Answer(429, "TooManyRequests", retry_after="1"), 0.05),
@@ -557,38 +471,33 @@ def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_once(tm
         (Streams(20), 0.01),
     ]
 
-    async def test() -> None:
-        async with apns(tmp_path, pace=HURRIED, time_limit=3.0) as (simulator, sender):
-            simulator.mix(Mixture(shares, 4))
-            began = time.monotonic()
-            outcomes = await send_all(sender, 400)
+    async with apns(tmp_path, pace=HURRIED, time_limit=3.0) as (simulator, sender):
+        simulator.mix(Mixture(shares, 4))
+        began = time.monotonic()
+        outcomes = await send_all(sender, 400)
 
-            assert time.monotonic() - began < 60.0
-            assert len(outcomes) == 400
-            assert delivered(outcomes) > 200
-            assert max(tries(simulator)) <= TRIES
-            simulator.heal()
-            await until(lambda: all(connection.under_way == 0 for connection in pool_connections(sender)), 30.0)
-
-    on_loop(loop, test())
+        assert time.monotonic() - began < 60.0
+        assert len(outcomes) == 400
+        assert delivered(outcomes) > 200
+        assert max(tries(simulator)) <= TRIES
+        simulator.heal()
+        await until(lambda: all(connection.under_way == 0 for connection in pool_connections(sender)), 30.0)
 
 
 def pool_connections(sender: ApnsSender) -> list[ApnsConnection]:
     return [each for each in pool_of(sender).connections if isinstance(each, ApnsConnection)]
 
 
-def test_closing_waits_a_little_for_what_is_under_way_and_takes_nothing_new(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with apns(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(0.2), 20)
-            async with asyncio.TaskGroup() as tasks:
-                under_way = tasks.create_task(send_all(sender, 20, first=2))
-                await until(lambda: connection_of(sender).under_way == 20)
-                await sender.close()
-            assert delivered(under_way.result()) == 20
-            with pytest.raises(NotSent, match="relay-stops"):
-                await hand_over(sender, 100)
-            assert await sender.send(due_push(101)) == RetryLater("relay-stops")
-
-    on_loop(loop, test())
+@pytest.mark.both_loops
+async def test_closing_waits_a_little_for_what_is_under_way_and_takes_nothing_new(tmp_path: Path) -> None:
+    async with apns(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Delay(0.2), 20)
+        async with asyncio.TaskGroup() as tasks:
+            under_way = tasks.create_task(send_all(sender, 20, first=2))
+            await until(lambda: connection_of(sender).under_way == 20)
+            await sender.close()
+        assert delivered(under_way.result()) == 20
+        with pytest.raises(NotSent, match="relay-stops"):
+            await hand_over(sender, 100)
+        assert await sender.send(due_push(101)) == RetryLater("relay-stops")

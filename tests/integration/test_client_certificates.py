@@ -1,14 +1,11 @@
 """Test mailboxes that a client certificate opens, over real TLS: asked for at once, or only when the path is known."""
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
-import uvloop
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem
 from eas_watcher.commands.options import Options
@@ -27,7 +24,6 @@ from tests.fakes.certified_tls import serving_certified
 from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
 
 BEN = "ben@example.com"
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def certificate(ca: ThrowAwayCa, user: str) -> CertificateCredential:
@@ -70,22 +66,18 @@ async def test_each_user_is_known_by_the_certificate_and_no_connection_is_shared
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_certificate_of_a_stranger_is_refused_in_words(loop: str, version: ssl.TLSVersion) -> None:
+@pytest.mark.both_loops
+async def test_a_certificate_of_a_stranger_is_refused_in_words(version: ssl.TLSVersion) -> None:
     ca = ThrowAwayCa()
     served = ca.server_context()
     served.maximum_version = version
-
-    async def ask() -> None:
-        with serving_certified(served) as server:
-            async with open_transport(ca.client_context()) as transport:
-                stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
-                with pytest.raises(Unauthorized, match=r"a CA that it does not trust \(TLS alert\)"):
-                    await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
-        assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
-        assert not server.met
-
-    on_loop(loop, ask)
+    with serving_certified(served) as server:
+        async with open_transport(ca.client_context()) as transport:
+            stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
+            with pytest.raises(Unauthorized, match=r"a CA that it does not trust \(TLS alert\)"):
+                await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
+    assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
+    assert not server.met
 
 
 async def test_a_certificate_that_has_ended_is_not_even_shown() -> None:
@@ -114,41 +106,27 @@ async def test_a_watch_with_a_certificate_tells_of_a_new_mail() -> None:
         assert not eas.complaints
 
 
-def on_loop(name: str, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
-        runner.run(test())
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_server_may_ask_when_it_knows_the_path(loop: str) -> None:
+async def test_a_server_may_ask_when_it_knows_the_path() -> None:
     ca = ThrowAwayCa()
-
-    async def ask() -> None:
-        with serving_certified(ca.server_context(), late=True) as server:
-            async with open_transport(ca.client_context()) as transport:
-                ann = certificate(ca, ANN)
-                anns = identified(transport, ca.client_context, ann)
-                for _ in range(3):
-                    assert (await anns.send(options(server.url, ann))).status == 200
-        assert server.met == [ANN] * 3
-
-    on_loop(loop, ask)
+    with serving_certified(ca.server_context(), late=True) as server:
+        async with open_transport(ca.client_context()) as transport:
+            ann = certificate(ca, ANN)
+            anns = identified(transport, ca.client_context, ann)
+            for _ in range(3):
+                assert (await anns.send(options(server.url, ann))).status == 200
+    assert server.met == [ANN] * 3
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_late_refusal_is_read_as_one_of_the_certificate(loop: str) -> None:
+@pytest.mark.both_loops
+async def test_a_late_refusal_is_read_as_one_of_the_certificate() -> None:
     ca = ThrowAwayCa()
-
-    async def ask() -> None:
-        with serving_certified(ca.server_context(), late=True) as server:
-            async with open_transport(ca.client_context()) as transport:
-                stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
-                with pytest.raises(Unauthorized, match="TLS alert"):
-                    await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
-        assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
-        assert not server.met
-
-    on_loop(loop, ask)
+    with serving_certified(ca.server_context(), late=True) as server:
+        async with open_transport(ca.client_context()) as transport:
+            stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
+            with pytest.raises(Unauthorized, match="TLS alert"):
+                await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
+    assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
+    assert not server.met
 
 
 async def test_whoever_has_no_certificate_is_not_served_late_either() -> None:

@@ -11,12 +11,10 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.scripts import Answer, Close, Cut, Delay, FcmFailure, Mixture, Page, Reset, Stall
-from tests.integration.push_world import LOOPS, fcm, on_loop, until
+from tests.integration.push_world import fcm, until
 from tests.unit.relay.push.pushes import due_push
 
 DATE = "Wed, 31 Dec 2098 23:59:59 GMT"
-
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
 async def send_all(sender: FcmSender, count: int, first: int = 1) -> list[Outcome]:
@@ -40,22 +38,19 @@ async def send_all(sender: FcmSender, count: int, first: int = 1) -> list[Outcom
         (Page(404), "http-404", True),
     ],
 )
-def test_what_waiting_does_not_mend_is_refused_and_the_next_push_goes_through(
-    tmp_path: Path, loop: str, failure: FcmFailure, reason: str, channel: bool
+async def test_what_waiting_does_not_mend_is_refused_and_the_next_push_goes_through(
+    tmp_path: Path, failure: FcmFailure, reason: str, channel: bool
 ) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            simulator.fail(failure)
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.fail(failure)
 
-            outcome = await sender.send(due_push(1))
+        outcome = await sender.send(due_push(1))
 
-            assert isinstance(outcome, Refused)
-            assert (outcome.reason, outcome.channel) == (reason, channel)
-            assert outcome.remedy
-            assert len(simulator.received) == 1
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-
-    on_loop(loop, test())
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel) == (reason, channel)
+        assert outcome.remedy
+        assert len(simulator.received) == 1
+        assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
 @pytest.mark.parametrize(
@@ -72,168 +67,138 @@ def test_what_waiting_does_not_mend_is_refused_and_the_next_push_goes_through(
         (Page(502), "http-502", None),
     ],
 )
-def test_what_passes_by_itself_concerns_fcm_as_a_whole_and_is_never_slept_through(
-    tmp_path: Path, loop: str, failure: FcmFailure, reason: str, after: float | None
+async def test_what_passes_by_itself_concerns_fcm_as_a_whole_and_is_never_slept_through(
+    tmp_path: Path, failure: FcmFailure, reason: str, after: float | None
 ) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(failure)
+    async with fcm(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(failure)
 
-            async with asyncio.timeout(10.0):  # a sleep would be a minute or an hour, or four seconds at least
-                outcome = await sender.send(due_push(2))
+        async with asyncio.timeout(10.0):  # a sleep would be a minute or an hour, or four seconds at least
+            outcome = await sender.send(due_push(2))
 
-            assert isinstance(outcome, RetryLater)
-            assert (outcome.reason, outcome.after, outcome.provider) == (reason, after, True)
-            assert len(simulator.received) == 2
-            assert isinstance(await sender.send(due_push(3)), Delivered)
-
-    on_loop(loop, test())
+        assert isinstance(outcome, RetryLater)
+        assert (outcome.reason, outcome.after, outcome.provider) == (reason, after, True)
+        assert len(simulator.received) == 2
+        assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
-def test_an_expired_access_token_is_renewed_at_once(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Answer(401, "ACCESS_TOKEN_EXPIRED"))
+async def test_an_expired_access_token_is_renewed_at_once(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Answer(401, "ACCESS_TOKEN_EXPIRED"))
 
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-            assert [each.status for each in simulator.received] == [200, 401, 200]
-            assert simulator.tokens.made == 2
-
-    on_loop(loop, test())
+        assert isinstance(await sender.send(due_push(2)), Delivered)
+        assert [each.status for each in simulator.received] == [200, 401, 200]
+        assert simulator.tokens.made == 2
 
 
 @pytest.mark.parametrize("failure", [Cut(), Close(), Reset()])
-def test_a_connection_cut_before_or_in_the_middle_of_an_answer_hurts_one_push(
-    tmp_path: Path, loop: str, failure: FcmFailure
+async def test_a_connection_cut_before_or_in_the_middle_of_an_answer_hurts_one_push(
+    tmp_path: Path, failure: FcmFailure
 ) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            await send_all(sender, 5)
-            simulator.fail(failure)
+    async with fcm(tmp_path) as (simulator, sender):
+        await send_all(sender, 5)
+        simulator.fail(failure)
 
-            outcomes = await send_all(sender, 20, first=6)
+        outcomes = await send_all(sender, 20, first=6)
 
-            assert Counter(map(type, outcomes)) == {Delivered: 19, RetryLater: 1}
-            assert isinstance(await sender.send(due_push(26)), Delivered)
-
-    on_loop(loop, test())
+        assert Counter(map(type, outcomes)) == {Delivered: 19, RetryLater: 1}
+        assert isinstance(await sender.send(due_push(26)), Delivered)
 
 
-def test_a_slow_answer_is_waited_for_and_delays_nobody_else(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.fail(Delay(2.0))
-            async with asyncio.TaskGroup() as tasks:
-                slow = tasks.create_task(sender.send(due_push(2)))
-                await until(lambda: not simulator._script._steps)
+async def test_a_slow_answer_is_waited_for_and_delays_nobody_else(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.fail(Delay(2.0))
+        async with asyncio.TaskGroup() as tasks:
+            slow = tasks.create_task(sender.send(due_push(2)))
+            await until(lambda: not simulator._script._steps)
 
-                assert all(isinstance(outcome, Delivered) for outcome in await send_all(sender, 20, first=3))
-                assert not slow.done()
-            assert isinstance(slow.result(), Delivered)
-
-    on_loop(loop, test())
+            assert all(isinstance(outcome, Delivered) for outcome in await send_all(sender, 20, first=3))
+            assert not slow.done()
+        assert isinstance(slow.result(), Delivered)
 
 
-def test_one_connection_is_used_again_and_a_new_one_opened_when_google_has_ended_it(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            for number in range(1, 11):
-                assert isinstance(await sender.send(due_push(number)), Delivered)
-            # The token came over it as well: the simulator is both hosts.
-            assert simulator.accepted == 1
+async def test_one_connection_is_used_again_and_a_new_one_opened_when_google_has_ended_it(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        for number in range(1, 11):
+            assert isinstance(await sender.send(due_push(number)), Delivered)
+        # The token came over it as well: the simulator is both hosts.
+        assert simulator.accepted == 1
 
-            simulator.leave_idle()
-            await asyncio.sleep(0.1)  # what the server said about it must have come
+        simulator.leave_idle()
+        await asyncio.sleep(0.1)  # what the server said about it must have come
 
-            assert isinstance(await sender.send(due_push(11)), Delivered)
-            assert simulator.accepted == 2
-
-    on_loop(loop, test())
+        assert isinstance(await sender.send(due_push(11)), Delivered)
+        assert simulator.accepted == 2
 
 
-def test_a_refused_handshake_is_tried_later(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            await sender.send(due_push(1))
-            simulator.drop()
-            await asyncio.sleep(0.1)
-            simulator.fail_handshakes()
+async def test_a_refused_handshake_is_tried_later(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        await sender.send(due_push(1))
+        simulator.drop()
+        await asyncio.sleep(0.1)
+        simulator.fail_handshakes()
 
-            outcome = await sender.send(due_push(2))
+        outcome = await sender.send(due_push(2))
 
-            assert isinstance(outcome, RetryLater)
-            # asyncio's servers end such a connection without TLS's alert.
-            assert outcome.reason.startswith(("tls-failed", "connection-lost"))
-            assert outcome.provider
-            simulator.heal()
-            assert isinstance(await sender.send(due_push(3)), Delivered)
-
-    on_loop(loop, test())
+        assert isinstance(outcome, RetryLater)
+        # asyncio's servers end such a connection without TLS's alert.
+        assert outcome.reason.startswith(("tls-failed", "connection-lost"))
+        assert outcome.provider
+        simulator.heal()
+        assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
-def test_a_deleted_key_stops_the_channel_until_another_one_is_put_in_its_place(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-            account = simulator.rotate()
+async def test_a_deleted_key_stops_the_channel_until_another_one_is_put_in_its_place(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        assert isinstance(await sender.send(due_push(1)), Delivered)
+        account = simulator.rotate()
 
-            refused = await sender.send(due_push(2))
-            assert isinstance(refused, Refused)
-            assert (refused.reason, refused.channel) == ("token-refused: invalid_grant", True)
+        refused = await sender.send(due_push(2))
+        assert isinstance(refused, Refused)
+        assert (refused.reason, refused.channel) == ("token-refused: invalid_grant", True)
 
-            put(tmp_path / "account.json", json.dumps(account))
-            await sender.key_file.look()
-            assert isinstance(await sender.send(due_push(3)), Delivered)
-
-    on_loop(loop, test())
+        put(tmp_path / "account.json", json.dumps(account))
+        await sender.key_file.look()
+        assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"type": "service_account"}'])
-def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_told(tmp_path: Path, loop: str, content: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            put(tmp_path / "account.json", content)
-            await sender.key_file.look()
+async def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_told(tmp_path: Path, content: str) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        put(tmp_path / "account.json", content)
+        await sender.key_file.look()
 
-            assert sender.key_file.fault
-            assert isinstance(await sender.send(due_push(1)), Delivered)
+        assert sender.key_file.fault
+        assert isinstance(await sender.send(due_push(1)), Delivered)
 
-            put(tmp_path / "account.json", json.dumps(simulator.rotate()))
-            await sender.key_file.look()
-            assert not sender.key_file.fault
-            assert isinstance(await sender.send(due_push(2)), Delivered)
-
-    on_loop(loop, test())
+        put(tmp_path / "account.json", json.dumps(simulator.rotate()))
+        await sender.key_file.look()
+        assert not sender.key_file.fault
+        assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
-def test_pushes_under_way_end_while_the_key_changes(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            simulator.fail_tokens(Delay(0.5))
-            async with asyncio.TaskGroup() as tasks:
-                early = tasks.create_task(send_all(sender, 10))
-                await asyncio.sleep(0.1)
-                await take_again(sender, simulator)
-                late = tasks.create_task(send_all(sender, 10, first=11))
-            assert all(isinstance(outcome, Delivered) for outcome in early.result() + late.result())
-            assert simulator.tokens.made == 2
-
-    on_loop(loop, test())
-
-
-def test_closing_ends_what_an_old_key_still_asks_for(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path, time_limit=0.3) as (simulator, sender):
-            simulator.fail_tokens(Stall(), 0)
-            assert isinstance(await sender.send(due_push(1)), RetryLater)
+async def test_pushes_under_way_end_while_the_key_changes(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.fail_tokens(Delay(0.5))
+        async with asyncio.TaskGroup() as tasks:
+            early = tasks.create_task(send_all(sender, 10))
+            await asyncio.sleep(0.1)
             await take_again(sender, simulator)
-            assert isinstance(await sender.send(due_push(2)), RetryLater)
-        assert not [task for task in asyncio.all_tasks() if "token" in task.get_name()]
+            late = tasks.create_task(send_all(sender, 10, first=11))
+        assert all(isinstance(outcome, Delivered) for outcome in early.result() + late.result())
+        assert simulator.tokens.made == 2
 
-    on_loop(loop, test())
+
+async def test_closing_ends_what_an_old_key_still_asks_for(tmp_path: Path) -> None:
+    async with fcm(tmp_path, time_limit=0.3) as (simulator, sender):
+        simulator.fail_tokens(Stall(), 0)
+        assert isinstance(await sender.send(due_push(1)), RetryLater)
+        await take_again(sender, simulator)
+        assert isinstance(await sender.send(due_push(2)), RetryLater)
+    assert not [task for task in asyncio.all_tasks() if "token" in task.get_name()]
 
 
 @pytest.mark.parametrize(
@@ -245,33 +210,27 @@ def test_closing_ends_what_an_old_key_still_asks_for(tmp_path: Path, loop: str) 
         (Answer(400, "invalid_scope"), "token-refused: invalid_scope"),
     ],
 )
-def test_a_token_that_is_refused_stops_the_channel(tmp_path: Path, loop: str, failure: FcmFailure, reason: str) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            simulator.fail_tokens(failure)
+async def test_a_token_that_is_refused_stops_the_channel(tmp_path: Path, failure: FcmFailure, reason: str) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.fail_tokens(failure)
 
-            outcome = await sender.send(due_push())
+        outcome = await sender.send(due_push())
 
-            assert isinstance(outcome, Refused)
-            assert (outcome.reason, outcome.channel) == (reason, True)
-            assert simulator.received == []
-
-    on_loop(loop, test())
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel) == (reason, True)
+        assert simulator.received == []
 
 
 @pytest.mark.parametrize("failure", [Cut(), Close(), Page(503), Answer(429, "rate_limit_exceeded", "7")])
-def test_a_token_endpoint_in_trouble_is_asked_again_later(tmp_path: Path, loop: str, failure: FcmFailure) -> None:
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            simulator.fail_tokens(failure)
+async def test_a_token_endpoint_in_trouble_is_asked_again_later(tmp_path: Path, failure: FcmFailure) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.fail_tokens(failure)
 
-            assert isinstance(await sender.send(due_push()), RetryLater)
-            assert simulator.received == []
-
-    on_loop(loop, test())
+        assert isinstance(await sender.send(due_push()), RetryLater)
+        assert simulator.received == []
 
 
-def test_a_random_mixture_leaves_no_push_without_an_outcome(tmp_path: Path, loop: str) -> None:
+async def test_a_random_mixture_leaves_no_push_without_an_outcome(tmp_path: Path) -> None:
     shares: list[tuple[FcmFailure, float]] = [
         (Answer(404, "UNREGISTERED"), 0.05),
         (Answer(403, "SENDER_ID_MISMATCH"), 0.05),
@@ -283,22 +242,19 @@ def test_a_random_mixture_leaves_no_push_without_an_outcome(tmp_path: Path, loop
         (Delay(0.05), 0.05),
     ]
 
-    async def test() -> None:
-        async with fcm(tmp_path) as (simulator, sender):
-            simulator.mix(Mixture(shares, seed=7))
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.mix(Mixture(shares, seed=7))
 
-            outcomes = await send_all(sender, 400)
+        outcomes = await send_all(sender, 400)
 
-            kinds = Counter(map(type, outcomes))
-            assert kinds.keys() == {Delivered, TokenGone, Refused, RetryLater}
-            assert kinds[Delivered] > 200
-            taken = {each.device_token for each in simulator.received if each.status == 200}
-            delivered = {due_push(n).device_token for n, out in enumerate(outcomes, 1) if isinstance(out, Delivered)}
-            assert delivered <= taken
-            simulator.heal()
-            assert all(isinstance(outcome, Delivered) for outcome in await send_all(sender, 50, first=401))
-
-    on_loop(loop, test())
+        kinds = Counter(map(type, outcomes))
+        assert kinds.keys() == {Delivered, TokenGone, Refused, RetryLater}
+        assert kinds[Delivered] > 200
+        taken = {each.device_token for each in simulator.received if each.status == 200}
+        delivered = {due_push(n).device_token for n, out in enumerate(outcomes, 1) if isinstance(out, Delivered)}
+        assert delivered <= taken
+        simulator.heal()
+        assert all(isinstance(outcome, Delivered) for outcome in await send_all(sender, 50, first=401))
 
 
 def put(path: Path, content: str) -> None:

@@ -1,4 +1,4 @@
-"""Play odd servers to the POSTs of providers: plain sockets on loopback, on both loops."""
+"""Play odd servers to the POSTs of providers: plain sockets on loopback."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,9 +9,6 @@ import pytest
 
 from relay.network.posting import LARGEST, Poster, Reply
 from relay.network.route import DIRECT
-from tests.integration.push_world import LOOPS, on_loop
-
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -70,19 +67,16 @@ async def world(*answers: Answer) -> AsyncIterator[tuple[Server, Poster, str]]:
         listening.close()
 
 
-def test_a_request_is_written_as_http_wants_it(loop: str) -> None:
-    async def test() -> None:
-        async with world(parts(OK)) as (server, poster, url):
-            reply = await poster.post(f"{url}/a%20b/c:d?e=%2F", {"X-One": "1", "X-Two": "two words"}, b"body")
+async def test_a_request_is_written_as_http_wants_it() -> None:
+    async with world(parts(OK)) as (server, poster, url):
+        reply = await poster.post(f"{url}/a%20b/c:d?e=%2F", {"X-One": "1", "X-Two": "two words"}, b"body")
 
-            assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"ok", "2")
-            host = url.removeprefix("http://")
-            assert server.requests == [
-                f"POST /a%20b/c:d?e=%2F HTTP/1.1\r\nHost: {host}\r\nUser-Agent: push-relay\r\n"
-                "X-One: 1\r\nX-Two: two words\r\nContent-Length: 4\r\n\r\nbody".encode()
-            ]
-
-    on_loop(loop, test())
+        assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"ok", "2")
+        host = url.removeprefix("http://")
+        assert server.requests == [
+            f"POST /a%20b/c:d?e=%2F HTTP/1.1\r\nHost: {host}\r\nUser-Agent: push-relay\r\n"
+            "X-One: 1\r\nX-Two: two words\r\nContent-Length: 4\r\n\r\nbody".encode()
+        ]
 
 
 @pytest.mark.parametrize(
@@ -99,19 +93,16 @@ def test_a_request_is_written_as_http_wants_it(loop: str) -> None:
         (parts(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 1\r\n\r\n!"), 503, b"!"),
     ],
 )
-def test_answers_of_any_form_are_read_and_the_connection_is_used_again(
-    loop: str, answer: Answer, status: int, body: bytes
+async def test_answers_of_any_form_are_read_and_the_connection_is_used_again(
+    answer: Answer, status: int, body: bytes
 ) -> None:
-    async def test() -> None:
-        async with world(answer, parts(OK)) as (server, poster, url):
-            first = await poster.post(f"{url}/", {}, b"body")
-            second = await poster.post(f"{url}/", {}, b"body")
+    async with world(answer, parts(OK)) as (server, poster, url):
+        first = await poster.post(f"{url}/", {}, b"body")
+        second = await poster.post(f"{url}/", {}, b"body")
 
-            assert (first.status, first.body) == (status, body)
-            assert (second.status, second.body) == (200, b"ok")
-            assert server.connections == 1
-
-    on_loop(loop, test())
+        assert (first.status, first.body) == (status, body)
+        assert (second.status, second.body) == (200, b"ok")
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -124,56 +115,42 @@ def test_answers_of_any_form_are_read_and_the_connection_is_used_again(
         parts(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"),
     ],
 )
-def test_what_is_no_answer_is_an_error_of_the_client_and_ends_the_connection(loop: str, answer: Answer) -> None:
-    async def test() -> None:
-        async with world(answer, parts(OK)) as (server, poster, url):
-            with pytest.raises(aiohttp.ClientError):
+async def test_what_is_no_answer_is_an_error_of_the_client_and_ends_the_connection(answer: Answer) -> None:
+    async with world(answer, parts(OK)) as (server, poster, url):
+        with pytest.raises(aiohttp.ClientError):
+            await poster.post(f"{url}/", {}, b"body")
+
+        assert await poster.post(f"{url}/", {}, b"body") == Reply(200, {"Content-Length": "2"}, b"ok")
+        assert server.connections == 2
+
+
+async def test_an_answer_without_end_is_read_up_to_the_limit() -> None:
+    async with world(for_ever, parts(OK)) as (server, poster, url):
+        reply = await poster.post(f"{url}/", {}, b"body")
+
+        assert LARGEST < len(reply.body) < 20 * LARGEST
+        assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
+        assert server.connections == 2
+
+
+@pytest.mark.both_loops
+async def test_a_request_given_up_leaves_no_answer_for_the_next_one() -> None:
+    async with world(parts(b""), parts(OK)) as (server, poster, url):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
                 await poster.post(f"{url}/", {}, b"body")
 
-            assert await poster.post(f"{url}/", {}, b"body") == Reply(200, {"Content-Length": "2"}, b"ok")
-            assert server.connections == 2
-
-    on_loop(loop, test())
-
-
-def test_an_answer_without_end_is_read_up_to_the_limit(loop: str) -> None:
-    async def test() -> None:
-        async with world(for_ever, parts(OK)) as (server, poster, url):
-            reply = await poster.post(f"{url}/", {}, b"body")
-
-            assert LARGEST < len(reply.body) < 20 * LARGEST
-            assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
-            assert server.connections == 2
-
-    on_loop(loop, test())
-
-
-def test_a_request_given_up_leaves_no_answer_for_the_next_one(loop: str) -> None:
-    async def test() -> None:
-        async with world(parts(b""), parts(OK)) as (server, poster, url):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await poster.post(f"{url}/", {}, b"body")
-
-            assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
-            assert server.connections == 2
-
-    on_loop(loop, test())
+        assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
+        assert server.connections == 2
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost/", "/no/host", "http://localhost/a b", "http://localhost/a\r\nX: y"])
-def test_a_url_that_is_none_is_refused_before_anything_is_sent(loop: str, url: str) -> None:
-    async def test() -> None:
-        with pytest.raises(aiohttp.InvalidURL):
-            await Poster(None, 10, DIRECT).post(url, {}, b"")
-
-    on_loop(loop, test())
+async def test_a_url_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(aiohttp.InvalidURL):
+        await Poster(None, 10, DIRECT).post(url, {}, b"")
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "\x00", "ü"])
-def test_a_header_that_would_be_two_is_refused(loop: str, value: str) -> None:
-    async def test() -> None:
-        with pytest.raises(ValueError, match="header"):
-            await Poster(None, 10, DIRECT).post("http://localhost/", {"X": value}, b"")
-
-    on_loop(loop, test())
+async def test_a_header_that_would_be_two_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="header"):
+        await Poster(None, 10, DIRECT).post("http://localhost/", {"X": value}, b"")

@@ -14,11 +14,10 @@ from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.network.route import Proxy, Route
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
-from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop, until
+from tests.integration.push_world import apns, failure, fcm, until
 from tests.integration.webpush_world import world
 from tests.unit.relay.push.pushes import due_push
 
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 both = pytest.mark.parametrize("platform", [Platform.APNS, Platform.FCM])
 
 
@@ -60,49 +59,41 @@ async def failed(sender: Sender, platform: Platform) -> Outcome:
 
 @both
 @pytest.mark.parametrize("user", ["", "relay:hunter2"])
-def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, loop: str, platform: Platform, user: str) -> None:
-    async def test() -> None:
-        async with connect_proxy(ConnectProxy(user=user)) as proxy:
-            known = way(proxy, *user.split(":")) if user else way(proxy)
-            async with provider(platform, tmp_path, known) as (simulator, sender):
-                for number in range(5):
-                    assert isinstance(await send(sender, platform, number), Delivered)
-                assert len(simulator.received) == 5
-                # One warm connection serves them all, and FCM's access token was asked for on it, too.
-                assert [target.rpartition(":")[2] for target in proxy.targets] == [str(simulator.port)]
-                assert proxy.tunnels == 1
-
-    on_loop(loop, test())
+async def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, platform: Platform, user: str) -> None:
+    async with connect_proxy(ConnectProxy(user=user)) as proxy:
+        known = way(proxy, *user.split(":")) if user else way(proxy)
+        async with provider(platform, tmp_path, known) as (simulator, sender):
+            for number in range(5):
+                assert isinstance(await send(sender, platform, number), Delivered)
+            assert len(simulator.received) == 5
+            # One warm connection serves them all, and FCM's access token was asked for on it, too.
+            assert [target.rpartition(":")[2] for target in proxy.targets] == [str(simulator.port)]
+            assert proxy.tunnels == 1
 
 
 @both
-def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, loop: str, platform: Platform) -> None:
-    async def test() -> None:
-        async with connect_proxy() as first, provider(platform, tmp_path, way(first)) as (simulator, sender):
-            assert isinstance(await send(sender, platform, 1), Delivered)
-            await first.stop()
-            refused = await failed(sender, platform)
-            assert failure(refused) == "proxy-refused"
-            assert len(simulator.received) == 1
-            async with connect_proxy(port=first.port):
-                assert isinstance(await send(sender, platform, 2), Delivered)
-            assert len(simulator.received) == 2
-
-    on_loop(loop, test())
+@pytest.mark.both_loops
+async def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, platform: Platform) -> None:
+    async with connect_proxy() as first, provider(platform, tmp_path, way(first)) as (simulator, sender):
+        assert isinstance(await send(sender, platform, 1), Delivered)
+        await first.stop()
+        refused = await failed(sender, platform)
+        assert failure(refused) == "proxy-refused"
+        assert len(simulator.received) == 1
+        async with connect_proxy(port=first.port):
+            assert isinstance(await send(sender, platform, 2), Delivered)
+        assert len(simulator.received) == 2
 
 
 @both
-def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, loop: str, platform: Platform) -> None:
-    async def test() -> None:
-        async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (_, sender):
-            assert isinstance(await send(sender, platform), Delivered)
-            proxy.cut()
-            await until(lambda: proxy.tunnels == 0)
-            async with asyncio.timeout(30.0):
-                while not isinstance(await send(sender, platform, 2), Delivered):
-                    continue
-
-    on_loop(loop, test())
+async def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, platform: Platform) -> None:
+    async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (_, sender):
+        assert isinstance(await send(sender, platform), Delivered)
+        proxy.cut()
+        await until(lambda: proxy.tunnels == 0)
+        async with asyncio.timeout(30.0):
+            while not isinstance(await send(sender, platform, 2), Delivered):
+                continue
 
 
 @both
@@ -113,24 +104,21 @@ def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, l
         (says(b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\n\r\n"), "proxy-authentication-required", "NTLM"),
     ],
 )
-def test_what_somebody_must_mend_rests_the_channel(
-    tmp_path: Path, loop: str, platform: Platform, talk: Talk, reason: str, told: str
+async def test_what_somebody_must_mend_rests_the_channel(
+    tmp_path: Path, platform: Platform, talk: Talk, reason: str, told: str
 ) -> None:
-    async def test() -> None:
-        async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (simulator, sender):
-            assert isinstance(await send(sender, platform, 1), Delivered)
-            proxy.talk = talk
-            proxy.cut()
-            outcome = await failed(sender, platform)
-            assert isinstance(outcome, Refused)
-            assert (outcome.reason, outcome.channel) == (reason, True)
-            assert told in outcome.remedy
-            assert f"127.0.0.1:{proxy.port}" in outcome.remedy
-            proxy.talk = None
-            assert isinstance(await send(sender, platform, 2), Delivered)
-            assert len(simulator.received) == 2
-
-    on_loop(loop, test())
+    async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+        assert isinstance(await send(sender, platform, 1), Delivered)
+        proxy.talk = talk
+        proxy.cut()
+        outcome = await failed(sender, platform)
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel) == (reason, True)
+        assert told in outcome.remedy
+        assert f"127.0.0.1:{proxy.port}" in outcome.remedy
+        proxy.talk = None
+        assert isinstance(await send(sender, platform, 2), Delivered)
+        assert len(simulator.received) == 2
 
 
 @both
@@ -142,71 +130,52 @@ def test_what_somebody_must_mend_rests_the_channel(
         (says(), "proxy-hangs-up"),
     ],
 )
-def test_what_may_pass_is_tried_again_later(
-    tmp_path: Path, loop: str, platform: Platform, talk: Talk, reason: str
-) -> None:
-    async def test() -> None:
-        proxy = ConnectProxy(talk=talk)
-        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy)) as (simulator, sender):
-            # FCM fails with its access token already, which takes the same way.
-            assert failure(await send(sender, platform)) == reason
-            assert simulator.received == []
-
-    on_loop(loop, test())
+async def test_what_may_pass_is_tried_again_later(tmp_path: Path, platform: Platform, talk: Talk, reason: str) -> None:
+    proxy = ConnectProxy(talk=talk)
+    async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+        # FCM fails with its access token already, which takes the same way.
+        assert failure(await send(sender, platform)) == reason
+        assert simulator.received == []
 
 
 @both
-def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, loop: str, platform: Platform) -> None:
-    async def test() -> None:
-        # To the sender, TLS that was opened on the way is a certificate of somebody else's CA.
-        company = tmp_path / "company.pem"
-        ThrowAwayCa("The company's").write_ca(company)
-        opened = apns if platform is Platform.APNS else fcm
-        async with connect_proxy() as proxy, opened(tmp_path, route=way(proxy), ca_file=company) as (simulator, sender):
-            outcome = await send(sender, platform)
-            assert isinstance(outcome, Refused)
-            assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
-            assert f"set {platform.value}.ca_file" in outcome.remedy
-            assert "proxy that inspects TLS" in outcome.remedy
-            assert simulator.received == []
-
-    on_loop(loop, test())
+async def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, platform: Platform) -> None:
+    # To the sender, TLS that was opened on the way is a certificate of somebody else's CA.
+    company = tmp_path / "company.pem"
+    ThrowAwayCa("The company's").write_ca(company)
+    opened = apns if platform is Platform.APNS else fcm
+    async with connect_proxy() as proxy, opened(tmp_path, route=way(proxy), ca_file=company) as (simulator, sender):
+        outcome = await send(sender, platform)
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
+        assert f"set {platform.value}.ca_file" in outcome.remedy
+        assert "proxy that inspects TLS" in outcome.remedy
+        assert simulator.received == []
 
 
 @both
-def test_the_proxys_password_shows_nowhere(
-    tmp_path: Path, loop: str, platform: Platform, caplog: pytest.LogCaptureFixture
+async def test_the_proxys_password_shows_nowhere(
+    tmp_path: Path, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def test() -> Outcome:
-        proxy = ConnectProxy(user="relay:another")
-        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy, "relay", "hunter2")) as (_, sender):
-            return await send(sender, platform)
-
-    outcomes: list[Outcome] = []
-
-    async def noted() -> None:
-        outcomes.append(await test())
-
+    proxy = ConnectProxy(user="relay:another")
     with caplog.at_level(logging.DEBUG):
-        on_loop(loop, noted())
-    assert isinstance(outcomes[0], Refused)
-    assert "network.proxy_password_file" in outcomes[0].remedy
-    shown = f"{outcomes[0]} {caplog.text} {[record.__dict__ for record in caplog.records]}"
+        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy, "relay", "hunter2")) as (_, sender):
+            outcome = await send(sender, platform)
+    assert isinstance(outcome, Refused)
+    assert "network.proxy_password_file" in outcome.remedy
+    shown = f"{outcome} {caplog.text} {[record.__dict__ for record in caplog.records]}"
     assert "hunter2" not in shown
     assert "cmVsYXk6aHVudGVyMg" not in shown  # relay:hunter2 in base 64
 
 
-def test_push_services_are_reached_through_the_proxy_too(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
-            known = way(proxy, "relay", "hunter2")
-            async with world(tmp_path, route=known) as outside, asyncio.timeout(30.0):
-                assert isinstance(await outside.sender.send(outside.phone()), Delivered)
-                assert proxy.targets == [outside.simulator.service]
-            async with world(tmp_path, route=way(proxy)) as refused, asyncio.timeout(30.0):
-                outcome = await refused.sender.send(refused.phone())
-                assert isinstance(outcome, Refused)
-                assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
-                assert refused.simulator.received == []
-
-    on_loop(loop, test())
+async def test_push_services_are_reached_through_the_proxy_too(tmp_path: Path) -> None:
+    async with connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
+        known = way(proxy, "relay", "hunter2")
+        async with world(tmp_path, route=known) as outside, asyncio.timeout(30.0):
+            assert isinstance(await outside.sender.send(outside.phone()), Delivered)
+            assert proxy.targets == [outside.simulator.service]
+        async with world(tmp_path, route=way(proxy)) as refused, asyncio.timeout(30.0):
+            outcome = await refused.sender.send(refused.phone())
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
+            assert refused.simulator.received == []

@@ -11,14 +11,12 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.apns.connection import ApnsConnection
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender, message_id
-from tests.integration.push_world import APP, LOOPS, account, apns_key, apns_sender, on_loop, until
+from tests.integration.push_world import APP, account, apns_key, apns_sender, until
 from tests.interop.nghttpd import Nghttpd, nghttpd, start
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.unit.relay.push.pushes import due_push
 
 PUSHES = 300
-
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,32 +42,30 @@ def connections(sender: ApnsSender) -> list[ApnsConnection]:
     return [connection for connection in pool.connections if isinstance(connection, ApnsConnection)]
 
 
-def test_a_push_arrives_as_nghttp2_reads_it(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
-            push = due_push()
-            server.know(push.device_token)
-            assert isinstance(await sender.send(push), Delivered)
-            # The second one is written with references to what the first one left in the table.
-            assert isinstance(await sender.send(push), Delivered)
+@pytest.mark.both_loops
+async def test_a_push_arrives_as_nghttp2_reads_it(tmp_path: Path) -> None:
+    async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
+        push = due_push()
+        server.know(push.device_token)
+        assert isinstance(await sender.send(push), Delivered)
+        # The second one is written with references to what the first one left in the table.
+        assert isinstance(await sender.send(push), Delivered)
 
-            wanted = {
-                ":method": "POST",
-                ":scheme": "https",
-                ":authority": "localhost",
-                ":path": f"/3/device/{push.device_token}",
-                "apns-topic": APP,
-                "apns-push-type": "alert",
-                "apns-priority": "10",
-                "apns-collapse-id": "registration-1.email",
-                "apns-id": message_id(push),
-            }
-            await until(lambda: server.text.count(f"apns-id: {message_id(push)}") >= 2)
-            for name, value in wanted.items():
-                assert server.text.count(f"{name}: {value}\n") == 2, name
-            assert server.text.count("authorization: bearer ") == 2
-
-    on_loop(loop, test())
+        wanted = {
+            ":method": "POST",
+            ":scheme": "https",
+            ":authority": "localhost",
+            ":path": f"/3/device/{push.device_token}",
+            "apns-topic": APP,
+            "apns-push-type": "alert",
+            "apns-priority": "10",
+            "apns-collapse-id": "registration-1.email",
+            "apns-id": message_id(push),
+        }
+        await until(lambda: server.text.count(f"apns-id: {message_id(push)}") >= 2)
+        for name, value in wanted.items():
+            assert server.text.count(f"{name}: {value}\n") == 2, name
+        assert server.text.count("authorization: bearer ") == 2
 
 
 @pytest.mark.parametrize(
@@ -88,68 +84,56 @@ def test_a_push_arrives_as_nghttp2_reads_it(tmp_path: Path, loop: str) -> None:
     ],
     ids=lambda options: " ".join(options) or "as it comes",
 )
-def test_every_push_is_answered_on_one_connection(tmp_path: Path, loop: str, options: tuple[str, ...]) -> None:
-    async def test() -> None:
-        async with nghttpd(tmp_path, *options) as server, apns_sender(config(server)) as sender:
-            server.know(*(due_push(number).device_token for number in range(1, PUSHES + 1, 2)))
-            outcomes = await send_all(sender)
+async def test_every_push_is_answered_on_one_connection(tmp_path: Path, options: tuple[str, ...]) -> None:
+    async with nghttpd(tmp_path, *options) as server, apns_sender(config(server)) as sender:
+        server.know(*(due_push(number).device_token for number in range(1, PUSHES + 1, 2)))
+        outcomes = await send_all(sender)
 
-            known, unknown = outcomes[::2], outcomes[1::2]
-            assert all(isinstance(outcome, Delivered) for outcome in known)
-            assert all(isinstance(outcome, Refused) and outcome.reason == "http-404" for outcome in unknown)
-            (connection,) = connections(sender)
-            assert connection.under_way == 0
-            assert connection.conn.streams == {}
-            await until(lambda: server.frames("HEADERS") == PUSHES)
-
-    on_loop(loop, test())
+        known, unknown = outcomes[::2], outcomes[1::2]
+        assert all(isinstance(outcome, Delivered) for outcome in known)
+        assert all(isinstance(outcome, Refused) and outcome.reason == "http-404" for outcome in unknown)
+        (connection,) = connections(sender)
+        assert connection.under_way == 0
+        assert connection.conn.streams == {}
+        await until(lambda: server.frames("HEADERS") == PUSHES)
 
 
-def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
-            server.know(due_push(1).device_token)
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-            async with asyncio.TaskGroup() as tasks:
-                given_up = [tasks.create_task(sender.send(due_push(1))) for _ in range(20)]
-                others = [tasks.create_task(sender.send(due_push(1))) for _ in range(50)]
-                await until(lambda: connections(sender)[0].under_way > 0)
-                for task in given_up:
-                    task.cancel()
-            assert all(isinstance(task.result(), Delivered) for task in others)
-            assert isinstance(await sender.send(due_push(1)), Delivered)
-            assert len(connections(sender)) == 1
-
-    on_loop(loop, test())
+async def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path) -> None:
+    async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
+        server.know(due_push(1).device_token)
+        assert isinstance(await sender.send(due_push(1)), Delivered)
+        async with asyncio.TaskGroup() as tasks:
+            given_up = [tasks.create_task(sender.send(due_push(1))) for _ in range(20)]
+            others = [tasks.create_task(sender.send(due_push(1))) for _ in range(50)]
+            await until(lambda: connections(sender)[0].under_way > 0)
+            for task in given_up:
+                task.cancel()
+        assert all(isinstance(task.result(), Delivered) for task in others)
+        assert isinstance(await sender.send(due_push(1)), Delivered)
+        assert len(connections(sender)) == 1
 
 
-def test_an_idle_connection_answers_pings(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        pace = KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
-        async with nghttpd(tmp_path) as server, apns_sender(config(server), pace=pace) as sender:
-            server.know(due_push().device_token)
-            await sender.send(due_push())
-            (connection,) = connections(sender)
-            await until(lambda: server.frames("PING") >= 5, 30.0)
+async def test_an_idle_connection_answers_pings(tmp_path: Path) -> None:
+    pace = KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
+    async with nghttpd(tmp_path) as server, apns_sender(config(server), pace=pace) as sender:
+        server.know(due_push().device_token)
+        await sender.send(due_push())
+        (connection,) = connections(sender)
+        await until(lambda: server.frames("PING") >= 5, 30.0)
+        assert isinstance(await sender.send(due_push()), Delivered)
+        assert connections(sender) == [connection]
+
+
+async def test_a_server_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
+        server.know(due_push().device_token)
+        assert isinstance(await sender.send(due_push()), Delivered)
+        await server.stop()
+        await until(lambda: connections(sender) == [])
+        assert not isinstance(await sender.send(due_push()), Delivered)
+
+        again = await start(server.folder, server.ca, (), server.port)
+        try:
             assert isinstance(await sender.send(due_push()), Delivered)
-            assert connections(sender) == [connection]
-
-    on_loop(loop, test())
-
-
-def test_a_server_that_comes_back_is_used_again(tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
-            server.know(due_push().device_token)
-            assert isinstance(await sender.send(due_push()), Delivered)
-            await server.stop()
-            await until(lambda: connections(sender) == [])
-            assert not isinstance(await sender.send(due_push()), Delivered)
-
-            again = await start(server.folder, server.ca, (), server.port)
-            try:
-                assert isinstance(await sender.send(due_push()), Delivered)
-            finally:
-                await again.stop()
-
-    on_loop(loop, test())
+        finally:
+            await again.stop()

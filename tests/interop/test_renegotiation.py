@@ -2,12 +2,11 @@
 
 import asyncio
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from eas_watcher.auth.certificate import read_pem
 from eas_watcher.commands.options import Options
@@ -49,30 +48,25 @@ def s_server(ca: ThrowAwayCa, folder: Path, port: int) -> Iterator[tuple[subproc
         process.communicate()
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_server_may_ask_by_renegotiation(loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
+@pytest.mark.both_loops
+async def test_a_server_may_ask_by_renegotiation(tmp_path: Path) -> None:
     ca, port = ThrowAwayCa(), free_port()
     ann = read_pem(ANN, ca.client_pem(ANN).decode(), "", now())
     url = f"https://127.0.0.1:{port}/Microsoft-Server-ActiveSync"
     request = compose(Account(MailboxId("m"), url, ANN, DeviceId("D1"), ann), Options(), None, None)
-
-    async def ask() -> None:
-        context = ca.client_context()
-        show_certificate(context, ann)
-        with s_server(ca, tmp_path, port) as (server, log):
-            said = log.read_text
-            await until(lambda: "ACCEPT" in said())
-            async with open_transport(context) as transport, asyncio.TaskGroup() as tasks:
-                answer = tasks.create_task(IdentifiedTransport(ann, transport, now).send(request))
-                await until(lambda: "OPTIONS /Microsoft-Server-ActiveSync" in said())
-                assert ANN not in said()
-                assert server.stdin is not None
-                server.stdin.write(RENEGOTIATE)
-                server.stdin.flush()
-                await until(lambda: f"UID = {ANN}" in said() and "verify return:1" in said())
-                server.stdin.write(ANSWER)
-                server.stdin.flush()
-        assert answer.result().status == 200
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(ask())
+    context = ca.client_context()
+    show_certificate(context, ann)
+    with s_server(ca, tmp_path, port) as (server, log):
+        said = log.read_text
+        await until(lambda: "ACCEPT" in said())
+        async with open_transport(context) as transport, asyncio.TaskGroup() as tasks:
+            answer = tasks.create_task(IdentifiedTransport(ann, transport, now).send(request))
+            await until(lambda: "OPTIONS /Microsoft-Server-ActiveSync" in said())
+            assert ANN not in said()
+            assert server.stdin is not None
+            server.stdin.write(RENEGOTIATE)
+            server.stdin.flush()
+            await until(lambda: f"UID = {ANN}" in said() and "verify return:1" in said())
+            server.stdin.write(ANSWER)
+            server.stdin.flush()
+    assert answer.result().status == 200

@@ -13,7 +13,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.network.route import Proxy, Route
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.process import RelayProcess
-from tests.integration.push_world import LOOPS, apns, failure, fcm, on_loop
+from tests.integration.push_world import apns, failure, fcm
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
 from tests.site import ANN, SOON, Site, open_site, until
@@ -71,21 +71,16 @@ async def push(platform: Platform, folder: Path, way: Route) -> tuple[Outcome, i
         return outcome, len(simulator.received), simulator.port
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("name", ["tinyproxy", "squid", "squid over TLS"])
-def test_pushes_go_through(proxies: Proxies, tmp_path: Path, name: str, platform: Platform, loop: str) -> None:
-    async def test() -> None:
-        outcome, arrived, port = await push(platform, tmp_path, Route(proxy(name, proxies)))
-        assert isinstance(outcome, Delivered)
-        assert arrived == 1
-        real = proxies.tinyproxy if name == "tinyproxy" else proxies.squid
-        await until(lambda: any(target.endswith(f":{port}") for target in real.targets))
-
-    on_loop(loop, test())
+async def test_pushes_go_through(proxies: Proxies, tmp_path: Path, name: str, platform: Platform) -> None:
+    outcome, arrived, port = await push(platform, tmp_path, Route(proxy(name, proxies)))
+    assert isinstance(outcome, Delivered)
+    assert arrived == 1
+    real = proxies.tinyproxy if name == "tinyproxy" else proxies.squid
+    await until(lambda: any(target.endswith(f":{port}") for target in real.targets))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize(
     ("name", "password", "reason"),
@@ -96,47 +91,36 @@ def test_pushes_go_through(proxies: Proxies, tmp_path: Path, name: str, platform
         ("tinyproxy for port 443 alone", "", "proxy-denied"),
     ],
 )
-def test_refusals_are_named(
-    proxies: Proxies, tmp_path: Path, name: str, password: str, reason: str, platform: Platform, loop: str
+async def test_refusals_are_named(
+    proxies: Proxies, tmp_path: Path, name: str, password: str, reason: str, platform: Platform
 ) -> None:
-    async def test() -> None:
-        outcome, arrived, _ = await push(platform, tmp_path, Route(proxy(name, proxies, password)))
-        assert isinstance(outcome, Refused)
-        assert (outcome.reason, outcome.channel, arrived) == (reason, True, 0)
-
-    on_loop(loop, test())
+    outcome, arrived, _ = await push(platform, tmp_path, Route(proxy(name, proxies, password)))
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.channel, arrived) == (reason, True, 0)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", ["tinyproxy", "squid", "squid over TLS"])
 @pytest.mark.parametrize("host", ["push.invalid", "127.0.0.1"])
-def test_a_provider_out_of_the_proxys_reach_is_named(
-    proxies: Proxies, tmp_path: Path, name: str, host: str, loop: str
+async def test_a_provider_out_of_the_proxys_reach_is_named(
+    proxies: Proxies, tmp_path: Path, name: str, host: str
 ) -> None:
-    async def test() -> None:
-        # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
-        way = Route(proxy(name, proxies))
-        async with asyncio.timeout(SOON), apns(tmp_path, route=way, host=host, port=1) as (_, sender):
-            assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
-
-    on_loop(loop, test())
+    # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
+    way = Route(proxy(name, proxies))
+    async with asyncio.timeout(SOON), apns(tmp_path, route=way, host=host, port=1) as (_, sender):
+        assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp_path: Path, loop: str) -> None:
-    async def test() -> None:
-        plain = Route(Proxy("127.0.0.1", proxies.squid.port, tls=True, ca_file=proxies.ca))
-        outcome, _, _ = await push(Platform.APNS, tmp_path, plain)
-        assert failure(outcome) in {"proxy-tls-failed", "proxy-hangs-up"}
-        over_tls = Route(Proxy("127.0.0.1", proxies.squid.tls_port))
-        outcome, _, _ = await push(Platform.APNS, tmp_path, over_tls)
-        assert failure(outcome) in {"proxy-hangs-up", "proxy-speaks-no-http"}
-        stranger = Route(Proxy("127.0.0.1", proxies.squid.tls_port, tls=True))
-        outcome, _, _ = await push(Platform.APNS, tmp_path, stranger)
-        assert isinstance(outcome, Refused)
-        assert outcome.reason == "proxy-certificate-not-trusted"
-
-    on_loop(loop, test())
+async def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp_path: Path) -> None:
+    plain = Route(Proxy("127.0.0.1", proxies.squid.port, tls=True, ca_file=proxies.ca))
+    outcome, _, _ = await push(Platform.APNS, tmp_path, plain)
+    assert failure(outcome) in {"proxy-tls-failed", "proxy-hangs-up"}
+    over_tls = Route(Proxy("127.0.0.1", proxies.squid.tls_port))
+    outcome, _, _ = await push(Platform.APNS, tmp_path, over_tls)
+    assert failure(outcome) in {"proxy-hangs-up", "proxy-speaks-no-http"}
+    stranger = Route(Proxy("127.0.0.1", proxies.squid.tls_port, tls=True))
+    outcome, _, _ = await push(Platform.APNS, tmp_path, stranger)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "proxy-certificate-not-trusted"
 
 
 async def says(relay: RelayProcess, name: str, reason: str) -> str:

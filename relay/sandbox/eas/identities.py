@@ -4,10 +4,10 @@ import ssl
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Final
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from relay.sandbox.eas.requests import read_authorization
 
@@ -33,7 +33,7 @@ class Identities:
     """Whether a connection that a ticket opened stays its user's, whatever comes after [IIS: authPersistNonNTLM]."""
     tickets: list[bytes] = field(default_factory=list)
     """SPNEGO tokens that came, refused ones too."""
-    _opened: WeakKeyDictionary[Any, str] = field(default_factory=WeakKeyDictionary)
+    _openers: dict[RequestHandler, str] = field(default_factory=dict)
 
     @property
     def challenge(self) -> list[str]:
@@ -52,7 +52,7 @@ class Identities:
 
     def read(self, request: web.Request, admit: Callable[[str, str], bool]) -> tuple[str, bool]:
         """Tell which user a request claims to be of, empty when of nobody, and whether it proves it."""
-        if self.persists and (opener := self._opened.get(request.transport)) is not None:
+        if self.persists and (opener := self._openers.get(request.protocol)) is not None:
             return opener, True
         authorization = request.headers.get("Authorization")
         scheme, _, token = (authorization or "").partition(" ")
@@ -63,8 +63,11 @@ class Identities:
         if self.ticket_of is not None and scheme.lower() == "negotiate":
             self.tickets.append(b64decode(token))
             user = self.ticket_of(self.tickets[-1])
-            if user is not None and request.transport is not None:
-                self._opened[request.transport] = user
+            if user is not None:
+                self._openers = {
+                    open_: opener for open_, opener in self._openers.items() if open_.transport is not None
+                }
+                self._openers[request.protocol] = user
             return user or "", user is not None
         if self.certificates and authorization is None:
             user = _certified(request)
