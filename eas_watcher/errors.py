@@ -18,6 +18,8 @@ EasError
 └── ProtocolViolation    an answer that no reading makes sense of: log, back off
 """
 
+from eas_watcher.reasons import Reason
+
 
 class EasError(Exception):
     """Cover everything that a watch has a remedy for."""
@@ -73,19 +75,19 @@ class Unauthorized(EasError):
 
 
 class CredentialVoid(EasError):
-    """Tell that the credential is expired or withdrawn for certain; `code` says how, e.g. "oauth-invalid_grant"."""
+    """Tell that the credential is expired or withdrawn for certain; `reason` says how."""
 
-    def __init__(self, detail: str, code: str) -> None:
+    def __init__(self, detail: str, reason: Reason) -> None:
         super().__init__(detail)
-        self.code = code
+        self.reason = reason
 
 
 class AccessDenied(EasError):
-    """Tell that the account, the device or the URL may not sync; `code` says what refused it, e.g. "http-403"."""
+    """Tell that the account, the device or the URL may not sync; `reason` says what refused it."""
 
-    def __init__(self, detail: str, code: str) -> None:
+    def __init__(self, detail: str, reason: Reason) -> None:
         super().__init__(detail)
-        self.code = code
+        self.reason = reason
 
 
 class NotProvisioned(EasError):

@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.errors import CredentialVoid
+from eas_watcher.reasons import Reason
 
 USAGES: Final = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 LONGEST_CHAIN: Final = 8  # certificates
@@ -63,7 +64,7 @@ class CertificateCredential:
         """Raise CredentialVoid for a certificate that has ended; no server has to say so."""
         ended = self.valid_until
         if ended <= now:
-            raise CredentialVoid(f"the client certificate expired on {ended:%Y-%m-%d}", "certificate-expired")
+            raise CredentialVoid(f"the client certificate expired on {ended:%Y-%m-%d}", Reason.CERTIFICATE_EXPIRED)
 
 
 def read_pkcs12(user: str, content: bytes, passphrase: str, now: datetime) -> CertificateCredential:

@@ -14,12 +14,18 @@ from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
 from eas_watcher.names import USER_AGENT
+from eas_watcher.reasons import Reason
 
 PATIENCE: Final = 30.0  # seconds until the token endpoint must have answered
 LIFETIME: Final = 600.0  # seconds that a token lives whose answer does not say [RFC 6749 5.1 leaves it to us]
 LONGEST: Final = 86_400.0  # seconds; a token said to live longer is renewed once a day all the same
-VOID: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
-"""The user must log in anew [RFC 6749 5.2; OpenID Connect Core 3.1.2.6]."""
+VOID: Final = {
+    "invalid_grant": Reason.OAUTH_INVALID_GRANT,
+    "interaction_required": Reason.OAUTH_INTERACTION_REQUIRED,
+    "login_required": Reason.OAUTH_LOGIN_REQUIRED,
+    "consent_required": Reason.OAUTH_CONSENT_REQUIRED,
+}
+"""The errors after which the user must log in again [RFC 6749 5.2; OpenID Connect Core 3.1.2.6]."""
 PASSING: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 REFUSED: Final = frozenset({400, 401, 403})
 DIGITS: Final = pattern(r"[0-9]{1,9}", flags=256)  # re.ASCII
@@ -108,18 +114,18 @@ def _refusal(reply: HttpReply) -> EasError:
     code = _json(reply.body).get("error")
     code = code if isinstance(code, str) and WORD.fullmatch(code) else f"HTTP {reply.status}"
     if code in VOID:
-        return CredentialVoid(f"the token endpoint wants the user to log in anew ({code})", "oauth-" + code)
+        return CredentialVoid(f"the token endpoint wants the user to log in anew ({code})", VOID[code])
     if code in PASSING:
         return ServerBusy(f"the token endpoint cannot serve now ({code})", reached=False)
     text = f"the token endpoint refuses the relay ({code}): check the oauth settings of the server"
-    return AccessDenied(text, "oauth-client")
+    return AccessDenied(text, Reason.OAUTH_CLIENT)
 
 
 def _check_audience(token: str, allowed: frozenset[str]) -> None:
     audience = audience_of(token) if allowed else None
     if audience is not None and not audience & allowed:
         text = "the access token is meant for another service: check oauth_audience and oauth_scope of the server"
-        raise AccessDenied(text, "oauth-audience")
+        raise AccessDenied(text, Reason.OAUTH_AUDIENCE)
 
 
 def _lifetime(seconds: Any) -> float:

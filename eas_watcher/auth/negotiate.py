@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
+from eas_watcher.reasons import Reason
 
 SPNEGO: Final = bytes.fromhex("06062b0601050502")  # OBJECT IDENTIFIER 1.3.6.1.5.5.2 [RFC 4178 3]
 KERBEROS: Final = bytes.fromhex("06092a864886f712010202")  # OBJECT IDENTIFIER 1.2.840.113554.1.2.2 [RFC 4121 1]
@@ -133,12 +134,12 @@ def read_refusal(challenge: str) -> AccessDenied:
     schemes = [part.strip().partition(" ") for part in challenge.split(",")]
     if not any(scheme.lower() == "negotiate" for scheme, _, _ in schemes):
         offers = "the server offers no Negotiate authentication (HTTP 401): enable Windows authentication on its path"
-        return AccessDenied(offers, "kerberos-not-offered")
+        return AccessDenied(offers, Reason.KERBEROS_NOT_OFFERED)
     if any(scheme.lower() == "negotiate" and token for scheme, _, token in schemes):
         further = "the server does not take the Kerberos ticket and wants to negotiate further (HTTP 401)"
-        return AccessDenied(further, "kerberos-ticket")
+        return AccessDenied(further, Reason.KERBEROS_TICKET)
     refuses = "the server refuses the Kerberos ticket (HTTP 401): see which account holds its service name"
-    return AccessDenied(refuses, "kerberos-ticket")
+    return AccessDenied(refuses, Reason.KERBEROS_TICKET)
 
 
 def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError:
@@ -152,22 +153,22 @@ def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError
         case _, _ if code in AWAY:
             error = Unreachable(f"no Kerberos ticket, for no KDC answers ({text})", reached=False)
         case _, _ if code == CLOCK_SKEW:
-            error = AccessDenied("the clock of this host differs too much from the KDC's", "kerberos-clock")
+            error = AccessDenied("the clock of this host differs too much from the KDC's", Reason.KERBEROS_CLOCK)
         case Step.OWN, _:
-            error = AccessDenied(f"the KDC does not take the relay's own key ({text})", "kerberos-keytab")
+            error = AccessDenied(f"the KDC does not take the relay's own key ({text})", Reason.KERBEROS_KEYTAB)
         case Step.USER, _ if code == CLIENT_UNKNOWN:
-            error = CredentialVoid("the directory has no such user", "kerberos-user-unknown")
+            error = CredentialVoid("the directory has no such user", Reason.KERBEROS_USER_UNKNOWN)
         case Step.USER, _ if code in {CLIENT_REVOKED, KEY_EXPIRED, POLICY}:
             # POLICY: as Samba says of disabled accounts [observed: Samba 4.17, 2026-11].
-            error = AccessDenied("the user's account is disabled, expired or locked", "kerberos-user-locked")
+            error = AccessDenied("the user's account is disabled, expired or locked", Reason.KERBEROS_USER_LOCKED)
         case Step.TARGET, _ if code == SERVER_UNKNOWN:
-            error = AccessDenied(f"no account of the directory has the service name {target}", "kerberos-target")
+            error = AccessDenied(f"no account of the directory has the service name {target}", Reason.KERBEROS_TARGET)
         case _, _ if code in {POLICY, BAD_OPTION}:
             subject = target or "the mail server"
             wrong = f"the KDC does not let the relay act for this user at {subject} ({text})"
-            error = AccessDenied(wrong, "kerberos-delegation")
+            error = AccessDenied(wrong, Reason.KERBEROS_DELEGATION)
         case _:
-            error = AccessDenied(f"the KDC gives no ticket for the user ({text})", "kerberos-refused")
+            error = AccessDenied(f"the KDC gives no ticket for the user ({text})", Reason.KERBEROS_REFUSED)
     return error
 
 

@@ -14,6 +14,7 @@ from eas_watcher.autodiscover import json, pox
 from eas_watcher.autodiscover.urls import authority, eas_location, followed
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError, ProtocolViolation, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.reasons import Reason
 
 HOPS: Final = 5  # redirects in a row
 ADDRESSES: Final = 5  # that answers may lead to, one after the other
@@ -23,9 +24,9 @@ UNAUTHORIZED: Final = 401
 ELSEWHERE: Final = 451  # the mailbox is on another server, named by X-MS-Location
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308, ELSEWHERE})
 ACCOUNT: Final = {
-    403: "the account may not be looked up (HTTP 403)",
-    456: "the account is blocked (HTTP 456)",
-    457: "the password has expired (HTTP 457)",
+    403: (Reason.HTTP_403, "the account may not be looked up (HTTP 403)"),
+    456: (Reason.HTTP_456, "the account is blocked (HTTP 456)"),
+    457: (Reason.HTTP_457, "the password has expired (HTTP 457)"),
 }
 BUSY: Final = range(500, 600)
 
@@ -67,7 +68,8 @@ def discover(address: str, hosts: Collection[str]) -> Search:
             return url
         address = found.address or ""
         if address.lower() in seen or len(seen) >= ADDRESSES or not may_discover(address, hosts):
-            raise AccessDenied("Autodiscover leads to another address, and that one to no allowed host", "autodiscover")
+            nowhere = "Autodiscover leads to another address, and that one to no allowed host"
+            raise AccessDenied(nowhere, Reason.AUTODISCOVER)
 
 
 def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, pox.PoxReply]:
@@ -109,7 +111,7 @@ def _ask_all(
         if found.url or found.address:
             return found
         said = said or (found.error and f": {found.error}")
-    return trouble or AccessDenied(f"no host of [autodiscover] knows the mailbox{said}", "autodiscover")
+    return trouble or AccessDenied(f"no host of [autodiscover] knows the mailbox{said}", Reason.AUTODISCOVER)
 
 
 def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, str | None]:
@@ -131,7 +133,8 @@ def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpRep
         if reply.status == UNAUTHORIZED and lookup.credential:
             raise Unauthorized("Autodiscover refuses the credential (HTTP 401)")
         if reply.status in ACCOUNT and lookup.credential:
-            raise AccessDenied(f"Autodiscover: {ACCOUNT[reply.status]}", f"http-{reply.status}")
+            reason, words = ACCOUNT[reply.status]
+            raise AccessDenied(f"Autodiscover: {words}", reason)
         if reply.status in BUSY:
             raise ServerBusy(f"Autodiscover cannot answer now (HTTP {reply.status})")
         if reply.status not in REDIRECTS:
@@ -158,4 +161,4 @@ def _domain(address: str) -> str:
 
 def _foreign(location: str) -> AccessDenied:
     host = authority(location) or "a URL that is not https or not sound"
-    return AccessDenied(f"Autodiscover leads to {host}, which the settings do not allow", "autodiscover")
+    return AccessDenied(f"Autodiscover leads to {host}, which the settings do not allow", Reason.AUTODISCOVER)

@@ -20,6 +20,7 @@ from eas_watcher.errors import (
     Unauthorized,
     VersionRefused,
 )
+from eas_watcher.reasons import Reason
 from eas_watcher.wbxml.decode import decode
 
 FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
@@ -32,15 +33,15 @@ SECONDS: Final = pattern(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 DENIED: Final = MappingProxyType(
     {
-        403: "access is denied: ActiveSync is disabled for the user, or the device is blocked",
-        404: "nothing is there: the URL is not an ActiveSync server's",
-        405: "the URL does not take ActiveSync requests",
-        407: "a proxy wants authentication",
-        440: "a gateway before the server wants a login",
-        441: "a gateway before the server wants a login",
-        451: "the mailbox is served elsewhere, and the server does not say where",
-        456: "the account is blocked",
-        457: "the password has expired",
+        403: (Reason.HTTP_403, "access is denied: ActiveSync is disabled for the user, or the device is blocked"),
+        404: (Reason.HTTP_404, "nothing is there: the URL is not an ActiveSync server's"),
+        405: (Reason.HTTP_405, "the URL does not take ActiveSync requests"),
+        407: (Reason.HTTP_407, "a proxy wants authentication"),
+        440: (Reason.HTTP_440, "a gateway before the server wants a login"),
+        441: (Reason.HTTP_441, "a gateway before the server wants a login"),
+        451: (Reason.HTTP_451, "the mailbox is served elsewhere, and the server does not say where"),
+        456: (Reason.HTTP_456, "the account is blocked"),
+        457: (Reason.HTTP_457, "the password has expired"),
     }
 )
 """Status -> what denies access. 440 and 441 come from publishing gateways, not from the specification."""
@@ -99,10 +100,11 @@ def _error(reply: HttpReply, now: datetime) -> EasError:
     if status == ELSEWHERE and location:
         return Redirected(location)
     if status in DENIED:
-        return AccessDenied(f"{DENIED[status]} (HTTP {status})", f"http-{status}")
+        reason, words = DENIED[status]
+        return AccessDenied(f"{words} (HTTP {status})", reason)
     if status in REDIRECTION:
         # Never followed: it could lead a password to another host.
-        return AccessDenied(f"the server redirects to elsewhere (HTTP {status})", "http-redirect")
+        return AccessDenied(f"the server redirects to elsewhere (HTTP {status})", Reason.HTTP_REDIRECT)
     return _passing_error(reply, now)
 
 

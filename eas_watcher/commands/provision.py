@@ -22,6 +22,7 @@ from eas_watcher.errors import (
     ServerBusy,
 )
 from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
+from eas_watcher.reasons import Reason
 from eas_watcher.wbxml.element import PROVISION, Element
 from eas_watcher.wbxml.encode import encode
 
@@ -31,7 +32,7 @@ POLICY_KEY_LENGTH: Final = 64  # characters [MS-ASPROV 2.2.2.42]
 # Provision/Status [MS-ASPROV 2.2.2.54.2]
 MALFORMED: Final = 2
 SERVER_ERROR: Final = 3
-NOT_ACCEPTED: Final = frozenset({"eas-139", "eas-145"})  # of AccessDenied: another acknowledgement may be
+NOT_ACCEPTED: Final = frozenset({Reason.EAS_139, Reason.EAS_145})  # of AccessDenied: another acknowledgement may be
 
 
 class Acknowledgement(IntEnum):
@@ -149,11 +150,11 @@ def negotiate(
         try:
             policy_key = yield from provision(version, tried[-1])
         except AccessDenied as error:
-            if error.code not in NOT_ACCEPTED:
+            if error.reason not in NOT_ACCEPTED:
                 raise
             if fallback is None:
                 said = " nor ".join(str(each.value) for each in tried)
-                raise AccessDenied(f"{error} (it does not take acknowledgement {said})", error.code) from error
+                raise AccessDenied(f"{error} (it does not take acknowledgement {said})", error.reason) from error
             tried.append(fallback)
         else:
             return Grant(policy_key, None if policy_key is None else tried[-1])
@@ -200,9 +201,9 @@ def _granted(reply: ProvisionReply) -> PolicyKey | None:
         case 2:  # no policy
             return None
         case 3:
-            raise AccessDenied("the server does not know our type of policy (policy status 3)", "policy-3")
+            raise AccessDenied("the server does not know our type of policy (policy status 3)", Reason.POLICY_3)
         case 4:
-            raise AccessDenied("the server's policy is corrupt (policy status 4)", "policy-4")
+            raise AccessDenied("the server's policy is corrupt (policy status 4)", Reason.POLICY_4)
         case 5:
             raise NotProvisioned("the server says that another policy key is due (policy status 5)")
         case status:

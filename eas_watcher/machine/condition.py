@@ -8,11 +8,10 @@ from eas_watcher.machine.memory import Collection, Condition, WatchState
 from eas_watcher.machine.state import Watch
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import CollectionClass
+from eas_watcher.reasons import Reason
 
 SILENT: Final = 4 * 3600.0  # seconds of Pings; discovery of a device ends within 14 minutes [observed: Exchange 2010]
-QUARANTINE: Final = "perhaps-quarantined"
 DISCOVERY_TAKES: Final = 15 * 60.0  # seconds of Pings; 14 minutes at most [observed: Exchange 2010]
-DISCOVERY: Final = "perhaps-in-discovery"
 
 _CLAIMS: Final = {
     Acknowledgement.APPLIED: "applied",
@@ -23,7 +22,7 @@ _CLAIMS: Final = {
 
 
 def healthy(watch: Watch) -> Condition:
-    """Describe a watch whose Ping is about to be held; the reason is empty unless something looks odd.
+    """Describe a watch whose Ping is about to be held; it has no reason unless something looks odd.
 
     A quarantined device, and a new one in discovery, is answered as if all were well, but gets no items [observed:
     Exchange 2010 to 2019].
@@ -32,15 +31,15 @@ def healthy(watch: Watch) -> Condition:
     used = watch.partnership.acknowledged
     if used is not None:
         notes.append(f"the server's policy was acknowledged with {used.value} ({_CLAIMS[used]})")
-    reason = ""
+    reason = None
     if watch.counters.silent_for >= SILENT and _looks_empty(watch.watched):
-        reason = QUARANTINE
+        reason = Reason.PERHAPS_QUARANTINED
         notes.append(
             "no item was ever shown, and nothing comes: if the mailbox is in use, look whether the server quarantines "
             "the device"
         )
     elif watch.new and watch.counters.silent_for < DISCOVERY_TAKES and _looks_empty(watch.watched):
-        reason = DISCOVERY
+        reason = Reason.PERHAPS_IN_DISCOVERY
         notes.append(
             "no item was shown so far: some servers show a new device nothing for a quarter of an hour, until they "
             "know what it is"

@@ -19,6 +19,7 @@ from eas_watcher.names import (
     ServerId,
     SyncKey,
 )
+from eas_watcher.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Change:
     """Whether they are in a sub-folder."""
 
 
-WIPES: Final = {False: "remote-wipe", True: "account-only-wipe"}
+WIPES: Final = {False: Reason.REMOTE_WIPE, True: Reason.ACCOUNT_ONLY_WIPE}
 """Whether only the account is meant -> reason of `wiping` and `wiped`."""
 
 
@@ -105,11 +106,11 @@ class WatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Tell how a watch is: its state, a stable reason code for operators, and when it will try again."""
+    """Tell how a watch is: its state, a reason for operators, and when it will try again."""
 
     state: WatchState
-    reason: str = ""
-    """Lower-case words joined by hyphens, e.g. "unreachable"; empty while all is well."""
+    reason: Reason | None = None
+    """None: all is well."""
     retry_in: float | None = None
     """Seconds until the next try; None when nothing is planned."""
     detail: str = ""

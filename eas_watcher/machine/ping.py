@@ -14,6 +14,7 @@ from eas_watcher.machine.memory import Progress
 from eas_watcher.machine.remedies import at_once, pause, remedy
 from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
 from eas_watcher.names import CollectionId
+from eas_watcher.reasons import Reason
 
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
 
@@ -51,16 +52,16 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             # Without a limit in the answer ours is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
             limit = reply.heartbeat or watch.heartbeat.interval * 2
             watch = replace(watch, heartbeat=watch.heartbeat.told(limit))
-            return at_once(watch, ServerBusy("the heartbeat interval is out of range"), "heartbeat")
+            return at_once(watch, ServerBusy("the heartbeat interval is out of range"), Reason.HEARTBEAT)
         case PingStatus.TOO_MANY_FOLDERS:
             watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))
-            return at_once(watch, ServerBusy("too many folders in one Ping"), "too-many-folders")
+            return at_once(watch, ServerBusy("too many folders in one Ping"), Reason.TOO_MANY_FOLDERS)
         case PingStatus.HIERARCHY_CHANGED:
             # Who tells of folders would have told of those that were there when an earlier Ping began.
             watch = replace(watch, unborn=watch.settled)
             return remedy(watch, HierarchyChanged("Ping status 7"))
         case PingStatus.PARAMETERS_MISSING:
-            return pause(watch, ServerBusy("the server forgot the Ping's parameters"), "ping-parameters")
+            return pause(watch, ServerBusy("the server forgot the Ping's parameters"), Reason.PING_PARAMETERS)
         case PingStatus.SYNTAX:
             return remedy(watch, RequestRefused("the server calls our request malformed (Ping status 4)"))
         case PingStatus.SERVER_ERROR:  # pragma: no branch -- mypy proves that there is no other
@@ -80,7 +81,7 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
     if fast:
         if counters.fast_pings > 1:
             error = ServerBusy("Pings end at once: is the device id in use twice?")
-            return pause(watch, error, "ping-too-fast", failures=counters.fast_pings - 1)
+            return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - 1)
         return watch.in_doubt()
     early = held < watch.heartbeat.interval * 0.75
     if not early:
@@ -102,7 +103,7 @@ def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Wat
     watch = replace(watch, unsynced=watch.unsynced | ((changed & watched) or watched), counters=counters)
     if counters.fast_pings >= HASTY_ALLOWED:
         error = ServerBusy("Pings tell of changes that no Sync shows")
-        return pause(watch, error, "ping-too-fast", failures=counters.fast_pings - HASTY_ALLOWED + 1)
+        return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - HASTY_ALLOWED + 1)
     return watch
 
 

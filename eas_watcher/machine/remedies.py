@@ -33,6 +33,7 @@ from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS, PROVISION
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
 from eas_watcher.machine.state import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 from eas_watcher.names import NO_SYNC_KEY
+from eas_watcher.reasons import Reason
 
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
 REDIRECTS: Final = 3  # in a row
@@ -42,11 +43,11 @@ RECHECK: Final = 3600.0  # seconds between tries while the server denies access
 SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
 DAILY: Final = 24 * 3600.0  # seconds; where somebody must see to the account itself
 RECHECKS: Final = MappingProxyType(
-    {"kerberos-ticket": CONFIRM_AFTER[-1]}  # its directory may be down, and a ticket is soon shown
-    | dict.fromkeys(("eas-129", "eas-131", "eas-177"), SELDOM)
-    | dict.fromkeys(("eas-123", "eas-124", "eas-125", "http-456", "http-457"), DAILY)
+    {Reason.KERBEROS_TICKET: CONFIRM_AFTER[-1]}  # its directory may be down, and a ticket is soon shown
+    | dict.fromkeys((Reason.EAS_129, Reason.EAS_131, Reason.EAS_177), SELDOM)
+    | dict.fromkeys((Reason.EAS_123, Reason.EAS_124, Reason.EAS_125, Reason.HTTP_456, Reason.HTTP_457), DAILY)
 )
-"""Code of AccessDenied -> seconds between tries, where it is not RECHECK."""
+"""Reason of AccessDenied -> seconds between tries, where it is not RECHECK."""
 
 
 def remedy(watch: Watch, error: EasError) -> Watch | Move:
@@ -54,53 +55,53 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
     match error:
         case Unauthorized():
             return _refused(watch, error)
-        case CredentialVoid(code=code):
-            return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, code, detail=str(error)))
+        case CredentialVoid(reason=reason):
+            return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, reason, detail=str(error)))
         case RemoteWipeRequested(account_only=account_only):
             return wipe(watch, account_only=account_only)
-        case AccessDenied(code="http-404") if watch.strayed:
-            return at_once(_go_home(watch), error, "http-404")
-        case AccessDenied(code="http-403"):
+        case AccessDenied(reason=Reason.HTTP_404) if watch.strayed:
+            return at_once(_go_home(watch), error, Reason.HTTP_404)
+        case AccessDenied(reason=Reason.HTTP_403):
             return _forbidden(watch, error)
-        case AccessDenied(code=code):
-            return pause(watch, error, code, RECHECKS.get(code, RECHECK), shown=WatchState.BLOCKED)
+        case AccessDenied(reason=reason):
+            return pause(watch, error, reason, RECHECKS.get(reason, RECHECK), shown=WatchState.BLOCKED)
         case Redirected():
             return _redirected(watch, error)
         case NotProvisioned() if watch.counters.provisions.times >= PROVISIONS:
             watch = replace(watch, provision_due=True, counters=watch.counters.provisions_used_up())
-            return pause(watch, error, "policy-loop", RECHECK)
+            return pause(watch, error, Reason.POLICY_LOOP, RECHECK)
         case NotProvisioned():
-            return at_once(replace(watch, provision_due=True), error, "not-provisioned", at_last=RECHECK)
+            return at_once(replace(watch, provision_due=True), error, Reason.NOT_PROVISIONED, at_last=RECHECK)
         case HierarchyChanged():
-            return at_once(replace(watch, hierarchy_due=True), error, "hierarchy-changed")
+            return at_once(replace(watch, hierarchy_due=True), error, Reason.HIERARCHY_CHANGED)
         case VersionRefused():
-            return at_once(_distrust_version(watch), error, "version-refused", at_last=RECHECK)
+            return at_once(_distrust_version(watch), error, Reason.VERSION_REFUSED, at_last=RECHECK)
         case StateLost():
-            return start_over(_forget_keys(watch), error, "state-lost")
+            return start_over(_forget_keys(watch), error, Reason.STATE_LOST)
         case ServerRenewed():
-            return start_over(_forget_keys(_ask_again(watch)), error, "server-renewed")
+            return start_over(_forget_keys(_ask_again(watch)), error, Reason.SERVER_RENEWED)
         case RequestRefused() if watch.counters.remedies or watch.counters.restarts.times:
-            return pause(watch, error, "request-refused", RECHECK)
+            return pause(watch, error, Reason.REQUEST_REFUSED, RECHECK)
         case RequestRefused():
-            return start_over(_forget_keys(watch), error, "request-refused")
+            return start_over(_forget_keys(watch), error, Reason.REQUEST_REFUSED)
         case TooManyCollections(limit=limit):
             fewer = max(1, limit or min(watch.max_collections, len(watch.watched)) // 2)
-            return at_once(replace(watch, max_collections=fewer), error, "too-many-collections")
+            return at_once(replace(watch, max_collections=fewer), error, Reason.TOO_MANY_COLLECTIONS)
         case ServerBusy(again=True) if not watch.counters.remedies:
-            return at_once(watch, error, "server-busy")
+            return at_once(watch, error, Reason.SERVER_BUSY)
         case ServerBusy(suspect=True) if watch.counters.failures >= IMMEDIATE:
-            return pause(_forget_hierarchy(watch), error, "server-busy")
+            return pause(_forget_hierarchy(watch), error, Reason.SERVER_BUSY)
         case ServerBusy(retry_after=seconds):
-            return pause(watch, error, "server-busy", _as_told(watch, seconds))
+            return pause(watch, error, Reason.SERVER_BUSY, _as_told(watch, seconds))
         case Unreachable(stale=True) if not watch.counters.remedies:
             # Some servers close kept connections without a word [observed: SOGo 5.8, 2026-11]; the next one is fresh.
-            return at_once(watch.in_doubt(), error, "unreachable")
+            return at_once(watch.in_doubt(), error, Reason.UNREACHABLE)
         case Unreachable():
-            return pause(_go_home(watch) if watch.counters.failures >= IMMEDIATE else watch, error, "unreachable")
+            return pause(_go_home(watch) if watch.counters.failures >= IMMEDIATE else watch, error, Reason.UNREACHABLE)
         case ProtocolViolation():
-            return pause(watch, error, "protocol-violation")
+            return pause(watch, error, Reason.PROTOCOL_VIOLATION)
         case _:
-            return pause(watch, error, "failed")
+            return pause(watch, error, Reason.FAILED)
 
 
 def may_provision(watch: Watch) -> bool:
@@ -108,7 +109,7 @@ def may_provision(watch: Watch) -> bool:
     return watch.partnership.version is not None and not watch.provision_due and not watch.counters.remedies
 
 
-def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = None) -> Watch | Move:
+def at_once(watch: Watch, error: EasError, reason: Reason, at_last: float | None = None) -> Watch | Move:
     """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
     before = watch.counters.remedies
     watch = replace(watch, counters=watch.counters.remedied())
@@ -117,7 +118,7 @@ def at_once(watch: Watch, error: EasError, reason: str, at_last: float | None = 
     return replace(watch, counters=watch.counters.failed())
 
 
-def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
+def start_over(watch: Watch, error: EasError, reason: Reason) -> Watch | Move:
     """Start from key 0, at once unless that was done within the hour: then after a long backoff, hourly at last.
 
     It costs the server much, and some block a device that does so again and again [MS-ASHTTP 3.1.5.2.1].
@@ -133,7 +134,7 @@ def start_over(watch: Watch, error: EasError, reason: str) -> Watch | Move:
 def pause(
     watch: Watch,
     error: EasError,
-    reason: str,
+    reason: Reason,
     seconds: float | None = None,
     *,
     shown: WatchState = WatchState.WAITING,
@@ -182,8 +183,8 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
     watch = replace(watch, counters=watch.counters.refused())
     refusals = watch.counters.refusals
     if refusals >= MOST_REFUSALS:
-        return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail=str(error)))
-    reason = "http-401-many" if error.shared else "http-401"
+        return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail=str(error)))
+    reason = Reason.HTTP_401_MANY if error.shared else Reason.HTTP_401
     return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
 
 
@@ -193,10 +194,10 @@ def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
     if url is None:
         host = authority(error.location) or "a URL that is not https or not sound"
         denied = Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
-        return pause(_give_up_redirects(watch), denied, "redirected", RECHECK)
+        return pause(_give_up_redirects(watch), denied, Reason.REDIRECTED, RECHECK)
     if watch.counters.redirects >= REDIRECTS:
         lost = Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
-        return pause(_give_up_redirects(watch), lost, "redirected", RECHECK)
+        return pause(_give_up_redirects(watch), lost, Reason.REDIRECTED, RECHECK)
     # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
     partnership = replace(watch.partnership, version=None, url=url)
     return replace(watch, partnership=partnership, counters=watch.counters.redirected())
@@ -218,8 +219,8 @@ def _forbidden(watch: Watch, error: AccessDenied) -> Watch | Move:
     """Provision once: with old versions a 403 may stand for a policy or a wipe [MS-ASCMD 2.2.2]; else re-check."""
     due = replace(watch, provision_due=True)
     if may_provision(watch):
-        return at_once(due, error, "http-403")
-    return pause(due, error, "http-403", RECHECK, shown=WatchState.BLOCKED)
+        return at_once(due, error, Reason.HTTP_403)
+    return pause(due, error, Reason.HTTP_403, RECHECK, shown=WatchState.BLOCKED)
 
 
 def _distrust_version(watch: Watch) -> Watch:

@@ -64,6 +64,7 @@ from eas_watcher.machine.state import (
 )
 from eas_watcher.machine.sync import ask_sync, read_sync, untry
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
+from eas_watcher.reasons import Reason
 
 BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
 
@@ -157,7 +158,7 @@ def _discovered(watch: Watch, offer: Capabilities) -> Move:
     try:
         version = choose_version(offer, trusted or watch.policy.versions)
     except VersionRefused as error:
-        return pause(watch, error, "version", RECHECK)
+        return pause(watch, error, Reason.VERSION, RECHECK)
     informed = watch.partnership.informed or "Settings" not in offer.commands
     partnership = replace(watch.partnership, version=version, informed=informed)
     provision_due = "Provision" in offer.commands and partnership.policy_key is None
@@ -185,7 +186,7 @@ def _hierarchy_read(watch: Watch, reply: FolderSyncReply) -> Move:
         state, actions = proceed(watch)
     else:
         missing = ServerBusy("the mailbox has no folder of the wanted classes")
-        state, actions = pause(watch, missing, "no-folder", RECHECK)
+        state, actions = pause(watch, missing, Reason.NO_FOLDER, RECHECK)
     return state, [Record(progress), *actions]
 
 

@@ -14,6 +14,7 @@ from eas_watcher.machine.remedies import remedy, start_over
 from eas_watcher.machine.state import Action, Move, Record, Send, Syncing, Watch
 from eas_watcher.machine.sync_reply import Digest, digest
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
+from eas_watcher.reasons import Reason
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
 DOUBTS: Final = 2  # times that a sub-folder may not be synced before it is set aside
@@ -54,7 +55,8 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
     if read.trouble is not None:
         return keep, _troubled(replace(watch, unsynced=watch.unsynced | frozenset(state.asked)), read, read.trouble)
     if read.lost:
-        return keep, start_over(watch, ServerBusy("the server does not know a sync key (Sync status 3)"), "stale-key")
+        stale = ServerBusy("the server does not know a sync key (Sync status 3)")
+        return keep, start_over(watch, stale, Reason.STALE_KEY)
     return keep, watch
 
 

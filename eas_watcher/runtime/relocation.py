@@ -10,10 +10,11 @@ from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, U
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.machine.remedies import HOPELESS, may_provision
 from eas_watcher.machine.state import Pinging, State
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 
-GONE: Final = frozenset({"http-404", "http-451", "eas-127", "eas-128"})
-"""Codes of AccessDenied which say that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""
+GONE: Final = frozenset({Reason.HTTP_404, Reason.HTTP_451, Reason.EAS_127, Reason.EAS_128})
+"""Reasons of AccessDenied which say that the mailbox is not at this URL [MS-ASHTTP 2.2.2.1.1, MS-ASCMD 2.2.2]."""
 
 
 class Seeker(Protocol):
@@ -38,10 +39,10 @@ def astray(state: State, error: EasError) -> bool:
     if not watch.policy.discovered:
         return False
     match error:
-        case AccessDenied(code="http-403"):
+        case AccessDenied(reason=Reason.HTTP_403):
             return not may_provision(watch)
-        case AccessDenied(code=code):
-            return code in GONE
+        case AccessDenied(reason=reason):
+            return reason in GONE
         case Unauthorized():
             return watch.counters.refusals >= MOST_REFUSALS - 1
         case ServerBusy(retry_after=None) | Unreachable():

@@ -8,6 +8,7 @@ from eas_watcher.auth.bearer import describe, read_challenge, read_diagnostics
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, Unauthorized
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.transport.tokens import AccessToken, Tokens
 
 UNAUTHORIZED: Final = 401
@@ -46,7 +47,8 @@ class BearerTransport:
         self._tokens.forget(token)
         diagnostics = read_diagnostics(reply.headers.get(DIAGNOSTICS, ""))
         if reply.status == FORBIDDEN:
-            raise AccessDenied(f"the server denies access to this token (HTTP 403), saying: {diagnostics}", "http-403")
+            denied = f"the server denies access to this token (HTTP 403), saying: {diagnostics}"
+            raise AccessDenied(denied, Reason.HTTP_403)
         challenge = read_challenge(reply.headers.get("www-authenticate", ""))
         if challenge is None:
             raise Unauthorized("the server refuses the access token and offers no bearer authentication (HTTP 401)")

@@ -17,6 +17,7 @@ import gssapi
 
 from eas_watcher.auth.negotiate import Principal, Service, Step, read_failure
 from eas_watcher.errors import AccessDenied, EasError, Unreachable
+from eas_watcher.reasons import Reason
 
 PATIENCE: Final = 30.0
 """Seconds for a ticket; libkrb5 asks every KDC of a realm several times before it gives up."""
@@ -103,7 +104,7 @@ class Kerberos:
                 return own.impersonate(gssapi.Name(user.name, kind), usage="initiate", mechs=[MECHANISM])
         except AccessDenied as error:
             # The relay's own ticket may be of a KDC that was set up anew since.
-            if error.code == "kerberos-refused" and monotonic() > self._cached_at + FORGETFUL:
+            if error.reason is Reason.KERBEROS_REFUSED and monotonic() > self._cached_at + FORGETFUL:
                 self._cache, self._cached_at = _new_cache(), monotonic()
             raise
 

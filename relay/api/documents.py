@@ -51,7 +51,7 @@ def _condition(mailbox: Mailbox) -> Json:
         "server": mailbox.server,
         "user": mailbox.user,
         "state": mailbox.state.value,
-        "reason": mailbox.reason or None,
+        "reason": None if mailbox.reason is None else mailbox.reason.value,
         "since": _moment(mailbox.since),
         "next_try_at": _moment(mailbox.next_try_at),
     }

@@ -8,6 +8,7 @@ from typing import Final, NewType
 
 from eas_watcher.machine.memory import Memory, Progress, WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 
 AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
 
@@ -79,7 +80,7 @@ class Mailbox:
     device_id: DeviceId
     shard: int
     state: WatchState
-    reason: str
+    reason: Reason | None
     detail: str
     since: datetime
     next_try_at: datetime | None

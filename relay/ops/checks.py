@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
+from relay.domain.reasons import write_reason
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
@@ -67,7 +69,7 @@ def database(counts: CountsCache, clock: Clock) -> Part:
     return Part("database", check, essential=True)
 
 
-def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None], server: str = "") -> Part:
+def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None], server: str = "") -> Part:
     """Judge a mail server, or all of them, by the share of mailboxes that it keeps from being watched.
 
     `levels` counts by state and reason; None: not known so far.
@@ -83,8 +85,8 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, str], int] | None],
         if share < SOME:
             return OK
         state, reason = max(ill, key=lambda key: ill[key])
-        remedy = {**ABSENT_REASONS, **OWN_REASONS, **LOGIN_REASONS}.get(reason, BLOCKED_REMEDY)
-        text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {reason}".rstrip()
+        remedy = {**ABSENT_REASONS, **OWN_REASONS, **LOGIN_REASONS}.get(reason or "", BLOCKED_REMEDY)
+        text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {write_reason(reason)}".rstrip()
         return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
 
     return Part(f"server {server}" if server else "mail servers", check)
@@ -154,7 +156,7 @@ def loop(lag: LoopLag) -> Part:
     return Part("event loop", check)
 
 
-def _absent(state: WatchState, reason: str) -> bool:
+def _absent(state: WatchState, reason: Reason | None) -> bool:
     if state is WatchState.VERIFYING:
         return reason in LOGIN_REASONS
     return state is WatchState.WAITING and reason in ABSENT_REASONS

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform, RegistrationState
@@ -20,7 +21,7 @@ PATIENCE: Final = 10.0  # seconds a refresh may take; a database that hangs is a
 class Counts:
     """Hold what the database counted at one moment."""
 
-    mailboxes: Mapping[tuple[WatchState, str], int]
+    mailboxes: Mapping[tuple[WatchState, Reason | None], int]
     registrations: Mapping[tuple[Platform, RegistrationState], int]
     outbox: Mapping[Platform, OutboxLevel]
     tokens: Sequence[TokenLevel]

@@ -11,6 +11,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mailbox, Quarantine, Registration
+from relay.domain.reasons import write_reason
 from relay.ops.remedies import advise_on_mailbox, advise_on_registration
 
 
@@ -25,7 +26,7 @@ def document(case: MailboxExplanation, now: datetime) -> dict[str, object]:
             "device_id": mailbox.device_id,
             "device_type": DEVICE_TYPE,
             "state": mailbox.state.value,
-            "reason": mailbox.reason,
+            "reason": write_reason(mailbox.reason),
             "detail": mailbox.detail,
             "since": _moment(mailbox.since),
             "next_try_at": _moment(mailbox.next_try_at),
@@ -43,7 +44,7 @@ def document(case: MailboxExplanation, now: datetime) -> dict[str, object]:
 def text(case: MailboxExplanation, now: datetime) -> str:
     """Write a case for people, in lines."""
     mailbox = case.mailbox
-    state = f"{mailbox.state.value} {mailbox.reason}".rstrip()
+    state = f"{mailbox.state.value} {write_reason(mailbox.reason)}".rstrip()
     lines = [
         f"mailbox {mailbox.id}: {mailbox.user} at server {mailbox.server}",
         f"  state        {state}, since {_ago(mailbox.since, now)}",

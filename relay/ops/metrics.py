@@ -13,6 +13,7 @@ from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
+from relay.domain.reasons import write_reason
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
@@ -204,7 +205,7 @@ class _RelayCollector(Collector):
         now = self._clock()
         mailboxes = GaugeMetricFamily("relay_mailboxes", "Mailboxes in the database.", labels=["state", "reason"])
         for (state, reason), count in counts.mailboxes.items():
-            mailboxes.add_metric([state.value, reason], count)
+            mailboxes.add_metric([state.value, write_reason(reason)], count)
         registrations = GaugeMetricFamily(
             "relay_registrations", "Registrations in the database.", labels=["provider", "state"]
         )

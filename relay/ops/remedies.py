@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from eas_watcher.machine.condition import DISCOVERY, QUARANTINE
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
+from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mailbox, Registration, RegistrationState
 from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
@@ -21,13 +21,13 @@ def advise_on_mailbox(case: MailboxExplanation, now: datetime) -> str:
         return "No process watches this mailbox: start `relay serve` (role all or watch), or see why it holds no lease."
     if mailbox.state is WatchState.BLOCKED or (mailbox.state is WatchState.VERIFYING and mailbox.reason in _DENIED):
         return _blocked(mailbox)
-    if mailbox.reason == QUARANTINE:
+    if mailbox.reason is Reason.PERHAPS_QUARANTINED:
         return f"Look whether the mail server quarantines device {mailbox.device_id}. {_allow(mailbox)}"
     if mailbox.state is WatchState.WAITING:
-        return _WAITING.get(mailbox.reason) or f"Nothing yet: it tries again by itself ({mailbox.reason})."
+        return _WAITING.get(mailbox.reason or "") or f"Nothing yet: it tries again by itself ({mailbox.reason})."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
-    return _BY_REASON.get(mailbox.reason) or _BY_STATE[mailbox.state]
+    return _BY_REASON.get(mailbox.reason or "") or _BY_STATE[mailbox.state]
 
 
 def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
@@ -73,7 +73,7 @@ def _waits(known: KnownRegistration, now: datetime) -> str:
 def _blocked(mailbox: Mailbox) -> str:
     if mailbox.reason in OWN_REASONS:
         return OWN_REASONS[mailbox.reason]
-    return _DENIED.get(mailbox.reason) or f"The mail server denies access. {_allow(mailbox)}"
+    return _DENIED.get(mailbox.reason or "") or f"The mail server denies access. {_allow(mailbox)}"
 
 
 def _allow(mailbox: Mailbox) -> str:
@@ -114,7 +114,7 @@ _DENIED: Final = LOGIN_REASONS | {
 }
 
 _BY_REASON: Final = {
-    DISCOVERY: "Nothing yet: the mail server may still find out what device this is; then its items show.",
+    "perhaps-in-discovery": "Nothing yet: the mail server may still find out what device this is; then its items show.",
     "oauth-invalid_grant": "The user must log in anew in the app: the grant was withdrawn or has ended.",
     "certificate-expired": "The app must register the user's next certificate: issue one.",
     "credential-unusable": "The app must register anew: what is stored cannot be used, as the line `because` says.",

@@ -9,8 +9,21 @@ from relay.domain.model import Mailbox, RegistrationState, RegistrationView
 
 RELAYS_OWN: Final = frozenset(
     {
-        *("server-unknown", "host-not-allowed", "seal-broken", "credential-kind", "oauth-client", "oauth-audience"),
-        *("kerberos-keytab", "kerberos-clock", "kerberos-target", "kerberos-delegation", "kerberos-refused"),
+        *(
+            "server-unknown",
+            "host-not-allowed",
+            "seal-broken",
+            "credential-kind",
+            "oauth-client",
+            "oauth-audience",
+        ),
+        *(
+            "kerberos-keytab",
+            "kerberos-clock",
+            "kerberos-target",
+            "kerberos-delegation",
+            "kerberos-refused",
+        ),
         *("kerberos-not-offered", "kerberos-ticket"),
     }
 )

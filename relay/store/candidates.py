@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, RegistrationState
 from relay.store.tables import candidate, mailbox, registration
 
@@ -78,7 +79,7 @@ async def refuse(connection: AsyncConnection, refused: Candidate, now: datetime)
         .where(mailbox.c.state != WatchState.WIPED.value)
         .values(
             state=WatchState.CREDENTIAL_REFUSED.value,
-            reason="http-401",
+            reason=Reason.HTTP_401.value,
             detail="",
             next_try_at=None,
             since=sa.case((mailbox.c.state == WatchState.CREDENTIAL_REFUSED.value, mailbox.c.since), else_=now),

@@ -17,6 +17,7 @@ from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from relay.domain.model import CommitEntry, Mark, RegistrationState
 from relay.domain.ports.wakeups import Topic
+from relay.domain.reasons import write_reason
 from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.marks import NewMark, set_marks
 from relay.store.rows import COLLECTION, AnyRow, write_collection, write_hierarchy, write_partnership
@@ -136,11 +137,12 @@ def _changes_mailbox(progress: Progress) -> bool:
 
 
 def _condition(condition: Condition, row: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    same = row["state"] == condition.state.value and row["reason"] == condition.reason
+    reason = write_reason(condition.reason)
+    same = row["state"] == condition.state.value and row["reason"] == reason
     wait = condition.retry_in
     return {
         "state": condition.state.value,
-        "reason": condition.reason,
+        "reason": reason,
         "detail": condition.detail,
         "since": row["since"] if same else now,
         "next_try_at": None if wait is None else now + timedelta(seconds=wait),

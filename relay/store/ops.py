@@ -1,13 +1,16 @@
 """Own what health and metrics count."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.reasons import read_reason
 from relay.store.engine import transaction
 from relay.store.tables import mailbox, outbox, registration
 
@@ -24,12 +27,15 @@ class SqlOpsStore:
         async with transaction(self._engine) as connection:
             await connection.scalar(sa.select(1))
 
-    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, str], int]:
+    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, Reason | None], int]:
         """Count mailboxes by state and reason."""
         group = (mailbox.c.state, mailbox.c.reason)
         async with transaction(self._engine) as connection:
             rows = await connection.execute(sa.select(*group, sa.func.count()).group_by(*group))
-            return {(WatchState(state), reason): number for state, reason, number in rows}
+            counts: Counter[tuple[WatchState, Reason | None]] = Counter()
+            for state, reason, number in rows:  # two reasons of a newer version are one to this version
+                counts[WatchState(state), read_reason(reason)] += number
+            return counts
 
     async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:
         """Count registrations."""

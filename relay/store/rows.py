@@ -31,6 +31,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
+from relay.domain.reasons import read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
 from relay.store.tables import Moment, collection, hierarchy, mailbox, outbox, registration
 
@@ -156,8 +157,8 @@ def read_mailbox(row: AnyRow) -> Mailbox:
         device_id=DeviceId(row.device_id),
         shard=row.shard,
         state=WatchState(row.state),
-        reason=row.reason,
-        detail=row.detail,
+        reason=read_reason(row.reason),
+        detail=read_detail(row.reason, row.detail),
         since=row.since,
         next_try_at=row.next_try_at,
         last_ping_at=row.last_ping_at,

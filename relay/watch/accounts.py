@@ -15,6 +15,7 @@ from eas_watcher.machine.memory import Condition, Memory, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
@@ -28,7 +29,7 @@ from relay.watch.oauth_grants import Grants
 
 NOWHERE: Final = Condition(
     WatchState.BLOCKED,
-    "host-not-allowed",
+    Reason.HOST_NOT_ALLOWED,
     detail="[autodiscover] does not list the host where the mailbox was found: list it, or register again",
 )
 
@@ -105,20 +106,20 @@ class Accounts:
         server = self._servers.get(mailbox.server)
         if server is None:
             detail = f"server {mailbox.server!r} is not configured any more: add [servers.{mailbox.server}] again"
-            return Condition(WatchState.BLOCKED, "server-unknown", detail=detail)
+            return Condition(WatchState.BLOCKED, Reason.SERVER_UNKNOWN, detail=detail)
         try:
             credential = self._key.open(mailbox.id, sealed)
         except SealBroken:
             detail = "the stored credential does not open with this sealing key: restore the key, or register again"
-            return Condition(WatchState.BLOCKED, "seal-broken", detail=detail)
+            return Condition(WatchState.BLOCKED, Reason.SEAL_BROKEN, detail=detail)
         try:
             transport = self._transport(mailbox.id, sealed, credential, server, shown_at)
         except UnusableCredential as error:
-            return Condition(WatchState.CREDENTIAL_REFUSED, "credential-unusable", detail=str(error))
+            return Condition(WatchState.CREDENTIAL_REFUSED, Reason.CREDENTIAL_UNUSABLE, detail=str(error))
         if transport is None:
             kind = credentials.kind_of(credential).value
             detail = f"servers.{mailbox.server}.credentials does not allow {kind!r} any more: add it, or register again"
-            return Condition(WatchState.BLOCKED, "credential-kind", detail=detail)
+            return Condition(WatchState.BLOCKED, Reason.CREDENTIAL_KIND, detail=detail)
         account = Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
         return Connection(account, transport, server)
 

@@ -20,6 +20,7 @@ from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Redirecte
 from eas_watcher.machine.remedies import REDIRECTS
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
 from eas_watcher.runtime.relocation import GONE, Seeker, look_for
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 OPERATORS: Final = ("kerberos-", "oauth-")
-"""How codes of AccessDenied begin that tell of a login which only an operator can set right."""
+"""How reasons of AccessDenied begin that tell of a login which only an operator can set right."""
 
 
 class CheckResult(Enum):
@@ -47,8 +48,8 @@ class Finding:
 
     verdict: CheckResult
     detail: str = ""
-    reason: str = ""
-    """The code of what an operator must set right first; empty if there is no such thing."""
+    reason: Reason | None = None
+    """What an operator must set right first; None if there is no such thing."""
     url: str | None = None
     """Where the server was that accepted the candidate; None: none was asked."""
 
@@ -85,7 +86,7 @@ async def check_credential(
         return Finding(CheckResult.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
-        reason = error.code if isinstance(error, AccessDenied) and error.code.startswith(OPERATORS) else ""
+        reason = error.reason if isinstance(error, AccessDenied) and error.reason.startswith(OPERATORS) else None
         return Finding(CheckResult.UNKNOWN, str(error), reason)
     return Finding(CheckResult.ACCEPTED, url=account.url)
 
@@ -97,11 +98,11 @@ async def _find_and_show(
     try:
         await _show(account, transport, stranger, door, now)
     except AccessDenied as error:
-        if seeker is None or error.code not in GONE:
+        if seeker is None or error.reason not in GONE:
             raise
         understood, note = await look_for(account, seeker, error)
         if note:
-            understood = AccessDenied(f"{error}; {note}", error.code)
+            understood = AccessDenied(f"{error}; {note}", error.reason)
         raise understood from error
 
 

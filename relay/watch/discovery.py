@@ -15,6 +15,7 @@ from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, EasError
 from eas_watcher.names import USER_AGENT, MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 
 PATIENCE: Final = 30.0  # seconds per question; somebody who registers waits for it
@@ -47,7 +48,7 @@ class Discovery:
             lookup = next(search)
             while True:
                 if lookup.credential and not show:
-                    raise AccessDenied("Autodiscover tells nothing without the credential", "autodiscover")
+                    raise AccessDenied("Autodiscover tells nothing without the credential", Reason.AUTODISCOVER)
                 try:
                     reply = await self._transport.send(_write(lookup, account))
                 except EasError as error:
@@ -80,7 +81,7 @@ class Searches:
         """Find a mailbox anew, if that was not tried within the hour; raises EasError as `Seeker.seek` says."""
         self._forget()
         if (before := self._sought.get(account.mailbox)) is not None:
-            raise AccessDenied(f"{before[1]} (asked within the hour)", "autodiscover")
+            raise AccessDenied(f"{before[1]} (asked within the hour)", Reason.AUTODISCOVER)
         self._note(account, "Autodiscover gave no answer")
         async with self._turns:
             try:

@@ -12,6 +12,7 @@ from eas_watcher import backoff
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Fenced, Journal
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.fleet import Fleet
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
@@ -308,6 +309,6 @@ def _with_fresh_credential(record: WatchRecord) -> WatchRecord:
     if not memory.refusals:
         return record
     state = WatchState.STARTING if state is WatchState.CREDENTIAL_REFUSED else state
-    retry_in = 0.0 if record.mailbox.reason == "http-401" else memory.retry_in  # what a server asked for is kept
+    retry_in = 0.0 if record.mailbox.reason is Reason.HTTP_401 else memory.retry_in  # what a server asked for is kept
     memory = replace(memory, refusals=0, retry_in=retry_in)
     return replace(record, mailbox=replace(record.mailbox, state=state), memory=memory)

@@ -10,6 +10,7 @@ from eas_watcher import backoff
 from eas_watcher.errors import EasError, Unauthorized
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.relocation import Seeker
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
@@ -101,10 +102,10 @@ class Verification:
                     finding = await self._ask(opened, candidate, record, seeker)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
-                detail, reason = finding.detail, finding.reason or "not-asked"
+                detail, reason = finding.detail, finding.reason or Reason.NOT_ASKED
             except StoreUnavailable:
                 # A verdict is kept for as long: to ask again would try a wrong password again [promise 4].
-                detail, reason = "the database is away", "not-asked"
+                detail, reason = "the database is away", Reason.NOT_ASKED
             failures += 1
             seconds = backoff.delay(failures, self._random)
             if record.sealed_credential is None:

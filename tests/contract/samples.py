@@ -20,7 +20,7 @@ from relay.domain.model import (
     RegistrationState,
 )
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import outbox
+from relay.store.tables import mailbox, outbox
 from relay.store.watches import SqlWatchStore
 
 NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
@@ -98,3 +98,9 @@ async def marks(engine: AsyncEngine) -> dict[tuple[str, str], sa.Row[*tuple[obje
     query = sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count"))
     async with engine.connect() as connection:
         return {(row.registration_id, row.mark): row for row in await connection.execute(query)}
+
+
+async def overwrite(engine: AsyncEngine, id_: MailboxId, **columns: str) -> None:
+    """Write columns of a mailbox as another version of the relay might have."""
+    async with engine.begin() as connection:
+        await connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(columns))

@@ -5,6 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from relay.domain.model import (
     Mailbox,
     RegistrationChange,
@@ -62,7 +63,7 @@ async def test_accepting_starts_all_refusals_from_nothing(
 ) -> None:
     registration = await activate(registrations, watches)
     epoch = await own_all(watches)
-    refused = Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail="wrong password")
+    refused = Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail="wrong password")
     await watches.commit([entry(epoch, Progress(condition=refused, refusals=3))], NOW)
     await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"wrong"), NOW)
     await watches.refuse(candidate_of(registration, b"wrong"), NOW)
@@ -74,14 +75,14 @@ async def test_accepting_starts_all_refusals_from_nothing(
     mailbox = record.mailbox
     assert record.memory.refusals == 0
     assert (mailbox.candidate_refusals, mailbox.candidate_refused_at) == (0, None)
-    assert (mailbox.state, mailbox.reason, mailbox.detail) == (WatchState.STARTING, "", "")
+    assert (mailbox.state, mailbox.reason, mailbox.detail) == (WatchState.STARTING, None, "")
     assert not (await viewed(registrations)).candidate_refused
 
 
 async def test_accepting_ends_the_wait_for_another_look_at_a_refused_password(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
-    mailbox = await accepted_while(registrations, watches, Progress(condition=waiting("http-401"), refusals=2))
+    mailbox = await accepted_while(registrations, watches, Progress(condition=waiting(Reason.HTTP_401), refusals=2))
 
     assert (mailbox.state, mailbox.next_try_at) == (WatchState.WAITING, None)
 
@@ -89,14 +90,14 @@ async def test_accepting_ends_the_wait_for_another_look_at_a_refused_password(
 async def test_accepting_does_not_cut_short_a_wait_that_the_server_asked_for(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
-    mailbox = await accepted_while(registrations, watches, Progress(condition=waiting("throttled")))
+    mailbox = await accepted_while(registrations, watches, Progress(condition=waiting(Reason.SERVER_BUSY)))
 
-    assert (mailbox.state, mailbox.reason) == (WatchState.WAITING, "throttled")
+    assert (mailbox.state, mailbox.reason) == (WatchState.WAITING, Reason.SERVER_BUSY)
     assert mailbox.next_try_at is not None
     assert mailbox.since == NOW
 
 
-def waiting(reason: str) -> Condition:
+def waiting(reason: Reason) -> Condition:
     return Condition(WatchState.WAITING, reason, retry_in=900.0)
 
 
@@ -220,7 +221,7 @@ async def test_a_wiped_mailbox_keeps_no_credential_that_is_proved_afterwards(
 ) -> None:
     phone = await activate(registrations, watches)
     await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"proved too late"), NOW)
-    wiped = Progress(condition=Condition(WatchState.WIPED, "remote-wipe"))
+    wiped = Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE))
     await watches.commit([entry(await own_all(watches), wiped)], NOW)
 
     await watches.accept(candidate_of(phone, b"proved too late"), LATER)

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.explanation import MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
@@ -14,7 +15,7 @@ from relay.store.explanation import SqlCaseStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, own_all, register
+from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
 
 
 async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
@@ -49,7 +50,7 @@ async def test_a_case_holds_what_happened_last_and_what_waits(
 ) -> None:
     phone = await activate(registrations, watches)
     epoch = await own_all(watches)
-    away = Condition(WatchState.WAITING, "unreachable", 60.0, "no connection")
+    away = Condition(WatchState.WAITING, Reason.UNREACHABLE, 60.0, "no connection")
     await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,), condition=away))], NOW)
     await watches.note_pings({phone.mailbox_id: (NOW, 480.0)})
     await registrations.mark(phone.id, Mark.TEST, NOW)
@@ -69,6 +70,18 @@ async def test_a_case_holds_what_happened_last_and_what_waits(
     assert known.registration.last_push_at == NOW
     assert known.marks == (WaitingMark(Mark.EMAIL, 2, NOW, LATER, 1, claimed=True),)
     assert (known.candidate_pending, known.candidate_refused) == (False, False)
+
+
+async def test_a_reason_that_a_newer_version_wrote_is_shown_as_unknown_with_its_text(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    ann = await activate(registrations, watches)
+    await overwrite(engine, ann.mailbox_id, state="blocked", reason="eas-999", detail="the moon is full")
+
+    (case,) = await find(engine, ann.id)
+
+    assert (case.mailbox.state, case.mailbox.reason) == (WatchState.BLOCKED, Reason.UNKNOWN)
+    assert case.mailbox.detail == ("eas-999, a reason that this version of the relay does not know: the moon is full")
 
 
 async def test_a_mailbox_that_nobody_owns_and_a_credential_that_waits_are_told(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Collection, Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.reasons import Reason
 from relay.domain.model import Mailbox, Mark, Platform, WatchRecord
 from relay.domain.outcome import RetryLater
 from relay.domain.ports.outbox import Settlement
@@ -70,14 +71,14 @@ async def test_since_tells_when_state_or_reason_last_changed(
         await watches.commit([entry(epoch, Progress(condition=condition))], moment)
         return (await recorded(watches)).mailbox
 
-    first = await shown(Condition(WatchState.WAITING, "unreachable", 30.0, "no route"), 1)
+    first = await shown(Condition(WatchState.WAITING, Reason.UNREACHABLE, 30.0, "no route"), 1)
     assert (first.since, first.next_try_at) == (NOW + timedelta(minutes=1), NOW + timedelta(minutes=1, seconds=30))
-    again = await shown(Condition(WatchState.WAITING, "unreachable", 60.0, "timed out"), 2)
+    again = await shown(Condition(WatchState.WAITING, Reason.UNREACHABLE, 60.0, "timed out"), 2)
     assert (again.since, again.detail) == (NOW + timedelta(minutes=1), "timed out")
     assert again.next_try_at == NOW + timedelta(minutes=3)
-    other_reason = await shown(Condition(WatchState.WAITING, "throttled"), 3)
+    other_reason = await shown(Condition(WatchState.WAITING, Reason.SERVER_BUSY), 3)
     assert (other_reason.since, other_reason.next_try_at) == (NOW + timedelta(minutes=3), None)
-    other_state = await shown(Condition(WatchState.BLOCKED, "throttled"), 4)
+    other_state = await shown(Condition(WatchState.BLOCKED, Reason.SERVER_BUSY), 4)
     assert other_state.since == NOW + timedelta(minutes=4)
 
 
@@ -180,7 +181,7 @@ async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
     await watches.commit(both, NOW)
     await registrations.mark(registration.id, Mark.TEST, NOW)
 
-    wiped = Condition(WatchState.WIPED, "remote-wipe")
+    wiped = Condition(WatchState.WIPED, Reason.REMOTE_WIPE)
     last = Progress(collections=(CALENDAR,), changes=(NEW_MAIL,), condition=wiped, attention=True)
     await watches.commit([entry(epoch, last)], LATER)
 

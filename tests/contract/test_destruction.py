@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from relay.domain.model import RegistrationChange
 from relay.store.engine import open_engine, scrub, transaction
 from relay.store.registrations import SqlRegistrationStore
@@ -50,7 +51,7 @@ async def test_destroyed_credentials_leave_the_files(embedded: AsyncEngine, kept
     assert kept(NEW)
 
     epoch = await own_all(watches)
-    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "remote-wipe")))], NOW)
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))], NOW)
     assert not kept(NEW)
 
 

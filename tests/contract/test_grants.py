@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId
+from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
@@ -145,7 +146,7 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
 
     await watches.reseal(ann.mailbox_id, b"sealed", b"sealed anew")
 
-    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, "wipe")))], NOW)
+    await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))], NOW)
     (farewell,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(farewell, Delivered())], NOW)
     assert await watches.forget(ann.mailbox_id)

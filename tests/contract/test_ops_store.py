@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Environment, Mark, Platform, RegistrationState
 from relay.domain.outcome import Refused, RetryLater
@@ -16,7 +17,7 @@ from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, own_all, register
+from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
 
 
 async def test_an_empty_database_counts_nothing(engine: AsyncEngine) -> None:
@@ -38,7 +39,7 @@ async def test_mailboxes_registrations_and_marks_are_counted(
     unproved = await register(registrations, "eve")
     await registrations.mark(unproved.id, Mark.TEST, NOW)
     epoch = await own_all(watches)
-    away = Condition(WatchState.WAITING, "unreachable")
+    away = Condition(WatchState.WAITING, Reason.UNREACHABLE)
     await watches.commit([entry(epoch, Progress(condition=away, changes=(NEW_MAIL,)))], NOW)
     await registrations.mark(ann.id, Mark.TEST, LATER)
     (push,) = (await outbox.claim(Platform.APNS, 1, "push-1", LATER, NOW)).pushes
@@ -46,8 +47,8 @@ async def test_mailboxes_registrations_and_marks_are_counted(
 
     assert await ops.mailboxes_by_state() == {
         (WatchState.WAITING, "unreachable"): 1,
-        (WatchState.STARTING, ""): 1,
-        (WatchState.VERIFYING, ""): 1,
+        (WatchState.STARTING, None): 1,
+        (WatchState.VERIFYING, None): 1,
     }
     assert await ops.registrations_by_state() == {
         (Platform.APNS, RegistrationState.ACTIVE): 2,
@@ -59,6 +60,16 @@ async def test_mailboxes_registrations_and_marks_are_counted(
         Platform.FCM: OutboxLevel(pending=1, oldest_at=NOW, failing=0),
         Platform.WEBPUSH: OutboxLevel(pending=0, oldest_at=None, failing=0),
     }
+
+
+async def test_reasons_that_a_newer_version_wrote_are_counted_as_one(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    for user, reason in (("ann", "eas-998"), ("ben", "eas-999")):
+        owner = await activate(registrations, watches, user)
+        await overwrite(engine, owner.mailbox_id, state="blocked", reason=reason)
+
+    assert await SqlOpsStore(engine).mailboxes_by_state() == {(WatchState.BLOCKED, Reason.UNKNOWN): 2}
 
 
 async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass
+from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Platform, Registration, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.ports.outbox import Settlement
@@ -91,7 +92,7 @@ async def test_attention_and_a_wipe_wake_the_platform_too(
     await phones(registrations, watches, [platform])
     epoch = await own_all(watches)
 
-    for progress in (Progress(attention=True), Progress(condition=Condition(WatchState.WIPED, "wipe"))):
+    for progress in (Progress(attention=True), Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE))):
         with woken(wakeups) as found:
             await watches.commit([entry(epoch, progress)], NOW)
 

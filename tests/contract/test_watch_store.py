@@ -11,6 +11,7 @@ from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.machine.memory import Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationChange, RegistrationState
 from relay.store import records
@@ -72,7 +73,7 @@ async def test_a_take_over_raises_even_the_epochs_of_its_own_name(watches: SqlWa
 async def test_records_hold_all_that_was_committed(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
     registration = await activate(registrations, watches)
     epoch = await own_all(watches)
-    condition = Condition(WatchState.WAITING, "unreachable", retry_in=90.0, detail="no route")
+    condition = Condition(WatchState.WAITING, Reason.UNREACHABLE, retry_in=90.0, detail="no route")
     await watches.commit([entry(epoch, Progress(PARTNERSHIP, (MAIL,), condition=condition, refusals=1))], NOW)
 
     record = await watches.record(ANN, LATER)
@@ -91,7 +92,7 @@ async def test_records_hold_all_that_was_committed(registrations: SqlRegistratio
 async def test_a_wait_that_is_over_leaves_none(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)
-    condition = Condition(WatchState.WAITING, "unreachable", retry_in=30.0)
+    condition = Condition(WatchState.WAITING, Reason.UNREACHABLE, retry_in=30.0)
     await watches.commit([entry(epoch, Progress(condition=condition))], NOW)
 
     record = await watches.record(ANN, LATER)
@@ -268,7 +269,7 @@ async def test_a_wait_written_by_a_clock_that_was_wrong_is_not_served(
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)
-    condition = Condition(WatchState.WAITING, "server-busy", retry_in=3600.0)
+    condition = Condition(WatchState.WAITING, Reason.SERVER_BUSY, retry_in=3600.0)
     await watches.commit([entry(epoch, Progress(condition=condition))], NOW)
 
     soon = await watches.record(ANN, NOW)

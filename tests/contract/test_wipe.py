@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
@@ -33,7 +34,7 @@ from tests.contract.samples import (
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
-WIPED = Progress(condition=Condition(WatchState.WIPED, "remote-wipe"), attention=True)
+WIPED = Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), attention=True)
 
 
 async def wipe(watches: SqlWatchStore) -> None:
@@ -171,7 +172,7 @@ async def test_whoever_registers_after_the_wipe_starts_from_nothing(
     new = await activate(registrations, watches, device="new")
 
     record = await recorded(watches)
-    assert (record.mailbox.state, record.mailbox.reason) == (WatchState.STARTING, "")
+    assert (record.mailbox.state, record.mailbox.reason) == (WatchState.STARTING, None)
     assert (record.sealed_credential, record.memory.partnership) == (b"sealed", Partnership())
     await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], LATER)
     assert {(push.registration_id, push.mark) for push in await due(outbox)} == {
@@ -193,9 +194,9 @@ async def test_a_refused_candidate_leaves_a_wiped_mailbox_wiped(
     assert (await recorded(watches)).mailbox.state is WatchState.WIPED
 
 
-@pytest.mark.parametrize(("reason", "account_only"), [("remote-wipe", False), ("account-only-wipe", True)])
+@pytest.mark.parametrize(("reason", "account_only"), [(Reason.REMOTE_WIPE, False), (Reason.ACCOUNT_ONLY_WIPE, True)])
 async def test_a_wipe_that_was_begun_is_known_after_a_restart(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, reason: str, *, account_only: bool
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, reason: Reason, *, account_only: bool
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)

@@ -69,7 +69,7 @@ class Bench:
         self.fleet.requests["Ping", "answered"] = 1
         self.servers["https://mail.example.com/eas"] = cut_door()
         self.apns.outcomes["delivered"] = 1
-        self.store.mailboxes = {(WatchState.WATCHING, ""): 1}
+        self.store.mailboxes = {(WatchState.WATCHING, None): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}
         refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)
         self.store.token_levels = [refused]

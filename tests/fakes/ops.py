@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
@@ -30,7 +31,7 @@ class HandClock:
 class OpsCounts:
     """Answer as an OpsStore; `away` refuses, `hanging` never answers."""
 
-    mailboxes: dict[tuple[WatchState, str], int] = field(default_factory=dict)
+    mailboxes: dict[tuple[WatchState, Reason | None], int] = field(default_factory=dict)
     registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)
     levels: dict[Platform, OutboxLevel] = field(default_factory=dict)
     token_levels: list[TokenLevel] = field(default_factory=list)
@@ -45,7 +46,7 @@ class OpsCounts:
         if self.away:
             raise StoreUnavailable("the database is away")
 
-    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, str], int]:
+    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, Reason | None], int]:
         return dict(self.mailboxes)
 
     async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:

@@ -19,7 +19,7 @@ def mailbox(**changes: object) -> Mailbox:
         device_id=DeviceId("DEVICE"),
         shard=7,
         state=WatchState.WATCHING,
-        reason="",
+        reason=None,
         detail="",
         since=BEGAN,
         next_try_at=None,

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from relay.domain.errors import MailboxExists, StoreUnavailable
 from relay.domain.model import (
     Mailbox,
@@ -134,7 +135,7 @@ class MemoryRegistrationStore:
         if registration.state is not RegistrationState.TOKEN_GONE:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
-            mailbox = replace(mailbox, state=WatchState.STARTING, reason="", since=now)
+            mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)
         self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=0, candidate_refused_at=None)
         self.wakeups.wake(Topic.VERDICTS)
 
@@ -149,7 +150,7 @@ class MemoryRegistrationStore:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.REFUSED)
         if mailbox.id not in self.credentials:
             since = mailbox.since if mailbox.state is WatchState.CREDENTIAL_REFUSED else now
-            mailbox = replace(mailbox, state=WatchState.CREDENTIAL_REFUSED, reason="http-401", since=since)
+            mailbox = replace(mailbox, state=WatchState.CREDENTIAL_REFUSED, reason=Reason.HTTP_401, since=since)
         refusals = mailbox.candidate_refusals + 1
         self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=refusals, candidate_refused_at=now)
         self.wakeups.wake(Topic.VERDICTS)
@@ -173,7 +174,7 @@ def _new(mailbox: NewMailbox, now: datetime) -> Mailbox:
         device_id=mailbox.device_id,
         shard=mailbox.shard,
         state=WatchState.VERIFYING,
-        reason="",
+        reason=None,
         detail="",
         since=now,
         next_try_at=None,

@@ -22,6 +22,7 @@ from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVersion
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
@@ -40,8 +41,8 @@ PATIENCE: Final = 10_000  # looks at requests under way, a millisecond or more a
 HOUR: Final = 3600.0
 MOST: Final = 40  # requests that any answer drives a watch to within an hour, its start among them
 OFTEN: Final = "Ping: 2"  # every 20 s, as while a user reads elsewhere: a Ping and a Sync each time
-WELL: Final = (WatchState.WATCHING, "")
-LOST: Final = (WatchState.WAITING, "unreachable")
+WELL: Final[tuple[WatchState, Reason | None]] = (WatchState.WATCHING, None)
+LOST: Final = (WatchState.WAITING, Reason.UNREACHABLE)
 """Time put forward may end a connection that is kept for the next request just as it is sent."""
 MAIL: Final = Change(CollectionClass.EMAIL, 1)
 ENDS: Final = {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
@@ -86,13 +87,13 @@ class Row:
     case: Case
     fleet: Fleet
     kept: Kept
-    expected: tuple[WatchState, str]
+    expected: tuple[WatchState, Reason | None]
     account: Account
     policy: Policy
     wire: Wire
 
     @property
-    def shown(self) -> set[tuple[WatchState, str]]:
+    def shown(self) -> set[tuple[WatchState, Reason | None]]:
         """States and reasons as operators saw them; what is done at first is shown before what is done at last."""
         return {(condition.state, condition.reason) for condition in self.kept.conditions}
 

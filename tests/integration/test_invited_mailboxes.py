@@ -16,6 +16,7 @@ from eas_watcher.errors import AccessDenied, CredentialVoid
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.transport.negotiate import NegotiateTransport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now
@@ -129,8 +130,8 @@ async def test_a_watch_goes_on_when_its_invitation_is_over(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("failure", "state"),
     [
-        (CredentialVoid("the directory has no such user", "kerberos-user-unknown"), RegistrationState.REFUSED),
-        (AccessDenied("the KDC does not let the relay", "kerberos-delegation"), RegistrationState.VERIFYING),
+        (CredentialVoid("the directory has no such user", Reason.KERBEROS_USER_UNKNOWN), RegistrationState.REFUSED),
+        (AccessDenied("the KDC does not let the relay", Reason.KERBEROS_DELEGATION), RegistrationState.VERIFYING),
     ],
 )
 async def test_the_kdc_has_a_word_too(tmp_path: Path, failure: Exception, state: RegistrationState) -> None:

@@ -13,6 +13,7 @@ from eas_watcher.errors import AccessDenied, Unreachable
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.http import HttpTransport, open_transport
@@ -129,7 +130,7 @@ async def test_a_server_without_negotiate_is_named() -> None:
 
 async def test_without_a_ticket_nothing_is_sent() -> None:
     async with open_site() as site:
-        site.realm.failure = AccessDenied("the KDC does not let the relay act for this user", "kerberos-delegation")
+        site.realm.failure = AccessDenied("the relay may not act for this user", Reason.KERBEROS_DELEGATION)
 
         with pytest.raises(AccessDenied):
             await site.ask(ANN)
@@ -159,11 +160,11 @@ async def test_a_watch_with_tickets_tells_of_a_new_mail_and_of_what_the_kdc_refu
         await until(lambda: eas.ann.changes == ONE_MAIL)
         await eas.until_held(2)
 
-        realm.failure = AccessDenied("the KDC does not let the relay act for this user", "kerberos-delegation")
+        realm.failure = AccessDenied("the relay may not act for this user", Reason.KERBEROS_DELEGATION)
         eas.simulator.deliver(ANN)
         await until(lambda: eas.ann.conditions[-1].state is WatchState.BLOCKED)
 
-        assert eas.ann.conditions[-1].reason == "kerberos-delegation"
+        assert eas.ann.conditions[-1].reason == Reason.KERBEROS_DELEGATION
         assert len(set(identities.tickets)) == len(identities.tickets)
 
 
@@ -179,7 +180,7 @@ async def test_a_server_that_refuses_tickets_is_shown_one_now_and_then_and_no_us
         for tries in range(1, 6):
             await until(lambda tries=tries: len(eas.ann.conditions) == tries)  # type: ignore[misc]
             condition = eas.ann.conditions[-1]
-            assert (condition.state, condition.reason) == (WatchState.BLOCKED, "kerberos-ticket")
+            assert (condition.state, condition.reason) == (WatchState.BLOCKED, Reason.KERBEROS_TICKET)
             assert len(identities.tickets) == tries
             hurry(condition.retry_in or 0.0)
         assert eas.ann.refusals == 0

@@ -15,6 +15,7 @@ from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.bearer import FRESH, BearerTransport
@@ -171,7 +172,7 @@ async def test_a_forbidden_token_is_replaced_once_and_the_servers_reason_told() 
         ann.eas.simulator.fail(ANN, FailurePlan(AnswerHttp(403, DIAGNOSED), "OPTIONS"))
         with pytest.raises(AccessDenied, match="2000003 The audience claim value is invalid") as caught:
             await ann.options()
-        assert caught.value.code == "http-403"
+        assert caught.value.reason == Reason.HTTP_403
 
 
 @hurried
@@ -208,7 +209,7 @@ async def test_a_withdrawn_grant_ends_the_watch_without_another_try() -> None:
         ann.eas.simulator.deliver(ANN)
         await until(lambda: ann.eas.ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED)
 
-        assert ann.eas.ann.conditions[-1].reason == "oauth-invalid_grant"
+        assert ann.eas.ann.conditions[-1].reason == Reason.OAUTH_INVALID_GRANT
         requests = len(ann.eas.simulator.identities.tokens)
         hurry(24 * HOUR)
         await ann.eas.until_idle()

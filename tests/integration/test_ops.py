@@ -6,6 +6,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from relay.domain.model import Platform
 from relay.ops import checks
@@ -89,7 +90,7 @@ async def test_without_a_lease_it_lives_but_is_not_ready(ops: Ops, client: Clien
 
 
 async def test_an_ill_mail_server_shows_but_does_not_make_it_unready(ops: Ops, client: Client) -> None:
-    ops.store.mailboxes = {(WatchState.WAITING, "unreachable"): 4}
+    ops.store.mailboxes = {(WatchState.WAITING, Reason.UNREACHABLE): 4}
     await ops.counts.refresh()
 
     assert (await client.get("/readyz")).status == 200

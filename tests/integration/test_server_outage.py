@@ -16,6 +16,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change, Condition, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
@@ -109,7 +110,7 @@ class Town:
         logs = ((entry.moment, user) for user in self.simulator.users for entry in self.simulator.log(user))
         return sorted(entry for entry in logs if entry[0] >= moment)
 
-    def conditions(self) -> Counter[tuple[WatchState, str]]:
+    def conditions(self) -> Counter[tuple[WatchState, Reason | None]]:
         """Count the last conditions of all mailboxes."""
         last = [kept.conditions[-1] for kept in self.journal.kept.values()]
         return Counter((condition.state, condition.reason) for condition in last)
@@ -165,7 +166,10 @@ async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate(
         assert 4 <= len(during) <= 14
         assert timers_of_watches() <= 4
         assert place.door.detail
-        assert sum(place.conditions()[WatchState.WAITING, reason] for reason in ("unreachable", "server-busy")) == MANY
+        assert (
+            sum(place.conditions()[WatchState.WAITING, reason] for reason in (Reason.UNREACHABLE, Reason.SERVER_BUSY))
+            == MANY
+        )
 
         place.simulator.failures.clear()
         returned = time()
@@ -246,7 +250,7 @@ async def test_when_all_are_refused_nobody_is_told_and_no_credential_is_tried_a_
         assert tried.total() <= 60 + 12
         assert place.door.refusals.suspected
         assert all(condition.state is WatchState.WAITING for condition in place.ever() if condition.reason)
-        assert place.conditions()[WatchState.WAITING, "http-401-many"] >= 50
+        assert place.conditions()[WatchState.WAITING, Reason.HTTP_401_MANY] >= 50
 
         place.simulator.failures.clear()
         await place.hurry_until(lambda: place.simulator.held == 60)

@@ -16,6 +16,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
 from eas_watcher.tools.probe.arguments import Order, run_probe
@@ -163,7 +164,7 @@ async def test_mits_database_lets_nobody_delegate(mit: Realm, client: Callable[[
     error = await refused(relay_at(mit), f"ann@{REALM}")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == "kerberos-delegation"
+    assert error.reason == Reason.KERBEROS_DELEGATION
 
 
 async def test_a_keytab_that_is_not_the_relays_is_named(
@@ -174,7 +175,7 @@ async def test_a_keytab_that_is_not_the_relays_is_named(
     error = await refused(relay_at(domain), f"ann@{REALM}")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == "kerberos-keytab"
+    assert error.reason == Reason.KERBEROS_KEYTAB
 
 
 async def test_a_kdc_that_is_away_is_waited_for(mit: Realm, client: Callable[[Realm], None]) -> None:
@@ -208,16 +209,18 @@ async def test_a_user_may_be_looked_up_by_address(domain: Realm, client: Callabl
     assert ticket.fresh
 
 
-@pytest.mark.parametrize(("user", "reason"), [("secret", "kerberos-delegation"), ("locked", "kerberos-user-locked")])
+@pytest.mark.parametrize(
+    ("user", "reason"), [("secret", Reason.KERBEROS_DELEGATION), ("locked", Reason.KERBEROS_USER_LOCKED)]
+)
 async def test_the_directory_may_withhold_a_user(
-    domain: Realm, client: Callable[[Realm], None], user: str, reason: str
+    domain: Realm, client: Callable[[Realm], None], user: str, reason: Reason
 ) -> None:
     client(domain)
 
     error = await refused(relay_at(domain), f"{user}@{REALM}")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == reason, (error, error.__cause__)
+    assert error.reason == reason, (error, error.__cause__)
 
 
 async def test_an_unknown_user_ends_the_watch(domain: Realm, client: Callable[[Realm], None]) -> None:
@@ -226,14 +229,14 @@ async def test_an_unknown_user_ends_the_watch(domain: Realm, client: Callable[[R
     error = await refused(relay_at(domain), f"nobody@{REALM}")
 
     assert isinstance(error, CredentialVoid)
-    assert error.code == "kerberos-user-unknown"
+    assert error.reason == Reason.KERBEROS_USER_UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        (f"HTTP/closed.example.com@{REALM}", "kerberos-delegation"),
-        (f"HTTP/nowhere.example.com@{REALM}", "kerberos-target"),
+        (f"HTTP/closed.example.com@{REALM}", Reason.KERBEROS_DELEGATION),
+        (f"HTTP/nowhere.example.com@{REALM}", Reason.KERBEROS_TARGET),
     ],
 )
 async def test_the_relay_may_go_to_the_mail_server_only(
@@ -244,7 +247,7 @@ async def test_the_relay_may_go_to_the_mail_server_only(
     error = await refused(relay_at(domain, target), f"ann@{REALM}")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == reason
+    assert error.reason == reason
 
 
 async def test_without_forwardable_the_kdc_refuses_and_the_reason_leads_to_the_documents(
@@ -256,7 +259,7 @@ async def test_without_forwardable_the_kdc_refuses_and_the_reason_leads_to_the_d
     error = await refused(relay_at(domain), f"ann@{REALM}")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == "kerberos-delegation"
+    assert error.reason == Reason.KERBEROS_DELEGATION
 
 
 def test_tickets_are_got_anew_before_they_end(domain: Realm, client: Callable[[Realm], None]) -> None:

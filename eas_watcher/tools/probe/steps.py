@@ -28,6 +28,7 @@ from eas_watcher.errors import (
 from eas_watcher.machine.folders import DEFAULT_FOLDERS, find
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.tools.probe.finding import Finding, Grade
 from eas_watcher.tools.probe.heartbeats import find_limits
 from eas_watcher.tools.probe.logins import question, read_ways
@@ -202,7 +203,7 @@ def _explain(error: EasError) -> str:
             return f"{error}; it was tried once, for every try counts towards a lock-out"
         case RemoteWipeRequested():
             return "the server asks for the probe's device to be wiped: remove the device from the mailbox first"
-        case AccessDenied(code="eas-139" | "eas-145"):
+        case AccessDenied(reason=Reason.EAS_139 | Reason.EAS_145):
             return f"{error}; try --acknowledge with another number, and set the server's `acknowledgement` so"
         case Redirected():
             return f"{error}; its operator can tell which"

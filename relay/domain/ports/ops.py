@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
 
 
@@ -40,7 +41,7 @@ class OpsStore(Protocol):
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
 
-    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, str], int]:
+    async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, Reason | None], int]:
         """Count mailboxes by state and reason."""
 
     async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:

@@ -14,6 +14,7 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
+from eas_watcher.reasons import Reason
 
 DETAIL = "one line for the operator"
 
@@ -24,7 +25,7 @@ DETAIL = "one line for the operator"
         Unreachable(DETAIL),
         ServerBusy(DETAIL),
         Unauthorized(DETAIL),
-        AccessDenied(DETAIL, "http-403"),
+        AccessDenied(DETAIL, Reason.HTTP_403),
         NotProvisioned(DETAIL),
         RemoteWipeRequested(DETAIL),
         VersionRefused(DETAIL),
@@ -51,4 +52,4 @@ def test_a_failure_may_have_reached_the_server_unless_it_is_known_not_to() -> No
 
 def test_a_wipe_is_of_the_whole_device_unless_told_otherwise() -> None:
     assert not RemoteWipeRequested("x").account_only
-    assert AccessDenied("x", "eas-129").code == "eas-129"
+    assert AccessDenied("x", Reason.EAS_129).reason == Reason.EAS_129

@@ -70,6 +70,7 @@ from eas_watcher.names import (
     ServerId,
     SyncKey,
 )
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NOW, PARTNERSHIP, recorded, sent
 
 STEPS: Final = 200
@@ -88,7 +89,7 @@ WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
     lambda _: ServerRenewed("x"),
     lambda random: TooManyCollections("x", random.choice([None, 0, 1, 9])),
     lambda _: ServerBusy("x", suspect=True),
-    lambda _: AccessDenied("x", "http-403"),
+    lambda _: AccessDenied("x", Reason.HTTP_403),
     lambda _: Redirected("https://example.com/"),
     lambda _: Unauthorized("x"),
     lambda _: RemoteWipeRequested("x"),

@@ -23,6 +23,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.machine.state import Answered, Event, Failed
 from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.reasons import Reason
 
 PAGE: Final = 3  # items in an answer
 DESTROYS: Final = 5  # times that a key with news is presented before the news are gone [observed: Z-Push 2.7.1]
@@ -81,7 +82,7 @@ class UnreliableServer:
                 Unreachable("x", reached=False),
                 ServerBusy("x", 1.0, reached=False),
                 NotProvisioned("x"),
-                AccessDenied("x", "http-403"),
+                AccessDenied("x", Reason.HTTP_403),
                 VersionRefused("x"),
                 HierarchyChanged("x"),
                 StateLost("x"),

@@ -10,6 +10,7 @@ from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.grant import LIFETIME, LONGEST, OAuthClient, audience_of, read_issued, refresh_request
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
+from eas_watcher.reasons import Reason
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CLIENT = OAuthClient("https://login.example.com/token", "relay", "s3cret&", "openid offline_access")
@@ -85,7 +86,7 @@ def test_a_token_for_another_service_is_never_shown(audience: Any) -> None:
 
     with pytest.raises(AccessDenied) as caught:
         read_issued(good(access_token=token({"aud": audience})), client, NOW)
-    assert caught.value.code == "oauth-audience"
+    assert caught.value.reason == Reason.OAUTH_AUDIENCE
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b", "a.!!.c", "a.W10.c", token({"sub": "ann"}), token({"aud": 5})])

@@ -21,6 +21,7 @@ from eas_watcher.auth.negotiate import (
     target_of,
 )
 from eas_watcher.errors import AccessDenied, CredentialVoid, Unreachable
+from eas_watcher.reasons import Reason
 
 NAMING = Naming("EXAMPLE.COM", frozenset({"mail.example"}))
 ADDRESSES = Naming("EXAMPLE.COM", frozenset({"mail.example"}), addresses=True)
@@ -107,7 +108,7 @@ def test_the_credential_shows_no_invitation() -> None:
 def test_a_refusal_says_what_the_server_wants(challenge: str, code: str, words: str) -> None:
     refusal = read_refusal(challenge)
 
-    assert refusal.code == code
+    assert refusal.reason == code
     assert words in str(refusal)
 
 
@@ -138,11 +139,11 @@ def test_what_the_operator_must_set_right_has_a_reason_of_its_own(step: Step, co
     error = read_failure(step, code, "words of libkrb5", TARGET)
 
     assert isinstance(error, AccessDenied)
-    assert error.code == reason
+    assert error.reason == reason
 
 
 def test_a_user_who_is_not_there_ends_the_watch() -> None:
     error = read_failure(Step.USER, CLIENT_UNKNOWN, "Client not found")
 
     assert isinstance(error, CredentialVoid)
-    assert error.code == "kerberos-user-unknown"
+    assert error.reason == Reason.KERBEROS_USER_UNKNOWN

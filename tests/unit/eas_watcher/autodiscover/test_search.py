@@ -144,7 +144,7 @@ def test_a_denied_account_is_tried_nowhere_else(status: int) -> None:
     ended, asked = search(scripted(NOTHING, NOTHING, HttpReply(status, {}, b"")))
 
     assert isinstance(ended, AccessDenied)
-    assert ended.code == f"http-{status}"
+    assert ended.reason == f"http-{status}"
     assert len(asked) == 3
 
 

@@ -18,6 +18,7 @@ from eas_watcher.errors import (
     Unauthorized,
     VersionRefused,
 )
+from eas_watcher.reasons import Reason
 from eas_watcher.wbxml.element import FOLDERHIERARCHY
 from eas_watcher.wbxml.encode import encode
 
@@ -78,7 +79,7 @@ def test_a_denial_names_its_code_for_operators(status: int, code: str) -> None:
     error = failure(status, location="https://elsewhere.example.com/")
 
     assert isinstance(error, AccessDenied)
-    assert error.code == code
+    assert error.reason == code
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_403_without_a_common_status_is_a_plain_one(kind: str, body: bytes) ->
     with pytest.raises(AccessDenied) as caught:
         raise_for_http(HttpReply(403, {"content-type": kind}, body), NOW)
 
-    assert caught.value.code == "http-403"
+    assert caught.value.reason == Reason.HTTP_403
 
 
 def test_451_names_another_url() -> None:

@@ -23,6 +23,7 @@ from eas_watcher.errors import (
     ServerBusy,
 )
 from eas_watcher.names import NO_POLICY_KEY, PolicyKey, ProtocolVersion
+from eas_watcher.reasons import Reason
 from eas_watcher.wbxml.element import PROVISION, Element
 from eas_watcher.wbxml.encode import encode
 from tests.unit.eas_watcher.play import play
@@ -201,10 +202,10 @@ def test_provision_does_not_hide_that_an_acknowledgement_was_refused() -> None:
         play(
             provision(V14_1, THIRD_PARTY),
             (Provision(device=DEVICE), ProvisionReply(TEMPORARY)),
-            (Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", "eas-145")),
+            (Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", Reason.EAS_145)),
         )
 
-    assert caught.value.code == "eas-145"
+    assert caught.value.reason == Reason.EAS_145
 
 
 def test_tells_what_was_acknowledged() -> None:
@@ -216,8 +217,8 @@ def test_tells_what_was_acknowledged() -> None:
     assert play(negotiate(V14_1, THIRD_PARTY), no_policy) == Grant(None, None)
 
 
-@pytest.mark.parametrize("code", ["eas-139", "eas-145"])
-def test_a_refused_acknowledgement_falls_back_in_a_conversation_of_its_own(code: str) -> None:
+@pytest.mark.parametrize("code", [Reason.EAS_139, Reason.EAS_145])
+def test_a_refused_acknowledgement_falls_back_in_a_conversation_of_its_own(code: Reason) -> None:
     fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
     refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", code)
     accepted = Provision(TEMPORARY, acknowledge=Acknowledgement.APPLIED), ProvisionReply(FINAL)
@@ -229,20 +230,20 @@ def test_a_refused_acknowledgement_falls_back_in_a_conversation_of_its_own(code:
 
 def test_nothing_is_claimed_that_the_operator_did_not_allow() -> None:
     fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
-    refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", "eas-145")
-    partly = Provision(TEMPORARY, acknowledge=Acknowledgement.PARTIAL), AccessDenied("refused", "eas-139")
+    refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", Reason.EAS_145)
+    partly = Provision(TEMPORARY, acknowledge=Acknowledgement.PARTIAL), AccessDenied("refused", Reason.EAS_139)
 
     with pytest.raises(AccessDenied, match="does not take acknowledgement 4 nor 2") as caught:
         play(negotiate(V14_1, THIRD_PARTY, [Acknowledgement.PARTIAL]), fetch, refused, fetch, partly)
 
-    assert caught.value.code == "eas-139"
+    assert caught.value.reason == Reason.EAS_139
 
 
 def test_a_blocked_device_tries_no_other_acknowledgement() -> None:
     with pytest.raises(AccessDenied, match="blocked"):
         play(
             negotiate(V14_1, THIRD_PARTY, [Acknowledgement.APPLIED]),
-            (Provision(device=DEVICE), AccessDenied("blocked", "eas-129")),
+            (Provision(device=DEVICE), AccessDenied("blocked", Reason.EAS_129)),
         )
 
 

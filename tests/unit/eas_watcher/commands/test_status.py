@@ -12,6 +12,7 @@ from eas_watcher.errors import (
     StateLost,
     VersionRefused,
 )
+from eas_watcher.reasons import Reason
 
 
 def test_success_raises_nothing() -> None:
@@ -51,7 +52,7 @@ def test_a_denial_names_its_code_for_operators() -> None:
     with pytest.raises(AccessDenied) as caught:
         raise_for_status("Ping", 129)
 
-    assert caught.value.code == "eas-129"
+    assert caught.value.reason == Reason.EAS_129
 
 
 def test_the_table_begins_where_common_statuses_do() -> None:

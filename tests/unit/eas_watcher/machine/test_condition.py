@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.machine.condition import DISCOVERY, DISCOVERY_TAKES, QUARANTINE, SILENT, healthy
+from eas_watcher.machine.condition import DISCOVERY_TAKES, SILENT, healthy
 from eas_watcher.machine.memory import Collection, Condition, WatchState
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, altered, watch_of
 
 EMPTY_INBOX = replace(INBOX, newest=EPOCH)
@@ -29,7 +30,7 @@ def test_a_watch_that_works_has_nothing_to_tell() -> None:
 def test_what_was_claimed_to_the_server_is_told(used: Acknowledgement, words: str) -> None:
     condition = healthy(watch_of(partnership=replace(PARTNERSHIP, acknowledged=used)))
 
-    assert (condition.state, condition.reason) == (WatchState.WATCHING, "")
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, None)
     assert words in condition.detail
 
 
@@ -38,7 +39,7 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
 
     condition = healthy(watch)
 
-    assert (condition.state, condition.reason) == (WatchState.WATCHING, QUARANTINE)
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, Reason.PERHAPS_QUARANTINED)
     assert "quarantines" in condition.detail
     assert healthy(altered(watch, silent_for=SILENT - 1.0)) == Condition(WatchState.WATCHING)
 
@@ -53,13 +54,13 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
     ],
 )
 def test_a_mailbox_with_items_or_without_mail_is_not_suspected(collections: tuple[Collection, ...]) -> None:
-    assert healthy(watch_of(*collections, silent_for=SILENT)).reason == ""
+    assert healthy(watch_of(*collections, silent_for=SILENT)).reason is None
 
 
 def test_folders_that_the_server_does_not_take_are_told() -> None:
     condition = healthy(watch_of(INBOX, CALENDAR, max_folders=1))
 
-    assert condition.reason == ""
+    assert condition.reason is None
     assert condition.detail == "no more than 1 folders fit into one Ping; not watched: calendar"
 
 
@@ -81,7 +82,7 @@ def test_a_new_device_that_is_shown_nothing_may_be_in_discovery_for_a_while() ->
 
     condition = healthy(watch)
 
-    assert (condition.state, condition.reason) == (WatchState.WATCHING, DISCOVERY)
+    assert (condition.state, condition.reason) == (WatchState.WATCHING, Reason.PERHAPS_IN_DISCOVERY)
     assert "a quarter of an hour" in condition.detail
     for other in (
         replace(watch, new=False),
@@ -89,4 +90,4 @@ def test_a_new_device_that_is_shown_nothing_may_be_in_discovery_for_a_while() ->
         replace(watch, collections=(INBOX,)),
     ):
         assert healthy(other) == Condition(WatchState.WATCHING)
-    assert healthy(altered(watch, silent_for=SILENT)).reason == QUARANTINE
+    assert healthy(altered(watch, silent_for=SILENT)).reason is Reason.PERHAPS_QUARANTINED

@@ -9,6 +9,7 @@ from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, re
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import Move, Pause, Pausing, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import CALENDAR, EMAIL, INBOX, NEWEST, altered, watch_of
 
 BOTH = frozenset({INBOX.id, CALENDAR.id})
@@ -20,7 +21,7 @@ def go_on(decided: Watch | Move) -> Watch:
     return decided
 
 
-def wait(decided: Watch | Move) -> tuple[str, Pause]:
+def wait(decided: Watch | Move) -> tuple[Reason | None, Pause]:
     assert isinstance(decided, tuple)
     [action] = decided[1]
     assert isinstance(action, Pause)
@@ -82,7 +83,7 @@ def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
     assert (once.unsynced, once.counters.fast_pings, once.counters.requests, once.counters.failures) == (BOTH, 1, 3, 2)
 
     pauses = [wait(expired(altered(once, fast_pings=n), 1.0)) for n in (1, 2, 3)]
-    assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
+    assert [(reason, action.failures) for reason, action in pauses] == [(Reason.PING_TOO_FAST, n) for n in (1, 2, 3)]
 
 
 def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_second_client() -> None:
@@ -91,7 +92,7 @@ def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_se
 
     reason, action = wait(expired(once, 149.0))
     condition = action.progress.condition
-    assert (reason, action.failures) == ("ping-too-fast", 1)
+    assert (reason, action.failures) == (Reason.PING_TOO_FAST, 1)
     assert condition is not None
     assert "is the device id in use twice?" in condition.detail
     assert go_on(expired(once, 150.0)).counters.fast_pings == 0
@@ -131,7 +132,7 @@ def test_changes_told_at_once_again_and_again_wait_longer_and_longer() -> None:
         assert (watch.counters.fast_pings, watch.counters.requests, watch.counters.failures) == (n, 3, 2)
 
     pauses = [wait(changed(altered(watch, fast_pings=n), "5", held=1.0)) for n in (4, 5, 6)]
-    assert [(reason, action.failures) for reason, action in pauses] == [("ping-too-fast", n) for n in (1, 2, 3)]
+    assert [(reason, action.failures) for reason, action in pauses] == [(Reason.PING_TOO_FAST, n) for n in (1, 2, 3)]
 
 
 def test_a_change_after_a_while_ends_a_hasty_row() -> None:
@@ -161,7 +162,7 @@ def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int
 def test_a_server_that_is_never_content_is_waited_for(status: PingStatus) -> None:
     reason, _ = wait(read_ping(altered(WATCH, remedies=3), PingReply(status), 0.1))
 
-    assert reason in {"heartbeat", "too-many-folders"}
+    assert reason in {Reason.HEARTBEAT, Reason.TOO_MANY_FOLDERS}
 
 
 def test_a_changed_hierarchy_is_read() -> None:
@@ -171,11 +172,11 @@ def test_a_changed_hierarchy_is_read() -> None:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (PingStatus.PARAMETERS_MISSING, "ping-parameters"),
-        (PingStatus.SERVER_ERROR, "server-busy"),
+        (PingStatus.PARAMETERS_MISSING, Reason.PING_PARAMETERS),
+        (PingStatus.SERVER_ERROR, Reason.SERVER_BUSY),
     ],
 )
-def test_what_only_waiting_can_heal(status: PingStatus, reason: str) -> None:
+def test_what_only_waiting_can_heal(status: PingStatus, reason: Reason) -> None:
     assert wait(read_ping(WATCH, PingReply(status), 0.1))[0] == reason
 
 
@@ -187,7 +188,7 @@ def test_a_ping_called_malformed_starts_over_once_then_hourly() -> None:
     assert again.hierarchy_due
     assert {c.sync_key for c in again.collections} == {NO_SYNC_KEY}
     reason, action = wait(read_ping(again, malformed, 0.1))
-    assert (reason, action.seconds) == ("request-refused", RECHECK)
+    assert (reason, action.seconds) == (Reason.REQUEST_REFUSED, RECHECK)
 
 
 @pytest.mark.parametrize("status", list(PingStatus))

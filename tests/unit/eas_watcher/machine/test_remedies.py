@@ -45,6 +45,7 @@ from eas_watcher.machine.state import (
     Wiping,
 )
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import CALENDAR, INBOX, PARTNERSHIP, altered, watch_of
 
 
@@ -75,18 +76,20 @@ def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> 
 @pytest.mark.parametrize(
     ("error", "reason", "state", "seconds"),
     [
-        (Unreachable("x"), "unreachable", WatchState.WAITING, None),
-        (ServerBusy("x"), "server-busy", WatchState.WAITING, None),
-        (ServerBusy("x", 77.0), "server-busy", WatchState.WAITING, 77.0),
-        (ProtocolViolation("x"), "protocol-violation", WatchState.WAITING, None),
-        (AccessDenied("x", "eas-130"), "eas-130", WatchState.BLOCKED, RECHECK),
-        (AccessDenied("x", "eas-129"), "eas-129", WatchState.BLOCKED, SELDOM),
-        (AccessDenied("x", "http-457"), "http-457", WatchState.BLOCKED, DAILY),
-        (Unauthorized("x"), "http-401", WatchState.WAITING, 60.0),
-        (EasError("x"), "failed", WatchState.WAITING, None),
+        (Unreachable("x"), Reason.UNREACHABLE, WatchState.WAITING, None),
+        (ServerBusy("x"), Reason.SERVER_BUSY, WatchState.WAITING, None),
+        (ServerBusy("x", 77.0), Reason.SERVER_BUSY, WatchState.WAITING, 77.0),
+        (ProtocolViolation("x"), Reason.PROTOCOL_VIOLATION, WatchState.WAITING, None),
+        (AccessDenied("x", Reason.EAS_130), Reason.EAS_130, WatchState.BLOCKED, RECHECK),
+        (AccessDenied("x", Reason.EAS_129), Reason.EAS_129, WatchState.BLOCKED, SELDOM),
+        (AccessDenied("x", Reason.HTTP_457), Reason.HTTP_457, WatchState.BLOCKED, DAILY),
+        (Unauthorized("x"), Reason.HTTP_401, WatchState.WAITING, 60.0),
+        (EasError("x"), Reason.FAILED, WatchState.WAITING, None),
     ],
 )
-def test_what_waits_and_how_it_is_shown(error: EasError, reason: str, state: WatchState, seconds: float | None) -> None:
+def test_what_waits_and_how_it_is_shown(
+    error: EasError, reason: Reason, state: WatchState, seconds: float | None
+) -> None:
     action = decide(watch_of(), error)
 
     assert action.progress.condition == Condition(state, reason, detail=str(error))
@@ -131,7 +134,10 @@ def test_a_redirect_to_a_host_that_nobody_named_waits_and_names_it(location: str
 
     assert action.seconds == RECHECK
     assert action.progress.condition is not None
-    assert (action.progress.condition.state, action.progress.condition.reason) == (WatchState.WAITING, "redirected")
+    assert (action.progress.condition.state, action.progress.condition.reason) == (
+        WatchState.WAITING,
+        Reason.REDIRECTED,
+    )
     assert detail in action.progress.condition.detail
     assert "secret" not in action.progress.condition.detail
 
@@ -165,7 +171,7 @@ def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server
 
     assert isinstance(decided, tuple)
     assert decided[0].watch.partnership == elsewhere(None)
-    assert remedy(stray, AccessDenied("x", "http-404")) == altered(
+    assert remedy(stray, AccessDenied("x", Reason.HTTP_404)) == altered(
         stray, partnership=elsewhere(None), failures=1, remedies=1
     )
 
@@ -177,7 +183,7 @@ def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> Non
 
     assert isinstance(decided, tuple)
     assert decided[0].watch.partnership == found.partnership
-    assert decide(found, AccessDenied("x", "http-404")).seconds == RECHECK
+    assert decide(found, AccessDenied("x", Reason.HTTP_404)).seconds == RECHECK
 
 
 def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
@@ -189,7 +195,7 @@ def test_a_server_that_no_policy_key_satisfies_is_asked_hourly() -> None:
     state, [action] = decided
     assert isinstance(action, Pause)
     assert action.progress.condition is not None
-    assert (action.seconds, action.progress.condition.reason) == (RECHECK, "policy-loop")
+    assert (action.seconds, action.progress.condition.reason) == (RECHECK, Reason.POLICY_LOOP)
     assert (state.watch.provision_due, state.watch.counters.provisions) == (True, HourlyCount(PROVISIONS - 1))
     again = remedy(replace(state.watch, counters=state.watch.counters.provisioned()), NotProvisioned("x"))
     assert isinstance(again, tuple)  # one key an hour from then on
@@ -245,7 +251,7 @@ def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
 def test_a_wipe_is_acknowledged_as_asked() -> None:
     watch = watch_of()
 
-    for account_only, reason in ((True, "account-only-wipe"), (False, "remote-wipe")):
+    for account_only, reason in ((True, Reason.ACCOUNT_ONLY_WIPE), (False, Reason.REMOTE_WIPE)):
         decided = remedy(watch, RemoteWipeRequested("x", account_only=account_only))
         assert decided == (
             Wiping(replace(watch, shown=WatchState.WIPING), account_only),
@@ -302,7 +308,7 @@ def test_the_time_since_a_start_from_key_0_counts_waits() -> None:
     first = remedy(watch_of(), StateLost("x"))
     assert isinstance(first, Watch)
 
-    state, _ = remedy(first, AccessDenied("x", "http-404"))  # type: ignore[misc]  # it waits
+    state, _ = remedy(first, AccessDenied("x", Reason.HTTP_404))  # type: ignore[misc]  # it waits
 
     assert state.watch.counters.restarts.times == 0
 
@@ -360,7 +366,7 @@ def test_a_hierarchy_key_is_suspected_when_the_server_fails_again_and_again() ->
 
 
 def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None:
-    forbidden = AccessDenied("x", "http-403")
+    forbidden = AccessDenied("x", Reason.HTTP_403)
 
     first = remedy(watch_of(), forbidden)
     assert first == watch_of(provision_due=True, failures=1, remedies=1)
@@ -374,11 +380,11 @@ def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None
 
 
 def test_a_403_before_a_version_is_chosen_waits() -> None:
-    assert decide(watch_of(partnership=Partnership()), AccessDenied("x", "http-403")).seconds == RECHECK
+    assert decide(watch_of(partnership=Partnership()), AccessDenied("x", Reason.HTTP_403)).seconds == RECHECK
 
 
 def test_what_is_done_at_once_counts_as_a_failure_until_all_is_well() -> None:
-    assert at_once(watch_of(failures=2), ServerBusy("x"), "heartbeat") == watch_of(failures=3, remedies=1)
+    assert at_once(watch_of(failures=2), ServerBusy("x"), Reason.HEARTBEAT) == watch_of(failures=3, remedies=1)
 
 
 def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -> None:
@@ -390,7 +396,7 @@ def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -
 
     decided = remedy(watch, Unauthorized("x"))
 
-    condition = Condition(WatchState.CREDENTIAL_REFUSED, "http-401", detail="x")
+    condition = Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail="x")
     assert decided == (
         Ended(altered(watch, refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
         [Record(Progress(condition=condition, refusals=3, attention=True))],
@@ -404,20 +410,20 @@ def test_a_pause_keeps_how_often_a_key_was_tried_but_nothing_of_a_drain() -> Non
     keyless = replace(CALENDAR, tries=1, sync_key=NO_SYNC_KEY)
 
     for other in (draining, keyless):
-        _, [action] = pause(watch_of(tried, other), ServerBusy("x"), "server-busy")
+        _, [action] = pause(watch_of(tried, other), ServerBusy("x"), Reason.SERVER_BUSY)
         assert isinstance(action, Pause)
         assert action.progress.collections == (tried,)
 
 
 def test_a_pause_may_have_a_backoff_of_its_own() -> None:
-    state, [action] = pause(watch_of(failures=7), ServerBusy("x"), "ping-too-fast", failures=2)
+    state, [action] = pause(watch_of(failures=7), ServerBusy("x"), Reason.PING_TOO_FAST, failures=2)
 
     assert isinstance(action, Pause)
     assert (action.failures, action.seconds, state.watch.counters.failures) == (2, None, 8)
 
 
 def test_an_end_tells_the_phones() -> None:
-    condition = Condition(WatchState.WIPED, "remote-wipe")
+    condition = Condition(WatchState.WIPED, Reason.REMOTE_WIPE)
 
     state, actions = end(watch_of(), condition)
 

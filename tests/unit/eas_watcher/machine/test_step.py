@@ -24,7 +24,7 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.machine.condition import QUARANTINE, SILENT
+from eas_watcher.machine.condition import SILENT
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import (
@@ -55,6 +55,7 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.step import BREATH, begin, proceed, step
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import (
     CALENDAR,
     EMAIL,
@@ -151,7 +152,7 @@ def test_takes_a_breath_after_many_requests_in_a_row() -> None:
     pause = paused(proceed(watch_of(requests=BREATH))[1])
 
     assert pause.progress.condition is not None
-    assert pause.progress.condition.reason == "server-busy"
+    assert pause.progress.condition.reason == Reason.SERVER_BUSY
 
 
 # --- the start: version, policy, hierarchy, device
@@ -218,7 +219,7 @@ def test_waits_long_for_a_version_that_it_may_use() -> None:
         RECHECK,
         Condition(
             WatchState.WAITING,
-            "version",
+            Reason.VERSION,
             detail="none of the server's protocol versions can be used; it offers none",
         ),
     )
@@ -317,7 +318,7 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
     _, actions = step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))
     [odd] = recorded(actions)
     assert odd.condition is not None
-    assert odd.condition.reason == QUARANTINE
+    assert odd.condition.reason is Reason.PERHAPS_QUARANTINED
 
     watch = altered(watch, told=odd.condition.detail, silent_for=SILENT)
     assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
@@ -380,7 +381,7 @@ def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
 
 @pytest.mark.parametrize("event", [WipeAcknowledged(), Failed(Unreachable("x"))])
 def test_a_wipe_ends_the_watch_whether_its_acknowledgement_arrives_or_not(event: Event) -> None:
-    for account_only, reason in ((False, "remote-wipe"), (True, "account-only-wipe")):
+    for account_only, reason in ((False, Reason.REMOTE_WIPE), (True, Reason.ACCOUNT_ONLY_WIPE)):
         state, actions = step(Wiping(watch_of(), account_only), event)
 
         assert isinstance(state, Ended)
@@ -392,7 +393,7 @@ def test_a_wipe_that_was_begun_goes_on_after_a_restart_and_nothing_else_does() -
 
     assert isinstance(state, Wiping)
     assert actions == [
-        Record(Progress(condition=Condition(WatchState.WIPING, "account-only-wipe"))),
+        Record(Progress(condition=Condition(WatchState.WIPING, Reason.ACCOUNT_ONLY_WIPE))),
         AcknowledgeWipe(account_only=True),
     ]
 
@@ -415,7 +416,7 @@ FAILURES: Final = [
         ServerBusy("x"),
         ServerBusy("x", 9.0, reached=False),
         Unauthorized("x"),
-        AccessDenied("x", "http-403"),
+        AccessDenied("x", Reason.HTTP_403),
         NotProvisioned("x"),
         RemoteWipeRequested("x"),
         VersionRefused("x"),

@@ -39,6 +39,7 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.step import proceed, step
 from eas_watcher.machine.sync import KEY_TRIES
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
+from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import (
     CALENDAR,
     EMAIL,
@@ -211,7 +212,7 @@ def test_trouble_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None
         ServerBusy("x", reached=False),
         Unauthorized("x"),
         NotProvisioned("x"),
-        AccessDenied("x", "http-403"),
+        AccessDenied("x", Reason.HTTP_403),
         VersionRefused("x"),
     ],
 )

@@ -6,6 +6,7 @@ from eas_watcher.errors import AccessDenied, EasError, Redirected, ServerBusy, S
 from eas_watcher.machine.counters import CONFIRM_AFTER
 from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Discovering, Pinging, Policy, State, Syncing
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.relocation import astray, look_for
 from tests.unit.eas_watcher.running import account
 from tests.unit.eas_watcher.seeker import Seeker
@@ -19,28 +20,30 @@ def syncing(**changes: Any) -> State:
     return Syncing(watch_of(policy=DISCOVERED, **changes), (INBOX.id,))
 
 
-def denied(code: str) -> AccessDenied:
+def denied(code: Reason) -> AccessDenied:
     return AccessDenied("nothing is there", code)
 
 
-@pytest.mark.parametrize("code", ["http-404", "http-451", "eas-127", "eas-128"])
-def test_a_mailbox_that_is_not_there_is_astray_at_once(code: str) -> None:
+@pytest.mark.parametrize("code", [Reason.HTTP_404, Reason.HTTP_451, Reason.EAS_127, Reason.EAS_128])
+def test_a_mailbox_that_is_not_there_is_astray_at_once(code: Reason) -> None:
     assert astray(syncing(), denied(code))
 
 
-@pytest.mark.parametrize("error", [denied("eas-129"), denied("http-407"), StateLost("forgotten"), ServerBusy("no")])
+@pytest.mark.parametrize(
+    "error", [denied(Reason.EAS_129), denied(Reason.HTTP_407), StateLost("forgotten"), ServerBusy("no")]
+)
 def test_what_says_nothing_of_the_place_is_no_sign(error: EasError) -> None:
     assert not astray(syncing(), error)
 
 
 def test_a_mailbox_of_a_configured_server_is_where_the_operator_says() -> None:
-    assert not astray(Syncing(watch_of(), (INBOX.id,)), denied("http-404"))
+    assert not astray(Syncing(watch_of(), (INBOX.id,)), denied(Reason.HTTP_404))
 
 
 def test_a_denied_access_is_a_sign_when_provisioning_has_not_helped() -> None:
-    assert not astray(syncing(), denied("http-403"))
-    assert astray(syncing(remedies=1), denied("http-403"))
-    assert astray(syncing(provision_due=True), denied("http-403"))
+    assert not astray(syncing(), denied(Reason.HTTP_403))
+    assert astray(syncing(remedies=1), denied(Reason.HTTP_403))
+    assert astray(syncing(provision_due=True), denied(Reason.HTTP_403))
 
 
 def test_a_refusal_is_a_sign_when_it_is_the_last() -> None:
@@ -62,13 +65,13 @@ def test_a_lost_ping_and_a_server_that_names_a_time_are_no_signs() -> None:
 
     assert not astray(Pinging(watch), Unreachable("connection lost"))
     assert not astray(syncing(failures=HOPELESS), ServerBusy("the mailbox is full (HTTP 507)", 900.0))
-    assert astray(Pinging(watch), denied("http-404"))
+    assert astray(Pinging(watch), denied(Reason.HTTP_404))
 
 
 async def test_a_mailbox_that_is_elsewhere_is_a_redirect() -> None:
     seeker = Seeker(ELSEWHERE)
 
-    understood, note = await look_for(account(), seeker, denied("http-404"))
+    understood, note = await look_for(account(), seeker, denied(Reason.HTTP_404))
 
     assert note == ""
     assert isinstance(understood, Redirected)
@@ -81,14 +84,14 @@ async def test_a_mailbox_that_is_elsewhere_is_a_redirect() -> None:
     [
         (account().url, "Autodiscover names the same URL"),
         (
-            AccessDenied("no host of [autodiscover] knows the mailbox", "autodiscover"),
+            AccessDenied("no host of [autodiscover] knows the mailbox", Reason.AUTODISCOVER),
             "no host of [autodiscover] knows",
         ),
         (Unreachable("no connection: refused"), "no connection: refused"),
     ],
 )
 async def test_a_mailbox_that_is_nowhere_else_keeps_its_failure(answer: str | EasError, found: str) -> None:
-    error = denied("http-404")
+    error = denied(Reason.HTTP_404)
 
     understood, note = await look_for(account(), Seeker(answer), error)
 
@@ -100,7 +103,7 @@ async def test_a_mailbox_that_is_nowhere_else_keeps_its_failure(answer: str | Ea
 async def test_a_credential_that_autodiscover_refuses_counts_as_refused() -> None:
     refused = Unauthorized("Autodiscover refuses the credential (HTTP 401)")
 
-    assert await look_for(account(), Seeker(refused), denied("http-404")) == (refused, "")
+    assert await look_for(account(), Seeker(refused), denied(Reason.HTTP_404)) == (refused, "")
 
 
 async def test_a_refused_credential_is_not_shown_once_more() -> None:

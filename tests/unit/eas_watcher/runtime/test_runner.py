@@ -15,6 +15,7 @@ from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import Failed, Policy, Provisioning
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.runner import Runner
 from eas_watcher.server.admission import WatchAdmission
 from eas_watcher.wbxml.element import PROVISION
@@ -199,8 +200,8 @@ async def test_a_wipe_is_acknowledged_and_ends_the_watch(*, fails: bool) -> None
 
     assert commands(transport) == ["Sync", "Provision", "Provision"]
     begun, wiped = world.journal.commits[-2:]
-    assert begun == Progress(condition=Condition(WatchState.WIPING, "remote-wipe"))
-    assert wiped.condition == Condition(WatchState.WIPED, "remote-wipe")
+    assert begun == Progress(condition=Condition(WatchState.WIPING, Reason.REMOTE_WIPE))
+    assert wiped.condition == Condition(WatchState.WIPED, Reason.REMOTE_WIPE)
     assert wiped.attention
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ServerAdmission, WatchAdmission
 from eas_watcher.server.breaker import DISTINCT
 from tests.unit.eas_watcher.running import Middle
@@ -293,7 +294,7 @@ async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
     await close(door)
     await door.enter(probe)
 
-    door.failed(probe, AccessDenied("no", "http-403"))
+    door.failed(probe, AccessDenied("no", Reason.HTTP_403))
 
     assert door.state == "serving"
 

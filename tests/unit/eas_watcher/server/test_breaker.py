@@ -2,6 +2,7 @@ import pytest
 
 from eas_watcher.breaker import Away, Breaker, ByRate, Failure
 from eas_watcher.errors import AccessDenied, EasError, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.reasons import Reason
 from eas_watcher.server.breaker import DISTINCT, concerns_server, read_failure, rules
 from tests.unit.eas_watcher.running import Middle
 
@@ -17,9 +18,9 @@ BUSY = ServerBusy("busy", shared=True)
         (LOST, True),
         (Unreachable("connection lost", 0.1, stale=True), False),
         (BUSY, True),
-        (ServerBusy("throttled", 60.0, reached=False), False),
+        (ServerBusy(Reason.SERVER_BUSY, 60.0, reached=False), False),
         (Unauthorized("no"), False),
-        (AccessDenied("no", "http-403"), False),
+        (AccessDenied("no", Reason.HTTP_403), False),
     ],
 )
 def test_knows_which_failures_concern_the_server(error: EasError, *, concerns: bool) -> None:

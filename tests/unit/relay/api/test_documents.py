@@ -6,6 +6,7 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.reasons import Reason
 from relay.api.documents import registration
 from relay.domain.model import Environment, Platform, RegistrationId, RegistrationState, RegistrationView
 from tests.fakes import records
@@ -15,7 +16,7 @@ MAILBOX = records.mailbox(
     id=MailboxId("hidden-mailbox-id"),
     server="head-office",
     state=WatchState.WAITING,
-    reason="unreachable",
+    reason=Reason.UNREACHABLE,
     detail="hidden detail",
     since=BEGAN,
     next_try_at=BEGAN + timedelta(minutes=1),
@@ -46,7 +47,7 @@ def test_shows_an_active_registration() -> None:
             "user": "ann@example.com",
             "device_id": "DEVICE",
             "state": "waiting",
-            "reason": "unreachable",
+            "reason": Reason.UNREACHABLE,
             "since": "2026-11-23T08:00:00Z",
             "next_try_at": "2026-11-23T08:01:00Z",
             "last_ping_at": "2026-11-23T07:59:00Z",
@@ -84,7 +85,7 @@ def test_who_proved_nothing_hears_nothing_of_a_watched_mailbox(state: Registrati
 
 
 def test_a_mailbox_that_nobody_proved_shows_why() -> None:
-    mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason="not-asked")
+    mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason=Reason.NOT_ASKED)
     verifying = replace(REGISTRATION, state=RegistrationState.VERIFYING)
 
     shown = registration(replace(VIEW, registration=verifying, mailbox=mailbox))["mailbox"]
@@ -93,7 +94,7 @@ def test_a_mailbox_that_nobody_proved_shows_why() -> None:
         "server": "head-office",
         "user": "ann@example.com",
         "state": "verifying",
-        "reason": "not-asked",
+        "reason": Reason.NOT_ASKED,
         "since": "2026-11-23T08:00:00Z",
         "next_try_at": "2026-11-23T08:01:00Z",
     }

@@ -5,6 +5,7 @@ import pytest
 import trustme
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.ops import checks
 from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
 from relay.ops.counts import CountsCache
@@ -38,18 +39,22 @@ async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
     [
         (None, PartState.OK, ""),
         ({}, PartState.OK, ""),
-        ({(WatchState.WIPED, ""): 3}, PartState.OK, ""),
-        ({(WatchState.WATCHING, ""): 95, (WatchState.WAITING, "unreachable"): 5}, PartState.OK, ""),
-        ({(WatchState.WATCHING, ""): 10, (WatchState.CREDENTIAL_REFUSED, "http-401"): 90}, PartState.OK, ""),
-        ({(WatchState.WATCHING, ""): 80, (WatchState.WAITING, "unreachable"): 20}, PartState.DEGRADED, "20% of 100"),
-        ({(WatchState.WATCHING, ""): 1, (WatchState.WAITING, "server-busy"): 1}, PartState.FAILED, "50% of 2"),
-        ({(WatchState.VERIFYING, "not-asked"): 9, (WatchState.WATCHING, ""): 1}, PartState.OK, ""),
-        ({(WatchState.VERIFYING, "kerberos-ticket"): 1}, PartState.FAILED, "100% of 1 mailboxes"),
-        ({(WatchState.BLOCKED, "http-403"): 4, (WatchState.WIPED, ""): 9}, PartState.FAILED, "blocked http-403"),
+        ({(WatchState.WIPED, None): 3}, PartState.OK, ""),
+        ({(WatchState.WATCHING, None): 95, (WatchState.WAITING, Reason.UNREACHABLE): 5}, PartState.OK, ""),
+        ({(WatchState.WATCHING, None): 10, (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401): 90}, PartState.OK, ""),
+        (
+            {(WatchState.WATCHING, None): 80, (WatchState.WAITING, Reason.UNREACHABLE): 20},
+            PartState.DEGRADED,
+            "20% of 100",
+        ),
+        ({(WatchState.WATCHING, None): 1, (WatchState.WAITING, Reason.SERVER_BUSY): 1}, PartState.FAILED, "50% of 2"),
+        ({(WatchState.VERIFYING, Reason.NOT_ASKED): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
+        ({(WatchState.VERIFYING, Reason.KERBEROS_TICKET): 1}, PartState.FAILED, "100% of 1 mailboxes"),
+        ({(WatchState.BLOCKED, Reason.HTTP_403): 4, (WatchState.WIPED, None): 9}, PartState.FAILED, "blocked http-403"),
     ],
 )
 def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
-    levels: dict[tuple[WatchState, str], int] | None, state: PartState, text: str
+    levels: dict[tuple[WatchState, Reason | None], int] | None, state: PartState, text: str
 ) -> None:
     part = checks.mailboxes(lambda: levels)
 
@@ -62,14 +67,14 @@ def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
 
 @pytest.mark.parametrize("reason", sorted(OWN_REASONS))
 def test_what_the_relay_itself_holds_back_has_a_remedy_of_its_own(reason: str) -> None:
-    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3})
+    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, Reason(reason)): 3})
 
     assert part.check().remedy == OWN_REASONS[reason]
 
 
 @pytest.mark.parametrize("reason", sorted(ABSENT_REASONS))
 def test_each_reason_has_its_own_remedy(reason: str) -> None:
-    part = checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}, "main")
+    part = checks.mailboxes(lambda: {(WatchState.WAITING, Reason(reason)): 3}, "main")
 
     assert part.name == "server main"
     assert part.check().remedy == ABSENT_REASONS[reason]

@@ -8,12 +8,12 @@ from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 
 async def test_counts_are_kept_with_the_moment_they_were_read() -> None:
-    cache = CountsCache(OpsCounts({(WatchState.WATCHING, ""): 3}), HandClock())
+    cache = CountsCache(OpsCounts({(WatchState.WATCHING, None): 3}), HandClock())
 
     await cache.refresh()
 
     assert cache.reachable
-    assert cache.newest == Counts({(WatchState.WATCHING, ""): 3}, {}, {}, [], NOON)
+    assert cache.newest == Counts({(WatchState.WATCHING, None): 3}, {}, {}, [], NOON)
 
 
 async def test_nothing_is_known_before_the_database_has_answered() -> None:
@@ -26,7 +26,7 @@ async def test_nothing_is_known_before_the_database_has_answered() -> None:
 
 
 async def test_old_counts_stay_while_the_database_is_away() -> None:
-    store, clock = OpsCounts({(WatchState.WATCHING, ""): 3}), HandClock()
+    store, clock = OpsCounts({(WatchState.WATCHING, None): 3}), HandClock()
     cache = CountsCache(store, clock)
     await cache.refresh()
     clock.forward(60)

@@ -6,6 +6,7 @@ import trustme
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.domain.ports.ops import OutboxLevel
 from relay.push.stats import ChannelFault
@@ -89,7 +90,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
 
 
 async def test_what_the_database_counts_shows_with_its_age(bench: Bench) -> None:
-    bench.store.mailboxes = {(WatchState.WATCHING, ""): 9, (WatchState.WAITING, "unreachable"): 1}
+    bench.store.mailboxes = {(WatchState.WATCHING, None): 9, (WatchState.WAITING, Reason.UNREACHABLE): 1}
     bench.store.registrations = {(Platform.FCM, RegistrationState.ACTIVE): 3}
     bench.store.levels = {
         Platform.APNS: OutboxLevel(5, NOON - timedelta(seconds=50), 2),

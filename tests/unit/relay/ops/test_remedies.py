@@ -3,8 +3,8 @@ from datetime import timedelta
 
 import pytest
 
-from eas_watcher.machine.condition import DISCOVERY, QUARANTINE
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Quarantine, RegistrationState
 from relay.ops.remedies import SLACK, advise_on_mailbox, advise_on_registration
@@ -16,7 +16,7 @@ REGISTRATION = records.registration()
 WAITING = WaitingMark(Mark.EMAIL, 1, NOW, NOW, 0, claimed=False)
 
 
-def case(state: WatchState = WatchState.WATCHING, reason: str = "") -> MailboxExplanation:
+def case(state: WatchState = WatchState.WATCHING, reason: Reason | None = None) -> MailboxExplanation:
     return MailboxExplanation(replace(MAILBOX, state=state, reason=reason), "node", NOW + timedelta(seconds=30), ())
 
 
@@ -31,34 +31,34 @@ def known(
     ("state", "reason", "words"),
     [
         (WatchState.VERIFYING, "", "asked again"),
-        (WatchState.VERIFYING, "not-asked", "asked again"),
-        (WatchState.VERIFYING, "kerberos-ticket", "service name"),
+        (WatchState.VERIFYING, Reason.NOT_ASKED, "asked again"),
+        (WatchState.VERIFYING, Reason.KERBEROS_TICKET, "service name"),
         (WatchState.STARTING, "", "begins"),
         (WatchState.WATCHING, "", "holds a Ping"),
-        (WatchState.WATCHING, QUARANTINE, "quarantines device DEVICE"),
-        (WatchState.WATCHING, DISCOVERY, "what device this is"),
-        (WatchState.WIPING, "remote-wipe", "being acknowledged"),
-        (WatchState.WAITING, "unreachable", "port 443"),
-        (WatchState.WAITING, "policy-loop", "policy"),
-        (WatchState.WAITING, "redirected", "autodiscover"),
+        (WatchState.WATCHING, Reason.PERHAPS_QUARANTINED, "quarantines device DEVICE"),
+        (WatchState.WATCHING, Reason.PERHAPS_IN_DISCOVERY, "what device this is"),
+        (WatchState.WIPING, Reason.REMOTE_WIPE, "being acknowledged"),
+        (WatchState.WAITING, Reason.UNREACHABLE, "port 443"),
+        (WatchState.WAITING, Reason.POLICY_LOOP, "policy"),
+        (WatchState.WAITING, Reason.REDIRECTED, "autodiscover"),
         (WatchState.WAITING, "unheard-of", "tries again by itself (unheard-of)"),
-        (WatchState.BLOCKED, "eas-129", 'ActiveSyncAllowedDeviceIDs @{Add="DEVICE"}'),
-        (WatchState.BLOCKED, "http-403", "-QueryString PushRelay -Characteristic DeviceType"),
-        (WatchState.BLOCKED, "eas-177", "too many devices"),
-        (WatchState.BLOCKED, "credential-kind", "servers.NAME.credentials"),
-        (WatchState.BLOCKED, "oauth-client", "oauth_client_id"),
-        (WatchState.BLOCKED, "kerberos-delegation", "docs/authentication.md"),
-        (WatchState.BLOCKED, "kerberos-user-locked", "unlock it"),
-        (WatchState.CREDENTIAL_REFUSED, "oauth-invalid_grant", "log in anew"),
-        (WatchState.CREDENTIAL_REFUSED, "certificate-expired", "next certificate"),
-        (WatchState.CREDENTIAL_REFUSED, "kerberos-user-unknown", "no such user"),
-        (WatchState.BLOCKED, "eas-145", "acknowledgement_fallback"),
-        (WatchState.BLOCKED, "seal-broken", "sealing key"),
-        (WatchState.CREDENTIAL_REFUSED, "http-401", "present password"),
-        (WatchState.WIPED, "remote-wipe", "registers anew"),
+        (WatchState.BLOCKED, Reason.EAS_129, 'ActiveSyncAllowedDeviceIDs @{Add="DEVICE"}'),
+        (WatchState.BLOCKED, Reason.HTTP_403, "-QueryString PushRelay -Characteristic DeviceType"),
+        (WatchState.BLOCKED, Reason.EAS_177, "too many devices"),
+        (WatchState.BLOCKED, Reason.CREDENTIAL_KIND, "servers.NAME.credentials"),
+        (WatchState.BLOCKED, Reason.OAUTH_CLIENT, "oauth_client_id"),
+        (WatchState.BLOCKED, Reason.KERBEROS_DELEGATION, "docs/authentication.md"),
+        (WatchState.BLOCKED, Reason.KERBEROS_USER_LOCKED, "unlock it"),
+        (WatchState.CREDENTIAL_REFUSED, Reason.OAUTH_INVALID_GRANT, "log in anew"),
+        (WatchState.CREDENTIAL_REFUSED, Reason.CERTIFICATE_EXPIRED, "next certificate"),
+        (WatchState.CREDENTIAL_REFUSED, Reason.KERBEROS_USER_UNKNOWN, "no such user"),
+        (WatchState.BLOCKED, Reason.EAS_145, "acknowledgement_fallback"),
+        (WatchState.BLOCKED, Reason.SEAL_BROKEN, "sealing key"),
+        (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, "present password"),
+        (WatchState.WIPED, Reason.REMOTE_WIPE, "registers anew"),
     ],
 )
-def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: str, words: str) -> None:
+def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reason, words: str) -> None:
     assert words in advise_on_mailbox(case(state, reason), NOW)
 
 

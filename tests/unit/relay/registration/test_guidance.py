@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.model import RegistrationState, RegistrationView
 from relay.registration.guidance import Actor, advise, proved
 from tests.fakes import records
@@ -11,7 +12,7 @@ from tests.fakes import records
 def view(
     state: RegistrationState = RegistrationState.ACTIVE,
     watch: WatchState = WatchState.WATCHING,
-    reason: str = "",
+    reason: Reason | None = None,
 ) -> RegistrationView:
     mailbox, registration = records.mailbox(state=watch, reason=reason), records.registration(state=state)
     return RegistrationView(registration, mailbox, candidate_pending=False, candidate_refused=False)
@@ -20,32 +21,44 @@ def view(
 @pytest.mark.parametrize(
     ("state", "watch", "reason", "by", "word"),
     [
-        (RegistrationState.VERIFYING, WatchState.VERIFYING, "", Actor.NOBODY, "did not answer"),
-        (RegistrationState.VERIFYING, WatchState.BLOCKED, "server-unknown", Actor.ADMINISTRATOR, "cannot ask"),
-        (RegistrationState.VERIFYING, WatchState.VERIFYING, "kerberos-ticket", Actor.ADMINISTRATOR, "cannot ask"),
-        (RegistrationState.VERIFYING, WatchState.BLOCKED, "126", Actor.NOBODY, "did not answer"),
-        (RegistrationState.REFUSED, WatchState.WATCHING, "", Actor.USER, "refused"),
-        (RegistrationState.TOKEN_GONE, WatchState.WATCHING, "", Actor.APP, "device token"),
-        (RegistrationState.WIPED, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "register anew"),
-        (RegistrationState.WIPED, WatchState.WATCHING, "", Actor.ADMINISTRATOR, "wiped"),
-        (RegistrationState.ACTIVE, WatchState.VERIFYING, "", Actor.NOBODY, "All is well"),
-        (RegistrationState.ACTIVE, WatchState.STARTING, "", Actor.NOBODY, "All is well"),
-        (RegistrationState.ACTIVE, WatchState.WATCHING, "", Actor.NOBODY, "All is well"),
-        (RegistrationState.ACTIVE, WatchState.WAITING, "unreachable", Actor.NOBODY, "tries again"),
-        (RegistrationState.ACTIVE, WatchState.WAITING, "http-401", Actor.NOBODY, "makes sure"),
-        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "http-401", Actor.USER, "new one"),
-        (RegistrationState.ACTIVE, WatchState.BLOCKED, "http-403", Actor.ADMINISTRATOR, "DEVICE"),
-        (RegistrationState.ACTIVE, WatchState.BLOCKED, "seal-broken", Actor.ADMINISTRATOR, "cannot watch"),
-        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-delegation", Actor.ADMINISTRATOR, "cannot watch"),
-        (RegistrationState.ACTIVE, WatchState.BLOCKED, "kerberos-user-locked", Actor.ADMINISTRATOR, "unlock"),
-        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "kerberos-user-unknown", Actor.ADMINISTRATOR, "know"),
-        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "oauth-invalid_grant", Actor.USER, "log in anew"),
-        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, "certificate-expired", Actor.APP, "next one"),
-        (RegistrationState.ACTIVE, WatchState.WIPED, "remote-wipe", Actor.ADMINISTRATOR, "wiped"),
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, None, Actor.NOBODY, "did not answer"),
+        (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.SERVER_UNKNOWN, Actor.ADMINISTRATOR, "cannot ask"),
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, Reason.KERBEROS_TICKET, Actor.ADMINISTRATOR, "cannot ask"),
+        (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.EAS_126, Actor.NOBODY, "did not answer"),
+        (RegistrationState.REFUSED, WatchState.WATCHING, None, Actor.USER, "refused"),
+        (RegistrationState.TOKEN_GONE, WatchState.WATCHING, None, Actor.APP, "device token"),
+        (RegistrationState.WIPED, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "register anew"),
+        (RegistrationState.WIPED, WatchState.WATCHING, None, Actor.ADMINISTRATOR, "wiped"),
+        (RegistrationState.ACTIVE, WatchState.VERIFYING, None, Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.STARTING, None, Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.WATCHING, None, Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.WAITING, Reason.UNREACHABLE, Actor.NOBODY, "tries again"),
+        (RegistrationState.ACTIVE, WatchState.WAITING, Reason.HTTP_401, Actor.NOBODY, "makes sure"),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, Actor.USER, "new one"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, Reason.HTTP_403, Actor.ADMINISTRATOR, "DEVICE"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, Reason.SEAL_BROKEN, Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, Reason.KERBEROS_DELEGATION, Actor.ADMINISTRATOR, "cannot watch"),
+        (RegistrationState.ACTIVE, WatchState.BLOCKED, Reason.KERBEROS_USER_LOCKED, Actor.ADMINISTRATOR, "unlock"),
+        (
+            RegistrationState.ACTIVE,
+            WatchState.CREDENTIAL_REFUSED,
+            Reason.KERBEROS_USER_UNKNOWN,
+            Actor.ADMINISTRATOR,
+            "know",
+        ),
+        (
+            RegistrationState.ACTIVE,
+            WatchState.CREDENTIAL_REFUSED,
+            Reason.OAUTH_INVALID_GRANT,
+            Actor.USER,
+            "log in anew",
+        ),
+        (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, Reason.CERTIFICATE_EXPIRED, Actor.APP, "next one"),
+        (RegistrationState.ACTIVE, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "wiped"),
     ],
 )
 def test_each_state_has_its_remedy(
-    state: RegistrationState, watch: WatchState, reason: str, by: Actor, word: str
+    state: RegistrationState, watch: WatchState, reason: Reason | None, by: Actor, word: str
 ) -> None:
     advice = advise(view(state, watch, reason))
 

@@ -7,6 +7,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unauthorized, Unreachable
 from eas_watcher.machine.remedies import REDIRECTS
 from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from relay.watch.accounts import Door
 from relay.watch.credential_check import CheckResult, Finding, check_credential
@@ -50,8 +51,11 @@ async def judge(server: Server, door: Door) -> Finding:
         (REFUSED, Finding(CheckResult.REFUSED)),
         (HttpReply(503, {}, b"", ()), Finding(CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)")),
         (Unreachable("no connection: refused"), Finding(CheckResult.UNKNOWN, "no connection: refused")),
-        (AccessDenied("no ticket", "kerberos-ticket"), Finding(CheckResult.UNKNOWN, "no ticket", "kerberos-ticket")),
-        (AccessDenied("not here", "http-404"), Finding(CheckResult.UNKNOWN, "not here")),
+        (
+            AccessDenied("no ticket", Reason.KERBEROS_TICKET),
+            Finding(CheckResult.UNKNOWN, "no ticket", Reason.KERBEROS_TICKET),
+        ),
+        (AccessDenied("not here", Reason.HTTP_404), Finding(CheckResult.UNKNOWN, "not here")),
     ],
 )
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
@@ -195,6 +199,6 @@ async def test_whether_options_is_guarded_is_not_asked_over_the_candidates_own_t
 
 
 async def test_a_credential_that_is_void_for_certain_is_refused() -> None:
-    finding = await judge(Server(CredentialVoid("expired", "certificate-expired")), Door(unguarded=False))
+    finding = await judge(Server(CredentialVoid("expired", Reason.CERTIFICATE_EXPIRED)), Door(unguarded=False))
 
     assert finding.verdict is CheckResult.REFUSED

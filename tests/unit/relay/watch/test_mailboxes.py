@@ -15,6 +15,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
@@ -194,14 +195,14 @@ async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_words_ar
 @pytest.mark.parametrize(
     ("state", "reason", "asked"),
     [
-        (WatchState.WAITING, "http-401", 2),
-        (WatchState.CREDENTIAL_REFUSED, "http-401", 2),
-        (WatchState.WAITING, "server-busy", 1),
-        (WatchState.WIPED, "remote-wipe", 1),
+        (WatchState.WAITING, Reason.HTTP_401, 2),
+        (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, 2),
+        (WatchState.WAITING, Reason.SERVER_BUSY, 1),
+        (WatchState.WIPED, Reason.REMOTE_WIPE, 1),
     ],
 )
 async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
-    tmp_path: Path, sealed: bytes, state: WatchState, reason: str, asked: int
+    tmp_path: Path, sealed: bytes, state: WatchState, reason: Reason, asked: int
 ) -> None:
     record = record_of(sealed)
     store, server = Store(record), HeldForEver()
@@ -233,7 +234,7 @@ async def test_a_record_read_before_the_watch_ended_does_not_start_it_again(tmp_
     async with running(tmp_path, store, SlowJournal(0.0), server):
         await asyncio.sleep(1)
         assert server.asked == 1
-        ended = replace(MAILBOX, state=WatchState.CREDENTIAL_REFUSED, reason="http-401")
+        ended = replace(MAILBOX, state=WatchState.CREDENTIAL_REFUSED, reason=Reason.HTTP_401)
         store.kept, store.dirty = [replace(before, mailbox=ended, memory=Memory(refusals=3))], [before]
         store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(3600)
@@ -261,14 +262,14 @@ async def test_a_discovered_mailbox_at_a_host_that_is_allowed_no_more_is_blocked
     placed, _ = opened.place(Memory(gone))
 
     assert isinstance(placed, Condition)
-    assert (placed.state, placed.reason) == (WatchState.BLOCKED, "host-not-allowed")
+    assert (placed.state, placed.reason) == (WatchState.BLOCKED, Reason.HOST_NOT_ALLOWED)
 
 
 async def test_a_wipe_that_can_be_acknowledged_no_more_is_completed(tmp_path: Path, sealed: bytes) -> None:
-    unknown = replace(MAILBOX, server="gone", state=WatchState.WIPING, reason="remote-wipe")
+    unknown = replace(MAILBOX, server="gone", state=WatchState.WIPING, reason=Reason.REMOTE_WIPE)
     store, journal = Store(WatchRecord(unknown, sealed, Memory(wipe=False), (), 1)), SlowJournal(0.0)
 
     async with running(tmp_path, store, journal, HeldForEver()):
         await asyncio.sleep(1)
 
-        assert journal.last == Progress(condition=Condition(WatchState.WIPED, "remote-wipe"), attention=True)
+        assert journal.last == Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), attention=True)
