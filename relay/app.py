@@ -12,9 +12,10 @@ from relay.compose.running import open_running
 from relay.compose.watch import open_watch
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import MailboxExplanation
+from relay.domain.model import Role
 from relay.process import gc_tuning
 from relay.process.clock import now
-from relay.settings import Role, Settings
+from relay.settings import Settings
 from relay.store.engine import embedded_lock, open_engine
 from relay.store.explanation import SqlCaseStore
 from relay.store.migrate import pending, upgrade

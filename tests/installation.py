@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Role
 from relay.security.sealing import generate
-from relay.settings import Role, Settings, load
+from relay.settings import Settings, load
 
 GOOD: Final = """
 [relay]

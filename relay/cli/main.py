@@ -20,16 +20,17 @@ from relay.cli.invitations import invitations
 from relay.cli.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.cli.output import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
 from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Role
 from relay.ops.explain import document, text
 from relay.process import log
 from relay.process.clock import now
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.delivery import NotDelivered, deliver_mail
 from relay.sandbox.demo import run_demo
-from relay.sandbox.eas import Family
+from relay.sandbox.eas.personality import Family
 from relay.sandbox.installation import Ports
 from relay.sandbox.sandbox import run_sandbox
-from relay.settings import Role, Settings, load, sealing_key_files, vapid_key_file
+from relay.settings import Settings, load, sealing_key_files, vapid_key_file
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from relay.compose.running import Running, required
+from relay.domain.model import Role
 from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
@@ -16,7 +17,7 @@ from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
 from relay.process.clock import now
 from relay.push.apns.config import ApnsCertificate
-from relay.settings import Role, Settings
+from relay.settings import Settings
 from relay.store.ops import SqlOpsStore
 
 

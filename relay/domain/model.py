@@ -16,6 +16,15 @@ RegistrationId = NewType("RegistrationId", str)
 """Opaque, random, safe in URLs; the only name of a registration that a provider ever sees."""
 
 
+class Role(StrEnum):
+    """What a process does."""
+
+    ALL = "all"
+    API = "api"
+    WATCH = "watch"
+    PUSH = "push"
+
+
 class Platform(StrEnum):
     """Name the push provider that serves a device."""
 

@@ -15,7 +15,12 @@ from relay.http.listeners import open_listener
 from relay.push.webpush.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
-from relay.sandbox.eas import FAMILIES, EasRules, EasSimulator, Family, control_app, open_eas_simulator
+from relay.sandbox.eas.control import control_app
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import Family
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.push_control import push_control_app

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
@@ -34,7 +34,6 @@ from relay.settings.values import (
     LogSettings,
     OpsSettings,
     PushSettings,
-    Role,
     SealingSettings,
     ServerSettings,
     Settings,

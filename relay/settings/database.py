@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from relay.domain.model import Role
 from relay.settings.files import Files
 from relay.settings.sections import DatabaseSection
 from relay.settings.urls import (
@@ -14,7 +15,7 @@ from relay.settings.urls import (
     sqlite_file,
     sqlite_url,
 )
-from relay.settings.values import DatabaseSettings, Role, Secret
+from relay.settings.values import DatabaseSettings, Secret
 
 DATABASE: Final = "relay.sqlite3"
 URL: Final = "database.url"

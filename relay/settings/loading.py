@@ -8,36 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Role
 from relay.settings.checks import Checks, key_files
 from relay.settings.files import Files
 from relay.settings.sections import RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import (
-    ApiSettings,
-    DatabaseSettings,
-    LogSettings,
-    OpsSettings,
-    Role,
-    SealingSettings,
-    Secret,
-    ServerSettings,
     Settings,
 )
-
-__all__ = [
-    "ApiSettings",
-    "DatabaseSettings",
-    "LogSettings",
-    "OpsSettings",
-    "Role",
-    "SealingSettings",
-    "Secret",
-    "ServerSettings",
-    "Settings",
-    "load",
-    "sealing_key_files",
-    "vapid_key_file",
-]
 
 
 def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None) -> Settings:

@@ -10,7 +10,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
-from relay.domain.model import AUTODISCOVER
+from relay.domain.model import AUTODISCOVER, Role
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
@@ -18,7 +18,7 @@ from relay.settings.network import read_addresses
 from relay.settings.sections import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
-from relay.settings.values import AutodiscoverSettings, OAuthSettings, Role, ServerSettings
+from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 
 OAUTH: Final = (
     "oauth_token_endpoint",

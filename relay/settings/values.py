@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.push.webpush.config import WebPushConfig
@@ -17,15 +16,6 @@ from relay.security.credentials import CredentialKind
 from relay.security.invitations import Guests
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
-
-
-class Role(StrEnum):
-    """Name what a process does."""
-
-    ALL = "all"
-    API = "api"
-    WATCH = "watch"
-    PUSH = "push"
 
 
 @dataclass(frozen=True, slots=True)

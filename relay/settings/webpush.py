@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from relay.domain.model import Role
 from relay.domain.subscription import read_service
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import public_key
@@ -10,7 +11,7 @@ from relay.settings.files import Files
 from relay.settings.network import NetworkChecks
 from relay.settings.sections import WebPushSection
 from relay.settings.source import Sections
-from relay.settings.values import Role, WebPushSettings
+from relay.settings.values import WebPushSettings
 
 TABLE: Final = "webpush"
 NO_WEBPUSH: Final = WebPushSettings(frozenset(), frozenset(), "", None)

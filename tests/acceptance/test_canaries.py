@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from eas_watcher.names import CollectionClass
 from relay.cli.audit import audit
-from relay.sandbox.eas import AnswerHttp, FailurePlan, Garble
+from relay.sandbox.eas.failures import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
 from tests.site import ANN, IPHONE, SOON, Site, until

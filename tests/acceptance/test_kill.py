@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from relay.sandbox.eas import FailurePlan
-from relay.sandbox.eas import Stall as Unanswered
+from relay.sandbox.eas.failures import FailurePlan
+from relay.sandbox.eas.failures import Stall as Unanswered
 from relay.sandbox.scripts import Received, Stall
 from tests.site import ANN, SOON, Site, until
 

@@ -24,7 +24,9 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
-from relay.sandbox.eas import EasRules, EasSimulator, open_eas_simulator
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 
 P = ParamSpec("P")
 ANN = "ann@example.com"

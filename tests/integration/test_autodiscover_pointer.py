@@ -17,7 +17,8 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.http import open_transport
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.watch.discovery import Discovery
 from tests.integration.eas_world import ANN, PASSWORD
 

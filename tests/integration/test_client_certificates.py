@@ -19,7 +19,8 @@ from eas_watcher.transport.client_certificate import IdentifiedTransport, show_c
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.certified_tls import serving_certified
 from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
 

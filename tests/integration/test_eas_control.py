@@ -8,9 +8,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from eas_watcher.names import DeviceId, ProtocolVersion
-from relay.sandbox.eas import EasSimulator, control_app, open_eas_simulator
+from relay.sandbox.eas.control import control_app
 from relay.sandbox.eas.failures import AnswerHttp, Cut
 from relay.sandbox.eas.requests import EasRequest
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 
 ANN = "ann@example.com"
 

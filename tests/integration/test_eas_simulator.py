@@ -16,16 +16,10 @@ from eas_watcher.names import CollectionId, ProtocolVersion
 from eas_watcher.wbxml.decode import decode
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, FOLDERHIERARCHY, PING, PROVISION, SETTINGS, Element
 from eas_watcher.wbxml.encode import encode
-from relay.sandbox.eas import (
-    AnswerHttp,
-    Cut,
-    EasRules,
-    EasSimulator,
-    FailurePlan,
-    Garble,
-    Stall,
-    open_eas_simulator,
-)
+from relay.sandbox.eas.failures import AnswerHttp, Cut, FailurePlan, Garble, Stall
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 
 ANN, PASSWORD = "ann@example.com", "secret"
 WBXML = "application/vnd.ms-sync.wbxml"

@@ -12,20 +12,11 @@ import pytest
 from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
-from relay.sandbox.eas import (
-    FAMILIES,
-    AnswerHttp,
-    AnswerStatus,
-    Cut,
-    Delay,
-    EasRules,
-    EasSimulator,
-    FailurePlan,
-    Family,
-    Garble,
-    Stall,
-)
-from relay.sandbox.eas.failures import Failure
+from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, FailurePlan, Garble, Stall
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import Family
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry, until, world
 
 each_family = pytest.mark.parametrize("family", list(FAMILIES))

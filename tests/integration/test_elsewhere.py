@@ -25,7 +25,9 @@ from eas_watcher.transport.http import open_transport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import AnswerHttp, EasSimulator, FailurePlan, open_eas_simulator
+from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
 from tests.fakes.eas import MemoryJournal

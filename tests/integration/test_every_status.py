@@ -31,7 +31,9 @@ from eas_watcher.tools.statuses.document import TABLES
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
-from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
+from relay.sandbox.eas.failures import AnswerHttp, Cut, FailurePlan
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, Kept, MemoryJournal, hurried, hurry, world
 
 ALWAYS: Final = 10**9

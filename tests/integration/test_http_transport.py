@@ -21,7 +21,7 @@ from eas_watcher.transport.http import (
     HttpTransport,
     open_transport,
 )
-from relay.sandbox.eas import open_eas_simulator
+from relay.sandbox.eas.server import open_eas_simulator
 from tests.fakes.tls import HOST, Authority, read_request, serving, talking
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"

@@ -20,7 +20,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.transport.negotiate import NegotiateTransport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now
-from relay.sandbox.eas import EasSimulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.credentials import StoredCredential
 from relay.security.invitations import Guests, Invitations, invite
 from relay.watch.accounts import EasServer

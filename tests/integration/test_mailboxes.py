@@ -11,7 +11,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
 from relay.domain.model import Platform, RegistrationChange, RegistrationId, RegistrationState
 from relay.process.clock import now
-from relay.sandbox.eas import AnswerHttp, FailurePlan
+from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups

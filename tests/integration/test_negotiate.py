@@ -19,7 +19,9 @@ from eas_watcher.runtime.http_request import compose
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import Cut, EasSimulator, FailurePlan, open_eas_simulator
+from relay.sandbox.eas.failures import Cut, FailurePlan
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tickets import FakeRealm
 from tests.integration.eas_world import ANN, ONE_MAIL, hurried, hurry, until, world
 

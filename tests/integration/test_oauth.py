@@ -22,7 +22,7 @@ from eas_watcher.transport.bearer import FRESH, BearerTransport
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens
 from relay.process.clock import now
-from relay.sandbox.eas import AnswerHttp, FailurePlan
+from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.sandbox.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world

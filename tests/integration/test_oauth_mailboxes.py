@@ -14,7 +14,7 @@ from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.model import RegistrationState, WatchRecord
 from relay.process.clock import now
-from relay.sandbox.eas import EasSimulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.sandbox.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from relay.watch.accounts import EasServer
 from tests.fakes.tls import Authority

@@ -8,7 +8,10 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
-from relay.sandbox.eas import FAMILIES, Crash, Cut, EasRules, FailurePlan, Family
+from relay.sandbox.eas.failures import Crash, Cut, FailurePlan
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import Family
+from relay.sandbox.eas.rules import EasRules
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, until, world
 
 EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()

@@ -16,19 +16,12 @@ from eas_watcher.tools.probe.arguments import Order, run_probe
 from eas_watcher.tools.probe.finding import Finding, Grade, works
 from eas_watcher.tools.probe.talk import probe_device
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import (
-    FAMILIES,
-    AnswerHttp,
-    AnswerStatus,
-    Crash,
-    Cut,
-    EasRules,
-    EasSimulator,
-    FailurePlan,
-    Family,
-    Garble,
-    open_eas_simulator,
-)
+from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, FailurePlan, Garble
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import Family
+from relay.sandbox.eas.rules import EasRules
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, until, world
 

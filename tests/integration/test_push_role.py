@@ -8,9 +8,8 @@ from pathlib import Path
 from eas_watcher.machine.memory import Progress
 from relay.compose.push import open_push
 from relay.compose.running import open_running
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.process.clock import now
-from relay.settings import Role
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NEW_MAIL, activate, entry, own_all

@@ -24,10 +24,11 @@ from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from relay.process.clock import now
-from relay.sandbox.eas import AnswerHttp, Cut, EasSimulator, FailurePlan, open_eas_simulator
-from relay.sandbox.eas.failures import Failure
+from relay.sandbox.eas.failures import AnswerHttp, Cut, Failure, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import SOGO
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, PASSWORD, MemoryJournal, hurried, hurry, world
 

@@ -11,7 +11,9 @@ from eas_watcher.machine.memory import Change
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, CollectionId
 from relay.process.clock import now
-from relay.sandbox.eas import FAMILIES, AnswerStatus, FailurePlan, Family
+from relay.sandbox.eas.failures import AnswerStatus, FailurePlan
+from relay.sandbox.eas.families import FAMILIES
+from relay.sandbox.eas.personality import Family
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
 
 MAIL = frozenset({CollectionClass.EMAIL})

@@ -36,7 +36,8 @@ from relay.domain.model import (
 )
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey, derive_device_id, generate
 from relay.store.engine import open_engine

@@ -25,7 +25,8 @@ from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.sandbox.eas import EasSimulator, open_eas_simulator
+from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.invitations import invite
 from tests.integration.eas_world import hurried, hurry
 from tests.interop.kerberos.acceptor import acceptor

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
 from relay.cli.audit import audit
-from relay.domain.model import CommitEntry, Platform, RegistrationState
+from relay.domain.model import CommitEntry, Platform, RegistrationState, Role
 from relay.domain.ports.outbox import PushSender
 from relay.process.clock import now
 from relay.push.apns.keepalive import KeepaliveTimings
@@ -35,7 +35,7 @@ from relay.push.egress.log import open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
-from relay.settings import Role, load
+from relay.settings import load
 from relay.store import migrate
 from relay.store.engine import open_engine
 from relay.store.outbox import SqlOutboxStore

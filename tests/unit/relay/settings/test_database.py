@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings import Role
+from relay.domain.model import Role
 from tests.installation import GOOD, Installation
 
 

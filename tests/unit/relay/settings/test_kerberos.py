@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from eas_watcher.auth.negotiate import Naming, Principal, Service
+from relay.domain.model import Role
 from relay.security.invitations import generate
-from relay.settings import Role
 from tests.installation import GOOD, Installation
 from tests.unit.relay.settings.test_kerberos_keytab import HTTP, RELAY
 

@@ -10,11 +10,11 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.errors import SettingsInvalid
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.config import FcmConfig
 from relay.security.sealing import generate
-from relay.settings import Role, load, sealing_key_files
+from relay.settings import load, sealing_key_files
 from tests.installation import GOOD, Installation
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Role
 from relay.network.route import DIRECT, Proxy, Route
-from relay.settings import Role
 from tests.installation import GOOD, Installation
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 import pytest
 
 from relay.cli.keygen import KeysExist, write_vapid_key
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.push.webpush.vapid import make_key, public_key, read_key
-from relay.settings import Role, vapid_key_file
+from relay.settings import vapid_key_file
 from relay.settings.webpush import NO_WEBPUSH
 from tests.installation import Installation
 

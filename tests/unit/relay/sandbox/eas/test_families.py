@@ -9,13 +9,13 @@ import pytest
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion, ServerId
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
-from relay.sandbox.eas import FAMILIES, EasRules
 from relay.sandbox.eas.commands import Document, answer
 from relay.sandbox.eas.devices import KeyMint, PingParameters, SimulatedDevice
+from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.mailboxes import SimulatedMailbox
 from relay.sandbox.eas.ping import PingAnswer
 from relay.sandbox.eas.refusals import RefusedByStatus, refuse
-from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.rules import EasRules, Session
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()
