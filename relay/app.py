@@ -1,15 +1,15 @@
-"""Own what a process does: its roles, put together by `relay.compose`, run here until cancelled, closed in reverse."""
+"""What a process does: its roles, built by `relay.compose`, run until cancelled, closed in reverse order.
+
+A role is imported when it is opened: a process holds only the libraries of the roles that it runs.
+"""
 
 import asyncio
 import logging
 import resource
 from contextlib import AsyncExitStack
 
-from relay.compose.api import open_api
 from relay.compose.ops import open_ops
-from relay.compose.push import open_push
 from relay.compose.running import open_running
-from relay.compose.watch import open_watch
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import MailboxExplanation
 from relay.domain.model import Role
@@ -35,10 +35,16 @@ async def serve(settings: Settings) -> None:
         stack.callback(log.info, "relay stopped", extra={"role": role.value})
         _raise_file_limit()
         if role in {Role.ALL, Role.PUSH}:
+            from relay.compose.push import open_push
+
             await open_push(running, stack)
         if role in {Role.ALL, Role.WATCH}:
+            from relay.compose.watch import open_watch
+
             await open_watch(running, stack)
         if role in {Role.ALL, Role.API}:
+            from relay.compose.api import open_api
+
             await open_api(running, stack)
         await open_ops(running, stack)
         gc_tuning.freeze_heap()

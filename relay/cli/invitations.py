@@ -6,11 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from relay.cli.keygen import KeysExist, write_key_pair
 from relay.cli.output import FAILED, FAULTY, fail, out
-from relay.process.clock import now
-from relay.registration.identity import normalise
-from relay.security.invitations import generate, invite, load_private
 
 PRIVATE: Final = "invitation-private.pem"
 PUBLIC: Final = "invitation-public.pem"
@@ -24,6 +20,9 @@ invitations = typer.Typer(
 @invitations.command()
 def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are written.")] = Path()) -> None:
     """Make the keys of invitations: the private one stays with whoever invites, the relay gets the public one."""
+    from relay.cli.keygen import KeysExist, write_key_pair
+    from relay.security.invitations import generate
+
     private, public = folder / PRIVATE, folder / PUBLIC
     try:
         write_key_pair(private, public, generate, "a new key makes void every invitation that it signed.")
@@ -43,6 +42,10 @@ def issue(
     days: Annotated[int, typer.Option(min=1, max=LONGEST, help="For how long the user may register.")] = 7,
 ) -> None:
     """Write one line per user: user, invitation, until when it is good; separated by tabs, for an MDM to distribute."""
+    from relay.process.clock import now
+    from relay.registration.identity import normalise
+    from relay.security.invitations import invite, load_private
+
     try:
         signing = load_private(key.read_bytes())
     except OSError as error:

@@ -1,4 +1,8 @@
-"""Own the command line: arguments in, exit status and readable texts out; the work is done elsewhere."""
+"""The command line: arguments in, exit status and readable texts out.
+
+Each command imports what it needs when it runs, so that `relay --help` loads neither the roles nor the sandbox, and a
+process holds only the libraries of its own role.
+"""
 
 import asyncio
 import os
@@ -6,31 +10,18 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-import uvloop
-from rich.console import Console
 
-from relay.app import explain as find_cases
-from relay.app import migrate as migrate_database
-from relay.app import serve as serve_relay
-from relay.cli.audit import audit
 from relay.cli.invitations import invitations
-from relay.cli.keygen import KeysExist, write_sealing_keys, write_vapid_key
 from relay.cli.output import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
-from relay.ops.explain import document, text
-from relay.process import log
-from relay.process.clock import now
-from relay.push.webpush.vapid import public_key
-from relay.sandbox.delivery import NotDelivered, deliver_mail
-from relay.sandbox.demo import run_demo
 from relay.sandbox.eas.personality import Family
-from relay.sandbox.installation import Ports
-from relay.sandbox.sandbox import run_sandbox
-from relay.settings import Settings, load, sealing_key_files, vapid_key_file
+
+if TYPE_CHECKING:
+    from relay.settings import Settings
 
 T = TypeVar("T")
 
@@ -53,12 +44,15 @@ DEFAULT: Final = Path("config/relay.toml")
 @cli.command()
 def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Run the relay until SIGTERM or Ctrl-C."""
+    from relay import app
+    from relay.process import log
+
     if role is Role.ALL:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     with failing("cannot listen or reach the database"):
-        _run(serve_relay(settings))
+        _run(app.serve(settings))
 
 
 @cli.command()
@@ -76,6 +70,8 @@ def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 @cli.command()
 def keygen(config: Config = DEFAULT) -> None:
     """Make the sealing keys: the private one for the watch role, the public one for the api role."""
+    from relay.cli.keygen import KeysExist, write_sealing_keys
+
     private, public = _sealing_key_files(config)
     try:
         write_sealing_keys(private, public)
@@ -94,6 +90,10 @@ def vapid(
     new: Annotated[bool, typer.Option("--new", help="Make the key first; one that is there stays.")] = False,
 ) -> None:
     """Print the public key that apps subscribe with by WebPush; nothing else, so that scripts can read it."""
+    from relay.cli.keygen import KeysExist, write_vapid_key
+    from relay.push.webpush.vapid import public_key
+    from relay.settings import vapid_key_file
+
     try:
         file = vapid_key_file(config, os.environ)
     except SettingsInvalid as error:
@@ -114,10 +114,13 @@ def vapid(
 @cli.command()
 def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
+    from relay import app
+    from relay.process import log
+
     settings = _load(config, role)
     log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
-        _run(migrate_database(settings))
+        _run(app.migrate(settings))
     out.print("the database has the schema of this version")
 
 
@@ -126,6 +129,8 @@ def verify(
     files: Annotated[list[Path], typer.Argument(help="Files of the egress log, e.g. state/egress/*.jsonl.")],
 ) -> None:
     """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
+    from relay.cli.audit import audit
+
     try:
         count, faults = audit(files)
     except OSError as error:
@@ -146,12 +151,17 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
     """Explain a mailbox: its last Ping, change and push, what the provider said, and what to do now."""
+    from relay import app
+    from relay.ops.explain import document, text
+    from relay.process import log
+    from relay.process.clock import now
+
     settings = _load(config, role)
     log.configure("error", "text", sys.stderr)
     if settings.database.file is not None and not settings.database.file.exists():
         fail(f"there is no database {settings.database.file}", FAILED)
     with failing("cannot reach the database"):
-        cases = _run(find_cases(settings, name)) or []
+        cases = _run(app.explain(settings, name)) or []
     if as_json:
         out.print_json(data=[document(case, now()) for case in cases])
     else:
@@ -179,6 +189,10 @@ def sandbox(
     ] = Family.EXCHANGE,
 ) -> None:
     """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
+    from relay.process import log
+    from relay.sandbox.installation import Ports
+    from relay.sandbox.sandbox import run_sandbox
+
     log.configure("info", "text", sys.stderr)
     ports = Ports(eas=eas, apns=apns, fcm=fcm, webpush=webpush, control=control, api=api, ops=ops)
     try:
@@ -196,6 +210,8 @@ def deliver(
     control: Annotated[str, typer.Option(help="The sandbox's control listener.")] = "http://127.0.0.1:8446",
 ) -> None:
     """Deliver a mail to a mailbox of a running sandbox."""
+    from relay.sandbox.delivery import NotDelivered, deliver_mail
+
     try:
         _run(deliver_mail(control, user=user, subject=subject, sender=sender, body=body))
     except NotDelivered as error:
@@ -205,6 +221,11 @@ def deliver(
 @cli.command()
 def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, with status 0 or 1.")] = False) -> None:
     """Show the main job: sandbox and relay start, two phones register, mails come, and what left is shown."""
+    from rich.console import Console
+
+    from relay.process import log
+    from relay.sandbox.demo import run_demo
+
     log.configure("error", "text", sys.stderr)
     if not _run(run_demo(Console(highlight=False), once=once)):
         raise typer.Exit(FAILED)
@@ -215,7 +236,9 @@ def main() -> None:
     cli()
 
 
-def _load(config: Path, role: Role) -> Settings:
+def _load(config: Path, role: Role) -> "Settings":
+    from relay.settings import load
+
     try:
         return load(config, os.environ, role)
     except SettingsInvalid as error:
@@ -223,6 +246,8 @@ def _load(config: Path, role: Role) -> Settings:
 
 
 def _sealing_key_files(config: Path) -> tuple[Path, Path]:
+    from relay.settings import sealing_key_files
+
     try:
         return sealing_key_files(config, os.environ)
     except SettingsInvalid as error:
@@ -231,6 +256,9 @@ def _sealing_key_files(config: Path) -> tuple[Path, Path]:
 
 def _make_first_keys(config: Path) -> None:
     """Make the sealing keys of a new installation; a single one that is missing is a fault, not a new start."""
+    from relay.cli.keygen import write_sealing_keys
+    from relay.settings import sealing_key_files
+
     try:
         private, public = sealing_key_files(config, os.environ)
         if not private.exists() and not public.exists():
@@ -260,6 +288,8 @@ def _run(job: Coroutine[Any, Any, T]) -> T | None:
             if task is None or not task.cancelling():
                 raise
             return None
+
+    import uvloop
 
     return uvloop.run(until_told())
 
