@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from relay.cli.output import FAILED, FAULTY, fail, out
+from relay.cli.output import FAILED, FAULTY, fail, say
 
 PRIVATE: Final = "invitation-private.pem"
 PUBLIC: Final = "invitation-public.pem"
@@ -30,8 +30,8 @@ def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are wri
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"the keys cannot be written: {error}", FAILED)
-    out.print(f"{private}: for whoever invites; the relay's hosts need it not")
-    out.print(f"{public}: for servers.NAME.kerberos_invitation_key_file")
+    say(f"{private}: for whoever invites; the relay's hosts need it not")
+    say(f"{public}: for servers.NAME.kerberos_invitation_key_file")
 
 
 @invitations.command()

@@ -5,6 +5,7 @@ process holds only the libraries of its own role.
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from relay.cli.invitations import invitations
-from relay.cli.output import FAILED, FAULTY, describe, err, fail, failing, out, show_faults
+from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.sandbox.eas.personality import Family
@@ -59,12 +60,12 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Check the configuration of a role and name every fault at once."""
     settings = _load(config, role)
-    out.print(f"{config}: good for role {role.value}.", style="green")
+    say(f"{config}: good for role {role.value}.", green=True)
     for name, server in settings.servers.items():
-        out.print(f"  server {name}: {server.url}")
+        say(f"  server {name}: {server.url}")
     for platform, apps in settings.apps.items():
         if apps:
-            out.print(f"  {platform.value}: {', '.join(sorted(apps))}")
+            say(f"  {platform.value}: {', '.join(sorted(apps))}")
 
 
 @cli.command()
@@ -79,8 +80,8 @@ def keygen(config: Config = DEFAULT) -> None:
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"the sealing keys cannot be written: {error}", FAILED)
-    out.print(f"{private}: for the watch role alone; keep a copy in a safe place")
-    out.print(f"{public}: for the api role")
+    say(f"{private}: for the watch role alone; keep a copy in a safe place")
+    say(f"{public}: for the api role")
 
 
 @cli.command()
@@ -101,8 +102,8 @@ def vapid(
     try:
         if new:
             write_vapid_key(file)
-            err.print(f"{file}: for the push role alone; keep a copy in a safe place", markup=False, soft_wrap=True)
-        out.print(public_key(file.read_bytes()))
+            note(f"{file}: for the push role alone; keep a copy in a safe place")
+        say(public_key(file.read_bytes()))
     except KeysExist as error:
         fail(str(error), FAILED)
     except OSError as error:
@@ -121,7 +122,7 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
         _run(app.migrate(settings))
-    out.print("the database has the schema of this version")
+    say("the database has the schema of this version")
 
 
 @audits.command()
@@ -136,10 +137,10 @@ def verify(
     except OSError as error:
         fail(f"cannot be read: {error}", FAULTY)
     for fault in faults:
-        err.print(f"{fault.where}: {fault.text}", markup=False, soft_wrap=True)
+        note(f"{fault.where}: {fault.text}")
     if faults:
         fail(f"{len(faults)} faults in {count} lines", FAILED)
-    out.print(f"{count} lines, unbroken, and every body is one of the templates")
+    say(f"{count} lines, unbroken, and every body is one of the templates")
 
 
 @cli.command()
@@ -163,9 +164,9 @@ def explain(
     with failing("cannot reach the database"):
         cases = _run(app.explain(settings, name)) or []
     if as_json:
-        out.print_json(data=[document(case, now()) for case in cases])
+        say(json.dumps([document(case, now()) for case in cases], indent=2))
     else:
-        out.print("\n".join(text(case, now()) for case in cases), end="")
+        typer.echo("\n".join(text(case, now()) for case in cases), nl=False)
     if not cases:
         fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
@@ -189,6 +190,8 @@ def sandbox(
     ] = Family.EXCHANGE,
 ) -> None:
     """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
+    from rich.console import Console
+
     from relay.process import log
     from relay.sandbox.installation import Ports
     from relay.sandbox.sandbox import run_sandbox
@@ -196,7 +199,16 @@ def sandbox(
     log.configure("info", "text", sys.stderr)
     ports = Ports(eas=eas, apns=apns, fcm=fcm, webpush=webpush, control=control, api=api, ops=ops)
     try:
-        _run(run_sandbox(folder, ports, out, mailboxes=mailboxes, level=level, family=personality))
+        _run(
+            run_sandbox(
+                folder,
+                ports,
+                Console(highlight=False, markup=False, soft_wrap=True),
+                mailboxes=mailboxes,
+                level=level,
+                family=personality,
+            )
+        )
     except OSError as error:
         fail(f"cannot listen or write: {describe(error)}", FAILED)
 
@@ -263,11 +275,7 @@ def _make_first_keys(config: Path) -> None:
         private, public = sealing_key_files(config, os.environ)
         if not private.exists() and not public.exists():
             write_sealing_keys(private, public)
-            err.print(
-                f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone",
-                markup=False,
-                soft_wrap=True,
-            )
+            note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
     except SettingsInvalid as error:
         show_faults(error)
     except OSError as error:

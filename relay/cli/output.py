@@ -1,4 +1,4 @@
-"""Own what commands say on the terminal when they cannot go on, and the status they end with.
+"""What commands print, and the exit status when they cannot go on.
 
 Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
 """
@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from relay.domain.errors import (
     DatabaseInUse,
@@ -24,29 +22,36 @@ from relay.domain.errors import (
 FAILED: Final = 1
 FAULTY: Final = 2
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+
+def say(text: str, *, green: bool = False) -> None:
+    """Print a result for the caller or for a script; the colour shows on a terminal only."""
+    typer.secho(text, fg=typer.colors.GREEN if green else None)
+
+
+def note(text: str) -> None:
+    """Print to standard error what is no result: hints and findings."""
+    typer.echo(text, err=True)
 
 
 def show_faults(error: SettingsInvalid) -> NoReturn:
-    """Name every fault of the configuration, and end the command."""
+    """Print every fault of the configuration, and end the command."""
     faults = error.faults
-    err.print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:", style="bold red")
+    heading = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:"
+    typer.secho(heading, fg=typer.colors.RED, bold=True, err=True)
     for key, wrong, remedy in faults:
-        # Remedies name tables as [apns], which must not be taken for markup.
-        err.print(f"  [bold]{escape(key)}[/bold] {escape(f'{wrong}. {remedy}')}", soft_wrap=True)
+        note(f"  {typer.style(key, bold=True)} {wrong}. {remedy}")
     raise typer.Exit(FAULTY)
 
 
 def fail(text: str, status: int) -> NoReturn:
-    """Say why a command cannot go on, and end it."""
-    err.print(text, style="red", soft_wrap=True, markup=False)
+    """Print why a command cannot go on, and end it."""
+    typer.secho(text, fg=typer.colors.RED, err=True)
     raise typer.Exit(status)
 
 
 @contextmanager
 def failing(cannot: str) -> Iterator[None]:
-    """Say in words what keeps a command from its work; `cannot` begins the sentence about what the system refuses."""
+    """Print in words what keeps a command from its work; `cannot` begins the sentence about what the system refuses."""
     try:
         yield
     except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
@@ -58,5 +63,5 @@ def failing(cannot: str) -> Iterator[None]:
 
 
 def describe(error: OSError) -> str:
-    """Say what went wrong, and with which file if it was one."""
+    """Return what went wrong, and with which file if there was one."""
     return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

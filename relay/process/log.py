@@ -1,13 +1,14 @@
-"""Own how log records become lines, and that no secret is among them whoever logged it."""
+"""How log records become lines, and how secrets are kept out of them, whichever library logged them.
 
+The standard library's formatter suffices here; structlog would load rich and pygments into every role (8 MB).
+"""
+
+import json
 import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
-
-import structlog
-from structlog.typing import EventDict, Processor
 
 SECRET: Final = "<secret>"
 SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|credential|authorization|cookie|api_?key", re.IGNORECASE)
@@ -20,6 +21,9 @@ SECRET_TEXT: Final = re.compile(
 """Authorization headers within texts [RFC 9110 11.6.2]."""
 
 OWN: Final = frozenset({"event", "exception", "level", "logger", "timestamp"})
+"""Names that every line uses itself; a field with such a name gets an underscore."""
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""Attributes of every record; the others came in by `extra`."""
 
 FLOORS: Final[Mapping[str, int]] = {
     "alembic": logging.WARNING,  # says at each start which dialect it found
@@ -39,7 +43,7 @@ FLOORS: Final[Mapping[str, int]] = {
 
 
 def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None:
-    """Send the log records of the whole process to `stream`, from `level` (e.g. "info") on."""
+    """Write the log records of the whole process to `stream`, from `level` (e.g. "info") on."""
     least = logging.getLevelNamesMapping()[level.upper()]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(make_formatter(form))
@@ -52,24 +56,43 @@ def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None
 
 
 def make_formatter(form: Literal["json", "text"]) -> logging.Formatter:
-    """Make lines: one JSON object each with timestamp, level, logger, event and fields, or text for people."""
-    chain: list[Processor] = [
-        _add_fields,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        _add_timestamp,
-    ]
-    closing: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if form == "json":
-        closing += [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer(sort_keys=True)]
-    else:
-        closing += [structlog.processors.format_exc_info, redact, _render_text]
-    return structlog.stdlib.ProcessorFormatter(processors=closing, foreign_pre_chain=chain)
+    """Return what makes lines: one JSON object each with timestamp, level, logger, event and fields, or plain text."""
+    return _JsonLines() if form == "json" else _TextLines()
 
 
-def redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Hide what bears the name of a secret or looks like an Authorization header, at any depth."""
-    return {name: SECRET if SECRET_NAME.search(name) else _cleaned(value) for name, value in event.items()}
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(_read(self, record), sort_keys=True)
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = _read(self, record)
+        exception = line.pop("exception", None)
+        head = f"{line.pop('timestamp')} {line.pop('level').upper():<7} {line.pop('logger')}: {line.pop('event')}"
+        fields = "".join(f" {name}={value!r}" for name, value in sorted(line.items()))
+        return head + fields + (f"\n{exception}" if exception else "")
+
+
+def _read(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a record, without secrets."""
+    line: dict[str, Any] = {
+        "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "event": record.getMessage(),
+    }
+    if record.exc_info:
+        line["exception"] = formatter.formatException(record.exc_info)
+    for name, value in record.__dict__.items():
+        if name not in _STANDARD:
+            line[f"{name}_" if name in OWN else name] = value
+    return redact(line)
+
+
+def redact(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Hide each value whose name is a secret's, and each Authorization header in a text, at any depth."""
+    return {name: SECRET if SECRET_NAME.search(name) else _cleaned(value) for name, value in line.items()}
 
 
 def _cleaned(value: Any) -> Any:
@@ -86,28 +109,8 @@ def _cleaned(value: Any) -> Any:
             return _cleaned(str(value))
 
 
-def _add_fields(logger: Any, method: str, event: EventDict) -> EventDict:
-    """Add what `extra` held; a field that bears a name of ours gets an underscore."""
-    fields = structlog.stdlib.ExtraAdder()(logger, method, {"_record": event["_record"]})
-    del fields["_record"]
-    return {**event, **{f"{name}_" if name in OWN else name: value for name, value in fields.items()}}
-
-
-def _add_timestamp(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    record: logging.LogRecord = event["_record"]
-    event["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return event
-
-
-def _render_text(_logger: Any, _method: str, event: EventDict) -> str:
-    exception = event.pop("exception", None)
-    head = f"{event.pop('timestamp')} {event.pop('level').upper():<7} {event.pop('logger')}: {event.pop('event')}"
-    fields = "".join(f" {name}={value!r}" for name, value in sorted(event.items()))
-    return head + fields + (f"\n{exception}" if exception else "")
-
-
 def _above_floor(record: logging.LogRecord) -> bool:
-    """Hold libraries at their floor even if a child of their logger has a level of its own."""
+    """Keep libraries at their floor, even if a child of their logger has a level of its own."""
     name = record.name
     floor = next((floor for parent, floor in FLOORS.items() if name == parent or name.startswith(f"{parent}.")), 0)
     return record.levelno >= floor

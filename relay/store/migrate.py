@@ -1,4 +1,7 @@
-"""Own the upgrade of the schema: which migrations a database lacks, and how they run."""
+"""The upgrade of the schema: which migrations a database lacks, and how they run.
+
+Each start asks whether some are missing, and hardly any start runs one, so Alembic is loaded only to run them.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,10 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,6 +17,8 @@ from relay.store.engine import transaction
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
+_APPLIED: Final = sa.table("alembic_version", sa.column("version_num"))
+"""Where Alembic notes the newest revision that a database has."""
 
 
 async def upgrade(engine: AsyncEngine) -> None:
@@ -32,7 +33,7 @@ async def upgrade(engine: AsyncEngine) -> None:
 
 
 async def pending(engine: AsyncEngine) -> bool:
-    """Tell whether the database lacks migrations; raises StoreUnavailable, DatabaseRefuses, SchemaNewer."""
+    """Return whether the database lacks migrations; raises StoreUnavailable, DatabaseRefuses, SchemaNewer."""
     async with _connected(engine) as connection:
         return await connection.run_sync(_pending)
 
@@ -48,21 +49,28 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise DatabaseRefuses(str(cause)) from error
 
 
-def _config(connection: sa.Connection) -> Config:
+def _upgrade(connection: sa.Connection) -> None:
+    if not _pending(connection):
+        return
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    return config
-
-
-def _upgrade(connection: sa.Connection) -> None:
-    if _pending(connection):
-        command.upgrade(_config(connection), "head")
+    command.upgrade(config, "head")
 
 
 def _pending(connection: sa.Connection) -> bool:
-    scripts = ScriptDirectory.from_config(_config(connection))
-    present = set(MigrationContext.configure(connection).get_current_heads())
-    if present - {script.revision for script in scripts.walk_revisions()}:
+    known = revisions()
+    present: set[str] = set()
+    if sa.inspect(connection).has_table(_APPLIED.name):
+        present = set(connection.execute(sa.select(_APPLIED.c.version_num)).scalars())
+    if present - set(known):
         raise SchemaNewer
-    return present != set(scripts.get_heads())
+    return present != {known[-1]}
+
+
+def revisions() -> list[str]:
+    """Return the revisions of this version, oldest first; each file is named after its own, as in `0001_first.py`."""
+    return sorted(path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py"))

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.errors import DatabaseRefuses, SchemaNewer
@@ -39,6 +41,14 @@ async def test_a_new_database_has_shards_that_nobody_owns(engine: AsyncEngine) -
         rows = (await connection.execute(sa.select(shard).order_by(shard.c.number))).all()
 
     assert [tuple(row) for row in rows] == [(number, None, 0, None) for number in range(256)]
+
+
+def test_files_of_migrations_are_named_after_their_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+
+    assert migrate.revisions() == chain[::-1]
 
 
 async def test_upgrading_again_changes_nothing(engine: AsyncEngine) -> None:
