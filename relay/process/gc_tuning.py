@@ -1,4 +1,4 @@
-"""Own how a process keeps its memory, once everything that lasts has been built."""
+"""How a process keeps its memory once it has built everything that lasts."""
 
 import ctypes
 import gc
@@ -20,11 +20,12 @@ three system calls a read, a quarter of what a push to FCM costs.
 
 
 def freeze_heap() -> None:
-    """Let what lives now be walked no more, and short-lived buffers cost no system call (with glibc)."""
+    """Freeze the heap (gc.freeze), give back what the start used only once, and tune malloc where it is glibc's."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     allocator = ctypes.CDLL(None)
     if hasattr(allocator, "mallopt"):
+        allocator.malloc_trim(0)
         allocator.mallopt(M_MMAP_THRESHOLD, SINGLE)
         allocator.mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -62,6 +61,8 @@ class Invitations:
             raise UnusableCredential("has expired: ask for a new one")
 
     def _claims(self, text: str) -> dict[str, Any]:
+        import jwt
+
         # The time is checked against the clock that was given, not against the library's.
         options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
         if len(text) <= LONGEST:
@@ -92,6 +93,8 @@ class Guests:
 
 def invite(key: Ed25519PrivateKey, server: str, user: str, until: datetime) -> str:
     """Sign an invitation; `user` as `relay.registration.identity.normalise` writes it."""
+    import jwt
+
     claims = {"aud": AUDIENCE, "srv": server, "sub": user, "exp": int(until.timestamp())}
     return jwt.encode(claims, key, algorithm=ALGORITHM)
 

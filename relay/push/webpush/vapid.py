@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -62,6 +61,8 @@ class Vapid:
 
         There are as many tokens as push services, and these are listed in the settings.
         """
+        import jwt
+
         token = self._tokens.get(service)
         if token is None or not token.made_at <= now < token.made_at + RENEWAL:
             claims = {"aud": f"https://{service}", "exp": int((now + LIFE).timestamp()), "sub": self._subject}

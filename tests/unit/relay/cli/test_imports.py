@@ -1,0 +1,26 @@
+"""What a process loads: a command that only prints loads no role, and a role loads no other role's libraries."""
+
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+LOADED: Final = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+PROVIDERS: Final = {"aioapns", "alembic", "google", "h2", "pyfcm", "requests"}
+SERVERS: Final = {"aiohttp", "cryptography", "pydantic", "sqlalchemy", "uvloop"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("relay.cli.main", PROVIDERS | SERVERS),
+        ("relay.app, relay.compose.api, relay.compose.watch", PROVIDERS | {"jwt", "rich"}),
+    ],
+)
+def test_a_process_loads_the_libraries_of_its_own_role_only(modules: str, absent: set[str]) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", f"import {modules}; {LOADED}"], capture_output=True, check=True, text=True
+    )
+
+    assert set(told.stdout.split()) & absent == set()
