@@ -207,7 +207,7 @@ class Watchdog:
         command = sent(actions)  # which fails for two requests in one list
         assert not any(c.drain for progress in recorded(actions) for c in progress.collections)
         self._check_news(before, event, actions)
-        self._check_pace(event, actions)
+        self._check_pace(before, event, actions)
         self._check_tries(before, event, command)
         self._check_keys(after, actions, command)
         if isinstance(command, Ping):
@@ -250,11 +250,15 @@ class Watchdog:
             for asked in command.collections:
                 assert asked.sync_key in {NO_SYNC_KEY, self._kept.get(asked.id)} or asked.id in draining
 
-    def _check_pace(self, event: Event | None, actions: list[Action]) -> None:
-        """Requests in a row without a wait are bounded."""
-        held = isinstance(event, Answered) and isinstance(event.reply, PingReply) and event.held >= HASTY
-        if isinstance(event, Woken) or held:
-            self._row = 0
+    def _check_pace(self, before: State | None, event: Event | None, actions: list[Action]) -> None:
+        """Requests in a row without a wait are bounded; a held Ping is a wait, however short the heartbeat interval."""
+        match before, event:
+            case _, Woken():
+                self._row = 0
+            case Pinging(watch), Answered(PingReply(), _, held) if held >= min(HASTY, watch.heartbeat.interval / 4):
+                self._row = 0
+            case _:
+                pass
         self._row += sum(isinstance(action, Send | Provide | AcknowledgeWipe) for action in actions)
         assert self._row <= BREATH + 1
 
