@@ -1,50 +1,53 @@
-"""Own the way of dirty marks to one provider: claim, send, settle, and try again later.
+"""How dirty marks reach one provider: claim, send, settle, and try again later.
 
-One dispatcher serves one platform, so that one provider's outage never delays the other.
+One dispatcher serves one platform, so that one provider's outage never delays the other. `schedule` says when it looks
+for due marks, `outcomes` what a provider's answer means, `settlement` what the store changes for it.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
-from relay.domain.model import DuePush, Lane, Platform
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome
-from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender
+from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
-from relay.push.gates import Gates, Plan, unbounded
-from relay.push.outcomes import BROKEN, OutcomeHandler
-from relay.push.settlements import STORE_CEILING, Ended, SettlementWriter
+from relay.push.gates import Gates, unbounded
+from relay.push.outcomes import BROKEN, PARKED, OutcomeHandler
+from relay.push.schedule import SLOW_POLL, ClaimSchedule, rest
 from relay.push.stats import PushStats
 
 log = logging.getLogger(__name__)
 
 SLOTS: Final = 100
-"""Pushes claimed and not settled at once; what one HTTP/2 connection carries well."""
+"""Pushes claimed and not settled at once; as many as one HTTP/2 connection carries well."""
 LEASE: Final = 60.0
 """Seconds a claim lasts; longer than any sender's time limit."""
-SLOW_POLL: Final = 30.0
-"""Seconds; the safety net under lost wake-ups and other processes' claims that ran out."""
-SHORTEST: Final = 0.05
-"""Seconds between two looks while a mark is due but not to be had, e.g. locked by another process; then longer."""
-CALM: Final = 4.0
-"""While a lane is shut a look goes over all that waits there: it is followed by so many times its length of rest."""
-LONGEST_SHORT: Final = 1.6
-"""Seconds between such looks in the end."""
 SWEEP: Final = 60.0
 """Seconds between two looks for marks that expired."""
 DRAIN: Final = 5.0
 """Seconds that pushes under way may take when the dispatcher is stopped."""
+STORE_CEILING: Final = 30.0
+"""Seconds between two tries while the database is away, at most."""
+
+
+class Ended(NamedTuple):
+    """A push whose outcome is known."""
+
+    settlement: Settlement
+    wakes: int
+    """How many wake-ups there had been when its mark was claimed."""
 
 
 class Dispatcher:
-    """Send the due marks of one platform until cancelled."""
+    """Sends the due marks of one platform until cancelled."""
 
     def __init__(
         self,
@@ -60,9 +63,9 @@ class Dispatcher:
         lease: float = LEASE,
         capacities: Capacities = unbounded,
     ) -> None:
-        """Take whose marks to send and through what; `owner` names this process among all that share the store.
+        """Send the marks of `store` through `sender`; `owner` names this process among all that share the store.
 
-        `capacities` tells where the sender takes few pushes or none, so that nothing is claimed in vain.
+        `capacities` lists the lanes where the sender takes few pushes or none, so that nothing is claimed in vain.
         """
         self.stats = PushStats()
         self._store = store
@@ -75,23 +78,19 @@ class Dispatcher:
         self._slots = slots
         self._lease = timedelta(seconds=lease)
         self._gates = Gates(slots, random, capacities)
-        self._judge = OutcomeHandler(
+        self._outcomes = OutcomeHandler(
             platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
         )
-        self._settler = SettlementWriter(store, platform, clock, random, self._settled)
+        self._settlements = SettlementWriter(store, platform, clock, random, self._settled)
+        self._schedule = ClaimSchedule()
+        self._look = asyncio.Event()
+        """Set when the dispatcher must look for due marks at once."""
         self._sends: set[asyncio.Task[Outcome]] = set()
         self._held = 0
-        self._look = asyncio.Event()
-        self._wakes = 0
-        self._backlog = False
-        self._fruitless = 0
-        self._unfinished = False
-        self._due: datetime | None = None
-        self._due_asked_at: float | None = None
-        self._due_without: frozenset[Lane] = frozenset()
+        """Marks claimed and not settled."""
 
     def hurry(self) -> None:
-        """Try what rests again now: something changed that may mend it, e.g. a key file."""
+        """Try again now what waits: something changed that may mend it, e.g. a key file."""
         self._gates.hurry(asyncio.get_running_loop().time())
         self._look.set()
 
@@ -102,7 +101,7 @@ class Dispatcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(), name=f"{self._platform} outbox listener")
                 tasks.create_task(self._claim_forever(), name=f"{self._platform} claims")
-                tasks.create_task(self._settler.run(), name=f"{self._platform} settlements")
+                tasks.create_task(self._settlements.run(), name=f"{self._platform} settlements")
                 tasks.create_task(self._expire_forever(), name=f"{self._platform} expiry")
         finally:
             await self._drain()
@@ -112,7 +111,7 @@ class Dispatcher:
     async def _listen(self) -> None:
         while True:
             await self._waiter.wait(SLOW_POLL)
-            self._wakes += 1
+            self._schedule.wake()
             self._look.set()
 
     async def _claim_forever(self) -> None:
@@ -135,68 +134,39 @@ class Dispatcher:
                 continue
 
     async def _claim(self) -> float:
-        """Claim what there is room for and start to send it; return after how many seconds to look again."""
-        free = self._slots - self._held
-        if free == 0:
-            self._backlog = True
-            return SLOW_POLL
+        """Claim marks for the free slots and start to send them; return after how many seconds to look again."""
         loop, now = asyncio.get_running_loop(), self._clock()
         began_at = loop.time()
-        plan = self._gates.plan(loop.time())
-        self._unfinished = False
-        claimed = 0
+        free, claimed = self._slots - self._held, 0
+        plan = self._gates.plan(began_at)
+        self._schedule.begin_look()
         for lane, capacity in plan.trials:
-            if claimed < free:
-                claimed += await self._take(min(capacity, free - claimed), plan.without(lane), lane)
+            claimed += await self._take(min(capacity, free - claimed), plan.without(lane), lane)
         claimed += await self._take(free - claimed, plan.special)
-        self._backlog = claimed == free
-        if self._backlog:
+        self._schedule.full = claimed == free
+        if self._schedule.full:
             return SLOW_POLL
         plan = self._gates.plan(loop.time())
-        if not self._unfinished:
-            await self._ask_due(now, plan)
+        asked_at = loop.time()
+        if self._schedule.must_ask(now, asked_at, plan.shut):
+            self._schedule.answer(await self._store.next_due(self._platform, plan.shut), asked_at, plan.shut)
         if plan.shut:
-            await asyncio.sleep(min(LONGEST_SHORT, CALM * (loop.time() - began_at)))
-        if self._unfinished:
-            self._fruitless = 0
-            return 0.0  # A mark is put off once, so this ends; looked at late, it would leave late.
-        waits = [SLOW_POLL]
-        if plan.opens_at is not None:
-            waits.append(max(0.0, plan.opens_at - loop.time()))
-        if self._due is not None:
-            left = (self._due - self._clock()).total_seconds()
-            # What is due and was not to be had is looked for less and less often.
-            self._fruitless = 0 if left > 0 or claimed else self._fruitless + 1
-            waits.append(left if left > 0 else min(LONGEST_SHORT, SHORTEST * 2.0 ** min(self._fruitless, 10)))
-        return min(waits)
+            await asyncio.sleep(rest(loop.time() - began_at))
+        return self._schedule.next_look(self._clock(), loop.time(), claimed, plan.opens_at)
 
     async def _take(self, limit: int, without: frozenset[Lane], only: Lane | None = None) -> int:
         """Claim up to `limit` marks and start to send them; return how many."""
         if limit <= 0:
             return 0
-        now, wakes = self._clock(), self._wakes
+        now, wakes = self._clock(), self._schedule.wakes
         until = now + self._lease
         claims = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
-        if claims.delayed_until is not None:
-            self._expect([claims.delayed_until])
-        self._unfinished = self._unfinished or claims.unfinished
+        self._schedule.learn(claims)
         for push in claims.pushes:
             # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
-            if not self._settler.knows(push):
+            if not self._settlements.knows(push):
                 self._start(push, wakes)
         return len(claims.pushes)
-
-    def _expect(self, moments: Sequence[datetime]) -> None:
-        """Know of marks that fall due, without asking."""
-        self._due = min(moments if self._due is None else [self._due, *moments])
-
-    async def _ask_due(self, now: datetime, plan: Plan) -> None:
-        """Learn when the next mark falls due, if what we know is past or old; our own retries we know."""
-        asked_at = asyncio.get_running_loop().time()
-        old = self._due_asked_at is None or asked_at - self._due_asked_at >= SLOW_POLL
-        if old or plan.shut != self._due_without or (self._due is not None and self._due <= now):
-            self._due = await self._store.next_due(self._platform, plan.shut)
-            self._due_asked_at, self._due_without = asked_at, plan.shut
 
     async def _expire_forever(self) -> None:
         """Drop what is too old for a push, now and then."""
@@ -204,7 +174,7 @@ class Dispatcher:
             try:
                 dropped = await self._store.expire(self._platform, self._clock())
             except StoreUnavailable:
-                dropped = 0  # claims have said so
+                dropped = 0  # the claims have logged it
             if dropped:
                 self.stats.outcomes["expired"] += dropped
                 log.warning("pushes expired", extra={"platform": self._platform, "pushes": dropped})
@@ -225,7 +195,7 @@ class Dispatcher:
         self.stats.in_flight -= 1
         self._gates.ended(push)
         if task.cancelled():
-            return  # only when we stop: its claim is released
+            return  # only when the dispatcher is stopped: it releases the claim
         error = task.exception()
         if error is None:
             outcome = task.result()
@@ -234,22 +204,17 @@ class Dispatcher:
             fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
             log.error("push sender broke", extra=fields, exc_info=error)
             outcome = BROKEN
-        self._settler.add(self._judge.judge(push, outcome), wakes)
+        self._settlements.add(Ended(self._outcomes.handle(push, outcome), wakes))
         if isinstance(outcome, Delivered):
             self.stats.on_accepted(push)
 
     def _settled(self, group: Sequence[Ended]) -> None:
-        """Hear that outcomes are recorded: their places are free, and some of their marks are due again."""
+        """Free the slots of pushes whose outcomes are recorded."""
         self._held -= len(group)
-        retries = [settlement.next_try_at for settlement, _ in group if settlement.next_try_at is not None]
-        if retries:
-            self._expect(retries)
-        # A mark that grew while its push was under way is due again soon, and its wake-up is long past.
-        grown = any(wakes != self._wakes for _, wakes in group)
-        if grown:
-            self._due_asked_at = None
+        retries = [each.settlement.next_try_at for each in group if each.settlement.next_try_at is not None]
         plan = self._gates.plan(asyncio.get_running_loop().time())
-        if self._backlog or retries or grown or plan.trials or plan.shut != self._due_without:
+        wakes = [each.wakes for each in group]
+        if self._schedule.settle(retries, wakes, plan.shut, trials=bool(plan.trials)):
             self._look.set()
 
     # --- stopping
@@ -259,7 +224,7 @@ class Dispatcher:
             _, late = await asyncio.wait(self._sends, timeout=DRAIN)
             await _cancel(list(late))
         try:
-            await self._settler.flush()
+            await self._settlements.flush()
         except StoreUnavailable:
             log.warning("outcomes lost, their pushes repeat: the database is away", extra={"platform": self._platform})
         await self._release()
@@ -269,6 +234,94 @@ class Dispatcher:
             await self._store.release(self._owner)
         except StoreUnavailable:
             log.warning("claims left to run out: the database is away", extra={"platform": self._platform})
+
+
+class SettlementWriter:
+    """Writes the outcomes of one platform to the store: in groups, kept while the database is away.
+
+    One outcome that cannot be recorded does not stop the others of its group.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        platform: Platform,
+        clock: Clock,
+        random: Random,
+        settled: Callable[[Sequence[Ended]], None],
+    ) -> None:
+        """Write to `store`; `settled` is called with each group that is written."""
+        self._store = store
+        self._platform = platform
+        self._clock = clock
+        self._random = random
+        self._settled = settled
+        self._ended: list[Ended] = []
+        self._something_ended = asyncio.Event()
+        self._spoilt: set[tuple[RegistrationId, Mark]] = set()
+        """Marks that can neither be settled nor parked."""
+
+    def add(self, ended: Ended) -> None:
+        """Write an outcome with the next group."""
+        self._ended.append(ended)
+        self._something_ended.set()
+
+    def knows(self, push: DuePush) -> bool:
+        """Return True if a claimed push must not be sent: it has ended already, or its end cannot be recorded."""
+        spoilt = (push.registration_id, push.mark) in self._spoilt
+        return spoilt or any(ended.settlement.push == push for ended in self._ended)
+
+    async def run(self) -> None:
+        """Write in groups: outcomes that come during one transaction go with the next."""
+        failures = 0
+        while True:
+            if not self._ended:
+                self._something_ended.clear()
+                await self._something_ended.wait()
+            try:
+                await self.flush()
+            except StoreUnavailable:
+                failures += 1
+                if failures == 1:
+                    log.warning("outcomes wait: the database is away", extra={"platform": self._platform})
+                await asyncio.sleep(min(STORE_CEILING, backoff.retry(failures, self._random)))
+            else:
+                failures = 0
+
+    async def flush(self) -> None:
+        """Write all outcomes; raise StoreUnavailable and keep them while the database is away."""
+        group = list(self._ended)
+        if not group:
+            return
+        await self._record([ended.settlement for ended in group])
+        del self._ended[: len(group)]
+        self._settled(group)
+
+    async def _record(self, settlements: Sequence[Settlement]) -> None:
+        error = await self._failure(self._store.settle(settlements, self._clock()))
+        if error is None:
+            return
+        if len(settlements) > 1:
+            for settlement in settlements:
+                await self._record([settlement])
+            return
+        push = settlements[0].push
+        fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
+        log.error("push set aside", extra=fields | {"reason": "its outcome cannot be recorded"}, exc_info=error)
+        reason = f"its outcome cannot be recorded: {type(error).__name__}"
+        until = self._clock() + timedelta(seconds=PARKED)
+        if await self._failure(self._store.park(push, reason, until)) is not None:
+            # Its claim runs out and the mark is claimed again, but this process never sends it twice.
+            self._spoilt.add((push.registration_id, push.mark))
+
+    async def _failure(self, doing: Awaitable[None]) -> Exception | None:
+        """Await a call of the store and return what it raised; raise StoreUnavailable, which concerns every push."""
+        (result,) = await asyncio.gather(doing, return_exceptions=True)
+        if isinstance(result, StoreUnavailable) or (
+            isinstance(result, BaseException) and not isinstance(result, Exception)
+        ):
+            raise result
+        return result
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Outcome]]) -> None:

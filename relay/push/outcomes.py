@@ -44,7 +44,7 @@ class OutcomeHandler:
         self._random = random
         self._time = time
 
-    def judge(self, push: DuePush, outcome: Outcome) -> Settlement:
+    def handle(self, push: DuePush, outcome: Outcome) -> Settlement:
         """Note what an outcome says about its channel and its provider; tell how its mark is to be settled."""
         self._stats.channels.add((push.app, push.environment))
         if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):

@@ -9,7 +9,8 @@ import pytest
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.wakeups import Topic
-from relay.push.dispatch import DRAIN, LEASE, SLOTS, SLOW_POLL
+from relay.push.dispatch import DRAIN, LEASE, SLOTS
+from relay.push.schedule import SLOW_POLL
 from tests.fakes.outbox import BEGAN, MemoryOutbox, loop_clock
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
 from tests.unit.relay.push.pushes import due_push

@@ -34,7 +34,7 @@ class Court:
         push = due_push()
         self.gates.began(push)
         self.gates.ended(push)
-        self.settlement = self._judge.judge(push, outcome)
+        self.settlement = self._judge.handle(push, outcome)
         again = self.settlement.next_try_at
         return None if again is None else (again - BEGAN).total_seconds()
 
