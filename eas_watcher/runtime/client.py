@@ -22,7 +22,7 @@ from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
-from eas_watcher.server.admission import ServerAdmission, WatchAdmission
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class EasClient:
         self._pings = pings
         self._url = account.url
         self._admission = admissions.admission(account.url, rate)
-        self._standing = WatchAdmission(account.mailbox)
+        self._standing = ClientAdmission(account.mailbox)
         self._watches = False
         self._cookies: dict[str, str] = {}
         self._renewal = ""
@@ -112,7 +112,7 @@ class EasClient:
             return
         before, self._admission = self._admission, self._admissions.admission(url, self._rate)
         self._url = url
-        self._standing = WatchAdmission(self._account.mailbox)
+        self._standing = ClientAdmission(self._account.mailbox)
         self._cookies = {}  # cookies are for the host that set them
         if self._watches:
             before.watch_ends()
@@ -198,7 +198,7 @@ class _Admitted:
 
     __slots__ = ("_admission", "_holds", "_standing")
 
-    def __init__(self, admission: ServerAdmission, standing: WatchAdmission, *, holds: bool) -> None:
+    def __init__(self, admission: ServerAdmission, standing: ClientAdmission, *, holds: bool) -> None:
         self._admission = admission
         self._standing = standing
         self._holds = holds

@@ -1,7 +1,14 @@
-"""Admission to one mail server: which mailboxes may send now, and which wait, in one queue with one timer.
+"""Admission to one mail server: which clients may send now, and which wait, with one timer for all.
 
 `breaker.py` decides whether the server is served, `mass_refusals.py` whether a refused credential is tried again; this
 module gives both what they need of the event loop. A client enters before each request and reports how it ended.
+
+Watches and candidates queue apart and pass in turns, so that neither thousands of the ones nor of the others keep the
+rest waiting. A watch probes before a candidate: a server that has just come back may refuse a right password, which a
+watch confirms, while a candidate has one try. What the server says to candidates is not counted among the refusals of
+its watched mailboxes: the usual reason is a mistyped password, and a phone that registers wrong ones again and again
+must not make the relay hold back the mailboxes of others. Its acceptance is not counted either; the watch that starts
+with the accepted credential is.
 """
 
 import asyncio
@@ -24,18 +31,22 @@ from eas_watcher.server.idle_timeout import PathKnowledge
 from eas_watcher.server.mass_refusals import MassRefusals
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
-"""As what a queued watch is let through: to find out how the server is, as one of many, or to confirm a refusal."""
-NEVER: Final = -1  # a watch has not passed so far
+"""Why a waiting client is let through: to find out how the server is, as one of many, or to confirm a refusal."""
+NEVER: Final = -1  # a client has not passed yet
 LAST_TRY: Final = MOST_REFUSALS - 1  # refusals after which the next one is the last
 
 
 @dataclass(slots=True)
-class WatchAdmission:
-    """Hold how one watch stands with the door."""
+class ClientAdmission:
+    """How one client stands with the admission to its server."""
 
     mailbox: Hashable
     refusals: int = 0
-    """How often its credential was refused in a row."""
+    """How often in a row its credential was refused."""
+    candidate: bool = False
+    """Whether its credential is a candidate, which the server has never accepted."""
+    waits: bool = True
+    """Whether it waits while the server is away; False: `enter` raises Unreachable, because another host may answer."""
     passed: int = NEVER
     """After which of the server's absences it passed last."""
     probe: bool = False
@@ -45,7 +56,7 @@ class WatchAdmission:
     began: float = 0.0
     """When its request was let through, by the loop's clock."""
     holding: asyncio.TimerHandle | None = None
-    """Tells when a Ping that probes has been held long enough."""
+    """Ends the probe when a Ping that probes has been held long enough."""
 
 
 log = logging.getLogger(__name__)
@@ -55,7 +66,7 @@ State: TypeAlias = Literal["serving", "away", "returning", "starting"]
 
 
 class ServerAdmission:
-    """Let the watches of one server send, or wait; made for the running event loop."""
+    """Lets the clients of one server send, or wait; made for the running event loop."""
 
     def __init__(
         self, rate: float, short_requests: int, random: Random, now: Now, path: PathKnowledge | None = None
@@ -77,7 +88,13 @@ class ServerAdmission:
         self._now = now
         self._breaker = Breaker(rules(rate))
         self._absences = 0
-        self._queue: deque[asyncio.Future[Turn]] = deque()
+        self._watches: deque[asyncio.Future[Turn]] = deque()
+        self._candidates: deque[asyncio.Future[Turn]] = deque()
+        self._candidate_is_next = False
+        self._impatient: set[asyncio.Future[Turn]] = set()
+        """Those of both queues that do not wait for a server that is away."""
+        self._suspended: deque[asyncio.Future[Turn]] = deque()
+        """Candidates that wait because the server is suspected."""
         self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
@@ -102,24 +119,24 @@ class ServerAdmission:
         return self._breaker.state.detail if isinstance(self._breaker.state, Away) else ""
 
     @property
-    def trouble(self) -> str:
-        """Say why nobody should ask the server now, as long as somebody here finds out; empty if anybody may."""
-        now, state = asyncio.get_running_loop().time(), self._breaker.state
-        if isinstance(state, Away) and (state.probing or now < state.until):
-            return f"the server is away: {state.detail}"
+    def obstacle(self) -> str:
+        """Why a candidate that comes now waits for more than its turn; empty if it does not."""
+        now = asyncio.get_running_loop().time()
+        if self._is_away_at(now):
+            return f"the server is away: {self.detail}"
         if self.refusals.suspected and now < self.refusals.next_at:
             return "the server refuses many credentials at once"
         return ""
 
     @property
     def waiting(self) -> int:
-        """How many watches wait for the server."""
-        return sum(not turn.done() for turn in self._queue)
+        """How many clients wait for the server to return, or for their turn."""
+        return sum(not turn.done() for queue in (self._watches, self._candidates) for turn in queue)
 
     @property
     def held_back(self) -> int:
-        """Count the refused mailboxes that wait because the server is suspected."""
-        return sum(not turn.done() for turns in self._refused.values() for turn in turns)
+        """How many clients wait because the server refuses many credentials at once."""
+        return sum(not turn.done() for queue in (*self._refused.values(), self._suspended) for turn in queue)
 
     def expected_wait(self) -> float | None:
         """Return after how many seconds a failed mailbox may send again; None: the server serves, so nothing waits."""
@@ -130,7 +147,7 @@ class ServerAdmission:
             case Away(until=until):
                 return max(0.0, until - now)
             case Returning():  # pragma: no branch -- mypy proves that there is no other
-                return len(self._queue) / self._rate
+                return self.waiting / self._rate
 
     def watch_begins(self, mailbox: Hashable, *, refused: bool) -> None:
         """Count one more watched mailbox; `refused`: the server refused its credential before this process began."""
@@ -142,74 +159,81 @@ class ServerAdmission:
         """Count one watched mailbox less."""
         self.watched -= 1
 
-    async def enter(self, visitor: WatchAdmission, *, holds: bool = False) -> None:
-        """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late."""
-        loop = asyncio.get_running_loop()
-        turn: Turn = "confirms"
-        if visitor.refusals and self.refusals.suspected:
-            turn = await self._wait(self._refused[min(visitor.refusals, LAST_TRY)])
-            visitor.confirms = turn == "confirms"
-        if turn == "confirms" and not self._passes(visitor):
-            try:
-                turn = await self._wait(self._queue)
-            except asyncio.CancelledError:
-                self.leave(visitor)
-                raise
-        visitor.probe = turn == "probes"
-        visitor.passed = self._absences
-        visitor.began = loop.time()
-        if visitor.probe and holds:
-            visitor.holding = loop.call_later(HELD, self._probe_ended, visitor)
+    async def enter(self, client: ClientAdmission, *, holds: bool = False) -> None:
+        """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late.
 
-    def answered(self, visitor: WatchAdmission) -> None:
+        Raises Unreachable for a client that does not wait for a server that is away.
+        """
+        loop = asyncio.get_running_loop()
+        if not client.waits and self._is_away_at(loop.time()):
+            raise self._absence()
+        turn: Turn | None = None
+        if self.refusals.suspected and (client.candidate or client.refusals):
+            turn = await self._wait(
+                self._suspended if client.candidate else self._refused[min(client.refusals, LAST_TRY)], client
+            )
+            client.confirms = turn == "confirms"
+        if turn in {None, "confirms"} and not self._passes(client):
+            try:
+                turn = await self._wait(self._candidates if client.candidate else self._watches, client)
+            except BaseException:
+                self.leave(client)
+                raise
+        client.probe = turn == "probes"
+        client.passed = self._absences
+        client.began = loop.time()
+        if client.probe and holds:
+            client.holding = loop.call_later(HELD, self._probe_ended, client)
+
+    def answered(self, client: ClientAdmission) -> None:
         """Learn that the server answered, with success or with what concerns this mailbox alone."""
-        visitor.confirms = False
-        if visitor.probe:
-            self._probe_ended(visitor)
+        client.confirms = False
+        if client.probe:
+            self._probe_ended(client)
         else:
             self._breaker = self._breaker.answered(asyncio.get_running_loop().time())
 
-    def accepted(self, visitor: WatchAdmission) -> None:
+    def accepted(self, client: ClientAdmission) -> None:
         """Learn that the server accepted a mailbox's credential."""
-        if self.refusals.suspected and visitor.began < self._suspected_at:
-            return  # it was accepted before the trouble began
+        if client.candidate or (self.refusals.suspected and client.began < self._suspected_at):
+            return  # it is not counted, or it was accepted before the trouble began
         was = self.refusals.suspected
-        self.refusals.accepted(visitor.mailbox)
+        self.refusals.accepted(client.mailbox)
         if was and not self.refusals.suspected:
             log.warning("refused credentials are tried again", extra={"mailboxes": self.held_back})
             self._release()
 
-    def failed(self, visitor: WatchAdmission, error: EasError) -> EasError:
-        """Learn that a request failed; return the error as it should be understood.
+    def failed(self, client: ClientAdmission, error: EasError) -> EasError:
+        """Learn that a request failed; return the error as the client should understand it.
 
-        A stale connection tells nothing: whoever was to find out something with it hands the turn on, leaving.
+        A stale connection shows nothing: a client that was to find something out hands its turn on when it leaves.
         """
         if isinstance(error, Unreachable) and error.stale:
             return error
-        visitor.confirms = False
-        if isinstance(error, Unauthorized):
-            error = self._judge(visitor, error)
+        client.confirms = False
+        if isinstance(error, Unauthorized) and not client.candidate:
+            error = self._judge(client, error)
         clock = asyncio.get_running_loop().time()
         cut = self.path.cut_off
         expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
         if expected or not concerns_server(error):
-            self.answered(visitor)
+            self.answered(client)
         else:
-            probe, visitor.probe = visitor.probe, False
+            probe, client.probe = client.probe, False
             failure = read_failure(error)
-            self._become(self._breaker.failed(visitor.mailbox, failure, clock, self._random, probe=probe))
+            self._become(self._breaker.failed(client.mailbox, failure, clock, self._random, probe=probe))
         return error
 
-    def leave(self, visitor: WatchAdmission) -> None:
-        """Learn that a request is over, told of or not: who was given up hands the turn to another."""
-        if visitor.holding is not None:
-            visitor.holding.cancel()
-            visitor.holding = None
-        if visitor.probe:
+    def leave(self, client: ClientAdmission) -> None:
+        """Learn that a request is over, reported or not: a client that gave up hands its turn to another."""
+        if client.holding is not None:
+            client.holding.cancel()
+            client.holding = None
+        if client.probe:
             self._hand_on("probes")
-        if visitor.confirms:
+        if client.confirms:
             self._hand_on("confirms")
-        visitor.probe = visitor.confirms = False
+        client.probe = client.confirms = False
 
     def held(self, heartbeat: Heartbeat, seconds: float) -> None:
         """Learn that a Ping was held to its end."""
@@ -219,45 +243,61 @@ class ServerAdmission:
         """Learn that a held Ping was cut."""
         self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
 
-    def _judge(self, visitor: WatchAdmission, error: Unauthorized) -> Unauthorized:
-        """Tell whether a refusal is one of many; a mailbox's last try is judged as its own."""
+    def _judge(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
+        """Return a refusal as one of many, if it is; a mailbox's last try concerns that mailbox alone."""
         now = asyncio.get_running_loop().time()
         was = self.refusals.suspected
-        self.refusals.refused(visitor.mailbox, self.watched, now)
+        self.refusals.refused(client.mailbox, self.watched, now)
         if self.refusals.suspected and not was:
             self._suspected_at = now
             log.warning("mail server refuses many credentials at once", extra={"mailboxes": len(self.refusals)})
-        if not self.refusals.suspected or visitor.refusals >= LAST_TRY:
+        if not self.refusals.suspected or client.refusals >= LAST_TRY:
             return error
         detail = f"{error}, as those of many others: its directory or its store may be down"
         return Unauthorized(detail, shared=True)
 
-    def _passes(self, visitor: WatchAdmission) -> bool:
-        """Return whether a watch need not queue: none does, or it has passed since the server was last away."""
+    def _passes(self, client: ClientAdmission) -> bool:
+        """Return whether a client need not queue: none does, or it has passed since the server was last away."""
         state = self._breaker.state
-        if visitor.passed == NEVER:
-            if isinstance(state, Serving):
-                self._breaker = self._breaker.arrived(asyncio.get_running_loop().time())
-                self.since = self._now()
+        if client.passed == NEVER:
+            self._arrive(asyncio.get_running_loop().time())
             return False
         if isinstance(state, Returning):
-            return visitor.passed == self._absences
+            return client.passed == self._absences
         return isinstance(state, Serving)
 
-    async def _wait(self, queue: "deque[asyncio.Future[Turn]]") -> Turn:
-        """Queue up; return as what the watch was let through."""
+    def _arrive(self, now: float) -> None:
+        """Let clients that were never here pass at the rate."""
+        if isinstance(self._breaker.state, Serving):
+            self._breaker = self._breaker.arrived(now)
+            self.since = self._now()
+
+    def _is_away_at(self, now: float) -> bool:
+        """Return whether the server is away and no probe may go now."""
+        state = self._breaker.state
+        return isinstance(state, Away) and (state.probing or now < state.until)
+
+    def _absence(self) -> Unreachable:
+        return Unreachable(f"the server is away: {self.detail}", reached=False)
+
+    async def _wait(self, queue: "deque[asyncio.Future[Turn]]", client: ClientAdmission) -> Turn:
+        """Queue up; return why the client is let through."""
         turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         queue.append(turn)
+        if not client.waits:
+            self._impatient.add(turn)
         self._pump()
         try:
             return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if not turn.cancelled() and turn.exception() is None:
                 self._hand_on(turn.result())
             raise
+        finally:
+            self._impatient.discard(turn)
 
     def _hand_on(self, turn: Turn) -> None:
-        """Let another one find out what a watch that was given up was to find out."""
+        """Let another client find out what one that gave up was to find out."""
         now = asyncio.get_running_loop().time()
         if turn == "probes":
             self._become(self._breaker.probe_lost(now))
@@ -265,19 +305,21 @@ class ServerAdmission:
             self.refusals.given_up(now)
             self._pump()
 
-    def _probe_ended(self, visitor: WatchAdmission) -> None:
+    def _probe_ended(self, client: ClientAdmission) -> None:
         """Let the others follow a probe that was answered, or is held."""
-        visitor.probe = False
+        client.probe = False
         if self._breaker.away:
             self._absences += 1
-            visitor.passed = self._absences
+            client.passed = self._absences
             self._become(self._breaker.answered(asyncio.get_running_loop().time(), probe=True))
 
     def _release(self) -> None:
-        """Let the refused mailboxes return like those of a server that was away."""
+        """Let those that waited because the server was suspected return like those of a server that was away."""
         for turns in self._refused.values():
-            self._queue.extend(turns)
+            self._watches.extend(turns)
             turns.clear()
+        self._candidates.extend(self._suspended)
+        self._suspended.clear()
         self._become(self._breaker.released(asyncio.get_running_loop().time()))
 
     def _become(self, breaker: Breaker) -> None:
@@ -287,6 +329,9 @@ class ServerAdmission:
             self.since = self._now()
             if breaker.away:
                 log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": self.detail})
+                for turn in self._impatient:
+                    if not turn.done():
+                        turn.set_exception(self._absence())
             elif was_away:
                 log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})
         self._pump()
@@ -296,33 +341,44 @@ class ServerAdmission:
         self._pump()
 
     def _pump(self) -> None:
-        """Let through who may pass now, and look again when the next may."""
+        """Let through the clients that may pass now, and look again when the next one may."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        moments = [moment for moment in (self._pump_queue(now), self._pump_refused(now)) if moment is not None]
+        self._free_suspended(now)
+        moments = [moment for moment in (self._pump_queues(now), self._pump_refused(now)) if moment is not None]
         if self._timer is not None:
             if moments and self._rings_at == min(moments):
                 return
             self._timer.cancel()
             self._timer = None
         if moments:
-            self._rings_at = min(moments)  # uvloop's handle of a moment that has all but come does not tell it
+            # Kept here, because uvloop's TimerHandle.when() is wrong for a timer that is about to run.
+            self._rings_at = min(moments)
             self._timer = loop.call_at(self._rings_at, self._ring)
 
-    def _pump_queue(self, now: float) -> float | None:
-        queue = self._queue
-        while queue:
-            if queue[0].done():
-                queue.popleft()
-                continue
+    def _pump_queues(self, now: float) -> float | None:
+        """Let through the clients in the queues that may pass; return when to look again."""
+        while (queue := self._next_queue()) is not None:
             self._breaker, turn = self._breaker.admit(now, self._random)
             if turn is BreakerTurn.WAITS:
                 return self._breaker.due
             queue.popleft().set_result("probes" if turn is BreakerTurn.PROBES else "returns")
+            self._candidate_is_next = queue is self._watches
         return self._rest(now)
 
+    def _next_queue(self) -> "deque[asyncio.Future[Turn]] | None":
+        """Return the queue whose first client is the next one, after those that gave up are gone; None: both are empty.
+
+        The two take turns, except for a probe.
+        """
+        _drop_done(self._watches)
+        _drop_done(self._candidates)
+        if self._candidate_is_next and not self._breaker.away:
+            return self._candidates or self._watches or None
+        return self._watches or self._candidates or None
+
     def _rest(self, now: float) -> float | None:
-        """End a return when no watch waits; return when to look again, if it is too early for that."""
+        """End a return when no client waits; return when to look again, if it is too early for that."""
         if not isinstance(self._breaker.state, Returning):
             return None
         due = self._breaker.due
@@ -333,13 +389,30 @@ class ServerAdmission:
         return None
 
     def _pump_refused(self, now: float) -> float | None:
-        """Let one refused mailbox try, those first that have more than their last try left."""
-        for turns in self._refused.values():
-            while turns and turns[0].done():
-                turns.popleft()
-        fewest = next((turns for turns in self._refused.values() if turns), None)
-        if fewest is None:
-            return None
+        """Let one refused mailbox try, one that has more than its last try left if there is one."""
+        first = self._first_refused()
+        if first is None:
+            return self.refusals.next_at if self._suspended else None
         if self.refusals.confirm(now):
-            fewest.popleft().set_result("confirms")
+            first.popleft().set_result("confirms")
         return self.refusals.next_at
+
+    def _first_refused(self) -> "deque[asyncio.Future[Turn]] | None":
+        """Return the queue of the refused mailbox that confirms next; None: no refused mailbox waits."""
+        for turns in self._refused.values():
+            _drop_done(turns)
+        return next((turns for turns in self._refused.values() if turns), None)
+
+    def _free_suspended(self, now: float) -> None:
+        """Let the suspended candidates queue when a confirmation is due and no refused mailbox is left to make it."""
+        _drop_done(self._suspended)
+        if self._suspended and now >= self.refusals.next_at and self._first_refused() is None:
+            self._candidates.extend(self._suspended)
+            self._suspended.clear()
+            self._arrive(now)
+
+
+def _drop_done(queue: "deque[asyncio.Future[Turn]]") -> None:
+    """Remove from the front of a queue those that gave up."""
+    while queue and queue[0].done():
+        queue.popleft()

@@ -6,7 +6,7 @@ from random import Random
 import uvloop
 
 from eas_watcher.runtime.timers import Timers
-from eas_watcher.server.admission import ServerAdmission, WatchAdmission
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from tests.unit.eas_watcher.watching import NOW
 
 
@@ -16,7 +16,7 @@ async def start_many() -> int:
 
     async def start(name: int) -> None:
         nonlocal passed
-        await door.enter(WatchAdmission(name))
+        await door.enter(ClientAdmission(name))
         await waits.sleep(0.0001)
         passed += 1
 

@@ -17,7 +17,7 @@ from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
 from eas_watcher.ports import Fenced
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.runner import Runner
-from eas_watcher.server.admission import WatchAdmission
+from eas_watcher.server.admission import ClientAdmission
 from eas_watcher.wbxml.element import PROVISION
 from tests.fakes.eas import Answer, ScriptedTransport
 from tests.unit.eas_watcher.running import (
@@ -371,7 +371,7 @@ async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: 
 
     def close_door(_: HttpRequest) -> HttpReply:
         for name in ("m2", "m3", "m4"):
-            world.admission.failed(WatchAdmission(name), ServerBusy("busy", 100.0, shared=True))
+            world.admission.failed(ClientAdmission(name), ServerBusy("busy", 100.0, shared=True))
         return EMPTY
 
     async with running(world, close_door, (1.0, pinged(1)), EMPTY, EMPTY):

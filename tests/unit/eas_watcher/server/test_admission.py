@@ -10,7 +10,7 @@ import pytest
 from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.reasons import Reason
-from eas_watcher.server.admission import ServerAdmission, WatchAdmission
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.breaker import DISTINCT
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
@@ -27,9 +27,9 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-def here(mailbox: Hashable, refusals: int = 0) -> WatchAdmission:
+def here(mailbox: Hashable, refusals: int = 0) -> ClientAdmission:
     """Make a visitor that has passed before, so that it need not start."""
-    return WatchAdmission(mailbox, refusals, passed=0)
+    return ClientAdmission(mailbox, refusals, passed=0)
 
 
 def new_door() -> ServerAdmission:
@@ -39,13 +39,13 @@ def new_door() -> ServerAdmission:
 class Watches:
     """Send through a door again and again, as runners do; `reach` says what comes of each request."""
 
-    def __init__(self, door: ServerAdmission, reach: Callable[[WatchAdmission], Awaitable[None]]) -> None:
+    def __init__(self, door: ServerAdmission, reach: Callable[[ClientAdmission], Awaitable[None]]) -> None:
         self.door = door
         self.reach = reach
         self.sent: list[float] = []
         self.done: list[float] = []
 
-    async def run(self, visitor: WatchAdmission) -> None:
+    async def run(self, visitor: ClientAdmission) -> None:
         while True:
             await self.door.enter(visitor)
             self.sent.append(clock())
@@ -70,19 +70,19 @@ async def running(watches: Watches, number: int = MANY) -> AsyncIterator[list[as
             task.cancel()
 
 
-async def away(_: WatchAdmission) -> None:
+async def away(_: ClientAdmission) -> None:
     raise AWAY
 
 
-async def close(door: ServerAdmission, visitor: WatchAdmission | None = None) -> None:
-    visitor = visitor or WatchAdmission("first")
+async def close(door: ServerAdmission, visitor: ClientAdmission | None = None) -> None:
+    visitor = visitor or ClientAdmission("first")
     await door.enter(visitor)
     door.failed(visitor, AWAY)
     door.leave(visitor)
 
 
 async def test_an_open_door_keeps_nobody_waiting() -> None:
-    door, visitors = new_door(), [WatchAdmission(name) for name in range(MANY)]
+    door, visitors = new_door(), [ClientAdmission(name) for name in range(MANY)]
     for _ in range(2):
         began = clock()
         for visitor in visitors:
@@ -94,13 +94,13 @@ async def test_an_open_door_keeps_nobody_waiting() -> None:
 
 
 async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
-    door, known, came = new_door(), WatchAdmission("known"), []
+    door, known, came = new_door(), ClientAdmission("known"), []
     await door.enter(known)
     await asyncio.sleep(1)
     assert door.state == "serving"
 
     async def start(name: int) -> None:
-        await door.enter(WatchAdmission(name))
+        await door.enter(ClientAdmission(name))
         came.append(clock())
 
     async with asyncio.TaskGroup() as tasks:
@@ -120,7 +120,7 @@ async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
 async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
     door = new_door()
     for name in range(5):
-        await door.enter(WatchAdmission(name))
+        await door.enter(ClientAdmission(name))
         await asyncio.sleep(2 / RATE)
         assert door.state == "serving"
 
@@ -175,7 +175,7 @@ async def test_thousands_that_wait_have_one_timer_and_return_with_jitter() -> No
 async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
     back = asyncio.Event()
 
-    async def reach(_: WatchAdmission) -> None:
+    async def reach(_: ClientAdmission) -> None:
         if not back.is_set():
             raise AWAY
         await asyncio.sleep(0.01)
@@ -247,7 +247,7 @@ async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next
     first = asyncio.ensure_future(door.enter(here("one")))
     second = asyncio.ensure_future(door.enter(here("two")))
     await asyncio.sleep(1)
-    door._queue[0].add_done_callback(lambda _: None)
+    door._watches[0].add_done_callback(lambda _: None)
     asyncio.get_running_loop().call_at(5.0, first.cancel)
     await second
 
@@ -335,7 +335,7 @@ async def test_a_known_idle_timeout_is_no_outage() -> None:
     assert door.path.cut_off is not None
 
 
-async def refuse(door: ServerAdmission, visitor: WatchAdmission) -> Unauthorized:
+async def refuse(door: ServerAdmission, visitor: ClientAdmission) -> Unauthorized:
     """Send with a credential that is refused, as a runner does."""
     await door.enter(visitor)
     error = door.failed(visitor, REFUSED)
@@ -359,7 +359,7 @@ async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the
     shared = [(await refuse(door, visitor)).shared for visitor in visitors]
     assert shared == [False] * 9 + [True] * 91
 
-    async def confirm(visitor: WatchAdmission) -> None:
+    async def confirm(visitor: ClientAdmission) -> None:
         await door.enter(visitor)
         tried.append(clock())
         if clock() < 1000:
@@ -402,7 +402,7 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     for number in range(20):
         await refuse(door, here(number))
 
-    async def confirm(visitor: WatchAdmission) -> None:
+    async def confirm(visitor: ClientAdmission) -> None:
         await door.enter(visitor)
         tried.append(visitor.mailbox)
 
@@ -498,23 +498,187 @@ async def test_what_was_accepted_before_the_trouble_began_ends_no_suspicion() ->
     assert not door.refusals.suspected
 
 
-async def test_says_why_nobody_should_ask_as_long_as_somebody_finds_out() -> None:
+async def test_says_why_a_candidate_waits_as_long_as_others_find_out() -> None:
     door = new_door()
-    assert door.trouble == ""
+    assert door.obstacle == ""
 
     await close(door)
-    assert door.trouble == f"the server is away: {AWAY}"
+    assert door.obstacle == f"the server is away: {AWAY}"
     await asyncio.sleep(6)
-    assert door.trouble == ""
+    assert door.obstacle == ""
     probe = here("probe")
     await door.enter(probe)
-    assert door.trouble
+    assert door.obstacle
     door.answered(probe)
-    assert door.trouble == ""
+    assert door.obstacle == ""
 
     door.watched = 10
     for name in range(5):
         await refuse(door, here(name))
-    assert door.trouble == "the server refuses many credentials at once"
+    assert door.obstacle == "the server refuses many credentials at once"
     await asyncio.sleep(61)
-    assert door.trouble == ""
+    assert door.obstacle == ""
+
+
+def candidate(mailbox: Hashable) -> ClientAdmission:
+    return ClientAdmission(mailbox, candidate=True)
+
+
+async def test_candidates_and_watches_pass_in_turns() -> None:
+    door, came = new_door(), []
+
+    async def pass_in(client: ClientAdmission) -> None:
+        await door.enter(client)
+        came.append(client.candidate)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in range(MANY):
+            tasks.create_task(pass_in(ClientAdmission(name)))
+        for name in range(20):
+            tasks.create_task(pass_in(candidate(name)))
+
+    assert came[:41] == [False, *[True, False] * 20]
+    assert clock() == pytest.approx((MANY + 19) / RATE)
+
+
+async def test_thousands_of_candidates_keep_no_watch_waiting() -> None:
+    door = new_door()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(door.enter(candidate(name))) for name in range(MANY)]
+        await asyncio.sleep(1)
+        assert door.waiting == MANY - 11
+        began = clock()
+        await door.enter(ClientAdmission("watch"))
+        assert clock() - began <= 2 / RATE
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert door.waiting == 0
+
+
+async def test_a_watch_probes_before_a_candidate_that_came_earlier() -> None:
+    door, probe = new_door(), here("watch")
+    await close(door)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(door.enter(candidate("early")))
+        await asyncio.sleep(1)
+        await door.enter(probe)
+        assert (clock(), probe.probe, first.done()) == (5.0, True, False)
+        door.answered(probe)
+        await first
+        assert clock() == pytest.approx(5.0)
+
+
+async def test_a_candidate_probes_when_no_watch_waits_and_its_refusal_is_an_answer() -> None:
+    door, alone = new_door(), candidate("alone")
+    await close(door)
+    await door.enter(alone)
+    assert (clock(), alone.probe) == (5.0, True)
+
+    assert door.failed(alone, REFUSED) is REFUSED
+
+    assert door.state == "serving"
+
+
+async def test_a_candidate_that_is_withdrawn_leaves_the_queue_and_its_turn_to_others() -> None:
+    door = new_door()
+    await close(door)
+    early, late = (asyncio.ensure_future(door.enter(candidate(name))) for name in ("early", "late"))
+    await asyncio.sleep(1)
+    early.cancel()
+    await asyncio.wait([early])
+    assert door.waiting == 1
+
+    await late
+
+    assert clock() == 5.0
+
+
+async def test_refused_candidates_do_not_make_a_server_suspected() -> None:
+    door = new_door()
+    door.watched = 10
+    for name in range(MANY):
+        client = candidate(name)
+        await door.enter(client)
+        assert door.failed(client, REFUSED) is REFUSED
+        door.leave(client)
+
+    assert (door.refusals.suspected, len(door.refusals)) == (False, 0)
+
+
+async def test_a_candidate_is_not_tried_while_many_are_refused_and_its_acceptance_ends_nothing() -> None:
+    door, early = new_door(), candidate(3)
+    door.watched = 10
+    await door.enter(early)
+    for name in range(5):
+        await refuse(door, here(name))
+    door.answered(early)
+    early.began = clock() + 1
+    door.accepted(early)
+    assert door.refusals.suspected
+
+    async with asyncio.TaskGroup() as tasks:
+        candidates = [tasks.create_task(door.enter(candidate(f"c{number}"))) for number in range(20)]
+        confirms = here(2, refusals=1)
+        await door.enter(confirms)
+        assert (clock(), door.held_back) == (60.0, 20)
+        await asyncio.sleep(30)
+        assert not any(task.done() for task in candidates)
+
+        door.answered(confirms)
+        door.accepted(confirms)
+        door.leave(confirms)
+        await asyncio.wait(candidates)
+
+    assert door.held_back == 0
+    assert clock() == pytest.approx(90 + 19 / RATE, abs=0.1)
+
+
+async def test_candidates_go_at_the_rate_when_a_confirmation_is_due_and_no_refused_mailbox_waits() -> None:
+    door = new_door()
+    door.watched = 10
+    for name in range(5):
+        await refuse(door, here(name))
+    async with asyncio.TaskGroup() as tasks:
+        candidates = [tasks.create_task(door.enter(candidate(f"c{number}"))) for number in range(20)]
+        await asyncio.sleep(59)
+        assert door.held_back == 20
+        await asyncio.wait(candidates)
+
+    assert clock() == pytest.approx(60 + 19 / RATE, abs=0.1)
+    await door.enter(candidate("late"))
+    assert clock() == pytest.approx(60 + 20 / RATE, abs=0.1)
+
+
+async def test_a_client_that_may_ask_elsewhere_does_not_wait_for_a_server_that_is_away() -> None:
+    door, lookup = new_door(), ClientAdmission("lookup", waits=False)
+    await close(door)
+
+    with pytest.raises(Unreachable, match="the server is away: no connection") as caught:
+        await door.enter(lookup)
+    assert (clock(), caught.value.reached) == (0.0, False)
+
+    await asyncio.sleep(5)
+    await door.enter(lookup)
+    assert (clock(), lookup.probe) == (5.0, True)
+    with pytest.raises(Unreachable):
+        await door.enter(ClientAdmission("other", waits=False))
+    door.answered(lookup)
+    door.leave(lookup)
+    await door.enter(ClientAdmission("other", waits=False))
+    assert clock() == 5.0
+
+
+async def test_a_client_that_may_ask_elsewhere_leaves_the_queue_when_the_server_goes_away() -> None:
+    door = new_door()
+    first, second, third = (ClientAdmission(name, waits=False) for name in ("first", "second", "third"))
+    await door.enter(first)
+    queued = [asyncio.ensure_future(door.enter(client)) for client in (second, third)]
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(queued[1].cancel)
+    door.failed(first, AWAY)
+    await asyncio.wait(queued)
+
+    assert isinstance(queued[0].exception(), Unreachable)
+    assert queued[1].cancelled()
+    assert (clock(), door.waiting) == (0.0, 0)

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from eas_watcher.errors import Unauthorized, Unreachable
-from eas_watcher.server.admission import ServerAdmission, WatchAdmission
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from relay.ops.checks import ABSENT_REASONS
 from relay.ops.health import OK, Finding, PartState
 from relay.ops.mail_server import BRIEF, mail_server
@@ -28,7 +28,7 @@ class Yard:
         return part.check()
 
     async def close(self) -> None:
-        visitor = WatchAdmission("first")
+        visitor = ClientAdmission("first")
         await self.door.enter(visitor)
         self.door.failed(visitor, Unreachable("no connection: Connection refused", reached=False))
         self.door.leave(visitor)
@@ -56,7 +56,7 @@ async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> No
     yard = Yard()
     yard.door.watched = 20
     await yard.close()
-    visitors = [WatchAdmission(name) for name in range(20)]
+    visitors = [ClientAdmission(name) for name in range(20)]
     async with asyncio.TaskGroup() as tasks:
         for visitor in visitors:
             tasks.create_task(yard.door.enter(visitor))
@@ -76,7 +76,7 @@ async def test_a_start_of_many_mailboxes_is_no_fault_but_told() -> None:
     yard.door.watched = 20
     async with asyncio.TaskGroup() as tasks:
         for name in range(20):
-            tasks.create_task(yard.door.enter(WatchAdmission(name)))
+            tasks.create_task(yard.door.enter(ClientAdmission(name)))
         await asyncio.sleep(0.05)
         finding = yard.check()
 
@@ -90,7 +90,7 @@ async def test_a_server_that_refuses_many_has_failed_and_nobody_was_told() -> No
     yard = Yard()
     yard.door.watched = 40
     for name in range(5):
-        visitor = WatchAdmission(name)
+        visitor = ClientAdmission(name)
         await yard.door.enter(visitor)
         yard.door.failed(visitor, Unauthorized("no"))
 
