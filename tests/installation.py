@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import trustme
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.security.sealing import generate
 from relay.settings import Settings, load
+from tests.keys import rsa_pem
 
 GOOD: Final = """
 [relay]
@@ -39,13 +40,6 @@ topics = ["com.example.mail"]
 service_account_file = "fcm.json"
 apps = ["com.example.mail"]
 """
-
-
-@cache
-def make_rsa_pem() -> str:
-    """Make the slowest key once."""
-    key = rsa.generate_private_key(65537, 2048)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 @cache
@@ -77,7 +71,7 @@ class Installation:
             "type": "service_account",
             "project_id": "example",
             "client_email": "relay@example.com",
-            "private_key": make_rsa_pem(),
+            "private_key": rsa_pem(),
             "token_uri": "https://oauth2.example.com/token",
         }
         self.write("fcm.json", json.dumps(self.account).encode())

@@ -15,6 +15,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -95,23 +96,32 @@ def make_apns_key() -> tuple[str, str]:
 
 def public_pem(private_pem: str) -> str:
     """Give the public half of a private key, PEM text."""
-    key = load_pem_private_key(private_pem.encode(), None).public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return _public_pem(load_pem_private_key(private_pem.encode(), None).public_key())
 
 
-def make_service_account(project: str, token_uri: str) -> tuple[dict[str, str], str]:
-    """Make what Google hands out as a service account: (its JSON document, PEM text of its public key)."""
-    private = _pem(rsa.generate_private_key(65537, 2048)).decode()
+def make_rsa_key() -> rsa.RSAPrivateKey:
+    """Return a new key of the kind that Google's service accounts have."""
+    return rsa.generate_private_key(65537, 2048)
+
+
+def make_service_account(
+    project: str, token_uri: str, key: rsa.RSAPrivateKey | None = None
+) -> tuple[dict[str, str], str]:
+    """Return what Google hands out as a service account: (its JSON document, PEM text of its public key).
+
+    None: with a new key.
+    """
+    key = key or make_rsa_key()
     document = {
         "type": "service_account",
         "project_id": project,
         "private_key_id": SystemRandom().randbytes(20).hex(),
-        "private_key": private,
+        "private_key": _pem(key).decode(),
         "client_email": f"push@{project}.example.com",
         "client_id": "1",
         "token_uri": token_uri,
     }
-    return document, public_pem(private)
+    return document, _public_pem(key.public_key())
 
 
 def _builder(
@@ -143,6 +153,10 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _public_pem(key: PublicKeyTypes) -> str:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:

@@ -10,11 +10,12 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from relay.domain.clock import Clock
 from relay.process.clock import now
 from relay.sandbox.answering import abort, answer, headers_of, html, suffer
-from relay.sandbox.certificates import make_service_account
+from relay.sandbox.certificates import make_rsa_key, make_service_account
 from relay.sandbox.fcm_rules import (
     LIFE,
     Verdict,
@@ -55,12 +56,15 @@ class Tokens:
 class FcmSimulator:
     """Judge each request as Google would, or as scripted."""
 
-    def __init__(self, tls: ssl.SSLContext, host: str, clock: Clock, project: str) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext, host: str, clock: Clock, project: str, make_key: Callable[[], RSAPrivateKey]
+    ) -> None:
         self.port = 0
         self.tokens = Tokens()
         self._host = host
         self._clock = clock
         self._project = project
+        self._make_key = make_key
         self._inbox = Inbox()
         self._script: Script[FcmFailure] = Script()
         self._tls = tls
@@ -132,7 +136,7 @@ class FcmSimulator:
 
     def rotate(self) -> dict[str, str]:
         """Give the service account another key, delete the old one with all its access tokens; return its document."""
-        self._account, self._public = make_service_account(self._project, self.token_uri)
+        self._account, self._public = make_service_account(self._project, self.token_uri, self._make_key())
         self.tokens.good.clear()
         return self.service_account()
 
@@ -220,9 +224,15 @@ class FcmSimulator:
 
 @asynccontextmanager
 async def open_fcm_simulator(
-    *, tls: ssl.SSLContext, host: str = "127.0.0.1", port: int = 0, clock: Clock = now, project: str = PROJECT
+    *,
+    tls: ssl.SSLContext,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    clock: Clock = now,
+    project: str = PROJECT,
+    make_key: Callable[[], RSAPrivateKey] = make_rsa_key,
 ) -> AsyncIterator[FcmSimulator]:
-    """Serve until the block ends; port 0 takes a free one."""
-    simulator = FcmSimulator(tls, host, clock, project)
+    """Serve until the block ends; port 0 takes a free one. `make_key` returns another key at each call."""
+    simulator = FcmSimulator(tls, host, clock, project, make_key)
     async with serve_simulator(simulator, tls, host, port):
         yield simulator

@@ -22,6 +22,7 @@ from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from tests.fakes.egress import MemoryEgress
+from tests.keys import rsa_keys
 
 TEAM = "TEAM123456"
 APP = "com.example.mail"
@@ -97,7 +98,7 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
     """Open an FCM simulator and a sender that talks to it."""
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
-    async with open_fcm_simulator(tls=ca.server_context()) as simulator:
+    async with open_fcm_simulator(tls=ca.server_context(), make_key=rsa_keys()) as simulator:
         account = folder / "account.json"
         account.write_text(json.dumps(simulator.service_account()))
         config = FcmConfig(account, simulator.url, folder / "ca.pem")

@@ -18,6 +18,7 @@ from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress
 from tests.integration.push_world import failure, fcm, free_port, silent_server
+from tests.keys import rsa_key
 from tests.unit.relay.push.pushes import due_push
 
 TOKEN = "invented-device_token:APA91b"
@@ -160,7 +161,7 @@ async def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Pa
 
 async def test_a_key_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, first):
-        document, _ = make_service_account("relay-sandbox", simulator.token_uri)
+        document, _ = make_service_account("relay-sandbox", simulator.token_uri, rsa_key(1))
         (tmp_path / "forged.json").write_text(json.dumps(document))
         config = replace(config_of(first), service_account_file=tmp_path / "forged.json")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
@@ -192,7 +193,7 @@ async def test_the_signed_assertion_follows_no_redirect(tmp_path: Path, status: 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", redirect)
     async with open_listener(app, "127.0.0.1", 0) as port:
-        document, _ = make_service_account("relay-sandbox", f"http://localhost:{port}/token")
+        document, _ = make_service_account("relay-sandbox", f"http://localhost:{port}/token", rsa_key())
         (tmp_path / "fcm.json").write_text(json.dumps(document))
         config = FcmConfig(tmp_path / "fcm.json", endpoint=f"http://localhost:{port}")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
@@ -272,7 +273,7 @@ def test_a_service_account_that_is_none_is_refused_at_start(tmp_path: Path, text
 
 
 def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path) -> None:
-    document, _ = make_service_account("p", "https://127.0.0.1:1/token")
+    document, _ = make_service_account("p", "https://127.0.0.1:1/token", rsa_key())
     del document["project_id"]
     (tmp_path / "account.json").write_text(json.dumps(document))
 

@@ -16,11 +16,12 @@ from relay.sandbox.fcm_rules import (
     unauthenticated,
     unknown_project,
 )
+from tests.keys import rsa_key
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND = int(NOW.timestamp())
 URI = "https://127.0.0.1:1/token"
-ACCOUNT, PUBLIC = make_service_account("p", URI)
+ACCOUNT, PUBLIC = make_service_account("p", URI, rsa_key())
 
 
 def assertion(**changes: Any) -> str:

@@ -8,6 +8,7 @@ from relay.push.fcm.account import ServiceAccount
 from relay.push.payload import FcmMessage, Notice
 from relay.sandbox.certificates import make_apns_key, make_service_account
 from relay.sandbox.fcm_rules import check_assertion, check_message
+from tests.keys import rsa_key
 from tests.unit.relay.push.pushes import due_push
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -15,7 +16,7 @@ TOKENS = "https://tokens.example.com/token"
 
 
 def test_the_account_says_where_pushes_and_requests_for_tokens_go() -> None:
-    document, _ = make_service_account("a-project", TOKENS)
+    document, _ = make_service_account("a-project", TOKENS, rsa_key())
 
     account = ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com/")
 
@@ -24,7 +25,7 @@ def test_the_account_says_where_pushes_and_requests_for_tokens_go() -> None:
 
 
 def test_an_assertion_is_one_that_google_takes() -> None:
-    document, public = make_service_account("p", TOKENS)
+    document, public = make_service_account("p", TOKENS, rsa_key())
     account = ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
 
     form = dict(parse_qsl(account.assertion(NOW).decode(), strict_parsing=True))
@@ -34,7 +35,7 @@ def test_an_assertion_is_one_that_google_takes() -> None:
 
 @pytest.mark.parametrize("spare", [False, True])
 def test_a_body_is_one_that_fcm_takes(spare: bool) -> None:
-    document, _ = make_service_account("p", TOKENS)
+    document, _ = make_service_account("p", TOKENS, rsa_key())
     account = ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
 
     body = account.body("a:token", FcmMessage(Notice.of(due_push()), spare))
@@ -50,7 +51,7 @@ def test_what_is_no_service_account_is_refused(content: bytes) -> None:
 
 
 def test_an_account_without_a_project_is_refused() -> None:
-    document, _ = make_service_account("p", TOKENS)
+    document, _ = make_service_account("p", TOKENS, rsa_key())
     del document["project_id"]
 
     with pytest.raises(ValueError, match="project_id"):
@@ -58,7 +59,7 @@ def test_an_account_without_a_project_is_refused() -> None:
 
 
 def test_a_key_that_cannot_sign_is_refused_before_a_push_needs_it() -> None:
-    document, _ = make_service_account("p", TOKENS)
+    document, _ = make_service_account("p", TOKENS, rsa_key())
     document["private_key"], _ = make_apns_key()
 
     with pytest.raises(ValueError, match="no RSA key"):

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from relay.push.webpush.vapid import LIFE, RENEWAL, Vapid, make_key, public_key, read_key
 from relay.sandbox.webpush_rules import VAPID, decode
-from tests.installation import make_rsa_pem
+from tests.keys import rsa_pem
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SERVICE = "push.example.com:8443"
@@ -73,7 +73,7 @@ def test_the_public_key_is_a_point_in_base64url() -> None:
         b"",
         b"-----BEGIN CERTIFICATE-----\n",
         ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        make_rsa_pem().encode(),
+        rsa_pem().encode(),
         ec.generate_private_key(ec.SECP256R1()).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
         ),
