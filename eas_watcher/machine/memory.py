@@ -103,6 +103,11 @@ class WatchState(StrEnum):
     """A wipe is being acknowledged; nothing else is done any more, also after a restart."""
     WIPED = "wiped"
 
+    @property
+    def ended(self) -> bool:
+        """True if the watch has ended for good: only a new credential or registration starts the mailbox again."""
+        return self in {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -2,12 +2,10 @@
 
 import ssl
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from eas_watcher.runtime.context import WatchContext
-from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
@@ -17,7 +15,8 @@ from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts
 from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.idle_timeouts import Paths, recall
-from relay.watch.mailboxes import Mailboxes
+from relay.watch.leases import Leases
+from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
 
 SHORT_REQUESTS: Final = 64
@@ -34,21 +33,23 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)
     accounts = Accounts(key, servers, grants)
-    mailboxes = Mailboxes(store, running.wakeups, accounts, now, random, running.node, take_over=embedded)
-    grants.listen(mailboxes.resealed)
+    leases = Leases(store, now, running.node, take_over=embedded)
+    held = HeldMailboxes(leases)
     committer = GroupCommitter(store, now)
-    journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
+    journal = StoreJournal(committer, store, held.lease_of, now, random)
     paths = SqlPathStore(running.engine)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
     context = WatchContext(journal, random, admissions, running.fleet)
+    mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context)
+    grants.listen(mailboxes.resealed)
     running.admissions = admissions
     running.mailboxes = mailboxes
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),
         ("paths", Paths(paths, admissions.items, lessons, now).run),
-        ("mailboxes", partial(mailboxes.run, Fleet(context, mailboxes.broken), journal)),
+        ("mailboxes", mailboxes.run),
     ]
 
 

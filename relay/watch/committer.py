@@ -1,13 +1,17 @@
-"""Own the one writer of all watches: whatever was queued while a transaction ran goes with the next one."""
+"""How the progress of all watches reaches the database: in groups, each entry under its lease, until it is durable.
+
+A watch commits through `StoreJournal`, which finds the mailbox's lease and waits out an outage of the database.
+`GroupCommitter` is the one writer: what is queued while one transaction runs goes with the next one.
+"""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 from eas_watcher import backoff
 from eas_watcher.machine.memory import Progress
@@ -17,68 +21,80 @@ from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import CommitEntry
 from relay.domain.ports.watch import WatchStore
+from relay.watch.leases import Lease
 
 log = logging.getLogger(__name__)
 
+LARGEST: Final = 100  # entries per transaction; more gains little, and one poisoned entry costs that many again
+STORE_CEILING: Final = 30.0  # seconds; the longest wait between two tries while the database is away
 FLUSH: Final = 30.0  # seconds between notes of when Pings began; only explain and health read them
 
 
-class Committer(Protocol):
-    """Commit entries of many watches in groups."""
+async def until_durable(
+    write: Callable[[], Awaitable[None]], random: Random, on_outage: Callable[[], None] = lambda: None
+) -> None:
+    """Repeat a write with a growing wait until it is durable; call `on_outage` each time the database is away.
 
-    async def commit(self, entry: CommitEntry) -> None:
-        """Return when durable; raise Fenced or StoreUnavailable."""
+    A write whose end is unknown is repeated, too, so it must bear that.
+    """
+    failures = 0
+    while True:
+        try:
+            await write()
+        except StoreUnavailable:
+            failures += 1
+            on_outage()
+            await asyncio.sleep(min(STORE_CEILING, backoff.delay(failures, random)))
+        else:
+            return
 
 
 class StoreJournal:
-    """Be the journal of all watches of this process."""
+    """The journal of all watches of this process."""
 
     def __init__(
         self,
-        committer: Committer,
+        committer: "GroupCommitter",
         store: WatchStore,
-        lease_of: Callable[[MailboxId], tuple[int, int] | None],
+        lease_of: Callable[[MailboxId], Lease | None],
         clock: Clock,
         random: Random,
     ) -> None:
-        """Take the group committer and how to find a mailbox's (shard, epoch); None: the lease is lost."""
+        """Note Pings in `store`; `lease_of` finds a mailbox's lease, or None when it is lost."""
         self._committer = committer
         self._store = store
         self._lease_of = lease_of
         self._clock = clock
         self._random = random
         self._pings: dict[MailboxId, tuple[float, float]] = {}
+        """Mailbox -> when its Ping began, by the loop's clock, and its heartbeat in seconds."""
 
     async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
         """Return when `progress` is durable, however long the database is away; raise Fenced when the lease is lost.
 
-        A commit whose end is unknown is made again: counted twice is better than lost.
+        A commit whose end is unknown is made again: a change counted twice is better than one lost.
         """
-        failures = 0
-        while True:
+
+        async def write() -> None:
             lease = self._lease_of(mailbox)
             if lease is None:
                 raise Fenced
-            try:
-                await self._committer.commit(CommitEntry(mailbox, *lease, progress))
-            except StoreUnavailable:
-                failures += 1
-                await asyncio.sleep(min(30.0, backoff.delay(failures, self._random)))
-            else:
-                return
+            await self._committer.commit(CommitEntry(mailbox, *lease, progress))
+
+        await until_durable(write, self._random)
 
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
-        """Note that a Ping is held from now."""
+        """Note that a Ping is held from now on."""
         self._pings[mailbox] = (asyncio.get_running_loop().time(), heartbeat)
 
     async def run(self) -> None:
-        """Write the noted Pings now and then, for ever."""
+        """Write the noted Pings from time to time, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write the noted Pings; what cannot be written now is overwritten by later ones."""
+        """Write the noted Pings; those that cannot be written now are dropped, because later ones replace them."""
         pings, self._pings = self._pings, {}
         if not pings:
             return
@@ -92,9 +108,6 @@ class StoreJournal:
             log.warning("moments of Pings not noted: the database is away", extra={"pings": len(pings)})
 
 
-LARGEST: Final = 100  # entries per transaction; more gains little, and one poisoned entry costs that many again
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     entry: CommitEntry
@@ -102,10 +115,10 @@ class _Waiting:
 
 
 class GroupCommitter:
-    """Commit entries of many watches in groups while `run` runs."""
+    """Commits entries of many watches in groups while `run` runs."""
 
     def __init__(self, store: WatchStore, clock: Clock) -> None:
-        """Take where to commit."""
+        """Commit to `store`."""
         self._store = store
         self._clock = clock
         self._queue: deque[_Waiting] = deque()
@@ -113,9 +126,9 @@ class GroupCommitter:
         self._stopped = False
 
     async def commit(self, entry: CommitEntry) -> None:
-        """Return when durable; raise Fenced or StoreUnavailable, or what the store raised for this very entry.
+        """Return when the entry is durable; raise Fenced, StoreUnavailable, or what the store raised for this entry.
 
-        Cancelled before its turn, an entry is not committed at all.
+        An entry whose waiter is cancelled before its turn is not committed at all.
         """
         if self._stopped:
             raise StoreUnavailable("the writer has stopped")
@@ -125,7 +138,7 @@ class GroupCommitter:
         await waiting.done
 
     async def run(self) -> None:
-        """Write until cancelled; whoever waits then gets StoreUnavailable."""
+        """Write until cancelled; entries that wait then fail with StoreUnavailable."""
         group: list[_Waiting] = []
         try:
             while True:
@@ -141,7 +154,7 @@ class GroupCommitter:
             self._queue.clear()
 
     def _next(self) -> list[_Waiting]:
-        """Take the next group off the queue: at most one entry of each mailbox, in the order they came."""
+        """Remove the next group from the queue: at most one entry of each mailbox, in the order they came."""
         group: dict[MailboxId, _Waiting] = {}
         later: list[_Waiting] = []
         while self._queue and len(group) < LARGEST:
@@ -156,7 +169,7 @@ class GroupCommitter:
         return list(group.values())
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
-        """Commit a group; when something in it is poisoned, each entry for itself."""
+        """Commit a group; if one of its entries makes the transaction fail, commit each entry by itself."""
         error = await self._try(group)
         if error is None:
             return
@@ -169,7 +182,7 @@ class GroupCommitter:
                 _fail([waiting], alone)
 
     async def _try(self, group: Sequence[_Waiting]) -> BaseException | None:
-        """Commit in one transaction and tell the waiters; return the error instead, whatever it is."""
+        """Commit in one transaction and wake the waiters; return the error instead, whatever it is."""
         batch = [waiting.entry for waiting in group]
         task = asyncio.get_running_loop().create_task(self._store.commit(batch, self._clock()), name="group commit")
         try:

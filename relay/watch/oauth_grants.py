@@ -7,13 +7,12 @@ from random import Random
 from typing import Final
 from weakref import WeakValueDictionary
 
-from eas_watcher import backoff
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.transport.tokens import TokenEndpoint, Tokens
-from relay.domain.errors import StoreUnavailable
 from relay.domain.ports.watch import WatchStore
 from relay.security.sealing import SealingPrivateKey
+from relay.watch.committer import until_durable
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +87,11 @@ class Grants:
     async def keep(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential) -> bytes:
         """Seal a rotated credential in the place of its seal before; return the new seal once it is durable."""
         fresh = self._key.seal(mailbox, credential)
-        failures = 0
-        while True:
-            try:
-                await self._store.reseal(mailbox, sealed, fresh)
-                break
-            except StoreUnavailable:
-                failures += 1
-                log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox})
-                await asyncio.sleep(min(30.0, backoff.delay(failures, self._random)))
+
+        def warn() -> None:
+            log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox})
+
+        await until_durable(lambda: self._store.reseal(mailbox, sealed, fresh), self._random, warn)
         for listener in self._listeners:
             listener(mailbox, sealed, fresh)
         return fresh

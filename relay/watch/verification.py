@@ -176,7 +176,6 @@ class Verification:
 
     def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
         """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""
-        stopped = record.mailbox.state in {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
-        if stopped or record.memory.refusals:
+        if record.mailbox.state.ended or record.memory.refusals:
             return False
         return self._accounts.alike(record.mailbox.id, record.sealed_credential, candidate.sealed)

@@ -15,7 +15,7 @@ from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
-from relay.watch.mailboxes import LEASE, RENEW
+from relay.watch.leases import LEASE, RENEW
 from tests.integration.eas_world import hurried, hurry, until
 from tests.integration.watch_role import ANN, EMAIL, MAILBOX, WatchRole, open_watch_role
 
@@ -169,7 +169,7 @@ def test_lost_leases_end_all_watches_and_regained_ones_start_them(tmp_path: Path
             role.store.stolen = True
             hurry(RENEW)
             await until(lambda: len(role.fleet) == 0)
-            assert role.mailboxes.lease_of(MAILBOX) is None
+            assert role.held.lease_of(MAILBOX) is None
 
             role.store.stolen = False
             await role.store.lease_shards("this node", now(), now(), take_over=True)

@@ -47,7 +47,8 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts, EasServer
 from relay.watch.committer import GroupCommitter, StoreJournal
-from relay.watch.mailboxes import Mailboxes
+from relay.watch.leases import Leases
+from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
 
 ANN: Final = "ann@example.com"
@@ -87,6 +88,7 @@ class WatchRole:
     store: WatchStore
     registrations: SqlRegistrationStore
     mailboxes: Mailboxes
+    held: HeldMailboxes
     fleet: Fleet
     journal: StoreJournal
     committer: GroupCommitter
@@ -185,17 +187,20 @@ async def open_watch_role(
         grants = Grants(sealing, store, random)
         stack.push_async_callback(grants.stop)
         accounts = Accounts(sealing, {"main": server, **more(transport, eas)}, grants)
-        mailboxes = Mailboxes(store, wakeups, accounts, now, random, "this node", take_over=True)
-        grants.listen(mailboxes.resealed)
+        leases = Leases(store, now, "this node", take_over=True)
+        held = HeldMailboxes(leases)
         committer = GroupCommitter(store, now)
-        journal = StoreJournal(committer, store, mailboxes.lease_of, now, random)
+        journal = StoreJournal(committer, store, held.lease_of, now, random)
         stats = FleetStats()
-        fleet = Fleet(WatchContext(journal, random, Admissions(8, random, now), stats), mailboxes.broken)
+        context = WatchContext(journal, random, Admissions(8, random, now), stats)
+        mailboxes = Mailboxes(store, wakeups, accounts, held, leases, context)
+        grants.listen(mailboxes.resealed)
         role = WatchRole(
             store,
             SqlRegistrationStore(engine, wakeups),
             mailboxes,
-            fleet,
+            held,
+            mailboxes._fleet,
             journal,
             committer,
             eas,
@@ -205,7 +210,7 @@ async def open_watch_role(
         )
         loop = asyncio.get_running_loop()
         writer = loop.create_task(committer.run())
-        running = loop.create_task(mailboxes.run(fleet, journal))
+        running = loop.create_task(mailboxes.run())
         try:
             yield role
             assert not running.done(), running.exception()

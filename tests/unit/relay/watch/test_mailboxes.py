@@ -17,7 +17,6 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import WatchContext
-from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
@@ -26,7 +25,8 @@ from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.wakeups import LocalWakeups
 from relay.watch.accounts import Accounts, Connection, EasServer
 from relay.watch.discovery import Discovery
-from relay.watch.mailboxes import LEASE, RENEW, Mailboxes
+from relay.watch.leases import LEASE, RENEW, Leases
+from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from tests.fakes.watches import NoWatches
 from tests.unit.relay.watch.test_verification import ANN, MAILBOX, NOW
 
@@ -108,9 +108,10 @@ class SlowJournal:
 async def running(folder: Path, store: Store, journal: SlowJournal, server: HeldForEver) -> AsyncIterator[Mailboxes]:
     key = SealingPrivateKey.load(folder / "key.pem")
     accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
-    mailboxes = Mailboxes(store, store.wakeups, accounts, lambda: NOW, Random(1), "node", take_over=False)
+    leases = Leases(store, lambda: NOW, "node", take_over=False)
     context = WatchContext(journal, Random(1), Admissions(8, Random(1), lambda: NOW))
-    task = asyncio.get_running_loop().create_task(mailboxes.run(Fleet(context, mailboxes.broken), journal))
+    mailboxes = Mailboxes(store, store.wakeups, accounts, HeldMailboxes(leases), leases, context)
+    task = asyncio.get_running_loop().create_task(mailboxes.run())
     yield mailboxes
     assert not task.done()
     task.cancel()
