@@ -80,6 +80,7 @@ class Leases:
             except (StoreUnavailable, TimeoutError) as error:
                 detail = str(error) or "no answer in time"
                 log.warning("leases not renewed: the database is away", extra={"detail": detail})
+                await self._give_up_when_over(holder)
             await asyncio.sleep(min(RENEW, self._until - clock()) if self.current else RENEW)
 
     async def gained(self) -> Mapping[int, int]:

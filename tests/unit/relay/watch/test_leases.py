@@ -118,7 +118,7 @@ async def test_a_shard_that_another_process_had_meanwhile_is_lost_and_gained_aga
         assert await leases.gained() == {3: 9}
 
 
-@pytest.mark.parametrize("takes", [0.0])
+@pytest.mark.parametrize("takes", [0.0, 2 * LEASE])
 async def test_all_watches_stop_when_no_renewal_came_in_time(takes: float) -> None:
     store, holder = Store({3: 7}), Holder()
     async with kept(store, holder) as leases:
