@@ -1,38 +1,43 @@
-"""Own what the push role reads and writes: claims of due marks, and how their pushes ended.
+"""What the push role reads and writes: claims of due marks, and how their pushes ended.
 
 Rows are locked in the order registration, outbox, and by key within each; claims take only what nobody has locked.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.domain.model import DuePush, Lane, Platform, RegistrationId, RegistrationState
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
 from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.subscription import naming
 from relay.push.settlement import (
     MarkKey,
     PendingMark,
     Recipient,
+    Settled,
     describe_expiry,
     may_end_registrations,
     settle,
 )
-from relay.store import claims
 from relay.store.bulk import Among, in_order
-from relay.store.claims import FAR, MARKS, UPDATE, Lanes, key
 from relay.store.engine import scrub, transaction
 from relay.store.marks import outbox_topics
 from relay.store.rows import (
+    DUE,
     FREE,
     PENDING,
     RECIPIENT,
+    AnyRow,
+    DueMark,
+    read_due,
     read_pending,
     read_recipient,
     write_mark_update,
@@ -43,18 +48,28 @@ from relay.store.tables import mailbox, outbox, registration
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = Pacing()
+FAR: Final = timedelta(minutes=90)
+"""Longer than any mark waits: a later moment was written while the clock was wrong, and counts as past."""
+FAR_RECHECK: Final = timedelta(hours=36)
+"""The same for registrations in quarantine: they are tried again once a day at least."""
+PARKED: Final = timedelta(hours=1)
+"""How long a mark is parked that cannot be read; an upgrade may mend it."""
+ROUNDS: Final = 10
+"""How often one claim asks again because marks were put off."""
 BATCH: Final = 500
 """Marks per transaction that drops expired ones."""
 
-_DELETE: Final = sa.delete(outbox).where(MARKS)
-_NOTE: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
-
-
-_TOKEN_GONE: Final = (
-    sa.update(registration)
-    .where(registration.c.id == sa.bindparam("_registration"))
-    .values(state=RegistrationState.TOKEN_GONE.value)
+_MARKS: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
+_UPDATE_MARK: Final = sa.update(outbox).where(
+    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
 )
+_CLAIM: Final = (
+    sa.update(outbox).where(_MARKS).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until"))
+)
+_DELETE_MARKS: Final = sa.delete(outbox).where(_MARKS)
+_UPDATE_REGISTRATION: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
+_TOKEN_GONE: Final = _UPDATE_REGISTRATION.values(state=RegistrationState.TOKEN_GONE.value)
+_MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
 _LOCK_RECIPIENTS: Final = (
     sa.select(*RECIPIENT)
     .where(Among("ids", registration.c.id))
@@ -67,14 +82,16 @@ _LOCK_PENDING: Final = (
     .order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     .with_for_update(key_share=True)
 )
-_MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
+_SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
+    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
+)
 
 
 class SqlOutboxStore:
-    """Be the OutboxStore of the push role."""
+    """The OutboxStore of the push role."""
 
     def __init__(self, engine: AsyncEngine, wakeups: Wakeups, pacing: Pacing = AT_ONCE) -> None:
-        """Take the database, whom to tell that marks are free again, and the pace of pushes."""
+        """Keep marks in a database, let them leave at a pace, and wake the dispatchers of those that are free again."""
         self._engine = engine
         self._wakeups = wakeups
         self._pacing = pacing
@@ -93,47 +110,36 @@ class SqlOutboxStore:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
         async with transaction(self._engine) as connection:
-            claimed, aside = await claims.claim(connection, lanes, limit, owner, until, now, self._pacing)
-        for place in aside:
-            fields = {"registration": place["_registration"], "mark": place["_mark"], "reason": place["aside"]}
+            claims, parked = await claim_marks(connection, lanes, limit, owner, until, now, self._pacing)
+        for row in parked:
+            fields = {"registration": row["_registration"], "mark": row["_mark"], "reason": row["aside"]}
             log.error("push set aside", extra=fields)
-        return claimed
+        return claims
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
-        """Record outcomes in one transaction; a mark that ended otherwise meanwhile stays as it is."""
+        """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
         if not settlements:
             return
         ids = sorted({settlement.push.registration_id for settlement in settlements})
         async with transaction(self._engine) as connection:
-            left = await _mark_left_mailboxes(connection, settlements)
+            dirty = await _mark_mailboxes_dirty(connection, may_end_registrations(settlements))
             recipients = await _lock_recipients(connection, ids)
             marks = await _lock_pending(connection, settlements, ids)
             settled = settle(settlements, recipients, marks, now, self._pacing)
-            updates = [write_registration_update(each, recipients[each.recipient.id]) for each in settled.updated]
-            for rows in _by_columns(updates):
-                await connection.execute(_NOTE, rows)
-            if settled.gone:
-                await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
-                await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(settled.gone)))
-            if settled.forgotten:
-                # With what is left of its marks.
-                await connection.execute(sa.delete(registration).where(registration.c.id.in_(settled.forgotten)))
-            if settled.done:
-                await connection.execute(_DELETE, {"marks": settled.done})
-            if settled.kept:
-                await connection.execute(UPDATE, [write_mark_update(each) for each in settled.kept])
+            await _write(connection, settled, recipients)
         if settled.forgotten:
             await scrub(self._engine)
         for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
-        if left:
+        if dirty:
             self._wakeups.wake(Topic.MAILBOXES)
 
     async def park(self, push: DuePush, reason: str, until: datetime) -> None:
-        """End the claim of a mark whose outcome cannot be recorded; it rests until `until`."""
-        rest = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
+        """End the claim of a mark whose outcome cannot be recorded; it is not claimed before `until`."""
+        key = {"_registration": push.registration_id, "_mark": push.mark.value}
+        values = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
         async with transaction(self._engine) as connection:
-            await connection.execute(UPDATE, [{**key(push), **FREE, **rest}])
+            await connection.execute(_UPDATE_MARK, [{**key, **FREE, **values}])
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         """Drop the unclaimed marks whose newest change is too old for a push; return how many."""
@@ -156,24 +162,179 @@ class SqlOutboxStore:
             rows = found.all()
             freed = [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows]
             if freed:
-                await connection.execute(UPDATE, freed)
+                await connection.execute(_UPDATE_MARK, freed)
         for topic in outbox_topics({row.platform for row in rows}):
             self._wakeups.wake(topic)
 
     async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
-        """Tell when the next mark of a platform falls due, claims running out included; None when there is none."""
+        """Return when the next mark of a platform falls due, claims running out included; None when there is none.
+
+        A mark does not fall due before its claim runs out, nor before its registration's re-check.
+        """
+        due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), registration.c.recheck_at)
+        chosen = Lanes(platform, without=without).conditions()
+        query = sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *chosen)
         async with transaction(self._engine) as connection:
-            found: datetime | None = await connection.scalar(claims.next_due(Lanes(platform, without=without)))
+            found: datetime | None = await connection.scalar(query)
         return found
 
 
-async def _mark_left_mailboxes(connection: AsyncConnection, settlements: Sequence[Settlement]) -> bool:
-    """Mark the mailboxes dirty that may lose a registration, for the watch to see whom it still serves.
+# --- which marks may be claimed now: due, free, in an open lane, in their pace, worth a push, and readable
 
-    Before the registrations are locked, as everybody locks mailboxes first. One that loses none is read once more, no
-    harm is done.
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Chosen lanes of a platform."""
+
+    platform: Platform
+    only: Lane | None = None
+    without: Collection[Lane] = ()
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """Return the choice as conditions on outbox and registration."""
+        shut = [sa.not_(_in_lane(lane)) for lane in self.without]
+        chosen = [] if self.only is None else [_in_lane(self.only)]
+        return [outbox.c.platform == self.platform.value, *chosen, *shut]
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """What becomes of due marks; rows are in the form that `_UPDATE_MARK` takes."""
+
+    claimed: list[DuePush] = field(default_factory=list)
+    delayed: list[dict[str, Any]] = field(default_factory=list)
+    parked: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def claim_marks(
+    connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
+) -> tuple[Claims, list[dict[str, Any]]]:
+    """Claim up to `limit` marks; return them, and the new values of marks that cannot be read and so are parked."""
+    pushes: list[DuePush] = []
+    parked: list[dict[str, Any]] = []
+    delayed: list[datetime] = []
+    for _ in range(ROUNDS):
+        missing = limit - len(pushes)
+        rows = (await connection.execute(_due(lanes, now, pacing, missing))).all()
+        trials = await _hold({row.registration_id for row in rows if row.recheck_at is not None}, connection, now)
+        found = _sort(rows, trials, now, pacing)
+        if found.claimed:
+            marks = [(push.registration_id, push.mark) for push in found.claimed]
+            await connection.execute(_CLAIM, {"marks": marks, "owner": owner, "until": until})
+        for changed in (found.delayed, found.parked):
+            if changed:
+                await connection.execute(_UPDATE_MARK, changed)
+        pushes += found.claimed
+        parked += found.parked
+        delayed += [row["due_at"] for row in found.delayed]
+        if len(rows) < missing or len(pushes) == limit:
+            unfinished = False
+            break
+    else:
+        unfinished = bool(delayed)
+    return Claims(tuple(pushes), min(delayed, default=None), unfinished), parked
+
+
+def _due(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select[Any]:
+    far = now + FAR
+    free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
+    due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
+    fresh = (outbox.c.last_at >= pacing.expires_before(now)) | outbox.c.mark.in_([mark.value for mark in LASTING])
+    return (
+        sa.select(*DUE)
+        .join_from(outbox, registration)
+        .where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
+        .order_by(outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
+        .limit(limit)
+        .with_for_update(of=outbox, skip_locked=True)
+    )
+
+
+def _trusted(now: datetime) -> sa.ColumnElement[bool]:
+    """Leave out registrations in quarantine, but for one trial at a time once their re-check is due."""
+    sibling = outbox.alias("sibling")
+    tried = sa.exists().where(sibling.c.registration_id == registration.c.id, _claimed(sibling, now))
+    return registration.c.recheck_at.is_(None) | (_ripe(now) & sa.not_(tried))
+
+
+def _ripe(now: datetime) -> sa.ColumnElement[bool]:
+    recheck = registration.c.recheck_at
+    return (recheck <= now) | (recheck > now + FAR_RECHECK)
+
+
+def _claimed(marks: sa.FromClause, now: datetime) -> sa.ColumnElement[bool]:
+    return (marks.c.claimed_until > now) & (marks.c.claimed_until <= now + FAR)
+
+
+async def _hold(quarantined: Collection[str], connection: AsyncConnection, now: datetime) -> frozenset[str]:
+    """Lock registrations in quarantine until the claim is committed; return those that no process tries now.
+
+    Two processes that see two marks of one registration see no claim of each other's before it is committed. So the
+    registration is locked, and only then are its marks looked at again: the process that had the lock has committed.
     """
-    ids = may_end_registrations(settlements)
+    if not quarantined:
+        return frozenset()
+    free = sa.select(registration.c.id).where(registration.c.id.in_(quarantined))
+    free = free.where(registration.c.recheck_at.is_(None) | _ripe(now))
+    held = set(await connection.scalars(free.with_for_update(key_share=True, skip_locked=True)))
+    tried = sa.select(outbox.c.registration_id).where(outbox.c.registration_id.in_(held), _claimed(outbox, now))
+    return frozenset(held.difference(await connection.scalars(tried)))
+
+
+def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing: Pacing) -> _Sorted:
+    """Choose which marks are claimed, put off for their pace, or parked since they cannot be read."""
+    found = _Sorted()
+    tried: set[str] = set()
+    for row in rows:
+        key = {"_registration": row.registration_id, "_mark": row.mark}
+        due = _read(row)
+        if isinstance(due, Exception):
+            values = {"due_at": now + PARKED, "attempts": row.attempts + 1}
+            found.parked.append({**key, **FREE, **values, "aside": f"cannot be read: {type(due).__name__}"})
+            continue
+        push = due.push
+        if due.quarantined:
+            if push.registration_id in tried or push.registration_id not in trials:
+                continue
+            tried.add(push.registration_id)
+        seconds = 0.0 if due.paced else pacing.wait(push.mark, due.pushed_at, now)
+        if seconds > 0.0:
+            found.delayed.append({**key, "due_at": now + timedelta(seconds=seconds), "paced": True})
+        else:
+            found.claimed.append(push)
+    return found
+
+
+def _read(row: AnyRow) -> DueMark | Exception:
+    """Read a due mark; return what is wrong with one written by another version, or by hand."""
+    try:
+        return read_due(row)
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        return error
+
+
+def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:
+    found = registration.c.environment == lane.environment.value
+    if lane.app is not None:
+        found &= registration.c.app == lane.app
+    if lane.service is not None:
+        found &= registration.c.device_token.contains(naming(lane.service), autoescape=True)
+    return found
+
+
+def _later(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the later of two moments, of which the second may be missing."""
+    return sa.case((other > one, other), else_=one)
+
+
+# --- how pushes ended
+
+
+async def _mark_mailboxes_dirty(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> bool:
+    """Mark the mailboxes dirty that may lose these registrations: the watch role reads whom it still serves.
+
+    This comes before the registrations are locked, as every transaction locks mailboxes first.
+    """
     if not ids:
         return False
     query = sa.select(registration.c.mailbox_id).where(registration.c.id.in_(ids))
@@ -181,12 +342,6 @@ async def _mark_left_mailboxes(connection: AsyncConnection, settlements: Sequenc
     if owners:
         await connection.execute(_MARK_DIRTY, [{"_mailbox": owner} for owner in owners])
     return bool(owners)
-
-
-def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Group rows that set the same columns, for one statement each; the order of the keys stays."""
-    names = [(tuple(sorted(row)), row) for row in rows]
-    return [[row for _, row in group] for _, group in groupby(sorted(names, key=lambda n: n[0]), lambda n: n[0])]
 
 
 async def _lock_recipients(
@@ -208,6 +363,28 @@ async def _lock_pending(
     return {key: read_pending(row) for key, row in keys if key is not None}
 
 
+async def _write(connection: AsyncConnection, settled: Settled, recipients: Mapping[RegistrationId, Recipient]) -> None:
+    updates = [write_registration_update(each, recipients[each.recipient.id]) for each in settled.updated]
+    for rows in _by_columns(updates):
+        await connection.execute(_UPDATE_REGISTRATION, rows)
+    if settled.gone:
+        await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
+        await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(settled.gone)))
+    if settled.forgotten:
+        # Their marks go with them.
+        await connection.execute(sa.delete(registration).where(registration.c.id.in_(settled.forgotten)))
+    if settled.done:
+        await connection.execute(_DELETE_MARKS, {"marks": settled.done})
+    if settled.kept:
+        await connection.execute(_UPDATE_MARK, [write_mark_update(each) for each in settled.kept])
+
+
+def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group rows that set the same columns, for one statement each; the order of the keys stays."""
+    names = [(tuple(sorted(row)), row) for row in rows]
+    return [[row for _, row in group] for _, group in groupby(sorted(names, key=lambda n: n[0]), lambda n: n[0])]
+
+
 async def _expire(connection: AsyncConnection, platform: Platform, now: datetime, pacing: Pacing) -> int:
     """Drop one batch of a platform's unclaimed marks without a recent change; return how many."""
     free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > now + FAR)
@@ -218,14 +395,14 @@ async def _expire(connection: AsyncConnection, platform: Platform, now: datetime
     if not ids:
         return 0
     owners = sa.select(registration.c.id, registration.c.last_outcome).where(registration.c.id.in_(ids))
-    said = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
-    before = {row.id: row.last_outcome for row in said}
-    # Once more, now that nobody can add to them.
-    locked = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
-    rows = [(row.registration_id, row.mark) for row in await connection.execute(locked)]
-    if rows:
-        told = sorted({id_ for id_, _ in rows})
-        notes = [{"_registration": id_, "last_outcome": describe_expiry(before[id_], pacing.expire)} for id_ in told]
-        await connection.execute(_NOTE, notes)
-        await connection.execute(_DELETE, {"marks": rows})
-    return len(rows)
+    locked = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
+    before = {row.id: row.last_outcome for row in locked}
+    # Once more, now that no other transaction can add to them.
+    old_marks = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
+    marks = [(row.registration_id, row.mark) for row in await connection.execute(old_marks)]
+    if marks:
+        lines = {id_: describe_expiry(before[id_], pacing.expire) for id_ in sorted({id_ for id_, _ in marks})}
+        updates = [{"_registration": id_, "last_outcome": line} for id_, line in lines.items()]
+        await connection.execute(_UPDATE_REGISTRATION, updates)
+        await connection.execute(_DELETE_MARKS, {"marks": marks})
+    return len(marks)

@@ -16,10 +16,8 @@ from relay.domain.model import CommitEntry, DuePush, Mark, Platform, Registratio
 from relay.domain.outcome import Delivered, Refused, RetryLater
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
-from relay.store import claims
-from relay.store.claims import Lanes
 from relay.store.engine import open_engine
-from relay.store.outbox import SqlOutboxStore
+from relay.store.outbox import Lanes, SqlOutboxStore, claim_marks
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -107,7 +105,7 @@ async def test_a_trial_that_is_not_committed_keeps_others_from_its_phone(
     outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
     lanes, until = Lanes(Platform.APNS), LATE + timedelta(minutes=1)
     async with other_engine.begin() as connection:
-        trials, _ = await claims.claim(connection, lanes, len(NAMES), "one", until, LATE, Pacing())
+        trials, _ = await claim_marks(connection, lanes, len(NAMES), "one", until, LATE, Pacing())
         assert len({push.registration_id for push in trials.pushes}) == len(NAMES)
 
         assert (await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE)).pushes == ()

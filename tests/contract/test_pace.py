@@ -13,8 +13,7 @@ from relay.domain.model import DuePush, Mark, Platform
 from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
-from relay.store.claims import ROUNDS
-from relay.store.outbox import SqlOutboxStore
+from relay.store.outbox import ROUNDS, SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox as outbox_table
 from relay.store.tables import registration
