@@ -23,6 +23,7 @@ from eas_watcher import backoff
 
 LONGEST: Final = 3600.0  # seconds; a party that asks for a longer wait is probed after this time
 JITTER: Final = 0.5  # by rate: up to half an interval more or less between two that return
+EARLY: Final = 0.001  # seconds that a timer may fire before its moment, e.g. uvloop's; the probe need not wait again
 SLACK: Final = 0.1  # seconds of delay that a late timer may make up for, so that a busy loop lets no crowd through
 
 
@@ -172,7 +173,7 @@ class Breaker:
         """Return how many more requests may be sent while so many are under way; None: no limit."""
         match self.state:
             case Away(until=until, probing=probing):
-                return 0 if probing or now < until else 1
+                return 0 if probing or now < until - EARLY else 1
             case Returning(slots=slots) if isinstance(self.rules.returns, BySlots):
                 return max(0, slots - under_way)
             case _:
@@ -182,7 +183,7 @@ class Breaker:
         """Return what the next request may do, and the breaker after that."""
         match self.state:
             case Away(until=until, probing=probing):
-                if probing or now < until:
+                if probing or now < until - EARLY:
                     return self, Turn.WAITS
                 return self._with(replace(self.state, probing=True)), Turn.PROBES
             case Returning(next_at=next_at) if isinstance(self.rules.returns, ByRate):
@@ -241,7 +242,7 @@ class Breaker:
         It waits, though, for a moment that the party named meanwhile.
         """
         state = self.state
-        if not isinstance(state, Away):
+        if not isinstance(state, Away) or not state.probing:
             return self
         return self._with(replace(state, probing=False, until=max(state.leave_alone_until, min(state.until, now))))
 

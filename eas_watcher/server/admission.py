@@ -274,8 +274,7 @@ class ServerAdmission:
 
     def _is_away_at(self, now: float) -> bool:
         """Return whether the server is away and no probe may go now."""
-        state = self._breaker.state
-        return isinstance(state, Away) and (state.probing or now < state.until)
+        return self._breaker.away and self._breaker.capacity(0, now) == 0
 
     def _absence(self) -> Unreachable:
         return Unreachable(f"the server is away: {self.detail}", reached=False)

@@ -11,10 +11,10 @@ from relay.domain.ports.outbox import Capacities, PushSender
 from relay.process.clock import now
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
+from relay.push.breaker import unbounded
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import open_egress_log
 from relay.push.fcm.sender import FcmSender
-from relay.push.gates import unbounded
 from relay.push.webpush.sender import WebPushSender
 from relay.store.outbox import SqlOutboxStore
 
@@ -42,10 +42,10 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         running.key_files.append(fcm.key_file)
         senders[Platform.FCM] = fcm, settings.fcm.in_flight
     if settings.webpush.sender is not None:
-        webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, egress))
+        webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, running.random, egress))
         running.key_files.append(webpush.key_file)
         running.push_services = webpush.services
-        capacities[Platform.WEBPUSH] = webpush.services.rooms
+        capacities[Platform.WEBPUSH] = webpush.services.capacities
         senders[Platform.WEBPUSH] = webpush, settings.webpush.sender.in_flight
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
     for platform, (sender, slots) in senders.items():

@@ -72,16 +72,16 @@ def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
 
 
 def push_services(services: Services) -> Part:
-    """Judge the push services of WebPush by those that rest; their pushes wait, those of the others go on."""
+    """Judge the push services of WebPush by those that are away; their pushes wait, those of the others go on."""
 
     def check() -> Finding:
-        resting = services.resting
-        if not resting:
+        away = services.away
+        if not away:
             return OK
-        reason = "; ".join(f"{rest.service} is away or refuses: {rest.reason}" for rest in resting)
+        reason = "; ".join(f"{each.service} is away or refuses: {each.reason}" for each in away)
         remedy = "Check that this host reaches it (firewall, proxy, DNS, certificate), and that it runs."
-        state = PartState.FAILED if len(resting) == services.known else PartState.DEGRADED
-        return Finding(state, reason, _sentence(resting[0].remedy) or remedy)
+        state = PartState.FAILED if len(away) == services.known else PartState.DEGRADED
+        return Finding(state, reason, _sentence(away[0].remedy) or remedy)
 
     return Part("push services", check)
 

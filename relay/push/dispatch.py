@@ -19,7 +19,7 @@ from relay.domain.outcome import Delivered, Outcome
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
-from relay.push.gates import Gates, unbounded
+from relay.push.breaker import ProviderBreakers, unbounded
 from relay.push.outcomes import BROKEN, PARKED, OutcomeHandler
 from relay.push.schedule import SLOW_POLL, ClaimSchedule, rest
 from relay.push.stats import PushStats
@@ -77,9 +77,9 @@ class Dispatcher:
         self._owner = f"{owner}/{platform.value}"
         self._slots = slots
         self._lease = timedelta(seconds=lease)
-        self._gates = Gates(slots, random, capacities)
+        self._breakers = ProviderBreakers(slots, random, capacities)
         self._outcomes = OutcomeHandler(
-            platform, self._gates, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
+            platform, self._breakers, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
         )
         self._settlements = SettlementWriter(store, platform, clock, random, self._settled)
         self._schedule = ClaimSchedule()
@@ -91,7 +91,7 @@ class Dispatcher:
 
     def hurry(self) -> None:
         """Try again now what waits: something changed that may mend it, e.g. a key file."""
-        self._gates.hurry(asyncio.get_running_loop().time())
+        self._breakers.hurry(asyncio.get_running_loop().time())
         self._look.set()
 
     async def run(self) -> None:
@@ -138,21 +138,21 @@ class Dispatcher:
         loop, now = asyncio.get_running_loop(), self._clock()
         began_at = loop.time()
         free, claimed = self._slots - self._held, 0
-        plan = self._gates.plan(began_at)
+        plan = self._breakers.plan(began_at)
         self._schedule.begin_look()
-        for lane, capacity in plan.trials:
+        for lane, capacity in plan.limited:
             claimed += await self._take(min(capacity, free - claimed), plan.without(lane), lane)
-        claimed += await self._take(free - claimed, plan.special)
+        claimed += await self._take(free - claimed, plan.restricted)
         self._schedule.full = claimed == free
         if self._schedule.full:
             return SLOW_POLL
-        plan = self._gates.plan(loop.time())
+        plan = self._breakers.plan(loop.time())
         asked_at = loop.time()
-        if self._schedule.must_ask(now, asked_at, plan.shut):
-            self._schedule.answer(await self._store.next_due(self._platform, plan.shut), asked_at, plan.shut)
-        if plan.shut:
+        if self._schedule.must_ask(now, asked_at, plan.blocked):
+            self._schedule.answer(await self._store.next_due(self._platform, plan.blocked), asked_at, plan.blocked)
+        if plan.blocked:
             await asyncio.sleep(rest(loop.time() - began_at))
-        return self._schedule.next_look(self._clock(), loop.time(), claimed, plan.opens_at)
+        return self._schedule.next_look(self._clock(), loop.time(), claimed, plan.next_at)
 
     async def _take(self, limit: int, without: frozenset[Lane], only: Lane | None = None) -> int:
         """Claim up to `limit` marks and start to send them; return how many."""
@@ -184,7 +184,7 @@ class Dispatcher:
 
     def _start(self, push: DuePush, wakes: int) -> None:
         self._held += 1
-        self._gates.began(push)
+        self._breakers.began(push, asyncio.get_running_loop().time())
         self.stats.in_flight += 1
         task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self._platform} push")
         self._sends.add(task)
@@ -193,7 +193,7 @@ class Dispatcher:
     def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[Outcome]) -> None:
         self._sends.discard(task)
         self.stats.in_flight -= 1
-        self._gates.ended(push)
+        self._breakers.ended(push)
         if task.cancelled():
             return  # only when the dispatcher is stopped: it releases the claim
         error = task.exception()
@@ -212,9 +212,9 @@ class Dispatcher:
         """Free the slots of pushes whose outcomes are recorded."""
         self._held -= len(group)
         retries = [each.settlement.next_try_at for each in group if each.settlement.next_try_at is not None]
-        plan = self._gates.plan(asyncio.get_running_loop().time())
+        plan = self._breakers.plan(asyncio.get_running_loop().time())
         wakes = [each.wakes for each in group]
-        if self._schedule.settle(retries, wakes, plan.shut, trials=bool(plan.trials)):
+        if self._schedule.settle(retries, wakes, plan.blocked, limited=bool(plan.limited)):
             self._look.set()
 
     # --- stopping

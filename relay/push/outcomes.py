@@ -6,12 +6,13 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
+from eas_watcher.breaker import Failure
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
-from relay.push.gates import Gates
+from relay.push.breaker import ProviderBreakers
 from relay.push.stats import ChannelFault, Outage, PushStats, outcome_name
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class OutcomeHandler:
     def __init__(
         self,
         platform: Platform,
-        gates: Gates,
+        breakers: ProviderBreakers,
         stats: PushStats,
         clock: Clock,
         random: Random,
@@ -38,7 +39,7 @@ class OutcomeHandler:
     ) -> None:
         """Take what outcomes change; `time` is the loop's."""
         self._platform = platform
-        self._gates = gates
+        self._breakers = breakers
         self._stats = stats
         self._clock = clock
         self._random = random
@@ -66,7 +67,7 @@ class OutcomeHandler:
                 return self._later(push, outcome)
             case Refused(channel=True, reach=reach):
                 self._hear(push, reach)
-                self._rest(push, outcome)
+                self._fault(push, outcome)
                 return Settlement(push, outcome, self._clock(), counted=False)
             case Refused(reason, remedy, reach=reach):
                 self._learn(push, reach)
@@ -84,20 +85,22 @@ class OutcomeHandler:
             again = self._clock() + timedelta(seconds=PARKED)
             return Settlement(push, outcome, again, parked=outcome.reason)
         if outcome.after is not None and outcome.reach is Reach.HERE:
-            # It was not tried; and its lane is shut or narrow by now, so that those held back do not return in step.
+            # It was not tried. Its lane is blocked or limited by now, so the pushes held back do not return in step.
             return self._settled(push, outcome, outcome.after, counted=False)
         if outcome.after is not None:
-            return self._settled(push, outcome, backoff.told(outcome.after, self._random))
+            return self._settled(push, outcome, backoff.at_least(outcome.after, self._random))
         return self._settled(push, outcome, backoff.retry(push.attempts + 1, self._random))
 
     def _away(self, push: DuePush, outcome: RetryLater) -> Settlement:
-        """Take a failure of the provider as a whole: while its circuit is open, no mark is to blame for it."""
-        circuit, environment = self._gates.circuit(push.environment), push.environment
-        self._gates.channels.undecided((push.app, environment))
-        if circuit.failed(self._time(), outcome.after):
+        """Note a failure of the provider as a whole: while the environment is away, no mark is to blame for it."""
+        breaker, environment, now = self._breakers.environment(push), push.environment, self._time()
+        was_away = breaker.away
+        self._breakers.channel(push).undecided(push, now)
+        failure = Failure(outcome.reason, certain=outcome.after is not None, retry_after=outcome.after)
+        if breaker.failed(push, push.registration_id, failure, now) and not was_away:
             fields = {"platform": self._platform, "environment": environment}
             log.warning("push provider away", extra=fields | {"reason": outcome.reason, "remedy": outcome.remedy})
-        if not circuit.open:
+        if not breaker.away:
             return self._later(push, outcome)
         known = self._stats.outages.get(environment)
         since = self._clock() if known is None else known.since
@@ -110,22 +113,23 @@ class OutcomeHandler:
         if reach >= Reach.JUDGED:
             self._heal(push)
         else:
-            self._gates.channels.undecided((push.app, push.environment))
+            self._breakers.channel(push).undecided(push, self._time())
 
     def _hear(self, push: DuePush, reach: Reach) -> None:
         if reach >= Reach.ANSWERED:
             self._answered(push)
         else:
-            self._gates.circuit(push.environment).undecided()
+            self._breakers.environment(push).undecided(push, self._time())
 
     def _answered(self, push: DuePush) -> None:
-        if self._gates.circuit(push.environment).answered():
+        if self._breakers.environment(push).answered(push, self._time()):
             self._stats.outages.pop(push.environment, None)
             log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
 
-    def _rest(self, push: DuePush, refused: Refused) -> None:
+    def _fault(self, push: DuePush, refused: Refused) -> None:
         channel = (push.app, push.environment)
-        self._gates.channels.faulted(channel, self._time())
+        failure = Failure(refused.reason, certain=True)
+        self._breakers.channel(push).failed(push, push.registration_id, failure, self._time())
         known = self._stats.faults.get(channel)
         since = self._clock() if known is None else known.since
         self._stats.faults[channel] = ChannelFault(*channel, refused.reason, refused.remedy, since)
@@ -135,7 +139,7 @@ class OutcomeHandler:
 
     def _heal(self, push: DuePush) -> None:
         channel = (push.app, push.environment)
-        if self._gates.channels.passed(channel):
+        if self._breakers.channel(push).answered(push, self._time()):
             del self._stats.faults[channel]
             fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
             log.info("push channel works again", extra=fields)

@@ -19,8 +19,8 @@ such look that claims nothing doubles it."""
 LONGEST_SHORT: Final = 1.6
 """Seconds; the limit of that doubling, and of the rest below."""
 CALM: Final = 4.0
-"""While a lane is shut, a look reads all marks that wait there. So the dispatcher rests for this many times as long as
-the look took."""
+"""While a lane is blocked, a look reads all marks that wait there. So the dispatcher rests for this many times as long
+as the look took."""
 
 
 class ClaimSchedule:
@@ -39,7 +39,7 @@ class ClaimSchedule:
         """When the next mark falls due; None: no mark waits."""
         self._asked_at: float | None = None
         """When the store was asked for `_due`; None: ask again."""
-        self._shut: frozenset[Lane] = frozenset()
+        self._blocked: frozenset[Lane] = frozenset()
         """The lanes that `_due` leaves out."""
 
     def wake(self) -> None:
@@ -56,7 +56,7 @@ class ClaimSchedule:
             self._expect([claims.delayed_until])
         self._unfinished = self._unfinished or claims.unfinished
 
-    def must_ask(self, now: datetime, time: float, shut: frozenset[Lane]) -> bool:
+    def must_ask(self, now: datetime, time: float, blocked: frozenset[Lane]) -> bool:
         """Return True if the store must say when the next mark falls due: what we know is past, old, or of other lanes.
 
         Our own retries are known without asking. An unfinished look is followed by another one anyway.
@@ -64,35 +64,37 @@ class ClaimSchedule:
         if self._unfinished:
             return False
         old = self._asked_at is None or time - self._asked_at >= SLOW_POLL
-        return old or shut != self._shut or (self._due is not None and self._due <= now)
+        return old or blocked != self._blocked or (self._due is not None and self._due <= now)
 
-    def answer(self, due: datetime | None, asked_at: float, shut: frozenset[Lane]) -> None:
-        """Note when the next mark falls due outside the lanes in `shut`, as the store said."""
-        self._due, self._asked_at, self._shut = due, asked_at, shut
+    def answer(self, due: datetime | None, asked_at: float, blocked: frozenset[Lane]) -> None:
+        """Note when the next mark falls due outside the lanes in `blocked`, as the store said."""
+        self._due, self._asked_at, self._blocked = due, asked_at, blocked
 
-    def next_look(self, now: datetime, time: float, claimed: int, opens_at: float | None) -> float:
+    def next_look(self, now: datetime, time: float, claimed: int, next_at: float | None) -> float:
         """Return the seconds until the next look, after one that claimed so many marks and left slots free.
 
-        `opens_at` is when the next shut lane may be tried, in `loop.time()`; None: no lane waits for a moment.
+        `next_at` is when the next blocked lane may be tried, in `loop.time()`; None: no lane waits for a moment.
         """
         if self._unfinished:
             # A mark is put off once, so this ends; marks that are looked at late would leave late.
             self._fruitless = 0
             return 0.0
         waits = [SLOW_POLL]
-        if opens_at is not None:
-            waits.append(max(0.0, opens_at - time))
+        if next_at is not None:
+            waits.append(max(0.0, next_at - time))
         if self._due is not None:
             left = (self._due - now).total_seconds()
             self._fruitless = 0 if left > 0 or claimed else self._fruitless + 1
             waits.append(left if left > 0 else min(LONGEST_SHORT, SHORTEST * 2.0 ** min(self._fruitless, 10)))
         return min(waits)
 
-    def settle(self, retries: Sequence[datetime], wakes: Iterable[int], shut: frozenset[Lane], *, trials: bool) -> bool:
+    def settle(
+        self, retries: Sequence[datetime], wakes: Iterable[int], blocked: frozenset[Lane], *, limited: bool
+    ) -> bool:
         """Note that pushes are settled; return True if the dispatcher must look at once.
 
         `retries` are the moments when failed pushes are due again, `wakes` the wake-ups that there had been when each
-        push was claimed, `shut` the lanes that are shut now, `trials` whether some lanes take single pushes.
+        push was claimed, `blocked` the lanes that are blocked now, `limited` whether some lanes take few pushes.
         """
         if retries:
             self._expect(retries)
@@ -100,7 +102,7 @@ class ClaimSchedule:
         grew = any(before != self.wakes for before in wakes)
         if grew:
             self._asked_at = None
-        return self.full or bool(retries) or grew or trials or shut != self._shut
+        return self.full or bool(retries) or grew or limited or blocked != self._blocked
 
     def _expect(self, moments: Sequence[datetime]) -> None:
         """Note when marks fall due, without asking the store."""
@@ -108,5 +110,5 @@ class ClaimSchedule:
 
 
 def rest(seconds: float) -> float:
-    """Return how long a dispatcher rests after a look that took so many seconds while a lane was shut."""
+    """Return how long a dispatcher rests after a look that took so many seconds while a lane was blocked."""
     return min(LONGEST_SHORT, CALM * seconds)

@@ -2,6 +2,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from aiohttp import web
@@ -209,7 +210,7 @@ async def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path) -> 
     way = Route(Proxy("127.0.0.1", free_port()))
     async with world(tmp_path, route=way) as around:
         config = replace(around.sender._config, direct=frozenset({around.simulator.service}))
-        async with WebPushSender(config, now, around.egress) as sender:
+        async with WebPushSender(config, now, Random(1), around.egress) as sender:
             inside = await sender.send(around.phone())
             outside = await sender.send(around.phone(around.other))
 
@@ -223,11 +224,11 @@ async def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_el
     async with connect_proxy(ConnectProxy(user="relay:right")) as proxy, world(tmp_path) as around:
         way = Route(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
         config = replace(around.sender._config, route=way, direct=frozenset({around.simulator.service}))
-        async with WebPushSender(config, now, around.egress) as sender:
+        async with WebPushSender(config, now, Random(1), around.egress) as sender:
             first = await sender.send(around.phone(around.other))
             second = await sender.send(around.phone(around.other))
             inside = await sender.send(around.phone())
-            resting = sender.services.resting
+            away = sender.services.away
 
         assert isinstance(first, RetryLater)
         assert first.reason == "proxy-authentication-required"
@@ -235,8 +236,8 @@ async def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_el
         assert second.reason == "push-service-rests: proxy-authentication-required"
         assert len(proxy.targets) == 1, "a refused password is not tried again and again"
         assert inside == Delivered()
-        assert [rest.service for rest in resting] == [around.other.service]
-        assert "network.proxy_password_file" in resting[0].remedy
+        assert [each.service for each in away] == [around.other.service]
+        assert "network.proxy_password_file" in away[0].remedy
 
 
 async def test_a_proxy_that_refuses_us_is_a_fault_of_the_channel_where_all_goes_through_it(tmp_path: Path) -> None:
@@ -266,8 +267,8 @@ async def test_a_page_in_the_place_of_the_service_is_no_delivery(tmp_path: Path)
                 assert isinstance(outcome, RetryLater)
                 assert outcome.reason == "not-a-push-service"
 
-        (rest,) = around.sender.services.resting
-        assert "proxies" in rest.remedy
+        (away,) = around.sender.services.away
+        assert "proxies" in away.remedy
 
 
 async def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ async def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path
         assert last.reason.startswith("push-service-rests: ")
         assert last.reach is Reach.HERE
         assert last.after is not None
-        assert [rest.service for rest in around.sender.services.resting] == [f"127.0.0.1:{port}"]
+        assert [each.service for each in around.sender.services.away] == [f"127.0.0.1:{port}"]
         assert len(around.egress.bodies) == FEW, "a push that waits was not sent"
         assert await around.sender.send(around.phone()) == Delivered()
 
@@ -334,7 +335,7 @@ async def test_a_cut_connection_is_tried_again(tmp_path: Path) -> None:
 async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> None:
     async with world(tmp_path) as around, open_webpush_simulator(tls=ThrowAwayCa().server_context()) as stranger:
         config = replace(around.sender._config, services=frozenset({stranger.service}))
-        async with WebPushSender(config, now, around.egress) as sender:
+        async with WebPushSender(config, now, Random(1), around.egress) as sender:
             outcome = await sender.send(to(stranger.subscribe()))
 
         assert isinstance(outcome, Refused)
@@ -351,9 +352,9 @@ async def test_a_service_with_a_bad_certificate_rests_and_the_other_goes_on(tmp_
         outcomes = [await around.sender.send(to(stranger.subscribe(), number)) for number in range(FEW)]
 
         assert {type(outcome) for outcome in outcomes} == {RetryLater}
-        ((rest,),) = [around.sender.services.resting]
-        assert (rest.service, rest.reason) == (stranger.service, "certificate-not-trusted")
-        assert "webpush.ca_file" in rest.remedy
+        (away,) = around.sender.services.away
+        assert (away.service, away.reason) == (stranger.service, "certificate-not-trusted")
+        assert "webpush.ca_file" in away.remedy
         assert await around.sender.send(around.phone()) == Delivered()
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from relay.domain.model import DuePush, Platform
@@ -63,5 +64,5 @@ async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> A
         services = frozenset({simulator.service, other.service, *more})
         config = WebPushConfig(services, folder / "vapid.pem", "mailto:push@example.com", folder / "ca.pem")
         egress = MemoryEgress()
-        sender = await stack.enter_async_context(WebPushSender(replace(config, **changes), now, egress))
+        sender = await stack.enter_async_context(WebPushSender(replace(config, **changes), now, Random(1), egress))
         yield World(simulator, other, sender, egress, ca)

@@ -8,11 +8,13 @@ import asyncio
 import secrets
 from dataclasses import replace
 from hashlib import sha256
+from random import Random
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 
+from eas_watcher.breaker import Failure
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
@@ -36,7 +38,7 @@ OF_ONE: Final = frozenset({"certificate-not-trusted", "proxy-denied", "source-ad
 class WebPushSender:
     """Send pushes to the listed push services; use as an async context manager."""
 
-    def __init__(self, config: WebPushConfig, clock: Clock, egress: Egress) -> None:
+    def __init__(self, config: WebPushConfig, clock: Clock, random: Random, egress: Egress) -> None:
         """Read the VAPID key; raises ValueError or OSError when a file holds not what it should."""
         self._config = config
         self._clock = clock
@@ -46,7 +48,7 @@ class WebPushSender:
         self.key_file.listen(self._take_key)
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
-        self._services = Services(None if alone else max(1, config.in_flight // 2))
+        self._services = Services(None if alone else max(1, config.in_flight // 2), random)
         self._outer = Poster(config.ca_file, config.in_flight, config.route)
         self._inner = Poster(config.ca_file, config.in_flight, DIRECT)
 
@@ -68,13 +70,13 @@ class WebPushSender:
         if service not in self._config.services:
             remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
             return Refused("push-service-not-listed", remedy, reach=Reach.HERE)
-        seconds, reason = self._services.wait(service, _moment())
-        if seconds > 0:
-            return RetryLater(reason, seconds, reach=Reach.HERE)
+        held = self._services.admit(service, push, _moment())
+        if held is not None:
+            return RetryLater(held.reason, held.seconds, reach=Reach.HERE)
         try:
             return await self._send(push, subscription)
         finally:
-            self._services.ended(service)
+            self._services.ended(service, push, _moment())
 
     @property
     def services(self) -> Services:
@@ -108,13 +110,13 @@ class WebPushSender:
             if reply.status in TAKEN and is_page(reply.body):
                 outcome = PAGE
             else:
-                proved = self._services.told(service, device, reply.status, _moment())
+                proved = self._services.answered(service, push, device, reply.status, _moment())
                 outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
         match outcome:
             case RetryLater(reason, after, remedy):
-                now = _moment()
-                self._services.failed(service, device, reason, now, remedy=remedy, after=after, lasting=lasting)
-                # It concerns this one service, which rests: the others go on.
+                why = Failure(reason, certain=lasting, retry_after=after)
+                self._services.failed(service, push, device, why, _moment(), remedy=remedy)
+                # It concerns this one service: the others go on.
                 return replace(outcome, provider=False)
             case Refused():
                 # The token may have been made while the clock of this host was wrong.

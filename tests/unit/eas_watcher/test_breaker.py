@@ -205,6 +205,8 @@ STAYS_AWAY: Final[dict[str, tuple[Rules, State, list[Event], State]]] = {
         [busy(600.0, "ann", now=1.0), lost(2.0)],
         away(631.0, leave_alone_until=631.0),
     ),
+    "a probe of an earlier absence is lost": (ENVIRONMENT, away(10.0), [lost(7.0)], away(10.0)),
+    "a probe of an earlier absence fails": (ENVIRONMENT, away(10.0), [fails(None, now=7.0, probe=True)], away(10.0)),
     "a remedy": (CHANNEL, away(130.0, 3), [hurries(101.0)], away(101.0, 3)),
     "a remedy before the moment that was named": (
         ENVIRONMENT,
@@ -282,6 +284,7 @@ def test_one_probe_at_a_time_is_sent_when_its_moment_has_come() -> None:
     assert breaker.admit(9.9, MIDDLE) == (breaker, Turn.WAITS)
     assert (breaker.due, breaker.capacity(0, 9.9), breaker.capacity(7, 10.0)) == (10.0, 0, 1)
 
+    assert breaker.admit(9.9995, MIDDLE)[1] is Turn.PROBES, "a timer may fire a little early"
     probing, turn = breaker.admit(10.0, MIDDLE)
 
     assert (probing.state, turn) == (away(10.0, probing=True), Turn.PROBES)

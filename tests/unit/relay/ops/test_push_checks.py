@@ -1,7 +1,9 @@
 from datetime import timedelta
+from random import Random
 
 import pytest
 
+from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Platform
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import push_checks
@@ -142,19 +144,20 @@ def test_a_process_is_of_no_use_when_every_channel_of_every_provider_has_a_fault
     assert push_checks.channels([], essential=False).check() == OK
 
 
-def test_a_push_service_that_rests_degrades_and_all_of_them_fail() -> None:
-    services = Services(100)
+def test_a_push_service_that_is_away_degrades_and_all_of_them_fail() -> None:
+    services = Services(100, Random(1))
     part = push_checks.push_services(services)
     for name in ("a.example.com", "b.example.com"):
-        services.wait(name, 0.0)
+        services.admit(name, "push", 0.0)
     assert (part.name, part.check()) == ("push services", OK)
 
     for device in (b"1", b"2", b"3"):
-        services.failed("a.example.com", device, "name-not-resolved", 0.0, remedy="check the name")
+        failure = Failure("name-not-resolved")
+        services.failed("a.example.com", device, device, failure, 0.0, remedy="check the name")
 
     finding = part.check()
     assert (finding.state, finding.remedy) == (PartState.DEGRADED, "Check the name.")
     assert finding.reason == "a.example.com is away or refuses: name-not-resolved"
     for device in (b"1", b"2", b"3"):
-        services.failed("b.example.com", device, "http-503", 0.0)
+        services.failed("b.example.com", device, device, Failure("http-503"), 0.0)
     assert part.check().state is PartState.FAILED

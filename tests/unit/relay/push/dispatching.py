@@ -8,8 +8,8 @@ from random import Random
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome
 from relay.domain.ports.outbox import Capacities
+from relay.push.breaker import unbounded
 from relay.push.dispatch import Dispatcher
-from relay.push.gates import unbounded
 from tests.fakes.outbox import MemoryOutbox, loop_clock
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
-from relay.push.circuit import IN_A_ROW
+from relay.push.breaker import IN_A_ROW
 from relay.push.dispatch import LEASE, SLOTS, SWEEP
 from relay.push.outcomes import TRIES
 from relay.push.stats import Outage

@@ -5,11 +5,12 @@ from random import Random
 
 import pytest
 
+from eas_watcher.breaker import Failure
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, RetryLater
-from relay.push import backoff
+from relay.push.breaker import SERVICE
 from relay.push.dispatch import SLOTS
-from relay.push.webpush.services import FEW, Services
+from relay.push.webpush.services import Services
 from tests.fakes.outbox import MemoryOutbox
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
 from tests.unit.relay.push.pushes import due_push
@@ -24,7 +25,7 @@ class TwoServices(Provider):
 
     def __init__(self) -> None:
         super().__init__(0.01)
-        self.services = Services(SLOTS // 2)
+        self.services = Services(SLOTS // 2, Random(1))
         self.held_back = {SLOW: 0, GOOD: 0}
         self.slow = Random(1)
         self.slowness = 0.0
@@ -33,22 +34,22 @@ class TwoServices(Provider):
 
     async def send(self, push: DuePush) -> Outcome:
         service, loop = service_of(push), asyncio.get_running_loop()
-        seconds, reason = self.services.wait(service, loop.time())
-        if seconds:
+        held = self.services.admit(service, push, loop.time())
+        if held is not None:
             self.held_back[service] += 1
-            return RetryLater(reason, seconds, reach=Reach.HERE)
+            return RetryLater(held.reason, held.seconds, reach=Reach.HERE)
         self.sent.append((loop.time(), push))
         try:
             slowness = self.slowness if service == SLOW else 0.0
             await asyncio.sleep(0.01 + slowness * self.slow.uniform(0.5, 1.5))
             device = push.device_token.encode()
             if self.away and service == SLOW:
-                self.services.failed(service, device, "timed-out", loop.time())
+                self.services.failed(service, push, device, Failure("timed-out"), loop.time())
                 return RetryLater("timed-out")
-            self.services.told(service, device, 201, loop.time())
+            self.services.answered(service, push, device, 201, loop.time())
             return Delivered()
         finally:
-            self.services.ended(service)
+            self.services.ended(service, push, loop.time())
 
     def count(self, service: str) -> int:
         return sum(service_of(push) == service for _, push in self.sent)
@@ -69,13 +70,13 @@ async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_b
     services.away = True
     put(outbox, SLOW, range(1000))
 
-    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.capacities)):
         await asyncio.sleep(1)
         put(outbox, GOOD, range(1000, 2000))
         await asyncio.sleep(20)
         assert services.count(GOOD) == 1000
         first = services.count(SLOW)
-        assert FEW <= first <= SLOTS
+        assert SERVICE.sources <= first <= SLOTS
         assert services.held_back[SLOW] <= SLOTS
 
         await asyncio.sleep(600)
@@ -85,7 +86,7 @@ async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_b
         assert max(row.push.attempts for row in outbox.rows.values()) <= trials + 1
 
         services.away = False
-        await asyncio.sleep(backoff.PAUSE_CEILING + 60)
+        await asyncio.sleep(SERVICE.ceiling + 60)
 
     assert outbox.rows == {}
 
@@ -95,7 +96,7 @@ async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claime
     services.slowness = 5.0
     put(outbox, SLOW, range(1000))
 
-    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.capacities)):
         await asyncio.sleep(7)
         put(outbox, GOOD, range(1000, 2000))
         await asyncio.sleep(2)
@@ -111,7 +112,7 @@ async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claime
 async def test_a_burst_to_one_service_is_held_up_by_its_places_alone() -> None:
     outbox, services = MemoryOutbox(), TwoServices()
 
-    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.rooms)):
+    async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.capacities)):
         put(outbox, GOOD, range(SLOTS))
         await asyncio.sleep(0.3)
 

@@ -1,9 +1,8 @@
 import pytest
 
-from relay.domain.model import Environment, Platform
+from relay.domain.model import Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
-from relay.push.circuit import IN_A_ROW
-from relay.push.gates import Gates
+from relay.push.breaker import IN_A_ROW, ProviderBreakers
 from relay.push.outcomes import OutcomeHandler
 from relay.push.stats import PushStats
 from tests.unit.relay.push.pushes import BEGAN, due_push
@@ -25,26 +24,26 @@ class Court:
 
     def __init__(self) -> None:
         self.stats = PushStats()
-        self.gates = Gates(10, MIDDLE)
+        self.breakers = ProviderBreakers(10, MIDDLE)
         self.now = 100.0
-        self._judge = OutcomeHandler(Platform.APNS, self.gates, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now)
+        self._judge = OutcomeHandler(Platform.APNS, self.breakers, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now)
 
     def hear(self, outcome: Outcome) -> float | None:
         """End one push; return how many seconds its mark waits, None if it is not tried again."""
         push = due_push()
-        self.gates.began(push)
-        self.gates.ended(push)
+        self.breakers.began(push, self.now)
+        self.breakers.ended(push)
         self.settlement = self._judge.handle(push, outcome)
         again = self.settlement.next_try_at
         return None if again is None else (again - BEGAN).total_seconds()
 
     @property
     def away(self) -> bool:
-        return self.gates.circuit(Environment.PRODUCTION).open
+        return self.breakers.environment(due_push()).away
 
     @property
     def sick(self) -> bool:
-        return bool(self.stats.faults) and bool(list(self.gates.channels.resting(self.now)))
+        return bool(self.stats.faults) and self.breakers.channel(due_push()).away
 
 
 @pytest.mark.parametrize("answer", [Delivered(), TokenGone("Unregistered"), BUSY, BAD, STRANGE])
@@ -77,7 +76,7 @@ def test_what_the_provider_did_not_say_shows_nothing_of_it(silence: Outcome) -> 
     court.now += 60.0
     court.hear(silence)
     assert court.away
-    assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+    assert court.breakers.environment(due_push()).capacity(0, court.now) == 1, "the next push probes"
 
 
 def test_a_channel_fault_that_the_provider_told_of_shows_that_it_serves_and_one_on_the_way_to_it_does_not() -> None:
@@ -90,7 +89,7 @@ def test_a_channel_fault_that_the_provider_told_of_shows_that_it_serves_and_one_
     assert court.away
     assert court.stats.outage is not None
     assert court.sick
-    assert court.gates.circuit(Environment.PRODUCTION).room(court.now) == 1, "the next push is the trial"
+    assert court.breakers.environment(due_push()).capacity(0, court.now) == 1, "the next push probes"
 
     court.hear(SICK)
     assert not court.away
@@ -117,8 +116,7 @@ def test_other_answers_leave_the_channel_to_the_next_push(answer: Outcome) -> No
     court.hear(answer)
 
     assert court.sick
-    ((_, may_try, _),) = court.gates.channels.resting(court.now)
-    assert may_try
+    assert court.breakers.channel(due_push()).capacity(0, court.now) == 1
 
 
 def test_what_was_held_back_waits_as_long_as_the_rest_and_counts_as_no_try() -> None:

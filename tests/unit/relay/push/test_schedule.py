@@ -14,15 +14,15 @@ NOW = BEGAN + 10 * SECOND
 TIME = 100.0
 """`loop.time()` at NOW."""
 NONE: frozenset[Lane] = frozenset()
-SHUT = frozenset({Lane(Environment.SANDBOX)})
+BLOCKED = frozenset({Lane(Environment.SANDBOX)})
 
 
 def schedule(
-    due: datetime | None = None, asked_at: float = TIME, shut: frozenset[Lane] = NONE, *, full: bool = False
+    due: datetime | None = None, asked_at: float = TIME, blocked: frozenset[Lane] = NONE, *, full: bool = False
 ) -> ClaimSchedule:
     """Make a schedule that has asked the store."""
     asked = ClaimSchedule()
-    asked.answer(due, asked_at, shut)
+    asked.answer(due, asked_at, blocked)
     asked.full = full
     return asked
 
@@ -31,7 +31,7 @@ def schedule(
 
 
 @pytest.mark.parametrize(
-    ("due", "opens_at", "seconds"),
+    ("due", "next_at", "seconds"),
     [
         (None, None, SLOW_POLL),
         (NOW + 3 * SECOND, None, 3.0),
@@ -45,10 +45,10 @@ def schedule(
         (NOW - 3600 * SECOND, None, 2 * SHORTEST),
     ],
 )
-def test_the_next_look_is_when_the_first_mark_falls_due_or_a_lane_opens(
-    due: datetime | None, opens_at: float | None, seconds: float
+def test_the_next_look_is_when_the_first_mark_falls_due_or_a_lane_may_be_tried(
+    due: datetime | None, next_at: float | None, seconds: float
 ) -> None:
-    assert schedule(due).next_look(NOW, TIME, 0, opens_at) == seconds
+    assert schedule(due).next_look(NOW, TIME, 0, next_at) == seconds
 
 
 def test_a_due_mark_that_cannot_be_claimed_is_looked_for_less_and_less_often() -> None:
@@ -85,7 +85,7 @@ def test_a_look_that_put_off_too_many_marks_is_followed_by_another_at_once() -> 
     under_test.learn(Claims(delayed_until=NOW + SECOND, unfinished=True))
     under_test.learn(Claims())
 
-    assert not under_test.must_ask(NOW, TIME + 2 * SLOW_POLL, SHUT)
+    assert not under_test.must_ask(NOW, TIME + 2 * SLOW_POLL, BLOCKED)
     assert under_test.next_look(NOW, TIME, 0, None) == 0.0
 
     under_test.begin_look()
@@ -104,7 +104,7 @@ def test_marks_put_off_are_known_without_asking() -> None:
 
 
 @pytest.mark.parametrize(
-    ("due", "time", "shut", "asks"),
+    ("due", "time", "blocked", "asks"),
     [
         (None, TIME, NONE, False),
         (NOW + SECOND, TIME, NONE, False),
@@ -112,13 +112,13 @@ def test_marks_put_off_are_known_without_asking() -> None:
         (NOW - SECOND, TIME, NONE, True),
         (None, TIME + SLOW_POLL - 0.1, NONE, False),
         (None, TIME + SLOW_POLL, NONE, True),
-        (None, TIME, SHUT, True),
+        (None, TIME, BLOCKED, True),
     ],
 )
 def test_the_store_is_asked_when_the_answer_is_past_or_old_or_of_other_lanes(
-    due: datetime | None, time: float, shut: frozenset[Lane], *, asks: bool
+    due: datetime | None, time: float, blocked: frozenset[Lane], *, asks: bool
 ) -> None:
-    assert schedule(due).must_ask(NOW, time, shut) is asks
+    assert schedule(due).must_ask(NOW, time, blocked) is asks
 
 
 def test_the_store_is_asked_at_the_start() -> None:
@@ -129,13 +129,13 @@ def test_the_store_is_asked_at_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("full", "retries", "wakes", "shut", "trials", "looks"),
+    ("full", "retries", "wakes", "blocked", "limited", "looks"),
     [
         (False, [], [0], NONE, False, False),
         (True, [], [0], NONE, False, True),
         (False, [NOW], [0], NONE, False, True),
         (False, [], [0, 1], NONE, False, True),
-        (False, [], [0], SHUT, False, True),
+        (False, [], [0], BLOCKED, False, True),
         (False, [], [0], NONE, True, True),
         (False, [], [], NONE, False, False),
     ],
@@ -144,17 +144,17 @@ def test_settled_pushes_are_followed_by_a_look_if_they_may_let_others_go(
     full: bool,
     retries: list[datetime],
     wakes: list[int],
-    shut: frozenset[Lane],
-    trials: bool,
+    blocked: frozenset[Lane],
+    limited: bool,
     looks: bool,
 ) -> None:
-    assert schedule(full=full).settle(retries, wakes, shut, trials=trials) is looks
+    assert schedule(full=full).settle(retries, wakes, blocked, limited=limited) is looks
 
 
 def test_the_first_retry_is_known_without_asking() -> None:
     under_test = schedule()
 
-    under_test.settle([NOW + 3 * SECOND, NOW + 2 * SECOND], [0], NONE, trials=False)
+    under_test.settle([NOW + 3 * SECOND, NOW + 2 * SECOND], [0], NONE, limited=False)
 
     assert not under_test.must_ask(NOW, TIME, NONE)
     assert under_test.next_look(NOW, TIME, 0, None) == 2.0
@@ -165,11 +165,11 @@ def test_a_wake_up_during_a_push_may_be_of_its_own_mark_so_the_store_is_asked() 
     claimed_at = under_test.wakes
     under_test.wake()
 
-    assert under_test.settle([], [claimed_at], NONE, trials=False)
+    assert under_test.settle([], [claimed_at], NONE, limited=False)
     assert under_test.must_ask(NOW, TIME, NONE)
     under_test.answer(None, TIME, NONE)
-    assert not under_test.settle([], [under_test.wakes], NONE, trials=False)
+    assert not under_test.settle([], [under_test.wakes], NONE, limited=False)
 
 
-def test_a_dispatcher_rests_after_a_look_over_the_marks_of_shut_lanes() -> None:
+def test_a_dispatcher_rests_after_a_look_over_the_marks_of_blocked_lanes() -> None:
     assert (rest(0.1), rest(60.0)) == (0.4, LONGEST_SHORT)

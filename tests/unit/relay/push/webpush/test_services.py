@@ -1,34 +1,50 @@
+from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Lane
 from relay.domain.ports.outbox import Capacity
-from relay.push import backoff
-from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, Rest, Services
+from relay.push.breaker import SERVICE
+from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, AwayService, Held, Services
+from tests.unit.relay.push.test_backoff import MIDDLE
 
 A, B = "a.example.com", "b.example.com"
 ANN, BEN, EVE, DAN = (name.encode() for name in ("ann", "ben", "eve", "dan"))
+FIRST = SERVICE.first
+RESTS = "push-service-rests: timed-out"
 
 
-def services(places: int = 100) -> Services:
+def services(slots: int = 100) -> Services:
     """Make services of which both were asked once."""
-    known = Services(places)
+    known = Services(slots, MIDDLE)
     for service in (A, B):
-        assert known.wait(service, 0.0) == (0.0, "")
-        known.ended(service)
+        assert known.admit(service, "first", 0.0) is None
+        known.ended(service, "first", 0.0)
     return known
 
 
-def fail(known: Services, *devices: bytes, service: str = A, now: float = 0.0, after: float | None = None) -> None:
+def fail(
+    known: Services,
+    *devices: bytes,
+    service: str = A,
+    now: float = 0.0,
+    after: float | None = None,
+    certain: bool = False,
+) -> None:
+    """Let a push to each device fail; a push is named after its device."""
     for device in devices:
-        known.failed(service, device, "timed-out", now, remedy="look at it", after=after)
+        known.failed(service, device, device, Failure("timed-out", certain, after), now, remedy="look at it")
 
 
-def test_a_service_rests_when_several_phones_pushes_fail_and_the_others_go_on() -> None:
+def answer(known: Services, service: str, device: bytes, status: int, now: float) -> bool:
+    return known.answered(service, device, device, status, now)
+
+
+def test_a_service_is_away_when_several_phones_pushes_fail_and_the_others_go_on() -> None:
     known = services()
 
     fail(known, ANN, BEN, EVE)
 
-    assert known.wait(A, 1.0) == (backoff.pause(1) - 1.0, "push-service-rests: timed-out")
-    assert known.wait(B, 1.0) == (0.0, "")
-    assert known.resting == [Rest(A, "timed-out", "look at it")]
+    assert known.admit(A, DAN, 1.0) == Held(FIRST - 1.0, RESTS)
+    assert known.admit(B, DAN, 1.0) is None
+    assert known.away == [AwayService(A, "timed-out", "look at it")]
     assert known.known == 2
 
 
@@ -37,18 +53,18 @@ def test_one_phone_alone_never_silences_its_service() -> None:
 
     fail(known, *[ANN] * 50, BEN)
 
-    assert known.wait(A, 1.0) == (0.0, "")
-    assert known.resting == []
+    assert known.admit(A, DAN, 1.0) is None
+    assert known.away == []
 
 
-def test_a_fault_that_only_somebody_mends_rests_its_service_at_once() -> None:
+def test_a_fault_that_only_somebody_mends_makes_its_service_away_at_once() -> None:
     known = services()
 
-    known.failed(A, ANN, "certificate-not-trusted", 0.0, remedy="set webpush.ca_file", lasting=True)
+    fail(known, ANN, certain=True)
 
-    assert known.resting == [Rest(A, "certificate-not-trusted", "set webpush.ca_file")]
-    assert known.wait(A, 1.0)[0] == backoff.pause(1) - 1.0
-    assert known.wait(B, 1.0) == (0.0, "")
+    assert known.away == [AwayService(A, "timed-out", "look at it")]
+    assert known.admit(A, DAN, 1.0) == Held(FIRST - 1.0, RESTS)
+    assert known.admit(B, DAN, 1.0) is None
 
 
 def test_failures_count_only_without_an_answer_between() -> None:
@@ -56,179 +72,192 @@ def test_failures_count_only_without_an_answer_between() -> None:
 
     for status in (201, 404, 403, 410):
         fail(known, ANN, BEN)
-        known.told(A, DAN, status, 0.0)
+        answer(known, A, DAN, status, 0.0)
 
-    assert known.wait(A, 1.0) == (0.0, "")
+    assert known.admit(A, DAN, 1.0) is None
 
 
 def test_an_answer_that_it_cannot_now_is_no_sign_of_health() -> None:
     known = services()
 
     for device in (ANN, BEN, EVE):
-        assert not known.told(A, device, 503, 0.0)
+        assert not answer(known, A, device, 503, 0.0)
         fail(known, device)
 
-    assert known.resting
+    assert known.away
 
 
-def test_a_rest_lasts_as_long_as_the_service_said() -> None:
+def test_a_service_is_left_alone_as_long_as_it_asked_even_if_it_asks_while_it_is_away() -> None:
     known = services()
-
     fail(known, ANN, BEN, EVE, after=500.0)
+    assert known.admit(A, DAN, 0.0) == Held(525.0, RESTS)
 
-    assert known.wait(A, 0.0)[0] == 500.0
+    fail(known, DAN, after=900.0)
+
+    assert known.admit(A, DAN, 0.0) == Held(945.0, RESTS)
 
 
-def test_failures_of_pushes_already_under_way_lengthen_no_rest() -> None:
+def test_failures_of_pushes_already_under_way_delay_no_probe() -> None:
     known = services()
 
     fail(known, ANN, BEN, EVE, DAN, *(str(number).encode() for number in range(100)))
 
-    assert known.wait(A, 0.0)[0] == backoff.pause(1)
+    assert known.admit(A, DAN, 0.0) == Held(FIRST, RESTS)
 
 
-def test_a_resting_service_is_tried_by_one_push_at_a_time_with_longer_rests() -> None:
+def test_a_service_that_is_away_is_probed_by_one_push_at_a_time_less_and_less_often() -> None:
+    known = services()
+    assert known.admit(A, EVE, 0.0) is None
+    fail(known, ANN, BEN, EVE)
+
+    assert known.admit(A, DAN, FIRST) is None
+    known.ended(A, EVE, FIRST)
+    assert known.admit(A, ANN, FIRST) == Held(PROBE_WAIT, RESTS), "the end of an older push is no probe's"
+    known.failed(A, DAN, DAN, Failure("http-503"), FIRST, remedy="look there")
+    known.ended(A, DAN, FIRST)
+
+    assert known.admit(A, ANN, FIRST) == Held(2 * FIRST, "push-service-rests: http-503")
+    assert known.away == [AwayService(A, "http-503", "look there")]
+
+
+def test_a_probe_that_shows_nothing_hands_its_turn_on() -> None:
     known = services()
     fail(known, ANN, BEN, EVE)
-    later = backoff.pause(1)
+    assert known.admit(A, DAN, FIRST) is None
 
-    assert known.wait(A, later) == (0.0, "")
-    assert known.wait(A, later) == (PROBE_WAIT, "push-service-rests: timed-out")
-    fail(known, DAN, now=later)
-    known.ended(A)
+    known.ended(A, DAN, FIRST)
 
-    assert known.wait(A, later)[0] == backoff.pause(2)
+    assert known.admit(A, ANN, FIRST) is None
+    assert known.admit(A, BEN, FIRST) == Held(PROBE_WAIT, RESTS)
 
 
-def test_the_first_push_that_passes_ends_the_rest() -> None:
+def test_the_first_push_that_is_answered_ends_the_absence() -> None:
     known = services()
     fail(known, ANN, BEN, EVE)
-    later = backoff.pause(1)
-    assert known.wait(A, later) == (0.0, "")
+    assert known.admit(A, DAN, FIRST) is None
 
-    known.told(A, DAN, 201, later)
-    known.ended(A)
+    answer(known, A, DAN, 201, FIRST)
+    known.ended(A, DAN, FIRST)
 
-    assert known.resting == []
-    assert [known.wait(A, later)[0] for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert known.away == []
+    assert [known.admit(A, device, FIRST) for device in (ANN, BEN, EVE)] == [None] * 3
 
 
-def test_a_slow_service_holds_no_more_than_its_places() -> None:
-    known = services(places=2)
+def test_a_slow_service_holds_no_more_than_its_slots() -> None:
+    known = services(slots=2)
 
-    waits = [known.wait(A, 0.0)[0] for _ in range(3)]
+    held = [known.admit(A, device, 0.0) for device in (ANN, BEN, EVE)]
 
-    assert waits == [0.0, 0.0, BUSY_WAIT]
-    assert known.wait(B, 0.0)[0] == 0.0
-    known.ended(A)
-    assert known.wait(A, 0.0)[0] == 0.0
+    assert held == [None, None, Held(BUSY_WAIT, "push-service-busy")]
+    assert known.admit(B, EVE, 0.0) is None
+    known.ended(A, ANN, 0.0)
+    assert known.admit(A, EVE, 0.0) is None
 
 
 def test_404_is_proved_by_time_and_by_a_push_that_was_taken_between() -> None:
     known = services()
 
-    assert not known.told(A, ANN, 404, 0.0)
-    known.told(A, BEN, 201, 10.0)
-    assert not known.told(A, ANN, 404, SILENCE - 1.0), "too soon"
-    assert known.told(A, ANN, 404, SILENCE)
+    assert not answer(known, A, ANN, 404, 0.0)
+    answer(known, A, BEN, 201, 10.0)
+    assert not answer(known, A, ANN, 404, SILENCE - 1.0), "too soon"
+    assert answer(known, A, ANN, 404, SILENCE)
 
 
 def test_404_of_all_subscriptions_proves_nothing_however_long_it_lasts() -> None:
     known = services()
-    known.told(A, ANN, 201, 0.0)
-    known.told(B, DAN, 201, 5 * SILENCE)
+    answer(known, A, ANN, 201, 0.0)
+    answer(known, B, DAN, 201, 5 * SILENCE)
 
-    answers = [known.told(A, device, 404, now * SILENCE) for now in range(1, 50) for device in (ANN, BEN, EVE)]
+    answers = [answer(known, A, device, 404, now * SILENCE) for now in range(1, 50) for device in (ANN, BEN, EVE)]
 
     assert not any(answers)
 
 
 def test_a_subscription_that_was_taken_again_starts_from_nothing() -> None:
     known = services()
-    known.told(A, ANN, 404, 0.0)
-    known.told(A, ANN, 201, 10.0)
-    known.told(A, BEN, 201, 20.0)
+    answer(known, A, ANN, 404, 0.0)
+    answer(known, A, ANN, 201, 10.0)
+    answer(known, A, BEN, 201, 20.0)
 
-    assert not known.told(A, ANN, 404, 2 * SILENCE)
+    assert not answer(known, A, ANN, 404, 2 * SILENCE)
 
 
 def test_no_more_than_so_many_subscriptions_are_remembered() -> None:
     known = services()
 
     for number in range(MOST + 5):
-        known.told(A, str(number).encode(), 404, 0.0)
+        answer(known, A, str(number).encode(), 404, 0.0)
 
     assert len(known._services[A].missing) == MOST
 
 
 def test_one_subscription_that_is_refused_again_and_again_is_not_our_key() -> None:
     known = services()
-    known.told(B, DAN, 403, 0.0)
+    answer(known, B, DAN, 403, 0.0)
 
-    assert not any(known.told(A, ANN, 403, 0.0) for _ in range(50))
+    assert not any(answer(known, A, ANN, 403, 0.0) for _ in range(50))
 
 
 def test_several_refused_and_none_taken_anywhere_is_our_key() -> None:
     known = services()
-    known.told(B, DAN, 403, 0.0)
+    answer(known, B, DAN, 403, 0.0)
 
-    assert [known.told(A, device, 401, 0.0) for device in (ANN, BEN, EVE)] == [False] * (FEW - 1) + [True]
+    assert [answer(known, A, device, 401, 0.0) for device in (ANN, BEN, EVE)] == [False] * (FEW - 1) + [True]
 
 
 def test_our_key_is_good_while_another_service_takes_it() -> None:
     known = services()
-    known.told(B, DAN, 201, 0.0)
+    answer(known, B, DAN, 201, 0.0)
 
-    assert not any(known.told(A, device, 403, 0.0) for device in (ANN, BEN, EVE, DAN))
+    assert not any(answer(known, A, device, 403, 0.0) for device in (ANN, BEN, EVE, DAN))
 
 
 def test_a_push_that_is_taken_between_proves_our_key() -> None:
     known = services()
-    known.told(B, DAN, 403, 0.0)
+    answer(known, B, DAN, 403, 0.0)
     for device in (ANN, BEN):
-        known.told(A, device, 403, 0.0)
+        answer(known, A, device, 403, 0.0)
 
-    known.told(A, DAN, 201, 0.0)
+    answer(known, A, DAN, 201, 0.0)
 
-    assert not known.told(A, EVE, 403, 0.0)
+    assert not answer(known, A, EVE, 403, 0.0)
 
 
 def lane(service: str) -> Lane:
     return Lane(Environment.PRODUCTION, service=service)
 
 
-def test_a_healthy_service_has_room_for_all() -> None:
-    assert list(services().rooms(1.0)) == []
+def test_a_healthy_service_has_no_limit() -> None:
+    assert list(services().capacities(1.0)) == []
 
 
-def test_a_resting_service_has_no_room_then_room_for_one_that_tries_it() -> None:
+def test_a_service_that_is_away_takes_nothing_then_one_push_that_probes_it() -> None:
     known = services()
     fail(known, ANN, BEN, EVE)
-    later = backoff.pause(1)
 
-    assert list(known.rooms(1.0)) == [Capacity(lane(A), 0, later)]
-    assert list(known.rooms(later)) == [Capacity(lane(A), 1)]
-    known.wait(A, later)
-    assert list(known.rooms(later)) == [Capacity(lane(A), 0)]
+    assert list(known.capacities(1.0)) == [Capacity(lane(A), 0, FIRST)]
+    assert list(known.capacities(FIRST)) == [Capacity(lane(A), 1)]
+    known.admit(A, DAN, FIRST)
+    assert list(known.capacities(FIRST)) == [Capacity(lane(A), 0)]
 
-    known.told(A, DAN, 201, later)
-    known.ended(A)
-    assert list(known.rooms(later)) == []
+    answer(known, A, DAN, 201, FIRST)
+    known.ended(A, DAN, FIRST)
+    assert list(known.capacities(FIRST)) == []
 
 
-def test_a_service_with_half_of_its_places_taken_says_how_many_are_left() -> None:
-    known = services(places=4)
+def test_a_service_with_half_of_its_slots_taken_says_how_many_are_left() -> None:
+    known = services(slots=4)
     left = []
-    for _ in range(4):
-        known.wait(A, 0.0)
-        left.append([capacity.slots for capacity in known.rooms(0.0)])
+    for device in (ANN, BEN, EVE, DAN):
+        known.admit(A, device, 0.0)
+        left.append([capacity.slots for capacity in known.capacities(0.0)])
 
     assert left == [[], [2], [1], [0]]
 
 
 def test_a_service_without_others_takes_all_there_is() -> None:
-    alone = Services(None)
-    for _ in range(1000):
-        assert alone.wait(A, 0.0) == (0.0, "")
+    alone = Services(None, MIDDLE)
+    for number in range(1000):
+        assert alone.admit(A, number, 0.0) is None
 
-    assert list(alone.rooms(0.0)) == []
+    assert list(alone.capacities(0.0)) == []
