@@ -39,7 +39,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
             {name: server.credentials for name, server in settings.servers.items()},
             CertificateProcess(),
             now,
-            {name: server.kerberos.guests for name, server in settings.servers.items() if server.kerberos is not None},
+            {name: server.kerberos.invited for name, server in settings.servers.items() if server.kerberos is not None},
         ),
         settings.webpush.services,
     )

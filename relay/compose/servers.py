@@ -115,7 +115,7 @@ def _delegation(
 
     kerberos = Kerberos(server.kerberos.service)
     stack.callback(kerberos.close)
-    guests, routes = server.kerberos.guests, HostRouter(own, single_use)
+    guests, routes = server.kerberos.invited, HostRouter(own, single_use)
 
     def delegate(credential: KerberosCredential, shown_at: datetime | None) -> Transport:
         guests.check(credential, shown_at)

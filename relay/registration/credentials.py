@@ -13,7 +13,7 @@ from relay.domain.clock import Clock
 from relay.registration.errors import InvalidRequest, UnsupportedCredential
 from relay.registration.requests import AnyLogin, CertificateLogin, KerberosLogin, Login, OAuthLogin
 from relay.security.credentials import CredentialKind, StoredCredential
-from relay.security.invitations import Guests
+from relay.security.invitations import InvitedUsers
 
 DEFAULT: Final = frozenset({CredentialKind.BASIC})
 
@@ -33,7 +33,7 @@ class Logins:
         kinds: Mapping[str, frozenset[CredentialKind]],
         certificates: CertificateReader,
         clock: Clock,
-        guests: Mapping[str, Guests] = MappingProxyType({}),
+        guests: Mapping[str, InvitedUsers] = MappingProxyType({}),
     ) -> None:
         """Take which kinds each server takes, by its name, and what reads certificates; others take Basic.
 

@@ -75,7 +75,7 @@ class Invitations:
 
 
 @dataclass(frozen=True, slots=True)
-class Guests:
+class InvitedUsers:
     """Hold whose mailboxes may be watched at one server: those whom its operator invites."""
 
     server: str

@@ -1,4 +1,4 @@
-"""Own the checks of the APNs accounts: a key or a certificate each, and which apps and environments it is for."""
+"""Checks of [apns] and [apns.accounts.NAME]: a key or certificate each, with its apps and environments."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,46 +8,46 @@ from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken, Auth
 from relay.settings.files import Files
 from relay.settings.sections import ApnsAccountSection, ApnsSection
 
-PLAIN: Final = "apns"
+TABLE: Final = "apns"
 
 
 class ApnsChecks:
-    """Turn [apns] and [apns.accounts.NAME] into accounts; what is wrong goes to the faults of `files`."""
+    """Checks APNs accounts; faults go to `files.faults`."""
 
     def __init__(self, section: ApnsSection, accounts: Mapping[str, ApnsAccountSection], files: Files) -> None:
-        """Take the table itself, which is an account if it names a key, a certificate or apps, and those below it."""
+        """[apns] itself is an account if it names a key, a certificate or apps; `accounts` are the tables below it."""
         self._files = files
         self._faults = files.faults
-        plain = section.key_file or section.certificate_file or section.topics
-        tables: dict[str, ApnsAccountSection] = {PLAIN: section} if plain or not accounts else {}
-        self._tables = tables | {f"{PLAIN}.accounts.{name}": account for name, account in accounts.items()}
+        is_account = section.key_file or section.certificate_file or section.topics
+        tables: dict[str, ApnsAccountSection] = {TABLE: section} if is_account or not accounts else {}
+        self._tables = tables | {f"{TABLE}.accounts.{name}": account for name, account in accounts.items()}
 
     @property
     def topics(self) -> frozenset[str]:
-        """Name the apps of all accounts."""
+        """The apps of all accounts."""
         return frozenset(topic for section in self._tables.values() for topic in section.topics)
 
     def accounts(self) -> tuple[ApnsAccount, ...] | None:
-        """Check all accounts, files included; None when one cannot be used."""
+        """Return all accounts, their files checked; None if one of them cannot be used."""
         owners: dict[tuple[str, Environment], str] = {}
         accounts = []
         for table, section in self._tables.items():
-            self._require(f"{table}.topics", section.topics, "List the bundle ids of your apps.")
+            self._faults.require(f"{table}.topics", section.topics, "List the bundle ids of your apps.")
             environments = frozenset(Environment(name) for name in section.environments)
-            self._own(table, section, environments, owners)
+            self._claim_topics(table, section, environments, owners)
             authentication = self._authentication(table, section)
             if authentication is not None:
                 accounts.append(ApnsAccount(frozenset(section.topics), authentication, environments, table))
         return tuple(accounts) if len(accounts) == len(self._tables) else None
 
-    def _own(
+    def _claim_topics(
         self,
         table: str,
         section: ApnsAccountSection,
         environments: frozenset[Environment],
         owners: dict[tuple[str, Environment], str],
     ) -> None:
-        """Note which account is for an app; report one that another one is for already."""
+        """Add the apps of an account to `owners`; report an app that another account already has."""
         for topic in section.topics:
             for environment in sorted(environments):
                 owner = owners.setdefault((topic, environment), table)
@@ -55,11 +55,6 @@ class ApnsChecks:
                     wrong = f"names {topic}, which {owner} is for already in {environment.value}"
                     self._faults.add(f"{table}.topics", wrong, "Name it once, or give the two different environments.")
                     return
-
-    def _require(self, key: str, given: object, remedy: str) -> bool:
-        if not given and key not in self._faults:
-            self._faults.add(key, "is missing", remedy)
-        return bool(given)
 
     def _authentication(self, table: str, section: ApnsAccountSection) -> Authentication | None:
         if section.certificate_file is not None:
@@ -71,14 +66,15 @@ class ApnsChecks:
             self._files.certificate(key, path, key, path)
             return ApnsCertificate(path)
         remedy = f"Set {table}.key_file, {table}.key_id and {table}.team_id, or {table}.certificate_file."
-        there = self._require(f"{table}.key_file", section.key_file, remedy)
-        team = self._require(f"{table}.team_id", section.team_id, remedy)
+        require = self._faults.require
+        has_file = require(f"{table}.key_file", section.key_file, remedy)
+        has_team = require(f"{table}.team_id", section.team_id, remedy)
         if section.key_file is None:
-            self._require(f"{table}.key_id", section.key_id, remedy)
+            require(f"{table}.key_id", section.key_id, remedy)
             return None
         token = ApnsToken(self._files.path(section.key_file), section.key_id, section.team_id or "")
-        named = self._require(
+        has_id = require(
             f"{table}.key_id", token.present_key_id, f"{remedy} A file named AuthKey_KEYID.p8 needs no key_id."
         )
-        good = self._files.apns_key(f"{table}.key_file", token.file)
-        return token if there and team and named and good else None
+        is_key = self._files.apns_key(f"{table}.key_file", token.file)
+        return token if has_file and has_team and has_id and is_key else None

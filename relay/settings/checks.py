@@ -1,4 +1,4 @@
-"""Own what makes settings whole: what each role demands, what fits together, and what the sections become."""
+"""Makes the settings of one role from the sections: what the role requires, and what must fit together."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,32 +38,32 @@ from relay.settings.values import (
     ServerSettings,
     Settings,
 )
-from relay.settings.webpush import WebPushChecks
+from relay.settings.webpush import PUSHES, WebPushChecks
 
 EGRESS: Final = "egress"
+"""The default folder of the egress log, in relay.state_dir."""
 HOUR: Final = 3600.0  # seconds
 MEGABYTE: Final = 1_000_000  # bytes
 PRIVATE_KEY: Final = "sealing-private.pem"
 PUBLIC_KEY: Final = "sealing-public.pem"
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
 SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
-PUSHES: Final = frozenset({Role.ALL, Role.PUSH})
 
 
 class Checks:
-    """Turn sections into settings of one role; what is wrong goes to the faults of `files`."""
+    """Makes the settings of one role; faults go to `files.faults`."""
 
     def __init__(self, sections: Sections, files: Files, role: Role) -> None:
-        """Take what was read and who wants it."""
+        """`role` decides which keys are required and which files are read."""
         self._sections = sections
         self._files = files
         self._faults = files.faults
         self._role = role
-        self._checks = ServerChecks(sections, files, role)
+        self._server_checks = ServerChecks(sections, files, role)
         self._network = NetworkChecks(sections, files)
 
     def settings(self) -> Settings:
-        """Check all; the result may be used only if there were no faults."""
+        """Return all settings; usable only if there are no faults."""
         read, faults = self._sections.read, self._faults
         relay = read("relay", RelaySection, faults)
         state_dir = self._files.path(relay.state_dir)
@@ -72,7 +72,7 @@ class Checks:
         database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
         sealing = self._sealing(relay, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
-        discovery = self._checks.autodiscover()
+        discovery = self._server_checks.autodiscover()
         servers = self._servers(self._sections.servers(faults), discovery.hosts)
         if self._role in PUSHES:
             self._network.check()
@@ -108,13 +108,8 @@ class Checks:
             log=LogSettings(log.level, log.format),
         )
 
-    def _require(self, key: str, given: object, remedy: str) -> bool:
-        """Report a key that must be set and is not, unless it has a fault of its own."""
-        if not given and key not in self._faults:
-            self._faults.add(key, "is missing", remedy)
-        return bool(given)
-
     def _sealing(self, relay: RelaySection, section: SealingSection) -> SealingSettings:
+        """Load the keys of the role; an api process has only the public key, and the two must belong together."""
         private_file, public_file = key_files(self._files.folder, relay, section)
         private = public = None
         if self._role in KNOWS_PASSWORDS:
@@ -134,6 +129,7 @@ class Checks:
         return SealingSettings(private_file, public_file, private, public)
 
     def _listeners(self, api: ApiSection, ops: OpsSection) -> tuple[ApiSettings | None, OpsSettings]:
+        """Return the two listeners; the first is None for a role without the registration API."""
         listener = OpsSettings(ops.host, ops.port)
         if self._role not in SERVES_PHONES:
             return None, listener
@@ -144,8 +140,9 @@ class Checks:
         certificate, key = api.certificate_file, api.key_file
         if certificate is not None or key is not None:
             remedy = "Set api.certificate_file and api.key_file both."
-            there = self._require("api.certificate_file", certificate, remedy)
-            if self._require("api.key_file", key, remedy) and there and certificate and key:
+            self._faults.require("api.certificate_file", certificate, remedy)
+            self._faults.require("api.key_file", key, remedy)
+            if certificate and key:
                 paths = self._files.path(certificate), self._files.path(key)
                 self._files.certificate("api.certificate_file", paths[0], "api.key_file", paths[1])
         elif not api.behind_proxy and not is_loopback(api.host):
@@ -153,7 +150,7 @@ class Checks:
                 "Set api.certificate_file and api.key_file; or, behind a TLS reverse proxy, api.behind_proxy = true; "
                 'or api.host = "127.0.0.1".'
             )
-            self._require("api.certificate_file", None, remedy)
+            self._faults.require("api.certificate_file", None, remedy)
         return ApiSettings(
             host=api.host,
             port=api.port,
@@ -167,10 +164,10 @@ class Checks:
     def _servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
         if self._role is Role.PUSH:
             return {}
-        self._require(
+        self._faults.require(
             "servers", sections or self._sections.tables.get("servers"), "Add a table [servers.NAME] with url."
         )
-        return self._checks.servers(sections, discovered)
+        return self._server_checks.servers(sections, discovered)
 
     def _apns(self, section: ApnsSection, checks: ApnsChecks) -> ApnsConfig | None:
         if self._role not in PUSHES:
@@ -178,7 +175,7 @@ class Checks:
         if "apns" not in self._sections.tables:
             if not self._sections.tables.keys() & {"fcm", "webpush"}:
                 remedy = "Add a table [apns], [fcm] or [webpush]: without a provider nothing can be pushed."
-                self._require("apns", None, remedy)
+                self._faults.require("apns", None, remedy)
             return None
         accounts, ca_file = checks.accounts(), self._files.ca("apns.ca_file", section.ca_file)
         if accounts is None:
@@ -197,13 +194,13 @@ class Checks:
     def _fcm(self, section: FcmSection) -> FcmConfig | None:
         if self._role not in PUSHES or "fcm" not in self._sections.tables:
             return None
-        self._require("fcm.apps", section.apps, "List the package names of your apps.")
+        self._faults.require("fcm.apps", section.apps, "List the package names of your apps.")
         if not secure_url(section.url):
             self._faults.add("fcm.url", "is no https:// URL", "Remove it, or write https://HOST:PORT.")
         ca_file = self._files.ca("fcm.ca_file", section.ca_file)
         file = section.service_account_file
         remedy = "Set it to the JSON key of a service account, from the Firebase console."
-        if not self._require("fcm.service_account_file", file, remedy) or file is None:
+        if not self._faults.require("fcm.service_account_file", file, remedy) or file is None:
             return None
         path = self._files.path(file)
         self._files.service_account("fcm.service_account_file", path)
@@ -218,7 +215,7 @@ class Checks:
 
 
 def key_files(folder: Path, relay: RelaySection, sealing: SealingSection) -> tuple[Path, Path]:
-    """Find the sealing keys' files, private first; relative paths start from `folder`."""
+    """Return the paths of the sealing keys, private first; relative paths start from `folder`."""
     private = sealing.private_key_file or f"{relay.state_dir}/{PRIVATE_KEY}"
     public = sealing.public_key_file or f"{relay.state_dir}/{PUBLIC_KEY}"
     return (folder / private).absolute(), (folder / public).absolute()

@@ -1,4 +1,4 @@
-"""Own what makes the database's settings whole: which kind, for which role, and how its host proves itself."""
+"""Checks of [database]: SQLite or PostgreSQL, for which role, and TLS to its host."""
 
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ CA_FILE: Final = "database.ca_file"
 
 
 def database_settings(section: DatabaseSection, files: Files, role: Role, state_dir: Path) -> DatabaseSettings:
-    """Turn the section into settings; what is wrong goes to the faults of `files`."""
+    """Return the settings of the database; faults go to `files.faults`."""
     if section.url is None or scheme_of(section.url) == "sqlite":
         return _embedded(section, files, role, state_dir)
     url, password = "", None

@@ -1,4 +1,4 @@
-"""Own the checks of the files that relay.toml names: there, readable, private when secret, and what they should be."""
+"""Checks of the files that relay.toml names: readable, closed to others if secret, and of the right content."""
 
 import json
 import ssl
@@ -18,19 +18,19 @@ KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: creden
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Read files for settings and report what ails them under their keys."""
+    """Reads the files that settings name, and reports their faults under the keys that name them."""
 
     folder: Path
-    """What relative paths start from: the folder of relay.toml."""
+    """The folder of relay.toml, where relative paths start."""
     faults: Faults
     now: datetime
 
     def path(self, name: str) -> Path:
-        """Make a path absolute."""
+        """Return an absolute path."""
         return (self.folder / name).absolute()
 
     def read(self, key: str, path: Path, *, secret: bool, remedy: str = "") -> bytes | None:
-        """Return a file's bytes, None when it is missing or unreadable; a secret one must be closed to others."""
+        """Return a file's bytes, or None if it cannot be read; report a secret file that others may read."""
         try:
             content = path.read_bytes()
             mode = path.stat().st_mode & 0o777
@@ -45,7 +45,7 @@ class Files:
         return content
 
     def ca(self, key: str, name: str | None) -> Path | None:
-        """Check a file of CA certificates."""
+        """Check a file of CA certificates; return its absolute path, or None if none is named."""
         if name is None:
             return None
         path = self.path(name)
@@ -60,7 +60,7 @@ class Files:
         return path
 
     def certificate(self, key: str, path: Path, key_of: str, key_path: Path) -> None:
-        """Check a certificate, its key (which may be in the same file), and that they belong together."""
+        """Check a certificate and its key, which may be in the same file, and that they belong together."""
         together = path == key_path
         pem = self.read(key, path, secret=together)
         key_pem = pem if together else self.read(key_of, key_path, secret=True)
@@ -77,6 +77,7 @@ class Files:
             )
 
     def _certified(self, key: str, path: Path, pem: bytes) -> bytes | None:
+        """Check the validity of a certificate; return its public key as DER."""
         try:
             certificate = read_certificate(pem)
         except ValueError:
@@ -90,7 +91,7 @@ class Files:
         return certificate.public_key
 
     def apns_key(self, key: str, path: Path) -> bool:
-        """Check a .p8 key; return whether it is one."""
+        """Return whether a file is a .p8 key; report it if not."""
         pem = self.read(key, path, secret=True)
         if pem is None:
             return False
@@ -101,7 +102,7 @@ class Files:
         return True
 
     def vapid_key(self, key: str, path: Path, remedy: str) -> bytes | None:
-        """Read the key that proves us to push services, PEM."""
+        """Return the key that identifies the relay to push services, as PEM; None if the file holds none."""
         pem = self.read(key, path, secret=True, remedy=remedy)
         if pem is None:
             return None
@@ -111,7 +112,7 @@ class Files:
         return pem
 
     def service_account(self, key: str, path: Path) -> None:
-        """Check Google's JSON key of a service account."""
+        """Check the JSON key of a Google service account."""
         content = self.read(key, path, secret=True)
         if content is None:
             return
@@ -137,7 +138,7 @@ class Files:
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
 
     def sealing_private(self, key: str, path: Path) -> SealingPrivateKey | None:
-        """Load the key that opens credentials."""
+        """Return the key that opens credentials; None if the file holds none."""
         if self.read(key, path, secret=True, remedy=KEYGEN) is None:
             return None
         try:
@@ -147,7 +148,7 @@ class Files:
             return None
 
     def sealing_public(self, key: str, path: Path) -> SealingPublicKey | None:
-        """Load the key that seals credentials."""
+        """Return the key that seals credentials; None if the file holds none."""
         if self.read(key, path, secret=False, remedy=KEYGEN) is None:
             return None
         try:
@@ -157,7 +158,7 @@ class Files:
             return None
 
     def password(self, key: str, path: Path) -> str | None:
-        """Read the first line of a file."""
+        """Return the first line of a file; None if it cannot be read or is empty."""
         content = self.read(key, path, secret=True)
         if content is None:
             return None

@@ -1,6 +1,6 @@
-"""Own how relay.toml and the environment become frozen settings, checked for one role with all faults at once.
+"""The ways in: load the settings of one role, or only the paths of the keys that commands make.
 
-This module and its `settings_*` neighbours are the only readers of configuration; `relay.compose` gets values.
+Only `relay.settings` reads relay.toml and the variables RELAY__*; all other code gets values.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,17 @@ from relay.settings.checks import Checks, key_files
 from relay.settings.files import Files
 from relay.settings.sections import RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
-from relay.settings.values import (
-    Settings,
-)
+from relay.settings.values import Settings
 
 
 def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None) -> Settings:
-    """Read and check everything `role` needs; certificates are judged at `now`, or at the present moment.
+    """Return the settings of `role`, checked; certificates must be valid at `now`, by default the present time.
 
     Raises SettingsInvalid with all faults: (key as in TOML, what is wrong, what to do).
     """
     moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here: nobody has built a clock yet
     sections, faults = read_sections(path, environ), Faults()
-    sections.report_strangers(faults)
+    sections.report_unknown_tables(faults)
     settings = Checks(sections, Files(path.absolute().parent, faults, moment), role).settings()
     if faults.list:
         raise SettingsInvalid(faults.list)
@@ -33,7 +31,7 @@ def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | Non
 
 
 def sealing_key_files(path: Path, environ: Mapping[str, str]) -> tuple[Path, Path]:
-    """Tell where the private and the public sealing key belong, for whoever makes them; raises SettingsInvalid."""
+    """Return the paths of the private and the public sealing key, which need not exist; raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()
     relay = sections.read("relay", RelaySection, faults)
     sealing = sections.read("sealing", SealingSection, faults)
@@ -43,11 +41,10 @@ def sealing_key_files(path: Path, environ: Mapping[str, str]) -> tuple[Path, Pat
 
 
 def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:
-    """Tell where the VAPID key belongs, for whoever makes it or shows its public half; raises SettingsInvalid."""
+    """Return the path of the VAPID key, which need not exist; raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()
     file = sections.read("webpush", WebPushSection, faults).vapid_key_file
-    if file is None and "webpush.vapid_key_file" not in faults:
-        faults.add("webpush.vapid_key_file", "is missing", "Name a file in the table [webpush].")
+    faults.require("webpush.vapid_key_file", file, "Name a file in the table [webpush].")
     if faults.list or file is None:
         raise SettingsInvalid(faults.list)
     return (path.absolute().parent / file).absolute()

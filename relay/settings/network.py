@@ -1,4 +1,4 @@
-"""Own what makes the way to providers whole: the proxies, who the relay is there, and the source addresses."""
+"""Checks of [network] and of each provider's own proxy: the routes to Apple, Google and push services."""
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -12,26 +12,26 @@ from relay.settings.urls import UrlInvalid, proxy_parts
 
 PROXY: Final = "network.proxy"
 NONE: Final = "none"
-"""What a provider's own proxy is set to where it shall have none."""
+"""The value of a provider's own proxy that means: connect without a proxy."""
 
 
 class NetworkChecks:
-    """Turn the section into the ways of the providers; what is wrong goes to the faults of `files`."""
+    """Checks [network] and makes the routes to providers; faults go to `files.faults`."""
 
     def __init__(self, sections: Sections, files: Files) -> None:
-        """Take what was read; nothing of it is looked at before `check`."""
+        """[network] is not read before `check`: a role that does not push ignores it."""
         self._sections = sections
         self._files = files
         self._faults = files.faults
         self._shared = DIRECT
 
     def check(self) -> None:
-        """Check what all providers share, for a role that reaches them."""
+        """Check the proxy and the source addresses that all providers share; for roles that push."""
         section = self._sections.read("network", NetworkSection, self._faults)
         self._shared = Route(self._proxy(section), self._source_addresses(section))
 
     def route(self, key: str, own: str | None) -> Route:
-        """Return the route to one provider; `own` is the proxy that it has by its own key: a URL, "none", or None."""
+        """Return the route to one provider; `own` is the value of its own key for a proxy: a URL, "none", or None."""
         if own is None:
             return self._shared
         return Route(None if own.lower() == NONE else self._read(key, own), self._shared.sources)
@@ -46,14 +46,13 @@ class NetworkChecks:
         proxy = self._read(PROXY, section.proxy)
         user, password = section.proxy_user or "", ""
         if ":" in user or not user.isprintable():
-            # [RFC 7617 2]: a colon would be taken for the end of the user.
+            # [RFC 7617 2]: the proxy takes the first colon for the end of the user.
             wrong = "holds a colon or a control character"
             self._faults.add("network.proxy_user", wrong, "Give the user alone; the password is a file.")
         if bool(user) != (section.proxy_password_file is not None):
             missing = "network.proxy_password_file" if user else "network.proxy_user"
-            if missing not in self._faults:
-                remedy = "Set network.proxy_user and network.proxy_password_file both, or neither."
-                self._faults.add(missing, "is missing", remedy)
+            remedy = "Set network.proxy_user and network.proxy_password_file both, or neither."
+            self._faults.require(missing, None, remedy)
         if section.proxy_password_file is not None:
             key = "network.proxy_password_file"
             password = self._files.password(key, self._files.path(section.proxy_password_file)) or ""
@@ -67,6 +66,7 @@ class NetworkChecks:
         return Proxy(proxy.host, proxy.port, PROXY, user, password, proxy.tls, ca_file)
 
     def _read(self, key: str, url: str) -> Proxy | None:
+        """Return the proxy at a URL, without user and password."""
         try:
             parts = proxy_parts(url)
         except UrlInvalid as error:
@@ -87,7 +87,7 @@ class NetworkChecks:
 
 
 def read_addresses(key: str, texts: Iterable[str], faults: Faults) -> tuple[str, ...]:
-    """Check addresses that connections shall come from, and write each in its one canonical form."""
+    """Return source addresses in canonical form, each once; empty if one of them is faulty."""
     found: list[str] = []
     for text in texts:
         try:

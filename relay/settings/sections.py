@@ -1,4 +1,4 @@
-"""Own the tables about pushes: how fast they leave, through which providers, on which way, and where they are noted."""
+"""The tables of relay.toml: each key with its type, default, bounds and meaning."""
 
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -11,12 +11,12 @@ from relay.push.fcm.budget import PER_HOUR
 
 
 def split(value: Any) -> Any:
-    """Take a comma-separated text for a list, the only form that an environment variable can have."""
+    """Split a comma-separated text: the form of a list in an environment variable. Return other values unchanged."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def split_numbers(value: Any) -> Any:
-    """Take a comma-separated text for a list of whole numbers; what is none is left for the check to find."""
+    """Split a comma-separated text into whole numbers; pydantic rejects the parts that stay texts."""
     parts = split(value)
     if parts is value:
         return value
@@ -26,22 +26,27 @@ def split_numbers(value: Any) -> Any:
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
+InFlight = Annotated[int, Field(ge=1, le=1000)]
+ProviderProxy = Annotated[
+    Text | None,
+    Field(description="another proxy than network.proxy, without authentication, or none to connect straight"),
+]
 
 
 class Section(BaseModel):
-    """Hold one table of relay.toml; None stands for a key that is not set and has no default of its own."""
+    """One table of relay.toml; None means that a key is not set and has no default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RelaySection(Section):
-    """Hold what all parts share."""
+    """[relay]: what all roles share."""
 
     state_dir: Text = Field(default="state", description="folder for the database and the sealing keys")
 
 
 class DatabaseSection(Section):
-    """Hold where the database is."""
+    """[database]: where the database is."""
 
     url: Text | None = Field(
         default=None,
@@ -56,7 +61,7 @@ class DatabaseSection(Section):
 
 
 class SealingSection(Section):
-    """Hold where the sealing keys are."""
+    """[sealing]: where the sealing keys are."""
 
     private_key_file: Text | None = Field(
         default=None, description="PEM file that opens credentials; unset: sealing-private.pem in relay.state_dir"
@@ -67,7 +72,7 @@ class SealingSection(Section):
 
 
 class ApiSection(Section):
-    """Hold how the registration API listens."""
+    """[api]: the listener of the registration API."""
 
     host: Text = Field(
         default="0.0.0.0",  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
@@ -90,159 +95,10 @@ class ApiSection(Section):
 
 
 class OpsSection(Section):
-    """Hold how the ops listener listens."""
+    """[ops]: the listener of health and metrics."""
 
     host: Text = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
     port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
-
-
-class LogSection(Section):
-    """Hold what is logged and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least level that is logged: debug, info, warning or error"
-    )
-    format: Literal["json", "text"] = Field(
-        default="json", description="json: one object per line, for collectors; text: for people"
-    )
-
-
-InFlight = Annotated[int, Field(ge=1, le=1000)]
-ProviderProxy = Annotated[
-    Text | None,
-    Field(description="another proxy than network.proxy, without authentication, or none to connect straight"),
-]
-
-
-class PushSection(Section):
-    """Hold how fast pushes leave, through whatever provider."""
-
-    coalesce_seconds: float = Field(
-        default=2.0,
-        ge=0,
-        le=COALESCE_MOST,
-        description="seconds between two pushes of one class to one phone, 0 to 60; what comes meanwhile adds up",
-    )
-    expire_hours: float = Field(
-        default=24.0,
-        ge=0.1,
-        le=720,
-        description="age in hours of its newest change at which a push is dropped, 0.1 to 720",
-    )
-    jitter_seconds: float = Field(
-        default=0.0,
-        ge=0,
-        le=JITTER_MOST,
-        description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
-    )
-
-
-class ApnsAccountSection(Section):
-    """Hold as whom some apps are pushed to through APNs."""
-
-    key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
-    key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
-        default=None,
-        description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
-    )
-    team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
-        default=None, description="the ten letters and digits of the Apple developer team"
-    )
-    certificate_file: Text | None = Field(
-        default=None, description="PEM file with a push certificate and its key, instead of key_file"
-    )
-    topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
-    environments: Annotated[
-        tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
-    ] = Field(
-        default=("production", "sandbox"),
-        description="what the key or certificate is good for, out of production, sandbox",
-    )
-
-
-class ApnsSection(ApnsAccountSection):
-    """Hold how to reach APNs, and the only account or the first one."""
-
-    host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
-    port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
-    sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
-    sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    proxy: ProviderProxy = None
-    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
-
-
-class FcmSection(Section):
-    """Hold how to reach FCM and as whom."""
-
-    service_account_file: Text | None = Field(
-        default=None, description="JSON key of the service account, from the Firebase console"
-    )
-    apps: Texts = Field(default=(), description="package names of the apps that may be pushed to")
-    url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
-    ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
-    )
-    proxy: ProviderProxy = None
-    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
-    high_priority_per_hour: int = Field(
-        default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
-    )
-
-
-class WebPushSection(Section):
-    """Hold which push services are used, and as whom."""
-
-    hosts: Texts = Field(
-        default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
-    )
-    apps: Texts = Field(default=(), description="names of the apps that may be pushed to, as they register")
-    vapid_key_file: Text | None = Field(
-        default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
-    )
-    public_key: Text | None = Field(
-        default=None, description="the public half of webpush.vapid_key_file, for the api role: `relay vapid` prints it"
-    )
-    subject: Annotated[str, Field(max_length=255, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$")] | None = Field(
-        default=None, description="whom operators of push services may ask: mailto:ADDRESS or an https:// URL"
-    )
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    proxy: ProviderProxy = None
-    straight_hosts: Texts = Field(
-        default=(), description="those of webpush.hosts that are inside and reached without any proxy"
-    )
-    in_flight: InFlight = Field(
-        default=100, description="pushes at once, 1 to 1000; to one of several hosts half of it"
-    )
-
-
-class NetworkSection(Section):
-    """Hold the way to Apple and Google; mail servers are inside and always reached straight."""
-
-    proxy: Text | None = Field(
-        default=None, description="http://HOST:PORT or https://HOST:PORT of an HTTP proxy; unset: straight"
-    )
-    proxy_user: Text | None = Field(default=None, description="user for Basic authentication at network.proxy")
-    proxy_password_file: Text | None = Field(
-        default=None, description="file whose first line is the password of network.proxy_user"
-    )
-    proxy_ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
-    )
-    source_address: Texts = Field(
-        default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
-    )
-
-
-class EgressSection(Section):
-    """Hold where everything that leaves the company is noted."""
-
-    folder: Text | None = Field(
-        default=None, description="folder of the egress log, for the push role; unset: egress in relay.state_dir"
-    )
-    file_megabytes: int = Field(
-        default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
-    )
 
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
@@ -252,7 +108,7 @@ Seconds = Annotated[int, Field(ge=1, le=LONGEST_HEARTBEAT)]
 
 
 class ServerSection(Section):
-    """Hold one ActiveSync server."""
+    """[servers.NAME]: one mail server."""
 
     url: Text | None = Field(
         default=None, description="https:// URL; without a path, /Microsoft-Server-ActiveSync is taken"
@@ -327,7 +183,7 @@ class ServerSection(Section):
 
 
 class AutodiscoverSection(Section):
-    """Hold whether and where servers of domains without a configured one are looked for."""
+    """[autodiscover]: whether and where to look for the servers of domains that no [servers.NAME] lists."""
 
     enabled: bool = Field(
         default=False, description="true to look for the servers of other domains than `domains` name"
@@ -337,3 +193,181 @@ class AutodiscoverSection(Section):
         description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
+
+
+class ApnsAccountSection(Section):
+    """[apns.accounts.NAME]: one APNs account, with its key or certificate and its apps."""
+
+    key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
+    key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None,
+        description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
+    )
+    team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+        default=None, description="the ten letters and digits of the Apple developer team"
+    )
+    certificate_file: Text | None = Field(
+        default=None, description="PEM file with a push certificate and its key, instead of key_file"
+    )
+    topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    environments: Annotated[
+        tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
+    ] = Field(
+        default=("production", "sandbox"),
+        description="what the key or certificate is good for, out of production, sandbox",
+    )
+
+
+class ApnsSection(ApnsAccountSection):
+    """[apns]: how to reach APNs; its other keys are the first account, often the only one."""
+
+    host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
+    port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
+    sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
+    sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: ProviderProxy = None
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+
+
+class FcmSection(Section):
+    """[fcm]: how to reach FCM, with which service account."""
+
+    service_account_file: Text | None = Field(
+        default=None, description="JSON key of the service account, from the Firebase console"
+    )
+    apps: Texts = Field(default=(), description="package names of the apps that may be pushed to")
+    url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
+    )
+    proxy: ProviderProxy = None
+    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
+    high_priority_per_hour: int = Field(
+        default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
+    )
+
+
+class WebPushSection(Section):
+    """[webpush]: the push services that the relay sends to, and the key that identifies the relay there."""
+
+    hosts: Texts = Field(
+        default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
+    )
+    apps: Texts = Field(default=(), description="names of the apps that may be pushed to, as they register")
+    vapid_key_file: Text | None = Field(
+        default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
+    )
+    public_key: Text | None = Field(
+        default=None, description="the public half of webpush.vapid_key_file, for the api role: `relay vapid` prints it"
+    )
+    subject: Annotated[str, Field(max_length=255, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$")] | None = Field(
+        default=None, description="whom operators of push services may ask: mailto:ADDRESS or an https:// URL"
+    )
+    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    proxy: ProviderProxy = None
+    straight_hosts: Texts = Field(
+        default=(), description="those of webpush.hosts that are inside and reached without any proxy"
+    )
+    in_flight: InFlight = Field(
+        default=100, description="pushes at once, 1 to 1000; to one of several hosts half of it"
+    )
+
+
+class NetworkSection(Section):
+    """[network]: the connections to Apple, Google and push services; the relay connects to mail servers directly."""
+
+    proxy: Text | None = Field(
+        default=None, description="http://HOST:PORT or https://HOST:PORT of an HTTP proxy; unset: straight"
+    )
+    proxy_user: Text | None = Field(default=None, description="user for Basic authentication at network.proxy")
+    proxy_password_file: Text | None = Field(
+        default=None, description="file whose first line is the password of network.proxy_user"
+    )
+    proxy_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
+    )
+    source_address: Texts = Field(
+        default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
+    )
+
+
+class PushSection(Section):
+    """[push]: how fast pushes leave, through any provider."""
+
+    coalesce_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=COALESCE_MOST,
+        description="seconds between two pushes of one class to one phone, 0 to 60; what comes meanwhile adds up",
+    )
+    expire_hours: float = Field(
+        default=24.0,
+        ge=0.1,
+        le=720,
+        description="age in hours of its newest change at which a push is dropped, 0.1 to 720",
+    )
+    jitter_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=JITTER_MOST,
+        description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
+    )
+
+
+class EgressSection(Section):
+    """[egress]: where the relay logs everything that leaves the company."""
+
+    folder: Text | None = Field(
+        default=None, description="folder of the egress log, for the push role; unset: egress in relay.state_dir"
+    )
+    file_megabytes: int = Field(
+        default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
+    )
+
+
+class LogSection(Section):
+    """[log]: which log records are written, and in which format."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged: debug, info, warning or error"
+    )
+    format: Literal["json", "text"] = Field(
+        default="json", description="json: one object per line, for collectors; text: for people"
+    )
+
+
+SECTIONS: Final[dict[str, type[Section]]] = {
+    "relay": RelaySection,
+    "database": DatabaseSection,
+    "sealing": SealingSection,
+    "api": ApiSection,
+    "ops": OpsSection,
+    "servers": ServerSection,
+    "autodiscover": AutodiscoverSection,
+    "apns": ApnsSection,
+    "fcm": FcmSection,
+    "webpush": WebPushSection,
+    "network": NetworkSection,
+    "push": PushSection,
+    "egress": EgressSection,
+    "log": LogSection,
+}
+"""The tables of relay.toml; `servers` holds one such table per server."""
+
+NAMED: Final[dict[str, type[Section]]] = {"servers": ServerSection, "apns.accounts": ApnsAccountSection}
+"""The tables that hold one table per name; operators choose the names."""
+
+
+def known_keys() -> dict[str, tuple[Any, str]]:
+    """Return every key, e.g. "api.port" and "servers.NAME.url", with its default and its meaning."""
+    keys: dict[str, tuple[Any, str]] = {}
+    for table, section in SECTIONS.items():
+        for where, fields in (table, section), (f"{table}.accounts", NAMED.get(f"{table}.accounts")):
+            name = f"{where}.NAME" if where in NAMED else where
+            if fields is not None:
+                keys |= {
+                    f"{name}.{key}": (field.default, field.description or "")
+                    for key, field in fields.model_fields.items()
+                }
+    return keys

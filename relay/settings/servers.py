@@ -1,4 +1,4 @@
-"""Own what makes mail servers whole: their URLs and policies, and where others may be discovered."""
+"""Checks of [servers.NAME] and [autodiscover]: mail servers, their policies, and where others may be discovered."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,22 +28,23 @@ OAUTH: Final = (
     "oauth_audience",
     "oauth_ca_file",
 )
-"""The keys that stand and fall with the credentials of the kind oauth, those that it must have first."""
+"""The keys that only the credential kind oauth uses; it requires the first two."""
 KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
+"""The roles that open credentials."""
 
 
 class ServerChecks:
-    """Turn sections into mail servers; what is wrong goes to the faults of `files`."""
+    """Checks mail servers for one role; faults go to `files.faults`."""
 
     def __init__(self, sections: Sections, files: Files, role: Role) -> None:
-        """Take what was read and who wants it."""
+        """`role` decides which files are read: only some roles open credentials."""
         self._sections = sections
         self._files = files
         self._faults = files.faults
         self._role = role
 
     def autodiscover(self) -> AutodiscoverSettings:
-        """Check where servers may be discovered."""
+        """Return where servers may be discovered; no hosts if Autodiscover is off."""
         section = self._sections.read(AUTODISCOVER, AutodiscoverSection, self._faults)
         key, hosts = "autodiscover.hosts", set()
         for text in section.hosts:
@@ -53,9 +54,8 @@ class ServerChecks:
             else:
                 hosts.add(host)
         if section.enabled:
-            if not section.hosts and key not in self._faults:
-                remedy = "List autodiscover.DOMAIN and the mail servers that it may lead to."
-                self._faults.add(key, "is missing", remedy)
+            remedy = "List autodiscover.DOMAIN and the mail servers that it may lead to."
+            self._faults.require(key, section.hosts, remedy)
             named = self._sections.tables.get("servers")
             if isinstance(named, dict) and AUTODISCOVER in named:
                 wrong = "has the name of what Autodiscover finds"
@@ -65,7 +65,7 @@ class ServerChecks:
         return AutodiscoverSettings(allowed, ca_file, Policy(hosts=allowed, discovered=True))
 
     def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
-        """Check every server; a mailbox may be sent from each to each, and to the hosts of Autodiscover."""
+        """Return the mail servers by name; each may redirect a mailbox to the others, and to the hosts `discovered`."""
         hosts = discovered.union(filter(None, (authority(section.url or "") for section in sections.values())))
         owners: dict[str, str] = {}
         servers = {}
@@ -90,7 +90,7 @@ class ServerChecks:
         return servers
 
     def _oauth(self, table: str, section: ServerSection) -> OAuthSettings | None:
-        """Check how refresh tokens are exchanged; a role that opens no credentials learns nothing of it."""
+        """Return how refresh tokens are exchanged; None if the role does not open credentials."""
         given = [name for name in OAUTH if getattr(section, name)]
         if CredentialKind.OAUTH.value not in section.credentials:
             if given and f"{table}.credentials" not in self._faults:
@@ -99,9 +99,8 @@ class ServerChecks:
             return None
         endpoint, client_id = section.oauth_token_endpoint, section.oauth_client_id
         for name in OAUTH[:2]:
-            if name not in given and f"{table}.{name}" not in self._faults:
-                remedy = "Set oauth_token_endpoint and oauth_client_id, which your identity provider tells."
-                self._faults.add(f"{table}.{name}", "is missing", remedy)
+            remedy = "Set oauth_token_endpoint and oauth_client_id, which your identity provider tells."
+            self._faults.require(f"{table}.{name}", getattr(section, name), remedy)
         if not endpoint or not client_id:
             return None
         if scheme_of(endpoint) != "https" or not secure_url(endpoint):
@@ -117,9 +116,7 @@ class ServerChecks:
         return OAuthSettings(client, self._ca(f"{table}.oauth_ca_file", section.oauth_ca_file))
 
     def _eas_url(self, key: str, url: str | None) -> str:
-        if not url:
-            if key not in self._faults:
-                self._faults.add(key, "is missing", "Set it to the server's https:// URL.")
+        if not self._faults.require(key, url, "Set it to the server's https:// URL.") or url is None:
             return ""
         try:
             return eas_url(url)
@@ -131,6 +128,7 @@ class ServerChecks:
         return self._files.ca(key, file) if self._role in KNOWS_PASSWORDS else None
 
     def _policy(self, table: str, section: ServerSection, hosts: frozenset[str]) -> Policy:
+        """Return how the relay speaks to a server; `hosts` are those that mailboxes may be redirected to."""
         start, least, most = section.heartbeat_start, section.heartbeat_minimum, section.heartbeat_maximum
         keys = [f"{table}.heartbeat_{name}" for name in ("start", "minimum", "maximum")]
         if not least <= start <= most and not any(key in self._faults for key in keys):

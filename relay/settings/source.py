@@ -1,4 +1,4 @@
-"""Own how relay.toml and the environment become sections: what is faulty is reported and left out, the rest is kept."""
+"""Reads relay.toml and the environment into sections: a faulty key is reported and keeps its default."""
 
 import re
 import tomllib
@@ -12,26 +12,31 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.domain.errors import SettingsInvalid
-from relay.settings.model import NAMED, SECTIONS
-from relay.settings.sections import ApnsAccountSection, Section, ServerSection
+from relay.settings.sections import NAMED, SECTIONS, ApnsAccountSection, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 """Server names go into metrics, logs and environment variables."""
 NAMES: Final = {"servers": "mail server", "apns.accounts": "developer team or certificate"}
-"""What the tables of NAMED stand for, in remedies."""
+"""What a table of NAMED describes, in the words of remedies."""
 S = TypeVar("S", bound=Section)
 
 
 class Faults:
-    """Collect what is wrong, in the order found."""
+    """The faults of the settings, in the order found."""
 
     def __init__(self) -> None:
         self.list: list[tuple[str, str, str]] = []
 
     def add(self, key: str, wrong: str, remedy: str) -> None:
-        """Note one fault; both sentences without and with a full stop at their ends."""
+        """Add one fault: `wrong` continues a sentence that begins with the key, `remedy` is a whole sentence."""
         self.list.append((key, wrong, remedy))
+
+    def require(self, key: str, given: object, remedy: str) -> bool:
+        """Return whether a key is set; if not, add that it is missing, unless it has another fault already."""
+        if not given and key not in self:
+            self.add(key, "is missing", remedy)
+        return bool(given)
 
     def __contains__(self, key: object) -> bool:
         return any(key == faulty for faulty, _, _ in self.list)
@@ -39,31 +44,31 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """Hold the raw tables, and find their values' way back to where they were set."""
+    """The raw tables of relay.toml, overridden by the environment."""
 
     tables: Mapping[str, Any]
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Which environment variable set a key."""
+    """The environment variable that set a key, by key; keys from the file are not here."""
 
     def read(self, table: str, model: type[S], faults: Faults) -> S:
-        """Read one table, e.g. "api"; faulty keys are reported and hold their defaults."""
+        """Return one table, e.g. "api", checked; a faulty key is reported and has its default."""
         raw = self.tables.get(table, {})
         if isinstance(raw, dict):
             raw = {key: value for key, value in raw.items() if f"{table}.{key}" not in NAMED}
         return self._salvage(table, raw, model, faults)
 
     def servers(self, faults: Faults) -> dict[str, ServerSection]:
-        """Read the tables of all servers with a usable name."""
+        """Return the tables of all servers, by name; a server with an unusable name is reported and left out."""
         return self._named("servers", self.tables.get("servers", {}), ServerSection, faults)
 
     def apns_accounts(self, faults: Faults) -> dict[str, ApnsAccountSection]:
-        """Read the tables of all APNs accounts with a usable name."""
+        """Return the tables of all APNs accounts, by name; an unusable name is reported and left out."""
         apns = self.tables.get("apns", {})
         tables = apns.get("accounts", {}) if isinstance(apns, dict) else {}
         return self._named("apns.accounts", tables, ApnsAccountSection, faults)
 
     def _named(self, where: str, tables: Any, model: type[S], faults: Faults) -> dict[str, S]:
-        """Read the tables below one, e.g. those of all servers."""
+        """Return the tables below the table `where`, e.g. "servers", by name."""
         kind = where.rpartition(".")[2].rstrip("s")
         if not isinstance(tables, dict):
             faults.add(where, "is no table", f"Begin a table [{where}.NAME] for each {NAMES[where]}.")
@@ -80,13 +85,14 @@ class Sections:
             sections[name] = self._salvage(f"{where}.{name}", table, model, faults)
         return sections
 
-    def report_strangers(self, faults: Faults) -> None:
-        """Report the tables that nobody knows."""
+    def report_unknown_tables(self, faults: Faults) -> None:
+        """Report the tables that relay.toml cannot have."""
         for table in sorted(self.tables.keys() - SECTIONS.keys()):
             wrong, remedy = _unknown(table, list(SECTIONS))
             faults.add(table, wrong + self._from(table), remedy)
 
     def _salvage(self, table: str, raw: Any, model: type[S], faults: Faults) -> S:
+        """Validate a table; report its faulty keys, and validate the rest without them."""
         if not isinstance(raw, dict):
             faults.add(table, "is no table" + self._from(table), f"Begin a table with [{table}] on a line of its own.")
             return model()
@@ -108,20 +114,20 @@ class Sections:
         if problem["type"] == "extra_forbidden":
             wrong, remedy = _unknown(key, list(model.model_fields))
         else:
-            # The value itself is not shown: somebody may have put a secret there.
+            # The text never repeats the value: an operator may have put a secret there by mistake.
             wrong = problem["msg"].replace("Input should be", "must be").replace("String should", "must", 1)
             wrong = wrong[:1].lower() + wrong[1:]
             remedy = f"Set it to: {model.model_fields[key].description}."
         return wrong + self._from(name), remedy
 
     def _from(self, name: str) -> str:
-        """Name the environment variable that set a key or something in a table, if one did."""
+        """Return " (set by VARIABLE)" if the environment set this key, or a key of this table."""
         variables = [variable for key, variable in self.origins.items() if f"{key}.".startswith(f"{name}.")]
         return f" (set by {', '.join(variables)})" if variables else ""
 
 
 def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
-    """Read the file and lay the environment over it; raises SettingsInvalid when the file is unreadable or no TOML."""
+    """Return the tables of the file, overridden by the environment; raises SettingsInvalid if the file is not TOML."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -141,7 +147,7 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
 
 
 def _keys(variable: str, tables: Mapping[str, Any]) -> list[str]:
-    """Turn RELAY__SERVERS__MAIN__URL into servers, main, url; a hyphen of a name is an underscore there."""
+    """Split RELAY__SERVERS__MAIN__URL into servers, main, url; variables write the hyphen of a name as underscore."""
     keys = variable.removeprefix(PREFIX).lower().split("__")
     place: Any = tables
     for depth, key in enumerate(keys):
@@ -152,7 +158,7 @@ def _keys(variable: str, tables: Mapping[str, Any]) -> list[str]:
 
 
 def _put(tables: dict[str, Any], keys: list[str], value: str) -> bool:
-    """Set one value in nested tables; not where the file has no table, which is a fault of its own."""
+    """Set one value in nested tables; return False if the file has a value where a table belongs, a fault by itself."""
     *outer, last = keys
     table = tables
     for key in outer:

@@ -1,4 +1,4 @@
-"""Own what the URLs and addresses in relay.toml must look like."""
+"""Checks and conversions of the URLs in relay.toml."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,23 +9,23 @@ EAS_PATH: Final = "/Microsoft-Server-ActiveSync"  # [MS-ASHTTP 2.2.1.1.1]
 
 
 class UrlInvalid(ValueError):
-    """Tell what is wrong with a URL; the text never holds the URL, for it may hold a password."""
+    """A URL is not usable; the text says why, without the URL, because the URL may contain a password."""
 
 
 def split(url: str) -> SplitResult:
-    """Split a URL that has a host and a sound port; raises UrlInvalid."""
+    """Return the parts of a URL; raises UrlInvalid if it has no host, or a port that is none."""
     try:
         parts = urlsplit(url)
-        sound = bool(parts.hostname) and parts.port != 0
+        valid = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise UrlInvalid("is no URL with a host")
     return parts
 
 
 def eas_url(url: str) -> str:
-    """Return an ActiveSync URL with its path; raises UrlInvalid."""
+    """Return the URL of a mail server, with EAS_PATH if it has no path; raises UrlInvalid."""
     parts = split(url)
     if parts.scheme != "https":
         raise UrlInvalid("is not https://, so passwords would travel in the clear")
@@ -35,7 +35,7 @@ def eas_url(url: str) -> str:
 
 
 def secure_url(url: str) -> bool:
-    """Tell whether what is sent to a URL is encrypted, or stays on this host."""
+    """Return whether requests to a URL are encrypted, or stay on this host."""
     try:
         parts = split(url)
     except UrlInvalid:
@@ -44,7 +44,7 @@ def secure_url(url: str) -> bool:
 
 
 def proxy_parts(url: str) -> SplitResult:
-    """Return the parts of an HTTP proxy's URL, which has a host and a port; raises UrlInvalid."""
+    """Return the parts of the URL of an HTTP proxy, host and port included; raises UrlInvalid."""
     parts = split(url)
     if parts.scheme not in ("http", "https"):
         raise UrlInvalid("is neither http:// nor https://")
@@ -58,7 +58,7 @@ def proxy_parts(url: str) -> SplitResult:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address or host name reaches only this host."""
+    """Return whether an address or host name is one of this host only."""
     if host == "localhost":
         return True
     try:
@@ -68,12 +68,12 @@ def is_loopback(host: str) -> bool:
 
 
 def scheme_of(url: str) -> str:
-    """Name the database of a URL in SQLAlchemy's spelling, without the driver: "sqlite", "postgresql"."""
+    """Return the scheme of a URL without SQLAlchemy's driver: "sqlite", "postgresql", "https"."""
     return url.partition("://")[0].partition("+")[0].lower()
 
 
 def sqlite_file(url: str, folder: Path) -> Path:
-    """Find the file of sqlite:///FILE, relative to `folder`; raises UrlInvalid."""
+    """Return the file that sqlite:///FILE names, relative to `folder`; raises UrlInvalid."""
     name = url.partition("://")[2]
     if not name.startswith("/") or len(name) == 1 or "?" in name:
         raise UrlInvalid("names no file")
@@ -81,12 +81,12 @@ def sqlite_file(url: str, folder: Path) -> Path:
 
 
 def sqlite_url(file: Path) -> str:
-    """Write a file as SQLAlchemy's URL for aiosqlite."""
+    """Return SQLAlchemy's URL of a file for aiosqlite."""
     return f"sqlite+aiosqlite:///{file}"
 
 
 def postgresql_url(url: str) -> str:
-    """Return SQLAlchemy's URL for asyncpg; raises UrlInvalid, for a password within too."""
+    """Return SQLAlchemy's URL for asyncpg; raises UrlInvalid, also if the URL contains a password."""
     if scheme_of(url) not in ("postgresql", "postgres"):
         raise UrlInvalid("is neither sqlite:/// nor postgresql://")
     parts = urlsplit(url) if names_socket(url) else split(url)
@@ -98,7 +98,7 @@ def postgresql_url(url: str) -> str:
 
 
 def names_socket(url: str) -> bool:
-    """Tell whether a URL names the folder of a local socket, e.g. postgresql://relay@/relay?host=/run/postgresql."""
+    """Return whether a URL names the folder of a local socket, e.g. postgresql://relay@/relay?host=/run/postgresql."""
     try:
         return parse_qs(urlsplit(url).query).get("host", [""])[0].startswith("/")
     except ValueError:
@@ -106,12 +106,12 @@ def names_socket(url: str) -> bool:
 
 
 def names_sslmode(url: str) -> bool:
-    """Tell whether a PostgreSQL URL says by itself how TLS is used."""
+    """Return whether a PostgreSQL URL itself says how TLS is used."""
     return bool({"sslmode", "ssl"} & parse_qs(urlsplit(url).query, keep_blank_values=True).keys())
 
 
 def with_password(url: str, password: str) -> str:
-    """Put a password into a URL that has a user."""
+    """Return a URL that has a user with a password inserted."""
     scheme, _, rest = url.partition("://")
-    user, _, place = rest.partition("@")
-    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
+    user, _, host = rest.partition("@")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{host}"

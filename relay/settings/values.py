@@ -1,4 +1,4 @@
-"""Own the frozen values that settings become: what one process may know, by its role."""
+"""The frozen values that the rest of the relay gets: the settings that one process may know, by its role."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.push.webpush.config import WebPushConfig
 from relay.security.credentials import CredentialKind
-from relay.security.invitations import Guests
+from relay.security.invitations import InvitedUsers
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Hold a text that never shows itself."""
+    """A text that prints as "<secret>"."""
 
     value: str
 
@@ -32,25 +32,25 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """Hold where the database is."""
+    """Where the database is."""
 
     url: str
-    """SQLAlchemy's URL with the asynchronous driver, without a password."""
+    """The URL for SQLAlchemy, with the asynchronous driver, without a password."""
     password: Secret | None = None
     file: Path | None = None
     """The file of an embedded database."""
     ca_file: Path | None = None
-    """CA certificates that PostgreSQL's host must prove itself by; None: the URL decides about TLS."""
+    """CA certificates that verify the host of PostgreSQL; None: the URL decides whether TLS is used."""
 
     @property
     def dsn(self) -> str:
-        """Write the URL with its password; for the engine alone."""
+        """The URL with its password, only for the engine."""
         return self.url if self.password is None else with_password(self.url, self.password.value)
 
 
 @dataclass(frozen=True, slots=True)
 class SealingSettings:
-    """Hold the sealing keys that the role may have."""
+    """The sealing keys that the role may have; the others are None."""
 
     private_key_file: Path
     public_key_file: Path
@@ -60,21 +60,24 @@ class SealingSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Hold how the registration API listens."""
+    """The listener of the registration API."""
 
     host: str
     port: int
     certificate_file: Path | None
     key_file: Path | None
-    """Both None: plain HTTP, on loopback or behind a proxy."""
+    """If this and the certificate are None: plain HTTP, on loopback or behind a proxy."""
     behind_proxy: bool
+    """Whether a reverse proxy sets X-Forwarded-For."""
     verdict_wait: float
+    """Seconds that a registration waits for the mail server to accept the password."""
     registrations_per_minute: int
+    """Per client address."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpsSettings:
-    """Hold where health and metrics listen."""
+    """The listener of health and metrics."""
 
     host: str
     port: int
@@ -82,7 +85,7 @@ class OpsSettings:
 
 @dataclass(frozen=True, slots=True)
 class OAuthSettings:
-    """Hold where the refresh tokens of a server's users are exchanged, and as whom."""
+    """Where the relay exchanges the refresh tokens of a server's users, and its client id and secret there."""
 
     client: OAuthClient
     ca_file: Path | None
@@ -90,32 +93,34 @@ class OAuthSettings:
 
 @dataclass(frozen=True, slots=True)
 class KerberosSettings:
-    """Hold whose mailboxes may be watched with tickets, and who the relay is to the KDC."""
+    """The users whose mailboxes the relay may watch with Kerberos tickets, and its own account at the KDC."""
 
-    guests: Guests
+    invited: InvitedUsers
     service: Service | None
-    """Known to roles that open credentials."""
+    """None for roles that do not open credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Hold one ActiveSync server."""
+    """One mail server."""
 
     url: str
     ca_file: Path | None
     domains: frozenset[str]
     policy: Policy
     credentials: frozenset[CredentialKind] = frozenset({CredentialKind.BASIC})
+    """The kinds that its users may register."""
     oauth: OAuthSettings | None = None
-    """Known to roles that open credentials, if the server takes such."""
+    """None unless the server takes OAuth and the role opens credentials."""
     kerberos: KerberosSettings | None = None
+    """None unless the server takes Kerberos."""
     sources: tuple[str, ...] = ()
-    """Addresses of this host that connections come from in turn; empty: the host chooses."""
+    """Addresses of this host that the relay connects from in turn; empty: the operating system chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """Hold how fast pushes leave, in seconds."""
+    """How fast pushes leave, in seconds; see the keys of [push]."""
 
     coalesce: float
     expire: float
@@ -124,39 +129,39 @@ class PushSettings:
 
 @dataclass(frozen=True, slots=True)
 class EgressSettings:
-    """Hold where everything that leaves the company is noted."""
+    """Where the relay logs everything that leaves the company."""
 
     folder: Path
     largest: int
-    """Bytes of a file."""
+    """Bytes at which a file is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class AutodiscoverSettings:
-    """Hold where servers of domains without a configured one are looked for."""
+    """Where the relay looks for the servers of domains that no configured server lists."""
 
     hosts: frozenset[str]
-    """Lower-case, with their port unless it is 443; empty: nowhere."""
+    """Lower-case, with the port unless it is 443; empty: the relay looks nowhere."""
     ca_file: Path | None
     policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
 class WebPushSettings:
-    """Hold which apps are pushed to through which push services, and as whom; all is empty without WebPush."""
+    """The apps, push services and key of WebPush; all empty without the table [webpush]."""
 
     apps: frozenset[str]
     services: frozenset[str]
-    """The only ones that are ever asked, named as in relay.subscription."""
+    """The only push services that the relay sends to, written as `relay.domain.subscription.read_service` does."""
     public_key: str
-    """What apps subscribe with, base64url."""
+    """The key that apps subscribe with, base64url."""
     sender: WebPushConfig | None
-    """Known to roles that push."""
+    """None for roles that do not push."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """Hold what is logged and how."""
+    """The lowest level that is logged, and the format of the lines."""
 
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["json", "text"]
@@ -164,7 +169,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Hold all that one process may know; what is not its role's stays unread and None."""
+    """All settings that one process may know; what its role does not need is not read and None."""
 
     role: Role
     state_dir: Path
@@ -178,7 +183,7 @@ class Settings:
     fcm: FcmConfig | None
     webpush: WebPushSettings
     apps: Mapping[Platform, frozenset[str]]
-    """Which apps may be registered and pushed to, known to every role."""
+    """The apps that may be registered and pushed to, for every role."""
     push: PushSettings
     egress: EgressSettings
     log: LogSettings

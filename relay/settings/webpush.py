@@ -1,4 +1,4 @@
-"""Own what makes the settings of WebPush whole: which push services are asked, for which apps, and with which key."""
+"""Checks of [webpush]: the push services, the apps, and the VAPID key that identifies the relay."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -20,10 +20,10 @@ MAKE_KEY: Final = "Run `relay vapid --new`, or restore the key from your backup:
 
 
 class WebPushChecks:
-    """Turn the section into settings of one role; what is wrong goes to the faults of `files`."""
+    """Checks [webpush] for one role; faults go to `files.faults`."""
 
     def __init__(self, sections: Sections, files: Files, role: Role, network: NetworkChecks) -> None:
-        """Take what was read, who wants it, and the way to providers."""
+        """`network` has been checked if `role` pushes."""
         self._network = network
         self._sections = sections
         self._files = files
@@ -31,7 +31,7 @@ class WebPushChecks:
         self._role = role
 
     def settings(self) -> WebPushSettings:
-        """Check all; the result may be used only if there were no faults."""
+        """Return the settings; usable only if there are no faults."""
         section = self._sections.read(TABLE, WebPushSection, self._faults)
         if TABLE not in self._sections.tables or self._role is Role.WATCH:
             return NO_WEBPUSH
@@ -50,6 +50,7 @@ class WebPushChecks:
         return WebPushSettings(frozenset(section.apps), services, public or "", sender)
 
     def _services(self, name: str, hosts: Sequence[str]) -> frozenset[str]:
+        """Return the push services that the key `name` lists, written as registrations write them."""
         services = {read_service(host) for host in hosts}
         if None in services:
             remedy = "Write hosts as in push.example.com, or push.example.com:8443, without https:// and path."
@@ -57,6 +58,7 @@ class WebPushChecks:
         return frozenset(service for service in services if service is not None)
 
     def _sender(self, section: WebPushSection, services: frozenset[str]) -> tuple[WebPushConfig | None, str | None]:
+        """Return what the sender needs and the public half of its key."""
         subject, file = section.subject, section.vapid_key_file
         remedy = "Set it to mailto:ADDRESS or an https:// URL where operators of push services reach you."
         self._require("subject", subject, remedy)
@@ -79,6 +81,7 @@ class WebPushChecks:
         return config, public_key(pem)
 
     def _direct(self, section: WebPushSection, services: frozenset[str]) -> frozenset[str]:
+        """Return the push services that the relay reaches without a proxy."""
         direct = self._services("straight_hosts", section.straight_hosts)
         if not direct <= services:
             remedy = "Write them as in webpush.hosts, and list them there too."
@@ -86,7 +89,4 @@ class WebPushChecks:
         return direct
 
     def _require(self, name: str, given: object, remedy: str) -> bool:
-        key = f"{TABLE}.{name}"
-        if not given and key not in self._faults:
-            self._faults.add(key, "is missing", remedy)
-        return bool(given)
+        return self._faults.require(f"{TABLE}.{name}", given, remedy)

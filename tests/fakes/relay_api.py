@@ -21,7 +21,7 @@ from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
 from relay.registration.verification import VERDICT_WAIT, Verdicts
 from relay.security.credentials import CredentialKind
-from relay.security.invitations import Guests, Invitations
+from relay.security.invitations import Invitations, InvitedUsers
 from relay.security.sealing import SealingPrivateKey
 from relay.store.wakeups import LocalWakeups
 from tests.fakes.registrations import MemoryRegistrationStore
@@ -83,7 +83,7 @@ class World:
         self.judged: list[str] = []
         self.inviting = Ed25519PrivateKey.generate()
         naming = Naming("EXAMPLE.COM", frozenset(SERVERS["branch"]))
-        guests = {"branch": Guests("branch", Invitations([self.inviting.public_key()]), naming)}
+        guests = {"branch": InvitedUsers("branch", Invitations([self.inviting.public_key()]), naming)}
         lockout = Lockout()
         self.service = Registrations(
             self.store,

@@ -22,14 +22,14 @@ from relay.domain.model import RegistrationState
 from relay.process.clock import now
 from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.credentials import StoredCredential
-from relay.security.invitations import Guests, Invitations, invite
+from relay.security.invitations import Invitations, InvitedUsers, invite
 from relay.watch.accounts import EasServer
 from tests.fakes.tickets import FakeRealm
 from tests.integration.eas_world import until
 from tests.integration.watch_role import ANN, PASSWORD, WatchRole, open_watch_role
 
 KEY = Ed25519PrivateKey.generate()
-GUESTS = Guests("main", Invitations([KEY.public_key()]), Naming("EXAMPLE.COM", frozenset({"example.com"})))
+GUESTS = InvitedUsers("main", Invitations([KEY.public_key()]), Naming("EXAMPLE.COM", frozenset({"example.com"})))
 WEEK = timedelta(days=7)
 
 

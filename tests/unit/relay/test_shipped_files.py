@@ -14,7 +14,7 @@ import yaml
 from relay.api.problems import BY_ERROR
 from relay.cli.output import FAULTY
 from relay.domain.model import SHARDS
-from relay.settings.model import known_keys
+from relay.settings.sections import known_keys
 from tests.fakes.metrics import Bench
 from tests.installation import Installation
 

@@ -36,7 +36,7 @@ def test_users_of_a_server_may_be_invited(site: Installation) -> None:
 
     assert kerberos is not None
     assert kerberos.service == Service("push-relay@EXAMPLE.COM", site.folder / "relay.keytab", "")
-    assert kerberos.guests.naming == Naming("EXAMPLE.COM", frozenset({"example.com"}))
+    assert kerberos.invited.naming == Naming("EXAMPLE.COM", frozenset({"example.com"}))
 
 
 def test_the_api_checks_invitations_but_never_reads_the_keytab(site: Installation) -> None:
@@ -48,7 +48,7 @@ def test_the_api_checks_invitations_but_never_reads_the_keytab(site: Installatio
 
     assert kerberos is not None
     assert kerberos.service is None
-    assert kerberos.guests.principal("ann@example.com") == Principal("ann@EXAMPLE.COM")
+    assert kerberos.invited.principal("ann@example.com") == Principal("ann@EXAMPLE.COM")
 
 
 def test_target_and_addresses_may_be_chosen(site: Installation) -> None:
@@ -60,7 +60,7 @@ def test_target_and_addresses_may_be_chosen(site: Installation) -> None:
     assert kerberos is not None
     assert kerberos.service is not None
     assert kerberos.service.target == target
-    assert kerberos.guests.naming.addresses
+    assert kerberos.invited.naming.addresses
 
 
 def test_without_the_library_the_remedy_is_told(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
