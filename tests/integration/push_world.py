@@ -57,18 +57,18 @@ async def apns_world(folder: Path) -> AsyncIterator[ApnsWorld]:
 
 @asynccontextmanager
 async def apns(
-    folder: Path, pace: KeepaliveTimings = KEEPALIVE_TIMINGS, **changes: Any
+    folder: Path, timings: KeepaliveTimings = KEEPALIVE_TIMINGS, **changes: Any
 ) -> AsyncIterator[tuple[ApnsSimulator, ApnsSender]]:
     """Open an APNs simulator and a sender that talks to it."""
-    async with apns_world(folder) as world, apns_sender(replace(world.config, **changes), pace=pace) as sender:
+    async with apns_world(folder) as world, apns_sender(replace(world.config, **changes), timings=timings) as sender:
         yield world.simulator, sender
 
 
 def apns_sender(
-    config: ApnsConfig, egress: Egress | None = None, pace: KeepaliveTimings = KEEPALIVE_TIMINGS
+    config: ApnsConfig, egress: Egress | None = None, timings: KeepaliveTimings = KEEPALIVE_TIMINGS
 ) -> ApnsSender:
     """Make a sender; an async context manager."""
-    return ApnsSender(config, egress or MemoryEgress(), now, Random(1), pace=pace)
+    return ApnsSender(config, egress or MemoryEgress(), now, Random(1), timings=timings)
 
 
 def apns_key(folder: Path, name: str = "apns.p8") -> ApnsToken:

@@ -15,6 +15,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
 from relay.push.apns.exchange import Answer as ApnsAnswer
 from relay.push.apns.exchange import MaybeSent, NotSent
+from relay.push.apns.h2_engine import ENDED_KEPT
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.apns.sender import TRIES, ApnsSender
@@ -51,8 +52,7 @@ def pool_of(sender: ApnsSender) -> ApnsPool:
 
 
 def connection_of(sender: ApnsSender) -> ApnsConnection:
-    connection = pool_of(sender)._current
-    assert connection is not None
+    (connection,) = [each for each in pool_of(sender).connections if each.usable]
     return connection
 
 
@@ -64,7 +64,7 @@ def hurry(sender: ApnsSender, seconds: float) -> None:
 async def hand_over(sender: ApnsSender, number: int) -> ApnsAnswer:
     """Send once, without the repetitions of the sender; raises what came instead of an answer."""
     push = due_push(number)
-    return await pool_of(sender).send_notification(sender._request(push, ApnsMessage(Notice.of(push))))
+    return await pool_of(sender).send(sender._request(push, ApnsMessage(Notice.of(push))))
 
 
 def hand_over_all(sender: ApnsSender, count: int, first: int = 1) -> "asyncio.Future[list[Ending]]":
@@ -74,7 +74,9 @@ def hand_over_all(sender: ApnsSender, count: int, first: int = 1) -> "asyncio.Fu
 
 
 def kinds(endings: list[Ending]) -> Counter[str]:
-    return Counter(ending.status if isinstance(ending, ApnsAnswer) else type(ending).__name__ for ending in endings)
+    return Counter(
+        ending.result.status if isinstance(ending, ApnsAnswer) else type(ending).__name__ for ending in endings
+    )
 
 
 def tries(simulator: ApnsSimulator) -> Counter[int]:
@@ -84,7 +86,7 @@ def tries(simulator: ApnsSimulator) -> Counter[int]:
 
 
 def limited(sender: ApnsSender, limit: int) -> bool:
-    return connection_of(sender).free_channels.bound == limit
+    return connection_of(sender).stream_limit == limit
 
 
 def delivered(outcomes: list[Outcome]) -> int:
@@ -98,7 +100,7 @@ async def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path) -> No
         async with asyncio.TaskGroup() as tasks:
             cancelled = tasks.create_task(sender.send(due_push(2)))
             others = tasks.create_task(send_all(sender, 50, first=3))
-            await until(lambda: connection_of(sender).under_way == 51)
+            await until(lambda: connection_of(sender).in_flight == 51)
             cancelled.cancel()
 
         assert cancelled.cancelled()
@@ -235,9 +237,9 @@ async def test_a_burst_beyond_the_window_waits_for_room_and_leaks_no_stream(tmp_
         await sender.send(due_push(1))
         for first in 1000, 3000:
             assert delivered(await send_all(sender, 1000, first=first)) == 1000  # 200 kB of bodies each
-        streams = connection_of(sender).free_channels
+        slots = connection_of(sender)._slots
 
-        assert (streams._used, streams._promised, len(streams._waiters)) == (0, 0, 0)
+        assert (slots._used, slots._reserved, len(slots._waiters)) == (0, 0, 0)
         assert tries(simulator) == {1: 2001}
         assert simulator.accepted == 1
 
@@ -294,13 +296,13 @@ async def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path) -> None:
         await send_all(sender, 1000)
         connection = connection_of(sender)
 
-        assert (connection.requests, connection.request_streams, connection.request_statuses) == ({}, {}, {})
-        assert (connection.under_way, connection.conn.streams) == (0, {})
+        assert connection.in_flight == 0
+        assert connection._engine.streams <= 2 * sender._config.in_flight + ENDED_KEPT
         assert simulator.accepted == 1
 
 
 async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path) -> None:
-    async with apns(tmp_path, pace=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
+    async with apns(tmp_path, timings=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
         simulator,
         sender,
     ):
@@ -309,7 +311,6 @@ async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: P
         await sender.send(due_push(2))
 
         assert simulator.accepted == 1
-        assert connection_of(sender).inactivity_timer is None  # aioapns would close after ten seconds
         assert len({each.headers["authorization"] for each in simulator.received}) == 1
 
 
@@ -317,7 +318,7 @@ async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: P
 async def test_the_kernel_watches_over_the_connection_too(tmp_path: Path) -> None:
     async with apns(tmp_path) as (_, sender):
         await sender.send(due_push(1))
-        connected = connection_of(sender).transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
+        connected = connection_of(sender)._transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
 
         assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT
@@ -375,14 +376,14 @@ async def test_a_refusal_brings_the_limit_of_one_back(tmp_path: Path) -> None:
         await sender.send(due_push(1))
         simulator.fail(Answer(403, "InvalidProviderToken"))
         assert isinstance(await sender.send(due_push(2)), Refused)
-        await until(lambda: connection_of(sender).free_channels.bound == 1)
+        await until(lambda: connection_of(sender).stream_limit == 1)
 
         assert delivered(await send_all(sender, 20, first=3)) == 20
-        await until(lambda: connection_of(sender).free_channels.bound == 100)
+        await until(lambda: connection_of(sender).stream_limit == 100)
 
 
 async def test_a_connection_that_swallows_everything_is_found_out_and_left(tmp_path: Path) -> None:
-    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+    async with apns(tmp_path, timings=HURRIED) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Freeze())
         async with asyncio.timeout(60.0):
@@ -394,7 +395,7 @@ async def test_a_connection_that_swallows_everything_is_found_out_and_left(tmp_p
 
 
 async def test_an_idle_connection_that_died_in_silence_is_replaced_before_it_is_needed(tmp_path: Path) -> None:
-    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+    async with apns(tmp_path, timings=HURRIED) as (simulator, sender):
         await sender.send(due_push(1))
         for connection in simulator.connections:
             connection.freeze()
@@ -406,7 +407,7 @@ async def test_an_idle_connection_that_died_in_silence_is_replaced_before_it_is_
 
 
 async def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Path) -> None:
-    async with apns(tmp_path, pace=HURRIED) as (simulator, sender):
+    async with apns(tmp_path, timings=HURRIED) as (simulator, sender):
         simulator.deafen()
         async with asyncio.timeout(60.0):
             outcomes = await send_all(sender, 10)
@@ -428,7 +429,7 @@ async def test_one_answer_that_does_not_come_costs_its_push_alone(tmp_path: Path
 
         assert list(map(failure, outcomes)).count("timed-out") == 1
         assert delivered(outcomes) == 19
-        await until(lambda: connection_of(sender).under_way == 0)
+        await until(lambda: connection_of(sender).in_flight == 0)
         assert isinstance(await sender.send(due_push(100)), Delivered)
         assert simulator.accepted == 1  # a PING was answered, so the connection lives
 
@@ -441,8 +442,8 @@ async def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: 
         assert list(map(failure, await send_all(sender, 3))) == ["timed-out"] * 3
 
         simulator.heal()
-        await until(lambda: connection_of(sender).under_way == 0)
-        assert connection_of(sender).free_channels._used == 0
+        await until(lambda: connection_of(sender).in_flight == 0)
+        assert connection_of(sender)._slots._used == 0
 
 
 async def test_a_handshake_that_fails_is_named_and_passes(tmp_path: Path) -> None:
@@ -471,7 +472,7 @@ async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_o
         (Streams(20), 0.01),
     ]
 
-    async with apns(tmp_path, pace=HURRIED, time_limit=3.0) as (simulator, sender):
+    async with apns(tmp_path, timings=HURRIED, time_limit=3.0) as (simulator, sender):
         simulator.mix(Mixture(shares, 4))
         began = time.monotonic()
         outcomes = await send_all(sender, 400)
@@ -481,11 +482,7 @@ async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_o
         assert delivered(outcomes) > 200
         assert max(tries(simulator)) <= TRIES
         simulator.heal()
-        await until(lambda: all(connection.under_way == 0 for connection in pool_connections(sender)), 30.0)
-
-
-def pool_connections(sender: ApnsSender) -> list[ApnsConnection]:
-    return [each for each in pool_of(sender).connections if isinstance(each, ApnsConnection)]
+        await until(lambda: all(connection.in_flight == 0 for connection in pool_of(sender).connections), 30.0)
 
 
 @pytest.mark.both_loops
@@ -495,7 +492,7 @@ async def test_closing_waits_a_little_for_what_is_under_way_and_takes_nothing_ne
         simulator.fail(Delay(0.2), 20)
         async with asyncio.TaskGroup() as tasks:
             under_way = tasks.create_task(send_all(sender, 20, first=2))
-            await until(lambda: connection_of(sender).under_way == 20)
+            await until(lambda: connection_of(sender).in_flight == 20)
             await sender.close()
         assert delivered(under_way.result()) == 20
         with pytest.raises(NotSent, match="relay-stops"):

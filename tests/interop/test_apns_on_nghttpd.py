@@ -9,6 +9,7 @@ from relay.domain.model import Environment
 from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.connection import ApnsConnection
+from relay.push.apns.h2_engine import ENDED_KEPT
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender, message_id
 from tests.integration.push_world import APP, account, apns_key, apns_sender, until
@@ -38,8 +39,7 @@ async def send_all(sender: ApnsSender, count: int = PUSHES) -> list[Outcome]:
 
 
 def connections(sender: ApnsSender) -> list[ApnsConnection]:
-    pool = sender._accounts[0].pool(Environment.PRODUCTION)
-    return [connection for connection in pool.connections if isinstance(connection, ApnsConnection)]
+    return sender._accounts[0].pool(Environment.PRODUCTION).connections
 
 
 @pytest.mark.both_loops
@@ -93,8 +93,8 @@ async def test_every_push_is_answered_on_one_connection(tmp_path: Path, options:
         assert all(isinstance(outcome, Delivered) for outcome in known)
         assert all(isinstance(outcome, Refused) and outcome.reason == "http-404" for outcome in unknown)
         (connection,) = connections(sender)
-        assert connection.under_way == 0
-        assert connection.conn.streams == {}
+        assert connection.in_flight == 0
+        assert connection._engine.streams <= 2 * sender._config.in_flight + ENDED_KEPT
         await until(lambda: server.frames("HEADERS") == PUSHES)
 
 
@@ -105,7 +105,8 @@ async def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             given_up = [tasks.create_task(sender.send(due_push(1))) for _ in range(20)]
             others = [tasks.create_task(sender.send(due_push(1))) for _ in range(50)]
-            await until(lambda: connections(sender)[0].under_way > 0)
+            await asyncio.sleep(0)  # each task sends in its first step
+            assert connections(sender)[0].in_flight == 70
             for task in given_up:
                 task.cancel()
         assert all(isinstance(task.result(), Delivered) for task in others)
@@ -114,8 +115,8 @@ async def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path) -> None:
 
 
 async def test_an_idle_connection_answers_pings(tmp_path: Path) -> None:
-    pace = KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
-    async with nghttpd(tmp_path) as server, apns_sender(config(server), pace=pace) as sender:
+    timings = KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)
+    async with nghttpd(tmp_path) as server, apns_sender(config(server), timings=timings) as sender:
         server.know(due_push().device_token)
         await sender.send(due_push())
         (connection,) = connections(sender)

@@ -222,9 +222,9 @@ async def open_senders(simulators: Simulators, egress: Any, stack: AsyncExitStac
     assert settings.fcm is not None
     apns = replace(settings.apns, time_limit=PUSH_LIMIT)
     fcm = replace(settings.fcm, time_limit=PUSH_LIMIT)
-    pace = KeepaliveTimings(*(seconds * SPEED for seconds in (10.0, 2.0, 3.0, 0.5)))
+    timings = KeepaliveTimings(*(seconds * SPEED for seconds in (10.0, 2.0, 3.0, 0.5)))
     return {
-        Platform.APNS: await stack.enter_async_context(ApnsSender(apns, egress, now, Random(1), pace=pace)),
+        Platform.APNS: await stack.enter_async_context(ApnsSender(apns, egress, now, Random(1), timings=timings)),
         Platform.FCM: await stack.enter_async_context(FcmSender(fcm, now, Random(1), egress)),
     }
 

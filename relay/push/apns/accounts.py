@@ -1,4 +1,4 @@
-"""Own how we prove to Apple who we are: one account's key or certificate, its provider token, and its connections.
+"""One account at Apple: its key or certificate, its provider token, and its connections.
 
 APNs ties a connection to one team's tokens or to one certificate, so each account has its own connections.
 """
@@ -24,19 +24,19 @@ from relay.security.certificates import is_p256, public_key_of, read_certificate
 RENEWAL_GAP: Final = 1200.0
 """Seconds; Apple refuses provider tokens made more often [Apple: Establishing a token-based connection to APNs]."""
 LIFE: Final = timedelta(minutes=30)
-"""How long a provider token serves; Apple wants 20 to 60 minutes [same]."""
+"""The time that one provider token is used; Apple wants 20 to 60 minutes [same]."""
 NO_AGE: Final = timedelta()
 
 
 class Key(NamedTuple):
-    """Hold what a .p8 file says."""
+    """The content of a .p8 file."""
 
     pem: str
     key_id: str
 
 
 class Pem(NamedTuple):
-    """Hold what a certificate's file says; ssl reads the file itself, so this only tells one from the next."""
+    """The content of a certificate's file; ssl reads the file itself, so this only serves to notice a change."""
 
     content: bytes
 
@@ -45,30 +45,30 @@ KeyMaterial: TypeAlias = Key | Pem
 
 
 class ProviderTokens:
-    """Share one provider token among all connections of an account; it is made anew every 30 minutes."""
+    """The one provider token for all connections of an account, renewed every 30 minutes."""
 
     def __init__(self, key: Key, team_id: str, clock: Clock) -> None:
-        """Sign a first token; raises ValueError when the key is none."""
+        """Sign a first token; raises ValueError when `key` is not a P-256 key."""
         self._team_id = team_id
         self._clock = clock
         self._renewed_at: float | None = None
         self.replace(key)
 
     def replace(self, key: Key) -> None:
-        """Sign with another key from now on; raises ValueError when it is none."""
+        """Sign with another key from now on; raises ValueError when it is not a P-256 key."""
         self._key = key
         self._sign()
 
     def header(self) -> str:
-        """Give the value of the authorization header."""
-        if not NO_AGE <= self._clock() - self._made_at < LIFE:  # a clock that was set back counts, too
+        """Return the value of the authorization header."""
+        if not NO_AGE <= self._clock() - self._made_at < LIFE:  # below NO_AGE: the clock was set back
             self._sign()
         return self._header
 
     def expired(self, header: str, now: float) -> bool:
-        """Take that Apple calls the token in a header expired; tell whether there is another one to try.
+        """React to Apple's answer that the token in a header has expired; True if there is another token to try.
 
-        Of many pushes that were under way with it, the first has it made anew. `now` is `loop.time()`.
+        The first of many pushes with that token renews it. `now` is `loop.time()`.
         """
         if header != self.header():
             return True
@@ -88,14 +88,14 @@ class ProviderTokens:
 
 
 class Account:
-    """Be one account with its connections to both environments; needs a running loop."""
+    """One account with its connections to both environments; needs a running loop."""
 
     def __init__(
         self,
         account: ApnsAccount,
         config: ApnsConfig,
         dialler: Dialler,
-        pace: KeepaliveTimings,
+        timings: KeepaliveTimings,
         random: Random,
         clock: Clock,
     ) -> None:
@@ -122,18 +122,18 @@ class Account:
         tls = self._tls()
         self._pools = {
             environment: ApnsPool(
-                endpoint, dialler, tls, authorization, most=config.in_flight, pace=pace, random=random
+                endpoint, dialler, tls, authorization, in_flight=config.in_flight, timings=timings, random=random
             )
             for environment, endpoint in config.endpoints.items()
             if environment in account.environments
         }
 
     def pool(self, environment: Environment) -> ApnsPool:
-        """Give the connections to one environment; raises KeyError when the account is not for it."""
+        """Return the connections to one environment; raises KeyError when the account is not for it."""
         return self._pools[environment]
 
     async def drain(self, patience: float) -> None:
-        """Close all connections, after so many seconds at most for what is under way on each."""
+        """Close all connections, after so many seconds at most for the pushes in flight on each."""
         for pool in self._pools.values():
             await pool.drain(patience)
 

@@ -1,4 +1,4 @@
-"""Own what an answer of APNs means [Apple: Handling notification responses from APNs]."""
+"""The meaning of APNs' answers [Apple: Handling notification responses from APNs]."""
 
 import json
 import re
@@ -18,11 +18,11 @@ CODE: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
 
 TOKEN_UPDATES_PAUSE: Final = 60.0
 """Seconds to wait when Apple saw too many provider tokens; it wants at most one new token in 20 minutes
-[Apple: Establishing a token-based connection to APNs], and we keep one for 30."""
+[Apple: Establishing a token-based connection to APNs], and the relay uses one for 30."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = 253_402_300_799_999
-"""The last millisecond that a datetime can name; a later timestamp is nonsense."""
+"""The last millisecond that a datetime can name; a later timestamp is invalid."""
 
 _TOKEN: Final = "compare the registration's app (topic) and environment with the build of the app on the device"
 _TOPIC: Final = (
@@ -61,11 +61,11 @@ TOKEN: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic", "MissingDe
 
 
 def read_apns(status: int, reason: str, timestamp: int | None, after: float | None = None) -> Outcome:
-    """Read an APNs answer; `timestamp` is that of a 410, in milliseconds since 1970, `after` the pause it asks for.
+    """Read an APNs answer; `timestamp` is that of a 410, in milliseconds since 1970, `after` the requested pause (s).
 
-    Only 410 is TokenGone. BadDeviceToken and DeviceTokenNotForTopic are Refused: they also answer a wrong environment
-    or topic, and one slip in the settings must not delete every registration. A refusal with a reason nobody knows yet
-    is taken as one of this token: its row waits, and the others show whether the channel is ill.
+    Only 410 is TokenGone. BadDeviceToken and DeviceTokenNotForTopic are Refused: Apple also answers a wrong environment
+    or topic with them, and one slip in the settings must not delete every registration. A refusal with an unknown
+    reason counts against this token only: its row waits, and other pushes show whether the channel is at fault.
     """
     code = reason if CODE.fullmatch(reason) else f"http-{status}"
     if status == OK:
@@ -96,7 +96,7 @@ def _moment(milliseconds: int | None) -> datetime | None:
 
 
 def read_body(body: bytes) -> tuple[str, int | None]:
-    """Find reason and timestamp in the body of an error answer; ("", None) when it is not what Apple sends."""
+    """Return reason and timestamp from the body of an error answer; ("", None) when it has not Apple's form."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Own one connection to APNs: what aioapns' protocol lacks so that every request gets its answer or its end.
+"""One connection to APNs, on which every request gets its answer or an error.
 
-aioapns 4.0 is the base; the answers are ours. They are matched by stream, bodies are put together and their room given
-back, resets and farewells end what they concern and nothing else, and a silent peer is found out by PING.
+Answers are matched with requests by stream. A reset or a GOAWAY ends the requests that it concerns and no others, and
+PINGs find out a silent server.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from aioapns.connection import APNsBaseClientProtocol, APNsTLSClientProtocol
-from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
     Event,
@@ -24,11 +22,10 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import ChangedSetting, SettingCodes
 
-from relay.push.apns.exchange import Answer, Call, MaybeSent, NotBegun, NotSent, Request
-from relay.push.apns.h2_engine import Engine, Farewell, Farewells, error_name
-from relay.push.apns.inflight import UnderWay
-from relay.push.apns.keepalive import Doubt, KeepaliveTimings, Silence
-from relay.push.apns.streams import Streams
+from relay.push.apns.exchange import Answer, MaybeSent, NotBegun, NotSent, Request
+from relay.push.apns.h2_engine import Engine, GoAway, error_name
+from relay.push.apns.keepalive import KeepaliveStep, KeepaliveTimings, Silence
+from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
 
 log = logging.getLogger(__name__)
 
@@ -36,233 +33,238 @@ UNANNOUNCED: Final = 100
 """Streams at once on a server that announces no limit."""
 
 USER_TIMEOUT: Final = 30_000
-"""Milliseconds until the kernel gives up a connection whose bytes nobody acknowledges [tcp(7) TCP_USER_TIMEOUT]."""
+"""Milliseconds that sent bytes may stay unacknowledged until the kernel drops the connection [tcp(7)]."""
 
 PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
 
-class ApnsConnection(APNsTLSClientProtocol):
-    """Be one connection; `on_leaving` is told once when no new request may use it."""
+class ApnsConnection(asyncio.Protocol):
+    """One connection; needs a running loop."""
 
     def __init__(
         self,
         host: str,
         authorization: Callable[[], str] | None,
-        most: int,
-        pace: KeepaliveTimings,
+        in_flight: int,
+        timings: KeepaliveTimings,
         on_leaving: "Callable[[ApnsConnection], None]",
-        on_lost: "Callable[[APNsBaseClientProtocol], None]",
+        on_lost: "Callable[[ApnsConnection], None]",
     ) -> None:
-        """Take the host's name, what gives the authorization header, and how many requests may be under way."""
-        super().__init__("", asyncio.get_running_loop())
-        self.conn: Engine = Engine()  # the engine: nothing beyond this class knows it
-        # One stream until the server has spoken: more than its limit would be reset.
-        self.free_channels: Streams = Streams(1, most, lambda: self.conn.room)  # type: ignore[assignment]  # it does what aioapns calls
+        """Allow at most `in_flight` requests at once; `authorization` returns the header of that name.
+
+        `on_leaving` is called once, when no new request may use this connection any more; `on_lost` when it is closed.
+        """
         self.lost = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._engine = Engine()
+        # One stream until the server has announced its limit: it would reset more than that.
+        self._slots = StreamSlots(1, in_flight, lambda: self._engine.window)
+        self._requests = InFlight(self._engine, self._slots)
+        self._host = host.encode()
         self._authorization = authorization
-        self._pace = pace
+        self._timings = timings
         self._on_leaving = on_leaving
         self._on_lost = on_lost
-        self._host = host.encode()
-        self._farewells = Farewells()
-        self._requests = UnderWay(self.conn, self.free_channels)
         self._greeted = False
         self._leaving = False
         self._writing = False
         self._why = "connection-lost"
         self._ticking: asyncio.TimerHandle | None = None
-        self._silence = Silence(pace, self.loop.time())
+        self._silence = Silence(timings, self._loop.time())
 
     # --- requests
 
     @property
     def usable(self) -> bool:
-        """Tell whether a new request may use this connection."""
+        """True if a new request may use this connection."""
         return not self._leaving
 
     @property
     def answered(self) -> bool:
-        """Tell whether the server has answered anything at all."""
+        """True once the server has answered a request."""
         return self._requests.answered
 
     @property
-    def under_way(self) -> int:
-        """Count the requests that wait for their answers."""
+    def in_flight(self) -> int:
+        """The number of requests that wait for their answers."""
         return len(self._requests)
 
-    async def send_notification(self, request: Request) -> Answer:  # type: ignore[override]  # narrower
+    @property
+    def stream_limit(self) -> int:
+        """The number of requests that may be in flight now."""
+        return self._slots.limit
+
+    async def send(self, request: Request) -> Answer:
         """Send one request and wait for its answer; raises NotSent, MaybeSent.
 
-        Whoever stops waiting resets the stream, and nobody else notices.
+        A cancelled request resets its stream; others are not affected.
         """
         try:
-            stream_id = await self.free_channels.acquire(len(request.body))
+            stream_id = await self._slots.acquire(len(request.body))
         except NoAvailableStreamIDError as error:
             self.leave("stream-ids-used-up")
             raise NotBegun("stream-ids-used-up") from error
         authorization = "" if self._authorization is None else self._authorization()
         try:
-            self.conn.request(stream_id, request.headers(self._host, authorization), request.body)
+            self._engine.request(stream_id, request.headers(self._host, authorization), request.body)
         except H2Error as error:
-            self.free_channels.release()
+            self._slots.release()
             self._give_up("connection-broken")
             raise NotSent("connection-broken") from error
-        self.flush()
+        self._write_soon()
         if not self._requests:
-            self._silence.asked(self.loop.time())
-        call = Call(self.loop.create_future(), request.notification_id, authorization)
-        self._requests.add(stream_id, call)
+            self._silence.asked(self._loop.time())
+        pending = PendingAnswer(self._loop.create_future(), request.notification.notification_id, authorization)
+        self._requests.add(stream_id, pending)
         try:
-            return await call.future
+            return await pending.future
         except asyncio.CancelledError:
-            self._reset(stream_id)
+            self._cancel(stream_id)
             raise
 
-    def _reset(self, stream_id: int) -> None:
-        """End one stream that nobody waits for any more."""
+    def _cancel(self, stream_id: int) -> None:
+        """Reset the stream of a cancelled request."""
         if stream_id in self._requests and not self.lost.is_set():
             try:
-                self.conn.reset_stream(stream_id, ErrorCodes.CANCEL)
+                self._engine.reset(stream_id)
             except H2Error:
                 self._give_up("connection-broken")
-            self.flush()
+            self._write_soon()
         self._requests.end(stream_id)
-        self._close_when_left()
+        self._close_when_empty()
 
-    # --- what asyncio calls
+    # --- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello, and let the kernel watch over the connection, too."""
-        self.transport = cast("asyncio.Transport", transport)
+        """Send the preface, and have the kernel watch the connection too."""
+        self._transport = cast("asyncio.Transport", transport)
         connected = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
-        self.conn.initiate_connection()
+        self._engine.begin()
         self._write()
-        self._silence.heard(self.loop.time())
+        self._silence.heard(self._loop.time())
         self._tick()
 
     def data_received(self, data: bytes) -> None:
-        """Take frames; a server that breaks the protocol is cut off."""
-        self._silence.heard(self.loop.time())
+        """Handle frames; a server that breaks the protocol is cut off."""
+        self._silence.heard(self._loop.time())
         try:
-            frames, farewells = self._farewells.sift(data)
-            for event in self.conn.receive_data(frames):
-                self._take(event)
+            events, goaways = self._engine.receive(data)
+            for event in events:
+                self._handle(event)
         except H2Error:
             self._write()
-            self._give_up("no-http2" if not self._greeted else "connection-broken")
+            self._give_up("connection-broken" if self._greeted else "no-http2")
             return
-        for farewell in farewells:
-            self._part(farewell)
-        self._close_when_left()
-        self.flush()
+        for goaway in goaways:
+            self._handle_goaway(goaway)
+        self._close_when_empty()
+        self._write_soon()
 
     def pause_writing(self) -> None:
-        """Let nobody in while the socket takes no more."""
-        self.free_channels.paused = True
+        """Admit no request while the socket accepts no more bytes."""
+        self._slots.paused = True
 
     def resume_writing(self) -> None:
-        """Let them in again."""
-        self.free_channels.paused = False
+        """Admit requests again."""
+        self._slots.paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End everything under way; the reason that we know says more than the kernel's."""
+        """End all requests in flight, with our own reason if there is one: it says more than the kernel's."""
         log.debug("APNs connection lost", extra={"reason": self._why, "detail": str(exc or "")})
         if self._ticking is not None:
             self._ticking.cancel()
         self.lost.set()
-        self._depart(self._why)
+        self._refuse_new(self._why)
         self._requests.fail(MaybeSent, self._why)
         self._on_lost(self)
 
     # --- leaving
 
     def leave(self, why: str) -> None:
-        """Take no new request, and close when nothing is under way any more."""
-        self._depart(why)
-        self._close_when_left()
+        """Accept no new request, and close when none is in flight any more."""
+        self._refuse_new(why)
+        self._close_when_empty()
 
     def close(self) -> None:
-        """Cut the connection without the goodbyes of TLS, for which a silent server would be waited for."""
-        self._depart(self._why)
-        if self.transport is not None:
-            self.transport.abort()
-
-    def refresh_inactivity_timer(self) -> None:
-        """Do nothing: aioapns would close what was not used for ten seconds, and Apple asks to keep connections."""
+        """Cut the connection at once: a TLS goodbye would wait for a silent server."""
+        self._refuse_new(self._why)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _give_up(self, why: str) -> None:
         if not self._leaving:
             self._why = why
         self.close()
 
-    def _depart(self, why: str) -> None:
+    def _refuse_new(self, why: str) -> None:
         if not self._leaving:
             self._leaving = True
-            self.free_channels.destroy(NotBegun(why))
+            self._slots.close(NotBegun(why))
             self._on_leaving(self)
 
-    def _part(self, farewell: Farewell) -> None:
-        """Take a GOAWAY: what the server left out may be sent elsewhere at once, the rest is still answered or lost."""
-        self._depart("server-goes-away")
-        self._requests.fail(NotSent, "server-goes-away", farewell.last)
-        if not farewell.graceful:
-            self._why = f"server-hangs-up: {error_name(farewell.code)}"
+    def _handle_goaway(self, goaway: GoAway) -> None:
+        """Fail the requests that the server left out: they may go elsewhere at once. It answers or loses the others."""
+        self._refuse_new("server-goes-away")
+        self._requests.fail(NotSent, "server-goes-away", goaway.last)
+        if not goaway.graceful:
+            self._why = f"server-hangs-up: {error_name(goaway.code)}"
             self.close()
 
-    def _close_when_left(self) -> None:
+    def _close_when_empty(self) -> None:
         if self._leaving and not self._requests:
             self.close()
 
     # --- frames
 
-    def flush(self) -> None:
-        """Write what h2 has to say once per turn of the loop, so that a burst of pushes shares TLS records."""
+    def _write_soon(self) -> None:
+        """Write once per turn of the loop, so that pushes of one burst share TLS records."""
         if not self._writing:
             self._writing = True
-            self.loop.call_soon(self._write)
+            self._loop.call_soon(self._write)
 
     def _write(self) -> None:
         self._writing = False
-        if self.transport is not None and not self.transport.is_closing():
-            data = self.conn.data_to_send()
+        if self._transport is not None and not self._transport.is_closing():
+            data = self._engine.data_to_send()
             if data:
-                self.transport.write(data)
+                self._transport.write(data)
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case ResponseReceived() | DataReceived() | StreamEnded() | StreamReset():
-                self._requests.take(event)
+                self._requests.handle(event)
             case WindowUpdated():
-                self.free_channels.hand_out()
+                self._slots.admit()
             case RemoteSettingsChanged(changed_settings=changed):
-                self._bound(changed.get(SettingCodes.MAX_CONCURRENT_STREAMS))
+                self._adopt_limit(changed.get(SettingCodes.MAX_CONCURRENT_STREAMS))
             case _:
                 pass
 
-    def _bound(self, announced: ChangedSetting | None) -> None:
+    def _adopt_limit(self, announced: ChangedSetting | None) -> None:
         if announced is not None:
-            self.free_channels.bound = announced.new_value
+            self._slots.limit = announced.new_value
         elif not self._greeted:
-            self.free_channels.bound = UNANNOUNCED
+            self._slots.limit = UNANNOUNCED
         else:
-            self.free_channels.hand_out()  # the room of new streams may have changed
+            self._slots.admit()  # the window of new streams may have changed
         self._greeted = True
 
     # --- silence
 
     def _tick(self) -> None:
-        """Ask a server that was silent for long whether it is there; give it up when it does not answer."""
-        match self._silence.look(self.loop.time(), waiting=bool(self._requests)):
-            case Doubt.LOST:
+        """Send a PING to a server that was silent for long; cut the connection when the server does not answer it."""
+        match self._silence.check(self._loop.time(), waiting=bool(self._requests)):
+            case KeepaliveStep.GIVE_UP:
                 self._give_up("connection-silent")
                 return
-            case Doubt.ASK:
-                self.conn.ping(PING)
+            case KeepaliveStep.PING:
+                self._engine.ping(PING)
                 self._write()
-            case Doubt.NONE:
+            case KeepaliveStep.NONE:
                 pass
-        self._ticking = self.loop.call_later(self._pace.tick, self._tick)
+        self._ticking = self._loop.call_later(self._timings.tick, self._tick)

@@ -1,7 +1,7 @@
-"""Own the connections of one account to one environment: one at a time, opened once for all who wait, kept warm.
+"""The connections of one account to one environment: one at a time, opened once for all that wait, kept open.
 
-It takes the place of aioapns' pool, which repeats blindly, polls, and has no time limit. Here every push ends as an
-answer, NotSent, MaybeSent or the error that kept it from being connected, and whoever sends decides about repeating.
+Every request ends as an answer, NotSent, MaybeSent or the error that prevented a connection. The pool repeats a request
+only while it has not begun; the sender decides about all other repetition.
 """
 
 import asyncio
@@ -10,8 +10,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from aioapns.connection import APNsBaseClientProtocol, APNsBaseConnectionPool
-
 from relay.network.dialling import Dialler
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
@@ -19,37 +17,36 @@ from relay.push.apns.exchange import Answer, NotBegun, NotSent, Request
 from relay.push.apns.keepalive import KeepaliveTimings
 
 PAUSE_FIRST: Final = 0.25
-"""Seconds until the third try to connect; the second may come at once."""
+"""Seconds until the third attempt to connect; the second may follow the first at once."""
 PAUSE_CEILING: Final = 8.0
-"""Seconds between two tries, however often it failed; rows and channels have longer waits of their own."""
+"""Seconds between two attempts at most; rows and channels have longer waits of their own."""
 
 
-class ApnsPool(APNsBaseConnectionPool):
-    """Open a connection when it is wanted, and another when that one is lost or the server has said goodbye to it."""
+class ApnsPool:
+    """A pool that opens a connection for the first request, and another when the server ends that one; needs a loop."""
 
     def __init__(
         self,
-        place: Endpoint,
+        endpoint: Endpoint,
         dialler: Dialler,
         tls: ssl.SSLContext,
         authorization: Callable[[], str] | None,
         *,
-        most: int,
-        pace: KeepaliveTimings,
+        in_flight: int,
+        timings: KeepaliveTimings,
         random: Random,
     ) -> None:
-        """Take where and how to connect, what gives the authorization header, and the most pushes under way.
-
-        Needs a running loop.
-        """
-        super().__init__(max_connections=1, max_connection_attempts=1)
-        self.ssl_context = tls
-        self._place = place
-        self._authorization = authorization
-        self._most = most
-        self._pace = pace
-        self._random = random
+        """Allow at most `in_flight` requests at once; `authorization` returns the header of that name."""
+        self.connections: list[ApnsConnection] = []
+        """The connection for new requests, and older ones that still wait for answers."""
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
         self._dialler = dialler
+        self._tls = tls
+        self._authorization = authorization
+        self._in_flight = in_flight
+        self._timings = timings
+        self._random = random
         self._current: ApnsConnection | None = None
         self._opening: asyncio.Task[ApnsConnection] | None = None
         self._failures = 0
@@ -57,25 +54,55 @@ class ApnsPool(APNsBaseConnectionPool):
         self._next_try_at = 0.0
         self._closed = False
 
-    async def send_notification(self, request: Request) -> Answer:  # type: ignore[override]  # narrower
+    async def send(self, request: Request) -> Answer:
         """Send one request; raises NotSent, MaybeSent, and OSError or TimeoutError when there is no connection."""
         while True:
             connection = self._current
             if connection is None or not connection.usable:
-                connection = await self.acquire()
+                connection = await self._connection()
             try:
-                return await connection.send_notification(request)
+                return await connection.send(request)
             except NotBegun:
-                continue  # it waits on for the next connection; who sends has a time limit
+                continue  # it waits for the next connection; the sender limits the time
 
-    async def acquire(self) -> ApnsConnection:
-        """Return the connection of now; all who wait while one is opened share its fate."""
+    def retire(self, tls: ssl.SSLContext | None = None) -> None:
+        """Open a new connection for the next request, with another certificate if `tls` is given.
+
+        Requests in flight end on the old connection.
+        """
+        if tls is not None:
+            self._tls = tls
+        if self._current is not None:
+            self._current.leave("key-changed")
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        self._failure = None
+
+    async def drain(self, patience: float) -> None:
+        """Accept no new request, wait so many seconds for those in flight, and cut all connections."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+        connections = list(self.connections)
+        for connection in connections:
+            connection.leave("relay-stops")
+        if connections:
+            ends = [self._loop.create_task(connection.lost.wait()) for connection in connections]
+            await asyncio.wait(ends, timeout=patience)
+            for connection in connections:
+                connection.close()
+            await asyncio.wait(ends)
+
+    async def _connection(self) -> ApnsConnection:
+        """Return the current connection; all that wait while one is opened get that one, or its error."""
         if self._closed:
             raise NotSent("relay-stops")
         if self._opening is None:
-            if self._failure is not None and self.loop.time() < self._next_try_at:
+            if self._failure is not None and self._loop.time() < self._next_try_at:
                 raise self._failure.with_traceback(None)
-            self._opening = self.loop.create_task(self.create_connection(), name="APNs connect")
+            self._opening = self._loop.create_task(self._open(), name="APNs connect")
             self._opening.add_done_callback(self._opened)
         opening = self._opening
         try:
@@ -85,53 +112,22 @@ class ApnsPool(APNsBaseConnectionPool):
                 raise NotSent("connecting-stopped") from error
             raise
 
-    async def create_connection(self) -> ApnsConnection:
+    async def _open(self) -> ApnsConnection:
         """Connect; raises OSError, TimeoutError."""
-        connection = await self._dialler.connect(self._make, self._place.host, self._place.port, self.ssl_context)
+        connection = await self._dialler.connect(self._make, self._endpoint.host, self._endpoint.port, self._tls)
         if not connection.usable:
             raise ConnectionResetError("lost while connecting")
         self.connections.append(connection)
         return connection
 
-    def retire(self, tls: ssl.SSLContext | None = None) -> None:
-        """Let the next push open a new connection, perhaps with another certificate; what is under way goes on."""
-        if tls is not None:
-            self.ssl_context = tls
-        if self._current is not None:
-            self._current.leave("key-changed")
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-        self._failure = None
-
-    async def drain(self, patience: float) -> None:
-        """Take nothing new, let what is under way end within so many seconds, and cut all connections."""
-        self._closed = True
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
-        connections = [connection for connection in self.connections if isinstance(connection, ApnsConnection)]
-        for connection in connections:
-            connection.leave("relay-stops")
-        if connections:
-            ends = [self.loop.create_task(connection.lost.wait()) for connection in connections]
-            await asyncio.wait(ends, timeout=patience)
-            self.close()
-            await asyncio.wait(ends)
-
-    def discard_connection(self, connection: APNsBaseClientProtocol) -> None:
-        """Forget a connection that is lost."""
-        if connection in self.connections:
-            self.connections.remove(connection)
-
     def _make(self) -> ApnsConnection:
         return ApnsConnection(
-            self._place.host,
+            self._endpoint.host,
             self._authorization,
-            self._most,
-            self._pace,
+            self._in_flight,
+            self._timings,
             on_leaving=self._leave,
-            on_lost=self.discard_connection,
+            on_lost=self._forget,
         )
 
     def _opened(self, opening: "asyncio.Task[ApnsConnection]") -> None:
@@ -139,7 +135,7 @@ class ApnsPool(APNsBaseConnectionPool):
             self._opening = None
         if opening.cancelled():
             return
-        error = opening.exception()  # seen; those who wait get it, and there may be none left
+        error = opening.exception()  # retrieved here because there may be no request left that waits for it
         if error is None:
             self._current = opening.result()
             self._failure = None
@@ -151,13 +147,17 @@ class ApnsPool(APNsBaseConnectionPool):
         self._failure = error
         if self._failures > 1:
             pause = min(PAUSE_CEILING, PAUSE_FIRST * 2.0 ** min(self._failures - 2, 32))
-            self._next_try_at = self.loop.time() + pause * self._random.uniform(0.5, 1.0)
+            self._next_try_at = self._loop.time() + pause * self._random.uniform(0.5, 1.0)
 
     def _leave(self, connection: ApnsConnection) -> None:
         if connection.answered:
             self._failures = 0
         else:
-            # What takes connections and answers nothing on them is as good as away.
+            # A server that accepts connections and answers nothing on them counts as unreachable.
             self._failed(ConnectionResetError("ended before it answered anything"))
         if self._current is connection:
             self._current = None
+
+    def _forget(self, connection: ApnsConnection) -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)

@@ -1,4 +1,4 @@
-"""Own the adapter that hands pushes to APNs: a push becomes a request, an answer or a failure becomes an outcome."""
+"""The adapter that sends pushes to APNs: a push becomes a request, an answer or a failure becomes an outcome."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from aioapns import PushType
+from aioapns import NotificationRequest, PushType
 
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
@@ -35,14 +35,14 @@ DEVICE_TOKEN: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
 STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
 
 TRIES: Final = 4
-"""Times at most that one push is handed over in one go: each but the first follows a proof that the one before was not
-looked at, or the one doubt that a push is allowed."""
+"""Attempts at most in one go: each but the first follows a proof that the server did not process the one before, or the
+one doubt that a push is allowed."""
 
-LAST_WORDS: Final = 2.0
-"""Seconds that pushes under way may take when the sender is closed; the dispatcher has waited before."""
+CLOSING: Final = 2.0
+"""Seconds that pushes in flight may take when the sender is closed; the dispatcher has waited before."""
 
 MESSAGES: Final = UUID("6d2f0f0b-6ad8-5d0a-9a35-0b0c1a6f3c52")
-"""Where the ids of our messages come from [RFC 9562 5.5]; any UUID would do, as long as it stays."""
+"""The namespace of our message ids [RFC 9562 5.5]; any UUID would do, as long as it never changes."""
 
 CUT: Final = "see whether a firewall or a proxy on the way cuts connections, and whether what answers there is APNs"
 
@@ -50,7 +50,7 @@ PUSH_TYPES: Final = {"alert": PushType.ALERT, "background": PushType.BACKGROUND}
 
 
 class ApnsSender:
-    """Send pushes to both environments of APNs; use as an async context manager."""
+    """A sender for both environments of APNs; use it as an async context manager."""
 
     def __init__(
         self,
@@ -59,22 +59,22 @@ class ApnsSender:
         clock: Clock,
         random: Random,
         *,
-        pace: KeepaliveTimings = KEEPALIVE_TIMINGS,
+        timings: KeepaliveTimings = KEEPALIVE_TIMINGS,
     ) -> None:
-        """Read keys and certificates; raises ValueError or OSError when one is not valid or there is no topic."""
+        """Read keys and certificates; raises ValueError or OSError when one is invalid or no topic is configured."""
         self._egress = egress
         self._config = config
         self._clock = clock
         self._deadlines = Deadlines()
         dialler = Dialler(config.route)
-        self._accounts = [Account(account, config, dialler, pace, random, clock) for account in config.accounts]
-        self._ways: dict[tuple[str, Environment], Account] = {
-            (topic, environment): mine
-            for account, mine in zip(config.accounts, self._accounts, strict=True)
-            for topic in account.topics
-            for environment in account.environments
+        self._accounts = [Account(account, config, dialler, timings, random, clock) for account in config.accounts]
+        self._by_app: dict[tuple[str, Environment], Account] = {
+            (topic, environment): account
+            for described, account in zip(config.accounts, self._accounts, strict=True)
+            for topic in described.topics
+            for environment in described.environments
         }
-        if not self._ways:
+        if not self._by_app:
             raise ValueError("apns.topics names no app")
 
     async def __aenter__(self) -> Self:
@@ -87,14 +87,14 @@ class ApnsSender:
 
     @property
     def key_files(self) -> list[KeyFile[Any]]:
-        """Give the files that should be watched for changes, one for each account."""
+        """The files to watch for changes, one for each account."""
         return [account.file for account in self._accounts]
 
     async def send(self, push: DuePush) -> Outcome:
-        """Hand one push to APNs; answers within the time limit and a second, whatever happens."""
-        account = self._ways.get((push.app, push.environment))
+        """Send one push to APNs; returns within the time limit and a second in every case."""
+        account = self._by_app.get((push.app, push.environment))
         if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
-            return _refusal(push, self._ways)
+            return _refusal(push, self._by_app)
         message = ApnsMessage(Notice.of(push))
         note = partial(self._egress.apns, push.app, push.device_token, message)
         try:
@@ -109,66 +109,68 @@ class ApnsSender:
         return self._read(answer)
 
     async def close(self) -> None:
-        """Cut all connections, after a short time for what is under way; what is not answered by then is RetryLater."""
+        """Cut all connections, after a short time for pushes in flight; those without an answer then are RetryLater."""
         async with asyncio.TaskGroup() as tasks:
             for account in self._accounts:
-                tasks.create_task(account.drain(LAST_WORDS))
+                tasks.create_task(account.drain(CLOSING))
 
     def _read(self, answer: Answer) -> Outcome:
-        if not STATUS.fullmatch(answer.status):
+        result = answer.result
+        if not STATUS.fullmatch(result.status):
             return RetryLater("no-http-status", remedy=CUT, provider=True)
-        if answer.is_successful:
-            return Delivered(answer.notification_id)
+        if result.is_successful:
+            return Delivered(result.notification_id)
         after = retry_after(answer.retry_after, self._clock())
-        return read_apns(int(answer.status), answer.description or "", answer.timestamp, after)
+        return read_apns(int(result.status), result.description or "", result.timestamp, after)
 
     async def _deliver(
         self, account: Account, environment: Environment, request: Request, note: Callable[[], None]
     ) -> Answer:
-        """Send until there is an answer: again once when the provider token has expired."""
+        """Send a request and return its answer; send it once more when the provider token has expired."""
         pool = account.pool(environment)
         answer = await _persist(pool, request, note)
-        if answer.description == "ExpiredProviderToken" and account.tokens is not None:
+        if answer.result.description == "ExpiredProviderToken" and account.tokens is not None:
             now = asyncio.get_running_loop().time()
             if account.tokens.expired(answer.authorization, now):
                 return await _persist(pool, request, note)
         return answer
 
     def _request(self, push: DuePush, message: ApnsMessage) -> Request:
-        return Request(
+        notification = NotificationRequest(
             push.device_token,
-            message.rendered.encode(),
-            int(self._clock().timestamp()) + message.notice.lifetime,
+            {},  # the body goes out as the template rendered it
             notification_id=message_id(push),
             priority=message.priority,
             collapse_key=message.notice.collapse_id,
             push_type=PUSH_TYPES[message.push_type],
             apns_topic=push.app,
         )
+        expires_at = int(self._clock().timestamp()) + message.notice.lifetime
+        return Request(notification, message.rendered.encode(), expires_at)
 
 
 def message_id(push: DuePush) -> str:
-    """Name a push by what it tells, so that a repetition bears the same apns-id even after a crash.
+    """Return the apns-id of a push; it is made of the push's marks, so a repetition has the same id even after a crash.
 
-    Nobody can tell anything from it: it is a hash of the opaque registration id and of what distinguishes its marks.
+    The id reveals nothing: it is a hash of the opaque registration id and of what distinguishes its marks.
     """
     name = f"{push.registration_id}/{push.mark}/{push.first_at.isoformat()}/{push.generation}"
     digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()
-    # As uuid.uuid5 makes it, without its objects: 5 is the version, 8 to b the variant.
+    # The same as uuid.uuid5 returns, without its objects: 5 is the version, 8 to b the variant.
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 async def _persist(pool: ApnsPool, request: Request, note: Callable[[], None]) -> Answer:
-    """Send again at once what was not sent, and once what was maybe sent; raises like the last try.
+    """Send again at once what was not sent, and once what was maybe sent; raises the error of the last attempt.
 
-    Each try is noted, for each may leave the company.
+    Each attempt goes into the egress log, because each may leave the company.
     """
     doubted = False
     for left in reversed(range(TRIES)):
         note()
         try:
-            return await pool.send_notification(request)
+            return await pool.send(request)
         except NotSent:
             if not left:
                 raise
@@ -176,7 +178,7 @@ async def _persist(pool: ApnsPool, request: Request, note: Callable[[], None]) -
             if doubted or not left:
                 raise
             doubted = True
-    raise AssertionError("unreachable: the last try returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
@@ -185,11 +187,11 @@ def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
     return RetryLater(reason, remedy=CUT if lost else "", provider=lost)
 
 
-def _refusal(push: DuePush, ways: Mapping[tuple[str, Environment], Account]) -> Refused:
+def _refusal(push: DuePush, by_app: Mapping[tuple[str, Environment], Account]) -> Refused:
     if not DEVICE_TOKEN.fullmatch(push.device_token):
         remedy = "let the app register again; the device token is no hex text"
         return Refused("malformed-device-token", remedy, reach=Reach.HERE)
-    if any(topic == push.app for topic, _ in ways):
+    if any(topic == push.app for topic, _ in by_app):
         name = push.environment.value
         remedy = f"no key or certificate of this app is for {name}: add one under apns.accounts, or environments of one"
         return Refused("environment-not-configured", remedy, reach=Reach.HERE)

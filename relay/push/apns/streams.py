@@ -1,52 +1,62 @@
-"""Own who may send when on one HTTP/2 connection: as many streams as the server allows, no body without room for it."""
+"""The streams of one connection to APNs: which request may open one when, and how each request gets its answer.
+
+A request opens a stream only if the server allows one more and flow control has room for the whole body.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from aioapns.common import NotificationResult
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 from h2.exceptions import NoAvailableStreamIDError
 
+from relay.push.apns.answers import read_body
+from relay.push.apns.exchange import BODY_LIMIT, Answer, MaybeSent, NotSent
+from relay.push.apns.h2_engine import Engine, error_name
 
-class Streams:
-    """Hand out stream ids in order, first come first served; takes the place of aioapns' ChannelPool."""
 
-    def __init__(self, bound: int, most: int, room: Callable[[], int]) -> None:
-        """Begin with `bound` streams at once, never more than `most`; `room` tells what flow control lets in."""
-        self._most = most
-        self._room = room
-        self._bound = min(bound, most)
+class StreamSlots:
+    """The slots for streams, given out in order: first come, first served."""
+
+    def __init__(self, limit: int, ceiling: int, window: Callable[[], int]) -> None:
+        """Begin with `limit` streams at once, never more than `ceiling`; `window` returns the bytes that may go out."""
+        self._ceiling = ceiling
+        self._window = window
+        self._limit = min(limit, ceiling)
         self._used = 0
-        self._promised = 0  # bytes of those let in who have not sent so far
+        self._reserved = 0  # bytes of requests that were admitted and have not sent their bodies yet
         self._paused = False
         self._next = 1
         self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()
         self._end: Exception | None = None
 
     @property
-    def bound(self) -> int:
-        """Tell how many streams may be open; a new value counts at once, whatever is open."""
-        return self._bound
+    def limit(self) -> int:
+        """The number of streams that may be open; a new value counts at once, however many are open."""
+        return self._limit
 
-    @bound.setter
-    def bound(self, bound: int) -> None:
-        self._bound = min(bound, self._most)
-        self.hand_out()
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = min(limit, self._ceiling)
+        self.admit()
 
     @property
     def paused(self) -> bool:
-        """Tell whether nobody is let in because the socket takes no more."""
+        """True while no request is admitted because the socket accepts no more bytes."""
         return self._paused
 
     @paused.setter
     def paused(self, paused: bool) -> None:
         self._paused = paused
-        self.hand_out()
+        self.admit()
 
     async def acquire(self, size: int = 0) -> int:
         """Wait for a free stream with room for a body of so many bytes; return its id, to be used without waiting.
 
-        Raises what `destroy` was given.
+        Raises the error that `close` was given.
         """
         if self._end is None:
             if self._waiters or not self._fits(size):
@@ -62,35 +72,35 @@ class Streams:
         return stream_id
 
     def release(self) -> None:
-        """Take a stream back."""
+        """Free the slot of a stream that has ended."""
         self._used -= 1
         if self._waiters:
-            self.hand_out()
+            self.admit()
 
-    def destroy(self, error: Exception) -> None:
-        """Let everybody who waits, and whoever comes, have this error."""
+    def close(self, error: Exception) -> None:
+        """Raise this error to all requests that wait, and to all that come later."""
         self._end = self._end or error
         while self._waiters:
             waiter, size = self._waiters.popleft()
-            self._let_in(waiter, size)
+            self._admit(waiter, size)
 
-    def hand_out(self) -> None:
-        """Let in whoever there is room for by now."""
+    def admit(self) -> None:
+        """Admit the requests at the head of the queue that now fit."""
         while self._waiters:
             waiter, size = self._waiters[0]
             if not waiter.done():
                 if not self._fits(size):
                     return
-                self._let_in(waiter, size)
+                self._admit(waiter, size)
             self._waiters.popleft()
 
     def _fits(self, size: int) -> bool:
-        return self._used < self._bound and not self._paused and self._room() - self._promised >= size
+        return self._used < self._limit and not self._paused and self._window() - self._reserved >= size
 
-    def _let_in(self, waiter: "asyncio.Future[None]", size: int) -> None:
+    def _admit(self, waiter: "asyncio.Future[None]", size: int) -> None:
         if not waiter.done():
             self._used += 1
-            self._promised += size
+            self._reserved += size
             waiter.set_result(None)
 
     async def _wait(self, size: int) -> None:
@@ -100,8 +110,111 @@ class Streams:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._promised -= size
+                self._reserved -= size
                 self.release()
-            self.hand_out()  # whoever stands behind may need less
+            self.admit()  # the next request in the queue may need less room
             raise
-        self._promised -= size
+        self._reserved -= size
+
+
+class PendingAnswer:
+    """One answer, put together frame by frame for the request that awaits `future`."""
+
+    __slots__ = ("_authorization", "_body", "_id", "_retry_after", "_status", "future")
+
+    def __init__(self, future: "asyncio.Future[Answer]", notification_id: str, authorization: str) -> None:
+        self.future = future
+        self._id = notification_id
+        self._authorization = authorization
+        self._status = ""
+        self._retry_after = ""
+        self._body = b""
+
+    def add_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Read the headers of the answer."""
+        for name, value in headers:
+            if name == b":status":
+                self._status = value.decode("ascii", "replace")
+            elif name == b"retry-after":
+                self._retry_after = value.decode("ascii", "replace")
+
+    def add_data(self, data: bytes) -> None:
+        """Keep a piece of the body, up to the limit."""
+        if len(self._body) < BODY_LIMIT:
+            self._body += data
+
+    def finish(self) -> None:
+        """Give the answer, now complete, to the request unless it was cancelled."""
+        if not self.future.done():
+            reason, timestamp = read_body(self._body) if self._body else ("", None)
+            result = NotificationResult(self._id, self._status, reason, timestamp)
+            self.future.set_result(Answer(result, self._retry_after, self._authorization))
+
+    def fail(self, error: NotSent | MaybeSent) -> None:
+        """Raise an error to the request unless it was cancelled."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class InFlight:
+    """The requests that wait for their answers, by stream."""
+
+    def __init__(self, engine: Engine, slots: StreamSlots) -> None:
+        self._engine = engine
+        self._slots = slots
+        self._pending: dict[int, PendingAnswer] = {}
+        self.answered = False
+        """True once any answer has come."""
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self._pending)
+
+    def __contains__(self, stream_id: object) -> bool:
+        """Return True if a request waits for the answer on this stream."""
+        return stream_id in self._pending
+
+    def add(self, stream_id: int, pending: PendingAnswer) -> None:
+        """Add a request that was sent."""
+        self._pending[stream_id] = pending
+
+    def handle(self, event: Event) -> None:
+        """Pass what came on a stream to its request; events of other kinds change nothing."""
+        match event:
+            case ResponseReceived(stream_id=int(stream_id), headers=headers):
+                pending = self._pending.get(stream_id)
+                if pending is not None:
+                    pending.add_headers(headers)
+            case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
+                self._engine.give_back(length, stream_id)
+                pending = self._pending.get(stream_id)
+                if pending is not None:
+                    pending.add_data(data)
+            case StreamEnded(stream_id=int(stream_id)):
+                self.answered = True
+                pending = self.end(stream_id)
+                if pending is not None:
+                    pending.finish()
+            case StreamReset(stream_id=int(stream_id), error_code=ErrorCodes.REFUSED_STREAM):
+                self._fail(stream_id, NotSent("stream-refused"))
+            case StreamReset(stream_id=int(stream_id), error_code=int(code)):
+                self._fail(stream_id, MaybeSent(f"stream-reset: {error_name(code)}"))
+            case _:
+                pass
+
+    def end(self, stream_id: int) -> PendingAnswer | None:
+        """Remove a request and free its slot; return it, or None if it was removed before."""
+        pending = self._pending.pop(stream_id, None)
+        if pending is not None:
+            self._slots.release()
+        return pending
+
+    def fail(self, error: type[NotSent | MaybeSent], why: str, beyond: int = 0) -> None:
+        """Raise an error to all requests on later streams than `beyond`."""
+        for stream_id in [stream_id for stream_id in self._pending if stream_id > beyond]:
+            self._fail(stream_id, error(why))
+
+    def _fail(self, stream_id: int, error: NotSent | MaybeSent) -> None:
+        pending = self.end(stream_id)
+        if pending is not None:
+            pending.fail(error)

@@ -1,54 +1,41 @@
-import asyncio
-
 import pytest
+from aioapns import NotificationRequest, PushType
 
-from relay.push.apns.exchange import BODY_LIMIT, Answer, Call, MaybeSent, NotSent
+from relay.push.apns.exchange import NotBegun, NotSent, Request
 
-
-async def under_way() -> Call:
-    return Call(asyncio.get_running_loop().create_future(), "5f0e", "bearer x")
-
-
-async def test_an_answer_is_put_together_of_its_frames() -> None:
-    call = await under_way()
-
-    call.begin([(b":status", b"410"), (b"apns-id", b"5f0e"), (b"retry-after", b"30")])
-    call.take(b'{"reason":"Unregis')
-    call.take(b'tered","timestamp":1700000000000}')
-    call.finish()
-
-    answer = await call.future
-    assert (answer.status, answer.description, answer.timestamp) == ("410", "Unregistered", 1700000000000)
-    assert (answer.notification_id, answer.authorization, answer.retry_after) == ("5f0e", "bearer x", "30")
+COMMON = [
+    (b":method", b"POST"),
+    (b":scheme", b"https"),
+    (b":authority", b"api.push.apple.com"),
+    (b":path", b"/3/device/00ff"),
+    (b"apns-topic", b"com.example.mail"),
+    (b"apns-push-type", b"background"),
+    (b"apns-priority", b"5"),
+]
+UNIQUE = [(b"apns-id", b"5f0e"), (b"apns-expiration", b"1795420800"), (b"apns-collapse-id", b"registration-1.email")]
 
 
-async def test_an_endless_body_is_not_kept() -> None:
-    call = await under_way()
+@pytest.mark.parametrize(
+    ("authorization", "headers"),
+    [
+        ("bearer x", [*COMMON, (b"authorization", b"bearer x"), *UNIQUE]),
+        ("", [*COMMON, *UNIQUE]),  # a client certificate says who the relay is
+    ],
+)
+def test_a_request_has_the_headers_that_apple_wants(authorization: str, headers: list[tuple[bytes, bytes]]) -> None:
+    notification = NotificationRequest(
+        "00ff",
+        {},
+        notification_id="5f0e",
+        priority=5,
+        collapse_key="registration-1.email",
+        push_type=PushType.BACKGROUND,
+        apns_topic="com.example.mail",
+    )
 
-    for _ in range(100):
-        call.take(bytes(BODY_LIMIT // 2))
-
-    assert len(call._body) == BODY_LIMIT
+    assert Request(notification, b"{}", 1_795_420_800).headers(b"api.push.apple.com", authorization) == headers
 
 
-async def test_nobody_is_told_twice() -> None:
-    answered, failed = await under_way(), await under_way()
-
-    answered.finish()
-    answered.fail(MaybeSent("connection-lost"))
-    failed.fail(NotSent("stream-refused"))
-    failed.finish()
-
-    assert isinstance(await answered.future, Answer)
-    with pytest.raises(NotSent, match="stream-refused"):
-        await failed.future
-
-
-async def test_who_stopped_waiting_is_not_told() -> None:
-    call = await under_way()
-    call.future.cancel()
-
-    call.finish()
-    call.fail(MaybeSent("connection-lost"))
-
-    assert call.future.cancelled()
+def test_a_request_that_has_not_begun_was_not_sent() -> None:
+    with pytest.raises(NotSent):
+        raise NotBegun("connection-lost")

@@ -1,15 +1,25 @@
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, Event, RequestReceived
+from h2.events import DataReceived, Event, RequestReceived, StreamReset
 from h2.exceptions import FrameTooLargeError
 from h2.settings import SettingCodes
 from hpack import Decoder
+from hpack.hpack import encode_integer
 from hyperframe.frame import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.push.apns.h2_engine import FRAME_LIMIT, Engine, Farewell, Farewells, Shorthand, error_name
+from relay.push.apns.h2_engine import (
+    ENDED_KEPT,
+    FRAME_LIMIT,
+    Engine,
+    GoAway,
+    GoAwayFilter,
+    HeaderWriter,
+    error_name,
+    integer,
+)
 
 GRACEFUL = GoAwayFrame(0, last_stream_id=7, error_code=0, additional_data=b'{"reason":"Shutdown"}').serialize()
 ANGRY = GoAwayFrame(0, last_stream_id=9, error_code=2).serialize()
@@ -22,29 +32,34 @@ TOKEN = "bearer " + "x" * 180
 
 
 @given(st.lists(st.sampled_from([GRACEFUL, ANGRY, *OTHERS])), st.data())
-def test_farewells_are_taken_out_however_the_bytes_come(frames: list[bytes], data: st.DataObject) -> None:
+def test_goaways_are_taken_out_however_the_bytes_come(frames: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(frames)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
-    sieve, kept, farewells = Farewells(), b"", []
+    sieve, kept, goaways = GoAwayFilter(), b"", []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         some, last = sieve.sift(stream[start:end])
         kept += some
-        farewells += last
+        goaways += last
 
-    said = {GRACEFUL: Farewell(7, 0), ANGRY: Farewell(9, 2)}
+    said = {GRACEFUL: GoAway(7, 0), ANGRY: GoAway(9, 2)}
     assert kept == b"".join(frame for frame in frames if frame not in said)
-    assert farewells == [said[frame] for frame in frames if frame in said]
+    assert goaways == [said[frame] for frame in frames if frame in said]
 
 
-def test_a_frame_longer_than_allowed_is_refused_before_it_came() -> None:
+def test_a_frame_longer_than_allowed_is_refused_before_all_of_it_came() -> None:
     oversized = (FRAME_LIMIT + 1).to_bytes(3) + b"\x00" * 6
 
     with pytest.raises(FrameTooLargeError):
-        Farewells().sift(OTHERS[0] + oversized)
+        GoAwayFilter().sift(OTHERS[0] + oversized)
 
 
-def test_only_a_farewell_without_an_error_is_graceful() -> None:
-    assert [Farewell(1, code).graceful for code in (0, 2)] == [True, False]
+def test_only_a_goaway_without_an_error_is_graceful() -> None:
+    assert [GoAway(1, code).graceful for code in (0, 2)] == [True, False]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 8))
+def test_numbers_are_written_as_hpack_does(value: int, bits: int) -> None:
+    assert integer(value, bits) == bytes(encode_integer(value, bits))
 
 
 def block(
@@ -71,25 +86,25 @@ def block(
             st.sampled_from(["com.example.a", "com.example.b"]),
             st.sampled_from(["one", "two", "x" * 200]),
             st.sampled_from([64, 200]),
-            st.sampled_from([None, None, 0, 100, 4096]),
+            st.lists(st.sampled_from([0, 100, 4096]), max_size=3),
         )
     )
 )
 def test_a_peer_reads_what_was_written_whatever_came_before(
-    requests: list[tuple[int, str, str, int, int | None]],
+    requests: list[tuple[int, str, str, int, list[int]]],
 ) -> None:
-    encoder, decoder = Shorthand(), Decoder()
-    for number, topic, token, path, size in requests:
-        if size is not None:
-            encoder.header_table_size = size
+    headers, decoder = HeaderWriter(), Decoder()
+    for number, topic, token, path, sizes in requests:
+        for size in sizes:
+            headers.resize(size)
             decoder.max_allowed_table_size = size
         fields = block(number, topic, token, path)
-        assert [tuple(field) for field in decoder.decode(encoder.encode(fields), raw=True)] == fields
+        assert [tuple(field) for field in decoder.decode(headers.write(fields), raw=True)] == fields
 
 
-def test_what_all_requests_share_takes_a_byte_each_from_the_second_on() -> None:
-    encoder = Shorthand()
-    first, second, third = (len(encoder.encode(block(number))) for number in (1, 2, 3))
+def test_values_that_all_requests_share_take_a_byte_each_from_the_second_request_on() -> None:
+    headers = HeaderWriter()
+    first, second, third = (len(headers.write(block(number))) for number in (1, 2, 3))
 
     unique = sum(len(value) for name, value in block(2) if name in {b":path", b"apns-id", b"apns-collapse-id"})
     assert first > second + len(TOKEN)
@@ -97,25 +112,24 @@ def test_what_all_requests_share_takes_a_byte_each_from_the_second_on() -> None:
     assert second < unique + 70
 
 
-def test_what_differs_in_each_request_never_enters_the_table() -> None:
-    encoder = Shorthand()
-    encoder.encode(block(1))
-    entries = len(encoder.header_table.dynamic_entries)
-    for number in range(2, 100):
-        encoder.encode(block(number))
+def test_values_that_differ_in_each_request_never_enter_the_table() -> None:
+    headers, decoder = HeaderWriter(), Decoder()
+    for number in range(100):
+        decoder.decode(headers.write(block(number)), raw=True)
 
-    assert len(encoder.header_table.dynamic_entries) == entries
+    entries = {name for name, _ in decoder.header_table.dynamic_entries}
+    assert entries == {b":authority", b"apns-topic", b"authorization"}
+    assert len(decoder.header_table.dynamic_entries) == len(entries)
 
 
 def connected() -> tuple[Engine, H2Connection]:
-    """Make an engine and a server that have greeted each other."""
-    engine = Engine()
-    server = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
-    engine.initiate_connection()
+    """Return an engine and a server that have exchanged their settings."""
+    engine, server = Engine(), H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+    engine.begin()
     server.initiate_connection()
     for _ in range(2):
         server.receive_data(engine.data_to_send())
-        engine.receive_data(server.data_to_send())
+        engine.receive(server.data_to_send())
     return engine, server
 
 
@@ -127,41 +141,81 @@ def test_a_server_understands_the_engine_and_ended_streams_are_forgotten() -> No
         events += server.receive_data(engine.data_to_send())
         server.acknowledge_received_data(5, number)
         server.send_headers(number, [(":status", "200")], end_stream=True)
-        engine.receive_data(server.data_to_send())
-        engine.forget(number)
+        engine.receive(server.data_to_send())
+        assert engine.streams <= ENDED_KEPT
 
-    assert not engine.streams
-    assert len(engine._closed_streams) == Engine.MAX_CLOSED_STREAMS
     requests = [event for event in events if isinstance(event, RequestReceived)]
     assert "com.example.mail" in [str(value) for _, value in requests[-1].headers]
     assert len(requests) == len([event for event in events if isinstance(event, DataReceived)]) == 2500
 
 
-def test_an_answer_to_a_stream_that_was_reset_harms_nobody() -> None:
+def test_open_streams_are_never_forgotten() -> None:
+    engine, server = connected()
+    server.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1000})
+    engine.receive(server.data_to_send())
+    for number in range(1, 4 * ENDED_KEPT, 2):
+        engine.request(number, block(number), b"")
+    server.receive_data(engine.data_to_send())
+    server.send_headers(1, [(":status", "200")], end_stream=True)
+
+    events, _ = engine.receive(server.data_to_send())
+
+    assert {getattr(event, "stream_id", None) for event in events} == {1}
+
+
+def test_an_answer_to_a_stream_that_was_reset_and_forgotten_harms_no_other() -> None:
     engine, server = connected()
     engine.request(1, block(1), b"12345")
     server.receive_data(engine.data_to_send())
     server.send_headers(1, [(":status", "400")])
     server.send_data(1, b'{"reason": "BadDeviceToken"}', end_stream=True)
+    late = server.data_to_send()
 
-    engine.reset_stream(1, 8)
-    engine.forget(1)
-    engine.forget(1)
+    engine.reset(1)
+    for number in range(3, 2 * ENDED_KEPT + 10, 2):
+        engine.request(number, block(number), b"12345")
+        engine.reset(number)
 
-    assert [type(event) for event in engine.receive_data(server.data_to_send())] == []
-    assert not engine.streams
+    assert engine.streams < ENDED_KEPT
+    assert engine.receive(late) == ([], [])
 
 
-def test_room_is_what_connection_and_stream_leave() -> None:
+def test_frames_go_out_in_the_order_in_which_they_were_written() -> None:
     engine, server = connected()
-    assert engine.room == 65_535
+    engine.request(1, block(1), b"12345")
+    engine.reset(1)
+    engine.request(3, block(3), b"12345")
+
+    events = server.receive_data(engine.data_to_send())
+
+    kinds = [type(event) for event in events if isinstance(event, RequestReceived | StreamReset)]
+    assert kinds == [RequestReceived, StreamReset, RequestReceived]
+
+
+def test_a_smaller_table_is_acknowledged_before_the_first_block_that_relies_on_it() -> None:
+    engine, server = connected()
+    engine.request(1, block(1), b"12345")
+    server.receive_data(engine.data_to_send())
+    server.update_settings({SettingCodes.HEADER_TABLE_SIZE: 0})
+    engine.receive(server.data_to_send())
+
+    engine.request(3, block(3), b"12345")
+
+    events = server.receive_data(engine.data_to_send())
+    (request,) = [event for event in events if isinstance(event, RequestReceived)]
+    assert [str(value) for _, value in request.headers] == [value.decode() for _, value in block(3)]
+
+
+def test_the_window_is_the_smaller_one_of_connection_and_stream() -> None:
+    engine, server = connected()
+    assert engine.window == 65_535
 
     engine.request(1, block(1), b"x" * 1000)
-    assert engine.room == 64_535
+    assert engine.window == 64_535
 
     server.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
-    engine.receive_data(server.data_to_send())
-    assert engine.room == 100
+    engine.receive(server.data_to_send())
+    assert engine.window == 100
 
 
 def test_error_codes_are_named_and_unknown_ones_numbered() -> None:
