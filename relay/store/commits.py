@@ -1,13 +1,13 @@
-"""Own the hot path: progress of many watches in one transaction, a few statements whatever their number.
+"""The hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, and by key within each:
-transactions that follow it wait for each other, but never in a circle.
+Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, and by key within each, so
+that transactions wait for each other, but never in a circle.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,7 +20,7 @@ from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import write_reason
 from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.marks import NewMark, set_marks
-from relay.store.rows import COLLECTION, AnyRow, write_collection, write_hierarchy, write_partnership
+from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
@@ -38,8 +38,8 @@ _MUTABLE: Final = (
     mailbox.c.next_try_at,
     mailbox.c.refusals,
 )
-_TOLD: Final = (RegistrationState.ACTIVE.value, RegistrationState.WIPED.value)
-"""States of registrations whose phones can be told that the mailbox was wiped."""
+_REACHABLE: Final = (RegistrationState.ACTIVE.value, RegistrationState.WIPED.value)
+"""States of registrations whose phones still get a push when the mailbox was wiped."""
 _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
@@ -58,21 +58,32 @@ _LOCK: Final = (
 )
 _PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among("ids", mailbox.c.id))
 _MOVED: Final = sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
-_TO_TELL: Final = sa.select(
+_LISTENERS: Final = sa.select(
     registration.c.id,
     registration.c.mailbox_id,
     registration.c.platform,
     registration.c.classes,
     registration.c.subfolders,
 ).where(
-    Among("told", registration.c.mailbox_id),
+    Among("mailboxes", registration.c.mailbox_id),
     (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
 )
 
 
+class Listener(NamedTuple):
+    """A registration that may get marks, in the order of the columns of `_LISTENERS`."""
+
+    registration_id: str
+    mailbox_id: str
+    platform: str
+    classes: list[str]
+    subfolders: list[str] | None
+    """None: written by a version that knew no sub-folders."""
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tell what came of a batch."""
+    """What a batch changed."""
 
     fenced: frozenset[MailboxId]
     topics: list[Topic]
@@ -100,13 +111,13 @@ async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now:
 
 
 async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:
-    """Read the epochs of shards and keep them as they are until the transaction ends."""
+    """Read the epochs of shards and lock them until the transaction ends."""
     rows = await connection.execute(_EPOCHS, {"shards": sorted(shards)})
     return dict(rows.all())
 
 
 async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
-    """Read the shards of mailboxes and keep others from changing them until the transaction ends."""
+    """Read the shards of mailboxes and lock them until the transaction ends."""
     rows = await connection.execute(_LOCK, {"ids": sorted(ids)})
     return {MailboxId(id_): number for id_, number in rows.all()}
 
@@ -165,9 +176,9 @@ async def _move_collections(connection: AsyncConnection, entries: Sequence[Commi
 
 
 async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
-    """Destroy what an administrator wants gone: credentials, every key, the registrations and what they were to hear.
+    """Destroy what an administrator wants gone: credentials, every key, the registrations and their marks.
 
-    Registrations that can be pushed to stay until the phone was told; the push role deletes them then.
+    Registrations that can be pushed to stay until their last push, and are then deleted by the push role.
     """
     ids = sorted(wiped)
     await connection.execute(
@@ -187,9 +198,11 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
     await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
     await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
     mine = registration.c.mailbox_id.in_(ids)
-    await connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_TOLD)))
+    await connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_REACHABLE)))
     await connection.execute(
-        sa.update(registration).where(mine, registration.c.state.in_(_TOLD)).values(state=RegistrationState.WIPED.value)
+        sa.update(registration)
+        .where(mine, registration.c.state.in_(_REACHABLE))
+        .values(state=RegistrationState.WIPED.value)
     )
     owners = sa.select(registration.c.id).where(mine)
     await connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
@@ -201,35 +214,35 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
 async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
     """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
 
-    Of a mailbox just wiped every registration that is left hears of it, and of nothing else.
+    A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else.
     """
-    news: dict[MailboxId, list[Change]] = {}
+    changes: dict[MailboxId, list[Change]] = {}
     alarmed = set(wiped)
     for entry in entries:
         if entry.mailbox_id not in wiped and entry.progress.changes:
-            news.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
+            changes.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
         if entry.progress.attention:
             alarmed.add(entry.mailbox_id)
-    told = news.keys() | alarmed
-    if not told:
+    mailboxes = changes.keys() | alarmed
+    if not mailboxes:
         return []
     marks: list[NewMark] = []
-    rows = await connection.execute(_TO_TELL, {"told": sorted(told), "wiped": sorted(wiped)})
-    for row in rows.all():
-        marks += _new_items(row, news.get(MailboxId(row.mailbox_id), ()))
-        if row.mailbox_id in alarmed:
-            marks.append(NewMark(row.id, Mark.ATTENTION.value, row.platform, 1, certain=True))
+    rows = await connection.execute(_LISTENERS, {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)})
+    for listener in map(Listener._make, rows.all()):
+        marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
+        if listener.mailbox_id in alarmed:
+            marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=True))
     return marks
 
 
-def _new_items(row: AnyRow, changes: Iterable[Change]) -> list[NewMark]:
-    """Turn changes into the marks of one registration: of its classes, and in sub-folders only where it asked."""
+def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
+    """Return the marks that changes give one registration: of its classes, and in sub-folders only where it asked."""
     marks: dict[str, NewMark] = {}
     for change in changes:
         name = change.cls.value
-        if name not in row.classes or (change.sub and name not in (row.subfolders or ())):
+        if name not in listener.classes or (change.sub and name not in (listener.subfolders or ())):
             continue
-        mark = marks.get(name) or NewMark(row.id, name, row.platform, 0, certain=False)
+        mark = marks.get(name) or NewMark(listener.registration_id, name, listener.platform, 0, certain=False)
         marks[name] = mark._replace(changes=mark.changes + change.count, certain=mark.certain or change.certain)
     return list(marks.values())
 

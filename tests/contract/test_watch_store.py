@@ -14,10 +14,9 @@ from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKe
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationChange, RegistrationState
-from relay.store import records
 from relay.store.engine import transaction
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.watches import SqlWatchStore
+from relay.store.watches import SqlWatchStore, take_records
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
 
 ANN = MailboxId("mb-ann")
@@ -177,7 +176,7 @@ async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
         await register(registrations, name)
 
     async with transaction(engine) as connection:
-        taken = await records.take(connection, [SHARD], NOW, only_dirty=True, at_once=2)
+        taken = await take_records(connection, [SHARD], NOW, only_dirty=True, at_once=2)
 
     assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
     assert all(len(record.candidates) == 1 for record in taken)
