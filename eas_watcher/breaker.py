@@ -20,8 +20,8 @@ from random import Random
 from typing import Final, TypeAlias
 
 from eas_watcher import backoff
+from eas_watcher.retry_after import LONGEST
 
-LONGEST: Final = 3600.0  # seconds; a party that asks for a longer wait is probed after this time
 JITTER: Final = 0.5  # by rate: up to half an interval more or less between two that return
 EARLY: Final = 0.001  # seconds that a timer may fire before its moment, e.g. uvloop's; the probe need not wait again
 SLACK: Final = 0.1  # seconds of delay that a late timer may make up for, so that a busy loop lets no crowd through

@@ -1,8 +1,6 @@
 """Own what an HTTP status asks for, before the body is read [MS-ASHTTP 2.2.2.1.1]."""
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from re import compile as pattern
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -21,15 +19,14 @@ from eas_watcher.errors import (
     VersionRefused,
 )
 from eas_watcher.reasons import Reason
+from eas_watcher.retry_after import retry_after
 from eas_watcher.wbxml.decode import decode
 
 FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
-CAP: Final = 3600.0  # seconds; the longest
 THROTTLED: Final = 60.0  # seconds; the least wait when the server says that it throttles us
 QUOTA: Final = 900.0  # seconds; a full mailbox does not empty itself
 
 THROTTLE: Final = "x-ms-asthrottle"
-SECONDS: Final = pattern(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 
 DENIED: Final = MappingProxyType(
     {
@@ -122,28 +119,13 @@ def _passing_error(reply: HttpReply, now: datetime) -> EasError:
     if status in BUSY or status in SERVER_ERROR:
         reached = status not in TURNED_AWAY
         shared = status in ABSENT and THROTTLE not in reply.headers
-        return ServerBusy(
-            f"the server cannot serve now (HTTP {status})", _retry_after(reply, now), reached, shared=shared
-        )
+        return ServerBusy(f"the server cannot serve now (HTTP {status})", _wait(reply, now), reached, shared=shared)
     return ProtocolViolation(f"the server answered with the unexpected HTTP status {status}")
 
 
-def _retry_after(reply: HttpReply, now: datetime) -> float | None:
-    """Read how long to wait, in seconds; None when the server does not say."""
-    seconds = _read_retry_after(reply.headers.get("retry-after", "").strip(), now)
-    if seconds is not None:
-        seconds = min(max(seconds, FLOOR), CAP)
+def _wait(reply: HttpReply, now: datetime) -> float | None:
+    """Return how many seconds the server asks to wait; None when it does not say."""
+    seconds = retry_after(reply.headers.get("retry-after", ""), now)
     if THROTTLE in reply.headers:
         return max(seconds or 0.0, THROTTLED)
-    return seconds
-
-
-def _read_retry_after(text: str, now: datetime) -> float | None:
-    """Read seconds, fractional ones too [observed: Exchange 2010], or a date [RFC 9110 10.2.3]."""
-    if SECONDS.fullmatch(text):
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # no date, or one with a number beyond all bounds
-        return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    return None if seconds is None else max(seconds, FLOOR)

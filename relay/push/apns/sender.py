@@ -12,6 +12,7 @@ from uuid import UUID
 
 from aioapns import NotificationRequest, PushType
 
+from eas_watcher.retry_after import retry_after
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Environment
@@ -27,7 +28,6 @@ from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import ApnsMessage, Notice
-from relay.push.retry_after import retry_after
 
 DEVICE_TOKEN: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
 """Hex of up to 100 bytes [Apple: Registering your app with APNs]; it becomes a path, so nothing else may pass."""

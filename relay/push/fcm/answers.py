@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from eas_watcher.retry_after import LONGEST, retry_after
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.push.fcm.errors import FcmError, message_name, read_error
-from relay.push.retry_after import LONGEST, retry_after
 
 OK: Final = 200
 BAD_REQUEST: Final = 400

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from eas_watcher.retry_after import retry_after
 from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.push.fcm.answers import OK, SERVER_ERROR, TIMED_OUT, TOO_MANY
 from relay.push.fcm.errors import CODE
 from relay.push.fcm.tokens import MARGIN, AccessToken, TokenNotGiven
-from relay.push.retry_after import retry_after
 
 TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
 """What may stand in a header [RFC 6750 2.1 allows less]."""

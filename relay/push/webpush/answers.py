@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from eas_watcher.retry_after import retry_after
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.retry_after import retry_after
 
 TAKEN: Final = frozenset({200, 201, 202, 204})
 """201 is the answer [RFC 8030 5]; 202 promises a receipt, and distributors of closed networks say 200 or 204."""

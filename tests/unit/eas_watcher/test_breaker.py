@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.breaker import (
-    LONGEST,
     Away,
     Breaker,
     ByRate,
@@ -22,6 +21,7 @@ from eas_watcher.breaker import (
     Tally,
     Turn,
 )
+from eas_watcher.retry_after import LONGEST
 from tests.unit.eas_watcher.running import Middle
 
 SERVER: Final = Rules(
