@@ -36,6 +36,7 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
 
 docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m eas_watcher.tools.statuses > docs/eas-statuses.md
+	$(BIN)/python -m relay.ops.reasons_document > docs/reasons.md
 	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers

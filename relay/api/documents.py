@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.model import Mailbox, Platform, Quarantine, Registration, RegistrationView
-from relay.registration.guidance import advise, proved
+from relay.domain.model import Platform, Quarantine, Registration, RegistrationView
+from relay.registration.guidance import advise, proved, visible_reason
 
 Json = dict[str, object]
 
@@ -16,7 +16,7 @@ def registration(view: RegistrationView) -> Json:
         "id": own.id,
         "state": own.state.value,
         "remedy": {"by": advice.by.value, "text": advice.text},
-        "mailbox": _mailbox(view.mailbox) if proved(view) else _unproved(view.mailbox),
+        "mailbox": _mailbox(view) if proved(view) else _unproved(view),
         "device": _device(own),
         "classes": sorted(cls.value for cls in own.classes),
         "subfolders": sorted(cls.value for cls in own.subfolders),
@@ -30,28 +30,31 @@ def registration(view: RegistrationView) -> Json:
     }
 
 
-def _mailbox(mailbox: Mailbox) -> Json:
+def _mailbox(view: RegistrationView) -> Json:
+    mailbox = view.mailbox
     return {
-        **_condition(mailbox),
+        **_condition(view),
         "device_id": mailbox.device_id,
         "last_ping_at": _moment(mailbox.last_ping_at),
         "last_change_at": _moment(mailbox.last_change_at),
     }
 
 
-def _unproved(mailbox: Mailbox) -> Json:
+def _unproved(view: RegistrationView) -> Json:
     """Show a mailbox that nobody proved so far as it is, and of one that is watched for others only its name."""
+    mailbox = view.mailbox
     if mailbox.state is WatchState.VERIFYING:
-        return _condition(mailbox)
+        return _condition(view)
     return {"server": mailbox.server, "user": mailbox.user}
 
 
-def _condition(mailbox: Mailbox) -> Json:
+def _condition(view: RegistrationView) -> Json:
+    mailbox, reason = view.mailbox, visible_reason(view)
     return {
         "server": mailbox.server,
         "user": mailbox.user,
         "state": mailbox.state.value,
-        "reason": None if mailbox.reason is None else mailbox.reason.value,
+        "reason": None if reason is None else reason.value,
         "since": _moment(mailbox.since),
         "next_try_at": _moment(mailbox.next_try_at),
     }

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.names import DEVICE_TYPE
 from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
-from relay.domain.reasons import write_reason
+from relay.domain.reasons import Concern, row_of, write_reason
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
@@ -26,34 +27,8 @@ RENEWAL: Final = timedelta(days=14)  # before its end that a certificate should 
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
 
-ABSENT_REASONS: Final = {
-    "unreachable": "Check that this host reaches the mail server: name, port 443, firewall, and its certificate.",
-    "server-busy": "The mail server asks to wait: look at its load and its throttling policy.",
-    "http-401-many": "The mail server refuses many credentials at once: look at its directory and its mailbox store.",
-    "protocol-violation": "Something else answers in the mail server's place: check servers.NAME.url and proxies.",
-    "redirected": "The mail server sends mailboxes elsewhere: add that server as another [servers.NAME].",
-}
-OWN_REASONS: Final = {
-    "server-unknown": "relay.toml no longer has the [servers.NAME] of these mailboxes: put it back under its old name.",
-    "host-not-allowed": "[autodiscover] does not list the host of these mailboxes: list it, or register them anew.",
-    "seal-broken": "The private sealing key is not the one that credentials were sealed to: restore it from a backup.",
-    "credential-kind": "servers.NAME.credentials does not list the kind of these credentials any more: put it back.",
-}
-"""For these the relay itself does not watch a mailbox."""
-LOGIN_REASONS: Final = {
-    "oauth-client": "The token endpoint refuses the relay: check oauth_client_id, its secret and oauth_scope.",
-    "oauth-audience": "The token endpoint gives tokens for another service: check oauth_scope and oauth_audience.",
-    "kerberos-keytab": "The KDC does not take the relay's own key: export the keytab of kerberos_principal anew.",
-    "kerberos-clock": "The clock of the relay's host differs from the KDC's by more than five minutes: set it.",
-    "kerberos-target": "No account has the mail server's service name: add it there, or set kerberos_target.",
-    "kerberos-delegation": "The KDC lets the relay not act for users: allow it as docs/authentication.md says.",
-    "kerberos-refused": "The KDC gives no ticket: the detail, and the KDC's log, say why.",
-    "kerberos-not-offered": "The mail server offers no Negotiate: enable Windows authentication on its path.",
-    "kerberos-ticket": "The mail server refuses tickets: only one account may have its service name (setspn -X).",
-}
-"""For these the login fails though nothing is wrong with the user's credential."""
 _NOT_WATCHED: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
-BLOCKED_REMEDY: Final = "The mail server blocks the relay's devices: allow DeviceType PushRelay in its access rules."
+ALLOW: Final = f"Allow DeviceType {DEVICE_TYPE} in its access rules; see docs/exchange-admin.md."
 
 
 def database(counts: CountsCache, clock: Clock) -> Part:
@@ -79,13 +54,14 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
         known = levels()
         if not known:
             return OK
-        ill = {key: n for key, n in known.items() if key[0] is WatchState.BLOCKED or _absent(*key)}
+        ill = {key: n for key, n in known.items() if _ill(*key)}
         total = sum(n for key, n in known.items() if key in ill or key[0] not in _NOT_WATCHED)
         share = sum(ill.values()) / total if total else 0.0
         if share < SOME:
             return OK
         state, reason = max(ill, key=lambda key: ill[key])
-        remedy = {**ABSENT_REASONS, **OWN_REASONS, **LOGIN_REASONS}.get(reason or "", BLOCKED_REMEDY)
+        row = row_of(state, reason)
+        remedy = f"{row.remedy} {ALLOW}" if row.access_rule else row.remedy
         text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {write_reason(reason)}".rstrip()
         return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
 
@@ -156,7 +132,14 @@ def loop(lag: LoopLag) -> Part:
     return Part("event loop", check)
 
 
-def _absent(state: WatchState, reason: Reason | None) -> bool:
-    if state is WatchState.VERIFYING:
-        return reason in LOGIN_REASONS
-    return state is WatchState.WAITING and reason in ABSENT_REASONS
+def _ill(state: WatchState, reason: Reason | None) -> bool:
+    """Return True if many mailboxes of this kind are a fault of the mail server or of the relay's settings."""
+    match state:
+        case WatchState.BLOCKED:
+            return True
+        case WatchState.WAITING:
+            return row_of(state, reason).concern is Concern.SERVER
+        case WatchState.VERIFYING:
+            return row_of(state, reason).concern is Concern.RELAY
+        case _:
+            return False

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
-from relay.ops.checks import ABSENT_REASONS
+from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, Part, PartState
 
 BRIEF: Final = timedelta(minutes=1)
 """A server that is away no longer may just be starting again."""
-REFUSING: Final = "http-401-many"
 BACK: Final = "Nothing: they come by themselves; raise servers.{name}.return_rate if the server can take more at once."
 CUT: Final = (
     "Pushes are not late by it. To save requests, let firewalls, balancers and proxies on the way keep idle "
@@ -33,10 +33,10 @@ def _judge(name: str, door: ServerAdmission, clock: Clock) -> Finding:
     if door.state == "away":
         state = PartState.FAILED if clock() - door.since > BRIEF else PartState.DEGRADED
         text = f"is away ({door.detail}): one mailbox probes, {door.waiting} wait"
-        return Finding(state, text, ABSENT_REASONS["unreachable"])
+        return Finding(state, text, REASONS[Reason.UNREACHABLE].remedy)
     if door.refusals.suspected:
         text = f"refuses the credentials of {len(door.refusals)} of {door.watched} mailboxes at once: no user was told"
-        return Finding(PartState.FAILED, text, ABSENT_REASONS[REFUSING])
+        return Finding(PartState.FAILED, text, REASONS[Reason.HTTP_401_MANY].remedy)
     if door.state == "returning":
         text = f"is back: {door.waiting} of {door.watched} mailboxes still wait for their turn"
         return Finding(PartState.DEGRADED, text, BACK.format(name=name))

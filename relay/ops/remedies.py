@@ -5,10 +5,9 @@ from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mailbox, Registration, RegistrationState
-from relay.ops.checks import ABSENT_REASONS, LOGIN_REASONS, OWN_REASONS
+from relay.domain.reasons import row_of
 
 SLACK: Final = timedelta(minutes=10)
 """How much later than its heartbeat a Ping may have begun: it is noted now and then, and Syncs come in between."""
@@ -19,15 +18,11 @@ def advise_on_mailbox(case: MailboxExplanation, now: datetime) -> str:
     mailbox = case.mailbox
     if case.owner is None or case.owned_until is None or case.owned_until < now:
         return "No process watches this mailbox: start `relay serve` (role all or watch), or see why it holds no lease."
-    if mailbox.state is WatchState.BLOCKED or (mailbox.state is WatchState.VERIFYING and mailbox.reason in _DENIED):
-        return _blocked(mailbox)
-    if mailbox.reason is Reason.PERHAPS_QUARANTINED:
-        return f"Look whether the mail server quarantines device {mailbox.device_id}. {_allow(mailbox)}"
-    if mailbox.state is WatchState.WAITING:
-        return _WAITING.get(mailbox.reason or "") or f"Nothing yet: it tries again by itself ({mailbox.reason})."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
-    return _BY_REASON.get(mailbox.reason or "") or _BY_STATE[mailbox.state]
+    row = row_of(mailbox.state, mailbox.reason)
+    again = f"The relay checks again {row.recheck}." if mailbox.state is WatchState.BLOCKED else ""
+    return " ".join(filter(None, (row.remedy, _allow(mailbox) if row.access_rule else "", again)))
 
 
 def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
@@ -70,12 +65,6 @@ def _waits(known: KnownRegistration, now: datetime) -> str:
     )
 
 
-def _blocked(mailbox: Mailbox) -> str:
-    if mailbox.reason in OWN_REASONS:
-        return OWN_REASONS[mailbox.reason]
-    return _DENIED.get(mailbox.reason or "") or f"The mail server denies access. {_allow(mailbox)}"
-
-
 def _allow(mailbox: Mailbox) -> str:
     rule = f"New-ActiveSyncDeviceAccessRule -QueryString {DEVICE_TYPE} -Characteristic DeviceType -AccessLevel Allow"
     one = f'Set-CASMailbox -Identity "{mailbox.user}" -ActiveSyncAllowedDeviceIDs @{{Add="{mailbox.device_id}"}}'
@@ -87,50 +76,6 @@ def _late(mailbox: Mailbox, now: datetime) -> bool:
         return now - mailbox.since > SLACK
     return now - mailbox.last_ping_at > timedelta(seconds=mailbox.heartbeat or 0.0) + SLACK
 
-
-_WAITING: Final = ABSENT_REASONS | {
-    "http-401": "Nothing yet: the mail server refused the credential; that is confirmed before the user hears of it.",
-    "policy-loop": "The mail server is content with no policy key: see its ActiveSync policy, and `acknowledgement`.",
-    "redirected": "Let the mailbox go where its server sends it: name that host in [servers] or [autodiscover].",
-    "no-folder": "The mailbox has no folder of the classes that were asked for.",
-    "version": "Allow a protocol version that the mail server offers: servers.NAME.versions.",
-    "ping-too-fast": "Look whether another program uses the same device id at this mailbox.",
-}
-
-_DENIED: Final = LOGIN_REASONS | {
-    "kerberos-user-locked": "The user's account is disabled, expired or locked: unlock it; the relay asks hourly.",
-    "eas-112": "The mail server may not read the account in its directory: see the account's permissions there.",
-    "eas-123": "The user has no mailbox on the mail server.",
-    "eas-126": "Switch ActiveSync on for the user: Set-CASMailbox -ActiveSyncEnabled $true.",
-    "eas-131": "The user's account is disabled.",
-    "eas-139": "The mail server wants its policy enforced by the device: allow devices that cannot, or set "
-    "acknowledgement_fallback.",
-    "eas-145": "The mail server refuses devices managed by others: allow them in its policy, or set "
-    "acknowledgement_fallback.",
-    "eas-177": "The user has too many devices: remove old ones on the mail server (Remove-MobileDevice).",
-    "http-404": "Nothing is at this URL: correct servers.NAME.url.",
-    "http-456": "The user's account is blocked: unlock it.",
-    "http-457": "The user's password has expired: it must be changed, then entered in the app.",
-}
-
-_BY_REASON: Final = {
-    "perhaps-in-discovery": "Nothing yet: the mail server may still find out what device this is; then its items show.",
-    "oauth-invalid_grant": "The user must log in anew in the app: the grant was withdrawn or has ended.",
-    "certificate-expired": "The app must register the user's next certificate: issue one.",
-    "credential-unusable": "The app must register anew: what is stored cannot be used, as the line `because` says.",
-    "kerberos-user-unknown": "The directory has no such user: nothing, if the user left; else see the user's spelling.",
-}
-
-_BY_STATE: Final = {
-    WatchState.VERIFYING: "Nothing yet: the mail server has not judged a credential so far; it is asked again.",
-    WatchState.STARTING: "Nothing yet: the watch begins.",
-    WatchState.WATCHING: "Nothing: the mail server holds a Ping for this mailbox.",
-    WatchState.WAITING: "Nothing yet: it tries again by itself.",
-    WatchState.CREDENTIAL_REFUSED: "The user must log in anew, e.g. with the present password; none is tried before.",
-    WatchState.BLOCKED: "The mail server denies access.",
-    WatchState.WIPING: "Nothing: a wipe is being acknowledged, then all that is kept of the mailbox goes.",
-    WatchState.WIPED: "The device was wiped: once that is settled, the user registers anew in the app.",
-}
 
 _BY_REGISTRATION: Final = {
     RegistrationState.VERIFYING: "Nothing yet: its credential waits for the mail server's word.",

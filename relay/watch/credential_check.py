@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from eas_watcher.autodiscover.urls import eas_location
 from eas_watcher.commands.device import DEVICE
@@ -29,9 +29,6 @@ from relay.watch.accounts import Door
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
-OPERATORS: Final = ("kerberos-", "oauth-")
-"""How reasons of AccessDenied begin that tell of a login which only an operator can set right."""
-
 
 class CheckResult(Enum):
     """Say what the server thinks of a candidate."""
@@ -49,7 +46,7 @@ class Finding:
     verdict: CheckResult
     detail: str = ""
     reason: Reason | None = None
-    """What an operator must set right first; None if there is no such thing."""
+    """Why access is denied, which an administrator must correct first; None if it is not."""
     url: str | None = None
     """Where the server was that accepted the candidate; None: none was asked."""
 
@@ -86,7 +83,7 @@ async def check_credential(
         return Finding(CheckResult.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
-        reason = error.reason if isinstance(error, AccessDenied) and error.reason.startswith(OPERATORS) else None
+        reason = error.reason if isinstance(error, AccessDenied) else None
         return Finding(CheckResult.UNKNOWN, str(error), reason)
     return Finding(CheckResult.ACCEPTED, url=account.url)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from eas_watcher import backoff
-from eas_watcher.errors import EasError, Unauthorized
+from eas_watcher.errors import AccessDenied, EasError, Unauthorized
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
@@ -141,7 +141,8 @@ class Verification:
                 return Finding(CheckResult.REFUSED)
             except EasError as error:
                 log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
-                return Finding(CheckResult.UNKNOWN, str(error))
+                reason = error.reason if isinstance(error, AccessDenied) else None
+                return Finding(CheckResult.UNKNOWN, str(error), reason)
         if url is not None:
             account, door = replace(account, url=url), Door()
         if trouble := self._trouble(account.url):

@@ -100,5 +100,19 @@ def test_a_mailbox_that_nobody_proved_shows_why() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [(Reason.SEAL_BROKEN, "seal-broken"), (Reason.KERBEROS_TICKET, "kerberos-ticket"), (Reason.EAS_126, "not-asked")],
+)
+def test_who_proved_nothing_hears_only_what_the_relay_lacks(reason: Reason, shown: str) -> None:
+    mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason=reason)
+    verifying = replace(REGISTRATION, state=RegistrationState.VERIFYING)
+
+    document = registration(replace(VIEW, registration=verifying, mailbox=mailbox))["mailbox"]
+
+    assert isinstance(document, dict)
+    assert document["reason"] == shown
+
+
 def test_tokens_hashes_and_what_is_for_operators_do_not_show() -> None:
     assert "hidden" not in json.dumps(registration(VIEW))

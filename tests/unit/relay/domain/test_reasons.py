@@ -1,7 +1,133 @@
+from collections.abc import Iterator
+from typing import Final
+
 import pytest
 
+from eas_watcher import backoff
+from eas_watcher.commands.http_status import DENIED
+from eas_watcher.commands.status import COMMON
+from eas_watcher.machine.memory import WIPES, WatchState
+from eas_watcher.machine.remedies import DAILY, RECHECK, RECHECKS, SELDOM
+from eas_watcher.machine.state import Pause
 from eas_watcher.reasons import Reason
-from relay.domain.reasons import read_detail, read_reason, write_reason
+from eas_watcher.tools.statuses.document import TABLES
+from eas_watcher.tools.statuses.rehearsal import Case, rehearse
+from relay.domain.reasons import (
+    REASONS,
+    STATES,
+    Actor,
+    Concern,
+    Recheck,
+    Row,
+    read_detail,
+    read_reason,
+    row_of,
+    write_reason,
+)
+
+SECONDS: Final = {
+    Recheck.QUARTER_HOURLY: 900.0,
+    Recheck.HOURLY: RECHECK,
+    Recheck.SIX_HOURLY: SELDOM,
+    Recheck.DAILY: DAILY,
+}
+DENIES: Final = sorted(
+    {reason for reason, _ in DENIED.values()}
+    | {meaning.reason for meaning in COMMON.values() if meaning.reason is not None}
+    | {Reason.HTTP_REDIRECT, Reason.POLICY_3, Reason.POLICY_4, Reason.KERBEROS_USER_LOCKED, Reason.KERBEROS_TICKET}
+)
+
+
+def answers() -> Iterator[tuple[str, Case]]:
+    for title, _, table in TABLES:
+        for name, case in table().items():
+            yield f"{title}: {name}", case
+
+
+def test_every_reason_and_every_state_has_a_row() -> None:
+    assert set(REASONS) == set(Reason)
+    assert set(STATES) == set(WatchState)
+
+
+@pytest.mark.parametrize("row", [*REASONS.values(), *STATES.values()])
+def test_a_row_ends_its_sentences(row: Row) -> None:
+    assert row.words.endswith(".")
+    assert row.remedy.endswith(".")
+
+
+@pytest.mark.parametrize(("name", "case"), list(answers()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_answer_of_a_mail_server_ends_with_a_reason_whose_row_says_when_it_is_checked(
+    name: str, case: Case
+) -> None:
+    conduct = rehearse(case)
+    if conduct.condition is None:
+        return
+    state, reason = conduct.condition.state, conduct.condition.reason
+    assert reason is not None, name
+    row = row_of(state, reason)
+    if conduct.ended:
+        assert row.recheck in {Recheck.NEW_CREDENTIAL, Recheck.NEVER}
+        return
+    last = conduct.waits[-1]
+    assert row.recheck in expected(last), (name, reason, last)
+
+
+def expected(last: Pause) -> set[Recheck]:
+    """Return what the table may say of a wait; what a busy server asks for can be of any length."""
+    if last.seconds is None:
+        return {Recheck.BACKOFF, Recheck.AS_ASKED}
+    return {recheck for recheck, seconds in SECONDS.items() if seconds == last.seconds} | {Recheck.AS_ASKED}
+
+
+@pytest.mark.parametrize("reason", DENIES)
+def test_the_table_knows_how_long_a_watch_waits_when_access_is_denied(reason: Reason) -> None:
+    assert SECONDS[REASONS[reason].recheck] == RECHECKS.get(reason, RECHECK)
+
+
+def test_the_words_for_a_backoff_are_those_of_the_backoff() -> None:
+    assert (backoff.FIRST, backoff.CEILING) == (5.0, 600.0)
+
+
+def test_the_administrator_acts_on_what_the_relay_lacks_and_the_app_hears_no_more() -> None:
+    rows = [row for row in REASONS.values() if row.concern is Concern.RELAY]
+
+    assert {(row.actor, row.words) for row in rows} == {
+        (Actor.ADMINISTRATOR, "The relay cannot watch the mailbox: its administrator sees why.")
+    }
+
+
+def test_an_access_rule_is_the_remedy_only_where_the_server_refuses_the_device() -> None:
+    assert {reason for reason, row in REASONS.items() if row.access_rule} == {
+        Reason.HTTP_403,
+        Reason.EAS_129,
+        Reason.EAS_130,
+        Reason.PERHAPS_QUARANTINED,
+    }
+
+
+def test_reasons_that_deny_access_have_remedies_of_their_own() -> None:
+    remedies = [REASONS[reason].remedy for reason in DENIES]
+
+    assert len(set(remedies)) == len(remedies)
+
+
+def test_a_refusal_that_is_still_confirmed_needs_nobody() -> None:
+    assert row_of(WatchState.WAITING, Reason.HTTP_401).actor is Actor.NOBODY
+    assert row_of(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401).actor is Actor.USER
+
+
+def test_a_wipe_needs_nobody_until_it_is_done() -> None:
+    for reason in WIPES.values():
+        assert row_of(WatchState.WIPING, reason).actor is Actor.NOBODY
+        assert row_of(WatchState.WIPED, reason).actor is Actor.ADMINISTRATOR
+
+
+@pytest.mark.parametrize("state", WatchState)
+def test_a_reason_of_a_newer_version_is_as_urgent_as_its_state(state: WatchState) -> None:
+    row = row_of(state, Reason.UNKNOWN)
+
+    assert (row.actor, row.words) == (STATES[state].actor, STATES[state].words)
+    assert state is WatchState.WIPING or "newer version" in row.remedy
 
 
 @pytest.mark.parametrize("reason", [None, *Reason])

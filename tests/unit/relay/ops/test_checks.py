@@ -6,8 +6,8 @@ import trustme
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
+from relay.domain.reasons import REASONS, Concern, row_of
 from relay.ops import checks
-from relay.ops.checks import ABSENT_REASONS, OWN_REASONS
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, PartState
 from relay.ops.lag import LoopLag
@@ -49,6 +49,7 @@ async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
         ),
         ({(WatchState.WATCHING, None): 1, (WatchState.WAITING, Reason.SERVER_BUSY): 1}, PartState.FAILED, "50% of 2"),
         ({(WatchState.VERIFYING, Reason.NOT_ASKED): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
+        ({(WatchState.VERIFYING, Reason.EAS_126): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
         ({(WatchState.VERIFYING, Reason.KERBEROS_TICKET): 1}, PartState.FAILED, "100% of 1 mailboxes"),
         ({(WatchState.BLOCKED, Reason.HTTP_403): 4, (WatchState.WIPED, None): 9}, PartState.FAILED, "blocked http-403"),
     ],
@@ -65,19 +66,27 @@ def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
     assert bool(finding.remedy) == (state is not PartState.OK)
 
 
-@pytest.mark.parametrize("reason", sorted(OWN_REASONS))
-def test_what_the_relay_itself_holds_back_has_a_remedy_of_its_own(reason: str) -> None:
-    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, Reason(reason)): 3})
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_each_reason_has_its_own_remedy(reason: Reason) -> None:
+    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3}, "main")
 
-    assert part.check().remedy == OWN_REASONS[reason]
-
-
-@pytest.mark.parametrize("reason", sorted(ABSENT_REASONS))
-def test_each_reason_has_its_own_remedy(reason: str) -> None:
-    part = checks.mailboxes(lambda: {(WatchState.WAITING, Reason(reason)): 3}, "main")
+    remedy = part.check().remedy
 
     assert part.name == "server main"
-    assert part.check().remedy == ABSENT_REASONS[reason]
+    assert remedy.startswith(row_of(WatchState.BLOCKED, reason).remedy)
+    assert ("access rules" in remedy) == (REASONS[reason].access_rule)
+
+
+@pytest.mark.parametrize("reason", [reason for reason, row in REASONS.items() if row.concern is Concern.SERVER])
+def test_mailboxes_that_wait_for_their_server_count(reason: Reason) -> None:
+    finding = checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check()
+
+    assert (finding.state, finding.remedy) == (PartState.FAILED, REASONS[reason].remedy)
+
+
+@pytest.mark.parametrize("reason", [Reason.HTTP_401, Reason.NO_FOLDER, Reason.PING_TOO_FAST])
+def test_mailboxes_that_wait_for_their_users_do_not_count(reason: Reason) -> None:
+    assert checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check() == OK
 
 
 def test_a_process_without_leases_watches_nothing() -> None:

@@ -5,8 +5,9 @@ from random import Random
 import pytest
 
 from eas_watcher.errors import Unauthorized, Unreachable
+from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
-from relay.ops.checks import ABSENT_REASONS
+from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, PartState
 from relay.ops.mail_server import BRIEF, mail_server
 from tests.fakes.metrics import cut_door
@@ -46,7 +47,7 @@ async def test_a_server_that_is_away_fails_after_a_minute() -> None:
     assert yard.check() == Finding(
         PartState.DEGRADED,
         "is away (no connection: Connection refused): one mailbox probes, 0 wait",
-        ABSENT_REASONS["unreachable"],
+        REASONS[Reason.UNREACHABLE].remedy,
     )
     yard.clock.forward((BRIEF + timedelta(seconds=1)).total_seconds())
     assert yard.check().state is PartState.FAILED
@@ -97,7 +98,7 @@ async def test_a_server_that_refuses_many_has_failed_and_nobody_was_told() -> No
     assert yard.check() == Finding(
         PartState.FAILED,
         "refuses the credentials of 5 of 40 mailboxes at once: no user was told",
-        ABSENT_REASONS["http-401-many"],
+        REASONS[Reason.HTTP_401_MANY].remedy,
     )
 
 

@@ -7,6 +7,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Quarantine, RegistrationState
+from relay.domain.reasons import row_of
 from relay.ops.remedies import SLACK, advise_on_mailbox, advise_on_registration
 from tests.fakes import records
 
@@ -30,18 +31,20 @@ def known(
 @pytest.mark.parametrize(
     ("state", "reason", "words"),
     [
-        (WatchState.VERIFYING, "", "asked again"),
-        (WatchState.VERIFYING, Reason.NOT_ASKED, "asked again"),
+        (WatchState.VERIFYING, None, "asks again"),
+        (WatchState.VERIFYING, Reason.NOT_ASKED, "asks again"),
+        (WatchState.VERIFYING, Reason.EAS_126, "-ActiveSyncEnabled"),
         (WatchState.VERIFYING, Reason.KERBEROS_TICKET, "service name"),
-        (WatchState.STARTING, "", "begins"),
-        (WatchState.WATCHING, "", "holds a Ping"),
-        (WatchState.WATCHING, Reason.PERHAPS_QUARANTINED, "quarantines device DEVICE"),
+        (WatchState.STARTING, None, "begins"),
+        (WatchState.WATCHING, None, "holds a Ping"),
+        (WatchState.WATCHING, Reason.PERHAPS_QUARANTINED, "quarantines the relay's device"),
         (WatchState.WATCHING, Reason.PERHAPS_IN_DISCOVERY, "what device this is"),
-        (WatchState.WIPING, Reason.REMOTE_WIPE, "being acknowledged"),
+        (WatchState.WIPING, Reason.REMOTE_WIPE, "acknowledges a wipe"),
         (WatchState.WAITING, Reason.UNREACHABLE, "port 443"),
         (WatchState.WAITING, Reason.POLICY_LOOP, "policy"),
         (WatchState.WAITING, Reason.REDIRECTED, "autodiscover"),
-        (WatchState.WAITING, "unheard-of", "tries again by itself (unheard-of)"),
+        (WatchState.WAITING, Reason.HTTP_401, "confirms"),
+        (WatchState.WAITING, Reason.UNKNOWN, "newer version"),
         (WatchState.BLOCKED, Reason.EAS_129, 'ActiveSyncAllowedDeviceIDs @{Add="DEVICE"}'),
         (WatchState.BLOCKED, Reason.HTTP_403, "-QueryString PushRelay -Characteristic DeviceType"),
         (WatchState.BLOCKED, Reason.EAS_177, "too many devices"),
@@ -49,17 +52,28 @@ def known(
         (WatchState.BLOCKED, Reason.OAUTH_CLIENT, "oauth_client_id"),
         (WatchState.BLOCKED, Reason.KERBEROS_DELEGATION, "docs/authentication.md"),
         (WatchState.BLOCKED, Reason.KERBEROS_USER_LOCKED, "unlock it"),
-        (WatchState.CREDENTIAL_REFUSED, Reason.OAUTH_INVALID_GRANT, "log in anew"),
+        (WatchState.CREDENTIAL_REFUSED, Reason.OAUTH_INVALID_GRANT, "log in again"),
         (WatchState.CREDENTIAL_REFUSED, Reason.CERTIFICATE_EXPIRED, "next certificate"),
         (WatchState.CREDENTIAL_REFUSED, Reason.KERBEROS_USER_UNKNOWN, "no such user"),
         (WatchState.BLOCKED, Reason.EAS_145, "acknowledgement_fallback"),
         (WatchState.BLOCKED, Reason.SEAL_BROKEN, "sealing key"),
         (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, "present password"),
-        (WatchState.WIPED, Reason.REMOTE_WIPE, "registers anew"),
+        (WatchState.WIPED, Reason.REMOTE_WIPE, "registers again"),
     ],
 )
-def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reason, words: str) -> None:
+def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reason | None, words: str) -> None:
     assert words in advise_on_mailbox(case(state, reason), NOW)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
+    row = row_of(WatchState.BLOCKED, reason)
+
+    advice = advise_on_mailbox(case(WatchState.BLOCKED, reason), NOW)
+
+    assert advice.startswith(row.remedy)
+    assert advice.endswith(f"The relay checks again {row.recheck}.")
+    assert ("New-ActiveSyncDeviceAccessRule" in advice) == row.access_rule
 
 
 @pytest.mark.parametrize("state", list(WatchState))

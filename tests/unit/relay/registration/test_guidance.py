@@ -5,7 +5,8 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.model import RegistrationState, RegistrationView
-from relay.registration.guidance import Actor, advise, proved
+from relay.domain.reasons import Actor, row_of
+from relay.registration.guidance import advise, proved
 from tests.fakes import records
 
 
@@ -21,15 +22,15 @@ def view(
 @pytest.mark.parametrize(
     ("state", "watch", "reason", "by", "word"),
     [
-        (RegistrationState.VERIFYING, WatchState.VERIFYING, None, Actor.NOBODY, "did not answer"),
+        (RegistrationState.VERIFYING, WatchState.VERIFYING, None, Actor.NOBODY, "has not answered"),
         (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.SERVER_UNKNOWN, Actor.ADMINISTRATOR, "cannot ask"),
         (RegistrationState.VERIFYING, WatchState.VERIFYING, Reason.KERBEROS_TICKET, Actor.ADMINISTRATOR, "cannot ask"),
-        (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.EAS_126, Actor.NOBODY, "did not answer"),
+        (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.EAS_126, Actor.NOBODY, "has not answered"),
         (RegistrationState.REFUSED, WatchState.WATCHING, None, Actor.USER, "refused"),
         (RegistrationState.TOKEN_GONE, WatchState.WATCHING, None, Actor.APP, "device token"),
-        (RegistrationState.WIPED, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "register anew"),
+        (RegistrationState.WIPED, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "register again"),
         (RegistrationState.WIPED, WatchState.WATCHING, None, Actor.ADMINISTRATOR, "wiped"),
-        (RegistrationState.ACTIVE, WatchState.VERIFYING, None, Actor.NOBODY, "All is well"),
+        (RegistrationState.ACTIVE, WatchState.VERIFYING, None, Actor.NOBODY, "has not answered"),
         (RegistrationState.ACTIVE, WatchState.STARTING, None, Actor.NOBODY, "All is well"),
         (RegistrationState.ACTIVE, WatchState.WATCHING, None, Actor.NOBODY, "All is well"),
         (RegistrationState.ACTIVE, WatchState.WAITING, Reason.UNREACHABLE, Actor.NOBODY, "tries again"),
@@ -51,7 +52,7 @@ def view(
             WatchState.CREDENTIAL_REFUSED,
             Reason.OAUTH_INVALID_GRANT,
             Actor.USER,
-            "log in anew",
+            "log in again",
         ),
         (RegistrationState.ACTIVE, WatchState.CREDENTIAL_REFUSED, Reason.CERTIFICATE_EXPIRED, Actor.APP, "next one"),
         (RegistrationState.ACTIVE, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "wiped"),
@@ -85,3 +86,13 @@ def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() 
         RegistrationState.TOKEN_GONE,
         RegistrationState.WIPED,
     ]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_the_app_hears_of_a_blocked_mailbox_what_its_reason_says(reason: Reason) -> None:
+    advice = advise(view(RegistrationState.ACTIVE, WatchState.BLOCKED, reason))
+
+    row = row_of(WatchState.BLOCKED, reason)
+    assert advice.by is row.actor
+    assert advice.text.startswith(row.words)
+    assert ("DEVICE" in advice.text) == row.access_rule

@@ -55,7 +55,7 @@ async def judge(server: Server, door: Door) -> Finding:
             AccessDenied("no ticket", Reason.KERBEROS_TICKET),
             Finding(CheckResult.UNKNOWN, "no ticket", Reason.KERBEROS_TICKET),
         ),
-        (AccessDenied("not here", Reason.HTTP_404), Finding(CheckResult.UNKNOWN, "not here")),
+        (AccessDenied("not here", Reason.HTTP_404), Finding(CheckResult.UNKNOWN, "not here", Reason.HTTP_404)),
     ],
 )
 async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
