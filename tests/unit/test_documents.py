@@ -12,10 +12,6 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted(chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md")))
-STALE: Final = pytest.mark.xfail(reason="architecture.md names former modules; once it does not, drop this mark")
-NAMING: Final = [
-    pytest.param(document, marks=STALE) if document.name == "architecture.md" else document for document in DOCUMENTS
-]
 FENCED: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK: Final = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
@@ -81,7 +77,7 @@ def missing(text: str) -> list[str]:
     return [path for path in PATH.findall(text) if not (ROOT / path).exists()]
 
 
-@pytest.mark.parametrize("document", NAMING, ids=lambda document: str(document.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
 def test_every_path_that_a_document_names_exists(document: Path) -> None:
     assert missing(read(document)) == []
 
