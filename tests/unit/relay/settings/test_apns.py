@@ -29,7 +29,7 @@ def accounts(site: Installation) -> tuple[ApnsAccount, ...]:
     return apns.accounts
 
 
-def test_accounts_stand_beside_the_plain_one_and_their_apps_may_register(site: Installation) -> None:
+def test_more_accounts_may_stand_beside_the_table_apns_and_their_apps_may_register(site: Installation) -> None:
     plain, other = accounts(site)
 
     assert plain.table == "apns"
@@ -40,7 +40,7 @@ def test_accounts_stand_beside_the_plain_one_and_their_apps_may_register(site: I
     assert site.load().apps[Platform.APNS] == {"com.example.mail", "com.example.other"}
 
 
-def test_accounts_may_stand_alone(site: Installation) -> None:
+def test_accounts_need_no_account_in_the_table_apns(site: Installation) -> None:
     site.configure(NO_PLAIN + OTHER)
 
     assert [account.table for account in accounts(site)] == ["apns.accounts.other-team"]
@@ -73,7 +73,7 @@ def test_the_environment_overrides_an_account_even_with_a_hyphen(site: Installat
     assert apns.accounts[1].topics == {"com.example.a", "com.example.b"}
 
 
-def test_a_link_to_apples_file_tells_the_key_id(site: Installation) -> None:
+def test_the_name_of_the_target_of_a_link_gives_the_key_id(site: Installation) -> None:
     (site.folder / "present.p8").symlink_to("AuthKey_FGHIJ67890.p8")
     site.replace('key_file = "AuthKey_FGHIJ67890.p8"', 'key_file = "present.p8"')
 
@@ -101,7 +101,7 @@ def test_a_link_to_apples_file_tells_the_key_id(site: Installation) -> None:
         ),
     ],
 )
-def test_faults_of_an_account_are_told_under_its_keys(
+def test_faults_of_an_account_are_reported_under_its_keys(
     site: Installation, old: str, new: str, faults: list[tuple[str, str]]
 ) -> None:
     site.replace(old, new)
@@ -112,7 +112,7 @@ def test_faults_of_an_account_are_told_under_its_keys(
         assert any(found_key == key and wrong in found_wrong for found_key, found_wrong in found), found
 
 
-def test_accounts_that_are_no_table_are_told(site: Installation) -> None:
+def test_accounts_that_are_no_table_are_reported(site: Installation) -> None:
     site.configure(GOOD.replace("[apns]", '[apns]\naccounts = "x"'))
 
     assert ("apns.accounts", "is no table") in site.faults()

@@ -37,11 +37,11 @@ def test_a_ca_for_postgresql_is_kept(site: Installation) -> None:
         ),
     ],
 )
-def test_a_ca_that_could_not_do_its_work_is_a_fault(site: Installation, lines: list[str], fault: str) -> None:
+def test_a_ca_that_would_have_no_effect_is_a_fault(site: Installation, lines: list[str], fault: str) -> None:
     assert configured(site, *lines).faults() == [("database.ca_file", fault)]
 
 
-def test_a_faulty_url_is_one_fault_with_a_ca_too(site: Installation) -> None:
+def test_a_faulty_url_with_a_ca_is_only_one_fault(site: Installation) -> None:
     configured(site, 'url = "postgresql://[relay@db.example.com/relay"', 'ca_file = "ca.pem"')
 
     assert [key for key, _ in site.faults()] == ["database.url"]

@@ -23,7 +23,7 @@ def site(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-def test_a_good_file_becomes_ready_made_values(site: Installation) -> None:
+def test_a_good_file_becomes_settings(site: Installation) -> None:
     settings = site.load()
 
     assert settings.role is Role.ALL
@@ -165,7 +165,7 @@ def test_a_fault_from_the_environment_names_the_variable(site: Installation) -> 
     assert faults["log"] == "is no table (set by RELAY__LOG)"
 
 
-def test_values_are_not_repeated_in_faults_for_they_may_be_secrets(site: Installation) -> None:
+def test_faults_do_not_repeat_values_because_they_may_be_secrets(site: Installation) -> None:
     site.replace("[relay]", '[database]\nurl = "postgresql://relay:canary@db/relay"\npassword = "canary"\n[relay]')
     environ = {"RELAY__API__PORT": "canary", "RELAY__LOG__LEVEL": "canary"}
 
@@ -198,7 +198,7 @@ def test_secrets_do_not_show_in_representations(site: Installation) -> None:
         (Role.PUSH, ["api.pem", "api.key", "state/sealing-private.pem", "state/sealing-public.pem"]),
     ],
 )
-def test_each_role_does_without_the_files_of_the_others(site: Installation, role: Role, unneeded: list[str]) -> None:
+def test_each_role_does_not_need_the_files_of_the_others(site: Installation, role: Role, unneeded: list[str]) -> None:
     site.replace("[relay]", '[database]\nurl = "postgresql://relay@db/relay"\n[relay]')
     for name in unneeded:
         (site.folder / name).unlink()
@@ -228,7 +228,7 @@ def test_several_processes_cannot_share_sqlite(site: Installation, role: Role) -
     assert "is SQLite" in wrong
 
 
-def test_a_provider_and_a_server_are_demanded_where_they_are_used(site: Installation) -> None:
+def test_a_provider_and_a_server_are_required_by_the_roles_that_use_them(site: Installation) -> None:
     site.configure('[database]\nurl = "postgresql://relay@db/relay"\n[api]\nhost = "127.0.0.1"\n')
 
     assert [key for key, _ in site.faults(Role.ALL)] == ["servers", "apns"]
@@ -323,7 +323,7 @@ def test_each_fault_is_reported_under_its_key(site: Installation, old: str, new:
         ({"token_uri": "http://oauth2.example.com/token"}, "token_uri that is not https"),
     ],
 )
-def test_a_service_account_must_be_whole(site: Installation, change: dict[str, str | None], wrong: str) -> None:
+def test_a_service_account_must_be_complete(site: Installation, change: dict[str, str | None], wrong: str) -> None:
     site.write("fcm.json", json.dumps({**site.account, **change}).encode())
 
     ((key, text),) = site.faults()
@@ -341,7 +341,7 @@ def test_a_secret_file_open_to_others_is_refused(site: Installation, name: str) 
     assert wrong == f"{site.folder / name} is open to others than its owner (mode 0640)"
 
 
-def test_a_push_certificate_serves_instead_of_a_key(site: Installation) -> None:
+def test_a_push_certificate_may_replace_the_key(site: Installation) -> None:
     begin, end = GOOD.index("[apns]"), GOOD.index("[fcm]")
     apns = '[apns]\ncertificate_file = "api-both.pem"\ntopics = ["com.example.mail"]\nin_flight = 7\n'
     site.configure(GOOD[:begin] + apns + GOOD[end:])
@@ -377,7 +377,7 @@ def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
     )
 
 
-def test_a_certificate_is_judged_at_the_moment_given(site: Installation) -> None:
+def test_a_certificate_must_be_valid_at_the_given_time(site: Installation) -> None:
     assert load(site.toml, {}, Role.ALL, datetime(2026, 1, 1, tzinfo=UTC)).apns is not None
     with pytest.raises(SettingsInvalid, match="valid only from"):
         load(site.toml, {}, Role.ALL, datetime(1990, 1, 1, tzinfo=UTC))
@@ -404,7 +404,7 @@ def test_paths_may_be_absolute_and_sqlite_elsewhere(site: Installation, tmp_path
     assert site.load().database.file == site.folder / "beside.db"
 
 
-def test_keygen_learns_where_the_keys_belong_before_there_are_any(site: Installation) -> None:
+def test_the_paths_of_the_sealing_keys_are_known_before_the_keys_exist(site: Installation) -> None:
     (site.folder / "state/sealing-private.pem").unlink()
     site.replace("[relay]", '[sealing]\npublic_key_file = "seal.pub"\n[relay]')
 
@@ -416,7 +416,7 @@ def test_keygen_learns_where_the_keys_belong_before_there_are_any(site: Installa
         sealing_key_files(site.toml, {"RELAY__SEALING__KEY": "x"})
 
 
-def test_a_certificate_for_a_ca_serves_as_ca(site: Installation) -> None:
+def test_a_pem_file_of_a_ca_may_contain_comments(site: Installation) -> None:
     site.write("bundle.pem", b"# a comment: caf\xc3\xa9\n" + trustme.CA().cert_pem.bytes(), 0o644)
     site.replace("[servers.main]", '[servers.main]\nca_file = "bundle.pem"')
 
@@ -437,7 +437,7 @@ def test_the_environment_cannot_put_a_key_where_there_is_no_table(site: Installa
     assert site.faults(environ={"RELAY__LOG__LEVEL": "debug"}) == [("log", "is no table")]
 
 
-def test_mailboxes_may_be_sent_to_configured_servers_and_allowed_hosts_only(site: Installation) -> None:
+def test_mailboxes_may_be_redirected_to_configured_servers_and_allowed_hosts_only(site: Installation) -> None:
     site.replace(
         "[servers.main]",
         "[autodiscover]\nenabled = true\nhosts = ['Autodiscover.Example.NET', 'mail.example.net:8443']\n"
@@ -462,7 +462,7 @@ def test_hosts_of_an_autodiscover_that_is_switched_off_are_not_allowed(site: Ins
     assert settings.servers["main"].policy.hosts == {"mail.example.com"}
 
 
-def test_an_autodiscover_that_could_ask_anybody_is_a_fault(site: Installation) -> None:
+def test_autodiscover_without_a_list_of_hosts_is_a_fault(site: Installation) -> None:
     site.replace("[servers.main]", "[autodiscover]\nenabled = true\n[servers.autodiscover]\n[servers.main]")
     with pytest.raises(SettingsInvalid) as caught:
         site.load()

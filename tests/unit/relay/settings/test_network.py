@@ -14,7 +14,7 @@ def site(tmp_path: Path) -> Installation:
 
 
 def routes(site: Installation, text: str) -> tuple[Route, Route]:
-    """Return the ways to Apple and to Google."""
+    """Return the routes to Apple and to Google."""
     site.configure(GOOD + text)
     settings = site.load()
     assert settings.apns is not None
@@ -22,7 +22,7 @@ def routes(site: Installation, text: str) -> tuple[Route, Route]:
     return settings.apns.route, settings.fcm.route
 
 
-def test_without_settings_both_providers_are_reached_straight(site: Installation) -> None:
+def test_without_settings_the_relay_connects_to_both_providers_directly(site: Installation) -> None:
     assert routes(site, "") == (DIRECT, DIRECT)
 
 
@@ -42,7 +42,7 @@ def test_one_proxy_serves_both_providers_and_its_password_is_a_file(site: Instal
     assert "hunter2" not in repr(site.load())
 
 
-def test_a_provider_may_have_another_proxy_or_none_and_no_other_learns_the_password(site: Installation) -> None:
+def test_a_provider_may_have_another_proxy_or_none_and_no_other_proxy_gets_the_password(site: Installation) -> None:
     site.write("proxy.password", b"hunter2\n")
     site.configure(
         GOOD.replace("[fcm]", '[fcm]\nproxy = "none"').replace("[apns]", '[apns]\nproxy = "http://[2001:db8::1]:8080/"')
@@ -63,13 +63,13 @@ def test_a_provider_may_have_another_proxy_or_none_and_no_other_learns_the_passw
     assert settings.fcm.route == Route(None, sources)
 
 
-def test_a_proxy_may_be_spoken_to_over_tls(site: Installation) -> None:
+def test_the_connection_to_a_proxy_may_use_tls(site: Installation) -> None:
     text = '[network]\nproxy = "https://proxy.example.com:3129"\nproxy_ca_file = "ca.pem"\n'
 
     assert routes(site, text)[0] == Route(Proxy("proxy.example.com", 3129, tls=True, ca_file=site.folder / "ca.pem"))
 
 
-def test_the_environment_sets_the_way_too(site: Installation) -> None:
+def test_the_environment_sets_the_route_too(site: Installation) -> None:
     settings = site.load(environ={"RELAY__NETWORK__PROXY": "http://p:1", "RELAY__NETWORK__SOURCE_ADDRESS": "192.0.2.7"})
 
     assert settings.fcm is not None
@@ -83,7 +83,7 @@ def test_proxies_of_the_environment_are_never_used_implicitly(site: Installation
     assert settings.apns.route == DIRECT
 
 
-def test_roles_that_push_nothing_read_nothing_of_it(site: Installation) -> None:
+def test_roles_that_do_not_push_ignore_the_table_network(site: Installation) -> None:
     site.configure(GOOD + '[network]\nproxy = "nonsense"\nproxy_password_file = "missing"\n')
 
     assert site.faults(Role.WATCH, {"RELAY__DATABASE__URL": "postgresql://relay@db.example.com/relay"}) == []
@@ -103,7 +103,9 @@ def test_roles_that_push_nothing_read_nothing_of_it(site: Installation) -> None:
     ],
 )
 @pytest.mark.parametrize("key", ["network.proxy", "apns.proxy", "fcm.proxy"])
-def test_what_is_no_proxy_is_a_fault_that_repeats_nothing(site: Installation, key: str, url: str, wrong: str) -> None:
+def test_a_url_that_is_no_proxy_is_a_fault_that_does_not_repeat_the_url(
+    site: Installation, key: str, url: str, wrong: str
+) -> None:
     table = key.partition(".")[0]
     text = GOOD + "[network]\n"
     site.configure(text.replace(f"[{table}]", f'[{table}]\nproxy = "{url}"'))
@@ -139,7 +141,9 @@ def test_what_is_no_proxy_is_a_fault_that_repeats_nothing(site: Installation, ke
         ),
     ],
 )
-def test_what_does_not_fit_together_is_a_fault(site: Installation, text: str, faults: list[tuple[str, str]]) -> None:
+def test_keys_that_do_not_fit_together_are_a_fault(
+    site: Installation, text: str, faults: list[tuple[str, str]]
+) -> None:
     site.write("proxy.password", b"hunter2\n")
     site.configure(f"{GOOD}\n[network]\n{text}\n")
 

@@ -61,14 +61,14 @@ def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
         ("fcm", False),
     ],
 )
-def test_only_loopback_does_without_encryption(url: str, secure: bool) -> None:
+def test_only_loopback_needs_no_encryption(url: str, secure: bool) -> None:
     assert secure_url(url) is secure
 
 
 @pytest.mark.parametrize(
     ("host", "loopback"), [("127.8.9.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x", False)]
 )
-def test_loopback_is_known_by_address_and_name(host: str, loopback: bool) -> None:
+def test_loopback_is_recognised_by_address_and_name(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 

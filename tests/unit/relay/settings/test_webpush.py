@@ -1,5 +1,3 @@
-"""Own the tests of the table [webpush]."""
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +35,7 @@ def configure(site: Installation, **changes: str | None) -> None:
     site.configure(site.toml.read_text() + "\n[webpush]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()))
 
 
-def test_a_good_table_becomes_a_sender_and_what_the_api_needs(site: Installation) -> None:
+def test_a_good_table_becomes_the_settings_of_sender_and_api(site: Installation) -> None:
     configure(site, ca_file='"ca.pem"', in_flight="7")
 
     settings = site.load()
@@ -52,7 +50,7 @@ def test_a_good_table_becomes_a_sender_and_what_the_api_needs(site: Installation
     assert (sender.vapid_key_file, sender.ca_file) == (site.folder / "vapid.pem", site.folder / "ca.pem")
 
 
-def test_what_is_inside_is_reached_straight_and_the_rest_through_the_proxy(site: Installation) -> None:
+def test_straight_hosts_are_reached_without_the_proxy_and_others_through_it(site: Installation) -> None:
     configure(site, straight_hosts='["10.0.0.7:8443"]')
     environ = {"RELAY__NETWORK__PROXY": "http://proxy.example.com:3128"}
 
@@ -74,7 +72,7 @@ def test_without_the_table_there_is_no_webpush(site: Installation) -> None:
     assert settings.apps[Platform.WEBPUSH] == frozenset()
 
 
-def test_it_is_enough_of_a_provider(site: Installation) -> None:
+def test_webpush_alone_is_enough_of_a_provider(site: Installation) -> None:
     text = site.toml.read_text()
     site.configure(text.partition("[apns]")[0])
     configure(site)
@@ -111,7 +109,7 @@ def test_it_is_enough_of_a_provider(site: Installation) -> None:
     ],
     ids=str,
 )
-def test_each_fault_is_told_under_its_key(site: Installation, changes: dict[str, Any], key: str) -> None:
+def test_each_fault_is_reported_under_its_key(site: Installation, changes: dict[str, Any], key: str) -> None:
     configure(site, **changes)
 
     assert {named for named, _ in site.faults()} == {key}
