@@ -1,6 +1,6 @@
-"""What a process does: its roles, built by `relay.compose`, run until cancelled, closed in reverse order.
+"""What a process does: run a role, which `relay.compose` builds, or migrate the database, or explain a mailbox.
 
-A role is imported when it is opened: a process holds only the libraries of the roles that it runs.
+A role is imported when it is opened, so that a process loads only the libraries of the roles that it runs.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings) -> None:
-    """Run one role until cancelled.
+    """Build one role, run it until cancelled, close it in reverse order.
 
-    Raises DatabaseInUse, MigrationsPending, StoreUnavailable, OSError for what keeps it from starting, and RelayBroke
-    for a fault of ours.
+    Raises DatabaseInUse, MigrationsPending, StoreUnavailable or OSError if the role cannot start, and RelayBroke if
+    one of its tasks fails, which is a fault of the relay.
     """
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(open_running(settings))
@@ -59,7 +59,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the database to the schema of this version; raises DatabaseInUse, StoreUnavailable."""
+    """Migrate the database to the schema of this version; raises DatabaseInUse, StoreUnavailable."""
     async with AsyncExitStack() as stack:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
@@ -67,7 +67,10 @@ async def migrate(settings: Settings) -> None:
 
 
 async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:
-    """Find what is known of a mailbox, while the relay runs or not; raises MigrationsPending, StoreUnavailable."""
+    """Return what the database says about the mailboxes that `name` means; the relay may run or not.
+
+    Raises MigrationsPending, StoreUnavailable.
+    """
     async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):
             raise MigrationsPending
@@ -75,7 +78,7 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each held Ping is one."""
+    """Raise the soft limit of open files to the hard one: each held Ping is one open file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""Own the audit of egress logs: files in, everything that is wrong with them out."""
+"""The audit of egress logs, for `relay audit verify`."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,9 +9,9 @@ from relay.push.egress.record import Fault, verify
 
 
 def audit(files: Sequence[Path]) -> tuple[int, list[Fault]]:
-    """Check files of egress logs, each chain from its oldest file on; return how many lines there are, and all faults.
+    """Check files of egress logs, each chain from its oldest file on; return the number of lines and all faults.
 
-    The end of a chain is checked when its head lies beside its files. Raises OSError for a file that cannot be read.
+    The end of a chain is checked if its head file is in the same folder. Raises OSError if a file cannot be read.
     """
     count = 0
     faults: list[Fault] = []

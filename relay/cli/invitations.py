@@ -1,4 +1,4 @@
-"""Own the commands of whoever invites users; they need neither relay.toml nor the relay's host."""
+"""The commands of an operator who invites users; they need neither relay.toml nor the host of the relay."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -58,5 +58,5 @@ def issue(
             name = normalise(user)
         except ValueError as error:
             fail(f"a user {error}", FAULTY)
-        # Not by rich, which turns tabs into blanks.
+        # Not printed with rich, which turns tabs into blanks.
         typer.echo(f"{name}\t{invite(signing, server, name, until)}\t{until:%Y-%m-%dT%H:%M:%SZ}")

@@ -1,4 +1,4 @@
-"""Own the making of key files."""
+"""Writes new keys into files, and never over an existing one."""
 
 import os
 from collections.abc import Callable
@@ -9,31 +9,32 @@ from relay.security.sealing import generate
 
 
 class KeysExist(Exception):
-    """Tell that a key is there already; a new one would make void what the old one was for."""
+    """A key file exists already; the text says what a new key would make useless."""
 
 
 def write_sealing_keys(private: Path, public: Path) -> None:
     """Make the sealing keys; raises as `write_key_pair` does."""
-    write_key_pair(private, public, generate, "stored credentials open with it alone. Move it away only to start anew.")
+    warning = "stored credentials open with it alone. Move it away only to start anew."
+    write_key_pair(private, public, generate, warning)
 
 
-def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, bytes]], lest: str) -> None:
-    """Make a key pair; the private file is readable by its owner only.
+def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, bytes]], warning: str) -> None:
+    """Make a key pair; only the owner can read the private file.
 
-    Raises KeysExist, which says `lest` what, when either file is there, OSError when one cannot be written.
+    Raises KeysExist with `warning` if one of the files exists, OSError if one cannot be written.
     """
     for path in (private, public):
         if path.exists():
-            raise KeysExist(f"{path} exists: {lest}")
+            raise KeysExist(f"{path} exists: {warning}")
     private_pem, public_pem = make()
     for path, content, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
         _write(path, content, mode)
 
 
 def write_vapid_key(path: Path) -> None:
-    """Make a VAPID key; its file is readable by its owner only.
+    """Make a VAPID key; only the owner can read its file.
 
-    Raises KeysExist when the file is there, OSError when it cannot be written.
+    Raises KeysExist if the file exists, OSError if it cannot be written.
     """
     if path.exists():
         raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe anew.")

@@ -1,7 +1,7 @@
-"""The command line: arguments in, exit status and readable texts out.
+"""The commands of the program `relay`.
 
-Each command imports what it needs when it runs, so that `relay --help` loads neither the roles nor the sandbox, and a
-process holds only the libraries of its own role.
+Each command imports what it needs when it runs: `relay --help` loads neither the roles nor the sandbox, and a process
+loads only the libraries of its own role.
 """
 
 import asyncio
@@ -162,12 +162,12 @@ def explain(
     if settings.database.file is not None and not settings.database.file.exists():
         fail(f"there is no database {settings.database.file}", FAILED)
     with failing("cannot reach the database"):
-        cases = _run(app.explain(settings, name)) or []
+        mailboxes = _run(app.explain(settings, name)) or []
     if as_json:
-        say(json.dumps([document(case, now()) for case in cases], indent=2))
+        say(json.dumps([document(mailbox, now()) for mailbox in mailboxes], indent=2))
     else:
-        typer.echo("\n".join(text(case, now()) for case in cases), nl=False)
-    if not cases:
+        typer.echo("\n".join(text(mailbox, now()) for mailbox in mailboxes), nl=False)
+    if not mailboxes:
         fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 
@@ -244,7 +244,7 @@ def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, 
 
 
 def main() -> None:
-    """Be the program `relay`."""
+    """Run the program `relay`."""
     cli()
 
 
@@ -267,7 +267,7 @@ def _sealing_key_files(config: Path) -> tuple[Path, Path]:
 
 
 def _make_first_keys(config: Path) -> None:
-    """Make the sealing keys of a new installation; a single one that is missing is a fault, not a new start."""
+    """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault."""
     from relay.cli.keygen import write_sealing_keys
     from relay.settings import sealing_key_files
 
@@ -283,9 +283,9 @@ def _make_first_keys(config: Path) -> None:
 
 
 def _run(job: Coroutine[Any, Any, T]) -> T | None:
-    """Run a job on uvloop until it ends, SIGTERM or Ctrl-C; being told to end is no failure: None."""
+    """Run a job on uvloop and return its result; None after SIGTERM or Ctrl-C, which cancel it and are no failure."""
 
-    async def until_told() -> T | None:
+    async def until_signal() -> T | None:
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -299,7 +299,7 @@ def _run(job: Coroutine[Any, Any, T]) -> T | None:
 
     import uvloop
 
-    return uvloop.run(until_told())
+    return uvloop.run(until_signal())
 
 
 def _cancel_once(task: "asyncio.Task[Any] | None") -> None:

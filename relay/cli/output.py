@@ -1,4 +1,4 @@
-"""What commands print, and the exit status when they cannot go on.
+"""What commands print, and the exit status if they cannot go on.
 
 Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
 """
@@ -24,17 +24,17 @@ FAULTY: Final = 2
 
 
 def say(text: str, *, green: bool = False) -> None:
-    """Print a result for the caller or for a script; the colour shows on a terminal only."""
+    """Print a result, for people and scripts; only a terminal shows the colour."""
     typer.secho(text, fg=typer.colors.GREEN if green else None)
 
 
 def note(text: str) -> None:
-    """Print to standard error what is no result: hints and findings."""
+    """Print a hint or a finding to standard error: everything that is not the result."""
     typer.echo(text, err=True)
 
 
 def show_faults(error: SettingsInvalid) -> NoReturn:
-    """Print every fault of the configuration, and end the command."""
+    """Print every fault of the configuration and end the command."""
     faults = error.faults
     heading = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:"
     typer.secho(heading, fg=typer.colors.RED, bold=True, err=True)
@@ -44,14 +44,14 @@ def show_faults(error: SettingsInvalid) -> NoReturn:
 
 
 def fail(text: str, status: int) -> NoReturn:
-    """Print why a command cannot go on, and end it."""
+    """Print why a command cannot go on and end it."""
     typer.secho(text, fg=typer.colors.RED, err=True)
     raise typer.Exit(status)
 
 
 @contextmanager
 def failing(cannot: str) -> Iterator[None]:
-    """Print in words what keeps a command from its work; `cannot` begins the sentence about what the system refuses."""
+    """Print the errors that an operator can remedy, and end the command; `cannot` begins the text of an OSError."""
     try:
         yield
     except (DatabaseInUse, DatabaseRefuses, MigrationsPending, RelayBroke, SchemaNewer) as error:
@@ -63,5 +63,5 @@ def failing(cannot: str) -> Iterator[None]:
 
 
 def describe(error: OSError) -> str:
-    """Return what went wrong, and with which file if there was one."""
+    """Return the text of an OSError with its file, if it names one."""
     return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

@@ -1,4 +1,4 @@
-"""Own how the api role is put together: where phones register."""
+"""Builds the api role: the listener where phones register."""
 
 import logging
 import secrets

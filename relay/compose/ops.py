@@ -1,4 +1,4 @@
-"""Own how health and metrics of a process are put together, from what runs in it."""
+"""Builds the ops listener: health checks and metrics of what runs in this process."""
 
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,7 +22,7 @@ from relay.store.ops import SqlOpsStore
 
 
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
-    """Open the listener of health and metrics, which show what was opened before."""
+    """Open the listener of health and metrics; call it last, because it shows what `running` holds by then."""
     settings, mailboxes = running.settings, running.mailboxes
     counts, lag = CountsCache(SqlOpsStore(running.engine), now), LoopLag()
     await counts.refresh()
@@ -39,7 +39,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     for platform, stats in running.pushes.items():
         parts += [push_checks.provider(platform, stats, counts, now), push_checks.tokens(platform, counts)]
     if running.pushes:
-        # With other roles beside it, the process still does their work: phones register, mailboxes are watched.
+        # With role all, the process still registers phones and watches mailboxes while pushes do not leave.
         essential = settings.role is Role.PUSH
         parts.append(push_checks.channels(running.pushes.values(), essential=essential))
     parts += [checks.key_file(file) for file in running.key_files]
@@ -68,7 +68,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
 
 
 def _certificates(settings: Settings) -> dict[str, Path]:
-    """Name the certificates that we show to others, by their keys in relay.toml."""
+    """Return the certificates that the relay presents to phones and to Apple, by their keys in relay.toml."""
     shown = {}
     if settings.api is not None and settings.api.certificate_file is not None:
         shown["api.certificate_file"] = settings.api.certificate_file

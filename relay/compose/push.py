@@ -1,4 +1,4 @@
-"""Own how the push role is put together: a sender and a dispatcher for each provider that is set up."""
+"""Builds the push role: a sender and a dispatcher for each configured provider."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -26,11 +26,11 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     pacing = Pacing(push.coalesce, push.jitter, timedelta(seconds=push.expire), running.random)
     store = SqlOutboxStore(running.engine, running.wakeups, pacing)
     if settings.database.file is not None:
-        # The lock on the database says that whoever claimed these is dead.
+        # This process holds the lock of the database, so the process that made any claim has ended.
         await store.release(None)
     egress = stack.enter_context(open_egress_log(settings.egress.folder, now, largest=settings.egress.largest))
     running.jobs.append(("egress log", egress.run))
-    # As many are claimed as may be under way: more would spend their time limit in the queue of their sender.
+    # A dispatcher claims only as many pushes as may be in flight: the time limit of others would pass in a queue.
     senders: dict[Platform, tuple[PushSender, int]] = {}
     capacities: dict[Platform, Capacities] = {}
     if settings.apns is not None:
@@ -68,5 +68,5 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
 
 
 def _hurry(dispatcher: Dispatcher, _: object) -> None:
-    """Try again at once what rests for want of the right key."""
+    """Retry at once the pushes that wait for the right key, whose file has changed."""
     dispatcher.hurry()

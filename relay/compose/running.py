@@ -1,4 +1,4 @@
-"""Own what all roles of a process share: its database, its wake-ups, and what runs in it."""
+"""The parts that all roles of a process share: its database, its wake-ups, and the list of what runs in it."""
 
 import os
 import secrets
@@ -31,7 +31,7 @@ Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
 @dataclass(slots=True)
 class Running:
-    """Hold what runs in this process, for those who watch it; what is not this role's stays empty."""
+    """What runs in this process; health and metrics read it. Parts of other roles stay empty."""
 
     settings: Settings
     engine: AsyncEngine
@@ -43,15 +43,18 @@ class Running:
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
     key_files: list[KeyFile[Any]] = field(default_factory=list)
-    """Those that are watched for changes."""
+    """The key files that the relay watches for changes."""
     push_services: Services | None = None
-    """Of WebPush."""
+    """The push services of WebPush."""
     jobs: list[Job] = field(default_factory=list)
 
 
 @asynccontextmanager
 async def open_running(settings: Settings) -> AsyncIterator[Running]:
-    """Open the database, brought to its newest schema if it is embedded, and the wake-ups between roles."""
+    """Open the database and the wake-ups between roles; an embedded database is migrated first.
+
+    Raises MigrationsPending for PostgreSQL with an older schema, DatabaseInUse, StoreUnavailable.
+    """
     random = SystemRandom()
     database = settings.database
     node = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -73,7 +76,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
 
 
 def required(value: T | None) -> T:
-    """Return what the settings hold for this role; they were checked for it."""
+    """Return a value that the role needs; None would mean that the settings were loaded for another role."""
     if value is None:
         raise AssertionError("settings were loaded for another role")
     return value

@@ -1,8 +1,8 @@
-"""The wall clock; only the composition root and the programs read it."""
+"""The wall clock; all other code gets it as an argument."""
 
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """Return now as an aware UTC datetime."""
-    return datetime.now(UTC)  # noqa: TID251 -- what stands here is given to all others
+    """Return the present time as an aware UTC datetime."""
+    return datetime.now(UTC)  # noqa: TID251 -- the one place; all other code gets this function

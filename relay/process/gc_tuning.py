@@ -1,31 +1,31 @@
-"""How a process keeps its memory once it has built everything that lasts."""
+"""Settings of the garbage collector and of malloc for a process that has built its long-lived objects."""
 
 import ctypes
 import gc
 from typing import Final
 
 THRESHOLDS: Final = (50_000, 20, 20)
-"""Objects per collection: a fleet is millions of lasting objects, and the default walks them far too often."""
+"""For gc.set_threshold: a fleet is millions of long-lived objects, and the defaults collect far too often."""
 
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Parameters of mallopt(3)."""
-KEPT: Final = 4 * 2**20  # bytes of free memory at the top of the heap that are not given back
-SINGLE: Final = 2**20
-"""Bytes from which on an allocation is a mapping of its own.
+TRIM_THRESHOLD: Final = 4 * 2**20  # bytes of free memory at the top of the heap that malloc keeps
+MMAP_THRESHOLD: Final = 2**20
+"""Bytes from which malloc maps memory for a single allocation.
 
-uvloop reads TLS into 256 KiB each time and gives all but a few hundred bytes back: with glibc's 128 KiB that takes
-three system calls a read, a quarter of what a push to FCM costs.
+uvloop allocates 256 KiB for each read of TLS and shrinks it to a few hundred bytes: with glibc's threshold of 128 KiB
+that takes three system calls per read, a quarter of the cost of a push to FCM.
 """
 
 
 def freeze_heap() -> None:
-    """Freeze the heap (gc.freeze), give back what the start used only once, and tune malloc where it is glibc's."""
+    """Freeze the heap (gc.freeze); with glibc, also return free memory to the system and tune malloc."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
     allocator = ctypes.CDLL(None)
     if hasattr(allocator, "mallopt"):
         allocator.malloc_trim(0)
-        allocator.mallopt(M_MMAP_THRESHOLD, SINGLE)
-        allocator.mallopt(M_TRIM_THRESHOLD, KEPT)
+        allocator.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        allocator.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)

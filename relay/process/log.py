@@ -1,6 +1,6 @@
-"""How log records become lines, and how secrets are kept out of them, whichever library logged them.
+"""Formats log records as JSON or text, and hides secrets in the records of the relay and of all libraries.
 
-The standard library's formatter suffices here; structlog would load rich and pygments into every role (8 MB).
+The formatter of the standard library is enough; structlog would load rich and pygments into every role (8 MB).
 """
 
 import json
@@ -12,23 +12,23 @@ from typing import Any, Final, Literal, TextIO
 
 SECRET: Final = "<secret>"
 SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|credential|authorization|cookie|api_?key", re.IGNORECASE)
-"""Fields with such a name never show their value."""
+"""The value of a field with such a name is never shown."""
 SECRET_TEXT: Final = re.compile(
     r"(?P<scheme>\b(?:Basic|Bearer|Negotiate)\s+)[A-Za-z0-9+/=._~-]{6,}"
     r"|(?P<header>\bAuthorization['\"]?\s*[:=]\s*)[^\r\n]+",
     re.IGNORECASE,
 )
-"""Authorization headers within texts [RFC 9110 11.6.2]."""
+"""Authorization headers in texts [RFC 9110 11.6.2]."""
 
 OWN: Final = frozenset({"event", "exception", "level", "logger", "timestamp"})
-"""Names that every line uses itself; a field with such a name gets an underscore."""
+"""Names that every line has; a field of a record with such a name gets an underscore at its end."""
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-"""Attributes of every record; the others came in by `extra`."""
+"""Attributes of every record; all others come from `extra`."""
 
 FLOORS: Final[Mapping[str, int]] = {
-    "alembic": logging.WARNING,  # says at each start which dialect it found
+    "alembic": logging.WARNING,  # prints the dialect at each start
     "aioapns": logging.WARNING,  # prints requests: device tokens
-    "aiohttp.access": logging.WARNING,  # prints paths; the API writes an access log of its own
+    "aiohttp.access": logging.WARNING,  # prints paths; the API writes its own access log
     "aiosqlite": logging.WARNING,  # prints statements with their parameters
     "asyncio": logging.INFO,
     "asyncpg": logging.WARNING,
@@ -39,7 +39,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "sqlalchemy": logging.WARNING,  # prints statements with their parameters
     "urllib3": logging.WARNING,  # prints paths
 }
-"""Least levels of libraries that print bodies, headers or parameters below them."""
+"""The lowest levels that libraries may log at; below, they print bodies, headers or parameters."""
 
 
 def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None:
@@ -56,7 +56,7 @@ def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None
 
 
 def make_formatter(form: Literal["json", "text"]) -> logging.Formatter:
-    """Return what makes lines: one JSON object each with timestamp, level, logger, event and fields, or plain text."""
+    """Return a formatter: "json" makes one object per line with timestamp, level, logger, event and fields."""
     return _JsonLines() if form == "json" else _TextLines()
 
 
@@ -110,7 +110,7 @@ def _cleaned(value: Any) -> Any:
 
 
 def _above_floor(record: logging.LogRecord) -> bool:
-    """Keep libraries at their floor, even if a child of their logger has a level of its own."""
+    """Return whether a record may be written: not below FLOORS, even if a child of the logger has a lower level."""
     name = record.name
     floor = next((floor for parent, floor in FLOORS.items() if name == parent or name.startswith(f"{parent}.")), 0)
     return record.levelno >= floor

@@ -1,4 +1,4 @@
-"""Own the reading of PEM certificates and keys: whether they are what they should be, and until when."""
+"""Reads PEM certificates and private keys, and checks their kind."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,16 +17,16 @@ SHORTEST_RSA: Final = 1024  # bits
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Hold what matters of a certificate that stands first in a PEM file."""
+    """The validity and the public key of a certificate."""
 
     valid_from: datetime
     valid_until: datetime
     public_key: bytes
-    """DER, to compare with a key's."""
+    """DER, to compare with the one of a private key."""
 
 
 def read_certificate(pem: bytes) -> Certificate:
-    """Read the first certificate; raises ValueError when there is none."""
+    """Return the first certificate of a PEM text; raises ValueError if there is none."""
     first = x509.load_pem_x509_certificates(pem)[0]
     try:
         public_key = first.public_key()
@@ -37,17 +37,17 @@ def read_certificate(pem: bytes) -> Certificate:
 
 
 def read_expiry(file: Path) -> datetime:
-    """Tell when the first certificate of a file ends; raises ValueError or OSError."""
+    """Return when the first certificate of a file expires; raises ValueError or OSError."""
     return read_certificate(file.read_bytes()).valid_until
 
 
 def public_key_of(pem: bytes) -> bytes:
-    """Read an unencrypted private key and return its public key as DER; raises ValueError."""
+    """Return the public key of an unencrypted private key, as DER; raises ValueError."""
     return _load(pem).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def is_p256(pem: bytes) -> bool:
-    """Tell whether `pem` is an unencrypted ECDSA P-256 private key, the kind that Apple's .p8 files hold."""
+    """Return whether `pem` is an unencrypted ECDSA P-256 private key, as in the .p8 files of Apple."""
     try:
         key = _load(pem)
     except ValueError:
@@ -56,7 +56,7 @@ def is_p256(pem: bytes) -> bool:
 
 
 def is_rsa(pem: bytes) -> bool:
-    """Tell whether `pem` is an unencrypted RSA private key that signs RS256, the kind of Google's service accounts."""
+    """Return whether `pem` is an unencrypted RSA private key that can sign RS256, as Google's service accounts have."""
     try:
         key = _load(pem)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Own how credentials of every kind are written as JSON before they are sealed, and read after."""
+"""Credentials of every kind as JSON: the plaintext that is sealed."""
 
 import hmac
 import json
@@ -14,7 +14,7 @@ StoredCredential: TypeAlias = BasicCredential | OAuthCredential | CertificateCre
 
 
 class CredentialKind(StrEnum):
-    """Name how a user proves who they are."""
+    """How a user authenticates at the mail server."""
 
     BASIC = "basic"
     OAUTH = "oauth"
@@ -23,7 +23,7 @@ class CredentialKind(StrEnum):
 
 
 def kind_of(credential: StoredCredential) -> CredentialKind:
-    """Name the kind of a credential."""
+    """Return the kind of a credential."""
     match credential:
         case BasicCredential():
             return CredentialKind.BASIC
@@ -36,7 +36,7 @@ def kind_of(credential: StoredCredential) -> CredentialKind:
 
 
 def write(credential: StoredCredential) -> bytes:
-    """Write a credential as JSON."""
+    """Return a credential as JSON."""
     match credential:
         case BasicCredential(user, password):
             fields = {"user": user, "password": password}
@@ -50,7 +50,7 @@ def write(credential: StoredCredential) -> bytes:
 
 
 def read(text: bytes) -> StoredCredential:
-    """Read what `write` wrote; raises ValueError, KeyError or UnusableCredential for anything else."""
+    """Return the credential that `write` wrote; raises ValueError, KeyError or UnusableCredential."""
     fields = json.loads(text)
     match CredentialKind(fields["kind"]):
         case CredentialKind.BASIC:
@@ -64,11 +64,12 @@ def read(text: bytes) -> StoredCredential:
 
 
 def alike(left: StoredCredential, right: StoredCredential) -> bool:
-    """Tell, in constant time, whether two credentials prove the same; a rotated grant is the grant it was."""
-    return hmac.compare_digest(_essence(left), _essence(right))
+    """Return whether two credentials are the same, in constant time; a rotated refresh token is the same grant."""
+    return hmac.compare_digest(_comparable(left), _comparable(right))
 
 
-def _essence(credential: StoredCredential) -> bytes:
+def _comparable(credential: StoredCredential) -> bytes:
+    """Return a credential as JSON, without what changes when its refresh token is rotated."""
     if isinstance(credential, OAuthCredential):
         return json.dumps([credential.user, credential.client_id, credential.grant]).encode()
     return write(credential)

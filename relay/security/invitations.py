@@ -1,8 +1,8 @@
-"""Own invitations: an operator's signed word that a user's mailbox may be registered without a secret of that user.
+"""Invitations: an operator signs that a user's mailbox may be registered without a secret of that user.
 
-Where tickets are got in the users' names, nothing that an app knows proves to a mail server whose app it is. So the
-operator signs (server, user, until when) with a key that the relay does not have, and hands it to that user's phones.
-An invitation is a JSON Web Token [RFC 7519] with an Ed25519 signature [RFC 8037 3.1].
+Where the relay gets Kerberos tickets in the names of users, an app has nothing that would prove to the mail server who
+its user is. So the operator signs (server, user, expiry) with a key that the relay does not have, and an MDM brings the
+result to that user's phones. An invitation is a JSON Web Token [RFC 7519] with an Ed25519 signature [RFC 8037 3.1].
 """
 
 import re
@@ -31,15 +31,15 @@ _PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY----
 
 
 class Invitations:
-    """Read invitations; only what one of the known keys signed counts."""
+    """Checks invitations against the operator's public keys."""
 
     def __init__(self, keys: Sequence[Ed25519PublicKey]) -> None:
-        """Take the public keys; more than one while one takes the place of another."""
+        """Any of `keys` may have signed: while the operator replaces a key, there are two."""
         self._keys = tuple(keys)
 
     @classmethod
     def load(cls, pem: bytes) -> "Invitations":
-        """Read a PEM file of public keys; raises ValueError when one is no Ed25519 key, or there is none."""
+        """Load a PEM text of public keys; raises ValueError if one is no Ed25519 key, or there is none."""
         keys = [load_pem_public_key(found) for found in _PEM.findall(pem)]
         ed25519 = [key for key in keys if isinstance(key, Ed25519PublicKey)]
         if not ed25519 or len(ed25519) != len(keys):
@@ -47,9 +47,9 @@ class Invitations:
         return cls(ed25519)
 
     def check(self, text: str, server: str, user: str, now: datetime | None) -> None:
-        """Raise UnusableCredential unless an invitation is for this server and user, and not over `now`.
+        """Raise UnusableCredential unless an invitation is for this server and user and has not expired at `now`.
 
-        None as the time: it may be over, for it was good when it was shown.
+        `now` is None for an invitation that was valid when the app registered: it may have expired since.
         """
         claims = self._claims(text)
         if claims.get("srv") != server or claims.get("sub") != user:
@@ -63,7 +63,7 @@ class Invitations:
     def _claims(self, text: str) -> dict[str, Any]:
         import jwt
 
-        # The time is checked against the clock that was given, not against the library's.
+        # `check` compares the expiry with the given time; the library would read the system clock.
         options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
         if len(text) <= LONGEST:
             for key in self._keys:
@@ -76,23 +76,23 @@ class Invitations:
 
 @dataclass(frozen=True, slots=True)
 class InvitedUsers:
-    """Hold whose mailboxes may be watched at one server: those whom its operator invites."""
+    """The users of one server whose mailboxes the relay may watch with Kerberos tickets: those with an invitation."""
 
     server: str
     invitations: Invitations
     naming: Naming
 
     def check(self, credential: KerberosCredential, now: datetime | None) -> None:
-        """Raise UnusableCredential unless its user is invited; None as the time as for `Invitations.check`."""
+        """Raise UnusableCredential unless the user of a credential is invited; `now` as for `Invitations.check`."""
         self.invitations.check(credential.invitation, self.server, credential.user, now)
 
     def principal(self, user: str) -> Principal:
-        """Name a user to the KDC; raises UnusableCredential."""
+        """Return the principal of a user at the KDC; raises UnusableCredential."""
         return self.naming.principal(user)
 
 
 def invite(key: Ed25519PrivateKey, server: str, user: str, until: datetime) -> str:
-    """Sign an invitation; `user` as `relay.registration.identity.normalise` writes it."""
+    """Return a signed invitation; `user` is written as `relay.registration.identity.normalise` does."""
     import jwt
 
     claims = {"aud": AUDIENCE, "srv": server, "sub": user, "exp": int(until.timestamp())}
@@ -107,7 +107,7 @@ def generate() -> tuple[bytes, bytes]:
 
 
 def load_private(pem: bytes) -> Ed25519PrivateKey:
-    """Read the operator's key; raises ValueError when it is none."""
+    """Return the operator's private key; raises ValueError if `pem` is no unencrypted Ed25519 key."""
     try:
         key = load_pem_private_key(pem, None)
     except TypeError as error:

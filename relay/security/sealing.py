@@ -1,7 +1,7 @@
-"""Own the sealing of credentials: anyone with the public key can seal, only the watch role can open.
+"""The encryption of stored credentials: the api role seals with the public key, only the watch role can open.
 
-HPKE [RFC 9180] in base mode, X25519 with HKDF-SHA256 and ChaCha20-Poly1305; each seal is bound to its mailbox, so a
-sealed credential moved to another row does not open.
+HPKE [RFC 9180] in base mode, X25519 with HKDF-SHA256 and ChaCha20-Poly1305. Each seal is bound to its mailbox, so a
+sealed credential that is moved to another row does not open.
 """
 
 import base64
@@ -32,48 +32,48 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 
 class SealingPublicKey:
-    """Seal credentials; safe to give to the api role."""
+    """Seals credentials; the api role has only this key."""
 
     def __init__(self, key: X25519PublicKey) -> None:
-        """Take the key; use `load` for a file."""
+        """Use `load` for a file."""
         self._key = key
         self.raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         """The 32 bytes of the key."""
 
     @classmethod
     def load(cls, path: Path) -> "SealingPublicKey":
-        """Read a PEM file; raises ValueError when it holds no X25519 public key."""
+        """Load a PEM file; raises ValueError if it holds no X25519 public key."""
         key = load_pem_public_key(path.read_bytes())
         if not isinstance(key, X25519PublicKey):
             raise ValueError("not an X25519 public key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
     def seal(self, mailbox: MailboxId, credential: StoredCredential) -> bytes:
-        """Seal a credential to the watch role, bound to its mailbox."""
+        """Return a credential, sealed for the watch role and bound to its mailbox."""
         return FORMAT + _SUITE.encrypt(credentials.write(credential), self._key, _info(mailbox))
 
 
 class SealingPrivateKey:
-    """Open sealed credentials; only the watch role has it."""
+    """Opens sealed credentials; only the watch role has this key."""
 
     def __init__(self, key: X25519PrivateKey) -> None:
-        """Take the key; use `load` for a file."""
+        """Use `load` for a file."""
         self._key = key
 
     @classmethod
     def load(cls, path: Path) -> "SealingPrivateKey":
-        """Read a PEM file; raises ValueError when it holds no X25519 private key."""
+        """Load a PEM file; raises ValueError if it holds no X25519 private key."""
         key = load_pem_private_key(path.read_bytes(), None)
         if not isinstance(key, X25519PrivateKey):
             raise ValueError("not an X25519 private key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
     def public_key(self) -> SealingPublicKey:
-        """Return the key that seals for this one."""
+        """Return the public half, which seals for this key."""
         return SealingPublicKey(self._key.public_key())
 
     def open(self, mailbox: MailboxId, sealed: bytes) -> StoredCredential:
-        """Open a sealed credential; raise SealBroken for another key, another mailbox or changed bytes."""
+        """Return the credential in a seal; raises SealBroken for another key, another mailbox or changed bytes."""
         if sealed[:1] != FORMAT:
             raise SealBroken("the seal has an unknown format")
         try:
@@ -90,7 +90,7 @@ def generate() -> tuple[bytes, bytes]:
 
 
 def derive_device_id(key: SealingPublicKey, server: str, user: str) -> DeviceId:
-    """Derive the EAS device id of a mailbox: 32 letters and digits, stable for ever, different per installation."""
+    """Return the EAS device id of a mailbox: 32 letters and digits, always the same, different per installation."""
     digest = hashlib.sha256(b"\0".join((b"relay device", key.raw, server.encode(), user.encode()))).digest()
     return DeviceId(base64.b32encode(digest).decode("ascii")[:32])
 

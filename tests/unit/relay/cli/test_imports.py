@@ -1,4 +1,4 @@
-"""What a process loads: a command that only prints loads no role, and a role loads no other role's libraries."""
+"""Tests of the libraries that a process loads: a command that only prints loads no role, a role only its own."""
 
 import subprocess
 import sys
@@ -19,8 +19,8 @@ SERVERS: Final = {"aiohttp", "cryptography", "pydantic", "sqlalchemy", "uvloop"}
     ],
 )
 def test_a_process_loads_the_libraries_of_its_own_role_only(modules: str, absent: set[str]) -> None:
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", f"import {modules}; {LOADED}"], capture_output=True, check=True, text=True
     )
 
-    assert set(told.stdout.split()) & absent == set()
+    assert set(printed.stdout.split()) & absent == set()

@@ -3,7 +3,7 @@ import gc
 from relay.process import gc_tuning
 
 
-def test_settling_lets_the_collector_walk_rarely_and_leaves_out_what_is_there() -> None:
+def test_freezing_makes_collections_rare_and_exempts_the_objects_that_exist() -> None:
     before = gc.get_threshold()
     try:
         gc_tuning.freeze_heap()

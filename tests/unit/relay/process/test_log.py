@@ -115,7 +115,7 @@ def test_authorization_headers_in_texts_are_hidden(stream: io.StringIO, form: An
 
 
 @pytest.mark.parametrize("name", sorted(FLOORS))
-def test_libraries_that_print_bodies_are_held_back_even_at_debug(stream: io.StringIO, name: str) -> None:
+def test_libraries_that_print_bodies_stay_at_their_floor_even_at_debug(stream: io.StringIO, name: str) -> None:
     configure("debug", "json", stream)
     child = logging.getLogger(f"{name}.child")
     child.setLevel(logging.DEBUG)
@@ -138,7 +138,7 @@ def test_configuring_again_replaces_the_stream(stream: io.StringIO) -> None:
     assert len(lines(stream)) == 1
 
 
-def test_ordinary_words_stay(stream: io.StringIO) -> None:
+def test_texts_and_values_that_only_mention_secrets_are_not_hidden(stream: io.StringIO) -> None:
     configure("info", "json", stream)
     log.info("credential refused", extra={"reason": "token-gone", "attempts": 2, "shares": {1: 0.5}, "late": None})
 

@@ -23,7 +23,7 @@ def pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
-def test_a_certificate_tells_its_end_and_belongs_to_its_key(tmp_path: Path) -> None:
+def test_a_certificate_has_an_expiry_and_the_public_key_of_its_key(tmp_path: Path) -> None:
     leaf = trustme.CA().issue_cert("relay.example.com", not_after=END)
     file = tmp_path / "api.pem"
     file.write_bytes(leaf.cert_chain_pems[0].bytes())
@@ -35,7 +35,7 @@ def test_a_certificate_tells_its_end_and_belongs_to_its_key(tmp_path: Path) -> N
     assert certificate.public_key == public_key_of(leaf.private_key_pem.bytes())
 
 
-def test_what_is_no_certificate_is_a_value_error(tmp_path: Path) -> None:
+def test_a_pem_text_without_a_certificate_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PEM"):
         read_certificate(pem(ec.generate_private_key(ec.SECP256R1())))
     with pytest.raises(ValueError, match="PEM"):
@@ -47,7 +47,7 @@ def test_an_encrypted_key_is_a_value_error() -> None:
         public_key_of(pem(ec.generate_private_key(ec.SECP256R1()), b"canary"))
 
 
-def test_only_an_open_p256_key_is_one() -> None:
+def test_only_an_unencrypted_p256_key_is_accepted() -> None:
     assert is_p256(pem(ec.generate_private_key(ec.SECP256R1())))
     assert not is_p256(pem(ec.generate_private_key(ec.SECP384R1())))
     assert not is_p256(pem(ec.generate_private_key(ec.SECP256R1()), b"canary"))
@@ -57,8 +57,8 @@ def test_only_an_open_p256_key_is_one() -> None:
 def test_a_certificate_with_a_key_of_an_unknown_kind_is_a_value_error() -> None:
     leaf = trustme.CA(key_type=trustme.KeyType.ECDSA).issue_cert("x", key_type=trustme.KeyType.ECDSA)
     der = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
-    # 2A 86 48 CE 3D 02 01: id-ecPublicKey [RFC 5480 2.1.1]; 7F in its place is unknown to all.
-    strange = der.replace(bytes.fromhex("2A8648CE3D0201"), bytes.fromhex("2A8648CE3D027F"))
+    # 2A 86 48 CE 3D 02 01: id-ecPublicKey [RFC 5480 2.1.1]; with 7F at its end, no algorithm has this id.
+    unknown = der.replace(bytes.fromhex("2A8648CE3D0201"), bytes.fromhex("2A8648CE3D027F"))
 
     with pytest.raises(ValueError, match="unknown kind"):
-        read_certificate(ssl.DER_cert_to_PEM_cert(strange).encode())
+        read_certificate(ssl.DER_cert_to_PEM_cert(unknown).encode())

@@ -9,7 +9,7 @@ from relay.security.credentials import StoredCredential, alike, read, write
 ANN = BasicCredential("ann", "correct horse")
 GRANT = OAuthCredential("ann", "first-token", "app-on-phones")
 CERTIFICATE = CertificateCredential("ann", "chain", "key")
-INVITED = KerberosCredential("ann", "signed-word")
+INVITED = KerberosCredential("ann", "invitation")
 
 
 @pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
@@ -17,12 +17,12 @@ def test_every_kind_is_read_as_it_was_written(credential: StoredCredential) -> N
     assert read(write(credential)) == credential
 
 
-def test_basic_reads_as_sealed_before_there_were_other_kinds() -> None:
+def test_a_basic_credential_sealed_by_an_older_version_is_read() -> None:
     assert read(b'{"kind": "basic", "user": "ann", "password": "correct horse"}') == ANN
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"kind": "magic"}', b'{"kind": "basic", "user": "ann"}'])
-def test_what_is_no_credential_is_not_read(text: bytes) -> None:
+def test_a_text_that_is_no_credential_is_not_read(text: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
         read(text)
 
@@ -45,13 +45,13 @@ def test_a_rotated_grant_is_still_the_same_grant() -> None:
         INVITED,
     ],
 )
-def test_credentials_are_alike_only_when_they_prove_the_same(other: StoredCredential) -> None:
+def test_credentials_are_alike_only_if_user_and_secret_are_the_same(other: StoredCredential) -> None:
     assert alike(ANN, BasicCredential("ann", "correct horse"))
     assert not alike(ANN, other)
 
 
 def test_no_credential_shows_its_secret() -> None:
     shown = repr([ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
-    secrets = ("correct horse", "first-token", "second", "chain", "'key'", "signed-word")
+    secrets = ("correct horse", "first-token", "second", "chain", "'key'", "'invitation'")
 
     assert not [secret for secret in secrets if secret in shown]

@@ -14,26 +14,28 @@ from relay.security.sealing import generate as generate_sealing_keys
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 UNTIL = NOW + timedelta(days=7)
 KEY = Ed25519PrivateKey.generate()
-KNOWN = Invitations([KEY.public_key()])
+INVITATIONS = Invitations([KEY.public_key()])
 ANN = invite(KEY, "main", "ann@example.com", UNTIL)
 
 
-def test_an_invitation_is_good_until_its_time_is_over() -> None:
-    KNOWN.check(ANN, "main", "ann@example.com", NOW)
-    KNOWN.check(ANN, "main", "ann@example.com", UNTIL - timedelta(seconds=1))
+def test_an_invitation_is_valid_until_it_expires() -> None:
+    INVITATIONS.check(ANN, "main", "ann@example.com", NOW)
+    INVITATIONS.check(ANN, "main", "ann@example.com", UNTIL - timedelta(seconds=1))
 
     with pytest.raises(UnusableCredential, match="expired"):
-        KNOWN.check(ANN, "main", "ann@example.com", UNTIL)
+        INVITATIONS.check(ANN, "main", "ann@example.com", UNTIL)
 
 
-def test_one_that_was_accepted_in_time_stays_good() -> None:
-    KNOWN.check(ANN, "main", "ann@example.com", None)
+def test_the_expiry_of_an_invitation_that_was_accepted_in_time_does_not_matter() -> None:
+    expired = invite(KEY, "main", "ann@example.com", NOW - timedelta(days=400))
+
+    INVITATIONS.check(expired, "main", "ann@example.com", None)
 
 
 @pytest.mark.parametrize(("server", "user"), [("main", "ben@example.com"), ("branch", "ann@example.com"), ("main", "")])
-def test_it_is_for_one_user_at_one_server(server: str, user: str) -> None:
+def test_an_invitation_is_for_one_user_at_one_server(server: str, user: str) -> None:
     with pytest.raises(UnusableCredential, match="another user or server"):
-        KNOWN.check(ANN, server, user, NOW)
+        INVITATIONS.check(ANN, server, user, NOW)
 
 
 @pytest.mark.parametrize(
@@ -48,20 +50,20 @@ def test_it_is_for_one_user_at_one_server(server: str, user: str) -> None:
         jwt.encode({"aud": "another", "srv": "main", "sub": "ann@example.com", "exp": 2**33}, KEY, algorithm="EdDSA"),
     ],
 )
-def test_what_the_operator_did_not_sign_for_the_relay_is_none(text: str) -> None:
+def test_a_text_that_the_operator_did_not_sign_for_the_relay_is_refused(text: str) -> None:
     with pytest.raises(UnusableCredential, match="no invitation"):
-        KNOWN.check(text, "main", "ann@example.com", NOW)
+        INVITATIONS.check(text, "main", "ann@example.com", NOW)
 
 
 @pytest.mark.parametrize("exp", [{}, {"exp": True}, {"exp": "soon"}, {"exp": 1.5}])
-def test_one_without_an_end_is_not_taken(exp: dict[str, object]) -> None:
+def test_an_invitation_without_an_expiry_is_refused(exp: dict[str, object]) -> None:
     text = jwt.encode({"aud": AUDIENCE, "srv": "main", "sub": "ann", **exp}, KEY, algorithm="EdDSA")
 
     with pytest.raises(UnusableCredential):
-        KNOWN.check(text, "main", "ann", None)
+        INVITATIONS.check(text, "main", "ann", None)
 
 
-def test_two_keys_are_good_while_one_takes_the_place_of_the_other() -> None:
+def test_two_keys_are_accepted_while_the_operator_replaces_one() -> None:
     first, second = generate(), generate()
     both = Invitations.load(first[1] + second[1])
 
@@ -70,7 +72,7 @@ def test_two_keys_are_good_while_one_takes_the_place_of_the_other() -> None:
 
 
 @pytest.mark.parametrize("pem", [b"", b"no PEM", generate()[0], generate_sealing_keys()[1]])
-def test_what_holds_no_public_key_for_invitations_is_refused(pem: bytes) -> None:
+def test_a_file_without_a_public_key_for_invitations_is_refused(pem: bytes) -> None:
     with pytest.raises(ValueError, match="Ed25519"):
         Invitations.load(pem)
 
@@ -84,14 +86,14 @@ def test_an_operator_makes_keys_and_invites_users(tmp_path: Path) -> None:
 
     assert (made.exit_code, issued.exit_code) == (0, 0)
     assert key.stat().st_mode & 0o777 == 0o600
-    known = Invitations.load((tmp_path / "invitation-public.pem").read_bytes())
+    invitations = Invitations.load((tmp_path / "invitation-public.pem").read_bytes())
     lines = [line.split("\t") for line in issued.stdout.splitlines()]
     assert [user for user, _, _ in lines] == ["ann@example.com", "example\\ben"]
     for user, invitation, until in lines:
-        known.check(invitation, "main", user, datetime.fromisoformat(until) - timedelta(days=1))
+        invitations.check(invitation, "main", user, datetime.fromisoformat(until) - timedelta(days=1))
 
 
-def test_keys_are_never_overwritten_and_faults_are_told(tmp_path: Path) -> None:
+def test_keys_are_never_overwritten_and_faults_end_with_a_status(tmp_path: Path) -> None:
     run = CliRunner().invoke
     run(cli, ["invitations", "keygen", "--folder", str(tmp_path)])
     key, public = tmp_path / "invitation-private.pem", tmp_path / "invitation-public.pem"

@@ -19,13 +19,13 @@ def keys(tmp_path: Path) -> tuple[SealingPrivateKey, SealingPublicKey]:
     return SealingPrivateKey.load(tmp_path / "private.pem"), SealingPublicKey.load(tmp_path / "public.pem")
 
 
-def test_opens_what_was_sealed(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
+def test_the_private_key_opens_what_the_public_key_sealed(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
     private, public = keys
 
     assert private.open(MAILBOX, public.seal(MAILBOX, CREDENTIAL)) == CREDENTIAL
 
 
-def test_hides_the_password_and_never_repeats_itself(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
+def test_a_seal_hides_the_password_and_no_two_seals_are_equal(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
     _, public = keys
     sealed = public.seal(MAILBOX, CREDENTIAL)
 
@@ -33,14 +33,14 @@ def test_hides_the_password_and_never_repeats_itself(keys: tuple[SealingPrivateK
     assert sealed != public.seal(MAILBOX, CREDENTIAL)
 
 
-def test_does_not_open_for_another_mailbox(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
+def test_a_seal_does_not_open_for_another_mailbox(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
     private, public = keys
 
     with pytest.raises(SealBroken):
         private.open(MailboxId("ffffffffffffffff"), public.seal(MAILBOX, CREDENTIAL))
 
 
-def test_does_not_open_changed_bytes_or_unknown_formats(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
+def test_changed_bytes_and_unknown_formats_do_not_open(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:
     private, public = keys
     sealed = public.seal(MAILBOX, CREDENTIAL)
 

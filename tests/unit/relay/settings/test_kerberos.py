@@ -23,7 +23,7 @@ def counted(text: str) -> bytes:
 
 
 def entry(realm: str, *components: str) -> bytes:
-    """Return a key as ktutil writes it: name, NT-PRINCIPAL, time 0, version 2, AES-256 (18), its 32 bytes, version 2."""
+    """Return a key as ktutil writes it: name, NT-PRINCIPAL, time 0, version 2, AES-256 (18), 32 bytes, version 2."""
     name = len(components).to_bytes(2, "big") + counted(realm) + b"".join(map(counted, components))
     rest = name + bytes.fromhex("00000001 00000000 02 0012 0020") + bytes(32) + bytes.fromhex("00000002")
     return len(rest).to_bytes(4, "big") + rest
