@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.scripts import Answer, Close, Cut, Delay, FcmFailure, Mixture, Page, Reset, Stall
+from relay.security import certificates
 from tests.integration.push_world import fcm, until
 from tests.unit.relay.push.pushes import due_push
 
@@ -178,6 +183,28 @@ async def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_told(tmp_path
         await sender.key_file.look()
         assert not sender.key_file.fault
         assert isinstance(await sender.send(due_push(2)), Delivered)
+
+
+async def test_a_changed_key_is_checked_once_and_not_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    really_load = serialization.load_pem_private_key
+
+    def load(*arguments: Any, **options: Any) -> PrivateKeyTypes:
+        threads.append(threading.current_thread())
+        return really_load(*arguments, **options)
+
+    async with fcm(tmp_path) as (simulator, sender):
+        changed = json.dumps(simulator.rotate())
+        monkeypatch.setattr(certificates, "load_pem_private_key", load)
+        monkeypatch.setattr(serialization, "load_pem_private_key", load)  # as google-auth would find it
+        put(tmp_path / "account.json", changed)
+        await sender.key_file.look()
+        assert isinstance(await sender.send(due_push(1)), Delivered)
+
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_pushes_under_way_end_while_the_key_changes(tmp_path: Path) -> None:

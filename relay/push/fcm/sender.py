@@ -1,4 +1,4 @@
-"""Own the adapter that hands pushes to FCM v1: renders, notes, sends, and reads what came of it."""
+"""The adapter that sends pushes to FCM v1: it renders, logs, sends, and reads the answer."""
 
 import asyncio
 from dataclasses import replace
@@ -31,14 +31,14 @@ FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class _Identity(NamedTuple):
-    """Hold as whom pushes are sent, and the tokens that prove it."""
+    """The service account that pushes are sent as, and its access tokens."""
 
     account: ServiceAccount
     tokens: AccessTokens
 
 
 class FcmSender:
-    """Send pushes to FCM; use as an async context manager."""
+    """A sender for FCM; use it as an async context manager."""
 
     def __init__(self, config: FcmConfig, clock: Clock, random: Random, egress: Egress) -> None:
         """Read the service account; raises ValueError or OSError when the file is not one."""
@@ -50,9 +50,9 @@ class FcmSender:
         self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
         self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)
-        """Whoever watches it lets a changed file be taken while pushes go on."""
-        self.key_file.listen(self._take)
-        self._identities = [self._identify(self.key_file.value)]
+        """The service account's file; while somebody watches it, a changed file is adopted without a restart."""
+        self.key_file.listen(self._adopt)
+        self._identities = [self._identity(self.key_file.value)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class FcmSender:
         await self.close()
 
     async def send(self, push: DuePush) -> Outcome:
-        """Hand one push to FCM; answers within the time limit and a second, whatever happens."""
+        """Send one push to FCM; returns within the time limit and a second in every case."""
         now = asyncio.get_running_loop().time()
         message = FcmMessage(Notice.of(push), spare=not self._budget.allows(push.device_token, now))
         outcome = await self._send(push, message)
@@ -74,24 +74,21 @@ class FcmSender:
         return outcome
 
     async def close(self) -> None:
-        """Close all connections; pushes under way answer RetryLater."""
+        """Close all connections; pushes in flight end as RetryLater."""
         for identity in self._identities:
             await identity.tokens.close()
         await self._http.close()
 
-    def _read(self, path: Path) -> bytes:
-        """Read a service account's JSON; raises ValueError or OSError when it is none."""
-        content = path.read_bytes()
-        ServiceAccount(content, self._config.endpoint)
-        return content
+    def _read(self, path: Path) -> ServiceAccount:
+        """Read a service account's JSON; raises ValueError or OSError when the file is not one."""
+        return ServiceAccount(path.read_bytes(), self._config.endpoint)
 
-    def _take(self, content: bytes) -> None:
-        """Go on as another service account; what is under way ends as the old one."""
+    def _adopt(self, account: ServiceAccount) -> None:
+        """Send as another service account from now on; pushes in flight end as the old one."""
         used = [identity for identity in self._identities if identity.tokens.renewing]
-        self._identities = [*used, self._identify(content)]
+        self._identities = [*used, self._identity(account)]
 
-    def _identify(self, content: bytes) -> _Identity:
-        account = ServiceAccount(content, self._config.endpoint)
+    def _identity(self, account: ServiceAccount) -> _Identity:
         return _Identity(account, AccessTokens(partial(self._mint, account), self._clock, self._random))
 
     async def _send(self, push: DuePush, message: FcmMessage) -> Outcome:
@@ -118,7 +115,7 @@ class FcmSender:
 
     async def _mint(self, account: ServiceAccount) -> AccessToken:
         """Ask Google for a token; raises TokenNotGiven."""
-        # Signing is the one thing here that takes long, and nothing waits for it but this.
+        # Signing is the one step here that takes long, and no other push needs to wait for it.
         form = await asyncio.to_thread(account.assertion, self._clock())
         try:
             async with asyncio.timeout(TOKEN_LIMIT):

@@ -50,12 +50,23 @@ def test_what_is_no_service_account_is_refused(content: bytes) -> None:
         ServiceAccount(content, "https://fcm.example.com")
 
 
-def test_an_account_without_a_project_is_refused() -> None:
+@pytest.mark.parametrize("field", ["project_id", "client_email", "private_key", "token_uri"])
+@pytest.mark.parametrize("value", [None, "", 7])
+def test_an_account_that_lacks_a_field_is_refused_with_its_name(field: str, value: object) -> None:
     document, _ = make_service_account("p", TOKENS, rsa_key())
-    del document["project_id"]
 
-    with pytest.raises(ValueError, match="project_id"):
-        ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
+    with pytest.raises(ValueError, match=f"names no {field}"):
+        ServiceAccount(json.dumps({**document, field: value}).encode(), "https://fcm.example.com")
+
+
+def test_accounts_are_equal_if_they_come_from_the_same_json() -> None:
+    document, _ = make_service_account("p", TOKENS, rsa_key())
+    content, url = json.dumps(document).encode(), "https://fcm.example.com"
+
+    assert ServiceAccount(content, url) == ServiceAccount(content, url)
+    assert hash(ServiceAccount(content, url)) == hash(ServiceAccount(content, url))
+    assert ServiceAccount(content, url) != ServiceAccount(content + b" ", url)
+    assert ServiceAccount(content, url) != content
 
 
 def test_a_key_that_cannot_sign_is_refused_before_a_push_needs_it() -> None:
