@@ -416,7 +416,7 @@ async def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Pat
 
         simulator.heal()
         await until(lambda: not pool_of(sender).connections, 30.0)
-        await until(lambda: pool_of(sender)._next_try_at <= asyncio.get_running_loop().time(), 30.0)
+        await until(lambda: (pool_of(sender)._breaker.due or 0.0) <= asyncio.get_running_loop().time(), 30.0)
         assert isinstance(await sender.send(due_push(1)), Delivered)
 
 

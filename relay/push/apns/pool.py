@@ -10,16 +10,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
+from eas_watcher.breaker import Breaker, Failure, Rules, Turn
 from relay.network.dialling import Dialler
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
 from relay.push.apns.exchange import Answer, NotBegun, NotSent, Request
 from relay.push.apns.keepalive import KeepaliveTimings
 
-PAUSE_FIRST: Final = 0.25
-"""Seconds until the third attempt to connect; the second may follow the first at once."""
-PAUSE_CEILING: Final = 8.0
-"""Seconds between two attempts at most; rows and channels have longer waits of their own."""
+CONNECTING: Final = Rules(first=0.25, ceiling=8.0, spread=0.3, failures=2)
+"""The second attempt to connect may follow the first at once; rows and channels have longer waits of their own."""
 
 
 class ApnsPool:
@@ -49,9 +48,9 @@ class ApnsPool:
         self._random = random
         self._current: ApnsConnection | None = None
         self._opening: asyncio.Task[ApnsConnection] | None = None
-        self._failures = 0
+        self._breaker = Breaker(CONNECTING)
         self._failure: Exception | None = None
-        self._next_try_at = 0.0
+        """Why the last attempt to connect failed; None: it did not."""
         self._closed = False
 
     async def send(self, request: Request) -> Answer:
@@ -77,7 +76,8 @@ class ApnsPool:
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        self._failure = None
+        now = self._loop.time()
+        self._breaker = self._breaker.probe_lost(now).hurried(now)
 
     async def drain(self, patience: float) -> None:
         """Accept no new request, wait so many seconds for those in flight, and cut all connections."""
@@ -100,7 +100,8 @@ class ApnsPool:
         if self._closed:
             raise NotSent("relay-stops")
         if self._opening is None:
-            if self._failure is not None and self._loop.time() < self._next_try_at:
+            self._breaker, turn = self._breaker.admit(self._loop.time(), self._random)
+            if turn is Turn.WAITS and self._failure is not None:
                 raise self._failure.with_traceback(None)
             self._opening = self._loop.create_task(self._open(), name="APNs connect")
             self._opening.add_done_callback(self._opened)
@@ -143,15 +144,12 @@ class ApnsPool:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        self._failures += 1
         self._failure = error
-        if self._failures > 1:
-            pause = min(PAUSE_CEILING, PAUSE_FIRST * 2.0 ** min(self._failures - 2, 32))
-            self._next_try_at = self._loop.time() + pause * self._random.uniform(0.5, 1.0)
+        self._breaker = self._breaker.failed(None, Failure(), self._loop.time(), self._random, probe=True)
 
     def _leave(self, connection: ApnsConnection) -> None:
         if connection.answered:
-            self._failures = 0
+            self._breaker = self._breaker.answered(self._loop.time(), probe=True)
         else:
             # A server that accepts connections and answers nothing on them counts as unreachable.
             self._failed(ConnectionResetError("ended before it answered anything"))
