@@ -25,7 +25,7 @@ def registration(view: RegistrationView) -> Json:
         "credential": {"pending": view.candidate_pending, "refused": view.candidate_refused},
         "created_at": _moment(own.created_at),
         "last_push_at": _moment(own.last_push_at),
-        "last_outcome": own.last_outcome or None,
+        "last_outcome": None if own.last_outcome is None else own.last_outcome.line,
         "quarantine": _quarantine(own.quarantine),
     }
 

@@ -9,6 +9,7 @@ from typing import Final, NewType
 from eas_watcher.machine.memory import Memory, Progress, WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
+from relay.domain.outcome import LastOutcome
 
 AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
 
@@ -134,8 +135,8 @@ class Registration:
     state: RegistrationState
     created_at: datetime
     last_push_at: datetime | None = None
-    last_outcome: str = ""
-    """The last answer of the provider in one line, e.g. "delivered" or "refused: BadDeviceToken"."""
+    last_outcome: LastOutcome | None = None
+    """None: no push has had an outcome yet."""
     quarantine: Quarantine | None = None
     """Set while the provider refuses its device token."""
     subfolders: frozenset[CollectionClass] = frozenset()

@@ -1,9 +1,9 @@
-"""Own what a gateway's answer means: a value with one remedy each, matched exhaustively."""
+"""The outcomes of pushes: what a provider's answer means, and the line that a registration keeps of the last one."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from enum import IntEnum
-from typing import TypeAlias
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Final, Self, TypeAlias
 
 
 class Reach(IntEnum):
@@ -59,6 +59,79 @@ class Refused:
     channel: bool = False
     """Whether the fault lies with the whole channel (key, certificate, project) and not with this one token."""
     reach: Reach = Reach.ANSWERED
+    one_host: bool = False
+    """Whether the fault may lie with the one host that was asked, e.g. its certificate, and not with the way there."""
 
 
 Outcome: TypeAlias = Delivered | TokenGone | RetryLater | Refused
+
+
+class OutcomeKind(StrEnum):
+    """The kinds of outcomes, as counters and last outcomes name them."""
+
+    DELIVERED = "delivered"
+    TOKEN_GONE = "token-gone"
+    RETRY_LATER = "retry-later"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    """No push process delivered the push in time."""
+    UNKNOWN = "unknown"
+    """Written by a newer version of the relay."""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Return the kind of an outcome."""
+        match outcome:
+            case Delivered():
+                return cls.DELIVERED
+            case TokenGone():
+                return cls.TOKEN_GONE
+            case RetryLater():
+                return cls.RETRY_LATER
+            case Refused():  # pragma: no branch -- mypy proves that there is no other
+                return cls.REFUSED
+
+
+_KINDS: Final = {kind.value: kind for kind in OutcomeKind}
+
+
+@dataclass(frozen=True, slots=True)
+class LastOutcome:
+    """What became of the last push of a registration.
+
+    The database, the API and `relay explain` have it as one line: the kind, and after a colon and a space the reason,
+    if there is one. `read` and `line` are the only code that knows this form.
+    """
+
+    kind: OutcomeKind
+    reason: str = ""
+    """For people; of UNKNOWN the whole line."""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Return what a registration keeps of an outcome."""
+        return cls(OutcomeKind.of(outcome), "" if isinstance(outcome, Delivered) else outcome.reason)
+
+    @classmethod
+    def expired(cls, before: Self | None, age: timedelta) -> Self:
+        """Return what a registration keeps of a push that expired at this age, after the last outcome `before`."""
+        if before is not None and before.kind is OutcomeKind.EXPIRED:
+            return before
+        history = "no push process took it" if before is None else f"before: {before.line}"
+        return cls(OutcomeKind.EXPIRED, f"not delivered for {age.total_seconds() / 3600:g} h; {history}")
+
+    @classmethod
+    def read(cls, line: str) -> Self | None:
+        """Return the outcome that a line stands for; None for an empty one: no push has had an outcome yet."""
+        if not line:
+            return None
+        name, _, reason = line.partition(": ")
+        kind = _KINDS.get(name, OutcomeKind.UNKNOWN)
+        return cls(kind, line if kind is OutcomeKind.UNKNOWN else reason)
+
+    @property
+    def line(self) -> str:
+        """The line that `read` reads."""
+        if self.kind is OutcomeKind.UNKNOWN:
+            return self.reason
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind.value

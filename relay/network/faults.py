@@ -12,12 +12,14 @@ UNAUTHENTICATED: Final = frozenset({401, 407})
 class NotConnected(OSError):
     """Tell that there is no connection, by a reason that stays the same over releases, and what to do."""
 
-    def __init__(self, reason: str, remedy: str, *, lasting: bool = False) -> None:
+    def __init__(self, reason: str, remedy: str, *, lasting: bool = False, one_host: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
         self.lasting = lasting
         """Whether trying again mends nothing until somebody acts."""
+        self.one_host = one_host
+        """Whether it concerns the one host that was asked for, and perhaps no other."""
 
 
 def source_unusable(error: OSError) -> NotConnected:
@@ -29,7 +31,8 @@ def source_unusable(error: OSError) -> NotConnected:
 def no_source(host: str, sources: tuple[str, ...]) -> NotConnected:
     """Tell that a host has no address of the kind that may be used."""
     remedy = f"{host} has no address that {' or '.join(sources)} can reach: add one of IPv4 or IPv6 to it"
-    return NotConnected("source-address-of-another-kind", f"set network.source_address: {remedy}", lasting=True)
+    remedy = f"set network.source_address: {remedy}"
+    return NotConnected("source-address-of-another-kind", remedy, lasting=True, one_host=True)
 
 
 def lookup_hangs(host: str) -> NotConnected:
@@ -90,7 +93,7 @@ def proxy_refuses(proxy: Proxy, target: str, status: int, schemes: tuple[str, ..
         remedy = f"the proxy {proxy} answers {status}, it cannot reach {target}: check its DNS, routes and firewall"
         return NotConnected("proxy-cannot-reach", remedy)
     remedy = f"the proxy {proxy} answers {status}: allow this host to CONNECT to {target} in the proxy's rules"
-    return NotConnected("proxy-denied", remedy, lasting=True)
+    return NotConnected("proxy-denied", remedy, lasting=True, one_host=True)
 
 
 def _authentication(proxy: Proxy, schemes: tuple[str, ...]) -> str:

@@ -63,7 +63,7 @@ def text(case: MailboxExplanation, now: datetime) -> str:
             f"registration {own.id}: {own.app} through {own.platform.value} ({own.environment.value})",
             f"  state        {own.state.value}; {own.mode.value} pushes for {classes}",
             f"  last push    {_ago(own.last_push_at, now)}",
-            f"  provider     {own.last_outcome or 'said nothing so far'}",
+            f"  provider     {_last_outcome(own) or 'said nothing so far'}",
             *([f"  quarantine   {_quarantined(own.quarantine, now)}"] if own.quarantine else []),
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
             f"  to do        {advise_on_registration(known, now)}",
@@ -85,7 +85,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
         "created_at": _moment(own.created_at),
         "credential": {"pending": known.candidate_pending, "refused": known.candidate_refused},
         "last_push_at": _moment(own.last_push_at),
-        "last_outcome": own.last_outcome,
+        "last_outcome": _last_outcome(own),
         "quarantine": None
         if own.quarantine is None
         else {
@@ -112,6 +112,10 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
 def _with_subfolders(own: Registration) -> list[str]:
     """Name the classes of a registration, and say of which the sub-folders count."""
     return sorted(f"{cls.value} with sub-folders" if cls in own.subfolders else cls.value for cls in own.classes)
+
+
+def _last_outcome(own: Registration) -> str:
+    return "" if own.last_outcome is None else own.last_outcome.line
 
 
 def _held(mailbox: Mailbox) -> str:

@@ -180,7 +180,7 @@ class _RelayCollector(Collector):
         )
         for platform, stats in self._push.items():
             for outcome, count in list(stats.outcomes.items()):
-                pushes.add_metric([platform.value, outcome], count)
+                pushes.add_metric([platform.value, outcome.value], count)
             lowered.add_metric([platform.value], stats.lowered)
             flying.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))

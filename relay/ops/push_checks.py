@@ -10,6 +10,7 @@ from relay.domain.model import Environment, Platform
 from relay.domain.ports.ops import TokenLevel
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
+from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 
@@ -103,7 +104,7 @@ def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:
         text = f"{bad} of {total} registrations of {app} ({environment.value}) are refused, most: {reason}"
     else:
         text = f"all {total} {environment.value} tokens of {app} are refused: {reason}"
-        if reason == "BadDeviceToken":
+        if reason == BAD_DEVICE_TOKEN:
             remedy = f"{OTHER_ENVIRONMENT[environment]}. {remedy}"
     if share < SOME:
         return share, Finding(PartState.OK, text, remedy)

@@ -7,6 +7,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mailbox, Registration, RegistrationState
+from relay.domain.outcome import OutcomeKind
 from relay.domain.reasons import row_of
 
 SLACK: Final = timedelta(minutes=10)
@@ -39,30 +40,35 @@ def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
 
 def _idle(registration: Registration) -> str:
     """Advise on a registration that nothing waits for."""
-    if registration.last_outcome.startswith("expired"):
+    if _ended(registration) is OutcomeKind.EXPIRED:
         return "Nothing waits: what came was not delivered in time. /healthz of the push process tells what lasts."
     return "Nothing waits. If the phone showed no push, look at its notification settings for the app."
 
 
 def _waits(known: KnownRegistration, now: datetime) -> str:
     """Advise on a registration that is still to be pushed to."""
-    last = known.registration.last_outcome
+    last = _ended(known.registration)
     if any(mark.parked for mark in known.marks):
         return "Its push breaks the relay: report it with the log lines `push set aside`; it is tried once an hour."
-    if last.startswith("refused"):
+    if last is OutcomeKind.REFUSED:
         return "The provider refuses the push: /healthz of the push process names the setting to correct."
     late = [mark for mark in known.marks if mark.attempts or now - mark.first_at > SLACK]
     if not late:
         return "Nothing: a push is on its way."
     if max(mark.attempts for mark in late):
         return f"The provider did not take it so far; it is tried again at {min(m.due_at for m in late):%H:%M:%S} UTC."
-    if last.startswith("retry-later"):
+    if last is OutcomeKind.RETRY_LATER:
         return "The provider serves nobody: /healthz of the push process tells why; all is sent once it is back."
     # Marks are left where they are while their provider or push service rests, so nothing of theirs tells it.
     return (
         "No push process takes it: see that `relay serve` (role all or push) runs with its provider configured, and "
         "what its /healthz says: the provider or the push service may be away."
     )
+
+
+def _ended(registration: Registration) -> OutcomeKind | None:
+    """Return how the last push ended; None: none has."""
+    return None if registration.last_outcome is None else registration.last_outcome.kind
 
 
 def _allow(mailbox: Mailbox) -> str:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
-from relay.domain.outcome import Delivered, Outcome
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
@@ -176,7 +176,7 @@ class Dispatcher:
             except StoreUnavailable:
                 dropped = 0  # the claims have logged it
             if dropped:
-                self.stats.outcomes["expired"] += dropped
+                self.stats.outcomes[OutcomeKind.EXPIRED] += dropped
                 log.warning("pushes expired", extra={"platform": self._platform, "pushes": dropped})
             await asyncio.sleep(SWEEP)
 

@@ -32,7 +32,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     for cause in causes:
         if isinstance(cause, NotConnected):
             if cause.lasting:
-                return Refused(cause.reason, cause.remedy, channel=True, reach=Reach.UNANSWERED)
+                return _lasting(cause.reason, cause.remedy, one_host=cause.one_host)
             return _later(cause.reason, cause.remedy)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's error of this kind has no message of its own, but the one it comes from has.
@@ -41,7 +41,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
             f"{next(filter(None, messages), 'it does not verify')}: set {ca_setting} to the CA that signs for the "
             "provider (or for the proxy that inspects TLS), and check that nothing else answers under its name"
         )
-        return Refused("certificate-not-trusted", remedy, channel=True, reach=Reach.UNANSWERED)
+        return _lasting("certificate-not-trusted", remedy, one_host=True)
     return _read(causes)
 
 
@@ -61,6 +61,10 @@ def _read(causes: list[BaseException]) -> RetryLater:
         told = network[-1].strerror or type(network[-1]).__name__
         return _later(f"network-failed: {told}", f"check {WAY_OUT}")
     return _later(f"connection-lost: {type(causes[0]).__name__}", "see whether a firewall or a proxy cuts connections")
+
+
+def _lasting(reason: str, remedy: str, *, one_host: bool) -> Refused:
+    return Refused(reason, remedy, channel=True, reach=Reach.UNANSWERED, one_host=one_host)
 
 
 def _later(reason: str, remedy: str) -> RetryLater:

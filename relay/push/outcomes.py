@@ -9,11 +9,11 @@ from typing import Final
 from eas_watcher.breaker import Failure
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
-from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
 from relay.push.breaker import ProviderBreakers
-from relay.push.stats import ChannelFault, Outage, PushStats, outcome_name
+from relay.push.stats import ChannelFault, Outage, PushStats
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class OutcomeHandler:
         """Note what an outcome says about its channel and its provider; tell how its mark is to be settled."""
         self._stats.channels.add((push.app, push.environment))
         if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):
-            self._stats.outcomes[outcome_name(outcome)] += 1
+            self._stats.outcomes[OutcomeKind.of(outcome)] += 1
         match outcome:
             case Delivered() | TokenGone():
                 self._answered(push)

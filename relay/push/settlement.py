@@ -11,7 +11,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, Quarantine, RegistrationId, RegistrationState
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
@@ -20,7 +20,6 @@ STALE_GONE: Final = timedelta(minutes=15)
 """How long a mark waits when the 410's timestamp is older than our device token; the provider may know better soon."""
 FAREWELL: Final = timedelta(days=1)
 """How long a wiped registration is kept for a provider that does not take its last push."""
-EXPIRED: Final = "expired: "
 
 MarkKey: TypeAlias = tuple[RegistrationId, Mark]
 
@@ -56,7 +55,7 @@ class RegistrationUpdate:
     """New values of a registration."""
 
     recipient: Recipient
-    last_outcome: str = ""
+    last_outcome: LastOutcome | None = None
     last_push_at: datetime | None = None
     """None: no push was delivered; the moment of the last delivery stays."""
 
@@ -136,27 +135,6 @@ def may_end_registrations(settlements: Iterable[Settlement]) -> list[Registratio
     return sorted(ends)
 
 
-def describe(outcome: Outcome) -> str:
-    """Return in one line what the provider answered."""
-    match outcome:
-        case Delivered():
-            return "delivered"
-        case TokenGone(reason):
-            return f"token-gone: {reason}"
-        case RetryLater(reason):
-            return f"retry-later: {reason}"
-        case Refused(reason):
-            return f"refused: {reason}"
-
-
-def describe_expiry(before: str, age: timedelta) -> str:
-    """Return in one line that a mark expired at this age, and what the provider answered `before`."""
-    if before.startswith(EXPIRED):
-        return before
-    hours = f"{EXPIRED}not delivered for {age.total_seconds() / 3600:g} h"
-    return f"{hours}; before: {before}" if before else f"{hours}; no push process took it"
-
-
 def _update_registrations(
     settlements: Sequence[Settlement], recipients: Mapping[RegistrationId, Recipient], now: datetime, random: Random
 ) -> list[RegistrationUpdate]:
@@ -170,7 +148,7 @@ def _update_registrations(
         if isinstance(outcome, Delivered):
             recipient = replace(recipient, pushed={**recipient.pushed, push.mark.value: now.timestamp()})
             last_push_at = now
-        updates[push.registration_id] = RegistrationUpdate(recipient, describe(outcome), last_push_at)
+        updates[push.registration_id] = RegistrationUpdate(recipient, LastOutcome.of(outcome), last_push_at)
     return [updates[id_] for id_ in sorted(updates)]
 
 

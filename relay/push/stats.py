@@ -1,15 +1,12 @@
 """Own what a dispatcher lets others see: plain numbers and the channel faults of now, read whenever wanted."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
 
 from relay.domain.model import DuePush, Environment
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-
-OutcomeName = Literal["delivered", "token-gone", "retry-later", "refused", "expired"]
+from relay.domain.outcome import OutcomeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ def _nobody(push: DuePush) -> None:
 class PushStats:
     """Count what one dispatcher does."""
 
-    outcomes: Counter[OutcomeName] = field(default_factory=Counter)
+    outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     lowered: int = 0
     """Pushes delivered with less priority than their mode asks for."""
     in_flight: int = 0
@@ -69,16 +66,3 @@ class PushStats:
     def dead(self) -> bool:
         """Tell whether every channel that was pushed to has a fault that only an operator can mend."""
         return bool(self.faults) and self.channels <= self.faults.keys()
-
-
-NAMES: Final[Mapping[type[Outcome], OutcomeName]] = {
-    Delivered: "delivered",
-    TokenGone: "token-gone",
-    RetryLater: "retry-later",
-    Refused: "refused",
-}
-
-
-def outcome_name(outcome: Outcome) -> OutcomeName:
-    """Name an outcome for counters."""
-    return NAMES[type(outcome)]

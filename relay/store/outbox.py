@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
+from relay.domain.outcome import LastOutcome
 from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
@@ -23,7 +24,6 @@ from relay.push.settlement import (
     PendingMark,
     Recipient,
     Settled,
-    describe_expiry,
     may_end_registrations,
     settle,
 )
@@ -396,13 +396,14 @@ async def _expire(connection: AsyncConnection, platform: Platform, now: datetime
         return 0
     owners = sa.select(registration.c.id, registration.c.last_outcome).where(registration.c.id.in_(ids))
     locked = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
-    before = {row.id: row.last_outcome for row in locked}
+    before = {row.id: LastOutcome.read(row.last_outcome) for row in locked}
     # Once more, now that no other transaction can add to them.
     old_marks = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
     marks = [(row.registration_id, row.mark) for row in await connection.execute(old_marks)]
     if marks:
-        lines = {id_: describe_expiry(before[id_], pacing.expire) for id_ in sorted({id_ for id_, _ in marks})}
-        updates = [{"_registration": id_, "last_outcome": line} for id_, line in lines.items()]
+        ids = sorted({id_ for id_, _ in marks})
+        lines = [LastOutcome.expired(before[id_], pacing.expire).line for id_ in ids]
+        updates = [{"_registration": id_, "last_outcome": line} for id_, line in zip(ids, lines, strict=True)]
         await connection.execute(_UPDATE_REGISTRATION, updates)
         await connection.execute(_DELETE_MARKS, {"marks": marks})
     return len(marks)

@@ -28,7 +28,15 @@ from relay.domain.model import (
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, outbox_topics, set_marks
-from relay.store.rows import MAILBOX, REGISTRATION, read_mailbox, read_registration, write_classes, write_quarantine
+from relay.store.rows import (
+    MAILBOX,
+    REGISTRATION,
+    read_mailbox,
+    read_registration,
+    write_classes,
+    write_outcome,
+    write_quarantine,
+)
 from relay.store.tables import candidate, mailbox, outbox, registration
 
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
@@ -206,7 +214,7 @@ async def _insert_registration(connection: AsyncConnection, new: Registration) -
         "state": new.state.value,
         "created_at": new.created_at,
         "last_push_at": new.last_push_at,
-        "last_outcome": new.last_outcome,
+        "last_outcome": write_outcome(new.last_outcome),
     }
     await connection.execute(sa.insert(registration).values(values))
 

@@ -31,6 +31,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
+from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
 from relay.store.tables import Moment, collection, hierarchy, mailbox, outbox, registration
@@ -187,7 +188,7 @@ def read_registration(row: AnyRow) -> Registration:
         state=RegistrationState(row.registration_state),
         created_at=row.created_at,
         last_push_at=row.last_push_at,
-        last_outcome=row.last_outcome,
+        last_outcome=LastOutcome.read(row.last_outcome),
         quarantine=_read_quarantine(row),
     )
 
@@ -336,9 +337,14 @@ def read_pending(row: AnyRow) -> PendingMark:
     return PendingMark(row.changes, row.generation, row.first_at, row.last_at, row.attempts, row.paced)
 
 
+def write_outcome(outcome: LastOutcome | None) -> str:
+    """Turn a last outcome into its column."""
+    return "" if outcome is None else outcome.line
+
+
 def write_registration_update(update: RegistrationUpdate, before: Recipient) -> dict[str, object]:
     """Turn what changed of a registration into its columns, with its key."""
-    row: dict[str, object] = {"_registration": before.id, "last_outcome": update.last_outcome}
+    row: dict[str, object] = {"_registration": before.id, "last_outcome": write_outcome(update.last_outcome)}
     if update.last_push_at is not None:
         row |= {"last_push_at": update.last_push_at, "pushed": update.recipient.pushed}
     if update.recipient.quarantine != before.quarantine:

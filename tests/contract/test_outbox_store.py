@@ -16,7 +16,7 @@ from relay.domain.model import (
     RegistrationChange,
     RegistrationState,
 )
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, Outcome, OutcomeKind, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
 from relay.store.outbox import SqlOutboxStore
@@ -130,7 +130,7 @@ async def test_a_delivered_mark_is_gone(
     assert await marks(engine) == {}
     assert await outbox.next_due(Platform.APNS) is None
     now = await registered(registrations, registration)
-    assert (now.last_push_at, now.last_outcome) == (LATER, "delivered")
+    assert (now.last_push_at, now.last_outcome) == (LATER, LastOutcome(OutcomeKind.DELIVERED))
 
 
 async def test_what_came_while_a_push_was_under_way_is_due_at_once(
@@ -176,13 +176,13 @@ async def test_a_failed_push_is_due_again_when_told(
 
     await settle(outbox, await claim(outbox), RetryLater("503"), next_try_at=LATER)
 
-    assert (await registered(registrations, registration)).last_outcome == "retry-later: 503"
+    assert (await registered(registrations, registration)).last_outcome == LastOutcome(OutcomeKind.RETRY_LATER, "503")
     assert await outbox.next_due(Platform.APNS) == LATER
     again = await claim(outbox, LATER)
     assert (again.attempts, again.count, again.generation) == (1, 2, 1)
     await settle(outbox, again, Refused("BadTopic", "fix the topic", channel=True), next_try_at=LATER + SECOND)
     now = await registered(registrations, registration)
-    assert (now.last_outcome, now.last_push_at) == ("refused: BadTopic", None)
+    assert (now.last_outcome, now.last_push_at) == (LastOutcome(OutcomeKind.REFUSED, "BadTopic"), None)
     assert (await claim(outbox, LATER + SECOND)).attempts == 2
 
 
@@ -199,7 +199,10 @@ async def test_a_gone_token_ends_the_registration_and_its_marks(
     await settle(outbox, push, TokenGone("Unregistered", NOW))
 
     now = await registered(registrations, registration)
-    assert (now.state, now.last_outcome) == (RegistrationState.TOKEN_GONE, "token-gone: Unregistered")
+    assert (now.state, now.last_outcome) == (
+        RegistrationState.TOKEN_GONE,
+        LastOutcome(OutcomeKind.TOKEN_GONE, "Unregistered"),
+    )
     assert set(await marks(engine)) == {("reg-ben-phone", "email")}
 
 
@@ -260,8 +263,8 @@ async def test_many_outcomes_are_recorded_together(
 
     assert set(await marks(engine)) == {("reg-ann-phone", "email"), ("reg-ben-phone", "email")}
     now = await registered(registrations, ann)
-    assert (now.last_push_at, now.last_outcome) == (NOW, "refused: BadDeviceToken")
-    assert (await registered(registrations, ben)).last_outcome == "retry-later: busy"
+    assert (now.last_push_at, now.last_outcome) == (NOW, LastOutcome(OutcomeKind.REFUSED, "BadDeviceToken"))
+    assert (await registered(registrations, ben)).last_outcome == LastOutcome(OutcomeKind.RETRY_LATER, "busy")
 
 
 async def test_one_group_may_hold_marks_that_grew_and_marks_that_failed(

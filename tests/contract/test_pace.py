@@ -201,7 +201,7 @@ async def test_a_mark_without_a_change_for_a_day_expires_and_its_registration_sa
     assert set(await marks(engine)) == {("reg-ben-phone", "email"), ("reg-eve-phone", "attention")}
     view = await registrations.view((await activate(registrations, watches, "zoe")).id)
     assert view is not None
-    assert view.registration.last_outcome == ""
+    assert view.registration.last_outcome is None
     for name, outcome in (
         ("ann", "expired: not delivered for 24 h; before: retry-later: busy"),
         ("ben", "retry-later: busy"),

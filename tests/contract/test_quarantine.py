@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
 from relay.domain.model import DuePush, Environment, Lane, Platform, Registration, RegistrationChange, RegistrationState
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, Outcome, OutcomeKind, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
 from relay.store.outbox import SqlOutboxStore
@@ -55,7 +55,7 @@ async def test_a_refused_token_is_kept_in_quarantine_for_about_an_hour(
 
     now = await registered(registrations, registration)
     assert now.state is RegistrationState.ACTIVE
-    assert now.last_outcome == "refused: BadDeviceToken"
+    assert now.last_outcome == LastOutcome(OutcomeKind.REFUSED, "BadDeviceToken")
     assert now.quarantine is not None
     assert (now.quarantine.since, now.quarantine.reason) == (NOW, "BadDeviceToken")
     assert now.quarantine.remedy == "compare the environment"

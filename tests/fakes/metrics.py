@@ -13,6 +13,7 @@ from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
 from relay.domain.model import Environment, Platform, RegistrationState
+from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import checks
 from relay.ops.counts import CountsCache
@@ -68,7 +69,7 @@ class Bench:
         self.fleet.changes[CollectionClass.EMAIL] = 1
         self.fleet.requests["Ping", "answered"] = 1
         self.servers["https://mail.example.com/eas"] = cut_door()
-        self.apns.outcomes["delivered"] = 1
+        self.apns.outcomes[OutcomeKind.DELIVERED] = 1
         self.store.mailboxes = {(WatchState.WATCHING, None): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}
         refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)

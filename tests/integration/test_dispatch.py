@@ -14,6 +14,7 @@ import pytest
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
 from relay.domain.model import Environment, Platform, Registration, RegistrationChange, RegistrationState
+from relay.domain.outcome import LastOutcome, OutcomeKind
 from relay.domain.pacing import Pacing
 from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import Dispatcher
@@ -125,7 +126,7 @@ async def test_a_token_of_the_wrong_environment_is_kept_and_heals_when_the_app_c
         ben = await world.register("ben")
         world.simulator.fail(Answer(400, "BadDeviceToken"))
         await world.change("ann")
-        await until(lambda: world.dispatcher.stats.outcomes["refused"] == 1)
+        await until(lambda: world.dispatcher.stats.outcomes[OutcomeKind.REFUSED] == 1)
         await world.shown(ann, lambda own: own.quarantine is not None)
 
         await world.change("ann")  # no reason to try again
@@ -137,7 +138,7 @@ async def test_a_token_of_the_wrong_environment_is_kept_and_heals_when_the_app_c
         await world.registrations.change(ann.id, RegistrationChange(environment=Environment.SANDBOX), world.now)
         await world.settled()
         assert world.counts == [1, 2]
-        assert (await world.view(ann)).last_outcome == "delivered"
+        assert (await world.view(ann)).last_outcome == LastOutcome(OutcomeKind.DELIVERED)
 
 
 async def test_a_re_check_after_an_hour_heals_by_itself(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ async def test_only_a_410_not_older_than_the_token_ends_a_registration_and_its_w
         ann = await world.register("ann")
         world.simulator.gone(TOKEN, NOW - timedelta(days=1))
         await world.change("ann")
-        await until(lambda: world.dispatcher.stats.outcomes["token-gone"] == 1)
+        await until(lambda: world.dispatcher.stats.outcomes[OutcomeKind.TOKEN_GONE] == 1)
         assert (await world.view(ann)).state is RegistrationState.ACTIVE
         await world.watches.take_dirty(range(256), world.now)
 

@@ -57,7 +57,9 @@ CHANNEL: Final = {
 UNNAMED: Final = {FORBIDDEN: f"{_KEY}; {_CERTIFICATE}", TOO_LARGE: _OURS}
 """Statuses that concern every push whatever their reason says."""
 
-TOKEN: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic", "MissingDeviceToken"})
+BAD_DEVICE_TOKEN: Final = "BadDeviceToken"
+"""Apple does not know the device token in this environment."""
+TOKEN: Final = frozenset({BAD_DEVICE_TOKEN, "DeviceTokenNotForTopic", "MissingDeviceToken"})
 
 
 def read_apns(status: int, reason: str, timestamp: int | None, after: float | None = None) -> Outcome:

@@ -22,7 +22,7 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import ChangedSetting, SettingCodes
 
-from relay.push.apns.exchange import Answer, MaybeSent, NotBegun, NotSent, Request
+from relay.push.apns.exchange import Answer, Ending, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns.h2_engine import Engine, GoAway, error_name
 from relay.push.apns.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
@@ -69,7 +69,8 @@ class ApnsConnection(asyncio.Protocol):
         self._greeted = False
         self._leaving = False
         self._writing = False
-        self._why = "connection-lost"
+        self._ending = Ending.CONNECTION_LOST
+        self._detail = ""
         self._ticking: asyncio.TimerHandle | None = None
         self._silence = Silence(timings, self._loop.time())
 
@@ -103,15 +104,15 @@ class ApnsConnection(asyncio.Protocol):
         try:
             stream_id = await self._slots.acquire(len(request.body))
         except NoAvailableStreamIDError as error:
-            self.leave("stream-ids-used-up")
-            raise NotBegun("stream-ids-used-up") from error
+            self.leave(Ending.STREAM_IDS_USED_UP)
+            raise NotBegun(Ending.STREAM_IDS_USED_UP) from error
         authorization = "" if self._authorization is None else self._authorization()
         try:
             self._engine.request(stream_id, request.headers(self._host, authorization), request.body)
         except H2Error as error:
             self._slots.release()
-            self._give_up("connection-broken")
-            raise NotSent("connection-broken") from error
+            self._give_up(Ending.CONNECTION_BROKEN)
+            raise NotSent(Ending.CONNECTION_BROKEN) from error
         self._write_soon()
         if not self._requests:
             self._silence.asked(self._loop.time())
@@ -129,7 +130,7 @@ class ApnsConnection(asyncio.Protocol):
             try:
                 self._engine.reset(stream_id)
             except H2Error:
-                self._give_up("connection-broken")
+                self._give_up(Ending.CONNECTION_BROKEN)
             self._write_soon()
         self._requests.end(stream_id)
         self._close_when_empty()
@@ -158,7 +159,7 @@ class ApnsConnection(asyncio.Protocol):
                 self._handle(event)
         except H2Error:
             self._write()
-            self._give_up("connection-broken" if self._greeted else "no-http2")
+            self._give_up(Ending.CONNECTION_BROKEN if self._greeted else Ending.NO_HTTP2)
             return
         for goaway in goaways:
             self._handle_goaway(goaway)
@@ -175,33 +176,33 @@ class ApnsConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all requests in flight, with our own reason if there is one: it says more than the kernel's."""
-        log.debug("APNs connection lost", extra={"reason": self._why, "detail": str(exc or "")})
+        log.debug("APNs connection lost", extra={"reason": self._ending, "detail": self._detail or str(exc or "")})
         if self._ticking is not None:
             self._ticking.cancel()
         self.lost.set()
-        self._refuse_new(self._why)
-        self._requests.fail(MaybeSent, self._why)
+        self._refuse_new(self._ending)
+        self._requests.fail(MaybeSent, self._ending, self._detail)
         self._on_lost(self)
 
     # --- leaving
 
-    def leave(self, why: str) -> None:
+    def leave(self, why: Ending) -> None:
         """Accept no new request, and close when none is in flight any more."""
         self._refuse_new(why)
         self._close_when_empty()
 
     def close(self) -> None:
         """Cut the connection at once: a TLS goodbye would wait for a silent server."""
-        self._refuse_new(self._why)
+        self._refuse_new(self._ending)
         if self._transport is not None:
             self._transport.abort()
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: Ending) -> None:
         if not self._leaving:
-            self._why = why
+            self._ending = why
         self.close()
 
-    def _refuse_new(self, why: str) -> None:
+    def _refuse_new(self, why: Ending) -> None:
         if not self._leaving:
             self._leaving = True
             self._slots.close(NotBegun(why))
@@ -209,10 +210,10 @@ class ApnsConnection(asyncio.Protocol):
 
     def _handle_goaway(self, goaway: GoAway) -> None:
         """Fail the requests that the server left out: they may go elsewhere at once. It answers or loses the others."""
-        self._refuse_new("server-goes-away")
-        self._requests.fail(NotSent, "server-goes-away", goaway.last)
+        self._refuse_new(Ending.SERVER_GOES_AWAY)
+        self._requests.fail(NotSent, Ending.SERVER_GOES_AWAY, beyond=goaway.last)
         if not goaway.graceful:
-            self._why = f"server-hangs-up: {error_name(goaway.code)}"
+            self._ending, self._detail = Ending.SERVER_HANGS_UP, error_name(goaway.code)
             self.close()
 
     def _close_when_empty(self) -> None:
@@ -260,7 +261,7 @@ class ApnsConnection(asyncio.Protocol):
         """Send a PING to a server that was silent for long; cut the connection when the server does not answer it."""
         match self._silence.check(self._loop.time(), waiting=bool(self._requests)):
             case KeepaliveStep.GIVE_UP:
-                self._give_up("connection-silent")
+                self._give_up(Ending.CONNECTION_SILENT)
                 return
             case KeepaliveStep.PING:
                 self._engine.ping(PING)

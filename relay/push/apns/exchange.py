@@ -4,6 +4,7 @@ The values are aioapns' `NotificationRequest` and `NotificationResult`, each wit
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from aioapns import NotificationRequest
@@ -13,7 +14,46 @@ BODY_LIMIT: Final = 65_536
 """Bytes of an answer that are kept; Apple's have less than a hundred."""
 
 
-class NotSent(Exception):
+class Ending(StrEnum):
+    """Why a request ended without an answer; operators read the values as reasons."""
+
+    CONNECTION_LOST = "connection-lost"
+    CONNECTION_BROKEN = "connection-broken"
+    """One side broke HTTP/2."""
+    CONNECTION_SILENT = "connection-silent"
+    SERVER_GOES_AWAY = "server-goes-away"
+    SERVER_HANGS_UP = "server-hangs-up"
+    """With an error, in a GOAWAY."""
+    NO_HTTP2 = "no-http2"
+    STREAM_REFUSED = "stream-refused"
+    STREAM_RESET = "stream-reset"
+    STREAM_IDS_USED_UP = "stream-ids-used-up"
+    KEY_CHANGED = "key-changed"
+    CONNECTING_STOPPED = "connecting-stopped"
+    RELAY_STOPS = "relay-stops"
+
+    @property
+    def concerns_all(self) -> bool:
+        """True if APNs, or the way to it, would end the next request like this one."""
+        return self in {
+            Ending.CONNECTION_LOST,
+            Ending.CONNECTION_BROKEN,
+            Ending.CONNECTION_SILENT,
+            Ending.SERVER_GOES_AWAY,
+            Ending.SERVER_HANGS_UP,
+            Ending.NO_HTTP2,
+        }
+
+
+class Unanswered(Exception):
+    """A request ended without an answer; `detail` is the name of an HTTP/2 error, if one came."""
+
+    def __init__(self, ending: Ending, detail: str = "") -> None:
+        super().__init__(f"{ending}: {detail}" if detail else ending.value)
+        self.ending = ending
+
+
+class NotSent(Unanswered):
     """The server did nothing with the request: it may be sent again freely."""
 
 
@@ -21,7 +61,7 @@ class NotBegun(NotSent):
     """The request never got a stream: its connection ended, or ends, while the request waited for one."""
 
 
-class MaybeSent(Exception):
+class MaybeSent(Unanswered):
     """It is unknown whether the push reached the phone: send it again at most once, under the same ids."""
 
 

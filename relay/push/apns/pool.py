@@ -14,7 +14,7 @@ from eas_watcher.breaker import Breaker, Failure, Rules, Turn
 from relay.network.dialling import Dialler
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
-from relay.push.apns.exchange import Answer, NotBegun, NotSent, Request
+from relay.push.apns.exchange import Answer, Ending, NotBegun, NotSent, Request
 from relay.push.apns.keepalive import KeepaliveTimings
 
 CONNECTING: Final = Rules(first=0.25, ceiling=8.0, spread=0.3, failures=2)
@@ -72,7 +72,7 @@ class ApnsPool:
         if tls is not None:
             self._tls = tls
         if self._current is not None:
-            self._current.leave("key-changed")
+            self._current.leave(Ending.KEY_CHANGED)
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -87,7 +87,7 @@ class ApnsPool:
             await asyncio.wait({self._opening})
         connections = list(self.connections)
         for connection in connections:
-            connection.leave("relay-stops")
+            connection.leave(Ending.RELAY_STOPS)
         if connections:
             ends = [self._loop.create_task(connection.lost.wait()) for connection in connections]
             await asyncio.wait(ends, timeout=patience)
@@ -98,7 +98,7 @@ class ApnsPool:
     async def _connection(self) -> ApnsConnection:
         """Return the current connection; all that wait while one is opened get that one, or its error."""
         if self._closed:
-            raise NotSent("relay-stops")
+            raise NotSent(Ending.RELAY_STOPS)
         if self._opening is None:
             self._breaker, turn = self._breaker.admit(self._loop.time(), self._random)
             if turn is Turn.WAITS and self._failure is not None:
@@ -110,7 +110,7 @@ class ApnsPool:
             return await asyncio.shield(opening)
         except asyncio.CancelledError as error:
             if opening.cancelled():
-                raise NotSent("connecting-stopped") from error
+                raise NotSent(Ending.CONNECTING_STOPPED) from error
             raise
 
     async def _open(self) -> ApnsConnection:

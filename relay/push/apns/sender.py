@@ -182,9 +182,8 @@ async def _persist(pool: ApnsPool, request: Request, note: Callable[[], None]) -
 
 
 def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
-    reason = str(error)
-    lost = reason.startswith(("connection-", "server-", "no-http2"))
-    return RetryLater(reason, remedy=CUT if lost else "", provider=lost)
+    concerns_all = error.ending.concerns_all
+    return RetryLater(str(error), remedy=CUT if concerns_all else "", provider=concerns_all)
 
 
 def _refusal(push: DuePush, by_app: Mapping[tuple[str, Environment], Account]) -> Refused:

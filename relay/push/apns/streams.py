@@ -14,7 +14,7 @@ from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, Stream
 from h2.exceptions import NoAvailableStreamIDError
 
 from relay.push.apns.answers import read_body
-from relay.push.apns.exchange import BODY_LIMIT, Answer, MaybeSent, NotSent
+from relay.push.apns.exchange import BODY_LIMIT, Answer, Ending, MaybeSent, NotSent
 from relay.push.apns.h2_engine import Engine, error_name
 
 
@@ -196,9 +196,9 @@ class InFlight:
                 if pending is not None:
                     pending.finish()
             case StreamReset(stream_id=int(stream_id), error_code=ErrorCodes.REFUSED_STREAM):
-                self._fail(stream_id, NotSent("stream-refused"))
+                self._fail(stream_id, NotSent(Ending.STREAM_REFUSED))
             case StreamReset(stream_id=int(stream_id), error_code=int(code)):
-                self._fail(stream_id, MaybeSent(f"stream-reset: {error_name(code)}"))
+                self._fail(stream_id, MaybeSent(Ending.STREAM_RESET, error_name(code)))
             case _:
                 pass
 
@@ -209,10 +209,10 @@ class InFlight:
             self._slots.release()
         return pending
 
-    def fail(self, error: type[NotSent | MaybeSent], why: str, beyond: int = 0) -> None:
+    def fail(self, error: type[NotSent | MaybeSent], ending: Ending, detail: str = "", beyond: int = 0) -> None:
         """Raise an error to all requests on later streams than `beyond`."""
         for stream_id in [stream_id for stream_id in self._pending if stream_id > beyond]:
-            self._fail(stream_id, error(why))
+            self._fail(stream_id, error(ending, detail))
 
     def _fail(self, stream_id: int, error: NotSent | MaybeSent) -> None:
         pending = self.end(stream_id)

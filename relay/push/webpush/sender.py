@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import aiohttp
 
@@ -30,9 +30,6 @@ from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.encryption import SALT, encrypt
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
-
-OF_ONE: Final = frozenset({"certificate-not-trusted", "proxy-denied", "source-address-of-another-kind"})
-"""Faults that only somebody mends, and yet of one service: its certificate, a proxy's rules for it, its addresses."""
 
 
 class WebPushSender:
@@ -130,7 +127,7 @@ class WebPushSender:
 
         A fault of the way out, e.g. a proxy's 407, is not one of the services inside.
         """
-        others = failure.reason in OF_ONE and len(self._config.services) > 1
+        others = isinstance(failure, Refused) and failure.one_host and len(self._config.services) > 1
         if others or (self._config.direct and service not in self._config.direct):
             return RetryLater(failure.reason, remedy=failure.remedy)
         return failure

@@ -8,6 +8,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mode, Quarantine
+from relay.domain.outcome import LastOutcome, OutcomeKind
 from relay.ops.explain import document, text
 from tests.unit.relay.ops.test_remedies import MAILBOX, NOW, REGISTRATION, WAITING
 
@@ -20,7 +21,7 @@ OWN = replace(
     subfolders=frozenset({CollectionClass.EMAIL}),
     mode=Mode.ALERT,
     last_push_at=NOW - timedelta(hours=3),
-    last_outcome="delivered",
+    last_outcome=LastOutcome(OutcomeKind.DELIVERED),
 )
 CASE = MailboxExplanation(
     replace(MAILBOX, detail="it says why", last_ping_at=NOW - timedelta(seconds=90)),

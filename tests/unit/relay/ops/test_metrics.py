@@ -8,6 +8,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
+from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel
 from relay.push.stats import ChannelFault
 from tests.fakes.metrics import Bench, cut_door
@@ -55,7 +56,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
     bench.fleet.requests["Ping", "answered"] = 5
     bench.fleet.requests["Sync", "Unreachable"] = 6
     bench.servers["https://mail.example.com/eas"] = cut_door()
-    bench.apns.outcomes["delivered"] = 7
+    bench.apns.outcomes[OutcomeKind.DELIVERED] = 7
     bench.apns.lowered = 3
     bench.apns.in_flight = 8
     bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)

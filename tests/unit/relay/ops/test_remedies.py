@@ -7,6 +7,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Quarantine, RegistrationState
+from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import row_of
 from relay.ops.remedies import SLACK, advise_on_mailbox, advise_on_registration
 from tests.fakes import records
@@ -24,7 +25,7 @@ def case(state: WatchState = WatchState.WATCHING, reason: Reason | None = None) 
 def known(
     *marks: WaitingMark, state: RegistrationState = RegistrationState.ACTIVE, outcome: str = ""
 ) -> KnownRegistration:
-    registration = replace(REGISTRATION, state=state, last_outcome=outcome)
+    registration = replace(REGISTRATION, state=state, last_outcome=LastOutcome.read(outcome))
     return KnownRegistration(registration, candidate_pending=False, candidate_refused=False, marks=marks)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Refused, RetryLater, TokenGone
 from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import DRAIN, LEASE, SLOTS
 from relay.push.schedule import SLOW_POLL
@@ -266,7 +266,7 @@ async def test_who_watches_hears_of_each_accepted_push() -> None:
         await asyncio.sleep(1)
 
     assert heard == ["registration-1"]
-    assert under_test.stats.outcomes == {"delivered": 1, "token-gone": 1}
+    assert under_test.stats.outcomes == {OutcomeKind.DELIVERED: 1, OutcomeKind.TOKEN_GONE: 1}
 
 
 async def test_stopping_waits_for_pushes_under_way_settles_them_and_leaves_no_claim() -> None:
@@ -373,7 +373,7 @@ async def test_a_push_under_way_when_its_channel_falls_ill_is_judged_by_its_own_
         await asyncio.sleep(1)
 
     assert under_test.stats.fault is not None  # an answer that says nothing about the channel does not heal it
-    assert under_test.stats.outcomes["retry-later"] == 1
+    assert under_test.stats.outcomes[OutcomeKind.RETRY_LATER] == 1
 
 
 async def test_marks_of_another_platform_lead_to_no_claim() -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
-from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater
 from relay.push.breaker import IN_A_ROW
 from relay.push.dispatch import LEASE, SLOTS, SWEEP
 from relay.push.outcomes import TRIES
@@ -214,5 +214,5 @@ async def test_what_is_too_old_is_dropped_and_counted(caplog: pytest.LogCaptureF
         await asyncio.sleep(2 * SWEEP + 1)
 
     assert {push for push, _ in outbox.rows} == {"registration-2", "registration-3"}
-    assert under_test.stats.outcomes["expired"] == 1
+    assert under_test.stats.outcomes[OutcomeKind.EXPIRED] == 1
     assert "pushes expired" in caplog.messages

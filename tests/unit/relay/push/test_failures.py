@@ -62,7 +62,18 @@ def test_what_lies_with_the_proxy_keeps_its_name_and_remedy(error: BaseException
     assert isinstance(outcome, Refused)
     assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)
     assert outcome.reach is Reach.UNANSWERED
+    assert not outcome.one_host
     assert "network.proxy_user" in outcome.remedy
+
+
+@pytest.mark.parametrize(
+    "error", [untrusted(), proxy_refuses(403), faults.no_source("push.example.com", ("10.0.0.1",))]
+)
+def test_a_fault_of_the_host_that_was_asked_need_not_concern_the_others(error: BaseException) -> None:
+    outcome = read_failure(error, "webpush.ca_file")
+
+    assert isinstance(outcome, Refused)
+    assert (outcome.channel, outcome.one_host) == (True, True)
 
 
 def test_a_proxy_that_cannot_reach_the_provider_is_tried_again() -> None:

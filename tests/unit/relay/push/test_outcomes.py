@@ -1,7 +1,7 @@
 import pytest
 
 from relay.domain.model import Platform
-from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
 from relay.push.breaker import IN_A_ROW, ProviderBreakers
 from relay.push.outcomes import OutcomeHandler
 from relay.push.stats import PushStats
@@ -132,7 +132,7 @@ def test_what_was_tried_counts() -> None:
 
     assert court.hear(RetryLater("http-429", 30.0)) == pytest.approx(32.0)  # 5 % and half a second more
     assert court.settlement.counted
-    assert court.stats.outcomes == {"retry-later": 1}
+    assert court.stats.outcomes == {OutcomeKind.RETRY_LATER: 1}
 
 
 def test_pushes_that_went_with_less_priority_are_counted() -> None:
@@ -141,4 +141,4 @@ def test_pushes_that_went_with_less_priority_are_counted() -> None:
         court.hear(outcome)
 
     assert court.stats.lowered == 2
-    assert court.stats.outcomes == {"delivered": 3}
+    assert court.stats.outcomes == {OutcomeKind.DELIVERED: 3}

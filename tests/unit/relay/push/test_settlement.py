@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, Quarantine, RegistrationState
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.push.settlement import (
@@ -19,8 +19,6 @@ from relay.push.settlement import (
     Recipient,
     RegistrationUpdate,
     Settled,
-    describe,
-    describe_expiry,
     may_end_registrations,
     settle,
 )
@@ -30,6 +28,7 @@ from tests.unit.relay.push.test_backoff import MIDDLE
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 NOW = BEGAN + 10 * SECOND
+DELIVERED = LastOutcome.of(Delivered())
 LATER = NOW + HOUR
 GREW_AT = BEGAN + 5 * SECOND
 PACING = Pacing(coalesce=2.0, random=MIDDLE)
@@ -137,7 +136,7 @@ def test_a_mark_that_was_settled_meanwhile_stays_as_it_is(outcome: Outcome, mark
     result = settled(outcome, mark=mark)
 
     assert (result.done, result.kept) == ([], [])
-    assert [update.last_outcome for update in result.updated] == [describe(outcome)]
+    assert [update.last_outcome for update in result.updated] == [LastOutcome.of(outcome)]
 
 
 # --- another device token
@@ -227,28 +226,20 @@ def test_a_wiped_registration_whose_token_is_refused_gets_no_quarantine_but_wait
 # --- what the registration notes
 
 
-@pytest.mark.parametrize(
-    ("outcome", "line"),
-    [
-        (Delivered(), "delivered"),
-        (GONE, "token-gone: Unregistered"),
-        (BUSY, "retry-later: busy"),
-        (BAD, "refused: BadDeviceToken"),
-    ],
-)
-def test_the_registration_notes_the_answer_in_one_line(outcome: Outcome, line: str) -> None:
+@pytest.mark.parametrize("outcome", EVERY_OUTCOME)
+def test_the_registration_notes_the_outcome(outcome: Outcome) -> None:
     (update,) = settled(outcome).updated
 
-    assert (update.last_outcome, describe(outcome)) == (line, line)
+    assert update.last_outcome == LastOutcome.of(outcome)
 
 
 def test_a_delivery_is_noted_for_its_class() -> None:
     recipient = replace(ACTIVE, pushed={"email": 1.0, "tasks": 2.0})
 
     assert settled(Delivered(), recipient).updated == [
-        RegistrationUpdate(replace(recipient, pushed={"email": SENT, "tasks": 2.0}), "delivered", NOW)
+        RegistrationUpdate(replace(recipient, pushed={"email": SENT, "tasks": 2.0}), DELIVERED, NOW)
     ]
-    assert settled(BUSY, recipient).updated == [RegistrationUpdate(recipient, "retry-later: busy", None)]
+    assert settled(BUSY, recipient).updated == [RegistrationUpdate(recipient, LastOutcome.of(BUSY), None)]
 
 
 def test_several_outcomes_of_one_registration_add_up_to_one_update() -> None:
@@ -261,8 +252,8 @@ def test_several_outcomes_of_one_registration_add_up_to_one_update() -> None:
 
     pushed = replace(ACTIVE, pushed={"tasks": SENT, "email": SENT})
     assert result.updated == [
-        RegistrationUpdate(pushed, "retry-later: busy", NOW),
-        RegistrationUpdate(recipients[other.registration_id], "retry-later: busy", None),
+        RegistrationUpdate(pushed, LastOutcome.of(BUSY), NOW),
+        RegistrationUpdate(recipients[other.registration_id], LastOutcome.of(BUSY), None),
     ]
 
 
@@ -329,15 +320,3 @@ def test_registrations_that_may_end_are_those_whose_token_is_gone_or_that_get_th
     ]
 
     assert may_end_registrations(settlements) == ["registration-3", "registration-4"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", "expired: not delivered for 24 h; no push process took it"),
-        ("retry-later: busy", "expired: not delivered for 24 h; before: retry-later: busy"),
-        ("expired: not delivered for 12 h", "expired: not delivered for 12 h"),
-    ],
-)
-def test_an_expired_mark_is_noted_with_the_last_answer(before: str, after: str) -> None:
-    assert describe_expiry(before, timedelta(days=1)) == after

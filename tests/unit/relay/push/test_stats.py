@@ -1,34 +1,13 @@
 from datetime import UTC, datetime
-from typing import get_args
-
-import pytest
 
 from relay.domain.model import Environment
-from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.push.stats import NAMES, ChannelFault, Outage, PushStats, outcome_name
+from relay.push.stats import ChannelFault, Outage, PushStats
 from tests.unit.relay.push.pushes import due_push
 
 
 def fault(app: str, hour: int) -> ChannelFault:
     since = datetime(2026, 11, 23, hour, tzinfo=UTC)
     return ChannelFault(app, Environment.PRODUCTION, "TopicDisallowed", "allow it", since)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "name"),
-    [
-        (Delivered("id"), "delivered"),
-        (TokenGone("Unregistered"), "token-gone"),
-        (RetryLater("ServiceUnavailable", 3.0), "retry-later"),
-        (Refused("BadDeviceToken", "look"), "refused"),
-    ],
-)
-def test_each_outcome_has_a_name_for_counters(outcome: Outcome, name: str) -> None:
-    assert outcome_name(outcome) == name
-
-
-def test_no_outcome_is_without_a_name() -> None:
-    assert set(get_args(Outcome)) == set(NAMES)
 
 
 def test_the_oldest_fault_is_the_one_to_show() -> None:

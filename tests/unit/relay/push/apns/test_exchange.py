@@ -1,7 +1,7 @@
 import pytest
 from aioapns import NotificationRequest, PushType
 
-from relay.push.apns.exchange import NotBegun, NotSent, Request
+from relay.push.apns.exchange import Ending, MaybeSent, NotBegun, NotSent, Request
 
 COMMON = [
     (b":method", b"POST"),
@@ -38,4 +38,16 @@ def test_a_request_has_the_headers_that_apple_wants(authorization: str, headers:
 
 def test_a_request_that_has_not_begun_was_not_sent() -> None:
     with pytest.raises(NotSent):
-        raise NotBegun("connection-lost")
+        raise NotBegun(Ending.CONNECTION_LOST)
+
+
+def test_the_text_of_an_ending_is_the_reason_that_operators_read() -> None:
+    assert str(NotSent(Ending.STREAM_REFUSED)) == "stream-refused"
+    assert str(MaybeSent(Ending.SERVER_HANGS_UP, "ENHANCE_YOUR_CALM")) == "server-hangs-up: ENHANCE_YOUR_CALM"
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_what_ends_one_request_or_comes_from_the_relay_says_nothing_about_apns(ending: Ending) -> None:
+    own = {"stream-refused", "stream-reset", "stream-ids-used-up", "key-changed", "connecting-stopped", "relay-stops"}
+
+    assert ending.concerns_all == (ending.value not in own)

@@ -7,7 +7,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import NoAvailableStreamIDError
 
-from relay.push.apns.exchange import BODY_LIMIT, Answer, MaybeSent, NotSent
+from relay.push.apns.exchange import BODY_LIMIT, Answer, Ending, MaybeSent, NotSent
 from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
 from tests.unit.relay.push.apns.test_h2_engine import block, connected
 
@@ -201,8 +201,8 @@ async def test_a_request_ends_once() -> None:
     answered, failed = await pending(), await pending()
 
     answered.finish()
-    answered.fail(MaybeSent("connection-lost"))
-    failed.fail(NotSent("stream-refused"))
+    answered.fail(MaybeSent(Ending.CONNECTION_LOST))
+    failed.fail(NotSent(Ending.STREAM_REFUSED))
     failed.finish()
 
     assert isinstance(await answered.future, Answer)
@@ -215,7 +215,7 @@ async def test_a_cancelled_request_gets_nothing_more() -> None:
     waiting.future.cancel()
 
     waiting.finish()
-    waiting.fail(MaybeSent("connection-lost"))
+    waiting.fail(MaybeSent(Ending.CONNECTION_LOST))
 
     assert waiting.future.cancelled()
 
@@ -325,12 +325,12 @@ async def test_what_comes_for_a_request_that_is_gone_is_dropped(world: World) ->
 
 
 async def test_all_or_the_later_requests_fail_each_with_an_error_of_its_own(world: World) -> None:
-    world.requests.fail(NotSent, "server-goes-away", 3)
+    world.requests.fail(NotSent, Ending.SERVER_GOES_AWAY, beyond=3)
     assert [future.done() for future in world.futures.values()] == [False, False, True]
     with pytest.raises(NotSent, match="server-goes-away"):
         await world.futures[5]
 
-    world.requests.fail(MaybeSent, "connection-lost")
+    world.requests.fail(MaybeSent, Ending.CONNECTION_LOST)
 
     errors = [world.futures[stream_id].exception() for stream_id in (1, 3)]
     assert [str(error) for error in errors] == ["connection-lost"] * 2
