@@ -1,4 +1,4 @@
-"""Own the APNs simulator: HTTP/2 over TLS as Apple speaks it, with a memory of what came and scripts of failures."""
+"""The APNs simulator: HTTP/2 over TLS."""
 
 import asyncio
 import ssl
@@ -11,118 +11,98 @@ from typing import Final
 from relay.domain.clock import Clock
 from relay.process.clock import now
 from relay.sandbox.apns_connection import Connection
-from relay.sandbox.apns_rules import OK, Authority, Request, Verdict, check_address, check_headers, check_payload
-from relay.sandbox.scripts import Answer, ApnsFailure, Inbox, Mixture, Received, Script
+from relay.sandbox.apns_rules import OK, ApnsResponse, Authority, Request, check_address, check_headers, check_payload
+from relay.sandbox.push_simulator import HandshakeFaults, PushSimulator
+from relay.sandbox.scripts import Answer, ApnsFailure, Received
 
-GOODBYE: Final = 1.0  # seconds that connections may take to end
+CLOSE_TIMEOUT: Final = 1.0  # seconds that connections may take to close
 
 
-class ApnsSimulator:
-    """Judge each request as Apple would, or as scripted."""
+class ApnsSimulator(PushSimulator[ApnsFailure]):
+    """Answers each request as Apple does, or as scripted."""
 
     def __init__(self, authority: Authority, tls: ssl.SSLContext, clock: Clock) -> None:
-        self.port = 0
+        super().__init__()
         self.connections: set[Connection] = set()
-        """Those that are open."""
+        """The open connections."""
         self.accepted = 0
-        """How many connections there ever were."""
+        """The number of connections, closed ones included."""
         self.pings = 0
-        """How many times a client asked whether its connection lives."""
+        """The number of HTTP/2 PINGs received."""
         self.deaf = False
-        """Whether new connections get no word after TLS."""
-        self._tls = tls
-        self._ciphers = ":".join(cipher["name"] for cipher in tls.get_ciphers())
+        """Whether the server sends nothing on new connections after the TLS handshake."""
+        self._handshakes = HandshakeFaults(tls)
         self._authority = authority
         self._clock = clock
-        self._inbox = Inbox()
-        self._script: Script[ApnsFailure] = Script()
         self._gone: dict[str, datetime] = {}
         self._known: dict[str, str] = {}
-
-    @property
-    def received(self) -> list[Received]:
-        """Give all requests so far, oldest first."""
-        return self._inbox.received
-
-    async def wait(self, count: int, timeout_s: float = 10.0) -> list[Received]:
-        """Wait until so many requests came, and return all; raises TimeoutError."""
-        return await self._inbox.wait(count, timeout_s)
+        """Device token -> its only topic; empty: every token is valid for every topic."""
 
     def gone(self, token: str, since: datetime) -> None:
         """Answer 410 Unregistered for a device token from now on."""
         self._gone[token.lower()] = since
 
     def know(self, token: str, topic: str) -> None:
-        """Tie a device token to one topic; from the first such call on, other tokens are BadDeviceToken."""
+        """Tie a device token to one topic; after the first call, all other tokens are BadDeviceToken."""
         self._known[token.lower()] = topic
 
-    def fail(self, failure: ApnsFailure, times: int = 1) -> None:
-        """Let a failure happen to so many of the next requests; 0: to all until `heal`."""
-        self._script.add(failure, times)
-
-    def mix(self, mixture: Mixture[ApnsFailure]) -> None:
-        """Let requests fail at random until `heal`."""
-        self._script.mix(mixture)
-
     def heal(self) -> None:
-        """Forget all scripts; tokens stay gone."""
-        self._script.clear()
+        """End all failures; device tokens that are gone stay gone."""
+        super().heal()
         self.deaf = False
-        self._tls.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
-        self._tls.set_ciphers(self._ciphers)
+        self._handshakes.end()
 
     def deafen(self) -> None:
-        """Take new connections until `heal`, and answer nothing on them."""
+        """Accept new connections until `heal`, and send nothing on them."""
         self.deaf = True
 
     def fail_handshakes(self) -> None:
-        """Let TLS fail on all new connections until `heal`: no cipher is shared with anybody, so they end at once."""
-        self._tls.maximum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.set_ciphers("PSK")
+        """Let TLS fail on all new connections until `heal`."""
+        self._handshakes.begin()
 
     def leave_idle(self) -> None:
-        """Say goodbye on all connections, as Apple does to those that are not used."""
+        """Send a graceful GOAWAY on all connections, as Apple does on idle ones."""
         for connection in list(self.connections):
-            connection.leave()
+            connection.go_away()
 
     def drop(self) -> None:
         """Cut all connections now."""
         for connection in list(self.connections):
             connection.cut()
 
-    def scripted(self) -> ApnsFailure | None:
-        """Take the failure of the next request."""
+    def next_failure(self) -> ApnsFailure | None:
+        """Return the scripted failure of the next request."""
         return self._script.next()
 
-    def judge(self, request: Request, failure: ApnsFailure | None) -> tuple[Verdict, bool]:
-        """Return the answer, and whether the sender has proved who it is."""
+    def answer(self, request: Request, failure: ApnsFailure | None) -> tuple[ApnsResponse, bool]:
+        """Return the answer, and whether the request is authenticated."""
         if isinstance(failure, Answer):
-            return Verdict(failure.status, failure.reason, failure.timestamp), False
+            return ApnsResponse(failure.status, failure.reason, failure.timestamp), False
         refusal = self._authority.authenticate(request, self._clock())
         if refusal is not None:
             return refusal, False
         return self._check(request), True
 
-    def note(self, request: Request, status: int) -> None:
-        """Remember a request; status 0: it gets no answer."""
+    def record(self, request: Request, status: int) -> None:
+        """Record a request and the status of its answer; 0: no answer."""
         headers = {":method": request.method, ":path": request.path, **request.headers}
         self._inbox.add(Received(time.perf_counter_ns(), headers, request.body, request.device_token, status))
 
-    def _check(self, request: Request) -> Verdict:
+    def _check(self, request: Request) -> ApnsResponse:
         topic = self._authority.topic(request)
-        if isinstance(topic, Verdict):
+        if isinstance(topic, ApnsResponse):
             return topic
-        checks = check_address(request) or check_headers(request.headers) or check_payload(request.body)
-        return checks or self._device(request.device_token.lower(), topic) or OK
+        refusal = check_address(request) or check_headers(request.headers) or check_payload(request.body)
+        return refusal or self._check_device(request.device_token.lower(), topic) or OK
 
-    def _device(self, token: str, topic: str) -> Verdict | None:
+    def _check_device(self, token: str, topic: str) -> ApnsResponse | None:
         since = self._gone.get(token)
         if since is not None:
-            return Verdict(410, "Unregistered", int(since.timestamp() * 1000))
+            return ApnsResponse(410, "Unregistered", int(since.timestamp() * 1000))
         if self._known and token not in self._known:
-            return Verdict(400, "BadDeviceToken")
+            return ApnsResponse(400, "BadDeviceToken")
         if self._known.get(token, topic) != topic:
-            return Verdict(400, "DeviceTokenNotForTopic")
+            return ApnsResponse(400, "DeviceTokenNotForTopic")
         return None
 
 
@@ -148,4 +128,4 @@ async def open_apns_simulator(
         ended = [connection.lost for connection in simulator.connections]
         simulator.drop()
         if ended:
-            await asyncio.wait(ended, timeout=GOODBYE)
+            await asyncio.wait(ended, timeout=CLOSE_TIMEOUT)

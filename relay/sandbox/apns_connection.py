@@ -1,4 +1,4 @@
-"""Own one HTTP/2 connection of the APNs simulator: frames become requests, verdicts and failures become frames."""
+"""One HTTP/2 connection of the APNs simulator."""
 
 import asyncio
 from collections import deque
@@ -14,45 +14,46 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
-from relay.sandbox.apns_rules import Request, Verdict
+from relay.sandbox.apns_rules import ApnsResponse, Request
 from relay.sandbox.scripts import Answer, ApnsFailure, Close, Delay, Freeze, GoAway, Reset, Stall, Streams
 
 STREAMS_AT_FIRST: Final = 1
 STREAMS: Final = 1000
-"""Streams at once before and after the first authenticated request, as Apple announces them."""
+"""The number of concurrent streams before and after the first authenticated request, as Apple announces it."""
 FORBIDDEN: Final = 403
 HEADERS_LIMIT: Final = 65536  # bytes
 LAST_STREAM: Final = 2**31 - 1
-"""The id a graceful GOAWAY names: nothing is lost so far [RFC 9113 6.8]."""
+"""The stream id in the first graceful GOAWAY: all streams are still processed [RFC 9113 6.8]."""
 
 
-class Judge(Protocol):
-    """Decide about requests; `connections`, `accepted` and `pings` are kept by the connections themselves."""
+class Service(Protocol):
+    """The simulator, as its connections see it; they keep `connections`, `accepted` and `pings` up to date."""
 
     connections: "set[Connection]"
     accepted: int
     pings: int
     deaf: bool
-    """Whether new connections get no word."""
+    """Whether the server sends nothing on new connections after the TLS handshake."""
 
-    def scripted(self) -> ApnsFailure | None:
-        """Take the failure of the next request."""
+    def next_failure(self) -> ApnsFailure | None:
+        """Return the scripted failure of the next request."""
 
-    def judge(self, request: Request, failure: ApnsFailure | None) -> tuple[Verdict, bool]:
-        """Return the answer, and whether the sender has proved who it is."""
+    def answer(self, request: Request, failure: ApnsFailure | None) -> tuple[ApnsResponse, bool]:
+        """Return the answer, and whether the request is authenticated."""
 
-    def note(self, request: Request, status: int) -> None:
-        """Remember a request; status 0: it gets no answer."""
+    def record(self, request: Request, status: int) -> None:
+        """Record a request and the status of its answer; 0: no answer."""
 
 
 class Connection(asyncio.Protocol):
-    """Serve one client."""
+    """The server's side of one connection."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, service: Service) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
+        """Done when the connection is closed."""
         self._loop = loop
-        self._judge = judge
+        self._service = service
         config = H2Configuration(
             client_side=False,
             header_encoding="utf-8",
@@ -67,22 +68,26 @@ class Connection(asyncio.Protocol):
         self._http.local_settings = Settings(client=False, initial_values=limits)
         self._certificate: Mapping[str, str] = {}
         self._requests: dict[int, tuple[dict[str, str], bytearray]] = {}
-        self._under_way: set[int] = set()
+        """Stream id -> headers and body of a request that is not complete yet."""
+        self._inflight: set[int] = set()
+        """The streams of complete requests without a complete answer."""
         self._blocked: deque[tuple[int, bytes, bool]] = deque()
-        """Parts of bodies that flow control has no room for; the last one ends its stream."""
-        self._trusted = False
-        self._leaving = False
+        """Parts of answers that wait for flow control: stream id, bytes, whether the part ends its stream."""
+        self._authenticated = False
+        self._going_away = False
         self._last = LAST_STREAM
+        """The last stream that is processed."""
         self._frozen = False
+        """Whether the connection neither reads nor sends any more."""
         self._transport: asyncio.Transport
 
-    # --- what asyncio calls
+    # --- called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello; whoever did not agree on h2 by ALPN is cut off."""
+        """Send SETTINGS; cut a connection whose client did not choose h2 by ALPN."""
         self._transport = cast("asyncio.Transport", transport)
-        self._judge.connections.add(self)
-        self._judge.accepted += 1
+        self._service.connections.add(self)
+        self._service.accepted += 1
         tls = transport.get_extra_info("ssl_object")
         if tls is None or tls.selected_alpn_protocol() != "h2":
             self.cut()
@@ -90,21 +95,21 @@ class Connection(asyncio.Protocol):
         self._certificate = {
             name: value for attributes in (tls.getpeercert() or {}).get("subject", ()) for name, value in attributes
         }
-        if self._judge.deaf:
+        if self._service.deaf:
             self._frozen = True
             return
         self._http.initiate_connection()
         self._flush()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Forget everything under way."""
-        self._judge.connections.discard(self)
-        self._under_way.clear()
+        """Forget the requests in flight."""
+        self._service.connections.discard(self)
+        self._inflight.clear()
         if not self.lost.done():
             self.lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Take frames; a client that breaks the protocol is told so and cut off."""
+        """Process frames; answer a violation of the protocol with GOAWAY and close."""
         if self._frozen:
             return
         try:
@@ -116,29 +121,31 @@ class Connection(asyncio.Protocol):
         for event in events:
             if self._transport.is_closing() or self._frozen:
                 return
-            self._take(event)
+            self._process(event)
         self._flush()
 
-    # --- requests
+    # --- called by the simulator
 
     def cut(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection without GOAWAY."""
         self._transport.abort()
 
     def freeze(self) -> None:
-        """Read and say nothing any more."""
+        """Stop reading and sending without closing the connection."""
         self._frozen = True
 
-    def leave(self) -> None:
-        """Say goodbye: answer what is under way, then close."""
-        if not self._leaving and not self._frozen:
-            self._leave(self._last)
-            self._close_when_left()
+    def go_away(self) -> None:
+        """Send a graceful GOAWAY, answer the requests in flight, then close."""
+        if not self._going_away and not self._frozen:
+            self._go_away(self._last)
+            self._close_if_finished()
 
-    def _take(self, event: Event) -> None:
+    # --- requests
+
+    def _process(self, event: Event) -> None:
         match event:
             case PingReceived():
-                self._judge.pings += 1
+                self._service.pings += 1
             case RequestReceived(stream_id=int(stream_id), headers=headers) if stream_id <= self._last:
                 self._requests[stream_id] = {str(name): str(value) for name, value in headers}, bytearray()
             case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
@@ -159,27 +166,27 @@ class Connection(asyncio.Protocol):
         headers, body = self._requests.pop(stream_id)
         method, path = headers.pop(":method", ""), headers.pop(":path", "")
         request = Request(method, path, headers, bytes(body), self._certificate)
-        self._under_way.add(stream_id)
-        match self._judge.scripted():
+        self._inflight.add(stream_id)
+        match self._service.next_failure():
             case Stall():
-                self._judge.note(request, 0)
+                self._service.record(request, 0)
             case Freeze():
-                self._judge.note(request, 0)
+                self._service.record(request, 0)
                 self.freeze()
             case Reset(code):
-                self._judge.note(request, 0)
+                self._service.record(request, 0)
                 self._http.reset_stream(stream_id, ErrorCodes(code))
                 self._end(stream_id)
             case Close():
-                self._judge.note(request, 0)
+                self._service.record(request, 0)
                 self.cut()
             case GoAway(graceful=False, error_code=code):
-                self._judge.note(request, 0)
+                self._service.record(request, 0)
                 self._http.close_connection(error_code=code, last_stream_id=max(0, stream_id - 2))
                 self._flush()
                 self._transport.close()
             case GoAway(final=final):
-                self._leave(stream_id if final else self._last)
+                self._go_away(stream_id if final else self._last)
                 self._answer(stream_id, request, None)
             case Streams(limit):
                 self._answer(stream_id, request, None)
@@ -189,27 +196,27 @@ class Connection(asyncio.Protocol):
             case failure:
                 self._answer(stream_id, request, failure)
 
-    def _leave(self, last: int) -> None:
-        # h2 itself would refuse to answer what is under way after a GOAWAY, so the frame goes past it.
+    def _go_away(self, last: int) -> None:
+        # h2 refuses to send answers after its own GOAWAY, so this one does not pass through h2.
         self._flush()
-        self._leaving = True
+        self._going_away = True
         self._last = last
         self._transport.write(GoAwayFrame(0, last_stream_id=last, error_code=0).serialize())
 
     def _answer_late(self, stream_id: int, request: Request) -> None:
-        if stream_id in self._under_way and not self._frozen:
+        if stream_id in self._inflight and not self._frozen:
             self._answer(stream_id, request, None)
             self._flush()
 
     def _answer(self, stream_id: int, request: Request, failure: ApnsFailure | None) -> None:
-        verdict, trusted = self._judge.judge(request, failure)
-        self._judge.note(request, verdict.status)
-        self._trust(trusted=trusted, refused=verdict.status == FORBIDDEN)
-        script = failure if isinstance(failure, Answer) else Answer(verdict.status, verdict.reason)
-        body = verdict.body
-        # An answer bears the request's apns-id, or a new one [Apple: Handling notification responses from APNs].
+        response, authenticated = self._service.answer(request, failure)
+        self._service.record(request, response.status)
+        self._limit_streams(authenticated=authenticated, refused=response.status == FORBIDDEN)
+        script = failure if isinstance(failure, Answer) else Answer(response.status, response.reason)
+        body = response.body
+        # An answer has the apns-id of its request, or a new one [Apple: Handling notification responses from APNs].
         apns_id = request.headers.get("apns-id") or str(uuid4()).upper()
-        headers = [(":status", str(verdict.status))]
+        headers = [(":status", str(response.status))]
         if not script.bare:
             headers.append(("apns-id", apns_id))
         if script.retry_after:
@@ -224,12 +231,12 @@ class Connection(asyncio.Protocol):
         else:
             self._end(stream_id)
 
-    def _trust(self, *, trusted: bool, refused: bool) -> None:
-        """Allow many streams once a client has proved who it is, one again after it was refused, as Apple does."""
-        if trusted == self._trusted or not (trusted or refused):
+    def _limit_streams(self, *, authenticated: bool, refused: bool) -> None:
+        """Allow STREAMS after an authenticated request, STREAMS_AT_FIRST again after a refused one, as Apple does."""
+        if authenticated == self._authenticated or not (authenticated or refused):
             return
-        self._trusted = trusted
-        limit = STREAMS if trusted else STREAMS_AT_FIRST
+        self._authenticated = authenticated
+        limit = STREAMS if authenticated else STREAMS_AT_FIRST
         self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
 
     def _send_blocked(self) -> None:
@@ -240,17 +247,17 @@ class Connection(asyncio.Protocol):
                     return
                 self._http.send_data(stream_id, body, end_stream=last)
             except StreamClosedError:
-                pass  # the client gave the stream up meanwhile
+                pass  # the client reset the stream meanwhile
             self._blocked.popleft()
             if last:
                 self._end(stream_id)
 
     def _end(self, stream_id: int) -> None:
-        self._under_way.discard(stream_id)
-        self._close_when_left()
+        self._inflight.discard(stream_id)
+        self._close_if_finished()
 
-    def _close_when_left(self) -> None:
-        if self._leaving and not self._under_way:
+    def _close_if_finished(self) -> None:
+        if self._going_away and not self._inflight:
             self._flush()
             self._transport.close()
 

@@ -1,4 +1,4 @@
-"""Own what FCM v1 and Google's token endpoint accept: each request is checked as documented, without any I/O.
+"""The rules of FCM v1 and of Google's token endpoint: checks of requests as Google documents them, without I/O.
 
 [Google: FCM REST v1, projects.messages.send; ErrorCode; AndroidConfig] [RFC 7523]
 """
@@ -14,10 +14,10 @@ import jwt
 
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 AUDIENCE: Final = "https://oauth2.googleapis.com/token"
-"""What an assertion names whatever endpoint it is sent to [Google: OAuth 2.0 for server to server applications]."""
+"""The audience of an assertion for any endpoint [Google: OAuth 2.0 for server to server applications]."""
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFE: Final = 3600
-"""Seconds an assertion may live at most, and an access token lives."""
+"""The longest life of an assertion, and the life of an access token, in seconds."""
 LARGEST: Final = 4096  # bytes of all data together
 
 TTL: Final = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,9})?s", re.ASCII)
@@ -37,29 +37,29 @@ STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "INTERNAL": (500, "INTERNAL"),
     "UNAVAILABLE": (503, "UNAVAILABLE"),
 }
-"""FCM's own codes with the HTTP status and the canonical code they come with."""
+"""Error code of FCM -> HTTP status and canonical code."""
 INFO: Final[Mapping[str, tuple[int, str]]] = {
     "ACCESS_TOKEN_EXPIRED": (401, "UNAUTHENTICATED"),
     "SERVICE_DISABLED": (403, "PERMISSION_DENIED"),
     "RATE_LIMIT_EXCEEDED": (429, "RESOURCE_EXHAUSTED"),
 }
-"""Reasons of what stands before FCM, which come in an ErrorInfo instead [Google: AIP-193]."""
+"""Reasons of the services in front of FCM, which answer with an ErrorInfo -> the same [Google: AIP-193]."""
 
 Violation = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Hold the answer to a request."""
+class FcmResponse:
+    """The answer to a request."""
 
     status: int
     document: Mapping[str, object]
 
 
-def fcm_error(code: str, status: int | None = None, field: str = "") -> Verdict:
-    """Make the answer with a code of FCM's own, or a reason of what stands before it; else with a canonical code.
+def fcm_error(code: str, status: int | None = None, field: str = "") -> FcmResponse:
+    """Return the answer with an error code of FCM, a reason of a service in front of it, or else a canonical code.
 
-    `field` is the field at fault, if one is to be named.
+    `status` replaces the HTTP status of the code; `field` is the field at fault, if the answer names one.
     """
     details: list[Mapping[str, object]] = []
     if field:
@@ -76,7 +76,7 @@ def fcm_error(code: str, status: int | None = None, field: str = "") -> Verdict:
 
 
 def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri: str, now: datetime) -> str | None:
-    """Check a request for an access token [RFC 7523 3]; return the error's code, or None when it is good."""
+    """Return the error code of a request for an access token, or None if it is valid [RFC 7523 3]."""
     if form.get("grant_type") != GRANT:
         return "unsupported_grant_type"
     try:
@@ -96,8 +96,8 @@ def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri
     return None if SCOPE in str(claims["scope"]).split() else "invalid_scope"
 
 
-def check_message(body: bytes) -> tuple[str, Verdict | None]:
-    """Check the body of a send; return its device token ("" when there is none) and the refusal, if any."""
+def check_message(body: bytes) -> tuple[str, FcmResponse | None]:
+    """Return the device token in the body of a send ("" if it has none), and the refusal of a bad body."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -117,22 +117,22 @@ def check_message(body: bytes) -> tuple[str, Verdict | None]:
     return str(token or ""), _error(400, "INVALID_ARGUMENT", violations[0][1], details)
 
 
-def unauthenticated() -> Verdict:
-    """Make the answer to a request without a good access token."""
+def unauthenticated() -> FcmResponse:
+    """Return the answer to a request without a valid access token."""
     info = {"@type": ERROR_INFO, "reason": "ACCESS_TOKEN_EXPIRED", "domain": "googleapis.com"}
     return _error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", [info])
 
 
-def unknown_project() -> Verdict:
-    """Make the answer for a project that does not exist: 404 as well, but not UNREGISTERED."""
+def unknown_project() -> FcmResponse:
+    """Return the answer for a project that does not exist: 404, but not UNREGISTERED."""
     return _error(404, "NOT_FOUND", "Requested entity was not found.", [])
 
 
-def _error(status: int, canonical: str, message: str, details: list[Mapping[str, object]]) -> Verdict:
+def _error(status: int, canonical: str, message: str, details: list[Mapping[str, object]]) -> FcmResponse:
     error: dict[str, object] = {"code": status, "message": message, "status": canonical}
     if details:
         error["details"] = details
-    return Verdict(status, {"error": error})
+    return FcmResponse(status, {"error": error})
 
 
 def _violations(document: object) -> Iterator[Violation]:

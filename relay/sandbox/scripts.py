@@ -1,41 +1,41 @@
-"""Own what the push simulators share: scripts of failures, and the memory of what was received."""
+"""Failures of the push simulators, scripts of them, their form in JSON, and the record of requests."""
 
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer with a status and a reason instead of looking at the request."""
+    """Answer with a status and a reason, without checking the request."""
 
     status: int
     reason: str
     retry_after: str = ""
-    """The Retry-After header, seconds or a date; empty: none."""
+    """The Retry-After header, seconds or a date; empty: no header."""
     field: str = ""
-    """The field that is at fault, e.g. message.token (FCM's INVALID_ARGUMENT only); empty: none is named."""
+    """The field at fault, e.g. message.token (only for INVALID_ARGUMENT of FCM); empty: the answer names no field."""
     timestamp: int | None = None
-    """Since when the device token is gone, milliseconds since 1970 (APNs' 410 only)."""
+    """When the device token became invalid, milliseconds since 1970 (only for 410 of APNs)."""
     pieces: int = 1
-    """In how many DATA frames the body comes (APNs only)."""
+    """The number of DATA frames of the body (APNs only)."""
     bare: bool = False
-    """Whether the answer bears no apns-id (APNs only)."""
+    """Whether the answer has no apns-id (APNs only)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Answer as usual, but so many seconds later."""
+    """Answer as usual, `seconds` later."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Never answer; the connection stays."""
+    """Never answer, and keep the connection open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +43,37 @@ class Reset:
     """Reset the stream (HTTP/1.1: cut the connection)."""
 
     error_code: int = 7
-    """[RFC 9113 7]; 7, REFUSED_STREAM, alone says that nothing was done with the request."""
+    """[RFC 9113 7]; only 7, REFUSED_STREAM, says that the request was not processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Cut the connection with everything under way on it."""
+    """Cut the connection with all requests in flight on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """Say GOAWAY (HTTP/1.1: cut the connection).
+    """Send GOAWAY (HTTP/1.1: cut the connection).
 
-    Graceful: everything begun before is still answered, then the connection ends. Otherwise it ends at once, and this
-    request counts as not processed.
+    If graceful, the service still answers the requests in flight, then ends the connection. Otherwise it ends the
+    connection at once, and the GOAWAY says that this request was not processed.
     """
 
     graceful: bool = False
     error_code: int = 0
     """[RFC 9113 7]; a graceful one is always 0."""
     final: bool = False
-    """Whether a graceful one names this request as the last: what was begun after it is left out."""
+    """Whether a graceful one names this request as the last: later requests in flight are not processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Read and say nothing any more on this connection, as if what is on the way had swallowed it (APNs only)."""
+    """Stop reading and sending on this connection without closing it, as if packets were lost (APNs only)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Answer as usual, and from then on allow so many requests at once on this connection (APNs only)."""
+    """Answer as usual, and allow at most `limit` requests at once on this connection from then on (APNs only)."""
 
     limit: int
 
@@ -104,15 +104,15 @@ KINDS: Mapping[str, type[Failure]] = {
     "close": Close,
     "goaway": GoAway,
 }
-"""The names of failures in JSON; their fields bear the same names as here."""
+"""The failures by their `kind` in JSON; their fields have the same names there."""
 APNS_KINDS: Mapping[str, type[ApnsFailure]] = {**KINDS, "freeze": Freeze, "streams": Streams}
-"""Those that the APNs simulator knows."""
+"""The failures that the APNs simulator can simulate."""
 FCM_KINDS: Mapping[str, type[FcmFailure]] = {**KINDS, "cut": Cut, "page": Page}
-"""Those that the FCM simulator knows."""
+"""The failures that the FCM simulator can simulate."""
 
 
 class Received(NamedTuple):
-    """Hold one request as it came and the status it was answered with; 0: no answer."""
+    """One request and the status of its answer; 0: no answer."""
 
     moment: int
     """`time.perf_counter_ns()`."""
@@ -123,17 +123,17 @@ class Received(NamedTuple):
 
 
 class Mixture(Generic[F]):
-    """Let requests fail at random, the same way for the same seed and the same order of requests."""
+    """Failures at random; the same seed and the same order of requests lead to the same failures."""
 
     def __init__(self, shares: Sequence[tuple[F, float]], seed: int) -> None:
-        """Take failures, each with the share of requests it happens to; raises ValueError unless they fit into 1."""
+        """`shares` are failures, each with its share of all requests; raises ValueError if their sum is above 1."""
         if any(share < 0 for _, share in shares) or sum(share for _, share in shares) > 1:
             raise ValueError("shares are 0 or more, and 1 at most all together")
         self._shares = tuple(shares)
         self._random = Random(seed)  # noqa: S311  # seeded randomness is the point
 
     def next(self) -> F | None:
-        """Draw the failure of the next request; None: it is treated as usual."""
+        """Return the failure of the next request; None: no failure."""
         rest = self._random.random()
         for failure, share in self._shares:
             rest -= share
@@ -143,27 +143,27 @@ class Mixture(Generic[F]):
 
 
 class Script(Generic[F]):
-    """Hold what happens to the next requests."""
+    """The failures of the next requests."""
 
     def __init__(self) -> None:
         self._steps: deque[tuple[F, int]] = deque()
         self._mixture: Mixture[F] | None = None
 
     def add(self, failure: F, times: int = 1) -> None:
-        """Let a failure happen to so many requests after those already scripted; 0: to all until `clear`."""
+        """Let `times` requests fail, after those of earlier calls; 0: all requests until `clear`."""
         self._steps.append((failure, times))
 
     def mix(self, mixture: Mixture[F]) -> None:
-        """Let all requests fail at random for which nothing else is scripted, until `clear`."""
+        """Let requests without another failure fail at random, until `clear`."""
         self._mixture = mixture
 
     def clear(self) -> None:
-        """Let nothing fail any more."""
+        """Forget all failures."""
         self._steps.clear()
         self._mixture = None
 
     def next(self) -> F | None:
-        """Take the failure of the next request; None: it is treated as usual."""
+        """Return the failure of the next request; None: no failure."""
         if not self._steps:
             return None if self._mixture is None else self._mixture.next()
         failure, times = self._steps[0]
@@ -175,21 +175,55 @@ class Script(Generic[F]):
 
 
 class Inbox:
-    """Keep what was received, in order, and let others wait for it."""
+    """The requests received, oldest first."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
-        self._came = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     def add(self, received: Received) -> None:
-        """Keep one request."""
+        """Add one request."""
         self.received.append(received)
-        self._came.set()
+        self._arrived.set()
 
     async def wait(self, count: int, timeout_s: float) -> list[Received]:
-        """Wait until at least so many were received, and return all; raises TimeoutError."""
+        """Return all requests as soon as there are `count`; raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while len(self.received) < count:
-                self._came.clear()
-                await self._came.wait()
+                self._arrived.clear()
+                await self._arrived.wait()
         return list(self.received)
+
+
+def read_failure(fields: Mapping[str, Any], kinds: Mapping[str, type[F]]) -> tuple[F, int]:
+    """Return the failure that {"kind", "times", its fields} describes, and `times`; raises ValueError."""
+    rest = dict(fields)
+    times = rest.pop("times", 1)
+    if not isinstance(times, int) or times < 0:
+        raise ValueError("times is a number, 0 for always")
+    return _read_kind(rest, kinds), times
+
+
+def read_mixture(fields: Mapping[str, Any], kinds: Mapping[str, type[F]]) -> Mixture[F]:
+    """Return the mixture that {"seed", "failures": [{"kind", "share", its fields}]} describes; raises ValueError."""
+    seed, failures = fields.get("seed", 1), fields.get("failures")
+    if not isinstance(seed, int) or not isinstance(failures, list):
+        raise ValueError("failures is a list, seed a number")  # noqa: TRY004 -- a fault of the JSON, not of the code
+    shares: list[tuple[F, float]] = []
+    for failure in failures:
+        rest = dict(failure) if isinstance(failure, dict) else {}
+        share = rest.pop("share", None)
+        if not isinstance(share, int | float):
+            raise ValueError("each failure has a share, 0 to 1")  # noqa: TRY004 -- a fault of the JSON, not of the code
+        shares.append((_read_kind(rest, kinds), share))
+    return Mixture(shares, seed)
+
+
+def _read_kind(fields: dict[str, Any], kinds: Mapping[str, type[F]]) -> F:
+    kind = fields.pop("kind", None)
+    if kind not in kinds:
+        raise ValueError(f"kind is one of {', '.join(kinds)}")
+    try:
+        return kinds[kind](**fields)
+    except TypeError as error:
+        raise ValueError(f"{kind}: {error}") from error

@@ -1,6 +1,6 @@
-"""Own what a push service accepts and what a phone can read: each request is checked as the RFCs say, without any I/O.
+"""The rules of WebPush: the checks of a strict push service, and the decryption in the phone, without I/O.
 
-[RFC 8030, 8188, 8291, 8292]. Nothing is taken from the sender's modules: what only they agree on must fail here.
+[RFC 8030, 8188, 8291, 8292]. This module shares no code with the sender, so that an error of the sender shows here.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-LARGEST: Final = 4096  # bytes that a service has to take [RFC 8030 7.2]; ours takes no more
-DAY: Final = 86_400  # seconds that a token may be good [RFC 8292 2]
+LARGEST: Final = 4096  # bytes that a service must accept [RFC 8030 7.2]; the simulator accepts no more
+DAY: Final = 86_400  # seconds that a token may be valid [RFC 8292 2]
 TAG: Final = 16  # bytes of AES-GCM
 HEADER: Final = 21  # bytes before the key id: salt, record size, length of the key id [RFC 8188 2.1]
 POINT: Final = 65  # bytes of the key id, a public key [RFC 8291 4]
@@ -40,41 +40,41 @@ VAPID: Final = re.compile(
 
 
 class Refusal(NamedTuple):
-    """Hold the answer to a request that is not taken."""
+    """The answer to a request that is refused."""
 
     status: int
     reason: str
 
 
 class Unreadable(Exception):
-    """Tell why a phone cannot read what it got."""
+    """A phone cannot decrypt a push; the text says why."""
 
 
 @dataclass(slots=True)
 class Subscriber:
-    """Hold what only the phone knows, and what its push service knows of it."""
+    """A phone's keys, and its subscription at the push service."""
 
     vapid_key: str = ""
-    """The only key that may push [RFC 8292 4.1]; empty: any."""
+    """The only VAPID key that may push [RFC 8292 4.1]; empty: any."""
     gone: bool = False
     private: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()), repr=False)
     auth: bytes = b""
 
     @property
     def public(self) -> bytes:
-        """Give the public key, 65 bytes."""
+        """The public key, 65 bytes."""
         return self.private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 def check_push(
     headers: Mapping[str, str], body: bytes, subscriber: Subscriber, origin: str, now: datetime
 ) -> Refusal | None:
-    """Judge a request as a strict push service does; header names are lower-case, `origin` is the service's own."""
+    """Return the refusal of a push; header names are in lower case, `origin` is the URL of the push service."""
     return _check_headers(headers) or _check_body(headers, body) or _check_vapid(headers, subscriber, origin, now)
 
 
 def open_push(body: bytes, subscriber: Subscriber) -> bytes:
-    """Decrypt a body as the phone does, padding taken away; raises Unreadable."""
+    """Return the decrypted body without padding; raises Unreadable."""
     salt, record_size, public = body[:16], int.from_bytes(body[16:20], "big"), body[HEADER : HEADER + POINT]
     try:
         shared = subscriber.private.exchange(ECDH(), EllipticCurvePublicKey.from_encoded_point(SECP256R1(), public))
@@ -100,12 +100,12 @@ def open_push(body: bytes, subscriber: Subscriber) -> bytes:
 
 
 def encode(content: bytes) -> str:
-    """Write base64url without padding."""
+    """Return base64url without padding."""
     return urlsafe_b64encode(content).decode("ascii").rstrip("=")
 
 
 def decode(text: str) -> bytes:
-    """Read base64url without padding; raises ValueError."""
+    """Return the bytes of base64url without padding; raises ValueError."""
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
@@ -154,6 +154,6 @@ def _check_vapid(headers: Mapping[str, str], subscriber: Subscriber, origin: str
 
 
 def _hkdf(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
-    """Derive up to 32 bytes [RFC 5869 with SHA-256, one block]."""
+    """Return up to 32 derived bytes [RFC 5869 with SHA-256, one block]."""
     pseudorandom = hmac.new(salt, secret, hashlib.sha256).digest()
     return hmac.new(pseudorandom, info + b"\x01", hashlib.sha256).digest()[:length]

@@ -6,9 +6,9 @@ import pytest
 
 from relay.sandbox.apns_rules import (
     OK,
+    ApnsResponse,
     Authority,
     Request,
-    Verdict,
     check_address,
     check_headers,
     check_payload,
@@ -33,21 +33,21 @@ def request(headers: dict[str, str] | None = None, **changes: Any) -> Request:
     return Request(headers=headers or {}, **(fields | changes))
 
 
-def authenticated(value: str) -> Verdict | None:
+def authenticated(value: str) -> ApnsResponse | None:
     return AUTHORITY.authenticate(request({"authorization": value}), NOW)
 
 
 @pytest.mark.parametrize("age", [timedelta(0), timedelta(minutes=60), timedelta(seconds=-30)])
-def test_a_fresh_provider_token_is_good(age: timedelta) -> None:
+def test_a_fresh_provider_token_is_valid(age: timedelta) -> None:
     assert authenticated(f"bearer {token(NOW - age)}") is None
 
 
-def test_a_provider_token_expires_after_an_hour_even_if_it_was_good_before() -> None:
+def test_a_provider_token_expires_after_an_hour_even_if_it_was_valid_before() -> None:
     value = f"bearer {token(NOW)}"
     assert authenticated(value) is None
 
     later = AUTHORITY.authenticate(request({"authorization": value}), NOW + timedelta(minutes=61))
-    assert later == Verdict(403, "ExpiredProviderToken")
+    assert later == ApnsResponse(403, "ExpiredProviderToken")
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_a_provider_token_expires_after_an_hour_even_if_it_was_good_before() -> 
         "none",
     ],
 )
-def test_a_provider_token_that_proves_nothing_is_invalid(value: str) -> None:
-    assert authenticated(f"bearer {value}") == Verdict(403, "InvalidProviderToken")
+def test_a_provider_token_with_wrong_claims_or_signature_is_invalid(value: str) -> None:
+    assert authenticated(f"bearer {value}") == ApnsResponse(403, "InvalidProviderToken")
 
 
 @pytest.mark.parametrize("value", ["", "bearer", "bearer ", "basic YTpi"])
 def test_without_token_and_certificate_the_token_is_missing(value: str) -> None:
-    assert authenticated(value) == Verdict(403, "MissingProviderToken")
+    assert authenticated(value) == ApnsResponse(403, "MissingProviderToken")
 
 
-def test_a_certificate_proves_who_sends_and_names_its_app() -> None:
+def test_a_certificate_authenticates_and_names_its_topic() -> None:
     by_certificate = request(certificate={"userId": APP})
 
     assert AUTHORITY.authenticate(by_certificate, NOW) is None
@@ -89,24 +89,26 @@ def test_a_certificate_proves_who_sends_and_names_its_app() -> None:
         ({"apns-topic": APP}, {"userId": "com.example.other"}, "TopicDisallowed"),
     ],
 )
-def test_a_topic_must_be_there_and_allowed(headers: dict[str, str], certificate: dict[str, str], reason: str) -> None:
-    assert AUTHORITY.topic(request(headers, certificate=certificate)) == Verdict(400, reason)
+def test_a_topic_is_required_and_must_be_allowed(
+    headers: dict[str, str], certificate: dict[str, str], reason: str
+) -> None:
+    assert AUTHORITY.topic(request(headers, certificate=certificate)) == ApnsResponse(400, reason)
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict"),
+    ("changes", "response"),
     [
         ({}, None),
-        ({"method": "GET"}, Verdict(405, "MethodNotAllowed")),
-        ({"path": "/4/device/00"}, Verdict(404, "BadPath")),
-        ({"path": "/3/device/00/11"}, Verdict(404, "BadPath")),
-        ({"path": "/3/device/"}, Verdict(400, "MissingDeviceToken")),
-        ({"path": "/3/device/xyz"}, Verdict(400, "BadDeviceToken")),
-        ({"path": "/3/device/123"}, Verdict(400, "BadDeviceToken")),
+        ({"method": "GET"}, ApnsResponse(405, "MethodNotAllowed")),
+        ({"path": "/4/device/00"}, ApnsResponse(404, "BadPath")),
+        ({"path": "/3/device/00/11"}, ApnsResponse(404, "BadPath")),
+        ({"path": "/3/device/"}, ApnsResponse(400, "MissingDeviceToken")),
+        ({"path": "/3/device/xyz"}, ApnsResponse(400, "BadDeviceToken")),
+        ({"path": "/3/device/123"}, ApnsResponse(400, "BadDeviceToken")),
     ],
 )
-def test_a_request_must_go_to_a_device(changes: dict[str, Any], verdict: Verdict | None) -> None:
-    assert check_address(request(**changes)) == verdict
+def test_a_request_must_go_to_a_device(changes: dict[str, Any], response: ApnsResponse | None) -> None:
+    assert check_address(request(**changes)) == response
 
 
 ALERT = {"apns-push-type": "alert"}
@@ -131,26 +133,26 @@ ALERT = {"apns-push-type": "alert"}
     ],
 )
 def test_headers_are_checked_as_documented(headers: dict[str, str], reason: str | None) -> None:
-    assert check_headers(headers) == (None if reason is None else Verdict(400, reason))
+    assert check_headers(headers) == (None if reason is None else ApnsResponse(400, reason))
 
 
 @pytest.mark.parametrize(
-    ("body", "verdict"),
+    ("body", "response"),
     [
         (b'{"aps":{}}', None),
         (b'{"aps":{},"x":"' + b"a" * 4079 + b'"}', None),
-        (b'{"aps":{},"x":"' + b"a" * 4080 + b'"}', Verdict(413, "PayloadTooLarge")),
-        (b"", Verdict(400, "PayloadEmpty")),
-        (b"text", Verdict(400, "BadPayload")),
-        (b"[]", Verdict(400, "BadPayload")),
-        (b'{"aps":1}', Verdict(400, "BadPayload")),
+        (b'{"aps":{},"x":"' + b"a" * 4080 + b'"}', ApnsResponse(413, "PayloadTooLarge")),
+        (b"", ApnsResponse(400, "PayloadEmpty")),
+        (b"text", ApnsResponse(400, "BadPayload")),
+        (b"[]", ApnsResponse(400, "BadPayload")),
+        (b'{"aps":1}', ApnsResponse(400, "BadPayload")),
     ],
 )
-def test_payloads_are_checked(body: bytes, verdict: Verdict | None) -> None:
-    assert check_payload(body) == verdict
+def test_payloads_are_checked(body: bytes, response: ApnsResponse | None) -> None:
+    assert check_payload(body) == response
 
 
-def test_a_verdict_becomes_the_body_of_an_answer() -> None:
+def test_the_body_of_an_answer_has_reason_and_timestamp() -> None:
     assert OK.body == b""
-    assert Verdict(400, "BadTopic").body == b'{"reason": "BadTopic"}'
-    assert Verdict(410, "Unregistered", 5).body == b'{"reason": "Unregistered", "timestamp": 5}'
+    assert ApnsResponse(400, "BadTopic").body == b'{"reason": "BadTopic"}'
+    assert ApnsResponse(410, "Unregistered", 5).body == b'{"reason": "Unregistered", "timestamp": 5}'

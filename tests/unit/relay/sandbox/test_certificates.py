@@ -7,7 +7,7 @@ from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Let two ends shake hands in memory."""
+    """Run a TLS handshake in memory; return server and client."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname=name)
     for _ in range(4):

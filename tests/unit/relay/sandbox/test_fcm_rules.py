@@ -36,7 +36,7 @@ def checked(text: str, grant: str = GRANT) -> str | None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"aud": AUDIENCE}, {"scope": f"other {SCOPE}"}])
-def test_a_good_assertion_is_worth_a_token(changes: dict[str, Any]) -> None:
+def test_a_valid_assertion_is_accepted(changes: dict[str, Any]) -> None:
     assert checked(assertion(**changes)) is None
 
 
@@ -54,11 +54,11 @@ def test_a_good_assertion_is_worth_a_token(changes: dict[str, Any]) -> None:
         ("", "invalid_grant"),
     ],
 )
-def test_an_assertion_that_proves_nothing_is_refused(text: str, wrong: str) -> None:
+def test_an_assertion_with_wrong_claims_or_signature_is_refused(text: str, wrong: str) -> None:
     assert checked(text) == wrong
 
 
-def test_another_grant_is_unknown_here() -> None:
+def test_another_grant_type_is_unsupported() -> None:
     assert checked(assertion(), "password") == "unsupported_grant_type"
 
 
@@ -69,7 +69,7 @@ MESSAGE: dict[str, Any] = {
 }
 
 
-def test_a_good_message_is_taken() -> None:
+def test_a_valid_message_is_accepted() -> None:
     assert check_message(json.dumps({"message": MESSAGE, "validate_only": False}).encode()) == ("t", None)
 
 
@@ -95,7 +95,7 @@ def test_a_good_message_is_taken() -> None:
         ({"message": MESSAGE | {"android": {"collapse_key": 1}}}, "message.android.collapse_key"),
     ],
 )
-def test_a_message_that_is_wrong_names_the_field(document: object, field: str) -> None:
+def test_the_refusal_of_a_message_names_the_field(document: object, field: str) -> None:
     _, refusal = check_message(json.dumps(document).encode())
 
     assert refusal is not None

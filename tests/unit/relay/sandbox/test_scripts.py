@@ -2,10 +2,27 @@ import asyncio
 
 import pytest
 
-from relay.sandbox.scripts import Close, Failure, Inbox, Mixture, Received, Script, Stall
+from relay.sandbox.scripts import (
+    FCM_KINDS,
+    KINDS,
+    Answer,
+    Close,
+    Delay,
+    Failure,
+    FcmFailure,
+    GoAway,
+    Inbox,
+    Mixture,
+    Page,
+    Received,
+    Script,
+    Stall,
+    read_failure,
+    read_mixture,
+)
 
 
-def test_failures_happen_in_order_as_often_as_told() -> None:
+def test_failures_happen_in_order_and_as_often_as_scripted() -> None:
     script: Script[Failure] = Script()
     script.add(Stall(), 2)
     script.add(Close())
@@ -13,7 +30,7 @@ def test_failures_happen_in_order_as_often_as_told() -> None:
     assert [script.next() for _ in range(4)] == [Stall(), Stall(), Close(), None]
 
 
-def test_times_zero_means_until_cleared() -> None:
+def test_zero_times_means_until_clear() -> None:
     script: Script[Failure] = Script()
     script.add(Close(), 0)
 
@@ -22,7 +39,7 @@ def test_times_zero_means_until_cleared() -> None:
     assert script.next() is None
 
 
-async def test_who_waits_gets_all_requests_once_there_are_enough() -> None:
+async def test_waiting_returns_all_requests_as_soon_as_there_are_enough() -> None:
     inbox = Inbox()
     first, second = (Received(moment, {}, b"", "", 200) for moment in (1, 2))
     async with asyncio.TaskGroup() as tasks:
@@ -35,12 +52,12 @@ async def test_who_waits_gets_all_requests_once_there_are_enough() -> None:
     assert waiting.result() == [first, second]
 
 
-async def test_who_waits_in_vain_is_told() -> None:
+async def test_waiting_for_too_few_requests_raises_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         await Inbox().wait(1, 0.01)
 
 
-def test_a_mixture_fails_the_shares_it_was_told_and_the_same_again_for_the_same_seed() -> None:
+def test_a_mixture_keeps_its_shares_and_repeats_itself_for_the_same_seed() -> None:
     def draw(seed: int) -> list[Failure | None]:
         mixture = Mixture[Failure]([(Stall(), 0.1), (Close(), 0.25)], seed)
         return [mixture.next() for _ in range(10_000)]
@@ -53,7 +70,7 @@ def test_a_mixture_fails_the_shares_it_was_told_and_the_same_again_for_the_same_
     assert 2300 < drawn.count(Close()) < 2700
 
 
-def test_what_is_scripted_comes_before_the_mixture_and_healing_ends_both() -> None:
+def test_scripted_failures_precede_the_mixture_and_clear_ends_both() -> None:
     script: Script[Failure] = Script()
     script.mix(Mixture([(Close(), 1.0)], seed=1))
     script.add(Stall())
@@ -64,6 +81,56 @@ def test_what_is_scripted_comes_before_the_mixture_and_healing_ends_both() -> No
 
 
 @pytest.mark.parametrize("shares", [[0.6, 0.6], [-0.1]])
-def test_shares_that_do_not_fit_are_refused(shares: list[float]) -> None:
+def test_shares_below_0_or_above_1_together_are_refused(shares: list[float]) -> None:
     with pytest.raises(ValueError, match="shares"):
         Mixture([(Close(), share) for share in shares], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "failure"),
+    [
+        ({"kind": "answer", "status": 503, "reason": "x", "times": 3}, (Answer(503, "x"), 3)),
+        ({"kind": "delay", "seconds": 0.5}, (Delay(0.5), 1)),
+        ({"kind": "goaway", "graceful": True, "times": 0}, (GoAway(graceful=True), 0)),
+        ({"kind": "page", "status": 403}, (Page(403), 1)),
+    ],
+)
+def test_failures_are_read(fields: dict[str, object], failure: tuple[FcmFailure, int]) -> None:
+    assert read_failure(fields, FCM_KINDS) == failure
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"kind": "fire"}, {"kind": "stall", "times": -1}, {"kind": "stall", "times": "x"}, {"kind": "answer"}],
+)
+def test_a_failure_with_wrong_fields_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"kind|times|answer"):
+        read_failure(fields, FCM_KINDS)
+
+
+def test_a_kind_that_a_simulator_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind is one of"):
+        read_failure({"kind": "page"}, KINDS)
+
+
+def test_a_mixture_is_read() -> None:
+    mixture = read_mixture({"seed": 3, "failures": [{"kind": "stall", "share": 1}]}, KINDS)
+
+    assert [mixture.next() for _ in range(3)] == [Stall()] * 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"failures": {}},
+        {"failures": [{"kind": "stall"}]},
+        {"failures": ["stall"]},
+        {"failures": [{"kind": "stall", "share": 2}]},
+        {"failures": [{"kind": "fire", "share": 0.5}]},
+        {"seed": "x", "failures": []},
+    ],
+)
+def test_a_mixture_with_wrong_fields_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"failures|share|kind"):
+        read_mixture(fields, KINDS)

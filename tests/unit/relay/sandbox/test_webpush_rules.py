@@ -42,7 +42,9 @@ def token(**changes: object) -> str:
     return f"vapid t={jwt.encode(kept, key, 'ES256')}, k={encode(point)}"
 
 
-def judge(changes: Mapping[str, str] | None = None, body: bytes | None = None, phone: Subscriber | None = None) -> int:
+def status_of(
+    changes: Mapping[str, str] | None = None, body: bytes | None = None, phone: Subscriber | None = None
+) -> int:
     """Return the status of a refusal, 0 for none."""
     phone = phone or subscriber()
     good = encrypt(b"{}", phone.public, phone.auth, bytes(16)) if body is None else body
@@ -50,11 +52,11 @@ def judge(changes: Mapping[str, str] | None = None, body: bytes | None = None, p
     return 0 if refusal is None else refusal.status
 
 
-def test_a_good_push_is_taken() -> None:
-    assert judge() == 0
-    assert judge({"urgency": "high", "topic": "x" * 32}) == 0
-    assert judge(phone=subscriber(public_key(KEY))) == 0
-    assert judge({"authorization": token()}) == 0
+def test_a_valid_push_is_accepted() -> None:
+    assert status_of() == 0
+    assert status_of({"urgency": "high", "topic": "x" * 32}) == 0
+    assert status_of(phone=subscriber(public_key(KEY))) == 0
+    assert status_of({"authorization": token()}) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,19 +80,19 @@ def test_a_good_push_is_taken() -> None:
         ({"authorization": token(exp="soon")}, 403),
     ],
 )
-def test_what_a_strict_service_refuses_is_refused(changes: dict[str, str], status: int) -> None:
-    assert judge(changes) == status
+def test_a_push_with_wrong_headers_is_refused(changes: dict[str, str], status: int) -> None:
+    assert status_of(changes) == status
 
 
 def test_a_token_signed_by_another_key_than_it_names_is_refused() -> None:
     signed, named = token(), token()
     mixed = signed.partition(", k=")[0] + ", k=" + named.partition(", k=")[2]
 
-    assert judge({"authorization": mixed}) == 403
+    assert status_of({"authorization": mixed}) == 403
 
 
-def test_a_subscription_takes_pushes_of_its_own_key_only() -> None:
-    assert judge(phone=subscriber(public_key(make_key()))) == 403
+def test_a_subscription_accepts_pushes_of_its_own_key_only() -> None:
+    assert status_of(phone=subscriber(public_key(make_key()))) == 403
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,10 @@ def test_a_subscription_takes_pushes_of_its_own_key_only() -> None:
     ids=["empty", "too large", "no key", "tiny records", "two records"],
 )
 def test_a_body_that_is_no_message_is_refused(body: bytes, status: int) -> None:
-    assert judge(body=body) == status
+    assert status_of(body=body) == status
 
 
-def test_the_token_of_the_rfc_is_good() -> None:
+def test_the_token_of_the_rfc_is_accepted() -> None:
     # RFC 8292, 2.4: the example with its token and key.
     example = (
         "vapid t=eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9"
@@ -145,7 +147,7 @@ def test_a_phone_reads_what_another_implementation_wrote(record_size: int) -> No
     assert open_push(body, phone) == b"x" * 200
 
 
-def test_a_phone_cannot_read_what_is_not_for_it() -> None:
+def test_a_phone_cannot_read_a_push_for_another_phone_or_a_changed_one() -> None:
     phone, other = subscriber(), subscriber()
     good = encrypt(b"{}", phone.public, phone.auth, bytes(16))
 
