@@ -5,6 +5,7 @@ then each waits its backoff first, so that no server can drive a watch into a bu
 or that have no hope left wait an hour each at last, for servers block clients that repeat them.
 """
 
+from collections.abc import Container
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -188,16 +189,26 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
     return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
 
 
-def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
-    """Follow the server's word to a host that the operator named, a few times in a row [MS-ASHTTP 3.1.5.2.2]."""
-    url = eas_location(error.location, watch.policy.hosts)
+def redirect_target(error: Redirected, hosts: Container[str], followed: int) -> str:
+    """Return the URL where a mailbox goes on after `followed` redirects in a row [MS-ASHTTP 3.1.5.2.2].
+
+    Raises Redirected, which says why, unless the URL is at a host that the operator named and not one too many.
+    """
+    url = eas_location(error.location, hosts)
     if url is None:
         host = authority(error.location) or "a URL that is not https or not sound"
-        denied = Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
-        return pause(_give_up_redirects(watch), denied, Reason.REDIRECTED, RECHECK)
-    if watch.counters.redirects >= REDIRECTS:
-        lost = Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
-        return pause(_give_up_redirects(watch), lost, Reason.REDIRECTED, RECHECK)
+        raise Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
+    if followed >= REDIRECTS:
+        raise Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
+    return url
+
+
+def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
+    """Follow a redirect, or wait an hour at the configured URL."""
+    try:
+        url = redirect_target(error, watch.policy.hosts, watch.counters.redirects)
+    except Redirected as stopped:
+        return pause(_give_up_redirects(watch), stopped, Reason.REDIRECTED, RECHECK)
     # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
     partnership = replace(watch.partnership, version=None, url=url)
     return replace(watch, partnership=partnership, counters=watch.counters.redirected())

@@ -1,15 +1,19 @@
-"""The client of a mail server: the only code that sends a command there, whoever asks.
+"""The clients of mail servers: all code that sends a command to one, or a question to Autodiscover, for any purpose.
 
-It waits for the server's admission, writes the request, keeps cookies and what X-MS-RP said, reads the HTTP status, and
-reports to the admission how the request ended. It follows no redirect and repeats nothing.
+A client waits for the server's admission, writes the request, keeps cookies and what X-MS-RP said, reads the HTTP
+status, and reports to the admission how the request ended. It follows no redirect and repeats nothing.
 """
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
 
+from eas_watcher.auth.credential import Credential
+from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands import cookies
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import GATEWAY, raise_for_http
@@ -21,13 +25,18 @@ from eas_watcher.machine.memory import Partnership
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.http_request import compose
+from eas_watcher.runtime.http_request import compose, compose_lookup
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.server.breaker import concerns_server
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+Admitted = Callable[[], Awaitable[object]]
+"""Called each time that a request may be sent, which may be long after the client asked; it is not sent if this raises.
+"""
 
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
@@ -40,6 +49,15 @@ class Answer(Generic[R_co]):
     http: HttpReply
     held: float
     """Seconds from the admission of the request to its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole HTTP answer, not read but for its status."""
+
+    http: HttpReply
+    error: EasError | None
+    """What the status means; None: 200."""
 
 
 class Pings(Protocol):
@@ -59,6 +77,7 @@ class EasClient:
         "_account",
         "_admission",
         "_admissions",
+        "_admitted",
         "_cookies",
         "_pings",
         "_rate",
@@ -70,17 +89,31 @@ class EasClient:
     )
 
     def __init__(
-        self, account: Account, transport: Transport, admissions: Admissions, rate: float, pings: Pings | None = None
+        self,
+        account: Account,
+        transport: Transport,
+        admissions: Admissions,
+        rate: float,
+        *,
+        url: str | None = None,
+        pings: Pings | None = None,
+        candidate: bool = False,
+        admitted: Admitted | None = None,
     ) -> None:
-        """Take the account, the transport to its server, and how many mailboxes per second that server lets in."""
+        """Take the account, the transport to its server, and how many mailboxes per second that server lets in.
+
+        `url` is where the mailbox is, if not at the account's URL. `candidate`: the server has never accepted the
+        account's credential.
+        """
         self._account = account
         self._transport = transport
         self._admissions = admissions
         self._rate = rate
         self._pings = pings
-        self._url = account.url
-        self._admission = admissions.admission(account.url, rate)
-        self._standing = ClientAdmission(account.mailbox)
+        self._admitted = admitted
+        self._url = url or account.url
+        self._admission = admissions.admission(self._url, rate)
+        self._standing = ClientAdmission(account.mailbox, candidate=candidate)
         self._watches = False
         self._cookies: dict[str, str] = {}
         self._renewal = ""
@@ -112,11 +145,21 @@ class EasClient:
             return
         before, self._admission = self._admission, self._admissions.admission(url, self._rate)
         self._url = url
-        self._standing = ClientAdmission(self._account.mailbox)
+        self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
         self._cookies = {}  # cookies are for the host that set them
         if self._watches:
             before.watch_ends()
             self._admission.watch_begins(self._account.mailbox, refused=False)
+
+    def showing(self, credential: Credential, transport: Transport) -> "EasClient":
+        """Return a client that shows another credential at the same URL, admitted as this one is; no cookie is shared.
+
+        Only one of the two may have a request under way.
+        """
+        account = replace(self._account, url=self._url, credential=credential)
+        other = EasClient(account, transport, self._admissions, self._rate, admitted=self._admitted)
+        other._standing = self._standing
+        return other
 
     async def send(self, command: Command[R], partnership: Partnership, refusals: int = 0) -> Answer[R]:
         """Send one command when the server's admission allows it, and read its answer; raises EasError.
@@ -126,18 +169,25 @@ class EasClient:
         self.address(partnership.url)
         standing = self._standing
         standing.refusals = refusals
-        async with _Admitted(self._admission, standing, holds=isinstance(command, Ping)):
-            request = compose(
-                self._account,
-                command,
-                partnership.version,
-                partnership.policy_key,
-                cookies.header(self._cookies) if self._cookies else "",
-                self._url,
-            )
+        async with _Admitted(self._admission, standing, self._admitted, holds=isinstance(command, Ping)):
+            request = self._compose(command, partnership)
             http = await self._transmit(command, request)
             reply = self._read(command, http, request)
         return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
+
+    async def fetch(self, command: Command[Any], partnership: Partnership) -> Fetched:
+        """Send one command and return its answer whatever its status, to see how a server refuses.
+
+        Raises an EasError that came instead of an answer.
+        """
+        self.address(partnership.url)
+        request = self._compose(command, partnership)
+        admitted = _Admitted(self._admission, self._standing, self._admitted)
+        return await _fetch(admitted, lambda: self._transmit(command, request), self._admissions)
+
+    def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
+        cookie = cookies.header(self._cookies) if self._cookies else ""
+        return compose(self._account, command, partnership.version, partnership.policy_key, cookie, self._url)
 
     async def _transmit(self, command: Command[Any], request: HttpRequest) -> HttpReply:
         """Send one request; a Ping is held, everything else is one of the few short requests at a time."""
@@ -184,6 +234,49 @@ class EasClient:
             raise ServerRenewed("the server says that what it offers has changed (X-MS-RP)")
 
 
+class AutodiscoverClient:
+    """Asks Autodiscover for one mailbox, one question at a time.
+
+    It does not wait for a host that is away: another one may know the mailbox.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        transport: Transport,
+        admissions: Admissions,
+        rate: float,
+        *,
+        candidate: bool = False,
+        admitted: Admitted | None = None,
+    ) -> None:
+        """Take what `EasClient` takes; the account's URL is of no interest."""
+        self._account = account
+        self._transport = transport
+        self._admissions = admissions
+        self._rate = rate
+        self._candidate = candidate
+        self._admitted = admitted
+        self._standings: dict[str, ClientAdmission] = {}
+
+    async def ask(self, lookup: Lookup) -> HttpReply:
+        """Return the answer to one question; raises EasError when none came, or the host is known to be away."""
+        parts = urlsplit(lookup.url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        admission = self._admissions.admission(origin, self._rate)
+        standing = self._standings.setdefault(
+            origin, ClientAdmission(self._account.mailbox, candidate=self._candidate, waits=False)
+        )
+        request = compose_lookup(lookup, self._account)
+
+        async def transmit() -> HttpReply:
+            async with admission.short:
+                return await self._transport.send(request)
+
+        fetched = await _fetch(_Admitted(admission, standing, self._admitted), transmit, self._admissions)
+        return fetched.http
+
+
 def raise_for_cut(http: HttpReply, held: float) -> None:
     """Raise Unreachable for the answer of a gateway that gave up a Ping after `held` seconds.
 
@@ -193,18 +286,52 @@ def raise_for_cut(http: HttpReply, held: float) -> None:
         raise Unreachable(f"a gateway gave up the held request (HTTP {http.status})", held)
 
 
+async def _fetch(
+    admitted: "_Admitted", transmit: Callable[[], Awaitable[HttpReply]], admissions: Admissions
+) -> Fetched:
+    """Return the answer to a request; its admission learns what the status means for the whole server."""
+    error: EasError | None = None
+    try:
+        async with admitted:
+            http = await transmit()
+            error = _read_status(http, admissions)
+            if error is not None and concerns_server(error):
+                raise error
+    except EasError as raised:
+        if raised is not error:
+            raise
+    return Fetched(http, error)
+
+
+def _read_status(http: HttpReply, admissions: Admissions) -> EasError | None:
+    try:
+        raise_for_http(http, admissions.now())
+    except EasError as error:
+        return error
+    return None
+
+
 class _Admitted:
     """The time in which a request may be sent: entering waits for it, leaving reports how the request ended."""
 
-    __slots__ = ("_admission", "_holds", "_standing")
+    __slots__ = ("_admission", "_admitted", "_holds", "_standing")
 
-    def __init__(self, admission: ServerAdmission, standing: ClientAdmission, *, holds: bool) -> None:
+    def __init__(
+        self, admission: ServerAdmission, standing: ClientAdmission, admitted: Admitted | None, *, holds: bool = False
+    ) -> None:
         self._admission = admission
         self._standing = standing
+        self._admitted = admitted
         self._holds = holds
 
     async def __aenter__(self) -> None:
         await self._admission.enter(self._standing, holds=self._holds)
+        if self._admitted is not None:
+            try:
+                await self._admitted()
+            except BaseException:
+                self._admission.leave(self._standing)
+                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -38,11 +38,6 @@ class Fleet:
         """Return True if a mailbox is watched."""
         return mailbox in self._tasks
 
-    def trouble(self, url: str) -> str:
-        """Say why a server should not be asked now, as its watches have found; empty if it may be."""
-        door = self._context.admissions.known(url)
-        return "" if door is None else door.obstacle
-
     def start(
         self, account: Account, transport: Transport, memory: Memory, policy: Policy, seeker: Seeker | None = None
     ) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpRequest
 from eas_watcher.heartbeat import deadline
@@ -11,6 +12,7 @@ from eas_watcher.runtime.account import Account
 
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 PATIENCE: Final = 120.0  # seconds; the first Sync of a large folder takes that long on some servers
+LOOKUP_PATIENCE: Final = 30.0  # seconds; a user who registers waits for the answer of Autodiscover
 
 
 def compose(
@@ -49,3 +51,14 @@ def compose(
     )
     patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
     return HttpRequest("POST", f"{url}?{query}", headers, body, patience)
+
+
+def compose_lookup(lookup: Lookup, account: Account) -> HttpRequest:
+    """Return the request that asks Autodiscover one question; the credential goes with it if the question needs it."""
+    headers = {"User-Agent": USER_AGENT}
+    authorization = account.credential.authorization() if lookup.credential else None
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    if lookup.body:
+        headers["Content-Type"] = "text/xml; charset=utf-8"
+    return HttpRequest(lookup.method, lookup.url, headers, lookup.body, LOOKUP_PATIENCE)

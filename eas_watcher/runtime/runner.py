@@ -66,8 +66,9 @@ class Runner:
         self._context = context
         self._seeker = seeker
         self._refused = bool(memory.refusals)
-        self._client = EasClient(account, transport, context.admissions, policy.return_rate, context)
-        self._client.address(memory.partnership.url)
+        self._client = EasClient(
+            account, transport, context.admissions, policy.return_rate, url=memory.partnership.url, pings=context
+        )
         heartbeat = self._client.admission.path.start(policy.heartbeat)
         self._state, self._actions = begin(
             memory, replace(policy, heartbeat=heartbeat), context.random.uniform(0.0, JITTER)

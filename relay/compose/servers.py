@@ -11,6 +11,7 @@ from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.autodiscover.urls import authority
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.ports import Transport
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
@@ -44,13 +45,14 @@ async def open_servers(
     configured: Mapping[str, ServerSettings],
     found: AutodiscoverSettings,
     trust: Trust,
-    clock: Clock,
+    admissions: Admissions,
     stack: AsyncExitStack,
 ) -> dict[str, EasServer]:
-    """Open a transport for each server; whoever is sent to another's host is carried by that one's.
+    """Open a transport for each server; a mailbox that is sent to another server's host uses that server's transport.
 
-    If hosts may be asked for the servers of other domains, the name AUTODISCOVER stands for all that they name.
+    If hosts of Autodiscover are configured, the name AUTODISCOVER stands for all servers that they name.
     """
+    clock = admissions.now
     own = {
         name: await stack.enter_async_context(open_transport(trust(server.ca_file), sources=server.sources))
         for name, server in configured.items()
@@ -75,7 +77,8 @@ async def open_servers(
     }
     if found.hosts:
         routes = HostRouter(searched, elsewhere)
-        servers[AUTODISCOVER] = EasServer("", routes, found.policy, discovery=Discovery(routes, found.hosts))
+        discovery = Discovery(routes, found.hosts, admissions, found.policy.return_rate)
+        servers[AUTODISCOVER] = EasServer("", routes, found.policy, discovery=discovery)
     return servers
 
 

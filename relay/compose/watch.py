@@ -27,7 +27,10 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     """Open what leads to the mail servers, and add the jobs that watch mailboxes."""
     settings, random = running.settings, running.random
     key = required(settings.sealing.private)
-    servers = await open_servers(settings.servers, settings.autodiscover, _trust, now, stack)
+    paths = SqlPathStore(running.engine)
+    lessons = await recall(paths, now)
+    admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
+    servers = await open_servers(settings.servers, settings.autodiscover, _trust, admissions, stack)
     store = SqlWatchStore(running.engine, running.wakeups)
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
@@ -37,9 +40,6 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     held = HeldMailboxes(leases)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, held.lease_of, now, random)
-    paths = SqlPathStore(running.engine)
-    lessons = await recall(paths, now)
-    admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
     context = WatchContext(journal, random, admissions, running.fleet)
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context)
     grants.listen(mailboxes.resealed)

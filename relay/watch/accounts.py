@@ -1,7 +1,7 @@
 """Own how a mailbox's sealed credential becomes an account at a configured server, or the reason why it does not."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -34,14 +34,6 @@ NOWHERE: Final = Condition(
 )
 
 
-@dataclass(slots=True)
-class Door:
-    """Remember whether a server answers OPTIONS to anybody, so that an answer proves nothing."""
-
-    unguarded: bool | None = None
-    """None: not asked so far."""
-
-
 @dataclass(frozen=True, slots=True)
 class EasServer:
     """Join a configured server with the transport to it, and with what leads there for other credentials than Basic."""
@@ -50,7 +42,6 @@ class EasServer:
     """Empty for what stands for all servers that are discovered."""
     transport: Transport
     policy: Policy
-    door: Door = field(default_factory=Door)
     tokens: TokenEndpoint | None = None
     """Where refresh tokens are exchanged; None: the server takes no OAuth credentials."""
     basic: bool = True

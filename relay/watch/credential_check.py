@@ -1,141 +1,164 @@
-"""Own the proof of a candidate credential: it is shown to the mailbox's server once, and the verdict is read.
+"""The check of a candidate credential: the relay shows it to the mailbox's server once and reads the result.
 
-A wrong password is tried once [promise 4]. A candidate equal to the credential in good use is accepted unasked.
+A wrong password is tried once [promise 4].
 """
 
+import asyncio
 import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import Enum, auto
-from typing import TypeVar
 
-from eas_watcher.autodiscover.urls import eas_location
+from eas_watcher.auth.anonymous import NoCredential
 from eas_watcher.commands.device import DEVICE
-from eas_watcher.commands.http_status import raise_for_http
 from eas_watcher.commands.options import Capabilities, Options, choose_version
 from eas_watcher.commands.provision import Acknowledgement, provision
-from eas_watcher.commands.request import Command
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Redirected, Unauthorized
-from eas_watcher.machine.remedies import REDIRECTS
+from eas_watcher.errors import (
+    AccessDenied,
+    CredentialVoid,
+    EasError,
+    Redirected,
+    ServerBusy,
+    ServerRenewed,
+    Unauthorized,
+)
+from eas_watcher.machine.memory import Partnership
+from eas_watcher.machine.remedies import redirect_target
 from eas_watcher.names import ProtocolVersion
-from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
-from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.http_request import compose
+from eas_watcher.runtime.client import EasClient
 from eas_watcher.runtime.relocation import GONE, Seeker, look_for
-from relay.watch.accounts import Door
+from eas_watcher.server.breaker import concerns_server
+from relay.watch.accounts import Connection
 
 log = logging.getLogger(__name__)
-R = TypeVar("R")
 
 
 class CheckResult(Enum):
-    """Say what the server thinks of a candidate."""
+    """What the server says about a candidate."""
 
     ACCEPTED = auto()
     REFUSED = auto()
     UNKNOWN = auto()
-    """The server could not be asked, or did not say; ask again later."""
+    """The server could not be asked, or gave no answer to this; ask again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold a verdict and, while it is unknown, why."""
+    """A result and, while it is unknown, why and for how long."""
 
-    verdict: CheckResult
+    result: CheckResult
     detail: str = ""
     reason: Reason | None = None
     """Why access is denied, which an administrator must correct first; None if it is not."""
     url: str | None = None
     """Where the server was that accepted the candidate; None: none was asked."""
+    retry_in: float | None = None
+    """Seconds until the next check, where the server says so; None: it does not."""
+    queues: bool = False
+    """Whether the next check waits for the admission of its server, which is away, and so needs no wait before."""
+
+
+class OptionsGuards:
+    """Whether servers answer OPTIONS to clients without a credential, so that an answer proves nothing.
+
+    OPTIONS needs authorization, says the specification [MS-ASHTTP 2.2.3]. Each server is asked once whether it agrees.
+    """
+
+    def __init__(self) -> None:
+        """Know of no server."""
+        self._answers_all: dict[str, bool] = {}
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def answers_all(self, url: str, ask: Callable[[], Awaitable[bool]]) -> bool:
+        """Return True if the server at a URL answers OPTIONS to every client; `ask` finds out, and may raise EasError.
+
+        Thousands of candidates that wait for this wait for one answer.
+        """
+        async with self._asking[url]:
+            if url not in self._answers_all:
+                self._answers_all[url] = await ask()
+            return self._answers_all[url]
 
 
 async def check_credential(
-    account: Account,
-    transport: Transport,
-    stranger: Transport,
-    door: Door,
-    now: datetime,
-    hosts: frozenset[str] = frozenset(),
-    seeker: Seeker | None = None,
+    connection: Connection, client: EasClient, guards: OptionsGuards, seeker: Seeker | None = None
 ) -> Finding:
-    """Ask the server with the candidate: OPTIONS costs nothing and changes nothing [MS-ASHTTP 2.2.3].
+    """Show a candidate to its server with OPTIONS, which costs nothing and changes nothing [MS-ASHTTP 2.2.3].
 
-    It needs authorization, says the specification. Whether this server thinks so is found out once, without a
-    credential, by the `stranger`'s transport; if not, a command that every server guards must be answered too.
-    A server that sends the mailbox to another of `hosts` has not judged, so that one is asked. So it is with one that
-    has the mailbox no longer, if a `seeker` may look for it.
+    A server that answers OPTIONS to every client must also take a command that every server guards. A server that sends
+    the mailbox to another allowed host gives no result, so that host is asked. The same holds for a server that has the
+    mailbox no longer, if `seeker` finds it elsewhere.
     """
+    hosts, followed = connection.server.policy.hosts, 0
+    account = replace(connection.account, url=client.url)
     try:
-        for _ in range(REDIRECTS):
+        while True:
             try:
-                await _find_and_show(account, transport, stranger, door, now, seeker)
+                await _show(connection, client, account.url, guards)
             except Redirected as error:
-                url = eas_location(error.location, hosts)
-                if url is None:
+                url = redirect_target(error, hosts, followed)
+            except AccessDenied as error:
+                if seeker is None or error.reason not in GONE:
                     raise
-                account, door = replace(account, url=url), Door()
+                understood, note = await look_for(account, seeker, error)
+                if not isinstance(understood, Redirected):
+                    raise AccessDenied(f"{error}; {note}", error.reason) if note else understood from error
+                url = redirect_target(understood, hosts, followed)
             else:
                 return Finding(CheckResult.ACCEPTED, url=account.url)
-        await _show(account, transport, stranger, door, now)
+            account, followed = replace(account, url=url), followed + 1
     except (Unauthorized, CredentialVoid):
         return Finding(CheckResult.REFUSED)
     except EasError as error:
         log.info("candidate not proved", extra={"mailbox": account.mailbox, "detail": str(error)})
-        reason = error.reason if isinstance(error, AccessDenied) else None
-        return Finding(CheckResult.UNKNOWN, str(error), reason)
-    return Finding(CheckResult.ACCEPTED, url=account.url)
+        return _unknown(error, client)
 
 
-async def _find_and_show(
-    account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime, seeker: Seeker | None
-) -> None:
-    """Show a candidate to one server; raise Redirected when that has the mailbox no longer and another one has it."""
-    try:
-        await _show(account, transport, stranger, door, now)
-    except AccessDenied as error:
-        if seeker is None or error.reason not in GONE:
-            raise
-        understood, note = await look_for(account, seeker, error)
-        if note:
-            understood = AccessDenied(f"{error}; {note}", error.reason)
-        raise understood from error
+def _unknown(error: EasError, client: EasClient) -> Finding:
+    """Return the finding of a check that failed without a result."""
+    if concerns_server(error) and client.admission.state == "away":
+        return Finding(CheckResult.UNKNOWN, str(error), retry_in=client.admission.expected_wait(), queues=True)
+    reason = error.reason if isinstance(error, AccessDenied) else None
+    retry_in = error.retry_after if isinstance(error, ServerBusy) else None
+    return Finding(CheckResult.UNKNOWN, str(error), reason, retry_in=retry_in)
 
 
-async def _show(account: Account, transport: Transport, stranger: Transport, door: Door, now: datetime) -> None:
-    """Show a candidate to one server; return if that accepts it."""
-    offer = await _ask(account, transport, Options(), None, now)
-    if door.unguarded is None:
-        door.unguarded = await _answers_anybody(account, stranger, now)
-    if door.unguarded:
-        await _knock(account, transport, offer, now)
+async def _show(connection: Connection, client: EasClient, url: str, guards: OptionsGuards) -> None:
+    """Show a candidate to one server; return if that accepts it, raises EasError if it does not."""
+    start = Partnership(url=url)
+    offer = (await client.send(Options(), start)).reply
+
+    async def ask() -> bool:
+        return await _answers_anonymous(connection, client)
+
+    if await guards.answers_all(url, ask):
+        await _send_first_command(client, offer, start)
 
 
-async def _ask(
-    account: Account, transport: Transport, command: Command[R], version: ProtocolVersion | None, now: datetime
-) -> R:
-    reply = await transport.send(compose(account, command, version, None))
-    raise_for_http(reply, now)
-    return command.read(reply)
+async def _answers_anonymous(connection: Connection, client: EasClient) -> bool:
+    """Send OPTIONS without a credential; return True if the server answers it all the same."""
+    anonymous = client.showing(NoCredential(connection.account.user), connection.server.transport)
+    match (await anonymous.fetch(Options(), Partnership())).error:
+        case None:
+            return True
+        case Unauthorized() | AccessDenied():
+            return False
+        case error:
+            raise error
 
 
-async def _answers_anybody(account: Account, transport: Transport, now: datetime) -> bool:
-    """Send OPTIONS without any credential; raises EasError when that tells nothing."""
-    request = compose(account, Options(), None, None)
-    headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
-    try:
-        raise_for_http(await transport.send(replace(request, headers=headers)), now)
-    except (Unauthorized, AccessDenied):
-        return False
-    return True
-
-
-async def _knock(account: Account, transport: Transport, offer: Capabilities, now: datetime) -> None:
-    """Send what a watch sends first, which no server takes from a stranger; raises Unauthorized, EasError."""
+async def _send_first_command(client: EasClient, offer: Capabilities, start: Partnership) -> None:
+    """Send what a watch sends first, which no server takes without a credential; raises EasError."""
     version = choose_version(offer, tuple(ProtocolVersion))
+    start = replace(start, version=version)
     if "Provision" in offer.commands:
-        first = next(provision(version, Acknowledgement.THIRD_PARTY))
-        raise_for_http(await transport.send(compose(account, first, version, None)), now)
-    else:
-        await _ask(account, transport, InformDevice(DEVICE), version, now)
+        fetched = await client.fetch(next(provision(version, Acknowledgement.THIRD_PARTY)), start)
+        if fetched.error is not None:
+            raise fetched.error
+        return
+    with suppress(ServerRenewed):  # the server took the credential; the watch learns what it offers now
+        await client.send(InformDevice(DEVICE), start)

@@ -1,91 +1,94 @@
-"""Own Autodiscover over HTTP: the questions of the search go out, the answers go in.
+"""Autodiscover over HTTP: sends the questions of a search, and remembers what came of the searches for moved mailboxes.
 
-A mailbox that moved is looked for once an hour at most, and few of them at a time: when a server goes for good, all of
-its mailboxes miss it in the same minute. Watches and proofs of candidates each have turns and memories of their own:
-what Autodiscover says to one credential says nothing about another, and who registers waits behind no fleet.
+The relay searches once an hour at most for a mailbox that moved, and for few of them at a time: when a server goes for
+good, all of its mailboxes miss it in the same minute. Watches and candidates have slots and memories of their own: what
+Autodiscover says to one credential says nothing about another, and a user who registers waits behind no fleet.
 """
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final, Protocol
 
 from eas_watcher.autodiscover.search import Lookup, discover
 from eas_watcher.autodiscover.urls import authority
-from eas_watcher.commands.request import HttpRequest
+from eas_watcher.commands.flow import converse
+from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError
-from eas_watcher.names import USER_AGENT, MailboxId
+from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.client import Admitted, AutodiscoverClient
+from eas_watcher.server.admissions import Admissions
 
-PATIENCE: Final = 30.0  # seconds per question; somebody who registers waits for it
 AGAIN: Final = 3600.0  # seconds between two searches for one mailbox that was found before
 AT_ONCE: Final = 4  # such searches
 
 
-class Discovery:
-    """Find where the mailboxes of a domain are."""
+class Find(Protocol):
+    """Asks Autodiscover."""
 
-    def __init__(self, transport: Transport, hosts: frozenset[str]) -> None:
-        """Take the transport to the hosts that may be asked."""
-        self._transport = transport
-        self._hosts = hosts
-        self._proofs = asyncio.Semaphore(AT_ONCE)
-        self.watches = Searches(self.find, asyncio.Semaphore(AT_ONCE))
-        """Looks for the mailboxes that are watched."""
-
-    def for_candidate(self) -> "Searches":
-        """Give what looks for the mailbox of one candidate, with its credential."""
-        return Searches(self.find, self._proofs)
-
-    async def find(self, account: Account, *, show: bool = True) -> str:
+    def __call__(self, account: Account, *, show: bool = True) -> Awaitable[str]:
         """Return the ActiveSync URL of an account whose user is an address; raises EasError as `discover` does.
 
         Without `show`, no question is asked that needs the credential.
         """
-        search = discover(account.user, self._hosts)
-        try:
-            lookup = next(search)
-            while True:
-                if lookup.credential and not show:
-                    raise AccessDenied("Autodiscover tells nothing without the credential", Reason.AUTODISCOVER)
-                try:
-                    reply = await self._transport.send(_write(lookup, account))
-                except EasError as error:
-                    lookup = search.throw(error)
-                else:
-                    lookup = search.send(reply)
-        except StopIteration as end:
-            url: str = end.value
-            return url
 
 
-class Find(Protocol):
-    """Ask Autodiscover."""
+class Discovery:
+    """Finds where the mailboxes of a domain are."""
 
-    def __call__(self, account: Account, *, show: bool = True) -> Awaitable[str]:
-        """Return the ActiveSync URL of an account; raises EasError."""
+    def __init__(self, transport: Transport, hosts: frozenset[str], admissions: Admissions, rate: float) -> None:
+        """Take the hosts that may be asked, the transport to them, and how many mailboxes per second each lets in."""
+        self._transport = transport
+        self._hosts = hosts
+        self._admissions = admissions
+        self._rate = rate
+        self._candidate_slots = asyncio.Semaphore(AT_ONCE)
+        self.watches = Searches(self.find, asyncio.Semaphore(AT_ONCE))
+        """Searches for the mailboxes that are watched."""
+
+    def for_candidate(self, admitted: Admitted | None = None) -> "Searches":
+        """Return what searches for the mailbox of one candidate, with its credential."""
+        return Searches(partial(self.find, candidate=True, admitted=admitted), self._candidate_slots)
+
+    async def find(
+        self, account: Account, *, show: bool = True, candidate: bool = False, admitted: Admitted | None = None
+    ) -> str:
+        """Search as `Find` says; `candidate` and `admitted` as `EasClient` says."""
+        client = AutodiscoverClient(
+            account, self._transport, self._admissions, self._rate, candidate=candidate, admitted=admitted
+        )
+
+        async def ask(lookup: Lookup) -> HttpReply:
+            if lookup.credential and not show:
+                raise AccessDenied("Autodiscover tells nothing without the credential", Reason.AUTODISCOVER)
+            return await client.ask(lookup)
+
+        return await converse(discover(account.user, self._hosts), ask)
 
 
 class Searches:
-    """Look for mailboxes anew, each once an hour at most, and remember what came of it for as long."""
+    """Searches for mailboxes that may have moved, once an hour at most for each, and remembers the result as long."""
 
-    def __init__(self, find: Find, turns: asyncio.Semaphore) -> None:
-        """Take what asks, and how many may do so at a time."""
-        self._find = find
-        self._turns = turns
-        self._sought: dict[MailboxId, tuple[float, str]] = {}
-        """Within the last `AGAIN` seconds, oldest first: when, by the loop's clock, and what came of it."""
+    def __init__(self, find: Find, slots: asyncio.Semaphore) -> None:
+        """Take what asks Autodiscover, and how many such searches may run at once."""
+        self.find = find
+        """Searches at once, whatever was found before."""
+        self._slots = slots
+        self._found: dict[MailboxId, tuple[float, str]] = {}
+        """For the last `AGAIN` seconds, oldest first: when, by the loop's clock, and what the search found."""
 
     async def seek(self, account: Account, *, show: bool) -> str:
-        """Find a mailbox anew, if that was not tried within the hour; raises EasError as `Seeker.seek` says."""
+        """Search for a mailbox, if that was not done within the hour; raises EasError as `Seeker.seek` says."""
         self._forget()
-        if (before := self._sought.get(account.mailbox)) is not None:
+        if (before := self._found.get(account.mailbox)) is not None:
             raise AccessDenied(f"{before[1]} (asked within the hour)", Reason.AUTODISCOVER)
         self._note(account, "Autodiscover gave no answer")
-        async with self._turns:
+        async with self._slots:
             try:
-                url = await self._find(account, show=show)
+                url = await self.find(account, show=show)
             except EasError as error:
                 self._note(account, str(error))
                 raise
@@ -93,20 +96,10 @@ class Searches:
         return url
 
     def _note(self, account: Account, result: str) -> None:
-        self._sought.pop(account.mailbox, None)
-        self._sought[account.mailbox] = asyncio.get_running_loop().time(), result
+        self._found.pop(account.mailbox, None)
+        self._found[account.mailbox] = asyncio.get_running_loop().time(), result
 
     def _forget(self) -> None:
         due = asyncio.get_running_loop().time() - AGAIN
-        while self._sought and (first := next(iter(self._sought.items())))[1][0] <= due:
-            del self._sought[first[0]]
-
-
-def _write(lookup: Lookup, account: Account) -> HttpRequest:
-    headers = {"User-Agent": USER_AGENT}
-    authorization = account.credential.authorization() if lookup.credential else None
-    if authorization is not None:
-        headers["Authorization"] = authorization
-    if lookup.body:
-        headers["Content-Type"] = "text/xml; charset=utf-8"
-    return HttpRequest(lookup.method, lookup.url, headers, lookup.body, PATIENCE)
+        while self._found and (first := next(iter(self._found.items())))[1][0] <= due:
+            del self._found[first[0]]

@@ -110,8 +110,7 @@ class Mailboxes:
             accounts,
             lambda id_: held.lease_of(id_) is not None,
             self._show,
-            self._fleet.trouble,
-            context.now,
+            context.admissions,
             context.random,
         )
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()

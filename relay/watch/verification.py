@@ -1,9 +1,11 @@
-"""Own the proofs under way: one task per candidate, asked for once, and what its verdict changes."""
+"""The verification of candidates: one task per candidate, which checks it once and stores the result."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from eas_watcher import backoff
@@ -11,19 +13,23 @@ from eas_watcher.errors import AccessDenied, EasError, Unauthorized
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
-from eas_watcher.runtime.relocation import Seeker
-from relay.domain.clock import Clock
+from eas_watcher.runtime.client import Admitted, EasClient
+from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
-from relay.watch.accounts import Accounts, Connection, Door
-from relay.watch.credential_check import CheckResult, Finding, check_credential
+from relay.watch.accounts import Accounts, Connection
+from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential
+from relay.watch.discovery import Searches
 
 log = logging.getLogger(__name__)
 
 
 class Verification:
-    """Prove candidates until each has its verdict or its shard is lost."""
+    """Checks candidates until each has its result or its shard is lost.
+
+    A candidate waits for the admission of its server like a watch: while the server is away, it queues with the others.
+    """
 
     def __init__(
         self,
@@ -31,44 +37,44 @@ class Verification:
         accounts: Accounts,
         watched: Callable[[MailboxId], bool],
         show: Callable[[MailboxId, Condition], Awaitable[None]],
-        trouble: Callable[[str], str],
-        clock: Clock,
+        admissions: Admissions,
         random: Random,
     ) -> None:
-        """Take where verdicts go; `watched` tells whether a mailbox is still this process's, `show` records a wait.
+        """Take where results are stored; `watched` says whether this process still has a mailbox's shard.
 
-        `trouble` says why the server at a URL should not be asked now; empty if it may be.
+        `show` records why a mailbox waits.
         """
         self._store = store
         self._accounts = accounts
         self._watched = watched
         self._show = show
-        self._trouble = trouble
-        self._clock = clock
+        self._admissions = admissions
+        self._clock = admissions.now
         self._random = random
+        self._guards = OptionsGuards()
         self._running: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
 
     def start(self, candidate: Candidate, record: WatchRecord) -> None:
-        """Prove a candidate, once; one that replaces another ends the proof of the other."""
+        """Check a candidate, once; one that replaces another ends the check of the other."""
         running = self._running.get(candidate.registration_id)
         if running is not None:
             if running[0] == candidate.sealed:
                 return
             running[1].cancel()
         task = asyncio.get_running_loop().create_task(
-            self._prove(candidate, record), name=f"proof {candidate.registration_id}"
+            self._verify(candidate, record), name=f"verification {candidate.registration_id}"
         )
         self._running[candidate.registration_id] = (candidate.sealed, task)
         task.add_done_callback(lambda task: self._ended(candidate, task))
 
     def resealed(self, before: bytes, after: bytes) -> None:
-        """Hear that a credential was sealed anew: the candidate is the same one all the same."""
+        """Note that a credential was sealed again: it is the same candidate."""
         for registration, (sealed, task) in self._running.items():
             if sealed == before:
                 self._running[registration] = (after, task)
 
     async def stop(self) -> None:
-        """End all proofs; what has no verdict is proved by whoever watches the mailbox next."""
+        """End all checks; the process that has the mailbox next checks the candidates without a result."""
         tasks = {task for _, task in self._running.values()}
         for task in tasks:
             task.cancel()
@@ -82,36 +88,64 @@ class Verification:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
 
-    async def _prove(self, candidate: Candidate, record: WatchRecord) -> None:
+    async def _verify(self, candidate: Candidate, record: WatchRecord) -> None:
         opened = self._accounts.open(record.mailbox, candidate.sealed, self._clock())
         if isinstance(opened, Condition):
             await self._give_up(candidate, record, opened)
             return
+        with suppress(_Withdrawn):
+            await self._check_until_known(candidate, record, opened)
+
+    async def _check_until_known(self, candidate: Candidate, record: WatchRecord, opened: Connection) -> None:
+        """Check a candidate until its result is stored; raises _Withdrawn."""
+        still_wanted = partial(self._still_wanted, candidate)
         discovery = opened.server.discovery
-        seeker = None if discovery is None else discovery.for_candidate()
-        failures = 0
+        searches = None if discovery is None else discovery.for_candidate(still_wanted)
         finding = Finding(CheckResult.UNKNOWN)
-        while self._watched(candidate.mailbox_id):
+        failures = 0
+        while True:
             try:
-                # From the first time on: a record may have been read before an earlier proof of its candidate ended.
-                fresh = await self._store.record(candidate.mailbox_id, self._clock())
-                if fresh is None or self._present(candidate) not in fresh.candidates:
-                    return  # settled after all, replaced or withdrawn: not to be tried any more
-                record = fresh
-                if finding.verdict is CheckResult.UNKNOWN:
-                    finding = await self._ask(opened, candidate, record, seeker)
+                # Before the first check, too: `record` may be from before an earlier check of the candidate ended.
+                record = await still_wanted()
+                if finding.result is CheckResult.UNKNOWN:
+                    finding = await self._check(candidate, record, opened, searches, still_wanted, finding)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
-                detail, reason = finding.detail, finding.reason or Reason.NOT_ASKED
+                waits = finding
             except StoreUnavailable:
-                # A verdict is kept for as long: to ask again would try a wrong password again [promise 4].
-                detail, reason = "the database is away", Reason.NOT_ASKED
+                # The result is kept meanwhile: another check would try a wrong password again [promise 4].
+                waits = Finding(CheckResult.UNKNOWN, "the database is away")
             failures += 1
-            seconds = backoff.delay(failures, self._random)
-            if record.sealed_credential is None:
-                condition = Condition(WatchState.VERIFYING, reason, retry_in=seconds, detail=detail)
-                await self._show(candidate.mailbox_id, condition)
-            await asyncio.sleep(seconds)
+            seconds = self._wait_of(waits, failures)
+            await self._show_waiting(record, waits.reason or Reason.NOT_ASKED, waits.detail, seconds)
+            if not waits.queues:
+                await asyncio.sleep(seconds)
+
+    async def _still_wanted(self, candidate: Candidate) -> WatchRecord:
+        """Return the present record of a candidate's mailbox; raises _Withdrawn if the candidate is not to be checked.
+
+        It may have its result already, or be replaced or withdrawn, or its mailbox may be another process's.
+        """
+        if not self._watched(candidate.mailbox_id):
+            raise _Withdrawn
+        record = await self._store.record(candidate.mailbox_id, self._clock())
+        if record is None or self._present(candidate) not in record.candidates:
+            raise _Withdrawn
+        return record
+
+    def _wait_of(self, waits: Finding, failures: int) -> float:
+        """Return how many seconds a candidate without a result waits."""
+        if waits.queues:
+            return waits.retry_in or 0.0
+        if waits.retry_in is not None:
+            return backoff.at_least(waits.retry_in, self._random)
+        return backoff.delay(failures, self._random)
+
+    async def _show_waiting(self, record: WatchRecord, reason: Reason, detail: str, seconds: float | None) -> None:
+        """Show why a mailbox that has no accepted credential yet waits."""
+        if record.sealed_credential is None:
+            condition = Condition(WatchState.VERIFYING, reason, retry_in=seconds, detail=detail)
+            await self._show(record.mailbox.id, condition)
 
     async def _give_up(self, candidate: Candidate, record: WatchRecord, why: Condition) -> None:
         log.error("candidate cannot be proved", extra={"mailbox": record.mailbox.id, "reason": why.reason})
@@ -121,41 +155,57 @@ class Verification:
             await self._show(record.mailbox.id, why)
 
     def _present(self, candidate: Candidate) -> Candidate:
-        """Return a candidate under proof with the seal that it has now."""
+        """Return a candidate under verification with the seal that it has now."""
         return replace(candidate, sealed=self._running[candidate.registration_id][0])
 
-    async def _ask(
-        self, opened: Connection, candidate: Candidate, record: WatchRecord, seeker: Seeker | None
+    async def _check(
+        self,
+        candidate: Candidate,
+        record: WatchRecord,
+        opened: Connection,
+        searches: Searches | None,
+        admitted: Admitted,
+        before: Finding,
     ) -> Finding:
-        server, account, door = opened.server, opened.account, opened.server.door
+        """Check a candidate where its mailbox is; one equal to the credential in good use is accepted unasked.
+
+        `before` is the finding of the check before this one.
+        """
+        server, account, seeker = opened.server, opened.account, searches
         url = record.memory.partnership.url
         if not server.allows(url):
             url = None
         elif self._in_good_use(candidate, record):
             return Finding(CheckResult.ACCEPTED)
-        if url is None and server.discovery is not None:
-            seeker = None  # it is looked for already
+        if url is None and searches is not None:
+            seeker = None  # this search is the one that it would make
             try:
-                url = await server.discovery.find(account)
+                url = await searches.find(account)
             except Unauthorized:
                 return Finding(CheckResult.REFUSED)
             except EasError as error:
                 log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
                 reason = error.reason if isinstance(error, AccessDenied) else None
                 return Finding(CheckResult.UNKNOWN, str(error), reason)
-        if url is not None:
-            account, door = replace(account, url=url), Door()
-        if trouble := self._trouble(account.url):
-            return Finding(CheckResult.UNKNOWN, trouble)  # a right password might be refused, and a try be wasted
-        hosts = server.policy.hosts
-        return await check_credential(account, opened.transport, server.transport, door, self._clock(), hosts, seeker)
+        client = EasClient(
+            account,
+            opened.transport,
+            self._admissions,
+            server.policy.return_rate,
+            url=url,
+            candidate=True,
+            admitted=admitted,
+        )
+        if not before.queues and (obstacle := client.admission.obstacle):
+            await self._show_waiting(record, Reason.NOT_ASKED, obstacle, client.admission.expected_wait())
+        return await check_credential(opened, client, self._guards, seeker)
 
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:
-        """Keep a verdict; return False when there is none so far.
+        """Store a result; return False when there is none yet.
 
-        Where a mailbox was discovered is kept with it; the watch of another finds out by itself.
+        The URL where a mailbox was discovered is stored with it; the watch of another one learns its URL itself.
         """
-        match finding.verdict:
+        match finding.result:
             case CheckResult.ACCEPTED:
                 candidate = await self._newest(candidate, record)
                 url = None if opened.server.discovery is None else finding.url
@@ -167,7 +217,7 @@ class Verification:
         return True
 
     async def _newest(self, candidate: Candidate, record: WatchRecord) -> Candidate:
-        """Give a candidate the newest seal of its grant: what the app sent is spent if the grant was rotated since."""
+        """Return a candidate with the newest seal of its grant: the app's is spent once the grant was rotated."""
         newest = self._accounts.newest(candidate.mailbox_id, candidate.sealed, record.sealed_credential)
         if newest == candidate.sealed:
             return candidate
@@ -176,7 +226,11 @@ class Verification:
         return replace(candidate, sealed=newest)
 
     def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
-        """Tell whether a candidate is the very credential that the mailbox's watch already uses with success."""
+        """Return True if a candidate is the very credential that the mailbox's watch already uses with success."""
         if record.mailbox.state.ended or record.memory.refusals:
             return False
         return self._accounts.alike(record.mailbox.id, record.sealed_credential, candidate.sealed)
+
+
+class _Withdrawn(Exception):
+    """A candidate is not to be checked any more."""

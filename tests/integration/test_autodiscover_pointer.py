@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from random import Random
 from socket import AF_INET, SOCK_STREAM, socket
 
 import pytest
@@ -12,10 +13,13 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.autodiscover.urls import authority
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
+from eas_watcher.machine.state import RATE
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
@@ -61,7 +65,8 @@ class Domain:
 
     async def find(self, host: str) -> str:
         account = Account(MailboxId("ann"), "", ANN, DeviceId("Dann"), BasicCredential(ANN, PASSWORD))
-        return await Discovery(self.transport, frozenset({NAMED, host})).find(account)
+        admissions = Admissions(8, Random(1), now)
+        return await Discovery(self.transport, frozenset({NAMED, host}), admissions, RATE).find(account)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from eas_watcher.autodiscover.urls import authority
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Memory, Partnership, WatchState
 from eas_watcher.machine.remedies import HOPELESS
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
@@ -48,6 +48,7 @@ class TwoServers:
     second: EasSimulator
     journal: MemoryJournal
     fleet: Fleet
+    admissions: Admissions
     transport: Transport
 
     @property
@@ -66,7 +67,9 @@ class TwoServers:
         account = Account(MAILBOX, "", LOCAL, DeviceId("Dann"), BasicCredential(LOCAL, PASSWORD))
         memory = Memory(Partnership(url=self.first.url))
         policy = Policy(hosts=hosts, discovered=True)
-        self.fleet.start(account, self.transport, memory, policy, Discovery(self.transport, hosts).watches)
+        self.fleet.start(
+            account, self.transport, memory, policy, Discovery(self.transport, hosts, self.admissions, RATE).watches
+        )
 
     def know_nothing(self, server: EasSimulator) -> None:
         """Let a server be one that knows of no mailbox any more: neither version of Autodiscover finds one."""
@@ -106,9 +109,10 @@ async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
         transport = await stack.enter_async_context(open_transport(ca.client_context(), reuse=reuse))
         journal = MemoryJournal()
         broken: list[MailboxId] = []
-        fleet = Fleet(WatchContext(journal, Middle(), Admissions(8, Middle(), now)), broken.append)
+        admissions = Admissions(8, Middle(), now)
+        fleet = Fleet(WatchContext(journal, Middle(), admissions), broken.append)
         stack.push_async_callback(fleet.stop_all)
-        yield TwoServers(first, second, journal, fleet, transport)
+        yield TwoServers(first, second, journal, fleet, admissions, transport)
         assert not broken
         assert not first.records.overlaps + second.records.overlaps
         assert not first.complaints  # the second server never saw the keys that came along
@@ -195,7 +199,8 @@ def discovering(*names: str) -> Callable[[Transport, EasSimulator], Mapping[str,
     def more(transport: Transport, eas: EasSimulator) -> dict[str, EasServer]:
         hosts = frozenset(f"{name}:{eas.port}" for name in names)
         policy = Policy(hosts=hosts, discovered=True)
-        return {"autodiscover": EasServer("", transport, policy, discovery=Discovery(transport, hosts))}
+        discovery = Discovery(transport, hosts, Admissions(8, Middle(), now), RATE)
+        return {"autodiscover": EasServer("", transport, policy, discovery=discovery)}
 
     return more
 

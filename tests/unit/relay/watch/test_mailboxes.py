@@ -13,7 +13,7 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import WatchContext
@@ -255,7 +255,12 @@ async def test_no_credential_goes_to_a_host_that_the_settings_allow_no_more(tmp_
 async def test_a_discovered_mailbox_at_a_host_that_is_allowed_no_more_is_blocked(tmp_path: Path, sealed: bytes) -> None:
     gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
     server = HeldForEver()
-    eas = EasServer("", server, Policy(discovered=True), discovery=Discovery(server, frozenset()))
+    eas = EasServer(
+        "",
+        server,
+        Policy(discovered=True),
+        discovery=Discovery(server, frozenset(), Admissions(8, Random(1), lambda: NOW), RATE),
+    )
     accounts = Accounts(SealingPrivateKey.load(tmp_path / "key.pem"), {"main": eas})
     opened = accounts.open(MAILBOX, sealed)
     assert isinstance(opened, Connection)

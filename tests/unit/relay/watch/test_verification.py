@@ -1,20 +1,24 @@
 """Test that each candidate is asked for once, whatever happens to the database or to its registration meanwhile."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.errors import EasError, Unauthorized, Unreachable
 from eas_watcher.machine.memory import Condition, Memory, Partnership, WatchState
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import MailboxId
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
+from eas_watcher.server.admissions import Admissions
+from eas_watcher.server.mass_refusals import LEAST
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.security.sealing import SealingPrivateKey, generate
@@ -22,11 +26,14 @@ from relay.watch.accounts import Accounts, EasServer
 from relay.watch.verification import Verification
 from tests.fakes import records
 from tests.fakes.watches import NoWatches
+from tests.unit.eas_watcher.running import Middle
 
 pytestmark = pytest.mark.looptime
 
 NOW = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
 ANN = MailboxId("ann")
+URL = "https://mail.example.com/eas"
+SHORT = 64
 OFFER = {"ms-asprotocolversions": "14.1,16.1", "ms-asprotocolcommands": "FolderSync,Ping,Sync"}
 MAILBOX = records.mailbox(id=ANN, state=WatchState.VERIFYING)
 
@@ -36,17 +43,30 @@ class Server:
     """Answer everybody with a credential with one status, and count them."""
 
     status: int
-    asked: int = 0
     takes: float = 0.0
+    error: EasError | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     urls: list[str] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    @property
+    def asked(self) -> int:
+        return len(self.moments)
 
     async def send(self, request: HttpRequest) -> HttpReply:
         if "Authorization" not in request.headers:
             return HttpReply(401, {}, b"")
-        self.asked += 1
+        self.moments.append(asyncio.get_running_loop().time())
         self.urls.append(request.url)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(self.takes)
-        return HttpReply(self.status, OFFER if self.status == 200 else {}, b"")
+        self.at_once -= 1
+        if self.error is not None:
+            raise self.error
+        return HttpReply(self.status, OFFER if self.status == 200 else self.headers, b"")
 
 
 class Verdicts(NoWatches):
@@ -72,51 +92,57 @@ class Verdicts(NoWatches):
     def _settle(self, verdict: str, candidate: Candidate) -> None:
         self._check()
         self.verdicts.append((verdict, candidate.registration_id))
-        self.present = replace(self.present, candidates=())
+        self.present = replace(self.present, candidates=tuple(c for c in self.present.candidates if c != candidate))
 
     def _check(self) -> None:
         if self.away:
             raise StoreUnavailable("away")
 
 
-@dataclass
-class Trouble:
-    """What the watches have found out about the server."""
-
-    text: str = ""
-
-
-@dataclass
 class World:
-    server: Server
-    store: Verdicts
-    proofs: Verification
-    candidate: Candidate
-    trouble: Trouble
-    shown: list[Condition] = field(default_factory=list)
+    """One candidate, the store, and the mail server."""
+
+    def __init__(self, folder: Path, status: int, rate: float) -> None:
+        (folder / "key.pem").write_bytes(generate()[0])
+        self.key = SealingPrivateKey.load(folder / "key.pem")
+        self.candidate = Candidate(RegistrationId("first"), ANN, self.seal("secret"))
+        self.store = Verdicts(WatchRecord(MAILBOX, None, Memory(), (self.candidate,), 1))
+        self.server = Server(status)
+        self.watched = True
+        self.shown: list[Condition] = []
+        self.admissions = Admissions(SHORT, Middle(), lambda: NOW)
+        self.rate = rate
+        accounts = Accounts(self.key, {"main": EasServer(URL, self.server, Policy(return_rate=rate))})
+        self.verification = Verification(
+            self.store, accounts, lambda _: self.watched, self.show, self.admissions, Middle()
+        )
+
+    @property
+    def admission(self) -> ServerAdmission:
+        return self.admissions.admission(URL, self.rate)
+
+    def seal(self, password: str) -> bytes:
+        return self.key.public_key().seal(ANN, BasicCredential("ann@example.com", password))
 
     def start(self) -> None:
-        self.proofs.start(self.candidate, self.store.present)
+        self.verification.start(self.candidate, self.store.present)
+
+    def register(self, number: int) -> None:
+        """Start so many candidates of the mailbox at once, as at the start of a process after a roll-out."""
+        candidates = tuple(replace(self.candidate, registration_id=RegistrationId(f"r{n}")) for n in range(number))
+        self.store.present = replace(self.store.present, candidates=candidates)
+        for candidate in candidates:
+            self.verification.start(candidate, self.store.present)
+
+    async def show(self, _: MailboxId, condition: Condition) -> None:
+        self.shown.append(condition)
 
 
 @asynccontextmanager
-async def world(folder: Path, status: int) -> AsyncIterator[World]:
-    (folder / "key.pem").write_bytes(generate()[0])
-    key = SealingPrivateKey.load(folder / "key.pem")
-    sealed = key.public_key().seal(ANN, BasicCredential("ann@example.com", "secret"))
-    candidate = Candidate(RegistrationId("first"), ANN, sealed)
-    store = Verdicts(WatchRecord(MAILBOX, None, Memory(), (candidate,), 1))
-    server = Server(status)
-    accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
-    shown: list[Condition] = []
-
-    async def show(_: MailboxId, condition: Condition) -> None:
-        shown.append(condition)
-
-    trouble = Trouble()
-    proofs = Verification(store, accounts, lambda _: True, show, lambda _: trouble.text, lambda: NOW, Random(1))
-    yield World(server, store, proofs, candidate, trouble, shown)
-    await proofs.stop()
+async def world(folder: Path, status: int, rate: float = RATE) -> AsyncIterator[World]:
+    here = World(folder, status, rate)
+    yield here
+    await here.verification.stop()
 
 
 async def test_a_refused_password_is_not_tried_again_while_its_refusal_cannot_be_kept(tmp_path: Path) -> None:
@@ -140,7 +166,7 @@ async def test_a_refused_password_is_not_tried_again_for_a_record_read_before_it
         stale = here.store.present
         here.start()
         await asyncio.sleep(1)
-        here.proofs.start(here.candidate, stale)
+        here.verification.start(here.candidate, stale)
         await asyncio.sleep(3600)
 
         assert here.server.asked == 1
@@ -158,7 +184,7 @@ async def test_a_candidate_is_not_shown_to_a_host_that_the_settings_allow_no_mor
         assert here.store.verdicts == [("accepted", "first")]
 
 
-async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_proof(tmp_path: Path) -> None:
+async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_verification(tmp_path: Path) -> None:
     async with world(tmp_path, 200) as here:
         here.server.takes = 1.0
         here.start()
@@ -196,14 +222,117 @@ async def test_a_server_that_is_back_gives_the_verdict(tmp_path: Path) -> None:
         assert here.store.verdicts == [("accepted", "first")]
 
 
-async def test_a_password_is_not_tried_while_the_server_is_known_to_be_in_trouble(tmp_path: Path) -> None:
-    async with world(tmp_path, 401) as here:
-        here.trouble.text = "the server refuses many credentials at once"
-        here.start()
-        await asyncio.sleep(3600)
-        assert here.server.asked == 0
-        assert here.shown[-1].detail == here.trouble.text
+async def suspect(admission: ServerAdmission) -> None:
+    """Let a server be one that refuses many credentials at once."""
+    for number in range(LEAST):
+        client = ClientAdmission(number, passed=0)
+        await admission.enter(client)
+        admission.failed(client, Unauthorized("the server refuses the credential (HTTP 401)"))
+        admission.leave(client)
 
-        here.trouble.text = ""
-        await asyncio.sleep(3600)
+
+async def test_a_password_is_not_tried_while_the_server_refuses_many(tmp_path: Path) -> None:
+    async with world(tmp_path, 401) as here:
+        await suspect(here.admission)
+        confirms = ClientAdmission(0, refusals=1, passed=0)
+        here.start()
+        await here.admission.enter(confirms)
+        await asyncio.sleep(800)
+        assert here.server.asked == 0
+        assert [condition.detail for condition in here.shown] == ["the server refuses many credentials at once"]
+        assert here.shown[0].reason == "not-asked"
+
+        here.admission.answered(confirms)
+        here.admission.accepted(confirms)
+        await asyncio.sleep(1)
         assert here.store.verdicts == [("refused", "first")]
+
+
+async def test_a_candidate_waits_with_the_watches_for_a_server_that_is_away(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        away, watch = Unreachable("no connection: refused", reached=False), ClientAdmission("watch", passed=0)
+        here.admission.failed(watch, away)
+        here.start()
+        for _ in range(4):
+            await here.admission.enter(watch)
+            here.admission.failed(watch, away)
+        assert here.server.asked == 0
+        assert [(condition.detail, condition.retry_in) for condition in here.shown] == [
+            ("the server is away: no connection: refused", 5.0)
+        ]
+        await here.admission.enter(watch)
+        here.admission.answered(watch)
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.1)
+
+        assert here.store.verdicts == [("accepted", "first")]
+        assert here.server.moments == [began]
+
+
+async def test_a_candidate_alone_probes_a_server_that_is_away_at_the_pace_of_a_watch(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        here.server.error = Unreachable("no connection: refused", reached=False)
+        here.start()
+        await asyncio.sleep(200)
+        assert here.server.moments == [0.0, 5.0, 15.0, 35.0, 75.0, 135.0, 195.0]
+        assert {condition.detail for condition in here.shown} == {"no connection: refused"}
+
+        here.server.error = None
+        await asyncio.sleep(60)
+        assert here.store.verdicts == [("accepted", "first")]
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+async def test_a_candidate_that_is_withdrawn_or_lost_while_it_waits_is_not_tried(
+    tmp_path: Path, *, withdrawn: bool
+) -> None:
+    async with world(tmp_path, 200) as here:
+        here.admission.failed(ClientAdmission("watch", passed=0), Unreachable("refused", reached=False))
+        here.start()
+        await asyncio.sleep(1)
+        assert here.admission.waiting == 1
+        if withdrawn:
+            here.store.present = replace(here.store.present, candidates=())
+        else:
+            here.watched = False
+        await asyncio.sleep(60)
+
+        assert (here.server.asked, here.store.verdicts, here.admission.waiting) == (0, [], 0)
+
+
+async def test_a_candidate_that_is_replaced_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        here.admission.failed(ClientAdmission("watch", passed=0), Unreachable("refused", reached=False))
+        here.start()
+        await asyncio.sleep(1)
+        here.candidate = replace(here.candidate, sealed=here.seal("another"))
+        here.store.present = replace(here.store.present, candidates=(here.candidate,))
+        here.start()
+        await asyncio.sleep(1)
+        assert here.admission.waiting == 1
+        await asyncio.sleep(60)
+
+        assert (here.server.asked, here.store.verdicts) == (1, [("accepted", "first")])
+
+
+async def test_a_time_that_the_server_names_is_kept(tmp_path: Path) -> None:
+    async with world(tmp_path, 503) as here:
+        here.server.headers = {"retry-after": "600"}
+        here.start()
+        await asyncio.sleep(2000)
+
+        assert here.server.moments == [0.0, 630.0, 1260.0, 1890.0]
+        assert {condition.retry_in for condition in here.shown} == {630.0}
+
+
+async def test_a_thousand_candidates_pass_at_the_rate_and_few_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path, 200, rate=50.0) as here:
+        here.server.takes = 2.0
+        here.register(1000)
+        await asyncio.sleep(60)
+
+        assert len(here.store.verdicts) == 1000
+        assert here.server.asked == 1000
+        assert here.server.most_at_once <= SHORT
+        per_second = Counter(int(moment) for moment in here.server.moments)
+        assert max(per_second.values()) <= 51
