@@ -13,8 +13,8 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.names import CollectionClass
 from eas_watcher.tools.probe.arguments import PASSWORD as VARIABLE
 from eas_watcher.tools.probe.arguments import Order, run_probe
+from eas_watcher.tools.probe.device import probe_device
 from eas_watcher.tools.probe.finding import Finding, Grade, works
-from eas_watcher.tools.probe.talk import probe_device
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, FailurePlan, Garble
 from relay.sandbox.eas.families import FAMILIES

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from getpass import getpass
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Final, NoReturn, TextIO
 from urllib.parse import urlsplit
 
@@ -26,9 +27,10 @@ from eas_watcher.heartbeat import LONGEST
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
+from eas_watcher.server.admissions import Admissions
+from eas_watcher.tools.probe.device import ProbeDevice, probe_device
 from eas_watcher.tools.probe.finding import Finding, works
 from eas_watcher.tools.probe.steps import Probe
-from eas_watcher.tools.probe.talk import Talk, probe_device
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.transport.tls_probe import Handshake, shake_hands
@@ -101,8 +103,8 @@ def main(
 async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Finding]:
     """Take all steps, show each finding as it comes, and return them."""
     credential = order.credential
-    device = probe_device(order.url, credential.user)
-    account = Account(MailboxId("probe"), order.url, credential.user, device, credential)
+    device_id = probe_device(order.url, credential.user)
+    account = Account(MailboxId("probe"), order.url, credential.user, device_id, credential)
 
     async def shake() -> Handshake:
         return await shake_hands(order.host, order.port, order.tls)
@@ -111,7 +113,8 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
     async with AsyncExitStack() as stack:
         plain = await stack.enter_async_context(open_transport(order.tls, reuse=False))
         transport = _show_tickets(order, plain, stack) if order.kerberos else plain
-        probe = Probe(Talk(account, transport, _now), plain, shake, order.acknowledgement, order.patience)
+        device = ProbeDevice(account, transport, Admissions(1, Random(), _now))  # noqa: S311 -- spreads waits
+        probe = Probe(device, plain, shake, _now, order.acknowledgement, order.patience)
         async for finding in probe.run():
             show(finding)
             findings.append(finding)

@@ -1,25 +1,14 @@
-"""Own what a server says to somebody without a credential: how its users may log in, and who issues its tokens."""
-
-from dataclasses import replace
+"""What a server says to a client without a credential: how its users may log in, and who issues its tokens."""
 
 from eas_watcher.auth.bearer import read_challenge, read_schemes
-from eas_watcher.commands.options import Options
-from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.http_request import compose
+from eas_watcher.commands.request import HttpReply
 from eas_watcher.tools.probe.finding import Finding, Grade
 
 UNAUTHORIZED = 401
 
 
-def question(account: Account) -> HttpRequest:
-    """Write OPTIONS with an empty token, to which Exchange answers who issues tokens; no user is tried by it."""
-    request = compose(account, Options(), None, None)
-    return replace(request, headers={**request.headers, "Authorization": "Bearer"})
-
-
-def read_ways(reply: HttpReply) -> Finding:
-    """Tell which ways to log in the answer offers; none is bad, for a proxy may stand before it."""
+def read_schemes_offered(reply: HttpReply) -> Finding:
+    """Return which ways to log in the answer offers; the finding is never bad, because a proxy may have answered."""
     if reply.status != UNAUTHORIZED:
         text = f"the server does not ask strangers to log in (HTTP {reply.status})"
         return Finding("Login", Grade.SKIPPED, text)

@@ -1,6 +1,6 @@
-"""Own the steps of a probe: what a relay would do at its start with a server, once, and what came of it.
+"""The steps of a probe: what a relay does at its start with a server, each once, and what they found.
 
-Nothing in the mailbox is changed. What a server keeps of it is a device, the probe's own, which a relay never uses.
+Nothing in the mailbox is changed. The server keeps one device, the probe's own, which a relay never uses.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.flow import converse
 from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options, choose_version
-from eas_watcher.commands.provision import Acknowledgement, negotiate
+from eas_watcher.commands.provision import Acknowledgement, Grant, negotiate
 from eas_watcher.commands.request import Command
 from eas_watcher.commands.settings import InformDevice
 from eas_watcher.commands.sync import CollectionRequest, Sync
@@ -27,12 +27,12 @@ from eas_watcher.errors import (
 )
 from eas_watcher.machine.folders import DEFAULT_FOLDERS, find
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
-from eas_watcher.ports import Transport
+from eas_watcher.ports import Now, Transport
 from eas_watcher.reasons import Reason
+from eas_watcher.tools.probe.device import ProbeDevice
 from eas_watcher.tools.probe.finding import Finding, Grade
 from eas_watcher.tools.probe.heartbeats import find_limits
-from eas_watcher.tools.probe.logins import question, read_ways
-from eas_watcher.tools.probe.talk import Talk
+from eas_watcher.tools.probe.logins import read_schemes_offered
 from eas_watcher.transport.tls_probe import Handshake
 
 R = TypeVar("R")
@@ -45,18 +45,25 @@ Shake = Callable[[], Awaitable[Handshake]]
 
 
 class Probe:
-    """Take the steps in order; the first that goes badly is the last."""
+    """Takes the steps in order; the first that goes badly is the last."""
 
     def __init__(
-        self, talk: Talk, stranger: Transport, shake: Shake, acknowledgement: Acknowledgement, patience: float
+        self,
+        device: ProbeDevice,
+        anonymous: Transport,
+        shake: Shake,
+        now: Now,
+        acknowledgement: Acknowledgement,
+        patience: float,
     ) -> None:
-        """Take a talk that has not begun, and what carries a request that shows no credential.
+        """Take a device that has sent nothing yet, and a transport that shows no credential.
 
-        Then how TLS is looked at, what is said of a policy, and seconds for a Ping.
+        `shake` makes a TLS handshake, `acknowledgement` is the answer to a policy, `patience` is seconds for a Ping.
         """
-        self._talk = talk
-        self._stranger = stranger
+        self._device = device
+        self._anonymous = anonymous
         self._shake = shake
+        self._now = now
         self._acknowledgement = acknowledgement
         self._patience = patience
         self._offer = Capabilities((), frozenset())
@@ -66,7 +73,7 @@ class Probe:
         """Yield what each step found out."""
         steps = {
             "TLS": self._look_at_tls,
-            "Login": self._ask_ways,
+            "Login": self._ask_schemes,
             "OPTIONS": self._discover,
             "Provision": self._provision,
             "Settings": self._inform,
@@ -78,7 +85,7 @@ class Probe:
             try:
                 finding = await step()
             except EasError as error:
-                finding = Finding(name, Grade.BAD, _explain(error), self._talk.times())
+                finding = Finding(name, Grade.BAD, _explain(error), self._device.times())
             yield finding
             if finding.grade is Grade.BAD:
                 return
@@ -86,94 +93,96 @@ class Probe:
     async def _look_at_tls(self) -> Finding:
         """Look at the certificate before the password is sent anywhere."""
         shaken = await self._shake()
-        return judge_tls(shaken, self._talk.now())
+        return judge_tls(shaken, self._now())
 
-    async def _ask_ways(self) -> Finding:
+    async def _ask_schemes(self) -> Finding:
         """Ask without a credential how users may log in."""
-        return read_ways(await self._stranger.send(question(self._talk.account)))
+        return read_schemes_offered(await self._device.look(self._anonymous))
 
     async def _discover(self) -> Finding:
         """Send the credential for the first time; it is tried once."""
-        talk = self._talk
-        self._offer = await talk.ask(Options())
-        talk.version = choose_version(self._offer, tuple(ProtocolVersion))
-        offered = [*(version.wire for version in self._offer.versions), *self._offer.unspoken]
-        build = "" if talk.last is None else talk.last.headers.get("ms-server-activesync", "")[:40]
+        device = self._device
+        answer = await device.send(Options())
+        self._offer = answer.reply
+        device.version = version = choose_version(self._offer, tuple(ProtocolVersion))
+        offered = [*(known.wire for known in self._offer.versions), *self._offer.unspoken]
+        build = answer.http.headers.get("ms-server-activesync", "")[:40]
         text = (
-            f"versions {', '.join(sorted(offered, key=_numbers))}; {talk.version.wire} is taken"
+            f"versions {', '.join(sorted(offered, key=_numbers))}; {version.wire} is taken"
             f"; {len(self._offer.commands)} commands{f'; the server is {build}' if build else ''}"
         )
         missing = {"FolderSync", "Sync", "Ping"} - self._offer.commands
         if missing and self._offer.commands:
-            return Finding("OPTIONS", Grade.BAD, f"{text}; not offered: {', '.join(sorted(missing))}", talk.times())
-        return Finding("OPTIONS", Grade.GOOD, text, talk.times())
+            return Finding("OPTIONS", Grade.BAD, f"{text}; not offered: {', '.join(sorted(missing))}", device.times())
+        return Finding("OPTIONS", Grade.GOOD, text, device.times())
 
     async def _provision(self) -> Finding:
         if "Provision" not in self._offer.commands:
             return Finding("Provision", Grade.SKIPPED, "not offered: the server has no policies")
-        return await self._acknowledge()
-
-    async def _acknowledge(self) -> Finding:
-        talk = self._talk
-        if talk.version is None:
-            raise ProtocolViolation("Provision needs a protocol version")
-        grant = await converse(negotiate(talk.version, self._acknowledgement), talk.ask)
-        talk.policy_key = grant.policy_key
+        grant = await self._negotiate()
         if grant.acknowledged is None:
-            return Finding("Provision", Grade.GOOD, "the server has no policy for us", talk.times())
+            return Finding("Provision", Grade.GOOD, "the server has no policy for us", self._device.times())
         text = f"the policy may be acknowledged with {grant.acknowledged.value}"
-        return Finding("Provision", Grade.GOOD, text, talk.times())
+        return Finding("Provision", Grade.GOOD, text, self._device.times())
+
+    async def _negotiate(self) -> Grant:
+        """Obtain a policy key for the commands that follow; raises EasError."""
+        device = self._device
+        if device.version is None:
+            raise ProtocolViolation("Provision needs a protocol version")
+        grant = await converse(negotiate(device.version, self._acknowledgement), device.ask)
+        device.policy_key = grant.policy_key
+        return grant
 
     async def _inform(self) -> Finding:
-        talk = self._talk
+        device = self._device
         if "Settings" not in self._offer.commands:
             return Finding("Settings", Grade.SKIPPED, "not offered")
-        if talk.policy_key is not None and talk.version is not None and talk.version >= ProtocolVersion.V14_1:
+        if device.policy_key is not None and device.version is not None and device.version >= ProtocolVersion.V14_1:
             return Finding("Settings", Grade.SKIPPED, "the device information went with Provision")
         try:
             await self._ask(InformDevice(DEVICE))
         except (Unauthorized, AccessDenied, NotProvisioned, RemoteWipeRequested, Redirected):
             raise
         except EasError as error:
-            return Finding("Settings", Grade.NOTE, f"not taken, which a relay can do without: {error}", talk.times())
-        return Finding("Settings", Grade.GOOD, "the server knows the device information", talk.times())
+            return Finding("Settings", Grade.NOTE, f"not taken, which a relay can do without: {error}", device.times())
+        return Finding("Settings", Grade.GOOD, "the server knows the device information", device.times())
 
     async def _read_hierarchy(self) -> Finding:
-        talk = self._talk
+        device = self._device
         reply = await self._ask(FolderSync(NO_SYNC_KEY))
         inbox = next((folder.id for folder in reply.added if folder.type == INBOX), None)
         if inbox is None:
             text = f"{len(reply.added)} folders and no Inbox: the mail store may be down"
-            return Finding("FolderSync", Grade.BAD, text, talk.times())
+            return Finding("FolderSync", Grade.BAD, text, device.times())
         self._inbox = inbox
-        return Finding("FolderSync", Grade.GOOD, _count(reply), talk.times())
+        return Finding("FolderSync", Grade.GOOD, _count(reply), device.times())
 
     async def _ask(self, command: Command[R]) -> R:
         """Return the reply to a command; a server that asks for its policy only now gets the acknowledgement first."""
         try:
-            return await self._talk.ask(command)
+            return await self._device.ask(command)
         except NotProvisioned:
-            if self._talk.policy_key is not None:
+            if self._device.policy_key is not None:
                 raise
-            times = self._talk.times()
-            await self._acknowledge()
-            self._talk.seconds[:0] = times
-            return await self._talk.ask(command)
+            await self._negotiate()
+            return await self._device.ask(command)
 
     async def _sync(self) -> Finding:
-        """Bring the Inbox in step, as a relay does without telling anybody."""
+        """Bring the Inbox in step, as a relay does without announcing its items."""
         key, items = NO_SYNC_KEY, 0
         for _ in range(WINDOWS):
             key, more, came = await self._sync_once(key)
             items += came
             if not more:
-                return Finding("Sync", Grade.GOOD, f"the Inbox is in step after {items} items", self._talk.times()[:3])
+                text = f"the Inbox is in step after {items} items"
+                return Finding("Sync", Grade.GOOD, text, self._device.times()[:3])
         text = f"the Inbox is not in step after {items} items: a relay goes on, this probe does not"
-        return Finding("Sync", Grade.NOTE, text, self._talk.times()[:3])
+        return Finding("Sync", Grade.NOTE, text, self._device.times()[:3])
 
     async def _sync_once(self, key: SyncKey) -> tuple[SyncKey, bool, int]:
         """Return the next key, whether one more Sync is due, and how many items came."""
-        reply = await self._talk.ask(Sync((CollectionRequest(self._inbox, CollectionClass.EMAIL, key),)))
+        reply = await self._device.ask(Sync((CollectionRequest(self._inbox, CollectionClass.EMAIL, key),)))
         answer = next((each for each in reply.collections if each.id == self._inbox), None)
         if answer is None:
             if key == NO_SYNC_KEY:
@@ -185,11 +194,11 @@ class Probe:
         return answer.sync_key, more, len(answer.adds)
 
     async def _ping(self) -> Finding:
-        return await find_limits(self._talk, self._inbox, self._patience)
+        return await find_limits(self._device, self._inbox, self._patience)
 
 
 def judge_tls(shaken: Handshake, now: datetime) -> Finding:
-    """Tell what a relay would meet, and whether the certificate expires soon."""
+    """Return what a relay would find, and whether the certificate expires soon."""
     if shaken.valid_until is None:
         return Finding("TLS", Grade.GOOD, shaken.version)
     text = f"{shaken.version}, trusted certificate, valid until {shaken.valid_until:%Y-%m-%d}"
@@ -197,7 +206,7 @@ def judge_tls(shaken: Handshake, now: datetime) -> Finding:
 
 
 def _explain(error: EasError) -> str:
-    """Say what went wrong and what may be done."""
+    """Return what went wrong and what to do about it."""
     match error:
         case Unauthorized():
             return f"{error}; it was tried once, for every try counts towards a lock-out"

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from eas_watcher.tools.probe.device import probe_device
 from eas_watcher.tools.probe.finding import Finding, Grade, works
 from eas_watcher.tools.probe.steps import EXPIRY, judge_tls
-from eas_watcher.tools.probe.talk import probe_device
 from eas_watcher.transport.tls_probe import Handshake
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
