@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from relay.domain.pacing import Pacing
 from relay.store import migrate
 from relay.store.engine import open_engine
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
+from tests.contract.outbox_sites import MemorySite, OutboxSite, SqlSite
+from tests.fakes.outbox import MemoryOutbox
 from tests.postgres import PostgresServer, running_postgres
 
 
@@ -90,3 +93,18 @@ def watches(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlWatchStore:
 @pytest.fixture
 def outbox(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlOutboxStore:
     return SqlOutboxStore(engine, wakeups)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def site_url(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of a fresh database of each kind; None for an outbox in memory."""
+    return None if request.param == "memory" else str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+async def site(site_url: str | None) -> AsyncIterator[OutboxSite]:
+    if site_url is None:
+        yield MemorySite(MemoryOutbox(pacing=Pacing()))
+        return
+    async with open_engine(site_url) as engine:
+        yield SqlSite(engine, LocalWakeups())

@@ -19,9 +19,9 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
-from relay.store.registrations import SqlRegistrationStore
+from relay.domain.ports.registration import RegistrationStore
+from relay.domain.ports.watch import WatchStore
 from relay.store.tables import mailbox, outbox
-from relay.store.watches import SqlWatchStore
 
 NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -60,7 +60,7 @@ def candidate_of(registration: Registration, sealed: bytes = b"sealed") -> Candi
 
 
 async def register(
-    store: SqlRegistrationStore, name: str = "ann", device: str = "phone", shard: int = SHARD, **changes: object
+    store: RegistrationStore, name: str = "ann", device: str = "phone", shard: int = SHARD, **changes: object
 ) -> Registration:
     """Register an install whose credential waits for its proof."""
     registration = new_registration(name, device, **changes)
@@ -69,8 +69,8 @@ async def register(
 
 
 async def activate(
-    store: SqlRegistrationStore,
-    watches: SqlWatchStore,
+    store: RegistrationStore,
+    watches: WatchStore,
     name: str = "ann",
     device: str = "phone",
     shard: int = SHARD,
@@ -82,7 +82,7 @@ async def activate(
     return registration
 
 
-async def own_all(watches: SqlWatchStore, node: str = "node-1") -> int:
+async def own_all(watches: WatchStore, node: str = "node-1") -> int:
     """Take every shard; return the epoch they all have then."""
     epochs = await watches.lease_shards(node, NOW + timedelta(days=1), NOW, take_over=True)
     assert set(epochs) == set(range(256))

@@ -1,6 +1,6 @@
-"""Test how fast marks leave: coalescing, jitter, expiry, and what is set aside."""
+"""Test how fast marks leave: coalescing, jitter, expiry, and marks that are parked."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -9,17 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
-from relay.domain.model import DuePush, Mark, Platform
-from relay.domain.outcome import Delivered, RetryLater
+from relay.domain.model import Mark, Platform
+from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, RetryLater
 from relay.domain.pacing import Pacing
-from relay.domain.ports.outbox import Settlement
-from relay.store.outbox import ROUNDS, SqlOutboxStore
-from relay.store.registrations import SqlRegistrationStore
+from relay.store.outbox import ROUNDS
 from relay.store.tables import outbox as outbox_table
 from relay.store.tables import registration
 from relay.store.wakeups import LocalWakeups
-from relay.store.watches import SqlWatchStore
-from tests.contract.samples import NEW_MAIL, NOW, activate, entry, marks, own_all
+from tests.contract.outbox_sites import OutboxSite, SqlSite
+from tests.contract.samples import NEW_MAIL, NOW
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -27,254 +25,229 @@ EVENT = Change(CollectionClass.CALENDAR, 1)
 
 
 @pytest.fixture
-def paced(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlOutboxStore:
-    return SqlOutboxStore(engine, wakeups, Pacing(coalesce=2.0, random=Random(1)))
+def paced(site: OutboxSite) -> OutboxSite:
+    return site.paced(Pacing(coalesce=2.0, random=Random(1)))
 
 
-async def change(watches: SqlWatchStore, now: datetime, changed: Change = NEW_MAIL, name: str = "ann") -> None:
-    await watches.commit([entry(await own_all(watches), Progress(changes=(changed,)), name)], now)
+@pytest.fixture
+def sql(engine: AsyncEngine) -> SqlSite:
+    return SqlSite(engine, LocalWakeups())
 
 
-async def due(outbox: SqlOutboxStore, now: datetime, limit: int = 100) -> list[DuePush]:
-    return [*(await outbox.claim(Platform.APNS, limit, "push-1", now + 60 * SECOND, now)).pushes]
+async def test_the_first_change_leaves_at_once_and_those_soon_after_add_up(paced: OutboxSite) -> None:
+    await paced.activate()
+    await paced.change()
+    pushes = await paced.claim()
+    assert [push.count for push in pushes] == [2]
+    await paced.settle(pushes, Delivered())
+
+    await paced.change(now=NOW + 0.5 * SECOND)
+    assert await paced.claim(NOW + 0.5 * SECOND) == []
+    await paced.change(now=NOW + 1.5 * SECOND)
+    assert await paced.claim(NOW + 1.9 * SECOND) == []
+    assert await paced.outbox.next_due(Platform.APNS) == NOW + 2 * SECOND
+
+    assert [push.count for push in await paced.claim(NOW + 2 * SECOND)] == [4]
 
 
-async def deliver(outbox: SqlOutboxStore, now: datetime) -> list[DuePush]:
-    pushes = await due(outbox, now)
-    await outbox.settle([Settlement(push, Delivered()) for push in pushes], now)
-    return pushes
+async def test_what_came_during_a_push_waits_for_its_pace(paced: OutboxSite) -> None:
+    await paced.activate()
+    await paced.change()
+    pushes = await paced.claim()
+    await paced.change(now=NOW + SECOND)
+
+    await paced.settle(pushes, Delivered(), NOW + SECOND)
+
+    assert await paced.claim(NOW + 2.9 * SECOND) == []
+    assert [push.count for push in await paced.claim(NOW + 3 * SECOND)] == [2]
 
 
-async def test_the_first_change_leaves_at_once_and_those_soon_after_add_up(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW)
-    assert [push.count for push in await deliver(paced, NOW)] == [2]
+async def test_other_classes_other_phones_and_notices_do_not_wait(paced: OutboxSite) -> None:
+    ann = await paced.activate()
+    await paced.change()
+    await paced.settle(await paced.claim(), Delivered())
+    await paced.activate(device="tablet")
 
-    await change(watches, NOW + 0.5 * SECOND)
-    assert await due(paced, NOW + 0.5 * SECOND) == []
-    await change(watches, NOW + 1.5 * SECOND)
-    assert await due(paced, NOW + 1.9 * SECOND) == []
-    assert await paced.next_due(Platform.APNS) == NOW + 2 * SECOND
+    await paced.change(now=NOW + SECOND)
+    await paced.change(now=NOW + SECOND, changed=EVENT)
+    await paced.registrations.mark(ann.id, Mark.TEST, NOW + SECOND)
 
-    assert [push.count for push in await deliver(paced, NOW + 2 * SECOND)] == [4]
-
-
-async def test_what_came_during_a_push_waits_its_turn(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW)
-    (push,) = await due(paced, NOW)
-    await change(watches, NOW + SECOND)
-
-    await paced.settle([Settlement(push, Delivered())], NOW + SECOND)
-
-    assert await due(paced, NOW + 2.9 * SECOND) == []
-    assert [push.count for push in await due(paced, NOW + 3 * SECOND)] == [2]
-
-
-async def test_other_classes_other_phones_and_notices_do_not_wait(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore
-) -> None:
-    ann = await activate(registrations, watches)
-    await change(watches, NOW)
-    await deliver(paced, NOW)
-    await activate(registrations, watches, device="tablet")
-
-    await change(watches, NOW + SECOND)
-    await change(watches, NOW + SECOND, EVENT)
-    await registrations.mark(ann.id, Mark.TEST, NOW + SECOND)
-
-    found = {(push.registration_id, push.mark) for push in await deliver(paced, NOW + SECOND)}
-    assert found == {
+    pushes = await paced.claim(NOW + SECOND)
+    assert {(push.registration_id, push.mark) for push in pushes} == {
         ("reg-ann-phone", Mark.CALENDAR),
         ("reg-ann-phone", Mark.TEST),
         ("reg-ann-tablet", Mark.EMAIL),
         ("reg-ann-tablet", Mark.CALENDAR),
     }
-    await registrations.mark(ann.id, Mark.TEST, NOW + SECOND)
-    assert [push.mark for push in await deliver(paced, NOW + SECOND)] == [Mark.TEST]
+    await paced.settle(pushes, Delivered(), NOW + SECOND)
+    await paced.registrations.mark(ann.id, Mark.TEST, NOW + SECOND)
+    assert [push.mark for push in await paced.claim(NOW + SECOND)] == [Mark.TEST]
 
 
-async def test_a_process_that_starts_anew_keeps_the_interval(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore, engine: AsyncEngine
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW)
-    await deliver(paced, NOW)
+async def test_a_restarted_process_keeps_the_interval(paced: OutboxSite) -> None:
+    await paced.activate()
+    await paced.change()
+    await paced.settle(await paced.claim(), Delivered())
 
-    another = SqlOutboxStore(engine, LocalWakeups(), Pacing(coalesce=2.0))
-    await change(watches, NOW + SECOND)
+    restarted = paced.paced(Pacing(coalesce=2.0))
+    await restarted.change(now=NOW + SECOND)
 
-    assert await due(another, NOW + SECOND) == []
-    assert len(await due(another, NOW + 2 * SECOND)) == 1
+    assert await restarted.claim(NOW + SECOND) == []
+    assert len(await restarted.claim(NOW + 2 * SECOND)) == 1
 
 
-async def test_a_push_noted_while_the_clock_was_wrong_keeps_nothing_waiting(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW + HOUR)
-    await deliver(paced, NOW + HOUR)
+async def test_a_push_noted_while_the_clock_was_wrong_keeps_nothing_waiting(paced: OutboxSite) -> None:
+    await paced.activate()
+    await paced.change(now=NOW + HOUR)
+    await paced.settle(await paced.claim(NOW + HOUR), Delivered(), NOW + HOUR)
 
-    await change(watches, NOW)
+    await paced.change()
 
-    assert len(await due(paced, NOW)) == 1
+    assert len(await paced.claim()) == 1
 
 
-async def test_marks_put_off_do_not_take_the_places_of_those_that_may_leave(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, paced: SqlOutboxStore
-) -> None:
+async def test_marks_put_off_do_not_take_the_slots_of_those_that_may_leave(paced: OutboxSite) -> None:
     for name in ("ann", "ben"):
-        await activate(registrations, watches, name)
-    await change(watches, NOW, name="ann")
-    await deliver(paced, NOW)
-    await change(watches, NOW + 0.5 * SECOND, name="ann")
-    await change(watches, NOW + SECOND, name="ben")
+        await paced.activate(name)
+    await paced.change("ann")
+    await paced.settle(await paced.claim(), Delivered())
+    await paced.change("ann", now=NOW + 0.5 * SECOND)
+    await paced.change("ben", now=NOW + SECOND)
 
-    assert [push.registration_id for push in await due(paced, NOW + SECOND, limit=1)] == ["reg-ben-phone"]
+    assert [push.registration_id for push in await paced.claim(NOW + SECOND, limit=1)] == ["reg-ben-phone"]
 
 
-async def test_with_jitter_each_recipient_of_one_mail_leaves_at_a_moment_of_its_own(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
-) -> None:
-    outbox = SqlOutboxStore(engine, LocalWakeups(), Pacing(jitter=60.0, random=Random(1)))
-    for number in range(12):
-        await activate(registrations, watches, f"user{number:02}")
-    epoch = await own_all(watches)
-    changed = Progress(changes=(NEW_MAIL,))
-    await watches.commit([entry(epoch, changed, f"user{number:02}") for number in range(12)], NOW)
+async def test_with_jitter_each_recipient_of_one_mail_leaves_at_a_moment_of_its_own(site: OutboxSite) -> None:
+    jittered = site.paced(Pacing(jitter=60.0, random=Random(1)))
+    names = [f"user{number:02}" for number in range(12)]
+    for name in names:
+        await jittered.activate(name)
+    await jittered.change(*names)
 
-    assert await due(outbox, NOW, limit=5) == []
-    moments = {row.registration_id: row.due_at for row in (await marks(engine)).values()}
+    assert await jittered.claim(limit=5) == []
+    moments = {registration_id: row.due_at for (registration_id, _), row in (await jittered.marks()).items()}
     order = sorted(moments, key=lambda id_: moments[id_])
     assert len(set(moments.values())) == 12
     assert order != sorted(order)
     assert all(NOW <= moment <= NOW + 60 * SECOND for moment in moments.values())
 
     # A change that comes meanwhile does not hurry it, nor does a restart.
-    await watches.commit([entry(epoch, changed, name) for name in ("user00",)], NOW + 0.1 * SECOND)
-    again = SqlOutboxStore(engine, LocalWakeups(), Pacing(jitter=60.0, random=Random(2)))
-    assert await due(again, min(moments.values()) - 0.001 * SECOND) == []
-    assert [push.registration_id for push in await due(again, NOW + 60 * SECOND)] == order
+    await jittered.change("user00", now=NOW + 0.1 * SECOND)
+    again = site.paced(Pacing(jitter=60.0, random=Random(2)))
+    assert await again.claim(min(moments.values()) - 0.001 * SECOND) == []
+    assert [push.registration_id for push in await again.claim(NOW + 60 * SECOND)] == order
 
 
-async def test_a_burst_is_put_off_in_several_claims_and_each_but_the_last_says_so(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
-) -> None:
-    outbox = SqlOutboxStore(engine, LocalWakeups(), Pacing(jitter=60.0, random=Random(1)))
+async def test_a_burst_is_put_off_in_several_claims_and_each_but_the_last_says_so(site: OutboxSite) -> None:
+    jittered = site.paced(Pacing(jitter=60.0, random=Random(1)))
     burst = [f"user{number:02}" for number in range(ROUNDS + 2)]
     for name in burst:
-        await activate(registrations, watches, name)
-    epoch = await own_all(watches)
-    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)), name) for name in burst], NOW)
+        await jittered.activate(name)
+    await jittered.change(*burst)
 
-    async def paced() -> tuple[int, bool]:
-        claims = await outbox.claim(Platform.APNS, 1, "push-1", NOW + 60 * SECOND, NOW)
+    async def put_off() -> tuple[int, bool]:
+        claims = await jittered.outbox.claim(Platform.APNS, 1, "push-1", NOW + 60 * SECOND, NOW)
         assert claims.pushes == ()
-        return sum(row.paced for row in (await marks(engine)).values()), claims.unfinished
+        return sum(row.paced for row in (await jittered.marks()).values()), claims.unfinished
 
-    assert [await paced() for _ in range(3)] == [(ROUNDS, True), (ROUNDS + 2, False), (ROUNDS + 2, False)]
+    assert [await put_off() for _ in range(3)] == [(ROUNDS, True), (ROUNDS + 2, False), (ROUNDS + 2, False)]
 
 
-async def test_a_mark_without_a_change_for_a_day_expires_and_its_registration_says_so(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
-) -> None:
-    for name in ("ann", "ben", "eve"):
-        await activate(registrations, watches, name)
-        await change(watches, NOW, name=name)
-    await outbox.settle([Settlement(push, RetryLater("busy"), NOW) for push in await due(outbox, NOW)], NOW)
-    await change(watches, NOW + SECOND, name="ben")  # it grew, so what it tells of is news
-    await watches.commit([entry(await own_all(watches), Progress(attention=True), "eve")], NOW)
+async def test_a_claim_says_when_the_first_of_the_marks_that_it_put_off_falls_due(paced: OutboxSite) -> None:
+    for name in ("ann", "ben"):
+        await paced.activate(name)
+        await paced.change(name)
+    await paced.settle(await paced.claim(), Delivered())
+    await paced.change("ann", "ben", now=NOW + SECOND)
+
+    claims = await paced.outbox.claim(Platform.APNS, 10, "push-1", NOW + HOUR, NOW + SECOND)
+
+    assert (claims.pushes, claims.delayed_until, claims.unfinished) == ((), NOW + 2 * SECOND, False)
+
+
+async def test_a_mark_without_a_change_for_a_day_expires_and_its_registration_says_so(site: OutboxSite) -> None:
+    ann, ben, _ = [await site.activate(name) for name in ("ann", "ben", "eve")]
+    await site.change("ann", "ben", "eve")
+    await site.settle(await site.claim(), RetryLater("busy"), next_try_at=NOW)
+    await site.change("ben", now=NOW + SECOND)  # the mark grew, so it is news
+    await site.commit(Progress(attention=True), "eve")
     now = NOW + timedelta(days=1) + 0.5 * SECOND
 
-    assert {(push.registration_id, push.mark) for push in await due(outbox, now)} == {
+    assert {(push.registration_id, push.mark) for push in await site.claim(now)} == {
         ("reg-ben-phone", Mark.EMAIL),
         ("reg-eve-phone", Mark.ATTENTION),
     }
-    assert await outbox.expire(Platform.FCM, now) == 0
-    assert await outbox.expire(Platform.APNS, now) == 2
-    assert await outbox.expire(Platform.APNS, now) == 0
+    assert await site.outbox.expire(Platform.FCM, now) == 0
+    assert await site.outbox.expire(Platform.APNS, now) == 2
+    assert await site.outbox.expire(Platform.APNS, now) == 0
 
-    assert set(await marks(engine)) == {("reg-ben-phone", "email"), ("reg-eve-phone", "attention")}
-    view = await registrations.view((await activate(registrations, watches, "zoe")).id)
-    assert view is not None
-    assert view.registration.last_outcome is None
-    for name, outcome in (
-        ("ann", "expired: not delivered for 24 h; before: retry-later: busy"),
-        ("ben", "retry-later: busy"),
-    ):
-        row = await _last_outcome(engine, f"reg-{name}-phone")
-        assert row == outcome
+    assert set(await site.marks()) == {("reg-ben-phone", "email"), ("reg-eve-phone", "attention")}
+    expired = LastOutcome(OutcomeKind.EXPIRED, "not delivered for 24 h; before: retry-later: busy")
+    assert (await site.registered(ann)).last_outcome == expired
+    assert (await site.registered(ben)).last_outcome == LastOutcome(OutcomeKind.RETRY_LATER, "busy")
 
 
-async def test_what_is_in_hand_does_not_expire(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW)
+async def test_a_claimed_mark_does_not_expire(site: OutboxSite) -> None:
+    await site.activate()
+    await site.change()
     late = NOW + timedelta(days=1)
-    (push,) = await due(outbox, late)
+    pushes = await site.claim(late)
 
-    assert await outbox.expire(Platform.APNS, late + SECOND) == 0
-    await outbox.settle([Settlement(push, RetryLater("busy"), late + HOUR)], late + SECOND)
-    assert await outbox.expire(Platform.APNS, late + SECOND) == 1
+    assert await site.outbox.expire(Platform.APNS, late + SECOND) == 0
+    await site.settle(pushes, RetryLater("busy"), late + SECOND, next_try_at=late + HOUR)
+    assert await site.outbox.expire(Platform.APNS, late + SECOND) == 1
 
 
-async def test_a_mark_that_nobody_can_read_is_set_aside_and_stops_no_other(
-    registrations: SqlRegistrationStore,
-    watches: SqlWatchStore,
-    outbox: SqlOutboxStore,
-    engine: AsyncEngine,
-    caplog: pytest.LogCaptureFixture,
+async def test_a_mark_whose_outcome_cannot_be_recorded_is_parked_free_of_its_claim(site: OutboxSite) -> None:
+    await site.activate()
+    await site.change()
+    (push,) = await site.claim()
+
+    await site.outbox.park(push, "broke twice", NOW + HOUR)
+
+    assert await site.claim(NOW + HOUR - SECOND) == []
+    row = (await site.marks())["reg-ann-phone", "email"]
+    assert (row.parked, row.attempts, row.owner) == ("broke twice", 1, None)
+    await site.settle(await site.claim(NOW + HOUR), Delivered(), NOW + HOUR)
+    assert await site.marks() == {}
+
+
+async def test_a_mark_that_cannot_be_read_is_parked_and_stops_no_other(
+    sql: SqlSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("ann", "ben"):
-        await activate(registrations, watches, name)
-        await change(watches, NOW, name=name)
+        await sql.activate(name)
+        await sql.change(name)
     strange = sa.update(outbox_table).where(outbox_table.c.registration_id == "reg-ann-phone").values(mark="telepathy")
-    async with engine.begin() as connection:
+    async with sql.engine.begin() as connection:
         await connection.execute(strange)
 
-    assert [push.registration_id for push in await due(outbox, NOW)] == ["reg-ben-phone"]
-    row = (await marks(engine))["reg-ann-phone", "telepathy"]
-    assert (row.aside, row.attempts, row.due_at) == ("cannot be read: ValueError", 1, NOW + HOUR)
+    assert [push.registration_id for push in await sql.claim()] == ["reg-ben-phone"]
+    row = (await sql.marks())["reg-ann-phone", "telepathy"]
+    assert (row.parked, row.attempts, row.due_at) == ("cannot be read: ValueError", 1, NOW + HOUR)
     assert "push set aside" in caplog.messages
 
 
-async def test_a_mark_whose_outcome_cannot_be_recorded_rests_free_of_its_claim(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
-) -> None:
-    await activate(registrations, watches)
-    await change(watches, NOW)
-    (push,) = await due(outbox, NOW)
-
-    await outbox.park(push, "broke twice", NOW + HOUR)
-
-    assert await due(outbox, NOW + HOUR - SECOND) == []
-    row = (await marks(engine))["reg-ann-phone", "email"]
-    assert (row.aside, row.attempts, row.claimed_by) == ("broke twice", 1, None)
-    (again,) = await due(outbox, NOW + HOUR)
-    await outbox.settle([Settlement(again, Delivered())], NOW + HOUR)
-    assert await marks(engine) == {}
-
-
-async def _last_outcome(engine: AsyncEngine, registration_id: str) -> object:
-    query = sa.text("SELECT last_outcome FROM registration WHERE id = :id")
-    async with engine.connect() as connection:
-        return await connection.scalar(query, {"id": registration_id})
-
-
-async def test_a_registration_that_nobody_can_read_stops_no_other(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
-) -> None:
-    for name in ("ann", "ben"):
-        await activate(registrations, watches, name)
-        await change(watches, NOW, name=name)
-    strange = sa.update(registration).where(registration.c.id == "reg-ann-phone").values(pushed={"email": "late"})
-    async with engine.begin() as connection:
+async def test_a_mark_that_cannot_be_read_does_not_hinder_the_settlement_of_another(sql: SqlSite) -> None:
+    await sql.activate()
+    await sql.commit(Progress(changes=(NEW_MAIL, EVENT)))
+    email, _ = sorted(await sql.claim(), key=lambda push: push.mark is not Mark.EMAIL)
+    strange = sa.update(outbox_table).where(outbox_table.c.mark == "calendar").values(mark="telepathy")
+    async with sql.engine.begin() as connection:
         await connection.execute(strange)
 
-    assert [push.registration_id for push in await due(outbox, NOW)] == ["reg-ben-phone"]
-    assert (await marks(engine))["reg-ann-phone", "email"].aside == "cannot be read: TypeError"
+    await sql.settle([email], Delivered())
+
+    assert set(await sql.marks()) == {("reg-ann-phone", "telepathy")}
+
+
+async def test_a_registration_that_cannot_be_read_stops_no_other(sql: SqlSite) -> None:
+    for name in ("ann", "ben"):
+        await sql.activate(name)
+        await sql.change(name)
+    strange = sa.update(registration).where(registration.c.id == "reg-ann-phone").values(pushed={"email": "late"})
+    async with sql.engine.begin() as connection:
+        await connection.execute(strange)
+
+    assert [push.registration_id for push in await sql.claim()] == ["reg-ben-phone"]
+    assert (await sql.marks())["reg-ann-phone", "email"].parked == "cannot be read: TypeError"

@@ -17,6 +17,7 @@ from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate
 from relay.store.watches import SqlWatchStore
+from tests.contract.outbox_sites import OutboxSite
 from tests.contract.samples import (
     LATER,
     MAIL,
@@ -25,7 +26,6 @@ from tests.contract.samples import (
     activate,
     candidate_of,
     entry,
-    marks,
     new_mailbox,
     new_registration,
     own_all,
@@ -101,51 +101,40 @@ async def test_registrations_that_cannot_be_told_go_with_the_wipe(
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), TokenGone("410")])
-async def test_a_phone_that_was_told_is_forgotten(
-    registrations: SqlRegistrationStore,
-    watches: SqlWatchStore,
-    outbox: SqlOutboxStore,
-    engine: AsyncEngine,
-    outcome: Outcome,
-) -> None:
-    phone = await activate(registrations, watches)
-    await wipe(watches)
-    (push,) = await due(outbox)
+async def test_a_registration_is_forgotten_after_its_last_push(site: OutboxSite, outcome: Outcome) -> None:
+    phone = await site.activate()
+    await site.commit(WIPED)
 
-    await outbox.settle([Settlement(push, outcome)], LATER)
+    await site.settle(await site.claim(LATER), outcome, LATER)
 
-    assert await state_of(registrations, phone) is None
-    assert await marks(engine) == {}
-    assert await watches.forget(phone.mailbox_id)
+    assert await site.registrations.view(phone.id) is None
+    assert await site.marks() == {}
+    assert await site.watches.forget(phone.mailbox_id)
 
 
 @pytest.mark.parametrize("outcome", [RetryLater("503"), Refused("BadDeviceToken", "correct it")])
-async def test_a_phone_that_cannot_be_told_within_a_day_is_forgotten(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, outcome: Outcome
-) -> None:
-    phone = await activate(registrations, watches)
-    await wipe(watches)
-    (push,) = await due(outbox)
+async def test_a_registration_whose_last_push_fails_for_a_day_is_forgotten(site: OutboxSite, outcome: Outcome) -> None:
+    phone = await site.activate()
+    await site.commit(WIPED)
+    pushes = await site.claim(LATER)
 
-    await outbox.settle([Settlement(push, outcome, LATER)], NOW + DAY - MINUTE)
-    assert await outbox.next_due(Platform.APNS) == LATER
-    assert await state_of(registrations, phone) is RegistrationState.WIPED
+    await site.settle(pushes, outcome, NOW + DAY - MINUTE, next_try_at=LATER)
+    assert await site.outbox.next_due(Platform.APNS) == LATER
+    assert (await site.registered(phone)).state is RegistrationState.WIPED
 
-    await outbox.settle([Settlement(push, outcome, LATER)], NOW + DAY)
-    assert await state_of(registrations, phone) is None
+    await site.settle(pushes, outcome, NOW + DAY, next_try_at=LATER)
+    assert await site.registrations.view(phone.id) is None
 
 
-async def test_a_push_that_was_under_way_during_the_wipe_does_not_take_the_last_one_away(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
-) -> None:
-    await activate(registrations, watches)
-    await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], NOW)
-    (under_way,) = await due(outbox)
+async def test_a_push_that_was_under_way_during_the_wipe_does_not_take_the_last_one_away(site: OutboxSite) -> None:
+    await site.activate()
+    await site.change()
+    under_way = await site.claim()
 
-    await wipe(watches)
-    await outbox.settle([Settlement(under_way, Delivered())], LATER)
+    await site.commit(WIPED)
+    await site.settle(under_way, Delivered(), LATER)
 
-    assert [push.mark for push in await due(outbox)] == [Mark.ATTENTION]
+    assert [push.mark for push in await site.claim(LATER)] == [Mark.ATTENTION]
 
 
 async def test_a_wiped_registration_cannot_bring_a_credential_back(

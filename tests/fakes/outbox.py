@@ -1,19 +1,31 @@
-"""Own an outbox in memory, with the wake-ups of one process, for tests of the dispatcher."""
+"""An outbox in memory that decides with the relay's own settlement and pacing, and passes the contract of the store."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
+from eas_watcher.names import CollectionClass, MailboxId
 from relay.domain.errors import StoreUnavailable
-from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
-from relay.domain.outcome import Delivered, RetryLater, TokenGone
+from relay.domain.model import DuePush, Lane, Mark, Platform, Registration, RegistrationId, RegistrationState
+from relay.domain.outcome import LastOutcome
+from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
 from relay.domain.ports.wakeups import Topic
 from relay.domain.subscription import naming
-
-ROUNDS = 10
-"""How many times its limit one claim looks at."""
+from relay.push.settlement import (
+    MarkUpdate,
+    PendingMark,
+    Recipient,
+    RegistrationUpdate,
+    may_end_registrations,
+    settle,
+)
+from relay.store.marks import SOON
+from relay.store.outbox import FAR, FAR_RECHECK, ROUNDS
+from relay.store.wakeups import LocalWakeups
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
@@ -21,77 +33,74 @@ Key = tuple[RegistrationId, Mark]
 
 
 def loop_clock() -> datetime:
-    """Tell a time that goes with the loop's, so that tests with looptime need not wait."""
+    """Return a time that goes with the loop's, so that tests with looptime need not wait."""
     return BEGAN + timedelta(seconds=asyncio.get_running_loop().time())
 
 
 @dataclass
-class Row:
-    push: DuePush
+class StoredMark:
+    """A row of the outbox."""
+
+    platform: Platform
+    count: int
+    certain: bool
+    first_at: datetime
+    last_at: datetime
     due_at: datetime
-    parked: str = ""
+    generation: int = 1
+    attempts: int = 0
     paced: bool = False
+    parked: str = ""
     owner: str | None = None
     until: datetime | None = None
 
-    def free_at(self) -> datetime:
-        return self.due_at if self.until is None else max(self.due_at, self.until)
+    def claimed(self, now: datetime) -> bool:
+        """Return True if a process holds the mark; a claim from far ahead was made while the clock was wrong."""
+        return self.until is not None and now < self.until <= now + FAR
 
-
-class MemoryWaiter:
-    def __init__(self) -> None:
-        self.woken = asyncio.Event()
-
-    async def wait(self, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.woken.wait()
-        except TimeoutError:
-            return
-        self.woken.clear()
-
-
-class MemoryWakeups:
-    def __init__(self) -> None:
-        self._waiters: list[tuple[Topic, MemoryWaiter]] = []
-
-    def wake(self, topic: Topic) -> None:
-        for wanted, waiter in self._waiters:
-            if wanted is topic:
-                waiter.woken.set()
-
-    def waiter(self, topic: Topic) -> MemoryWaiter:
-        waiter = MemoryWaiter()
-        self._waiters.append((topic, waiter))
-        return waiter
+    def free(self) -> None:
+        self.owner = self.until = None
 
 
 @dataclass
 class MemoryOutbox:
-    """Keep marks as the port says; `away` makes every call raise StoreUnavailable, `seconds` makes it last."""
+    """An OutboxStore; `away` makes every call raise StoreUnavailable, `seconds` makes it last."""
 
-    wakeups: MemoryWakeups = field(default_factory=MemoryWakeups)
-    rows: dict[Key, Row] = field(default_factory=dict)
+    wakeups: LocalWakeups = field(default_factory=LocalWakeups)
+    pacing: Pacing = field(default_factory=lambda: Pacing(random=Random(1)))
+    registrations: dict[RegistrationId, Registration] = field(default_factory=dict)
+    pushed: dict[RegistrationId, dict[str, float]] = field(default_factory=dict)
+    """When each class was last pushed to a registration, in seconds since 1970."""
+    rows: dict[Key, StoredMark] = field(default_factory=dict)
     groups: list[list[Settlement]] = field(default_factory=list)
     claims: int = 0
-    """How often somebody asked for marks."""
+    """How many times marks were claimed."""
     poisoned: dict[RegistrationId, bool] = field(default_factory=dict)
-    """Registrations whose settlements break, and whether they cannot be set aside either."""
+    """Registrations whose settlements break, and whether they cannot be parked either."""
     away: bool = False
     seconds: float = 0.0
-    pace: float = 0.0
-    """Seconds that each mark is put off when it is first looked at."""
 
-    def put(self, push: DuePush, *, tell: bool = True) -> None:
-        """Set a mark, or let it grow."""
-        key = (push.registration_id, push.mark)
+    def put(self, push: DuePush, *, wake: bool = True) -> None:
+        """Set the mark of a push, or add to it; the registration is made of the push unless it is there."""
+        self.registrations.setdefault(push.registration_id, _registration(push))
+        self.set_mark((push.registration_id, push.mark), push.count, push.first_at, certain=push.certain)
+        if wake:
+            self.wakeups.wake(Topic.outbox(push.platform))
+
+    def set_mark(self, key: Key, count: int, now: datetime, *, certain: bool = True) -> Platform:
+        """Set a mark, or add to it, as every transaction that sets marks does; return whose dispatcher to wake."""
+        platform = self.registrations[key[0]].platform
         row = self.rows.get(key)
         if row is None:
-            self.rows[key] = Row(push, push.first_at)
-        else:
-            row.push = replace(row.push, count=row.push.count + push.count, generation=row.push.generation + 1)
-        if tell:
-            self.wakeups.wake(Topic.outbox(push.platform))
+            self.rows[key] = StoredMark(platform, count, certain, first_at=now, last_at=now, due_at=now)
+            return platform
+        row.count += count
+        row.generation += 1
+        row.certain = row.certain or certain
+        row.last_at = now
+        if row.attempts == 0 and row.due_at > now + SOON:
+            row.due_at = now
+        return platform
 
     async def claim(
         self,
@@ -106,84 +115,212 @@ class MemoryOutbox:
     ) -> Claims:
         await self._answer()
         self.claims += 1
-        due = [row for row in self._rows(platform, without, only) if row.free_at() <= now]
-        due.sort(key=lambda row: row.due_at)
-        looked_at = due[: limit * (ROUNDS if self.pace else 1)]
-        delayed = [row for row in looked_at if self.pace and not row.paced]
-        for row in delayed:
-            row.due_at, row.paced = now + timedelta(seconds=self.pace), True
-        taken = [row for row in looked_at if row.due_at <= now][:limit]
-        for row in taken:
-            row.owner, row.until = owner, until
-        return Claims(
-            tuple(row.push for row in taken),
-            min((row.due_at for row in delayed), default=None),
-            bool(delayed) and len(looked_at) < len(due),
-        )
+        pushes: list[DuePush] = []
+        delayed: list[datetime] = []
+        for _ in range(ROUNDS):
+            missing = limit - len(pushes)
+            due = self._due(platform, missing, now, only, without)
+            for key, row in due:
+                if self.registrations[key[0]].quarantine is not None and self._tried(key[0], now):
+                    continue
+                seconds = 0.0 if row.paced else self.pacing.wait(key[1], self._pushed_at(key), now)
+                if seconds > 0.0:
+                    row.due_at, row.paced = now + timedelta(seconds=seconds), True
+                    delayed.append(row.due_at)
+                else:
+                    row.owner, row.until = owner, until
+                    pushes.append(self._push(key, row))
+            if len(due) < missing or len(pushes) == limit:
+                return Claims(tuple(pushes), min(delayed, default=None))
+        return Claims(tuple(pushes), min(delayed, default=None), unfinished=bool(delayed))
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         await self._answer()
         if any(settlement.push.registration_id in self.poisoned for settlement in settlements):
             raise ValueError("this cannot be recorded")
         self.groups.append(list(settlements))
-        for settlement in settlements:
-            self._settle(settlement, now)
+        left = any(id_ in self.registrations for id_ in may_end_registrations(settlements))
+        keys = {(settlement.push.registration_id, settlement.push.mark) for settlement in settlements}
+        recipients = {id_: self._recipient(id_) for id_, _ in keys if id_ in self.registrations}
+        marks = {key: self._pending(key) for key in keys if key in self.rows}
+        settled = settle(settlements, recipients, marks, now, self.pacing)
+        for update in settled.updated:
+            self._update_registration(update)
+        for id_ in settled.gone:
+            self.registrations[id_] = replace(self.registrations[id_], state=RegistrationState.TOKEN_GONE)
+        for id_ in settled.forgotten:
+            del self.registrations[id_]
+        ended = {*settled.gone, *settled.forgotten}
+        for key in [*settled.done, *(key for key in self.rows if key[0] in ended)]:
+            del self.rows[key]
+        for kept in settled.kept:
+            self._update_mark(kept)
+        for platform in settled.wake:
+            self.wakeups.wake(Topic.outbox(platform))
+        if left:
+            self.wakeups.wake(Topic.MAILBOXES)
 
     async def release(self, owner: str | None) -> None:
         await self._answer()
-        for row in self.rows.values():
-            if owner in {None, row.owner}:
-                row.owner = row.until = None
+        held = [row for row in self.rows.values() if row.owner is not None and owner in {None, row.owner}]
+        for row in held:
+            row.free()
+        for platform in {row.platform for row in held}:
+            self.wakeups.wake(Topic.outbox(platform))
 
     async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         await self._answer()
         if self.poisoned.get(push.registration_id):
             raise ValueError("nor can this")
         row = self.rows[push.registration_id, push.mark]
-        row.owner = row.until = None
-        row.due_at, row.parked = until, reason
+        row.free()
+        row.due_at, row.attempts, row.parked = until, push.attempts + 1, reason
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         await self._answer()
-        before = now - timedelta(days=1)
-        old = [key for key, row in self.rows.items() if row.push.platform is platform and row.push.first_at < before]
+        before = self.pacing.expires_before(now)
+        old = [
+            key
+            for key, row in self.rows.items()
+            if row.platform is platform and row.last_at < before and key[1] not in LASTING and not row.claimed(now)
+        ]
         for key in old:
             del self.rows[key]
+        for id_ in {id_ for id_, _ in old}:
+            registration = self.registrations[id_]
+            outcome = LastOutcome.expired(registration.last_outcome, self.pacing.expire)
+            self.registrations[id_] = replace(registration, last_outcome=outcome)
         return len(old)
 
     async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
         await self._answer()
-        return min((row.free_at() for row in self._rows(platform, without, None)), default=None)
+        moments = []
+        for key, row in self._sendable(self.rows, platform, None, without):
+            quarantine = self.registrations[key[0]].quarantine
+            later = [row.until, None if quarantine is None else quarantine.recheck_at]
+            moments.append(max([row.due_at, *(moment for moment in later if moment is not None)]))
+        return min(moments, default=None)
 
-    def _rows(self, platform: Platform, without: Collection[Lane], only: Lane | None) -> list[Row]:
-        rows = [row for row in self.rows.values() if row.push.platform is platform]
-        rows = [row for row in rows if only is None or _in_lane(row.push, only)]
-        return [row for row in rows if not any(_in_lane(row.push, lane) for lane in without)]
+    # --- which marks may be claimed now
+
+    def _due(
+        self, platform: Platform, limit: int, now: datetime, only: Lane | None, without: Collection[Lane]
+    ) -> list[tuple[Key, StoredMark]]:
+        fresh, far = self.pacing.expires_before(now), now + FAR
+        due = {
+            key: row
+            for key, row in self.rows.items()
+            if (row.due_at <= now or row.due_at > far)
+            and (row.until is None or not row.claimed(now))
+            and (row.last_at >= fresh or key[1] in LASTING)
+        }
+        found = [item for item in self._sendable(due, platform, only, without) if self._trusted(item[0][0], now)]
+        return heapq.nsmallest(limit, found, key=lambda item: (item[1].due_at, item[0]))
+
+    def _sendable(
+        self, rows: Mapping[Key, StoredMark], platform: Platform, only: Lane | None, without: Collection[Lane]
+    ) -> Iterator[tuple[Key, StoredMark]]:
+        for key, row in rows.items():
+            registration = self.registrations[key[0]]
+            wiped = registration.state is RegistrationState.WIPED and key[1] is Mark.ATTENTION
+            if row.platform is not platform or not (registration.state is RegistrationState.ACTIVE or wiped):
+                continue
+            if any(_in_lane(registration, lane) for lane in without):
+                continue
+            if only is None or _in_lane(registration, only):
+                yield key, row
+
+    def _trusted(self, id_: RegistrationId, now: datetime) -> bool:
+        """Return False for a registration in quarantine, but for one trial once its re-check is due."""
+        quarantine = self.registrations[id_].quarantine
+        if quarantine is None:
+            return True
+        ripe = quarantine.recheck_at <= now or quarantine.recheck_at > now + FAR_RECHECK
+        return ripe and not self._tried(id_, now)
+
+    def _tried(self, id_: RegistrationId, now: datetime) -> bool:
+        return any(row.claimed(now) for key, row in self.rows.items() if key[0] == id_)
+
+    # --- values
+
+    def _pushed_at(self, key: Key) -> datetime | None:
+        seconds = self.pushed.get(key[0], {}).get(key[1].value)
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+    def _push(self, key: Key, row: StoredMark) -> DuePush:
+        registration = self.registrations[key[0]]
+        return DuePush(
+            *key,
+            count=row.count,
+            certain=row.certain,
+            generation=row.generation,
+            attempts=row.attempts,
+            first_at=row.first_at,
+            platform=row.platform,
+            app=registration.app,
+            environment=registration.environment,
+            device_token=registration.device_token,
+            token_since=registration.token_since,
+            mode=registration.mode,
+            locale=registration.locale,
+        )
+
+    def _pending(self, key: Key) -> PendingMark:
+        row = self.rows[key]
+        return PendingMark(row.count, row.generation, row.first_at, row.last_at, row.attempts, row.paced)
+
+    def _recipient(self, id_: RegistrationId) -> Recipient:
+        registration = self.registrations[id_]
+        return Recipient(
+            id_,
+            registration.environment,
+            registration.device_token,
+            registration.token_since,
+            registration.state,
+            self.pushed.get(id_, {}),
+            registration.quarantine,
+        )
+
+    def _update_registration(self, update: RegistrationUpdate) -> None:
+        id_ = update.recipient.id
+        self.pushed[id_] = dict(update.recipient.pushed)
+        self.registrations[id_] = replace(
+            self.registrations[id_],
+            quarantine=update.recipient.quarantine,
+            last_outcome=update.last_outcome,
+            last_push_at=update.last_push_at or self.registrations[id_].last_push_at,
+        )
+
+    def _update_mark(self, update: MarkUpdate) -> None:
+        row = self.rows[update.registration_id, update.mark]
+        row.free()
+        row.count, row.first_at, row.due_at = update.count, update.first_at, update.due_at
+        row.attempts, row.paced, row.parked = update.attempts, update.paced, update.parked
 
     async def _answer(self) -> None:
         await asyncio.sleep(self.seconds)
         if self.away:
             raise StoreUnavailable("away")
 
-    def _settle(self, settlement: Settlement, now: datetime) -> None:
-        sent = settlement.push
-        key = (sent.registration_id, sent.mark)
-        row = self.rows[key]
-        row.owner = row.until = None
-        match settlement.outcome:
-            case Delivered() if row.push.generation == sent.generation:
-                del self.rows[key]
-            case Delivered():
-                row.due_at = now
-            case TokenGone():
-                for other in [each for each in self.rows if each[0] == sent.registration_id]:
-                    del self.rows[other]
-            case RetryLater() | _:
-                assert settlement.next_try_at is not None
-                row.push = replace(row.push, attempts=row.push.attempts + settlement.counted)
-                row.due_at, row.parked = settlement.next_try_at, settlement.parked
+
+def _registration(push: DuePush) -> Registration:
+    return Registration(
+        push.registration_id,
+        MailboxId(f"mailbox-of-{push.registration_id}"),
+        b"",
+        push.app,
+        push.platform,
+        push.environment,
+        push.device_token,
+        push.token_since,
+        frozenset(CollectionClass),
+        push.mode,
+        push.locale,
+        RegistrationState.ACTIVE,
+        push.token_since,
+    )
 
 
-def _in_lane(push: DuePush, lane: Lane) -> bool:
-    named = lane.service is None or naming(lane.service) in push.device_token
-    return push.environment is lane.environment and lane.app in {None, push.app} and named
+def _in_lane(registration: Registration, lane: Lane) -> bool:
+    named = lane.service is None or naming(lane.service) in registration.device_token
+    return registration.environment is lane.environment and lane.app in {None, registration.app} and named

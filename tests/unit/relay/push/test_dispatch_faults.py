@@ -41,7 +41,7 @@ async def test_an_outage_is_met_by_one_push_at_a_time_and_burns_no_tries(caplog:
         trials = len(provider.sent) - SLOTS
         assert 40 <= trials <= 100
         assert provider.most_at_once == 1
-        assert max(row.push.attempts for row in outbox.rows.values()) <= 1
+        assert max(row.attempts for row in outbox.rows.values()) <= 1
         assert caplog.messages.count("push provider away") == 1
 
         provider.answer = lambda push: Delivered()
@@ -77,7 +77,7 @@ async def test_a_few_failures_are_no_outage_and_count_as_tries() -> None:
 
     async with running(under_test):
         await asyncio.sleep(0.2)
-        assert [row.push.attempts for row in outbox.rows.values()] == [1]
+        assert [row.attempts for row in outbox.rows.values()] == [1]
         await asyncio.sleep(60)
 
     assert outbox.rows == {}
@@ -126,7 +126,7 @@ async def test_a_resting_channel_costs_its_marks_no_tries() -> None:
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(HOUR)
 
-    assert {row.push.attempts for row in outbox.rows.values()} == {0}
+    assert {row.attempts for row in outbox.rows.values()} == {0}
     assert 10 <= len(provider.sent) - 20 <= 20  # 30 s after the first fault, then up to 5 minutes apart
 
 
@@ -140,7 +140,7 @@ async def test_a_push_service_that_rests_costs_its_marks_no_tries_and_no_longer_
         waits = [later - earlier for earlier, later in pairwise(provider.moments)]
         assert len(waits) > 100
         assert all(30.0 <= wait <= 30.1 for wait in waits)
-        assert {row.push.attempts for row in outbox.rows.values()} == {0}
+        assert {row.attempts for row in outbox.rows.values()} == {0}
 
         provider.answer = lambda push: Delivered()
         await asyncio.sleep(35)
@@ -163,7 +163,7 @@ async def test_a_push_that_always_breaks_its_sender_is_set_aside(caplog: pytest.
     async with running(dispatcher(outbox, provider)):
         await asyncio.sleep(HOUR / 2)
         (row,) = outbox.rows.values()
-        assert (row.parked, row.push.attempts) == ("internal-error", TRIES)
+        assert (row.parked, row.attempts) == ("internal-error", TRIES)
         assert caplog.messages.count("push set aside") == 1
         await asyncio.sleep(HOUR)
 

@@ -83,7 +83,7 @@ async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_b
         trials = services.count(SLOW) - first
         assert 3 <= trials <= 8  # after 30, 60, 120, 240 and 300 s
         assert services.held_back[SLOW] <= SLOTS
-        assert max(row.push.attempts for row in outbox.rows.values()) <= trials + 1
+        assert max(row.attempts for row in outbox.rows.values()) <= trials + 1
 
         services.away = False
         await asyncio.sleep(SERVICE.ceiling + 60)
