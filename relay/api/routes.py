@@ -70,7 +70,7 @@ class Routes:
         """Answer 201 with an active registration, 202 with one that the server has not judged yet."""
         forwarded = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, [])) or None
         self._rate.take(client_address(request.remote, forwarded, behind_proxy=self._behind_proxy))
-        registered = await self._service.register((await self._read(request, RegistrationBody)).wish())
+        registered = await self._service.register((await self._read(request, RegistrationBody)).request())
         own = registered.view.registration
         active = own.state is not RegistrationState.VERIFYING
         return web.json_response(
@@ -87,7 +87,7 @@ class Routes:
         """Answer 200 with the changed registration, 202 when the server has not judged its new credential yet."""
         access = _access(request)
         body = await self._read(request, ChangeBody)
-        view = await self._service.change(access, body.wish())
+        view = await self._service.change(access, body.change(), body.login())
         pending = body.credential is not None and view.candidate_pending
         return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED if pending else HTTPStatus.OK)
 

@@ -21,13 +21,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
-from relay.domain.model import Environment, Mode, Platform
+from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
 from relay.registration.requests import (
+    BasicLogin,
     CertificateLogin,
-    ChangeWish,
     Device,
     KerberosLogin,
     Login,
@@ -169,9 +169,9 @@ class BasicBody(Strict):
     password: Password
     user: User | None = None
 
-    def login(self) -> Login:
+    def login(self) -> BasicLogin:
         """Turn into a value."""
-        return Login(self.password.get_secret_value(), self.user)
+        return BasicLogin(self.password.get_secret_value(), self.user)
 
 
 class OAuthBody(Strict):
@@ -245,8 +245,8 @@ class RegistrationBody(Strict):
     mode: Mode = Mode.ALERT
     locale: Locale = "en"
 
-    def wish(self) -> RegistrationRequest:
-        """Turn into a value."""
+    def request(self) -> RegistrationRequest:
+        """Return what the app asks for."""
         return RegistrationRequest(
             mailbox=self.mailbox,
             login=self.credential.login(),
@@ -269,10 +269,13 @@ class ChangeBody(Strict):
     mode: Mode | None = None
     locale: Locale | None = None
 
-    def wish(self) -> ChangeWish:
-        """Turn into a value."""
-        return ChangeWish(
-            login=None if self.credential is None else self.credential.login(),
+    def login(self) -> Login | None:
+        """Return the new login; None: the credential stays."""
+        return None if self.credential is None else self.credential.login()
+
+    def change(self) -> RegistrationChange:
+        """Return the rest of what changes."""
+        return RegistrationChange(
             device_token=None if self.device is None else self.device.device_token,
             environment=None if self.device is None else self.device.environment,
             classes=self.classes,

@@ -13,7 +13,7 @@ from relay.registration.credentials import Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
-from relay.registration.verification import Verdicts
+from relay.registration.verification import VerdictWaiter
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     store, lockout = SqlRegistrationStore(running.engine, running.wakeups), Lockout()
     service = Registrations(
         store,
-        Verdicts(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
+        VerdictWaiter(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
         required(settings.sealing.public),
         ServerDirectory(
             {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts

@@ -11,7 +11,7 @@ from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from relay.domain.clock import Clock
 from relay.registration.errors import InvalidRequest, UnsupportedCredential
-from relay.registration.requests import AnyLogin, CertificateLogin, KerberosLogin, Login, OAuthLogin
+from relay.registration.requests import BasicLogin, CertificateLogin, KerberosLogin, Login, OAuthLogin
 from relay.security.credentials import CredentialKind, StoredCredential
 from relay.security.invitations import InvitedUsers
 
@@ -44,14 +44,14 @@ class Logins:
         self._clock = clock
         self._guests = guests
 
-    async def credential(self, server: str, user: str, login: AnyLogin) -> StoredCredential:
+    async def credential(self, server: str, user: str, login: Login) -> StoredCredential:
         """Make a credential; raises UnsupportedCredential, and InvalidRequest for one that no server could take."""
         kind, field = _describe(login)
         if kind not in self._kinds.get(server, DEFAULT):
             raise UnsupportedCredential(f"the server of this mailbox takes no credentials of the kind {kind.value!r}")
         try:
             match login:
-                case Login(password):
+                case BasicLogin(password):
                     return BasicCredential(user, password)
                 case OAuthLogin(refresh_token, client_id):
                     return OAuthCredential(user, refresh_token, client_id)
@@ -73,10 +73,10 @@ class Logins:
         return credential
 
 
-def _describe(login: AnyLogin) -> tuple[CredentialKind, str]:
+def _describe(login: Login) -> tuple[CredentialKind, str]:
     """Name the kind of a login and the field that holds its secret."""
     match login:
-        case Login():
+        case BasicLogin():
             return CredentialKind.BASIC, "password"
         case OAuthLogin():
             return CredentialKind.OAUTH, "refresh_token"

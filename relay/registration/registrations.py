@@ -38,9 +38,9 @@ from relay.registration.errors import (
 )
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
-from relay.registration.requests import AnyLogin, ChangeWish, RegistrationRequest, check_device
+from relay.registration.requests import Login, RegistrationRequest, check_device
 from relay.registration.secret import Access, grants, hash_secret
-from relay.registration.verification import Verdict, Verdicts
+from relay.registration.verification import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPublicKey, derive_device_id
 
@@ -63,7 +63,7 @@ class Registrations:
     def __init__(
         self,
         store: RegistrationStore,
-        verdicts: Verdicts,
+        verdicts: VerdictWaiter,
         key: SealingPublicKey,
         servers: ServerDirectory,
         apps: Mapping[Platform, frozenset[str]],
@@ -89,26 +89,26 @@ class Registrations:
         self._lockout = lockout
         self._logins = logins
 
-    async def register(self, wish: RegistrationRequest) -> Registered:
+    async def register(self, request: RegistrationRequest) -> Registered:
         """Make a registration and wait for the verdict on its credential.
 
         It is active, or still verifying when the server said nothing so far. Raises InvalidRequest, UnknownServer,
         UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and CredentialRefused:
         then nothing is left.
         """
-        device = wish.device
+        device = request.device
         if device.app not in self._apps.get(device.platform, frozenset()):
             raise UnknownApp(f"the relay may not push to this app through {device.platform.value}")
         check_device(device.platform, device.token, device.environment, self._services)
-        address = _user("mailbox", wish.mailbox)
-        user = address if wish.login.user is None else _user("credential.user", wish.login.user)
-        server = self._servers.find(wish.server, address, user)
-        credential = await self._logins.credential(server, user, wish.login)
+        address = _user("mailbox", request.mailbox)
+        user = address if request.login.user is None else _user("credential.user", request.login.user)
+        server = self._servers.find(request.server, address, user)
+        credential = await self._logins.credential(server, user, request.login)
         known = await self._store.mailbox_of(server, user)
         begun = self._begin(server, user, known)
         secret = self._tokens(32)
         try:
-            id_ = await self._create(wish, server, credential, secret)
+            id_ = await self._create(request, server, credential, secret)
             verdict, view = await self._verdicts.wait(id_, begun)
         finally:
             self._lockout.undecided(begun)
@@ -138,8 +138,8 @@ class Registrations:
             raise NotAuthorized("no registration opens with this id and secret")
         return view
 
-    async def change(self, access: Access, wish: ChangeWish) -> RegistrationView:
-        """Change a registration; a new credential is waited for as `register` does.
+    async def change(self, access: Access, change: RegistrationChange, login: Login | None = None) -> RegistrationView:
+        """Change a registration, and its credential if there is a `login`, for whose verdict it waits like `register`.
 
         Raises NotAuthorized, NotActive (wiped), InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
         StoreUnavailable, and CredentialRefused: then the old credential stays in use, and what else was asked for is
@@ -148,22 +148,14 @@ class Registrations:
         view = await self.view(access)
         if view.registration.state is RegistrationState.WIPED:
             raise NotActive("the mailbox was wiped, this registration with it: register anew")
-        check_device(view.registration.platform, wish.device_token, wish.environment, self._services)
-        change = RegistrationChange(
-            device_token=wish.device_token,
-            environment=wish.environment,
-            classes=wish.classes,
-            subfolders=wish.subfolders,
-            mode=wish.mode,
-            locale=wish.locale,
-        )
-        if wish.login is not None:
-            return await self._change_login(access.registration_id, view.mailbox, change, wish.login)
+        check_device(view.registration.platform, change.device_token, change.environment, self._services)
+        if login is not None:
+            return await self._change_login(access.registration_id, view.mailbox, change, login)
         await self._store.change(access.registration_id, change, self._clock())
         return await self.view(access)
 
     async def _change_login(
-        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: AnyLogin
+        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: Login
     ) -> RegistrationView:
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
             raise OtherMailbox("the credential names another user: remove this registration and make a new one")
@@ -203,13 +195,13 @@ class Registrations:
         return self._lockout.begin(self._servers.account(server, user), now)
 
     async def _create(
-        self, wish: RegistrationRequest, server: str, credential: StoredCredential, secret: str
+        self, request: RegistrationRequest, server: str, credential: StoredCredential, secret: str
     ) -> RegistrationId:
         """Keep a new registration on its mailbox, which somebody else may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
             sealed = self._key.seal(mailbox.id, credential)
-            registration = self._registration(wish, mailbox.id, secret)
+            registration = self._registration(request, mailbox.id, secret)
             try:
                 await self._store.create(mailbox, registration, sealed)
             except MailboxExists:
@@ -232,21 +224,21 @@ class Registrations:
         id_ = MailboxId(self._tokens(12))
         return NewMailbox(id_, server, user, derive_device_id(self._key, server, user), shard_of(id_))
 
-    def _registration(self, wish: RegistrationRequest, mailbox: MailboxId, secret: str) -> Registration:
+    def _registration(self, request: RegistrationRequest, mailbox: MailboxId, secret: str) -> Registration:
         now = self._clock()
         return Registration(
             id=RegistrationId(self._tokens(18)),
             mailbox_id=mailbox,
             secret_hash=hash_secret(secret),
-            app=wish.device.app,
-            platform=wish.device.platform,
-            environment=wish.device.environment,
-            device_token=wish.device.token,
+            app=request.device.app,
+            platform=request.device.platform,
+            environment=request.device.environment,
+            device_token=request.device.token,
             token_since=now,
-            classes=wish.classes,
-            subfolders=wish.subfolders,
-            mode=wish.mode,
-            locale=wish.locale,
+            classes=request.classes,
+            subfolders=request.subfolders,
+            mode=request.mode,
+            locale=request.locale,
             state=RegistrationState.VERIFYING,
             created_at=now,
         )

@@ -21,7 +21,7 @@ _NAMES: Final = {Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class BasicLogin:
     """Hold how the app logs in at the mailbox's server; without a user the mailbox itself is the user."""
 
     password: str = field(repr=False)
@@ -55,7 +55,7 @@ class KerberosLogin:
     user: str | None = None
 
 
-AnyLogin: TypeAlias = Login | OAuthLogin | CertificateLogin | KerberosLogin
+Login: TypeAlias = BasicLogin | OAuthLogin | CertificateLogin | KerberosLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class RegistrationRequest:
 
     mailbox: str
     """Address or user name; finds the server, and is the login user unless the login names one."""
-    login: AnyLogin
+    login: Login
     device: Device
     server: str | None = None
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
@@ -84,19 +84,6 @@ class RegistrationRequest:
     locale: str = "en"
     subfolders: frozenset[CollectionClass] = frozenset()
     """Of which classes the sub-folders count too."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeWish:
-    """Ask for a change of a registration; None leaves a property as it is."""
-
-    login: AnyLogin | None = None
-    device_token: str | None = field(default=None, repr=False)
-    environment: Environment | None = None
-    classes: frozenset[CollectionClass] | None = None
-    mode: Mode | None = None
-    locale: str | None = None
-    subfolders: frozenset[CollectionClass] | None = None
 
 
 def check_device(

@@ -28,7 +28,7 @@ class Verdict(Enum):
     PENDING = auto()
 
 
-class Verdicts:
+class VerdictWaiter:
     """Wait for verdicts, and tell them to the memory of tries."""
 
     def __init__(

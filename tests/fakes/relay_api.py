@@ -19,7 +19,7 @@ from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
-from relay.registration.verification import VERDICT_WAIT, Verdicts
+from relay.registration.verification import VERDICT_WAIT, VerdictWaiter
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Invitations, InvitedUsers
 from relay.security.sealing import SealingPrivateKey
@@ -87,7 +87,7 @@ class World:
         lockout = Lockout()
         self.service = Registrations(
             self.store,
-            Verdicts(self.store, self.wakeups, self.time, lockout, seconds=verdict_wait),
+            VerdictWaiter(self.store, self.wakeups, self.time, lockout, seconds=verdict_wait),
             self.key.public_key(),
             ServerDirectory(SERVERS),
             {

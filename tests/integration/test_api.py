@@ -17,7 +17,7 @@ from relay.api.app import Limits, create_app
 from relay.domain.model import Mark, RegistrationId, RegistrationState
 from relay.http.listeners import open_listener
 from relay.registration.registrations import Registered
-from relay.registration.requests import Login, RegistrationRequest
+from relay.registration.requests import BasicLogin, RegistrationRequest
 from relay.security.invitations import invite
 from tests.fakes.relay_api import (
     APNS_APP,
@@ -318,9 +318,9 @@ class BrokenWorld(World):
         super().__init__()
         self.service.register = self._break  # type: ignore[method-assign]
 
-    async def _break(self, wish: RegistrationRequest) -> Registered:
-        assert isinstance(wish.login, Login)
-        raise RuntimeError(wish.login.password)
+    async def _break(self, request: RegistrationRequest) -> Registered:
+        assert isinstance(request.login, BasicLogin)
+        raise RuntimeError(request.login.password)
 
 
 async def test_a_fault_of_ours_is_500_with_a_number_that_the_log_knows(caplog: pytest.LogCaptureFixture) -> None:

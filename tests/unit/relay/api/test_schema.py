@@ -5,10 +5,10 @@ import pytest
 
 from eas_watcher.names import CollectionClass
 from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
-from relay.domain.model import Environment, Mode, Platform
+from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription
 from relay.registration.errors import InvalidRequest
-from relay.registration.requests import ChangeWish, Device, Login, RegistrationRequest
+from relay.registration.requests import BasicLogin, Device, RegistrationRequest
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def subscription(**changes: Any) -> dict[str, Any]:
 
 
 def read(value: Any) -> RegistrationRequest:
-    return parse(RegistrationBody, json.dumps(value).encode()).wish()
+    return parse(RegistrationBody, json.dumps(value).encode()).request()
 
 
 def fields_refused(model: type[Body], value: Any) -> list[str]:
@@ -45,7 +45,7 @@ def fields_refused(model: type[Body], value: Any) -> list[str]:
 def test_the_least_body_gets_the_defaults() -> None:
     assert read(body()) == RegistrationRequest(
         mailbox="ann@example.com",
-        login=Login("canary"),
+        login=BasicLogin("canary"),
         device=Device(Platform.APNS, "com.example.mail", "c0ffee", Environment.PRODUCTION),
         server=None,
         classes=frozenset({CollectionClass.EMAIL}),
@@ -141,8 +141,9 @@ def test_a_body_that_is_no_object_is_invalid(value: Any) -> None:
 
 
 def test_a_change_leaves_alone_what_it_does_not_name() -> None:
-    assert parse(ChangeBody, b"{}").wish() == ChangeWish()
-    assert parse(ChangeBody, b'{"device": {}, "mode": null}').wish() == ChangeWish()
+    for body in (b"{}", b'{"device": {}, "mode": null}'):
+        parsed = parse(ChangeBody, body)
+        assert (parsed.change(), parsed.login()) == (RegistrationChange(), None)
 
 
 def test_a_change_is_taken_as_it_is() -> None:
@@ -155,8 +156,9 @@ def test_a_change_is_taken_as_it_is() -> None:
         "locale": "fr",
     }
 
-    assert parse(ChangeBody, json.dumps(asked).encode()).wish() == ChangeWish(
-        login=Login("canary"),
+    parsed = parse(ChangeBody, json.dumps(asked).encode())
+    assert parsed.login() == BasicLogin("canary")
+    assert parsed.change() == RegistrationChange(
         device_token="c0ffee",
         environment=Environment.SANDBOX,
         classes=frozenset({CollectionClass.NOTES}),
@@ -191,7 +193,7 @@ def test_a_subscription_of_another_platform_is_refused() -> None:
 def test_a_change_names_a_subscription_as_a_whole() -> None:
     change = {"device": {"endpoint": "https://push.example.com/y", "keys": KEYS}}
 
-    token = parse(ChangeBody, json.dumps(change).encode()).wish().device_token
+    token = parse(ChangeBody, json.dumps(change).encode()).change().device_token
 
     assert token == Subscription.of("https://push.example.com/y", KEYS["p256dh"], KEYS["auth"]).token
     for device in (
@@ -208,7 +210,7 @@ def test_a_parsed_password_does_not_show() -> None:
 
 
 def test_subfolders_are_switched_off_by_an_empty_list_and_left_alone_by_none() -> None:
-    assert parse(ChangeBody, b'{"subfolders": []}').wish().subfolders == frozenset()
-    assert parse(ChangeBody, b'{"subfolders": null}').wish().subfolders is None
+    assert parse(ChangeBody, b'{"subfolders": []}').change().subfolders == frozenset()
+    assert parse(ChangeBody, b'{"subfolders": null}').change().subfolders is None
     assert fields_refused(ChangeBody, {"subfolders": ["folders"]}) == ["subfolders.0"]
     assert fields_refused(ChangeBody, {"subfolders": True}) == ["subfolders"]

@@ -8,7 +8,16 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
 from relay.domain.errors import StoreUnavailable
-from relay.domain.model import Environment, Mark, Mode, Platform, RegistrationId, RegistrationState, shard_of
+from relay.domain.model import (
+    Environment,
+    Mark,
+    Mode,
+    Platform,
+    RegistrationChange,
+    RegistrationId,
+    RegistrationState,
+    shard_of,
+)
 from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
@@ -22,7 +31,7 @@ from relay.registration.errors import (
     UnsupportedDevice,
 )
 from relay.registration.registrations import Registered
-from relay.registration.requests import ChangeWish, Device, Login, RegistrationRequest
+from relay.registration.requests import BasicLogin, Device, RegistrationRequest
 from relay.registration.secret import Access, hash_secret
 from relay.security.sealing import derive_device_id
 from tests.fakes.relay_api import (
@@ -43,7 +52,7 @@ pytestmark = pytest.mark.looptime
 
 
 def wish(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> RegistrationRequest:
-    return RegistrationRequest(mailbox, Login(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
+    return RegistrationRequest(mailbox, BasicLogin(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
 
 
 def access(registered: Registered) -> Access:
@@ -203,8 +212,8 @@ async def test_a_race_without_end_is_given_up() -> None:
             UnsupportedDevice,
         ),
         (lambda w: replace(w, mailbox="a:b"), InvalidRequest),
-        (lambda w: replace(w, login=Login(GOOD, "a\0b")), InvalidRequest),
-        (lambda w: replace(w, login=Login("a\nb")), InvalidRequest),
+        (lambda w: replace(w, login=BasicLogin(GOOD, "a\0b")), InvalidRequest),
+        (lambda w: replace(w, login=BasicLogin("a\nb")), InvalidRequest),
     ],
 )
 async def test_what_cannot_be_is_refused_before_anything_is_kept(
@@ -237,7 +246,7 @@ async def test_every_use_case_wants_the_secret() -> None:
     wrong = replace(access(made), secret="wrong")
     service = world.service
 
-    for use in (service.view(wrong), service.change(wrong, ChangeWish()), service.remove(wrong)):
+    for use in (service.view(wrong), service.change(wrong, RegistrationChange()), service.remove(wrong)):
         with pytest.raises(NotAuthorized):
             await use
     with pytest.raises(NotAuthorized):
@@ -250,7 +259,7 @@ async def test_a_change_is_kept_without_asking_the_server() -> None:
     world = World()
     made = await registered(world)
     world.time.forward(hours=1)
-    asked = ChangeWish(
+    asked = RegistrationChange(
         device_token="ab" * 32,
         environment=Environment.SANDBOX,
         classes=frozenset({CollectionClass.CALENDAR}),
@@ -273,7 +282,7 @@ async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> No
     assert world.open(made.view.registration.id)[1] == SILENT
 
     async with judging(world):
-        view = await world.service.change(access(made), ChangeWish(login=Login(GOOD, "ann@EXAMPLE.com")))
+        view = await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD, "ann@EXAMPLE.com"))
 
     assert not view.candidate_pending
     assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
@@ -285,7 +294,7 @@ async def test_a_refused_new_credential_leaves_the_old_one_in_use() -> None:
 
     async with judging(world):
         with pytest.raises(CredentialRefused):
-            await world.service.change(access(made), ChangeWish(login=Login("wrong"), locale="fr"))
+            await world.service.change(access(made), RegistrationChange(locale="fr"), BasicLogin("wrong"))
 
     view = await world.service.view(access(made))
     assert view.registration.state is RegistrationState.ACTIVE
@@ -299,7 +308,7 @@ async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -
     made = await registered(world)
     before = time()
 
-    view = await world.service.change(access(made), ChangeWish(login=Login(SILENT)))
+    view = await world.service.change(access(made), RegistrationChange(), BasicLogin(SILENT))
 
     assert view.candidate_pending
     assert time() - before == pytest.approx(6.0)
@@ -310,7 +319,7 @@ async def test_a_credential_of_another_user_is_not_taken() -> None:
     made = await registered(world)
 
     with pytest.raises(OtherMailbox):
-        await world.service.change(access(made), ChangeWish(login=Login(GOOD, "ben@example.com")))
+        await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD, "ben@example.com"))
 
     assert not world.store.candidates
 
@@ -320,7 +329,7 @@ async def test_a_changed_device_token_must_look_like_one() -> None:
     made = await registered(world)
 
     with pytest.raises(UnsupportedDevice):
-        await world.service.change(access(made), ChangeWish(device_token="not hex"))
+        await world.service.change(access(made), RegistrationChange(device_token="not hex"))
 
 
 async def test_a_registration_removed_while_its_new_credential_waits_is_told_so() -> None:
@@ -328,7 +337,7 @@ async def test_a_registration_removed_while_its_new_credential_waits_is_told_so(
     made = await registered(world)
 
     async with asyncio.TaskGroup() as tasks:
-        changing = world.service.change(access(made), ChangeWish(login=Login(SILENT)))
+        changing = world.service.change(access(made), RegistrationChange(), BasicLogin(SILENT))
         tasks.create_task(expect(Replaced, changing))
         await asyncio.sleep(2)
         await world.service.remove(access(made))
@@ -386,7 +395,7 @@ async def test_refusals_that_another_process_saw_count_too() -> None:
         await registered(world)
     assert refusal.value.retry_after == 10 * 60
     with pytest.raises(TooManyRefusals):
-        await world.service.change(access(made), ChangeWish(login=Login("wrong")))
+        await world.service.change(access(made), RegistrationChange(), BasicLogin("wrong"))
 
     world.time.forward(minutes=10)
     assert (await registered(world)).view.registration.state is RegistrationState.ACTIVE
@@ -467,7 +476,7 @@ async def test_a_wiped_registration_cannot_be_changed() -> None:
     world.store.registrations[gone.id] = gone
 
     with pytest.raises(NotActive):
-        await world.service.change(access(made), ChangeWish(login=Login(GOOD)))
+        await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD))
     assert gone.id not in world.store.candidates
 
 
@@ -523,10 +532,10 @@ async def test_a_subscription_is_taken_at_a_listed_push_service_only_and_changes
             await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, stranger)))
         made = await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, listed)))
         changed = subscribed(f"https://{SERVICE}/other")
-        await world.service.change(access(made), ChangeWish(device_token=changed))
+        await world.service.change(access(made), RegistrationChange(device_token=changed))
         for wrong in (stranger, APNS_TOKEN):
             with pytest.raises(UnsupportedDevice) as refusal:
-                await world.service.change(access(made), ChangeWish(device_token=wrong))
+                await world.service.change(access(made), RegistrationChange(device_token=wrong))
             assert "canary" not in str(refusal.value)
 
     assert world.store.registrations[made.view.registration.id].device_token == changed

@@ -5,7 +5,7 @@ import pytest
 from relay.domain.model import Environment, Platform
 from relay.domain.subscription import Subscription
 from relay.registration.errors import UnsupportedDevice
-from relay.registration.requests import Device, Login, check_device
+from relay.registration.requests import BasicLogin, Device, check_device
 
 SUBSCRIPTION: Final = Subscription.of(
     "https://push.example.com/up/canary",
@@ -70,6 +70,6 @@ def test_a_subscription_passes_at_a_push_service_that_may_be_asked() -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    shown = repr(Login("canary")) + repr(Device(Platform.APNS, "com.example.mail", "canary"))
+    shown = repr(BasicLogin("canary")) + repr(Device(Platform.APNS, "com.example.mail", "canary"))
 
     assert "canary" not in shown
