@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from eas_watcher.autodiscover import json, pox
-from eas_watcher.autodiscover.urls import authority, eas_location, followed
+from eas_watcher.autodiscover.urls import eas_location, followed, host_and_port
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError, ProtocolViolation, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.reasons import Reason
@@ -160,5 +160,5 @@ def _domain(address: str) -> str:
 
 
 def _foreign(location: str) -> AccessDenied:
-    host = authority(location) or "a URL that is not https or not sound"
+    host = host_and_port(location) or "a URL that is not https or not sound"
     return AccessDenied(f"Autodiscover leads to {host}, which the settings do not allow", Reason.AUTODISCOVER)

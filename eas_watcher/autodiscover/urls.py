@@ -23,23 +23,23 @@ def eas_location(text: str, hosts: Container[str]) -> str | None:
     the URL is left out; a missing path is the usual one.
     """
     parts = _split(text)
-    if parts is None or _authority(parts) not in hosts:
+    if parts is None or _host_and_port(parts) not in hosts:
         return None
-    return f"https://{_authority(parts)}{EAS_PATH if parts.path in {'', '/'} else parts.path}"
+    return f"https://{_host_and_port(parts)}{EAS_PATH if parts.path in {'', '/'} else parts.path}"
 
 
 def followed(text: str, hosts: Container[str]) -> str | None:
     """Return a URL as it is, but for its fragment, or None when it may not be followed."""
     parts = _split(text)
-    if parts is None or _authority(parts) not in hosts:
+    if parts is None or _host_and_port(parts) not in hosts:
         return None
-    return parts._replace(netloc=_authority(parts), fragment="").geturl()
+    return parts._replace(netloc=_host_and_port(parts), fragment="").geturl()
 
 
-def authority(text: str) -> str | None:
+def host_and_port(text: str) -> str | None:
     """Return host and port of an https URL, lower-case, without a port of 443; None when it is no sound one."""
     parts = _split(text)
-    return None if parts is None else _authority(parts)
+    return None if parts is None else _host_and_port(parts)
 
 
 def _split(text: str) -> SplitResult | None:
@@ -51,10 +51,10 @@ def _split(text: str) -> SplitResult | None:
         sound = parts.scheme == "https" and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         return None
-    return parts if sound and "\\" not in text and _AUTHORITY.fullmatch(_authority(parts)) else None
+    return parts if sound and "\\" not in text and _AUTHORITY.fullmatch(_host_and_port(parts)) else None
 
 
-def _authority(parts: SplitResult) -> str:
+def _host_and_port(parts: SplitResult) -> str:
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
     return host if parts.port in {None, HTTPS} else f"{host}:{parts.port}"

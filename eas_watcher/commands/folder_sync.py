@@ -19,6 +19,12 @@ TRANSIENT: Final = frozenset({6, 8, 11, 12})  # server error, timeout, unknown, 
 SUSPECT: Final = frozenset({6, 11})  # of these, those that a corrupt key can cause
 
 ROOT: Final = CollectionId("0")
+
+# Folder types [MS-ASCMD 2.2.3.186.3]
+INBOX: Final = 2
+DEFAULT_TYPES: Final = frozenset({2, 7, 8, 9, 10})  # Inbox, Tasks, Calendar, Contacts, Notes
+USER_TYPES: Final = frozenset({12, 13, 14, 15, 17})  # folders of those classes that users make
+NEVER_NEW: Final = frozenset({3, 4, 5, 6})  # Drafts, Deleted Items, Sent Items, Outbox
 UNKNOWN_TYPE: Final = 18
 
 CLASSES: Final = MappingProxyType(
@@ -48,6 +54,11 @@ class Folder:
     def cls(self) -> CollectionClass | None:
         """The class of its items; None when it cannot be synced."""
         return class_of(self.type)
+
+    @property
+    def default_class(self) -> CollectionClass | None:
+        """The class of its items if this is the default folder of that class, e.g. the Inbox; None for all others."""
+        return self.cls if self.type in DEFAULT_TYPES else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from eas_watcher import backoff
-from eas_watcher.autodiscover.urls import authority, eas_location
+from eas_watcher.autodiscover.urls import eas_location, host_and_port
 from eas_watcher.errors import (
     AccessDenied,
     CredentialVoid,
@@ -196,10 +196,10 @@ def redirect_target(error: Redirected, hosts: Container[str], followed: int) -> 
     """
     url = eas_location(error.location, hosts)
     if url is None:
-        host = authority(error.location) or "a URL that is not https or not sound"
+        host = host_and_port(error.location) or "a URL that is not https or not sound"
         raise Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
     if followed >= REDIRECTS:
-        raise Redirected(error.location, f"servers sent the mailbox on and on, at last to {authority(url)}")
+        raise Redirected(error.location, f"servers sent the mailbox on and on, at last to {host_and_port(url)}")
     return url
 
 

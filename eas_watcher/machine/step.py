@@ -33,7 +33,7 @@ from eas_watcher.errors import (
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import MOST_REFUSALS
-from eas_watcher.machine.folders import look_ahead, read_hierarchy, recall
+from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.ping import read_ping, rest
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
@@ -197,7 +197,7 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
 
 def _ping(watch: Watch) -> Move:
     """Hold a Ping; or rest until the next Sync, where the operator wants no Pings."""
-    watch, actions = look_ahead(watch)
+    watch, actions = note_horizon(watch)
     condition = healthy(watch)
     if watch.shown is not WatchState.WATCHING or watch.told != condition.detail:
         actions.append(Record(Progress(condition=condition)))

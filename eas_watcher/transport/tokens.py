@@ -15,6 +15,7 @@ from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.grant import Issued, OAuthClient, read_issued, refresh_request
 from eas_watcher.errors import EasError, Unreachable
 from eas_watcher.ports import Now, Transport
+from eas_watcher.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +77,13 @@ class Tokens:
         self._keep = keep
         self._random = random
         self._token: AccessToken | None = None
-        self._renewing: asyncio.Task[AccessToken] | None = None
+        self._renewal = SingleFlight[AccessToken]("access token")
         self._failed_at = float("-inf")
 
     @property
     def renewing(self) -> "asyncio.Task[AccessToken] | None":
         """The renewal under way; who stops the process waits for it."""
-        return self._renewing
+        return self._renewal.task
 
     async def get(self, needed: float) -> AccessToken:
         """Return a token that is good now.
@@ -93,7 +94,7 @@ class Tokens:
         now = asyncio.get_running_loop().time()
         token = self._token
         if token is None or token.expires_at <= now + MARGIN:
-            return await self._renewed()
+            return await asyncio.shield(self._begin())
         half = token.issued_at + (token.expires_at - token.issued_at) / 2
         due = now >= token.renew_at or (now >= half and token.expires_at <= now + needed)
         if due and now >= self._failed_at + QUIET:
@@ -110,14 +111,8 @@ class Tokens:
         self.forget(refused)
         return await self.get(0.0)
 
-    async def _renewed(self) -> AccessToken:
-        return await asyncio.shield(self._begin())
-
     def _begin(self) -> "asyncio.Task[AccessToken]":
-        if self._renewing is None:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="access token")
-            self._renewing.add_done_callback(self._ended)
-        return self._renewing
+        return self._renewal.begin(self._renew, self._renewal_failed)
 
     async def _renew(self) -> AccessToken:
         issued = await self.endpoint.refresh(self._credential)
@@ -131,13 +126,9 @@ class Tokens:
         )
         return self._token
 
-    def _ended(self, task: "asyncio.Task[AccessToken]") -> None:
-        self._renewing = None
-        if task.cancelled():
-            return
-        error = task.exception()
+    def _renewal_failed(self, error: BaseException) -> None:
         if isinstance(error, EasError):
-            self._failed_at = task.get_loop().time()
+            self._failed_at = asyncio.get_running_loop().time()
             log.info("access token not renewed", extra={"reason": str(error)})
-        elif error is not None:
+        else:
             log.error("renewal of an access token broke", exc_info=error)

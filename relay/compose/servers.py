@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
-from eas_watcher.autodiscover.urls import authority
+from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.ports import Transport
 from eas_watcher.server.admissions import Admissions
@@ -34,7 +34,7 @@ class HostRouter:
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Carry a request by the transport of its host."""
-        return await self._others.get(authority(request.url) or "", self._own).send(request)
+        return await self._others.get(host_and_port(request.url) or "", self._own).send(request)
 
 
 Trust = Callable[[Path | None], ssl.SSLContext]
@@ -61,7 +61,7 @@ async def open_servers(
     if found.hosts:
         searched = await stack.enter_async_context(open_transport(trust(found.ca_file)))
         elsewhere |= dict.fromkeys(found.hosts, searched)
-    elsewhere |= {authority(server.url) or "": own[name] for name, server in configured.items()}
+    elsewhere |= {host_and_port(server.url) or "": own[name] for name, server in configured.items()}
     single_use = await _open_single_use(configured, found, trust, stack)
     servers = {
         name: EasServer(
@@ -71,7 +71,7 @@ async def open_servers(
             tokens=await _open_tokens(server.oauth, trust, clock, stack),
             basic=CredentialKind.BASIC in server.credentials,
             identify=_identification(own[name], server, trust, clock),
-            delegate=_delegation(server, single_use.get(authority(server.url) or ""), single_use, stack),
+            delegate=_delegation(server, single_use.get(host_and_port(server.url) or ""), single_use, stack),
         )
         for name, server in configured.items()
     }
@@ -101,7 +101,7 @@ async def _open_single_use(
     if all(server.kerberos is None for server in configured.values()):
         return {}
     ways = dict.fromkeys(found.hosts, (found.ca_file, tuple[str, ...]()))
-    ways |= {authority(server.url) or "": (server.ca_file, server.sources) for server in configured.values()}
+    ways |= {host_and_port(server.url) or "": (server.ca_file, server.sources) for server in configured.values()}
     return {
         host: await stack.enter_async_context(open_transport(trust(file), reuse=False, sources=sources))
         for host, (file, sources) in ways.items()

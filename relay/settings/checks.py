@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from relay.domain.model import Platform, Role
+from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
@@ -27,7 +28,6 @@ from relay.settings.sections import (
 )
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Sections
-from relay.settings.urls import is_loopback, secure_url
 from relay.settings.values import (
     ApiSettings,
     EgressSettings,

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from relay.network.urls import secure_url
 from relay.security.certificates import is_p256, public_key_of, read_certificate
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.source import Faults
-from relay.settings.urls import secure_url
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."

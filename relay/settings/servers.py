@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Final
 
 from eas_watcher.auth.grant import OAuthClient
-from eas_watcher.autodiscover.urls import authority
+from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.model import AUTODISCOVER, Role
+from relay.network.urls import secure_url
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
 from relay.settings.network import read_addresses
 from relay.settings.sections import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
-from relay.settings.urls import UrlInvalid, eas_url, scheme_of, secure_url
+from relay.settings.urls import UrlInvalid, eas_url, scheme_of
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 
 OAUTH: Final = (
@@ -48,7 +49,7 @@ class ServerChecks:
         section = self._sections.read(AUTODISCOVER, AutodiscoverSection, self._faults)
         key, hosts = "autodiscover.hosts", set()
         for text in section.hosts:
-            host = authority(f"https://{text}")
+            host = host_and_port(f"https://{text}")
             if host is None or "/" in text:
                 self._faults.add(key, "holds what is no host", "Write mail.example.com, or mail.example.com:8443.")
             else:
@@ -66,7 +67,7 @@ class ServerChecks:
 
     def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
         """Return the mail servers by name; each may redirect a mailbox to the others, and to the hosts `discovered`."""
-        hosts = discovered.union(filter(None, (authority(section.url or "") for section in sections.values())))
+        hosts = discovered.union(filter(None, (host_and_port(section.url or "") for section in sections.values())))
         owners: dict[str, str] = {}
         servers = {}
         for name, section in sections.items():

@@ -1,11 +1,9 @@
 """Checks and conversions of the URLs in relay.toml."""
 
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
-EAS_PATH: Final = "/Microsoft-Server-ActiveSync"  # [MS-ASHTTP 2.2.1.1.1]
+from eas_watcher.autodiscover.urls import EAS_PATH
 
 
 class UrlInvalid(ValueError):
@@ -34,15 +32,6 @@ def eas_url(url: str) -> str:
     return parts._replace(path=EAS_PATH if parts.path in ("", "/") else parts.path).geturl()
 
 
-def secure_url(url: str) -> bool:
-    """Return whether requests to a URL are encrypted, or stay on this host."""
-    try:
-        parts = split(url)
-    except UrlInvalid:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-
-
 def proxy_parts(url: str) -> SplitResult:
     """Return the parts of the URL of an HTTP proxy, host and port included; raises UrlInvalid."""
     parts = split(url)
@@ -55,16 +44,6 @@ def proxy_parts(url: str) -> SplitResult:
     if parts.port is None:
         raise UrlInvalid("names no port")
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address or host name is one of this host only."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def scheme_of(url: str) -> str:

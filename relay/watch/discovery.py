@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from eas_watcher.autodiscover.search import Lookup, discover
-from eas_watcher.autodiscover.urls import authority
+from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.flow import converse
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError
@@ -92,7 +92,7 @@ class Searches:
             except EasError as error:
                 self._note(account, str(error))
                 raise
-        self._note(account, f"Autodiscover names {authority(url)}")
+        self._note(account, f"Autodiscover names {host_and_port(url)}")
         return url
 
     def _note(self, account: Account, result: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.autodiscover.urls import authority
+from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
 from eas_watcher.machine.state import RATE
@@ -98,7 +98,7 @@ async def serving_plainly(pointer: Pointer) -> AsyncIterator[str]:
 
 
 async def test_a_plain_redirect_to_an_allowed_host_leads_to_the_mailbox(domain: Domain) -> None:
-    host = authority(domain.eas.url) or ""
+    host = host_and_port(domain.eas.url) or ""
     domain.pointer.location = f"https://{host}{PATH}"
 
     assert await domain.find(host) == domain.eas.url
@@ -111,7 +111,7 @@ async def test_a_plain_redirect_to_an_allowed_host_leads_to_the_mailbox(domain: 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
 async def test_a_plain_redirect_to_anywhere_else_is_not_followed(domain: Domain, scheme: str) -> None:
-    host = authority(domain.eas.url) or ""
+    host = host_and_port(domain.eas.url) or ""
     foreign = host.replace("127.0.0.1", "localhost") if scheme == "https" else host
     domain.pointer.location = f"{scheme}://{foreign}{PATH}"
 

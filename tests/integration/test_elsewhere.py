@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.autodiscover.urls import authority
+from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Memory, Partnership, WatchState
 from eas_watcher.machine.remedies import HOPELESS
@@ -53,7 +53,7 @@ class TwoServers:
 
     @property
     def hosts(self) -> frozenset[str]:
-        return frozenset({authority(self.first.url) or "", authority(self.second.url) or ""})
+        return frozenset({host_and_port(self.first.url) or "", host_and_port(self.second.url) or ""})
 
     def start(self, *, follow: bool = True) -> None:
         hosts = self.hosts if follow else frozenset[str]()
@@ -165,7 +165,7 @@ def test_a_mailbox_is_never_sent_to_a_host_that_nobody_named() -> None:
             condition = world.journal.condition
             assert condition is not None
             assert (condition.state, condition.reason) == (WatchState.WAITING, "redirected")
-            assert (authority(world.second.url) or "x") in condition.detail
+            assert (host_and_port(world.second.url) or "x") in condition.detail
             hurry(3500)
             assert world.first.records.requests["OPTIONS"] == 1
             hurry(800)

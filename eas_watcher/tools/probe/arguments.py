@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.negotiate import KerberosCredential, Service
+from eas_watcher.autodiscover.urls import EAS_PATH
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.errors import EasError
 from eas_watcher.heartbeat import LONGEST
@@ -37,7 +38,6 @@ from eas_watcher.transport.tls_probe import Handshake, shake_hands
 
 PASSWORD: Final = "EAS_WATCHER_PASSWORD"
 """The environment variable that may hold the password."""
-PATH: Final = "/Microsoft-Server-ActiveSync"
 HTTPS: Final = 443
 WORKS, FAILS, FAULTY = 0, 1, 2
 
@@ -173,7 +173,7 @@ def _read_url(text: str) -> str:
         sound = False
     if not sound or parts.username is not None or parts.query or parts.fragment:
         raise ArgumentsFaulty("--url takes an https URL without user, query and fragment")
-    return parts._replace(path=parts.path.rstrip("/") or PATH).geturl()
+    return parts._replace(path=parts.path.rstrip("/") or EAS_PATH).geturl()
 
 
 def _read_password(file: Path | None, environ: Mapping[str, str], ask: Callable[[], str]) -> str:

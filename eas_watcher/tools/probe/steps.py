@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.flow import converse
-from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
+from eas_watcher.commands.folder_sync import INBOX, FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options, choose_version
 from eas_watcher.commands.provision import Acknowledgement, Grant, negotiate
 from eas_watcher.commands.request import Command
@@ -25,7 +25,7 @@ from eas_watcher.errors import (
     RemoteWipeRequested,
     Unauthorized,
 )
-from eas_watcher.machine.folders import DEFAULT_FOLDERS, find
+from eas_watcher.machine.folders import find_subfolders
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
 from eas_watcher.ports import Now, Transport
 from eas_watcher.reasons import Reason
@@ -39,7 +39,6 @@ R = TypeVar("R")
 
 EXPIRY: Final = timedelta(days=30)
 WINDOWS: Final = 100  # Syncs at most, 25 items each
-INBOX: Final = 2  # type of the folder [MS-ASCMD 2.2.3.186.3]
 
 Shake = Callable[[], Awaitable[Handshake]]
 
@@ -221,8 +220,8 @@ def _explain(error: EasError) -> str:
 
 
 def _count(reply: FolderSyncReply) -> str:
-    found = Counter(DEFAULT_FOLDERS[folder.type] for folder in reply.added if folder.type in DEFAULT_FOLDERS)
-    subs = find(reply.added, CollectionClass)
+    found = Counter(folder.default_class for folder in reply.added if folder.default_class)
+    subs = find_subfolders(reply.added, CollectionClass)
     more = f", and on request {len(subs)} sub-folder{'s'[: len(subs) > 1]}" if subs else ""
     return f"{len(reply.added)} folders; can be watched: {', '.join(sorted(cls.value for cls in found))}{more}"
 

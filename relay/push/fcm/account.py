@@ -8,13 +8,14 @@ and both send nothing.
 import json
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from google.auth import jwt
 from google.auth.crypt import RSASigner
 from google.oauth2 import service_account
 from pyfcm import FCMNotification
 
+from relay.network.urls import secure_url
 from relay.push.payload import FcmMessage
 from relay.security.certificates import read_rsa_key
 
@@ -43,7 +44,7 @@ class ServiceAccount:
             raise ValueError("has a private_key that is no RSA key") from error
         self.token_uri = account["token_uri"]
         """The URL where Google makes the account's access tokens."""
-        if not _secure(self.token_uri):
+        if not secure_url(self.token_uri):
             raise ValueError("has a token_uri that is not https")
         self._content = content
         self._email = account["client_email"]
@@ -94,9 +95,3 @@ def _fields(content: bytes) -> dict[str, str]:
     if missing:
         raise ValueError(f"names no {', no '.join(missing)}")
     return fields
-
-
-def _secure(url: str) -> bool:
-    """Return True if requests to a URL are encrypted, or stay on this host as in a sandbox."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})

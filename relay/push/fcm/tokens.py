@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
+from eas_watcher.single_flight import SingleFlight
 from relay.domain.clock import Clock
 from relay.domain.outcome import Refused, RetryLater
 
@@ -53,13 +54,13 @@ class AccessTokens:
         self._random = random
         self._token: AccessToken | None = None
         self._renew_at: datetime | None = None
-        self._minting: asyncio.Task[AccessToken] | None = None
+        self._renewal = SingleFlight[AccessToken]("FCM access token")
         self._failed: tuple[TokenNotGiven, float] | None = None
 
     @property
     def renewing(self) -> bool:
         """Tell whether a renewal is under way."""
-        return self._minting is not None
+        return self._renewal.task is not None
 
     async def get(self) -> AccessToken:
         """Return a token that is good now; raises TokenNotGiven."""
@@ -68,7 +69,7 @@ class AccessTokens:
         if token is None or token.expires_at <= now + timedelta(seconds=MARGIN):
             return await self._fresh()
         if self._renew_at is not None and now >= self._renew_at and not self._quiet():
-            self._start()
+            self._begin()
         return token
 
     async def renew(self, refused: AccessToken) -> AccessToken:
@@ -79,23 +80,18 @@ class AccessTokens:
 
     async def close(self) -> None:
         """Wait for no renewal any more."""
-        if self._minting is not None:
-            self._minting.cancel()
-            await asyncio.wait({self._minting})
+        await self._renewal.cancel()
 
     async def _fresh(self) -> AccessToken:
         if self._failed is not None and self._quiet():
             raise TokenNotGiven(self._failed[0].outcome)
-        return await asyncio.shield(self._start())
+        return await asyncio.shield(self._begin())
 
     def _quiet(self) -> bool:
         return self._failed is not None and asyncio.get_running_loop().time() < self._failed[1] + QUIET
 
-    def _start(self) -> "asyncio.Task[AccessToken]":
-        if self._minting is None:
-            self._minting = asyncio.get_running_loop().create_task(self._renew(), name="FCM access token")
-            self._minting.add_done_callback(self._ended)
-        return self._minting
+    def _begin(self) -> "asyncio.Task[AccessToken]":
+        return self._renewal.begin(self._renew, self._renewal_failed)
 
     async def _renew(self) -> AccessToken:
         token = await self._mint()
@@ -106,11 +102,7 @@ class AccessTokens:
         self._failed = None
         return token
 
-    def _ended(self, task: "asyncio.Task[AccessToken]") -> None:
-        self._minting = None
-        if task.cancelled():
-            return
-        error = task.exception()
+    def _renewal_failed(self, error: BaseException) -> None:
         if isinstance(error, TokenNotGiven):
             self._failed = (error, asyncio.get_running_loop().time())
             log.warning("no FCM access token", extra={"reason": error.outcome.reason})

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from eas_watcher.commands.folder_sync import class_of
+from eas_watcher.commands.folder_sync import INBOX, class_of
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
 
-INBOX, DRAFTS, NOTES = 2, 3, 10
+DRAFTS, NOTES = 3, 10
 USER_MAIL: Final = 12
 ROOT: Final = CollectionId("0")
 NO_AGE: Final = timedelta.max

@@ -1,6 +1,6 @@
 import pytest
 
-from eas_watcher.autodiscover.urls import LONGEST, authority, eas_location, followed
+from eas_watcher.autodiscover.urls import LONGEST, eas_location, followed, host_and_port
 
 HOSTS = frozenset({"mail.example.com", "mail.example.com:8443", "[2001:db8::1]"})
 
@@ -53,7 +53,7 @@ def test_a_url_that_is_followed_as_it_is_keeps_its_query() -> None:
     assert followed("https://MAIL.example.com/a?b=c#d", HOSTS) == "https://mail.example.com/a?b=c"
 
 
-def test_authority_names_a_host_without_the_usual_port() -> None:
-    assert authority("https://Mail.Example.com:443/x") == "mail.example.com"
-    assert authority("https://mail.example.com:8443") == "mail.example.com:8443"
-    assert authority("https://a_b<script>/") is None
+def test_host_and_port_names_a_host_without_the_usual_port() -> None:
+    assert host_and_port("https://Mail.Example.com:443/x") == "mail.example.com"
+    assert host_and_port("https://mail.example.com:8443") == "mail.example.com:8443"
+    assert host_and_port("https://a_b<script>/") is None

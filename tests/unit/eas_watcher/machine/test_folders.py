@@ -5,7 +5,7 @@ import pytest
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.errors import ServerBusy
-from eas_watcher.machine.folders import look_ahead, read_hierarchy, recall
+from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import Collection, Memory, Progress
 from eas_watcher.machine.state import Policy, Record
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
@@ -158,12 +158,12 @@ def test_when_all_ids_are_new_no_folder_was_born() -> None:
 
 
 def test_once_all_is_primed_the_newest_mail_is_noted_once_for_those_who_asked() -> None:
-    watch, actions = look_ahead(watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,)))
+    watch, actions = note_horizon(watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,)))
 
     assert watch.partnership == replace(PARTNERSHIP, horizon=NEWEST)
     assert actions == [Record(Progress(partnership=watch.partnership))]
     for other in (watch, watch_of(INBOX), watch_of(CALENDAR, subfolders=EMAIL)):
-        assert look_ahead(other) == (other, [])
+        assert note_horizon(other) == (other, [])
 
 
 def test_a_subfolder_that_went_is_dropped() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
-from eas_watcher.machine.folders import find, grow, keep, newest_mail
+from eas_watcher.machine.folders import find_subfolders, keep_subfolders, newest_mail, update_hierarchy
 from eas_watcher.machine.memory import Collection, restart
 from eas_watcher.names import CollectionClass, CollectionId, SyncKey
 
@@ -22,7 +22,7 @@ ROME = folder("21", 12, "20")
 
 
 def found(*folders: Folder, classes: frozenset[CollectionClass] = frozenset(CollectionClass)) -> dict[str, str]:
-    return {id_: cls.value for id_, cls in find(folders, classes).items()}
+    return {id_: cls.value for id_, cls in find_subfolders(folders, classes).items()}
 
 
 def test_mail_folders_count_below_the_inbox_however_deep() -> None:
@@ -66,30 +66,30 @@ def test_folders_without_their_parent_are_below_nothing() -> None:
 def test_a_hierarchy_takes_what_came_moved_and_went() -> None:
     reply = FolderSyncReply(SyncKey("h2"), (ROME,), (folder("20", 12),), (CollectionId("9"), CollectionId("99")))
 
-    assert grow((INBOX, PROJECTS, folder("9", 12)), reply, full=False) == (folder("20", 12), ROME, INBOX)
+    assert update_hierarchy((INBOX, PROJECTS, folder("9", 12)), reply, full=False) == (folder("20", 12), ROME, INBOX)
 
 
 def test_a_full_answer_replaces_the_hierarchy() -> None:
-    assert grow((PROJECTS,), FolderSyncReply(SyncKey("h2"), (INBOX,)), full=True) == (INBOX,)
+    assert update_hierarchy((PROJECTS,), FolderSyncReply(SyncKey("h2"), (INBOX,)), full=True) == (INBOX,)
 
 
 def test_a_folder_deleted_and_listed_in_one_answer_is_there() -> None:
     reply = FolderSyncReply(SyncKey("h2"), (PROJECTS,), (), (PROJECTS.id,))
 
-    assert grow((INBOX, PROJECTS), reply, full=False) == (PROJECTS, INBOX)
+    assert update_hierarchy((INBOX, PROJECTS), reply, full=False) == (PROJECTS, INBOX)
 
 
 def test_what_is_known_is_kept_and_what_went_is_not() -> None:
     known = Collection(PROJECTS.id, EMAIL, SyncKey("k1"), newest=NOW, sub=True)
     gone = Collection(CollectionId("99"), EMAIL, SyncKey("k9"), sub=True)
 
-    assert keep((known, gone), (INBOX, PROJECTS), {EMAIL}, lambda _: NOW) == (known,)
+    assert keep_subfolders((known, gone), (INBOX, PROJECTS), {EMAIL}, lambda _: NOW) == (known,)
 
 
 def test_a_new_mail_folder_is_primed_against_its_moment_and_others_against_nothing() -> None:
     moments = {PROJECTS.id: NOW, ROME.id: NOW - timedelta(days=1)}
 
-    assert keep((), (INBOX, PROJECTS, ROME, folder("40", 13)), {EMAIL, CALENDAR}, moments.get) == (
+    assert keep_subfolders((), (INBOX, PROJECTS, ROME, folder("40", 13)), {EMAIL, CALENDAR}, moments.get) == (
         Collection(PROJECTS.id, EMAIL, newest=NOW, sub=True),
         Collection(ROME.id, EMAIL, newest=NOW - timedelta(days=1), sub=True),
         Collection(CollectionId("40"), CALENDAR, sub=True),
@@ -99,7 +99,7 @@ def test_a_new_mail_folder_is_primed_against_its_moment_and_others_against_nothi
 def test_a_folder_that_becomes_another_class_starts_from_nothing() -> None:
     known = Collection(PROJECTS.id, CALENDAR, SyncKey("k1"), sub=True)
 
-    assert keep((known,), (INBOX, PROJECTS), {EMAIL}) == (Collection(PROJECTS.id, EMAIL, sub=True),)
+    assert keep_subfolders((known,), (INBOX, PROJECTS), {EMAIL}) == (Collection(PROJECTS.id, EMAIL, sub=True),)
 
 
 def test_the_newest_mail_is_that_of_all_mail_folders_as_it_was_before_a_drain() -> None:

@@ -5,9 +5,7 @@ import pytest
 from relay.settings.urls import (
     UrlInvalid,
     eas_url,
-    is_loopback,
     postgresql_url,
-    secure_url,
     sqlite_file,
     sqlite_url,
     with_password,
@@ -46,30 +44,6 @@ def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
         eas_url(url)
 
     assert "example" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "secure"),
-    [
-        ("https://fcm.example.com", True),
-        ("http://127.0.0.1:8080", True),
-        ("http://localhost", True),
-        ("http://[::1]:1", True),
-        ("http://fcm.example.com", False),
-        ("http://127.0.0.1.example.com", False),
-        ("ftp://127.0.0.1", False),
-        ("fcm", False),
-    ],
-)
-def test_only_loopback_needs_no_encryption(url: str, secure: bool) -> None:
-    assert secure_url(url) is secure
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"), [("127.8.9.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x", False)]
-)
-def test_loopback_is_recognised_by_address_and_name(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 def test_sqlite_paths_start_from_the_folder_or_the_root() -> None:

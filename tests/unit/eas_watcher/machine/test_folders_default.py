@@ -4,7 +4,7 @@ import pytest
 
 from eas_watcher.commands.folder_sync import Folder, FolderSyncReply
 from eas_watcher.errors import ServerBusy
-from eas_watcher.machine.folders import follow
+from eas_watcher.machine.folders import follow_default_folders
 from eas_watcher.machine.memory import Collection, restart
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
 
@@ -28,7 +28,7 @@ def reply(
 def test_keeps_one_collection_for_each_default_folder() -> None:
     listed = tuple(folder(str(n), n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 19))
 
-    collections, dropped = follow((), NO_SYNC_KEY, reply(added=listed))
+    collections = follow_default_folders((), NO_SYNC_KEY, reply(added=listed))
 
     assert [(c.id, c.cls) for c in collections] == [
         ("2", CollectionClass.EMAIL),
@@ -38,23 +38,22 @@ def test_keeps_one_collection_for_each_default_folder() -> None:
         ("10", CollectionClass.NOTES),
     ]
     assert all(c.sync_key == NO_SYNC_KEY and c.newest is None for c in collections)
-    assert dropped == ()
 
 
 def test_nothing_changes_when_nothing_changed() -> None:
-    assert follow(BOTH, KEY, reply()) == (BOTH, ())
+    assert follow_default_folders(BOTH, KEY, reply()) == BOTH
 
 
 def test_a_renamed_folder_keeps_its_key() -> None:
-    assert follow(BOTH, KEY, reply(updated=(folder("5", 2),))) == (BOTH, ())
+    assert follow_default_folders(BOTH, KEY, reply(updated=(folder("5", 2),))) == BOTH
 
 
 def test_drops_a_deleted_folder() -> None:
-    assert follow(BOTH, KEY, reply(deleted=("7", "99"))) == ((INBOX,), (CALENDAR.id,))
+    assert follow_default_folders(BOTH, KEY, reply(deleted=("7", "99"))) == (INBOX,)
 
 
 def test_a_full_list_drops_what_it_does_not_name_and_keeps_the_keys_of_the_rest() -> None:
-    assert follow(BOTH, NO_SYNC_KEY, reply(added=(folder("5", 2),))) == ((INBOX,), (CALENDAR.id,))
+    assert follow_default_folders(BOTH, NO_SYNC_KEY, reply(added=(folder("5", 2),))) == (INBOX,)
 
 
 @pytest.mark.parametrize(
@@ -65,37 +64,34 @@ def test_a_full_list_drops_what_it_does_not_name_and_keeps_the_keys_of_the_rest(
         (NO_SYNC_KEY, reply(added=(folder("7", 8),))),
     ],
 )
-def test_a_list_without_an_inbox_is_not_taken_at_its_word(asked_with: SyncKey, answer: FolderSyncReply) -> None:
+def test_a_list_without_an_inbox_is_not_believed(asked_with: SyncKey, answer: FolderSyncReply) -> None:
     with pytest.raises(ServerBusy):
-        follow(BOTH, asked_with, answer)
+        follow_default_folders(BOTH, asked_with, answer)
 
 
 def test_a_folder_deleted_and_listed_in_one_answer_is_kept_with_all_that_is_known() -> None:
-    assert follow(BOTH, KEY, reply(added=(folder("5", 2),), deleted=("5",))) == (BOTH, ())
+    assert follow_default_folders(BOTH, KEY, reply(added=(folder("5", 2),), deleted=("5",))) == BOTH
 
 
 def test_an_inbox_under_a_new_id_is_primed_against_the_newest_mail_of_the_old_one() -> None:
-    collections, dropped = follow(BOTH, KEY, reply(added=(folder("8", 2),), deleted=("5",)))
+    collections = follow_default_folders(BOTH, KEY, reply(added=(folder("8", 2),), deleted=("5",)))
 
     assert collections == (CALENDAR, Collection(CollectionId("8"), CollectionClass.EMAIL, newest=NEWEST))
-    assert dropped == (INBOX.id,)
 
 
 def test_a_default_folder_under_a_new_id_replaces_the_old_one_without_a_delete() -> None:
-    collections, dropped = follow(BOTH, KEY, reply(added=(folder("8", 2),)))
+    collections = follow_default_folders(BOTH, KEY, reply(added=(folder("8", 2),)))
 
     assert [c.id for c in collections] == ["7", "8"]
-    assert dropped == (INBOX.id,)
 
 
 def test_an_inbox_replaced_in_the_middle_of_a_drain_hands_on_the_moment_from_before_it() -> None:
-    collections, _ = follow((restart(INBOX),), KEY, reply(added=(folder("8", 2),)))
+    collections = follow_default_folders((restart(INBOX),), KEY, reply(added=(folder("8", 2),)))
 
     assert collections[0].newest == NEWEST
 
 
 def test_a_folder_that_becomes_another_class_starts_from_nothing() -> None:
-    collections, dropped = follow(BOTH, KEY, reply(updated=(folder("7", 9),)))
+    collections = follow_default_folders(BOTH, KEY, reply(updated=(folder("7", 9),)))
 
     assert collections == (INBOX, Collection(CollectionId("7"), CollectionClass.CONTACTS))
-    assert dropped == ()
