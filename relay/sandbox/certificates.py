@@ -1,6 +1,6 @@
-"""Own throw-away certificates and keys: what simulators and tests need to speak TLS, and to prove who they are.
+"""Throw-away certificates and keys for the TLS and the authentication of simulators and tests.
 
-Nothing here is secret or lasting: keys live as long as the process, certificates are valid for decades.
+None of them is a secret: keys exist as long as their process, and certificates are valid for decades.
 """
 
 import ssl
@@ -28,13 +28,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 BEGIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
 END: Final = datetime(2049, 12, 31, tzinfo=UTC)
-"""UTCTime names no later year [RFC 5280 4.1.2.5]."""
+"""The last year of UTCTime [RFC 5280 4.1.2.5]."""
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class ThrowAwayCa:
-    """Sign certificates for servers and clients with a key that is forgotten with this object."""
+    """A CA for servers and clients, whose key exists only in this object."""
 
     def __init__(self, name: str = "Throw-away CA") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -47,21 +47,21 @@ class ThrowAwayCa:
         )
 
     def write_ca(self, path: Path) -> None:
-        """Write the CA certificate as PEM, for settings that name a file to trust."""
+        """Write the CA certificate as PEM, for the ca_file of settings."""
         path.write_bytes(self.ca_pem)
 
     def server_pem(self, *names: str) -> bytes:
-        """Make a certificate for host names and addresses, this host's own always among them; then its key, all PEM."""
+        """Return a certificate for `names` and the loopback names, then its key, both PEM."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0] if names else LOOPBACK[0])])
         return self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, (*names, *LOOPBACK))
 
     def client_pem(self, name: str) -> bytes:
-        """Make a client certificate, then its key, both PEM; `name` is also its UID, where Apple puts the topic."""
+        """Return a client certificate, then its key, both PEM; `name` is also its UID, where Apple puts the topic."""
         attributes = [x509.NameAttribute(NameOID.USER_ID, name), x509.NameAttribute(NameOID.COMMON_NAME, name)]
         return self._issue(x509.Name(attributes), ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
     def server_context(self, *names: str, alpn: Sequence[str] = ()) -> ssl.SSLContext:
-        """Make a server's TLS context; it asks for a client certificate of this CA and takes none as well."""
+        """Return the TLS context of a server that asks for a client certificate of this CA but does not require it."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=self.ca_pem.decode())
         context.verify_mode = ssl.CERT_OPTIONAL
         with tempfile.NamedTemporaryFile() as file:  # the ssl module loads keys from files only
@@ -73,7 +73,7 @@ class ThrowAwayCa:
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """Make a client's TLS context that trusts this CA and nothing else."""
+        """Return the TLS context of a client that trusts only this CA."""
         return ssl.create_default_context(cadata=self.ca_pem.decode())
 
     def _issue(self, subject: x509.Name, purpose: x509.ObjectIdentifier, names: Sequence[str]) -> bytes:
@@ -89,13 +89,13 @@ class ThrowAwayCa:
 
 
 def make_apns_key() -> tuple[str, str]:
-    """Make what Apple hands out as a .p8 file: (PEM text of a P-256 key, its key id of ten letters and digits)."""
+    """Return a key as Apple issues it in a .p8 file: (PEM text of a P-256 key, its id of ten letters and digits)."""
     key_id = "".join(SystemRandom().choices(ascii_uppercase + digits, k=10))
     return _pem(ec.generate_private_key(ec.SECP256R1())).decode(), key_id
 
 
 def public_pem(private_pem: str) -> str:
-    """Give the public half of a private key, PEM text."""
+    """Return the public half of a private key, PEM text."""
     return _public_pem(load_pem_private_key(private_pem.encode(), None).public_key())
 
 
@@ -107,9 +107,9 @@ def make_rsa_key() -> rsa.RSAPrivateKey:
 def make_service_account(
     project: str, token_uri: str, key: rsa.RSAPrivateKey | None = None
 ) -> tuple[dict[str, str], str]:
-    """Return what Google hands out as a service account: (its JSON document, PEM text of its public key).
+    """Return a service account as Google issues it: (its JSON document, PEM text of its public key).
 
-    None: with a new key.
+    Without `key` it has a new one.
     """
     key = key or make_rsa_key()
     document = {

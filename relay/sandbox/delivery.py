@@ -1,4 +1,4 @@
-"""Own the delivery of a mail to a sandbox that runs in another process."""
+"""The delivery of a mail in a sandbox that runs in another process, for `relay deliver`."""
 
 from http import HTTPStatus
 
@@ -6,11 +6,11 @@ import aiohttp
 
 
 class NotDelivered(Exception):
-    """Tell why a mail was not delivered."""
+    """A mail was not delivered; the text says why."""
 
 
 async def deliver_mail(control: str, *, user: str, subject: str, sender: str, body: str) -> None:
-    """Ask the control listener at a URL to deliver a mail; raises NotDelivered."""
+    """Deliver a mail through the control listener at the URL `control`; raises NotDelivered."""
     mail = {"user": user, "subject": subject, "sender": sender, "body": body}
     try:
         async with aiohttp.ClientSession() as session, session.post(f"{control}/eas/mail", json=mail) as answer:

@@ -1,4 +1,4 @@
-"""Own the demo: a real relay between a simulated mail server and simulated providers, and what left, byte by byte."""
+"""The demo: a relay between a simulated mail server and simulated providers, and the bytes that leave the relay."""
 
 import asyncio
 import json
@@ -30,19 +30,19 @@ MAIL: Final = {
 }
 IPHONE: Final = "4a" * 32
 ANDROID: Final = "fcm-token-of-an-android-phone"
-SOON: Final = 20.0  # seconds a push may take in the demo
-QUIET: Final = 2.0  # seconds of silence that show that nothing is pushed
+PUSH_TIMEOUT: Final = 20.0  # seconds that a push may take in the demo
+QUIET: Final = 2.0  # seconds without a push after which the demo concludes that no push comes
 
 
 class DemoFailed(Exception):
-    """Tell which step did not show what it should."""
+    """A step had the wrong result; the text says which."""
 
 
 async def run_demo(out: Console, *, once: bool) -> bool:
-    """Show the main job step by step; return whether all was as it should be. Without `once`, go on until Ctrl-C."""
+    """Run the steps of the demo and return whether all had the right result; unless `once`, continue until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         try:
-            await _show(out, Path(folder), once=once)
+            await _run_steps(out, Path(folder), once=once)
         except (DemoFailed, RelayEnded, aiohttp.ClientError, TimeoutError, OSError) as error:
             out.print(f"\nThe demo failed: {type(error).__name__}: {error}", style="bold red", markup=False)
             return False
@@ -51,7 +51,7 @@ async def run_demo(out: Console, *, once: bool) -> bool:
     return True
 
 
-async def _show(out: Console, folder: Path, *, once: bool) -> None:
+async def _run_steps(out: Console, folder: Path, *, once: bool) -> None:
     out.rule("Push relay: new mail becomes a push, and nothing of the mail leaves")
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug"))
@@ -72,10 +72,10 @@ async def _show(out: Console, folder: Path, *, once: bool) -> None:
         await _deliver(out, sandbox)
         await _stay_silent(out, sandbox)
         await _search_for_leaks(out, sandbox, relay)
-        await _tell_health(out, relay)
+        await _print_health(out, relay)
         out.rule("All was as it should be")
         if not once:
-            await _go_on(out, sandbox)
+            await _continue(out, sandbox)
 
 
 async def _register_phones(out: Console, api: aiohttp.ClientSession, sandbox: Sandbox) -> None:
@@ -83,9 +83,9 @@ async def _register_phones(out: Console, api: aiohttp.ClientSession, sandbox: Sa
     android = {"platform": "fcm", "token": ANDROID, "app": APP}
     async with api.get("/v1/webpush") as response:
         key = (await response.json())["vapid_public_key"]
-    own = {"platform": "webpush", "app": APP, **sandbox.webpush.subscribe(key)}
+    webpush = {"platform": "webpush", "app": APP, **sandbox.webpush.subscribe(key)}
     _step(out, 3, f"An iPhone, an Android phone and a phone without Google register for {USER}.")
-    for name, device in (("iPhone", iphone), ("Android", android), ("own push service", own)):
+    for name, device in (("iPhone", iphone), ("Android", android), ("own push service", webpush)):
         status, answer = await _register(api, device, PASSWORD)
         _expect(status == HTTPStatus.CREATED, f"the registration of the {name} answered {status}")
         out.print(f"   {name}: HTTP {status}, state {answer['state']}: the mail server accepted the credential")
@@ -97,49 +97,50 @@ async def _register_phones(out: Console, api: aiohttp.ClientSession, sandbox: Sa
 async def _register(
     api: aiohttp.ClientSession, device: Mapping[str, object], password: str
 ) -> tuple[int, dict[str, Any]]:
-    wish = {"mailbox": USER, "credential": {"kind": "basic", "password": password}, "device": device}
-    async with api.post("/v1/registrations", json=wish) as response:
+    body = {"mailbox": USER, "credential": {"kind": "basic", "password": password}, "device": device}
+    async with api.post("/v1/registrations", json=body) as response:
         return response.status, await response.json(content_type=None)
 
 
 async def _deliver(out: Console, sandbox: Sandbox) -> None:
     _step(out, 4, "A mail arrives. Its subject, sender and body stay on the mail server:")
     out.print(Panel("\n".join(f"{name}: {text}" for name, text in MAIL.items()), expand=False))
-    await _pinged(sandbox)
-    _mail(sandbox)
-    apple = (await sandbox.apns.wait(1, SOON))[0]
-    google = (await sandbox.fcm.wait(1, SOON))[0]
+    await _wait_for_ping(sandbox)
+    _deliver_mail(sandbox)
+    apple = (await sandbox.apns.wait(1, PUSH_TIMEOUT))[0]
+    google = (await sandbox.fcm.wait(1, PUSH_TIMEOUT))[0]
     _step(out, 5, "What Apple received, every header and byte:")
     _print_push(out, apple)
     _step(out, 6, "What Google received:")
     _print_push(out, google)
-    own = (await sandbox.webpush.wait(1, SOON))[0]
+    encrypted = (await sandbox.webpush.wait(1, PUSH_TIMEOUT))[0]
     _step(
         out,
         7,
-        f"What the push service received: {len(own.body)} bytes that only the phone can read, and what that reads:",
+        f"What the push service received: {len(encrypted.body)} bytes that only the phone can read, "
+        "and what that reads:",
     )
-    _print_push(out, own._replace(body=sandbox.webpush.open(own)))
+    _print_push(out, encrypted._replace(body=sandbox.webpush.open(encrypted)))
 
 
-def _mail(sandbox: Sandbox) -> ServerId:
+def _deliver_mail(sandbox: Sandbox) -> ServerId:
     return sandbox.eas.deliver(USER, subject=MAIL["subject"], sender=MAIL["sender"], body=MAIL["body"])
 
 
-async def _pinged(sandbox: Sandbox) -> None:
-    """Wait until the mail server holds the relay's Ping."""
-    async with asyncio.timeout(SOON):
+async def _wait_for_ping(sandbox: Sandbox) -> None:
+    """Wait until the mail server holds a Ping of the relay."""
+    async with asyncio.timeout(PUSH_TIMEOUT):
         while sandbox.eas.held == 0:  # noqa: ASYNC110 -- the simulator has no event for it
             await asyncio.sleep(0.05)
 
 
 async def _stay_silent(out: Console, sandbox: Sandbox) -> None:
     _step(out, 8, "Two more mails arrive; then all are read and deleted.")
-    ids = [_mail(sandbox) for _ in range(2)]
-    await sandbox.apns.wait(2, SOON)
-    await sandbox.fcm.wait(2, SOON)
-    await sandbox.webpush.wait(2, SOON)
-    await _settled(sandbox)
+    ids = [_deliver_mail(sandbox) for _ in range(2)]
+    await sandbox.apns.wait(2, PUSH_TIMEOUT)
+    await sandbox.fcm.wait(2, PUSH_TIMEOUT)
+    await sandbox.webpush.wait(2, PUSH_TIMEOUT)
+    await _wait_for_silence(sandbox)
     before = _counts(sandbox)
     for id_ in ids:
         sandbox.eas.mark_read(USER, id_)
@@ -147,19 +148,20 @@ async def _stay_silent(out: Console, sandbox: Sandbox) -> None:
     await asyncio.sleep(QUIET)
     after = _counts(sandbox)
     _expect(before == after, "reading or deleting a mail led to a push")
-    apple, google, own = after
-    out.print(f"   pushes so far: Apple {apple}, Google {google}, push service {own}; reading and deleting led to none")
+    apple, google, service = after
+    text = f"Apple {apple}, Google {google}, push service {service}; reading and deleting led to none"
+    out.print(f"   pushes so far: {text}")
 
 
-async def _settled(sandbox: Sandbox) -> None:
-    """Wait until nothing was pushed for a while."""
+async def _wait_for_silence(sandbox: Sandbox) -> None:
+    """Wait until no push arrived for QUIET seconds."""
     count = -1
     while count != (count := sum(_counts(sandbox))):  # noqa: ASYNC110 -- silence has no event
         await asyncio.sleep(QUIET)
 
 
 def _counts(sandbox: Sandbox) -> tuple[int, int, int]:
-    """Count what Apple, Google and the push service received."""
+    """Return the number of pushes at Apple, Google and the push service."""
     return len(sandbox.apns.received), len(sandbox.fcm.received), len(sandbox.webpush.received)
 
 
@@ -178,14 +180,14 @@ async def _search_for_leaks(out: Console, sandbox: Sandbox, relay: RelayProcess)
     out.print("   in no push, in no line of the log at level debug, in no page of the database", style="green")
 
 
-async def _tell_health(out: Console, relay: RelayProcess) -> None:
+async def _print_health(out: Console, relay: RelayProcess) -> None:
     health = await relay.health()
     _step(out, 10, f"Health: {health['state']}.")
     for part in health["parts"]:
         out.print(f"   {part['part']}: {part['state']}")
 
 
-async def _go_on(out: Console, sandbox: Sandbox) -> None:
+async def _continue(out: Console, sandbox: Sandbox) -> None:
     out.print("\nRelay and sandbox run on until Ctrl-C. Deliver a mail yourself and see what Apple gets:")
     mail = json.dumps({"user": USER, "subject": "Hello", "sender": MAIL["sender"], "body": "..."})
     out.print(
@@ -218,6 +220,6 @@ def _step(out: Console, number: int, text: str) -> None:
     out.print(f"\n[bold cyan]{number}[/bold cyan] {text}")
 
 
-def _expect(fact: bool, complaint: str) -> None:
-    if not fact:
-        raise DemoFailed(complaint)
+def _expect(condition: bool, fault: str) -> None:
+    if not condition:
+        raise DemoFailed(fault)

@@ -1,4 +1,4 @@
-"""Own the folder that a sandbox leaves for a relay: a relay.toml and every file that it names."""
+"""The files of a relay that uses the sandbox: a relay.toml and the keys and certificates that it names."""
 
 import json
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ format = "{format}"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Hold where a sandbox and its relay listen, all on loopback; 0 takes a free port."""
+    """The ports of a sandbox and its relay, all on loopback; 0: a free port."""
 
     eas: int = 0
     apns: int = 0
@@ -79,14 +79,14 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class PushAccounts:
-    """Hold what Apple and Google would have handed out, and what the relay has of its own."""
+    """The keys that Apple and Google issue, and the relay's own VAPID key."""
 
     apns_key: str
     """PEM text of the .p8 file."""
     apns_key_id: str
     service_account: dict[str, str]
     vapid_key: bytes
-    """PEM; nobody hands it out, `relay vapid --new` makes it."""
+    """PEM, as `relay vapid --new` makes it."""
 
 
 def write_installation(
@@ -98,7 +98,7 @@ def write_installation(
     level: str = "info",
     log_format: str = "json",
 ) -> Path:
-    """Write everything a relay needs and return its relay.toml; key files are readable by their owner only."""
+    """Write all files that a relay needs, and return the path of its relay.toml; only the owner can read the keys."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     ca.write_ca(folder / "ca.pem")

@@ -1,4 +1,4 @@
-"""Own a real relay process that runs on a sandbox: started with the command line, asked over HTTP, ended by SIGTERM."""
+"""A relay in a process of its own, started with `relay serve`, for the demo and for tests."""
 
 import asyncio
 import os
@@ -13,24 +13,24 @@ import aiohttp
 
 START: Final = 60.0  # seconds; a busy machine needs ten to import everything
 STOP: Final = 20.0  # seconds
-LOOK: Final = 0.1  # seconds between two looks at a starting relay
+INTERVAL: Final = 0.1  # seconds between two requests for /readyz
 
 
 class RelayEnded(Exception):
-    """Tell that the relay ended before it was ready; the text is the end of its log."""
+    """The relay ended before it was ready; the text is the end of its log."""
 
 
 class RelayProcess:
-    """Hold one `relay serve`."""
+    """One `relay serve`."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path, ops_port: int, ops_host: str) -> None:
         self.process = process
         self.log = log
-        """The file with everything it printed."""
+        """The file with all output of the process."""
         self._ops = f"http://{ops_host}:{ops_port}"
 
     async def ready(self) -> None:
-        """Return when it can do its job; raises RelayEnded, TimeoutError."""
+        """Return when /readyz answers 200; raises RelayEnded, TimeoutError."""
         async with asyncio.timeout(START), aiohttp.ClientSession() as session:
             while True:
                 if self.process.returncode is not None:
@@ -40,26 +40,26 @@ class RelayProcess:
                         if response.status == HTTPStatus.OK:
                             return
                 except aiohttp.ClientConnectionError:
-                    pass  # it does not listen so far
-                await asyncio.sleep(LOOK)
+                    pass  # the relay does not listen yet
+                await asyncio.sleep(INTERVAL)
 
     async def health(self) -> dict[str, Any]:
-        """Ask /healthz."""
+        """Return the document of /healthz."""
         async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/healthz") as response:
             document: dict[str, Any] = await response.json()
             return document
 
     async def metrics(self) -> str:
-        """Ask /metrics."""
+        """Return the text of /metrics."""
         async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/metrics") as response:
             return await response.text()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a power cut would."""
+        """Send SIGKILL: the relay ends as in a power failure."""
         self.process.kill()
 
     async def stop(self) -> int:
-        """End it with SIGTERM and return its exit status; after a while with SIGKILL."""
+        """Send SIGTERM, after STOP seconds SIGKILL, and return the exit status."""
         if self.process.returncode is None:
             self.process.terminate()
         try:
@@ -80,10 +80,10 @@ async def open_relay(
     ops_host: str = "127.0.0.1",
     within: Sequence[str] = (),
 ) -> AsyncIterator[RelayProcess]:
-    """Run `relay serve` on a relay.toml until the block ends; it is ready when the block begins.
+    """Run `relay serve` with a relay.toml until the block ends; the relay is ready when the block begins.
 
-    What it prints goes to relay.log beside the file; `environ` is added to the environment; `within` is a command that
-    runs the one that follows it, e.g. in another network namespace.
+    Its output goes to relay.log beside that file. `environ` is added to the environment. `within` is a command that
+    runs the command in its arguments, e.g. in another network namespace.
     """
     log = toml.with_name("relay.log")
     command = (*within, sys.executable, "-m", "relay", "serve", "--config", str(toml), "--role", role)

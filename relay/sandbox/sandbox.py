@@ -1,4 +1,4 @@
-"""Own the whole sandbox: simulated mail server, Apple, Google and push service, their control, and a relay.toml."""
+"""The sandbox: simulated mail server, APNs, FCM and push service, one control listener, and the files of a relay."""
 
 import asyncio
 import socket
@@ -27,12 +27,12 @@ from relay.sandbox.push_control import push_control_app
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 
 PASSWORD: Final = "sandbox"
-"""Of the mailboxes that `relay sandbox` starts with."""
+"""The password of the mailboxes that `relay sandbox` adds at its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Hold the simulators and where everything is."""
+    """The running simulators, their ports, and the files for a relay."""
 
     eas: EasSimulator
     apns: ApnsSimulator
@@ -41,16 +41,16 @@ class Sandbox:
     ports: Ports
     folder: Path
     toml: Path
-    """A relay.toml for a relay on this machine."""
+    """The settings of a relay on this machine that uses the simulators."""
 
     @property
     def control_url(self) -> str:
-        """Give the URL of the control listener, which takes mails and tells what was received."""
+        """The URL of the control listener, which delivers mails and returns the received pushes."""
         return f"http://127.0.0.1:{self.ports.control}"
 
     @property
     def api_url(self) -> str:
-        """Give the URL at which the relay of `toml` takes registrations."""
+        """The URL of the registration API of the relay of `toml`."""
         return f"https://127.0.0.1:{self.ports.api}"
 
 
@@ -63,43 +63,43 @@ async def open_sandbox(
     log_format: str = "json",
     rules: EasRules | None = None,
 ) -> AsyncIterator[Sandbox]:
-    """Serve all simulators on loopback until the block ends; `folder` is filled for a relay that uses them.
+    """Serve all simulators on loopback until the block ends, and write the files for a relay into `folder`.
 
-    `rules` are those of the mail server; None: Exchange's.
+    `rules` are those of the mail server; None: those of Exchange.
     """
-    wanted = ports or Ports()
+    ports = ports or Ports()
     ca = ThrowAwayCa("Push relay sandbox")
     apns_key, key_id = make_apns_key()
     keys = {key_id: (public_pem(apns_key), TEAM)}
     async with AsyncExitStack() as stack:
-        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=wanted.eas, rules=rules))
+        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=ports.eas, rules=rules))
         apns = await stack.enter_async_context(
-            open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=wanted.apns)
+            open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=ports.apns)
         )
         fcm = await stack.enter_async_context(
-            open_fcm_simulator(tls=ca.server_context(), project=PROJECT, port=wanted.fcm)
+            open_fcm_simulator(tls=ca.server_context(), project=PROJECT, port=ports.fcm)
         )
-        webpush = await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context(), port=wanted.webpush))
+        webpush = await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context(), port=ports.webpush))
         control = web.Application()
         control.add_subapp("/eas", control_app(eas))
         control.add_subapp("/push", push_control_app(apns, fcm, webpush))
-        control_port = await stack.enter_async_context(open_listener(control, "127.0.0.1", wanted.control))
-        taken = Ports(
+        control_port = await stack.enter_async_context(open_listener(control, "127.0.0.1", ports.control))
+        open_ports = Ports(
             eas.port,
             apns.port,
             fcm.port,
             webpush.port,
             control_port,
-            wanted.api or _free_port(),
-            wanted.ops or _free_port(),
+            ports.api or _free_port(),
+            ports.ops or _free_port(),
         )
         accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
-        toml = write_installation(folder, ca, taken, accounts, level=level, log_format=log_format)
-        yield Sandbox(eas, apns, fcm, webpush, taken, folder, toml)
+        toml = write_installation(folder, ca, open_ports, accounts, level=level, log_format=log_format)
+        yield Sandbox(eas, apns, fcm, webpush, open_ports, folder, toml)
 
 
 def _free_port() -> int:
-    """Find a port that nobody listens on now; whoever is told it should listen soon."""
+    """Return a port that is free now; another program may take it before the relay listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -114,10 +114,10 @@ async def run_sandbox(
     level: str = "info",
     family: Family = Family.EXCHANGE,
 ) -> None:
-    """Serve a sandbox until cancelled, after saying where everything is and how it is used.
+    """Print the addresses of a sandbox and how to use it, and serve it until cancelled.
 
-    `family` names the servers that the mail server behaves like.
-    It starts with the mailboxes ann and ben, and `mailboxes` more: user1, user2, ..., all at example.com.
+    The mail server behaves like the servers of `family`. It has the mailboxes ann and ben, and `mailboxes` more: user1,
+    user2, ..., all at example.com.
     """
     async with open_sandbox(folder, ports, level=level, rules=FAMILIES[family]) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):

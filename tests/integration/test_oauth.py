@@ -23,7 +23,7 @@ from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.tokens import AHEAD, JITTER, TokenEndpoint, Tokens
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
-from relay.sandbox.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
+from tests.fakes.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
 
@@ -53,7 +53,7 @@ class Login:
 
     @property
     def asked(self) -> int:
-        return self.openid.asked[ANN]
+        return self.openid.refreshes[ANN]
 
     async def options(self) -> HttpReply:
         return await self.transport.send(compose(self.account, Options(), None, None))
@@ -107,7 +107,7 @@ async def test_a_rotated_refresh_token_is_kept_before_its_access_token_is_used()
 
         assert [credential.grant for credential in ann.kept] == [ann.kept[0].grant] * 2
         assert ann.kept[-1].refresh_token != first
-        assert not ann.openid.withdrawn(ANN)
+        assert not ann.openid.revoked(ANN)
 
 
 @hurried
@@ -200,11 +200,11 @@ async def test_the_servers_diagnostics_reach_the_operator() -> None:
 
 
 @hurried
-async def test_a_withdrawn_grant_ends_the_watch_without_another_try() -> None:
+async def test_a_revoked_grant_ends_the_watch_without_another_try() -> None:
     async with login() as ann:
         ann.watch()
         await ann.eas.until_held()
-        ann.openid.withdraw(ANN)
+        ann.openid.revoke(ANN)
         hurry(FRESH + 1)
         ann.eas.simulator.deliver(ANN)
         await until(lambda: ann.eas.ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED)
@@ -246,7 +246,7 @@ async def test_who_gives_up_waiting_does_not_spoil_the_renewal() -> None:
         await until(lambda: bool(ann.kept))
 
         assert (await ann.options()).status == 200
-        assert not ann.openid.withdrawn(ANN)
+        assert not ann.openid.revoked(ANN)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, ServerBusy), (500, ServerBusy), (400, AccessDenied)])

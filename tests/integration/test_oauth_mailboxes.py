@@ -15,8 +15,8 @@ from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.model import RegistrationState, WatchRecord
 from relay.process.clock import now
 from relay.sandbox.eas.simulator import EasSimulator
-from relay.sandbox.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from relay.watch.accounts import EasServer
+from tests.fakes.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import until
 from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
@@ -70,7 +70,7 @@ async def test_what_is_stored_is_the_token_that_came_last(tmp_path: Path) -> Non
         kept = await stored(role)
         assert kept.refresh_token != first
         assert kept.grant == OAuthCredential(ANN, first).grant
-        assert not openid.withdrawn(ANN)
+        assert not openid.revoked(ANN)
 
 
 async def test_the_same_grant_sent_again_is_known_and_not_spent_twice(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ async def test_the_same_grant_sent_again_is_known_and_not_spent_twice(tmp_path: 
         credential = OAuthCredential(ANN, openid.grant(ANN))
         await role.judged(await role.register("phone", credential=credential))
         await watching(role)
-        asked = openid.asked[ANN]
+        asked = openid.refreshes[ANN]
         again = await role.register("again", credential=credential)
 
         assert (await role.judged(again)).registration.state is RegistrationState.ACTIVE
-        assert not openid.withdrawn(ANN)
-        assert openid.asked[ANN] == asked
+        assert not openid.revoked(ANN)
+        assert openid.refreshes[ANN] == asked
 
 
 async def test_a_restart_goes_on_with_the_rotated_token(tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ async def test_a_restart_goes_on_with_the_rotated_token(tmp_path: Path) -> None:
         async with open_watch_role(tmp_path, servers) as role:
             await role.judged(await role.register("phone", credential=OAuthCredential(ANN, openid.grant(ANN))))
             await watching(role)
-            key, asked = (tmp_path / "sealing.pem").read_bytes(), openid.asked[ANN]
+            key, asked = (tmp_path / "sealing.pem").read_bytes(), openid.refreshes[ANN]
 
         async with open_watch_role(tmp_path, servers, key=key) as role:
-            await until(lambda: openid.asked[ANN] > asked)
+            await until(lambda: openid.refreshes[ANN] > asked)
             await watching(role)
-            assert not openid.withdrawn(ANN)
+            assert not openid.revoked(ANN)
 
 
-async def test_a_withdrawn_grant_is_refused_at_registration(tmp_path: Path) -> None:
+async def test_a_revoked_grant_is_refused_at_registration(tmp_path: Path) -> None:
     async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
         token = openid.grant(ANN)
-        openid.withdraw(ANN)
+        openid.revoke(ANN)
         phone = await role.register("phone", credential=OAuthCredential(ANN, token))
 
         assert (await role.judged(phone)).registration.state is RegistrationState.REFUSED
