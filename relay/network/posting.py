@@ -1,39 +1,37 @@
-"""Own HTTP POST to providers: a pool of connections by one way, requests written by hand, answers read up to a limit.
+"""HTTP POST to providers: connections by one route, kept for the next request; answers are read up to a limit.
 
-aiohttp keeps the connections and reads the answers. What its sessions add to each request (cookies, redirects, proxies
-of the environment, encodings, tasks) is of no use here and costs as much again.
+aiohttp reads the answers. Requests are written here, because aiohttp's sessions add work to each that is of no use here
+and costs as much again (cookies, redirects, proxies of the environment, encodings, tasks). Connections are pooled here,
+because aiohttp's connectors accept those of a dialler only through a private method.
 """
 
 import asyncio
 import re
 import ssl
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiohttp
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from relay.network.dialling import Dialler
-from relay.network.http import DialledConnector
 from relay.network.route import Route
 
 KEPT: Final = 60.0
 """Seconds a connection without traffic is kept: below the idle timeouts of firewalls and of Google's own servers."""
 LARGEST: Final = 65536  # bytes of an answer that are read; those of providers have a few hundred
-UNLIMITED: Final = aiohttp.ClientTimeout(total=None)
-REMEMBERED: Final = 64  # URLs, origins and heads; FCM has two of each, push services one for each phone
+REMEMBERED: Final = 64  # URLs and heads; FCM has two of each, push services one for each phone
 TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
 VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
-"""What may stand in a request's first line and in a header [RFC 9110 5.5], so that no line ends early."""
+"""The characters of a request's first line and of a header [RFC 9110 5.5]: no line may end early."""
 
 
 class Reply(NamedTuple):
-    """Hold an answer; its headers are found by names in any case."""
+    """An answer; its headers are found by names in any case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,31 +39,58 @@ class Reply(NamedTuple):
 
 
 class Poster:
-    """Send requests; the pool is opened at the first one, inside the running loop."""
+    """A client that sends requests by one route."""
 
-    def __init__(self, ca_file: Path | None, in_flight: int, route: Route) -> None:
-        """Take whom to trust, None being the system's CAs, how many connections to a host there may be, and the way.
+    def __init__(self, ca_file: Path | None, in_flight: int, route: Route, *, kept: float = KEPT) -> None:
+        """Trust the CAs of a file, or the system's if it is None; open at most `in_flight` connections to one host.
 
-        Raises OSError when a file holds no CA.
+        A connection is kept for so many seconds without traffic. Raises OSError when a file holds no CA.
         """
         self._tls = ssl.create_default_context(cafile=ca_file)
         self._dialler = Dialler(route)
         self._in_flight = in_flight
-        self._connector: DialledConnector | None = None
-        self._places = lru_cache(REMEMBERED)(_Place)
-        self._origins = lru_cache(REMEMBERED)(_ask)
+        self._kept = kept
+        self._pools: dict[Origin, _Pool] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._targets = lru_cache(REMEMBERED)(_Target)
         self._lines = lru_cache(REMEMBERED)(_lines)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Send one request to a URL that is encoded already, with these headers and those that HTTP itself needs.
+        """Send one request to an encoded URL, with these headers and those that HTTP itself needs.
 
-        Raises aiohttp.ClientError, OSError or TimeoutError; ValueError for a header that is none. The caller bounds
-        the time. No redirect is followed: whatever a request bears is meant for its own URL alone.
+        Raises aiohttp.ClientError, OSError or TimeoutError; ValueError for an invalid header. The caller limits the
+        time. No redirect is followed: a request and its credentials are meant for its own URL alone.
         """
-        place = self._places(url)
-        head = f"{place.head}{self._lines(*headers.items())}Content-Length: {len(body)}\r\n\r\n"
+        target = self._targets(url)
+        head = f"{target.head}{self._lines(*headers.items())}Content-Length: {len(body)}\r\n\r\n"
         request = head.encode("ascii") + body
-        connection = await self._pool().connect(self._origins(place.origin), [], UNLIMITED)
+        pool = self._pools.get(target.origin)
+        if pool is None:
+            pool = self._pools[target.origin] = _Pool(self._in_flight)
+        pool.users += 1
+        try:
+            async with pool.slots:
+                return await self._send(target.origin, pool, request)
+        finally:
+            pool.users -= 1
+            self._forget_unused(target.origin, pool)
+
+    async def close(self) -> None:
+        """Cut all connections; requests in flight or waiting end with aiohttp.ClientConnectionError."""
+        self._closed = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        ends = [end for pool in self._pools.values() for end in pool.cut()]
+        self._pools.clear()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+    async def _send(self, origin: "Origin", pool: "_Pool", request: bytes) -> Reply:
+        loop = asyncio.get_running_loop()
+        connection = pool.take(loop.time() - self._kept)
+        if connection is None:
+            connection = await self._dial(loop, origin)
+        pool.busy.add(connection)
         whole = False
         try:
             reply = await _exchange(connection, request)
@@ -73,28 +98,49 @@ class Poster:
         except HttpProcessingError as error:
             raise aiohttp.ClientPayloadError(error.message) from error
         finally:
-            # What is broken off, or goes on for too long, cannot be used again.
-            if whole:
-                connection.release()
+            pool.busy.discard(connection)
+            # After an interrupted answer, or one that is too long, the connection cannot be used again.
+            if whole and _usable(connection) and not self._closed:
+                pool.idle.append((connection, loop.time()))
+                if self._sweeping is None:
+                    self._sweeping = loop.call_later(self._kept, self._sweep, loop)
             else:
-                connection.close()
+                connection.abort()
         return reply
 
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._connector is not None:
-            await self._connector.close()
-            self._connector = None
+    async def _dial(self, loop: asyncio.AbstractEventLoop, origin: "Origin") -> ResponseHandler:
+        if not self._closed:
+            tls = self._tls if origin.tls else None
+            connection = await self._dialler.connect(partial(ResponseHandler, loop), origin.host, origin.port, tls)
+            if not self._closed:
+                return connection
+            connection.abort()
+        raise aiohttp.ClientConnectionError("the relay stops")
 
-    def _pool(self) -> DialledConnector:
-        if self._connector is None:
-            # The limit is per host: a renewal of a token waits for no push.
-            self._connector = DialledConnector(self._dialler, self._tls, limit_per_host=self._in_flight, keepalive=KEPT)
-        return self._connector
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the connections that were idle for too long, and come back while others are left."""
+        self._sweeping = None
+        for origin, pool in list(self._pools.items()):
+            pool.close_idle(loop.time() - self._kept)
+            self._forget_unused(origin, pool)
+        if any(pool.idle for pool in self._pools.values()):
+            self._sweeping = loop.call_later(self._kept, self._sweep, loop)
+
+    def _forget_unused(self, origin: "Origin", pool: "_Pool") -> None:
+        if not pool.users and not pool.idle and self._pools.get(origin) is pool:
+            del self._pools[origin]
 
 
-class _Place:
-    """Hold what all requests to one URL have in common; raises aiohttp.InvalidURL."""
+class Origin(NamedTuple):
+    """The server of a URL."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+class _Target:
+    """The common parts of all requests to one URL; raises aiohttp.InvalidURL."""
 
     def __init__(self, url: str) -> None:
         parsed = URL(url, encoded=True)
@@ -104,12 +150,52 @@ class _Place:
         if not TARGET.fullmatch(target):
             raise aiohttp.InvalidURL("no encoded path")
         self.head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: push-relay\r\n"
-        self.origin = parsed.origin()
+        self.origin = Origin(parsed.raw_host or "", parsed.port or 0, parsed.scheme == "https")
 
 
-def _ask(origin: URL) -> ClientRequest:
-    """Make what aiohttp's pool wants to see: it asks to which host, and whether over TLS."""
-    return ClientRequest("POST", origin, loop=asyncio.get_running_loop())
+class _Pool:
+    """The connections to one server."""
+
+    def __init__(self, limit: int) -> None:
+        self.users = 0
+        """The number of requests that have a connection or wait for one."""
+        self.slots = asyncio.Semaphore(limit)
+        """First come, first served."""
+        self.busy: set[ResponseHandler] = set()
+        self.idle: list[tuple[ResponseHandler, float]] = []
+        """With the moment of the last use; the connection that was used last stands last."""
+
+    def take(self, since: float) -> ResponseHandler | None:
+        """Return the connection that was used last, if that was after a moment: it is the most likely to be open."""
+        while self.idle:
+            connection, used_at = self.idle.pop()
+            if _usable(connection) and used_at > since:
+                return connection
+            connection.close()
+        return None
+
+    def close_idle(self, since: float) -> None:
+        """Close the connections that were last used before a moment, and those that cannot be used again."""
+        idle, self.idle = self.idle, []
+        for connection, used_at in idle:
+            if _usable(connection) and used_at > since:
+                self.idle.append((connection, used_at))
+            else:
+                connection.close()
+
+    def cut(self) -> Iterator["asyncio.Future[None]"]:
+        """Cut all connections without a TLS goodbye, which a silent server would delay; yield when each has ended."""
+        for connection in [*self.busy, *(connection for connection, _ in self.idle)]:
+            ended = connection.closed
+            connection.abort()
+            if ended is not None:
+                yield ended
+        self.idle.clear()
+
+
+def _usable(connection: ResponseHandler) -> bool:
+    """Return True if the server has neither closed an idle connection nor sent anything that was not asked for."""
+    return connection.is_connected() and not connection.should_close
 
 
 def _lines(*headers: tuple[str, str]) -> str:
@@ -119,15 +205,14 @@ def _lines(*headers: tuple[str, str]) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
-async def _exchange(connection: Connection, request: bytes) -> Reply:
-    """Write a request and read the whole answer, or a little more of it than is believed."""
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None:
+async def _exchange(connection: ResponseHandler, request: bytes) -> Reply:
+    """Write a request and read the whole answer, or slightly more than the limit."""
+    if connection.transport is None:
         raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(read_until_eof=True)
-    transport.write(request)
+    connection.set_response_params(read_until_eof=True)
+    connection.transport.write(request)
     while True:
-        message, payload = await protocol.read()
+        message, payload = await connection.read()
         if message.code >= 200:  # noqa: PLR2004  # 1xx are not the answer yet [RFC 9110 15.2]
             break
     body = await payload.readany()

@@ -9,6 +9,7 @@ import pytest
 
 from relay.network.posting import LARGEST, Poster, Reply
 from relay.network.route import DIRECT
+from tests.integration.push_world import until
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -31,16 +32,36 @@ async def for_ever(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def ok_and_more(writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.write(OK)
+
+
+async def ok_and_goodbye(writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def nothing(_: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60.0)
+
+
 class Server:
-    """Count connections, keep requests, and give the answers in turn; the last one again and again."""
+    """A server that keeps the requests and gives the answers in turn; the last one again and again."""
 
     def __init__(self, answers: tuple[Answer, ...]) -> None:
         self.connections = 0
+        self.open = 0
         self.requests: list[bytes] = []
         self._answers = answers
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -52,14 +73,15 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
+            self.open -= 1
             writer.close()
 
 
 @asynccontextmanager
-async def world(*answers: Answer) -> AsyncIterator[tuple[Server, Poster, str]]:
+async def world(*answers: Answer, in_flight: int = 10, kept: float = 60.0) -> AsyncIterator[tuple[Server, Poster, str]]:
     server = Server(answers)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    poster = Poster(None, 10, DIRECT)
+    poster = Poster(None, in_flight, DIRECT, kept=kept)
     try:
         yield server, poster, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     finally:
@@ -154,3 +176,66 @@ async def test_a_url_that_is_none_is_refused_before_anything_is_sent(url: str) -
 async def test_a_header_that_would_be_two_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="header"):
         await Poster(None, 10, DIRECT).post("http://localhost/", {"X": value}, b"")
+
+
+async def test_no_more_connections_are_open_at_once_than_allowed_and_requests_wait_for_one() -> None:
+    async with world(parts(b"HTTP/1.1 200 OK\r\n", OK.partition(b"\r\n")[2]), in_flight=3) as (server, poster, url):
+        replies = await asyncio.gather(*(poster.post(f"{url}/", {}, b"body") for _ in range(12)))
+
+        assert [reply.status for reply in replies] == [200] * 12
+        assert server.connections == 3
+
+
+async def test_a_cancelled_request_that_waits_for_a_connection_leaves_it_to_the_next() -> None:
+    async with world(parts(OK), in_flight=1) as (server, poster, url):
+        tasks = [asyncio.ensure_future(poster.post(f"{url}/", {}, b"body")) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+
+        assert (await tasks[2]).body == b"ok"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("answer", [ok_and_more, ok_and_goodbye])
+async def test_a_kept_connection_that_the_server_closed_or_spoke_on_unasked_is_not_used_again(answer: Answer) -> None:
+    async with world(answer, parts(OK)) as (server, poster, url):
+        await poster.post(f"{url}/", {}, b"body")
+        (pool,) = poster._pools.values()
+        ((kept, _),) = pool.idle
+        await until(lambda: kept.should_close)
+
+        assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_connection_is_closed_after_its_time_without_traffic_and_the_host_forgotten() -> None:
+    async with world(parts(OK), kept=0.05) as (server, poster, url):
+        await poster.post(f"{url}/", {}, b"body")
+        assert (server.open, len(poster._pools)) == (1, 1)
+
+        await until(lambda: server.open == 0)
+        assert not poster._pools
+
+        assert (await poster.post(f"{url}/", {}, b"body")).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_host_that_cannot_be_reached_is_forgotten() -> None:
+    async with world(parts(OK)) as (_, poster, _):
+        with pytest.raises(OSError, match=r".+"):
+            await poster.post("http://127.0.0.1:1/", {}, b"body")
+
+        assert not poster._pools
+
+
+async def test_closing_ends_the_requests_in_flight_and_those_that_wait() -> None:
+    async with world(nothing, in_flight=2) as (server, poster, url):
+        requests = [asyncio.ensure_future(poster.post(f"{url}/", {}, b"body")) for _ in range(4)]
+        await until(lambda: len(server.requests) == 2)
+        await poster.close()
+
+        ends = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(end, aiohttp.ClientConnectionError) for end in ends)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await poster.post(f"{url}/", {}, b"body")
+        assert not poster._pools

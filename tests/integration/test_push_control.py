@@ -153,12 +153,8 @@ async def test_the_token_endpoint_can_fail(driven: Driven) -> None:
 
 async def until_closed(sender: FcmSender) -> None:
     """Wait until the sender has seen that its connections are closed."""
-    connector = sender._http._connector
-    await until(
-        lambda: (
-            connector is not None and not any(p.is_connected() for pool in connector._conns.values() for p, _ in pool)
-        )
-    )
+    pools = sender._http._pools
+    await until(lambda: not any(kept.is_connected() for pool in pools.values() for kept, _ in pool.idle))
 
 
 @pytest.mark.parametrize(
