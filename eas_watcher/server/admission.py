@@ -186,7 +186,7 @@ class ServerAdmission:
             client.holding = loop.call_later(HELD, self._probe_ended, client)
 
     def answered(self, client: ClientAdmission) -> None:
-        """Learn that the server answered, with success or with what concerns this mailbox alone."""
+        """Note that the server answered, with success or with a refusal that concerns this mailbox alone."""
         client.confirms = False
         if client.probe:
             self._probe_ended(client)
@@ -194,7 +194,7 @@ class ServerAdmission:
             self._breaker = self._breaker.answered(asyncio.get_running_loop().time())
 
     def accepted(self, client: ClientAdmission) -> None:
-        """Learn that the server accepted a mailbox's credential."""
+        """Note that the server accepted a mailbox's credential."""
         if client.candidate or (self.refusals.suspected and client.began < self._suspected_at):
             return  # it is not counted, or it was accepted before the trouble began
         was = self.refusals.suspected
@@ -204,7 +204,7 @@ class ServerAdmission:
             self._release()
 
     def failed(self, client: ClientAdmission, error: EasError) -> EasError:
-        """Learn that a request failed; return the error as the client should understand it.
+        """Note that a request failed; return the error as the client should understand it.
 
         A stale connection shows nothing: a client that was to find something out hands its turn on when it leaves.
         """
@@ -212,7 +212,7 @@ class ServerAdmission:
             return error
         client.confirms = False
         if isinstance(error, Unauthorized) and not client.candidate:
-            error = self._judge(client, error)
+            error = self._compare(client, error)
         clock = asyncio.get_running_loop().time()
         cut = self.path.cut_off
         expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
@@ -225,7 +225,7 @@ class ServerAdmission:
         return error
 
     def leave(self, client: ClientAdmission) -> None:
-        """Learn that a request is over, reported or not: a client that gave up hands its turn to another."""
+        """Note that a request is over, reported or not: a client that gave up hands its turn to another."""
         if client.holding is not None:
             client.holding.cancel()
             client.holding = None
@@ -236,14 +236,14 @@ class ServerAdmission:
         client.probe = client.confirms = False
 
     def held(self, heartbeat: Heartbeat, seconds: float) -> None:
-        """Learn that a Ping was held to its end."""
+        """Note that a Ping was held to its end."""
         self.path = self.path.held(heartbeat, seconds)
 
     def cut(self, heartbeat: Heartbeat, survived: float) -> None:
-        """Learn that a held Ping was cut."""
+        """Note that a held Ping was cut."""
         self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
 
-    def _judge(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
+    def _compare(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
         """Return a refusal as one of many, if it is; a mailbox's last try concerns that mailbox alone."""
         now = asyncio.get_running_loop().time()
         was = self.refusals.suspected

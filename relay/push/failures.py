@@ -1,4 +1,4 @@
-"""Own what it means when no answer came from a provider: which failures pass, and which an operator must mend."""
+"""What it means that a provider did not answer: which failures pass, and which an operator must correct."""
 
 import errno
 import ssl
@@ -24,9 +24,9 @@ UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENE
 
 
 def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
-    """Read an exception of a connection; `ca_setting` names the setting that tells whom to trust.
+    """Return the outcome for a connection's exception; `ca_setting` names the setting that holds the trusted CAs.
 
-    What trying again does not mend is a channel fault: a certificate that does not verify, a proxy's 407.
+    A failure that no retry can mend is a channel fault: a certificate that does not verify, a proxy's 407.
     """
     causes = list(_causes(error))
     for cause in causes:
@@ -35,7 +35,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
                 return _lasting(cause.reason, cause.remedy, one_host=cause.one_host)
             return _later(cause.reason, cause.remedy)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        # aiohttp's error of this kind has no message of its own, but the one it comes from has.
+        # aiohttp's own error has no message; the ssl error that it was raised from has.
         messages = (getattr(cause, "verify_message", "") for cause in causes)
         remedy = (
             f"{next(filter(None, messages), 'it does not verify')}: set {ca_setting} to the CA that signs for the "
@@ -46,7 +46,7 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
 
 
 def _read(causes: list[BaseException]) -> RetryLater:
-    # The outer ones are often the library's and say less, so an exact name anywhere wins.
+    # The outer exceptions are often a library's and say less, so an exact type anywhere in the chain decides.
     for cause in causes:
         for kind, reason, remedy in KINDS:
             if isinstance(cause, kind):
@@ -58,8 +58,8 @@ def _read(causes: list[BaseException]) -> RetryLater:
     if any(cause.errno in UNREACHABLE for cause in network):
         return _later("network-unreachable", f"no way leads there: check {WAY_OUT}")
     if network:
-        told = network[-1].strerror or type(network[-1]).__name__
-        return _later(f"network-failed: {told}", f"check {WAY_OUT}")
+        detail = network[-1].strerror or type(network[-1]).__name__
+        return _later(f"network-failed: {detail}", f"check {WAY_OUT}")
     return _later(f"connection-lost: {type(causes[0]).__name__}", "see whether a firewall or a proxy cuts connections")
 
 
@@ -68,12 +68,12 @@ def _lasting(reason: str, remedy: str, *, one_host: bool) -> Refused:
 
 
 def _later(reason: str, remedy: str) -> RetryLater:
-    """Who cannot be reached with one push cannot be reached with the next."""
+    """Return an outcome that concerns the whole provider: if it is out of reach for one push, it is for the next."""
     return RetryLater(reason, remedy=remedy, provider=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an exception to what it was raised from, innermost last; a broken chain ends after a few."""
+    """Yield an exception and those that it was raised from, innermost last; at most eight, as a chain may be a loop."""
     cause: BaseException | None = error
     for _ in range(8):
         if cause is None:

@@ -1,7 +1,7 @@
-"""Own how a changed key file is noticed while the relay runs: looked at now and then, read whole, believed if good.
+"""Key files that may change while the relay runs: each is checked every few seconds and read whole when it changed.
 
-A bad new file, or none, changes nothing: what was read last stays in use, and the fault can be asked for until it is
-mended. Providers and formats are not known here; whoever needs a file says how it is read.
+A file that became bad or is missing changes nothing: the last good value stays in use, and `fault` says why until the
+file is good again. This module knows no providers and no formats: the caller passes the function that reads a file.
 """
 
 import asyncio
@@ -12,37 +12,40 @@ from typing import Any, Final, Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 5.0  # seconds between two looks: what somebody has just mended should not be waited for
-OTHERS: Final = 0o077  # the rights of group and others, as settings/files.py demands them absent at the start
+PERIOD: Final = 5.0  # seconds between two checks, so that a corrected file is in use soon
+OTHERS: Final = 0o077  # the rights of group and others; settings/files.py refuses files with them at the start
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
-"""What changes with a file: inode, size in bytes, and the nanoseconds of its last change of content and of rights."""
+"""What shows that a file changed: inode, size in bytes, and when its content and its rights changed, in nanoseconds."""
 
 
 class KeyFile(Generic[T]):
-    """Hold what one secret file says, and notice when it says something else."""
+    """The value of one secret file, and whether the file has changed."""
 
     def __init__(self, setting: str, path: Path, read: Callable[[Path], T]) -> None:
-        """Read the file; `read` raises ValueError (its text tells what is wrong) or OSError, and so does this.
+        """Read the file; raises the ValueError (its text says what is wrong) or OSError that `read` raises.
 
-        `setting` is the file's key in relay.toml. Values are compared to tell a new one from a file merely touched.
+        `setting` is the file's key in relay.toml. Values are compared: a file that was only touched has no new one.
         """
         self.setting = setting
         self.path = path
         self.fault = ""
-        """Why the file as it is now is not used; empty while it is."""
+        """Why the present file is not in use; empty while it is."""
         self._read = read
         self._stamp: Stamp | None = _stamp(path)
         self._listeners: list[Callable[[T], None]] = []
         self.value = read(path)
 
     def listen(self, changed: Callable[[T], None]) -> None:
-        """Call this with each new value, in the loop, right after it has taken the old one's place."""
+        """Call `changed` with each new value, in the loop, right after it has replaced the old one.
+
+        It raises ValueError or OSError if it cannot use the value.
+        """
         self._listeners.append(changed)
 
     async def look(self) -> None:
-        """Read the file if it changed, or was bad last time; disks are waited for in a thread."""
+        """Read the file, in a thread, if it changed or was bad the last time."""
         found = await asyncio.to_thread(self._find)
         if found is None:
             return
@@ -50,14 +53,17 @@ class KeyFile(Generic[T]):
         if fault:
             self._refuse(fault)
             return
-        if value is not None and value != self.value and not self._tell(value):
+        if value is not None and value != self.value and not self._replace(value):
             return
         if self.fault:
             log.info("key file is good again", extra={"setting": self.setting})
             self.fault = ""
 
-    def _tell(self, value: T) -> bool:
-        """Take a new value if all who listen can use it: the file may have changed once more since it was read."""
+    def _replace(self, value: T) -> bool:
+        """Return whether the new value is in use: every listener must accept it, or the old one stays.
+
+        A listener may fail because the file has changed once more since it was read.
+        """
         old, self.value = self.value, value
         try:
             for changed in self._listeners:
@@ -76,7 +82,7 @@ class KeyFile(Generic[T]):
             self.fault = fault
 
     def _find(self) -> tuple[Stamp | None, T | None, str] | None:
-        """Return stamp, value and fault of a file that must be looked into; None: it is as it was."""
+        """Return stamp, value and fault of a file that changed or was bad; None: neither."""
         try:
             stamp = _stamp(self.path)
             if stamp == self._stamp and not self.fault:
@@ -92,7 +98,7 @@ class KeyFile(Generic[T]):
 
 
 async def watch(files: Sequence[KeyFile[Any]], period: float = PERIOD) -> None:
-    """Look at some files again and again until cancelled."""
+    """Check the files every `period` seconds until cancelled."""
     while True:
         await asyncio.sleep(period)
         for file in files:

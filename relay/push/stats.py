@@ -1,4 +1,4 @@
-"""Own what a dispatcher lets others see: plain numbers and the channel faults of now, read whenever wanted."""
+"""What health and metrics read of a dispatcher: counters, and the channel faults and outages of now."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from relay.domain.outcome import OutcomeKind
 
 @dataclass(frozen=True, slots=True)
 class ChannelFault:
-    """Tell what ails one app's channel to its provider, and what to do."""
+    """Why one app's channel to its provider is away, and what an operator can do."""
 
     app: str
     environment: Environment
@@ -22,7 +22,7 @@ class ChannelFault:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Tell that a provider serves nobody in one of its environments, and what to do."""
+    """Why an environment of a provider is away, and what an operator can do."""
 
     environment: Environment
     reason: str
@@ -30,39 +30,39 @@ class Outage:
     since: datetime
 
 
-def _nobody(push: DuePush) -> None:
-    """Hear of an accepted push and do nothing."""
+def _ignore(push: DuePush) -> None:
+    """Do nothing with an accepted push."""
 
 
 @dataclass(slots=True)
 class PushStats:
-    """Count what one dispatcher does."""
+    """The counters of one dispatcher."""
 
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     lowered: int = 0
-    """Pushes delivered with less priority than their mode asks for."""
+    """Pushes that were delivered with a lower priority than their mode asks for."""
     in_flight: int = 0
-    """Pushes handed to the sender and not answered."""
+    """Pushes that the sender has and the provider has not answered."""
     faults: dict[tuple[str, Environment], ChannelFault] = field(default_factory=dict)
     """By app and environment; empty while all channels work."""
     channels: set[tuple[str, Environment]] = field(default_factory=set)
-    """Those that were pushed to since the start, by app and environment."""
+    """The channels that were pushed to since the start, by app and environment."""
     outages: dict[Environment, Outage] = field(default_factory=dict)
-    """Of environments whose pushes wait until the provider serves again."""
-    on_accepted: Callable[[DuePush], None] = _nobody
-    """Called when a provider took a push, e.g. to measure the time since `first_at`."""
+    """By environment; their pushes wait until the provider serves again."""
+    on_accepted: Callable[[DuePush], None] = _ignore
+    """Called when a provider accepts a push, e.g. to measure the time since `first_at`."""
 
     @property
     def fault(self) -> ChannelFault | None:
-        """Give the oldest fault, or None while all channels work."""
+        """The oldest fault; None while all channels work."""
         return min(self.faults.values(), key=lambda fault: fault.since, default=None)
 
     @property
     def outage(self) -> Outage | None:
-        """Give the oldest outage, or None while the provider serves."""
+        """The oldest outage; None while the provider serves."""
         return min(self.outages.values(), key=lambda outage: outage.since, default=None)
 
     @property
     def dead(self) -> bool:
-        """Tell whether every channel that was pushed to has a fault that only an operator can mend."""
+        """True if every channel that was pushed to has a fault, which only an operator can correct."""
         return bool(self.faults) and self.channels <= self.faults.keys()

@@ -1,4 +1,4 @@
-"""Own what an answer of a push service means [RFC 8030 5, 7.3, 8.4; RFC 8292 4.2]."""
+"""What an answer of a push service means [RFC 8030 5, 7.3, 8.4; RFC 8292 4.2]."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,14 +8,14 @@ from eas_watcher.retry_after import retry_after
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 
 TAKEN: Final = frozenset({200, 201, 202, 204})
-"""201 is the answer [RFC 8030 5]; 202 promises a receipt, and distributors of closed networks say 200 or 204."""
+"""201 is the usual answer [RFC 8030 5]; 202 promises a receipt, and services in closed networks answer 200 or 204."""
 NOT_FOUND: Final = 404
 GONE: Final = 410
 TOO_LARGE: Final = 413
 TOO_MANY: Final = 429
 REDIRECT: Final = range(300, 400)
 KEY_REFUSALS: Final = frozenset({400, 401, 403})
-"""Answers to a VAPID token that a service does not take; all three are in use."""
+"""Answers to a VAPID token that a service does not accept; all three are in use."""
 PASSING: Final = frozenset({408, 425, TOO_MANY})
 SERVER_ERRORS: Final = range(500, 600)
 
@@ -39,17 +39,17 @@ STRANGER: Final = "what answers is no push service: check the endpoint's host, a
 PAGE: Final = RetryLater(
     "not-a-push-service", remedy="a page answers in the push service's place: check proxies that open TLS, and its host"
 )
-"""A page promises nothing, whatever its status: the push was not taken."""
+"""The outcome for a web page, whatever its status: no push service has accepted the push."""
 
 REMEDIES: Final[Mapping[int, str]] = {NOT_FOUND: MISSING, TOO_LARGE: LARGE}
 
 
 def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, proved: bool = False) -> Outcome:
-    """Read an answer; header names are lower-case.
+    """Return the outcome of an answer; header names are lower-case.
 
-    410 kills a subscription: nothing but a push service says so. 404 is the answer to an expired one too, and also that
-    of a reverse proxy with a wrong path; so it and a refused key need proof from other subscriptions (`proved`; see
-    services.py) before one is given up, or the whole channel rests.
+    410 ends a subscription, for only a push service answers so. 404 is the answer for an expired subscription, but also
+    that of a reverse proxy with a wrong path. So 404 ends one only if other subscriptions prove it (`proved`; see
+    services.py), and a refused key is the channel's fault only with the same proof.
     """
     name = f"http-{status}"
     if status in TAKEN:
@@ -65,10 +65,10 @@ def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, prov
 
 
 def is_page(body: bytes) -> bool:
-    """Tell whether a body begins as a page for people does: that of a proxy, a portal, or a wrong path's web server."""
+    """Return whether a body starts like a web page: that of a proxy, a portal, or the web server of a wrong path."""
     return body[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def passes(status: int) -> bool:
-    """Tell whether an answer says nothing of the push, but that the service cannot take it now."""
+    """Return whether an answer says only that the service cannot take the push now."""
     return status in PASSING or status in SERVER_ERRORS

@@ -1,4 +1,4 @@
-"""Which push services are used, and as whom."""
+"""The settings of WebPush."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +8,21 @@ from relay.network.route import DIRECT, Route
 
 @dataclass(frozen=True, slots=True)
 class WebPushConfig:
-    """Hold which push services are used, and as whom."""
+    """Which push services the relay uses, and as whom."""
 
     services: frozenset[str]
-    """The only ones that are ever asked: hosts, with a port unless it is 443."""
+    """The only push services that get requests: hosts, with a port unless it is 443."""
     vapid_key_file: Path
     """ECDSA P-256 key, PEM."""
     subject: str
-    """Whom the operator of a push service may ask, mailto: or https: [RFC 8292 2.1]."""
+    """Where the operator of a push service may ask, mailto: or https: [RFC 8292 2.1]."""
     ca_file: Path | None = None
-    """CA certificates to trust instead of the system's."""
+    """CA certificates to trust; None: the system's."""
     in_flight: int = 100
-    """Pushes at once, each on a connection of its own; one of several services gets half of them at most."""
+    """Pushes at once, each on a connection of its own; one of several services gets at most half of them."""
     time_limit: float = 20.0
-    """Seconds for one push, connecting included."""
+    """Seconds for one push, including the connection's set-up."""
     route: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
     direct: frozenset[str] = frozenset()
-    """The services inside, to which no proxy leads."""
+    """The services inside the company, which are reached without the proxy."""

@@ -1,7 +1,7 @@
-"""Own the adapter that hands pushes to push services: WebPush with encryption and VAPID [RFC 8030, 8291, 8292].
+"""The sender for push services: WebPush with encryption and VAPID [RFC 8030, 8291, 8292].
 
-The endpoint of a subscription comes from a phone. So nothing is asked that webpush.hosts does not list, no redirect
-is followed, and what a service answers is read up to a limit and never shown.
+The endpoint of a subscription comes from a phone. So the relay sends requests only to services that webpush.hosts
+lists, follows no redirect, reads an answer up to a limit and shows none of its text.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from relay.push.webpush.vapid import Vapid, read_key
 
 
 class WebPushSender:
-    """Send pushes to the listed push services; use as an async context manager."""
+    """Sends pushes to the listed push services; use as an async context manager."""
 
     def __init__(self, config: WebPushConfig, clock: Clock, random: Random, egress: Egress) -> None:
-        """Read the VAPID key; raises ValueError or OSError when a file holds not what it should."""
+        """Read the VAPID key; raises ValueError or OSError when its file or the CA file cannot be used."""
         self._config = config
         self._clock = clock
         self._egress = egress
         self.key_file = KeyFile("webpush.vapid_key_file", config.vapid_key_file, read_key)
-        """Watched by whoever runs the sender; a changed key is in use at once."""
+        """The caller watches it for changes; a changed key is in use at once."""
         self.key_file.listen(self._take_key)
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
@@ -58,7 +58,7 @@ class WebPushSender:
         await self.close()
 
     async def send(self, push: DuePush) -> Outcome:
-        """Hand one push to the push service of its subscription; answers within the time limit whatever happens."""
+        """Send one push to the push service of its subscription; always returns within the time limit."""
         try:
             subscription = Subscription.read(push.device_token)
         except SubscriptionInvalid:
@@ -77,11 +77,11 @@ class WebPushSender:
 
     @property
     def services(self) -> Services:
-        """Give what is known of the push services, for health."""
+        """What the relay knows of the push services, for health."""
         return self._services
 
     async def close(self) -> None:
-        """Close all connections; pushes under way answer RetryLater."""
+        """Close all connections; pushes under way end as RetryLater."""
         await self._outer.close()
         await self._inner.close()
 
@@ -116,16 +116,16 @@ class WebPushSender:
                 # It concerns this one service: the others go on.
                 return replace(outcome, provider=False)
             case Refused():
-                # The token may have been made while the clock of this host was wrong.
+                # The VAPID token may have been made while the clock of this host was wrong.
                 self._vapid.forget(service)
             case Delivered() | TokenGone():
                 pass
         return outcome
 
     def _of_one(self, service: str, failure: RetryLater | Refused) -> RetryLater | Refused:
-        """Blame the one service that a fault lies with, while there are others; the way to all is blamed as it is.
+        """Return the failure as one of this service alone, if the other services do not share its cause.
 
-        A fault of the way out, e.g. a proxy's 407, is not one of the services inside.
+        A fault of the way out, e.g. a proxy's 407, does not concern the services inside.
         """
         others = isinstance(failure, Refused) and failure.one_host and len(self._config.services) > 1
         if others or (self._config.direct and service not in self._config.direct):
@@ -139,7 +139,7 @@ class WebPushSender:
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
         }
-        # An endpoint is sent as it was given: another spelling of its path could be another path.
+        # The endpoint is used as the phone spelled it: another spelling of its path could be another path.
         http = self._inner if subscription.service in self._config.direct else self._outer
         return await http.post(subscription.endpoint, headers, body)
 

@@ -1,4 +1,4 @@
-"""Own who we are to push services: the VAPID key, and the token that proves it to one service [RFC 8292]."""
+"""VAPID: the key that identifies the relay to push services, and the token that proves it to one service [RFC 8292]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from relay.domain.subscription import base64url
 from relay.push.webpush.encryption import point
 
 LIFE: Final = timedelta(hours=12)
-"""How long a token is good; 24 hours at most [RFC 8292 2], and the clocks of two hosts differ."""
+"""How long a token is valid: at most 24 hours [RFC 8292 2], less because the clocks of two hosts differ."""
 RENEWAL: Final = timedelta(hours=6)
-"""Age from which a token is made anew."""
+"""Age at which a token is replaced."""
 
 
 def make_key() -> bytes:
-    """Make a new key, PEM."""
+    """Return a new key, PEM."""
     key = generate_private_key(SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_key(file: Path) -> bytes:
-    """Read a key file, PEM; raises OSError, and ValueError when it holds no ECDSA P-256 key."""
+    """Return the content of a key file, PEM; raises OSError, and ValueError when it holds no ECDSA P-256 key."""
     pem = file.read_bytes()
     _load(pem)
     return pem
 
 
 def public_key(pem: bytes) -> str:
-    """Give the public key as apps hand it to a push service: 65 bytes in base64url. Raises ValueError."""
+    """Return the public key as apps pass it to a push service: 65 bytes in base64url. Raises ValueError."""
     return base64url(point(_load(pem).public_key()))
 
 
@@ -44,12 +44,12 @@ class _Token:
 
 
 class Vapid:
-    """Sign for any push service with one key; tokens are used again while they are young."""
+    """The tokens of one key, one for each push service; a token is used until RENEWAL."""
 
     def __init__(self, pem: bytes, subject: str) -> None:
-        """Take an ECDSA P-256 key as PEM, and whom an operator of a push service may ask (mailto: or https:).
+        """Take an ECDSA P-256 key as PEM, and where a push service's operator may ask (mailto: or https:).
 
-        Raises ValueError when it is no such key.
+        Raises ValueError when the key is of another kind.
         """
         self._key = _load(pem)
         self._public_key = public_key(pem)
@@ -57,9 +57,9 @@ class Vapid:
         self._tokens: dict[str, _Token] = {}
 
     def headers(self, service: str, now: datetime) -> Mapping[str, str]:
-        """Make the header that proves us to a push service, named as in Subscription.service.
+        """Return the header that proves the key to a push service, named as in Subscription.service.
 
-        There are as many tokens as push services, and these are listed in the settings.
+        There are as many tokens as push services, which the settings list.
         """
         import jwt
 
@@ -71,7 +71,7 @@ class Vapid:
         return {"Authorization": token.header}
 
     def forget(self, service: str) -> None:
-        """Make a new token for a service that refused the one before."""
+        """Drop the token of a service that refused it; the next request gets a new one."""
         self._tokens.pop(service, None)
 
 
