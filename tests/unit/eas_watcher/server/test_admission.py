@@ -28,37 +28,37 @@ def clock() -> float:
 
 
 def here(mailbox: Hashable, refusals: int = 0) -> ClientAdmission:
-    """Make a visitor that has passed before, so that it need not start."""
+    """Return a client that has passed before, so that it need not start."""
     return ClientAdmission(mailbox, refusals, passed=0)
 
 
-def new_door() -> ServerAdmission:
+def new_admission() -> ServerAdmission:
     return ServerAdmission(RATE, 8, Middle(), lambda: NOW)
 
 
 class Watches:
-    """Send through a door again and again, as runners do; `reach` says what comes of each request."""
+    """Clients that repeat their request until it is answered, as runners do; `reach` is the request."""
 
-    def __init__(self, door: ServerAdmission, reach: Callable[[ClientAdmission], Awaitable[None]]) -> None:
-        self.door = door
+    def __init__(self, admission: ServerAdmission, reach: Callable[[ClientAdmission], Awaitable[None]]) -> None:
+        self.admission = admission
         self.reach = reach
         self.sent: list[float] = []
         self.done: list[float] = []
 
-    async def run(self, visitor: ClientAdmission) -> None:
+    async def run(self, client: ClientAdmission) -> None:
         while True:
-            await self.door.enter(visitor)
+            await self.admission.enter(client)
             self.sent.append(clock())
             try:
-                await self.reach(visitor)
+                await self.reach(client)
             except (Unreachable, ServerBusy) as error:
-                self.door.failed(visitor, error)
+                self.admission.failed(client, error)
             else:
-                self.door.answered(visitor)
+                self.admission.answered(client)
                 self.done.append(clock())
                 return
             finally:
-                self.door.leave(visitor)
+                self.admission.leave(client)
 
 
 @asynccontextmanager
@@ -74,69 +74,69 @@ async def away(_: ClientAdmission) -> None:
     raise AWAY
 
 
-async def close(door: ServerAdmission, visitor: ClientAdmission | None = None) -> None:
-    visitor = visitor or ClientAdmission("first")
-    await door.enter(visitor)
-    door.failed(visitor, AWAY)
-    door.leave(visitor)
+async def go_away(admission: ServerAdmission, client: ClientAdmission | None = None) -> None:
+    client = client or ClientAdmission("first")
+    await admission.enter(client)
+    admission.failed(client, AWAY)
+    admission.leave(client)
 
 
-async def test_an_open_door_keeps_nobody_waiting() -> None:
-    door, visitors = new_door(), [ClientAdmission(name) for name in range(MANY)]
+async def test_a_server_that_serves_keeps_no_client_waiting() -> None:
+    admission, clients = new_admission(), [ClientAdmission(name) for name in range(MANY)]
     for _ in range(2):
         began = clock()
-        for visitor in visitors:
-            await door.enter(visitor)
+        for client in clients:
+            await admission.enter(client)
 
     assert clock() == began
     await asyncio.sleep(1 / RATE)
-    assert (door.state, door.waiting, door.expected_wait()) == ("serving", 0, None)
+    assert (admission.state, admission.waiting, admission.expected_wait()) == ("serving", 0, None)
 
 
-async def test_all_that_start_at_once_are_let_in_at_the_rate() -> None:
-    door, known, came = new_door(), ClientAdmission("known"), []
-    await door.enter(known)
+async def test_clients_that_start_at_once_pass_at_the_rate() -> None:
+    admission, known, came = new_admission(), ClientAdmission("known"), []
+    await admission.enter(known)
     await asyncio.sleep(1)
-    assert door.state == "serving"
+    assert admission.state == "serving"
 
     async def start(name: int) -> None:
-        await door.enter(ClientAdmission(name))
+        await admission.enter(ClientAdmission(name))
         came.append(clock())
 
     async with asyncio.TaskGroup() as tasks:
         for name in range(MANY):
             tasks.create_task(start(name))
         await asyncio.sleep(5)
-        assert (door.state, door.waiting) == ("starting", MANY - 51)
-        await door.enter(known)
-        assert clock() == 6.0  # who is here already goes on meanwhile
+        assert (admission.state, admission.waiting) == ("starting", MANY - 51)
+        await admission.enter(known)
+        assert clock() == 6.0  # a client that has started sends on meanwhile
 
     assert min(after - before for before, after in pairwise(came)) >= 0.99 / RATE
     assert clock() == pytest.approx(1 + MANY / RATE, abs=0.2)
     await asyncio.sleep(1 / RATE)
-    assert door.state == "serving"
+    assert admission.state == "serving"
 
 
 async def test_a_mailbox_that_comes_alone_does_not_wait() -> None:
-    door = new_door()
+    admission = new_admission()
     for name in range(5):
-        await door.enter(ClientAdmission(name))
+        await admission.enter(ClientAdmission(name))
         await asyncio.sleep(2 / RATE)
-        assert door.state == "serving"
+        assert admission.state == "serving"
 
     assert clock() == pytest.approx(10 / RATE)
 
 
 async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_timers() -> None:
-    watches = Watches(new_door(), away)
+    watches = Watches(new_admission(), away)
     async with running(watches):
         await asyncio.sleep(300)
         loop = asyncio.get_running_loop()
         timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
         assert len(timers) <= 2
-        assert watches.door.waiting >= MANY - 2
-        assert watches.door.state == "away"
-        assert watches.door.detail == str(AWAY)
+        assert watches.admission.waiting >= MANY - 2
+        assert watches.admission.state == "away"
+        assert watches.admission.detail == str(AWAY)
         probes = [moment for moment in watches.sent if moment > 0]
         assert probes == [5.0, 15.0, 35.0, 75.0, 135.0, 195.0, 255.0]
 
@@ -144,24 +144,24 @@ async def test_while_the_server_is_away_one_probes_and_the_rest_wait_without_tim
 async def test_thousands_that_wait_have_one_timer_and_return_with_jitter() -> None:
     """A fleet of 50,000, with all that belongs to a mailbox, is in tests/soak."""
     many, rate = 3_000, 500.0
-    door = ServerAdmission(rate, 8, Random(1), lambda: NOW)
-    await close(door)
+    admission = ServerAdmission(rate, 8, Random(1), lambda: NOW)
+    await go_away(admission)
     loop, came = asyncio.get_running_loop(), []
 
     async def wait(name: int) -> None:
-        visitor = here(name)
-        await door.enter(visitor)
+        client = here(name)
+        await admission.enter(client)
         came.append(clock())
-        if visitor.probe:
+        if client.probe:
             await asyncio.sleep(1)
-            door.answered(visitor)
-        door.leave(visitor)
+            admission.answered(client)
+        admission.leave(client)
 
     async with asyncio.TaskGroup() as tasks:
         for name in range(many):
             tasks.create_task(wait(name))
         await asyncio.sleep(1)
-        assert door.waiting == many
+        assert admission.waiting == many
         assert len(loop._scheduled) <= 2  # type: ignore[attr-defined]
 
     probe, first, *_ = came
@@ -180,231 +180,231 @@ async def test_all_return_at_the_rate_when_the_server_is_back() -> None:
             raise AWAY
         await asyncio.sleep(0.01)
 
-    watches = Watches(new_door(), reach)
+    watches = Watches(new_admission(), reach)
     async with running(watches) as tasks:
         await asyncio.sleep(36)
         back.set()
         await asyncio.wait(tasks)
-        assert watches.door.state == "serving"
+        assert watches.admission.state == "serving"
 
     assert watches.done[0] == pytest.approx(75.01)
     assert min(after - before for before, after in pairwise(watches.done[1:])) >= 0.99 / RATE
     assert clock() == pytest.approx(75 + MANY / RATE, abs=0.5)
 
 
-async def test_who_has_passed_since_sends_on_while_the_others_return() -> None:
-    door, ann, early = new_door(), here("ann"), here("early")
-    await door.enter(early)
-    await close(door)
-    await door.enter(ann)
+async def test_a_client_that_has_returned_sends_on_while_the_others_return() -> None:
+    admission, ann, early = new_admission(), here("ann"), here("early")
+    await admission.enter(early)
+    await go_away(admission)
+    await admission.enter(ann)
     async with asyncio.TaskGroup() as tasks:
         for name in range(50):
-            tasks.create_task(door.enter(here(name)))
+            tasks.create_task(admission.enter(here(name)))
         await asyncio.sleep(0)
-        door.answered(ann)
-        assert door.state == "returning"
-        await door.enter(ann)
+        admission.answered(ann)
+        assert admission.state == "returning"
+        await admission.enter(ann)
         assert clock() == 5.0
-        assert door.expected_wait() == pytest.approx(49 / RATE)
-        await door.enter(early)  # it has passed before the outage only
+        assert admission.expected_wait() == pytest.approx(49 / RATE)
+        await admission.enter(early)  # it has passed before the outage, not since
         assert clock() == pytest.approx(5 + 50 / RATE)
 
 
-async def test_a_probe_that_is_stopped_makes_room_for_the_next() -> None:
-    door = new_door()
-    await close(door)
+async def test_a_probe_that_is_stopped_hands_its_turn_on() -> None:
+    admission = new_admission()
+    await go_away(admission)
     probe = here("probe")
-    await door.enter(probe)
+    await admission.enter(probe)
     assert probe.probe
-    second = asyncio.ensure_future(door.enter(here("second")))
+    second = asyncio.ensure_future(admission.enter(here("second")))
     await asyncio.sleep(1)
     assert not second.done()
 
-    door.leave(probe)
+    admission.leave(probe)
     await second
 
     assert clock() == 6.0
 
 
-async def test_a_probe_over_a_stale_connection_tells_nothing_and_makes_room_for_the_next() -> None:
-    door = new_door()
-    await close(door)
+async def test_a_probe_over_a_stale_connection_shows_nothing_and_hands_its_turn_on() -> None:
+    admission = new_admission()
+    await go_away(admission)
     probe = here("probe")
-    await door.enter(probe)
+    await admission.enter(probe)
     stale = Unreachable("connection lost", stale=True)
 
-    assert door.failed(probe, stale) is stale
-    door.leave(probe)
-    assert door.state == "away"
-    await door.enter(here("second"))
+    assert admission.failed(probe, stale) is stale
+    admission.leave(probe)
+    assert admission.state == "away"
+    await admission.enter(here("second"))
 
-    assert (clock(), door.state) == (5.0, "away")
+    assert (clock(), admission.state) == (5.0, "away")
 
 
-async def test_a_probe_that_is_stopped_as_its_turn_comes_makes_room_for_the_next() -> None:
-    door = new_door()
-    await close(door)
-    first = asyncio.ensure_future(door.enter(here("one")))
-    second = asyncio.ensure_future(door.enter(here("two")))
+async def test_a_probe_that_is_stopped_as_its_turn_comes_hands_it_on() -> None:
+    admission = new_admission()
+    await go_away(admission)
+    first = asyncio.ensure_future(admission.enter(here("one")))
+    second = asyncio.ensure_future(admission.enter(here("two")))
     await asyncio.sleep(1)
-    door._watches[0].add_done_callback(lambda _: None)
+    admission._watches[0].add_done_callback(lambda _: None)
     asyncio.get_running_loop().call_at(5.0, first.cancel)
     await second
 
     assert (clock(), first.cancelled()) == (5.0, True)
 
 
-async def test_who_is_stopped_in_the_queue_is_skipped() -> None:
-    door = new_door()
-    await close(door)
-    first = asyncio.ensure_future(door.enter(here("one")))
-    second = asyncio.ensure_future(door.enter(here("two")))
+async def test_a_client_that_is_stopped_in_the_queue_is_skipped() -> None:
+    admission = new_admission()
+    await go_away(admission)
+    first = asyncio.ensure_future(admission.enter(here("one")))
+    second = asyncio.ensure_future(admission.enter(here("two")))
     await asyncio.sleep(1)
     first.cancel()
     await second
 
-    assert (clock(), door.waiting) == (5.0, 0)
+    assert (clock(), admission.waiting) == (5.0, 0)
 
 
 async def test_a_ping_that_is_held_is_a_good_probe() -> None:
-    door, probe = new_door(), here("probe")
-    await close(door)
-    await door.enter(probe, holds=True)
+    admission, probe = new_admission(), here("probe")
+    await go_away(admission)
+    await admission.enter(probe, holds=True)
     await asyncio.sleep(HELD - 1)
-    assert door.state == "away"
-    follower = asyncio.ensure_future(door.enter(here("two")))
+    assert admission.state == "away"
+    follower = asyncio.ensure_future(admission.enter(here("two")))
     await follower
 
-    assert (clock(), door.state) == (5.0 + HELD, "serving")
+    assert (clock(), admission.state) == (5.0 + HELD, "serving")
 
 
-async def test_a_ping_that_fails_as_a_probe_opens_nothing() -> None:
-    door, probe = new_door(), here("probe")
-    await close(door)
-    await door.enter(probe, holds=True)
-    door.failed(probe, AWAY)
-    door.leave(probe)
+async def test_a_ping_that_fails_as_a_probe_leaves_the_server_away() -> None:
+    admission, probe = new_admission(), here("probe")
+    await go_away(admission)
+    await admission.enter(probe, holds=True)
+    admission.failed(probe, AWAY)
+    admission.leave(probe)
     await asyncio.sleep(HELD + 1)
 
-    assert door.state == "away"
+    assert admission.state == "away"
 
 
 async def test_a_refusal_of_one_mailbox_is_an_answer_of_the_server() -> None:
-    door, probe = new_door(), here("probe")
-    await close(door)
-    await door.enter(probe)
+    admission, probe = new_admission(), here("probe")
+    await go_away(admission)
+    await admission.enter(probe)
 
-    door.failed(probe, AccessDenied("no", Reason.HTTP_403))
+    admission.failed(probe, AccessDenied("no", Reason.HTTP_403))
 
-    assert door.state == "serving"
+    assert admission.state == "serving"
 
 
-async def test_throttling_of_single_mailboxes_closes_nothing() -> None:
-    door = new_door()
+async def test_throttling_of_single_mailboxes_makes_no_server_away() -> None:
+    admission = new_admission()
     for name in range(MANY):
-        visitor = here(name)
-        await door.enter(visitor)
-        door.failed(visitor, ServerBusy("throttled", 600.0, reached=False))
+        client = here(name)
+        await admission.enter(client)
+        admission.failed(client, ServerBusy("throttled", 600.0, reached=False))
 
-    assert door.state == "serving"
+    assert admission.state == "serving"
 
 
-async def test_a_time_told_to_several_mailboxes_keeps_all_waiting() -> None:
-    door = new_door()
+async def test_a_wait_that_the_server_named_to_several_mailboxes_holds_for_all() -> None:
+    admission = new_admission()
     for name in range(DISTINCT):
-        visitor = here(name)
-        await door.enter(visitor)
-        door.failed(visitor, ServerBusy("busy", 600.0, reached=False, shared=True))
+        client = here(name)
+        await admission.enter(client)
+        admission.failed(client, ServerBusy("busy", 600.0, reached=False, shared=True))
 
-    await door.enter(here("late"))
+    await admission.enter(here("late"))
 
     assert clock() == pytest.approx(630.0)
 
 
 async def test_a_known_idle_timeout_is_no_outage() -> None:
-    door = new_door()
+    admission = new_admission()
     for name in range(20):
         await asyncio.sleep(5)
-        visitor = here(name)
-        await door.enter(visitor)
-        door.cut(Heartbeat(225, cut_off=225), 300.0)
+        client = here(name)
+        await admission.enter(client)
+        admission.cut(Heartbeat(225, cut_off=225), 300.0)
         if name >= DISTINCT:
-            door.failed(visitor, Unreachable("connection lost", 300.0))
+            admission.failed(client, Unreachable("connection lost", 300.0))
 
-    assert door.state == "serving"
-    assert door.path.cut_off is not None
+    assert admission.state == "serving"
+    assert admission.path.cut_off is not None
 
 
-async def refuse(door: ServerAdmission, visitor: ClientAdmission) -> Unauthorized:
-    """Send with a credential that is refused, as a runner does."""
-    await door.enter(visitor)
-    error = door.failed(visitor, REFUSED)
-    door.leave(visitor)
-    visitor.refusals += 1
+async def refuse(admission: ServerAdmission, client: ClientAdmission) -> Unauthorized:
+    """Send a request whose credential the server refuses, as a runner does."""
+    await admission.enter(client)
+    error = admission.failed(client, REFUSED)
+    admission.leave(client)
+    client.refusals += 1
     assert isinstance(error, Unauthorized)
     return error
 
 
-async def test_a_refusal_alone_is_its_users_matter() -> None:
-    door = new_door()
-    door.watched = 100
+async def test_a_single_refusal_concerns_its_user() -> None:
+    admission = new_admission()
+    admission.watched = 100
 
-    assert not (await refuse(door, here("ann"))).shared
+    assert not (await refuse(admission, here("ann"))).shared
 
 
 async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the_rate() -> None:
-    door, tried = new_door(), []
-    door.watched = 100
-    visitors = [here(name) for name in range(100)]
-    shared = [(await refuse(door, visitor)).shared for visitor in visitors]
+    admission, tried = new_admission(), []
+    admission.watched = 100
+    clients = [here(name) for name in range(100)]
+    shared = [(await refuse(admission, client)).shared for client in clients]
     assert shared == [False] * 9 + [True] * 91
 
-    async def confirm(visitor: ClientAdmission) -> None:
-        await door.enter(visitor)
+    async def confirm(client: ClientAdmission) -> None:
+        await admission.enter(client)
         tried.append(clock())
         if clock() < 1000:
-            door.failed(visitor, REFUSED)
-            visitor.refusals += 1
-            door.leave(visitor)
-            await confirm(visitor)
+            admission.failed(client, REFUSED)
+            client.refusals += 1
+            admission.leave(client)
+            await confirm(client)
         else:
-            door.answered(visitor)
-            door.accepted(visitor)
-            door.leave(visitor)
+            admission.answered(client)
+            admission.accepted(client)
+            admission.leave(client)
 
     async with asyncio.TaskGroup() as tasks:
-        for visitor in visitors:
-            tasks.create_task(confirm(visitor))
+        for client in clients:
+            tasks.create_task(confirm(client))
         await asyncio.sleep(1)
-        assert door.held_back == 100
+        assert admission.held_back == 100
 
     assert tried[:3] == [60.0, 960.0, 1860.0]
     assert clock() == pytest.approx(1860 + 100 / RATE, abs=1)
     assert all(after - before >= 0.99 / RATE for before, after in pairwise(tried[3:]))
 
 
-async def test_a_last_try_is_judged_as_its_users_matter() -> None:
-    door = new_door()
-    door.watched = 100
+async def test_the_refusal_of_a_last_try_concerns_its_user() -> None:
+    admission = new_admission()
+    admission.watched = 100
     for name in range(20):
-        await refuse(door, here(name))
+        await refuse(admission, here(name))
     ann = here("ann", refusals=2)
 
-    error = await refuse(door, ann)
+    error = await refuse(admission, ann)
 
     assert clock() == 60.0
     assert not error.shared
 
 
 async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
-    door, tried = new_door(), []
-    door.watched = 100
+    admission, tried = new_admission(), []
+    admission.watched = 100
     for number in range(20):
-        await refuse(door, here(number))
+        await refuse(admission, here(number))
 
-    async def confirm(visitor: ClientAdmission) -> None:
-        await door.enter(visitor)
-        tried.append(visitor.mailbox)
+    async def confirm(client: ClientAdmission) -> None:
+        await admission.enter(client)
+        tried.append(client.mailbox)
 
     async with asyncio.TaskGroup() as tasks:
         for name, refusals in (("last", 2), ("other", 1)):
@@ -414,20 +414,20 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     assert tried == ["other", "last"]
 
 
-async def suspect(door: ServerAdmission) -> list[asyncio.Task[None]]:
-    """Have a server suspected, and two refused mailboxes wait to confirm."""
-    door.watched = 100
+async def suspect(admission: ServerAdmission) -> list[asyncio.Task[None]]:
+    """Let the server be suspected, and two refused mailboxes wait to confirm."""
+    admission.watched = 100
     for number in range(20):
-        await refuse(door, here(number))
-    waiting = [asyncio.ensure_future(door.enter(here(name, refusals=1))) for name in ("first", "second")]
+        await refuse(admission, here(number))
+    waiting = [asyncio.ensure_future(admission.enter(here(name, refusals=1))) for name in ("first", "second")]
     await asyncio.sleep(1)
-    assert door.held_back == 2
+    assert admission.held_back == 2
     return waiting
 
 
-async def test_who_is_stopped_as_the_turn_to_confirm_comes_hands_it_on() -> None:
-    door = new_door()
-    first, second = await suspect(door)
+async def test_a_client_that_is_stopped_as_its_turn_to_confirm_comes_hands_it_on() -> None:
+    admission = new_admission()
+    first, second = await suspect(admission)
     asyncio.get_running_loop().call_at(60.0, first.cancel)
 
     await second
@@ -435,31 +435,31 @@ async def test_who_is_stopped_as_the_turn_to_confirm_comes_hands_it_on() -> None
     assert (clock(), first.cancelled()) == (60.0, True)
 
 
-async def test_who_is_stopped_while_a_refusal_is_confirmed_hands_the_turn_on() -> None:
-    door = new_door()
-    door.watched = 100
+async def test_a_client_that_is_stopped_while_it_confirms_hands_its_turn_on() -> None:
+    admission = new_admission()
+    admission.watched = 100
     for number in range(20):
-        await refuse(door, here(number))
+        await refuse(admission, here(number))
     first = here("first", refusals=1)
-    await door.enter(first)
+    await admission.enter(first)
     assert clock() == 60.0
-    second = asyncio.ensure_future(door.enter(here("second", refusals=1)))
+    second = asyncio.ensure_future(admission.enter(here("second", refusals=1)))
     await asyncio.sleep(1)
     assert not second.done()
 
-    door.leave(first)
+    admission.leave(first)
     await second
 
     assert clock() == 61.0
 
 
-async def test_who_is_stopped_before_the_gate_with_the_turn_to_confirm_hands_it_on() -> None:
-    door = new_door()
-    first, second = await suspect(door)
+async def test_a_client_that_is_stopped_while_the_server_is_away_hands_its_turn_to_confirm_on() -> None:
+    admission = new_admission()
+    first, second = await suspect(admission)
     await asyncio.sleep(57)
-    await close(door, here("away"))  # at 58 s: the gate lets its probe through at 63 s
+    await go_away(admission, here("away"))  # at 58 s: the probe may go at 63 s
     await asyncio.sleep(3)
-    assert (door.waiting, first.done()) == (1, False)
+    assert (admission.waiting, first.done()) == (1, False)
     first.cancel()
 
     await second
@@ -468,56 +468,56 @@ async def test_who_is_stopped_before_the_gate_with_the_turn_to_confirm_hands_it_
 
 
 async def test_a_turn_to_confirm_that_was_used_is_not_handed_on() -> None:
-    door = new_door()
-    first, second = await suspect(door)
+    admission = new_admission()
+    first, second = await suspect(admission)
     await first
-    visitor = here("first", refusals=1)
-    visitor.confirms = True
-    door.failed(visitor, REFUSED)
-    door.leave(visitor)
+    client = here("first", refusals=1)
+    client.confirms = True
+    admission.failed(client, REFUSED)
+    admission.leave(client)
 
     await second
 
     assert clock() == 960.0
 
 
-async def test_what_was_accepted_before_the_trouble_began_ends_no_suspicion() -> None:
-    door, early = new_door(), here("early")
-    door.watched = 10
-    await door.enter(early)
+async def test_an_acceptance_from_before_the_suspicion_does_not_end_it() -> None:
+    admission, early = new_admission(), here("early")
+    admission.watched = 10
+    await admission.enter(early)
     await asyncio.sleep(1)
     for name in range(5):
-        await refuse(door, here(name))
+        await refuse(admission, here(name))
 
     early.mailbox = 3  # refused meanwhile
-    door.accepted(early)
-    assert door.refusals.suspected
+    admission.accepted(early)
+    assert admission.refusals.suspected
 
-    await door.enter(early)
-    door.accepted(early)
-    assert not door.refusals.suspected
+    await admission.enter(early)
+    admission.accepted(early)
+    assert not admission.refusals.suspected
 
 
 async def test_says_why_a_candidate_waits_as_long_as_others_find_out() -> None:
-    door = new_door()
-    assert door.obstacle == ""
+    admission = new_admission()
+    assert admission.obstacle == ""
 
-    await close(door)
-    assert door.obstacle == f"the server is away: {AWAY}"
+    await go_away(admission)
+    assert admission.obstacle == f"the server is away: {AWAY}"
     await asyncio.sleep(6)
-    assert door.obstacle == ""
+    assert admission.obstacle == ""
     probe = here("probe")
-    await door.enter(probe)
-    assert door.obstacle
-    door.answered(probe)
-    assert door.obstacle == ""
+    await admission.enter(probe)
+    assert admission.obstacle
+    admission.answered(probe)
+    assert admission.obstacle == ""
 
-    door.watched = 10
+    admission.watched = 10
     for name in range(5):
-        await refuse(door, here(name))
-    assert door.obstacle == "the server refuses many credentials at once"
+        await refuse(admission, here(name))
+    assert admission.obstacle == "the server refuses many credentials at once"
     await asyncio.sleep(61)
-    assert door.obstacle == ""
+    assert admission.obstacle == ""
 
 
 def candidate(mailbox: Hashable) -> ClientAdmission:
@@ -525,10 +525,10 @@ def candidate(mailbox: Hashable) -> ClientAdmission:
 
 
 async def test_candidates_and_watches_pass_in_turns() -> None:
-    door, came = new_door(), []
+    admission, came = new_admission(), []
 
     async def pass_in(client: ClientAdmission) -> None:
-        await door.enter(client)
+        await admission.enter(client)
         came.append(client.candidate)
 
     async with asyncio.TaskGroup() as tasks:
@@ -542,52 +542,52 @@ async def test_candidates_and_watches_pass_in_turns() -> None:
 
 
 async def test_thousands_of_candidates_keep_no_watch_waiting() -> None:
-    door = new_door()
+    admission = new_admission()
     async with asyncio.TaskGroup() as tasks:
-        waiting = [tasks.create_task(door.enter(candidate(name))) for name in range(MANY)]
+        waiting = [tasks.create_task(admission.enter(candidate(name))) for name in range(MANY)]
         await asyncio.sleep(1)
-        assert door.waiting == MANY - 11
+        assert admission.waiting == MANY - 11
         began = clock()
-        await door.enter(ClientAdmission("watch"))
+        await admission.enter(ClientAdmission("watch"))
         assert clock() - began <= 2 / RATE
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
-        assert door.waiting == 0
+        assert admission.waiting == 0
 
 
 async def test_a_watch_probes_before_a_candidate_that_came_earlier() -> None:
-    door, probe = new_door(), here("watch")
-    await close(door)
+    admission, probe = new_admission(), here("watch")
+    await go_away(admission)
     async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(door.enter(candidate("early")))
+        first = tasks.create_task(admission.enter(candidate("early")))
         await asyncio.sleep(1)
-        await door.enter(probe)
+        await admission.enter(probe)
         assert (clock(), probe.probe, first.done()) == (5.0, True, False)
-        door.answered(probe)
+        admission.answered(probe)
         await first
         assert clock() == pytest.approx(5.0)
 
 
 async def test_a_candidate_probes_when_no_watch_waits_and_its_refusal_is_an_answer() -> None:
-    door, alone = new_door(), candidate("alone")
-    await close(door)
-    await door.enter(alone)
+    admission, alone = new_admission(), candidate("alone")
+    await go_away(admission)
+    await admission.enter(alone)
     assert (clock(), alone.probe) == (5.0, True)
 
-    assert door.failed(alone, REFUSED) is REFUSED
+    assert admission.failed(alone, REFUSED) is REFUSED
 
-    assert door.state == "serving"
+    assert admission.state == "serving"
 
 
 async def test_a_candidate_that_is_withdrawn_leaves_the_queue_and_its_turn_to_others() -> None:
-    door = new_door()
-    await close(door)
-    early, late = (asyncio.ensure_future(door.enter(candidate(name))) for name in ("early", "late"))
+    admission = new_admission()
+    await go_away(admission)
+    early, late = (asyncio.ensure_future(admission.enter(candidate(name))) for name in ("early", "late"))
     await asyncio.sleep(1)
     early.cancel()
     await asyncio.wait([early])
-    assert door.waiting == 1
+    assert admission.waiting == 1
 
     await late
 
@@ -595,90 +595,90 @@ async def test_a_candidate_that_is_withdrawn_leaves_the_queue_and_its_turn_to_ot
 
 
 async def test_refused_candidates_do_not_make_a_server_suspected() -> None:
-    door = new_door()
-    door.watched = 10
+    admission = new_admission()
+    admission.watched = 10
     for name in range(MANY):
         client = candidate(name)
-        await door.enter(client)
-        assert door.failed(client, REFUSED) is REFUSED
-        door.leave(client)
+        await admission.enter(client)
+        assert admission.failed(client, REFUSED) is REFUSED
+        admission.leave(client)
 
-    assert (door.refusals.suspected, len(door.refusals)) == (False, 0)
+    assert (admission.refusals.suspected, len(admission.refusals)) == (False, 0)
 
 
 async def test_a_candidate_is_not_tried_while_many_are_refused_and_its_acceptance_ends_nothing() -> None:
-    door, early = new_door(), candidate(3)
-    door.watched = 10
-    await door.enter(early)
+    admission, early = new_admission(), candidate(3)
+    admission.watched = 10
+    await admission.enter(early)
     for name in range(5):
-        await refuse(door, here(name))
-    door.answered(early)
+        await refuse(admission, here(name))
+    admission.answered(early)
     early.began = clock() + 1
-    door.accepted(early)
-    assert door.refusals.suspected
+    admission.accepted(early)
+    assert admission.refusals.suspected
 
     async with asyncio.TaskGroup() as tasks:
-        candidates = [tasks.create_task(door.enter(candidate(f"c{number}"))) for number in range(20)]
+        candidates = [tasks.create_task(admission.enter(candidate(f"c{number}"))) for number in range(20)]
         confirms = here(2, refusals=1)
-        await door.enter(confirms)
-        assert (clock(), door.held_back) == (60.0, 20)
+        await admission.enter(confirms)
+        assert (clock(), admission.held_back) == (60.0, 20)
         await asyncio.sleep(30)
         assert not any(task.done() for task in candidates)
 
-        door.answered(confirms)
-        door.accepted(confirms)
-        door.leave(confirms)
+        admission.answered(confirms)
+        admission.accepted(confirms)
+        admission.leave(confirms)
         await asyncio.wait(candidates)
 
-    assert door.held_back == 0
+    assert admission.held_back == 0
     assert clock() == pytest.approx(90 + 19 / RATE, abs=0.1)
 
 
 async def test_candidates_go_at_the_rate_when_a_confirmation_is_due_and_no_refused_mailbox_waits() -> None:
-    door = new_door()
-    door.watched = 10
+    admission = new_admission()
+    admission.watched = 10
     for name in range(5):
-        await refuse(door, here(name))
+        await refuse(admission, here(name))
     async with asyncio.TaskGroup() as tasks:
-        candidates = [tasks.create_task(door.enter(candidate(f"c{number}"))) for number in range(20)]
+        candidates = [tasks.create_task(admission.enter(candidate(f"c{number}"))) for number in range(20)]
         await asyncio.sleep(59)
-        assert door.held_back == 20
+        assert admission.held_back == 20
         await asyncio.wait(candidates)
 
     assert clock() == pytest.approx(60 + 19 / RATE, abs=0.1)
-    await door.enter(candidate("late"))
+    await admission.enter(candidate("late"))
     assert clock() == pytest.approx(60 + 20 / RATE, abs=0.1)
 
 
 async def test_a_client_that_may_ask_elsewhere_does_not_wait_for_a_server_that_is_away() -> None:
-    door, lookup = new_door(), ClientAdmission("lookup", waits=False)
-    await close(door)
+    admission, lookup = new_admission(), ClientAdmission("lookup", waits=False)
+    await go_away(admission)
 
     with pytest.raises(Unreachable, match="the server is away: no connection") as caught:
-        await door.enter(lookup)
+        await admission.enter(lookup)
     assert (clock(), caught.value.reached) == (0.0, False)
 
     await asyncio.sleep(5)
-    await door.enter(lookup)
+    await admission.enter(lookup)
     assert (clock(), lookup.probe) == (5.0, True)
     with pytest.raises(Unreachable):
-        await door.enter(ClientAdmission("other", waits=False))
-    door.answered(lookup)
-    door.leave(lookup)
-    await door.enter(ClientAdmission("other", waits=False))
+        await admission.enter(ClientAdmission("other", waits=False))
+    admission.answered(lookup)
+    admission.leave(lookup)
+    await admission.enter(ClientAdmission("other", waits=False))
     assert clock() == 5.0
 
 
 async def test_a_client_that_may_ask_elsewhere_leaves_the_queue_when_the_server_goes_away() -> None:
-    door = new_door()
+    admission = new_admission()
     first, second, third = (ClientAdmission(name, waits=False) for name in ("first", "second", "third"))
-    await door.enter(first)
-    queued = [asyncio.ensure_future(door.enter(client)) for client in (second, third)]
+    await admission.enter(first)
+    queued = [asyncio.ensure_future(admission.enter(client)) for client in (second, third)]
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_soon(queued[1].cancel)
-    door.failed(first, AWAY)
+    admission.failed(first, AWAY)
     await asyncio.wait(queued)
 
     assert isinstance(queued[0].exception(), Unreachable)
     assert queued[1].cancelled()
-    assert (clock(), door.waiting) == (0.0, 0)
+    assert (clock(), admission.waiting) == (0.0, 0)

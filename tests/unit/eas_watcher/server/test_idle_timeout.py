@@ -10,7 +10,7 @@ SHORT = Heartbeat(225, cut_off=225)
 
 
 def cut(*cuts: tuple[float, float], path: PathKnowledge | None = None) -> PathKnowledge:
-    """Cut Pings, each at a moment after seconds."""
+    """Return the knowledge after Pings were cut: the moment of each, and the seconds that it survived."""
     path = path or PathKnowledge()
     for now, survived in cuts:
         path = path.cut(SHORT, survived, now)
@@ -21,7 +21,7 @@ def test_a_mailbox_starts_as_configured_while_nothing_is_known() -> None:
     assert PathKnowledge().start(CONFIGURED) is CONFIGURED
 
 
-def test_a_mailbox_starts_from_what_others_have_survived() -> None:
+def test_a_mailbox_starts_with_the_heartbeat_that_others_have_survived() -> None:
     grown = replace(CONFIGURED, interval=900, expiries=1)
 
     assert PathKnowledge().held(grown, 900.0).start(CONFIGURED) == replace(grown, expiries=0)
@@ -31,11 +31,11 @@ def test_a_ping_that_ended_early_proves_nothing() -> None:
     assert PathKnowledge().held(CONFIGURED, 400.0) == PathKnowledge()
 
 
-def test_what_one_mailbox_came_down_to_is_no_measure_for_others() -> None:
+def test_a_heartbeat_that_was_lowered_after_a_cut_is_not_passed_on() -> None:
     assert PathKnowledge().held(SHORT, 225.0) == PathKnowledge()
 
 
-def test_cuts_after_the_same_time_tell_of_an_idle_timeout() -> None:
+def test_cuts_after_the_same_time_show_an_idle_timeout() -> None:
     path = cut((1000.0, 298.0), (1100.0, 301.6), (1300.0, 300.1))
 
     assert path.cut_off == IdleTimeout(298.0, 301.6)
@@ -51,12 +51,12 @@ def test_says_one_number_when_there_is_one() -> None:
     assert path.describe("main") == "Pings to main are cut after 60 s: an idle timeout of 60 s lies on the path"
 
 
-def test_nothing_is_worth_keeping_before_a_ping_has_survived() -> None:
+def test_nothing_is_kept_before_a_ping_has_survived() -> None:
     assert PathKnowledge().lesson is None
     assert cut((1000.0, 300.0)).lesson is None
 
 
-def test_the_next_process_starts_from_what_this_one_has_survived() -> None:
+def test_the_next_process_starts_with_the_heartbeat_that_survived_in_this_one() -> None:
     lesson = PathKnowledge().held(replace(CONFIGURED, interval=900, expiries=1), 900.0).lesson
     assert lesson == Lesson(900)
     recalled = PathKnowledge.recalled(lesson)
@@ -76,7 +76,7 @@ def test_the_next_process_knows_what_cuts_pings_until_a_longer_one_survives() ->
     assert recalled.held(CONFIGURED, 600.0).lesson == Lesson(600)
 
 
-def test_what_is_remembered_stays_within_what_is_configured_now() -> None:
+def test_a_remembered_heartbeat_stays_within_the_present_settings() -> None:
     configured = Heartbeat(300, minimum=240, maximum=480)
 
     assert PathKnowledge.recalled(Lesson(900)).start(configured) == replace(configured, interval=480)
@@ -101,7 +101,7 @@ def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
     ],
     ids=["too few", "too different", "one event", "too soon"],
 )
-def test_other_cuts_are_no_constant(cuts: list[tuple[float, float]]) -> None:
+def test_other_cuts_show_no_idle_timeout(cuts: list[tuple[float, float]]) -> None:
     path = cut(*cuts)
 
     assert (path.cut_off, path.describe("main")) == (None, "")
@@ -122,7 +122,7 @@ def test_a_ping_that_survives_longer_disproves_it() -> None:
     assert path.held(longer, 600.0) == PathKnowledge(longer)
 
 
-def test_knows_which_cuts_were_to_be_expected() -> None:
+def test_knows_which_cuts_an_idle_timeout_explains() -> None:
     assert [IdleTimeout(298.0, 301.0).covers(seconds) for seconds in (296.0, 297.0, 302.0, 303.0)] == [
         False,
         True,

@@ -10,12 +10,12 @@ def refused(*names: int, watched: int = WATCHED, now: float = 0.0) -> MassRefusa
     return refusals
 
 
-def test_a_few_refused_mailboxes_are_their_users_matter() -> None:
+def test_a_few_refused_mailboxes_concern_their_users() -> None:
     assert not refused(*range(9)).suspected
     assert not refused(*range(LEAST - 1), watched=LEAST).suspected
 
 
-def test_a_good_part_of_the_mailboxes_refused_within_minutes_tells_of_the_server() -> None:
+def test_many_mailboxes_refused_within_minutes_make_the_server_suspected() -> None:
     assert refused(*range(10)).suspected
     assert refused(*range(LEAST), watched=LEAST).suspected
 
@@ -57,7 +57,7 @@ def test_a_refused_mailbox_that_is_accepted_ends_the_suspicion() -> None:
     assert (refusals.suspected, len(refusals)) == (False, 9)
 
 
-def test_other_mailboxes_end_it_when_they_are_the_more() -> None:
+def test_more_accepted_than_refused_mailboxes_end_the_suspicion() -> None:
     refusals = refused(*range(10))
     for name in range(100, 110):
         refusals.accepted(name)
@@ -67,7 +67,7 @@ def test_other_mailboxes_end_it_when_they_are_the_more() -> None:
     assert not refusals.suspected
 
 
-def test_a_mailbox_that_was_accepted_since_is_forgotten() -> None:
+def test_a_mailbox_that_was_accepted_since_does_not_count() -> None:
     refusals = refused(*range(9))
     refusals.accepted(0)
 
@@ -76,7 +76,7 @@ def test_a_mailbox_that_was_accepted_since_is_forgotten() -> None:
     assert not refusals.suspected
 
 
-def test_a_try_that_was_given_up_lets_the_next_one_go_at_once_and_the_one_after_it_wait_as_long() -> None:
+def test_after_a_confirmation_that_was_given_up_the_next_one_goes_at_once() -> None:
     refusals = refused(*range(10), now=1000.0)
     assert refusals.confirm(1060.0)
 
@@ -86,7 +86,7 @@ def test_a_try_that_was_given_up_lets_the_next_one_go_at_once_and_the_one_after_
     assert moments == [1061, 1961, 2861]
 
 
-def test_a_try_that_was_given_up_means_nothing_once_the_suspicion_is_over() -> None:
+def test_a_confirmation_that_was_given_up_changes_nothing_once_the_suspicion_is_over() -> None:
     refusals = refused(*range(10), now=1000.0)
     assert refusals.confirm(1060.0)
     refusals.accepted(3)

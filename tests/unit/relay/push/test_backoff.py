@@ -38,17 +38,17 @@ def test_a_time_the_provider_named_is_never_cut_short(seconds: float, place: flo
     assert seconds <= at_least(seconds, Fixed(place)) <= seconds * 1.1 + 1.0 + 1e-9
 
 
-def test_rows_whose_provider_named_the_same_time_do_not_return_together() -> None:
+def test_pushes_whose_provider_named_the_same_time_do_not_return_together() -> None:
     random = Random(1)
 
     assert len({at_least(60.0, random) for _ in range(100)}) == 100
 
 
-def test_a_refused_token_is_looked_at_again_after_about_an_hour() -> None:
+def test_a_refused_token_is_tried_again_after_about_an_hour() -> None:
     assert recheck(1, Fixed(0.0)) == pytest.approx(2520)
     assert recheck(1, Fixed(1.0)) == pytest.approx(4680)
 
 
 @pytest.mark.parametrize(("refusals", "hours"), [(1, 1), (2, 2), (5, 16), (6, 24), (99, 24)])
-def test_and_more_rarely_each_time_up_to_once_a_day(refusals: int, hours: float) -> None:
+def test_a_refused_token_is_tried_less_often_each_time_and_at_last_once_a_day(refusals: int, hours: float) -> None:
     assert recheck(refusals, MIDDLE) == hours * 3600

@@ -21,7 +21,7 @@ def untrusted() -> ssl.SSLCertVerificationError:
 
 
 def reason(error: BaseException) -> str:
-    """Read a failure that passes; who cannot be reached with one push cannot be reached with the next."""
+    """Return the reason of a failure that passes and concerns the whole provider."""
     outcome = read_failure(error, "apns.ca_file")
     assert isinstance(outcome, RetryLater)
     assert outcome.provider
@@ -56,7 +56,7 @@ def test_network_failures_pass(error: BaseException, expected: str) -> None:
 
 
 @pytest.mark.parametrize("error", [proxy_refuses(407), caused(OSError("a library's words"), proxy_refuses(407))])
-def test_what_lies_with_the_proxy_keeps_its_name_and_remedy(error: BaseException) -> None:
+def test_a_fault_of_the_proxy_keeps_its_name_and_remedy(error: BaseException) -> None:
     outcome = read_failure(error, "apns.ca_file")
 
     assert isinstance(outcome, Refused)
@@ -80,18 +80,18 @@ def test_a_proxy_that_cannot_reach_the_provider_is_tried_again() -> None:
     assert reason(proxy_refuses(502)) == "proxy-cannot-reach"
 
 
-def test_a_failed_handshake_says_why_when_it_knows() -> None:
-    told = ssl.SSLError(1, "handshake failed")
-    told.reason = "WRONG_VERSION_NUMBER"
+def test_a_failed_handshake_says_why_if_it_is_known() -> None:
+    named = ssl.SSLError(1, "handshake failed")
+    named.reason = "WRONG_VERSION_NUMBER"
 
-    assert reason(told) == "tls-failed: WRONG_VERSION_NUMBER"
+    assert reason(named) == "tls-failed: WRONG_VERSION_NUMBER"
     silent = ssl.SSLError(1, "handshake failed")
     silent.reason = ""
     assert reason(silent) == "tls-failed: no reason given"
 
 
 @pytest.mark.parametrize("error", [untrusted(), caused(RuntimeError(), untrusted())])
-def test_a_certificate_nobody_trusts_is_a_fault_of_the_channel_that_names_the_setting(error: BaseException) -> None:
+def test_an_untrusted_certificate_is_a_fault_of_the_channel_that_names_the_setting(error: BaseException) -> None:
     outcome = read_failure(error, "fcm.ca_file")
 
     assert isinstance(outcome, Refused)
@@ -115,7 +115,7 @@ def test_an_error_raised_while_handling_another_is_read_to_its_origin() -> None:
     assert reason(error) == "timed-out"
 
 
-def test_a_chain_without_end_is_left() -> None:
+def test_a_chain_of_causes_that_is_a_loop_ends() -> None:
     first, second = RuntimeError(), ValueError()
     first.__cause__, second.__cause__ = second, first
 

@@ -14,7 +14,7 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file as editors and configuration tools do: the new one is complete when it gets the name."""
+    """Replace a file as editors and configuration tools do: the new file is complete before it gets the name."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.chmod(mode)
@@ -48,18 +48,18 @@ def test_a_file_that_is_missing_at_the_start_is_refused(path: Path) -> None:
         KeyFile("apns.key_file", path, read)
 
 
-async def test_a_new_file_takes_the_old_ones_place_and_those_who_listen_are_told_once(path: Path) -> None:
+async def test_a_new_value_replaces_the_old_one_and_reaches_every_listener_once(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
-    told: list[str] = []
-    file.listen(told.append)
+    heard: list[str] = []
+    file.listen(heard.append)
 
     await file.look()
-    assert (file.value, told) == ("key one", [])
+    assert (file.value, heard) == ("key one", [])
 
     write(path, "key two")
     await file.look()
     await file.look()
-    assert (file.value, told, file.fault) == ("key two", ["key two"], "")
+    assert (file.value, heard, file.fault) == ("key two", ["key two"], "")
 
 
 async def test_a_file_written_in_place_is_noticed_even_if_its_size_stays(path: Path) -> None:
@@ -71,15 +71,15 @@ async def test_a_file_written_in_place_is_noticed_even_if_its_size_stays(path: P
     assert file.value == "key two"
 
 
-async def test_a_file_that_is_only_touched_tells_nobody(path: Path) -> None:
+async def test_a_file_that_is_only_touched_has_no_new_value(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
-    told: list[str] = []
-    file.listen(told.append)
+    heard: list[str] = []
+    file.listen(heard.append)
 
     write(path, "key one")
     await file.look()
 
-    assert told == []
+    assert heard == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_a_file_that_is_only_touched_tells_nobody(path: Path) -> None:
         (lambda path: write(path, "key two", 0o640), "is open to others than its owner (mode 0640)"),
     ],
 )
-async def test_a_bad_file_leaves_the_old_key_in_use_and_is_told_until_it_is_mended(
+async def test_a_bad_file_leaves_the_old_key_in_use_and_is_named_until_it_is_corrected(
     path: Path, spoil: object, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = KeyFile("apns.key_file", path, read)
@@ -109,7 +109,7 @@ async def test_a_bad_file_leaves_the_old_key_in_use_and_is_told_until_it_is_mend
     assert (file.value, file.fault) == ("key three", "")
 
 
-async def test_a_file_that_was_closed_to_others_meanwhile_is_taken(path: Path) -> None:
+async def test_a_file_whose_rights_are_corrected_is_used(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
     write(path, "key two", 0o644)
     await file.look()
@@ -120,7 +120,7 @@ async def test_a_file_that_was_closed_to_others_meanwhile_is_taken(path: Path) -
     assert (file.value, file.fault) == ("key two", "")
 
 
-async def test_watching_looks_at_all_files_until_cancelled(path: Path) -> None:
+async def test_watching_checks_all_files_until_cancelled(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
     came = asyncio.Event()
     file.listen(lambda _: came.set())
@@ -131,7 +131,7 @@ async def test_watching_looks_at_all_files_until_cancelled(path: Path) -> None:
         watching.cancel()
 
 
-async def test_a_value_that_somebody_cannot_use_leaves_the_old_one_and_is_offered_again(path: Path) -> None:
+async def test_a_value_that_a_listener_cannot_use_leaves_the_old_one_and_is_tried_again(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
     taken: list[str] = []
 

@@ -10,7 +10,7 @@ def fault(app: str, hour: int) -> ChannelFault:
     return ChannelFault(app, Environment.PRODUCTION, "TopicDisallowed", "allow it", since)
 
 
-def test_the_oldest_fault_is_the_one_to_show() -> None:
+def test_the_oldest_fault_is_shown() -> None:
     stats = PushStats()
     assert stats.fault is None
 
@@ -20,11 +20,11 @@ def test_the_oldest_fault_is_the_one_to_show() -> None:
     assert stats.fault == fault("a", 8)
 
 
-def test_nobody_need_listen_for_accepted_pushes() -> None:
+def test_accepted_pushes_need_no_listener() -> None:
     PushStats().on_accepted(due_push())
 
 
-def test_a_provider_is_dead_when_all_channels_that_were_used_are_at_fault() -> None:
+def test_a_provider_is_dead_when_every_channel_that_was_used_has_a_fault() -> None:
     stats = PushStats()
     assert not stats.dead
     stats.channels.add(("a", Environment.PRODUCTION))
@@ -37,7 +37,7 @@ def test_a_provider_is_dead_when_all_channels_that_were_used_are_at_fault() -> N
     assert not stats.dead
 
 
-def test_the_oldest_outage_is_the_one_to_show() -> None:
+def test_the_oldest_outage_is_shown() -> None:
     stats = PushStats()
     assert stats.outage is None
 

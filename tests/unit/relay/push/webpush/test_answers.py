@@ -9,17 +9,17 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("status", sorted(TAKEN))
-def test_a_push_that_was_taken_is_delivered_and_its_receipt_is_not_kept(status: int) -> None:
+def test_an_accepted_push_is_delivered_and_its_receipt_is_not_kept(status: int) -> None:
     assert read_webpush(status, {"location": "https://push.example.com/m/canary"}, NOON) == Delivered()
 
 
-def test_only_410_kills_a_subscription_by_itself() -> None:
-    killing = [status for status in range(100, 600) if isinstance(read_webpush(status, {}, NOON), TokenGone)]
+def test_only_410_ends_a_subscription_without_further_proof() -> None:
+    ending = [status for status in range(100, 600) if isinstance(read_webpush(status, {}, NOON), TokenGone)]
 
-    assert killing == [410]
+    assert ending == [410]
 
 
-def test_404_kills_when_others_prove_it() -> None:
+def test_404_ends_a_subscription_that_others_prove_gone() -> None:
     doubted = read_webpush(404, {}, NOON)
 
     assert isinstance(doubted, Refused)
@@ -50,7 +50,7 @@ def test_a_refused_key_is_the_channels_fault_when_others_prove_it(status: int) -
         (408, {}, None),
     ],
 )
-def test_what_passes_is_tried_again(status: int, headers: dict[str, str], after: float | None) -> None:
+def test_a_passing_refusal_is_tried_again(status: int, headers: dict[str, str], after: float | None) -> None:
     assert read_webpush(status, headers, NOON) == RetryLater(f"http-{status}", after)
 
 
@@ -58,7 +58,7 @@ def test_what_passes_is_tried_again(status: int, headers: dict[str, str], after:
     ("status", "words"),
     [(413, "4096"), (301, "elsewhere"), (307, "elsewhere"), (405, "no push service"), (299, "no push")],
 )
-def test_what_somebody_must_change_is_kept_with_a_remedy(status: int, words: str) -> None:
+def test_a_lasting_refusal_names_a_remedy(status: int, words: str) -> None:
     outcome = read_webpush(status, {}, NOON)
 
     assert isinstance(outcome, Refused)
@@ -78,5 +78,5 @@ def test_what_somebody_must_change_is_kept_with_a_remedy(status: int, words: str
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_page_for_people_is_told_apart(body: bytes, page: bool) -> None:
+def test_a_web_page_is_recognised(body: bytes, page: bool) -> None:
     assert is_page(body) is page

@@ -17,12 +17,12 @@ BODY = decode(
 )
 
 
-def test_the_example_of_the_rfc_comes_out_byte_by_byte() -> None:
+def test_the_example_of_the_rfc_is_encrypted_byte_by_byte() -> None:
     assert seal(CONTENT, point(RECEIVER.public_key()), AUTH, SALT, SENDER, len(CONTENT)) == BODY
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\0" * 9, bytes(range(256)), b"\x02" * LENGTH])
-def test_another_implementation_reads_what_was_encrypted(content: bytes) -> None:
+def test_another_implementation_decrypts_the_message(content: bytes) -> None:
     receiver = generate_private_key(SECP256R1())
 
     body = encrypt(content, point(receiver.public_key()), AUTH, SALT)
@@ -39,6 +39,6 @@ def test_every_message_has_the_same_length_and_a_key_of_its_own() -> None:
     assert len({body[21:86] for body in bodies}) == 3
 
 
-def test_what_is_too_long_is_not_sent_in_another_length() -> None:
+def test_a_message_that_is_too_long_is_not_encrypted() -> None:
     with pytest.raises(TooLong):
         encrypt(bytes(LENGTH + 1), point(RECEIVER.public_key()), AUTH, SALT)

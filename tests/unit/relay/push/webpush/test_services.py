@@ -12,7 +12,7 @@ RESTS = "push-service-rests: timed-out"
 
 
 def services(slots: int = 100) -> Services:
-    """Make services of which both were asked once."""
+    """Return two services, each of which was asked once."""
     known = Services(slots, MIDDLE)
     for service in (A, B):
         assert known.admit(service, "first", 0.0) is None
@@ -48,7 +48,7 @@ def test_a_service_is_away_when_several_phones_pushes_fail_and_the_others_go_on(
     assert known.known == 2
 
 
-def test_one_phone_alone_never_silences_its_service() -> None:
+def test_failures_of_one_phone_alone_never_make_its_service_away() -> None:
     known = services()
 
     fail(known, *[ANN] * 50, BEN)
@@ -57,7 +57,7 @@ def test_one_phone_alone_never_silences_its_service() -> None:
     assert known.away == []
 
 
-def test_a_fault_that_only_somebody_mends_makes_its_service_away_at_once() -> None:
+def test_a_fault_that_no_retry_mends_makes_its_service_away_at_once() -> None:
     known = services()
 
     fail(known, ANN, certain=True)
@@ -77,7 +77,7 @@ def test_failures_count_only_without_an_answer_between() -> None:
     assert known.admit(A, DAN, 1.0) is None
 
 
-def test_an_answer_that_it_cannot_now_is_no_sign_of_health() -> None:
+def test_an_answer_that_the_service_cannot_now_ends_no_absence() -> None:
     known = services()
 
     for device in (ANN, BEN, EVE):
@@ -154,7 +154,7 @@ def test_a_slow_service_holds_no_more_than_its_slots() -> None:
     assert known.admit(A, EVE, 0.0) is None
 
 
-def test_404_is_proved_by_time_and_by_a_push_that_was_taken_between() -> None:
+def test_404_is_proved_by_time_and_by_a_push_that_was_accepted_meanwhile() -> None:
     known = services()
 
     assert not answer(known, A, ANN, 404, 0.0)
@@ -173,7 +173,7 @@ def test_404_of_all_subscriptions_proves_nothing_however_long_it_lasts() -> None
     assert not any(answers)
 
 
-def test_a_subscription_that_was_taken_again_starts_from_nothing() -> None:
+def test_an_accepted_push_discards_the_earlier_404_of_its_subscription() -> None:
     known = services()
     answer(known, A, ANN, 404, 0.0)
     answer(known, A, ANN, 201, 10.0)
@@ -182,7 +182,7 @@ def test_a_subscription_that_was_taken_again_starts_from_nothing() -> None:
     assert not answer(known, A, ANN, 404, 2 * SILENCE)
 
 
-def test_no_more_than_so_many_subscriptions_are_remembered() -> None:
+def test_the_number_of_remembered_subscriptions_is_limited() -> None:
     known = services()
 
     for number in range(MOST + 5):
@@ -191,28 +191,28 @@ def test_no_more_than_so_many_subscriptions_are_remembered() -> None:
     assert len(known._services[A].missing) == MOST
 
 
-def test_one_subscription_that_is_refused_again_and_again_is_not_our_key() -> None:
+def test_refusals_of_one_subscription_alone_do_not_blame_the_key() -> None:
     known = services()
     answer(known, B, DAN, 403, 0.0)
 
     assert not any(answer(known, A, ANN, 403, 0.0) for _ in range(50))
 
 
-def test_several_refused_and_none_taken_anywhere_is_our_key() -> None:
+def test_several_refusals_and_no_accepted_push_anywhere_blame_the_key() -> None:
     known = services()
     answer(known, B, DAN, 403, 0.0)
 
     assert [answer(known, A, device, 401, 0.0) for device in (ANN, BEN, EVE)] == [False] * (FEW - 1) + [True]
 
 
-def test_our_key_is_good_while_another_service_takes_it() -> None:
+def test_the_key_is_good_while_another_service_accepts_it() -> None:
     known = services()
     answer(known, B, DAN, 201, 0.0)
 
     assert not any(answer(known, A, device, 403, 0.0) for device in (ANN, BEN, EVE, DAN))
 
 
-def test_a_push_that_is_taken_between_proves_our_key() -> None:
+def test_an_accepted_push_in_between_proves_the_key() -> None:
     known = services()
     answer(known, B, DAN, 403, 0.0)
     for device in (ANN, BEN):
@@ -227,7 +227,7 @@ def lane(service: str) -> Lane:
     return Lane(Environment.PRODUCTION, service=service)
 
 
-def test_a_healthy_service_has_no_limit() -> None:
+def test_a_service_that_serves_limits_no_claim() -> None:
     assert list(services().capacities(1.0)) == []
 
 
@@ -255,7 +255,7 @@ def test_a_service_with_half_of_its_slots_taken_says_how_many_are_left() -> None
     assert left == [[], [2], [1], [0]]
 
 
-def test_a_service_without_others_takes_all_there_is() -> None:
+def test_a_service_without_others_has_no_limit() -> None:
     alone = Services(None, MIDDLE)
     for number in range(1000):
         assert alone.admit(A, number, 0.0) is None

@@ -26,7 +26,7 @@ def claims(header: str) -> dict[str, object]:
     return document
 
 
-def test_a_token_names_one_push_service_and_whom_to_ask() -> None:
+def test_a_token_names_one_push_service_and_a_contact() -> None:
     header = Vapid(KEY, "mailto:push@example.com").headers(SERVICE, NOON)["Authorization"]
 
     ends = int((NOON + LIFE).timestamp())
@@ -43,14 +43,14 @@ def test_a_token_is_used_again_while_it_is_young() -> None:
     assert vapid.headers(SERVICE, NOON + RENEWAL) != first
 
 
-def test_a_token_from_the_future_is_made_anew_for_the_clock_was_wrong() -> None:
+def test_a_token_from_the_future_is_replaced_because_the_clock_was_wrong() -> None:
     vapid = Vapid(KEY, "mailto:push@example.com")
     vapid.headers(SERVICE, NOON + timedelta(days=30))
 
     assert claims(vapid.headers(SERVICE, NOON)["Authorization"])["exp"] == int((NOON + LIFE).timestamp())
 
 
-def test_a_forgotten_token_is_made_anew() -> None:
+def test_a_forgotten_token_is_replaced() -> None:
     vapid = Vapid(KEY, "mailto:push@example.com")
     first = vapid.headers(SERVICE, NOON)
 
