@@ -54,7 +54,7 @@ class Heartbeat:
         ceiling = max(self.minimum, min(int(survived * 0.75), self.interval))
         return replace(self, interval=ceiling, expiries=0, cut_off=ceiling)
 
-    def told(self, limit: int) -> "Heartbeat":
+    def adopt_limit(self, limit: int) -> "Heartbeat":
         """Adopt the nearest limit that the server named (Ping status 5) as a bound [MS-ASCMD 2.2.3.177.11].
 
         A limit beyond the protocol's is not believed: a Ping held for a year would notice nothing.

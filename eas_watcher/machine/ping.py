@@ -51,7 +51,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
         case PingStatus.HEARTBEAT_OUT_OF_RANGE:
             # Without a limit in the answer ours is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
             limit = reply.heartbeat or watch.heartbeat.interval * 2
-            watch = replace(watch, heartbeat=watch.heartbeat.told(limit))
+            watch = replace(watch, heartbeat=watch.heartbeat.adopt_limit(limit))
             return at_once(watch, ServerBusy("the heartbeat interval is out of range"), Reason.HEARTBEAT)
         case PingStatus.TOO_MANY_FOLDERS:
             watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))

@@ -43,21 +43,21 @@ def test_a_connection_lost_at_once_says_nothing_about_idle_timeouts() -> None:
 
 
 def test_adopts_an_upper_limit_for_good() -> None:
-    told = Heartbeat().told(10)
+    adopted = Heartbeat().adopt_limit(10)
 
-    assert told.interval == 10
-    assert told.expired().expired().interval == 10
+    assert adopted.interval == 10
+    assert adopted.expired().expired().interval == 10
 
 
 def test_adopts_a_lower_limit_and_may_still_rise() -> None:
-    told = Heartbeat(interval=60).told(300)
+    adopted = Heartbeat(interval=60).adopt_limit(300)
 
-    assert (told.interval, told.minimum) == (300, 300)
-    assert told.expired().expired().interval == 600
+    assert (adopted.interval, adopted.minimum) == (300, 300)
+    assert adopted.expired().expired().interval == 600
 
 
 def test_a_senseless_limit_becomes_one_second() -> None:
-    assert Heartbeat().told(0).interval == 1
+    assert Heartbeat().adopt_limit(0).interval == 1
 
 
 def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
@@ -65,9 +65,9 @@ def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
 
 
 def test_believes_no_limit_beyond_the_protocol() -> None:
-    told = Heartbeat().told(4_000_000_000)
+    adopted = Heartbeat().adopt_limit(4_000_000_000)
 
-    assert (told.interval, told.maximum) == (3540, 3540)
+    assert (adopted.interval, adopted.maximum) == (3540, 3540)
 
 
 def test_after_a_day_without_a_cut_it_rises_again() -> None:
@@ -83,7 +83,7 @@ def test_after_a_day_without_a_cut_it_rises_again() -> None:
 
 
 def test_a_cut_lifts_no_limit_of_the_server() -> None:
-    heartbeat = Heartbeat().cut(400.0).told(100)
+    heartbeat = Heartbeat().cut(400.0).adopt_limit(100)
 
     assert heartbeat.expired().expired().interval == 100
 
