@@ -402,7 +402,7 @@ async def test_a_device_in_quarantine_is_suspected_after_hours_and_hears_of_its_
             await watched.until_held(pings + 1)
         assert [condition.reason for condition in watched.ann.conditions] == [
             "perhaps-in-discovery",
-            "",
+            None,
             "perhaps-quarantined",
         ]
         assert {condition.state for condition in watched.ann.conditions} == {WatchState.WATCHING}
@@ -410,7 +410,7 @@ async def test_a_device_in_quarantine_is_suspected_after_hours_and_hears_of_its_
         await watched.until_changed()
 
         assert watched.ann.changes == ONE_MAIL
-        assert watched.ann.conditions[-1].reason == ""
+        assert watched.ann.conditions[-1].reason is None
 
 
 @pytest.mark.parametrize("failure", [Cut(seconds=100.0), AnswerHttp(504, seconds=100.0)], ids=["cut", "504"])

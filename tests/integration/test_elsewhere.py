@@ -17,6 +17,7 @@ from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
@@ -257,7 +258,7 @@ async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_
 
         id_ = await role.register("first", server="autodiscover", user=LOCAL)
         async with asyncio.timeout(10):
-            while (mailbox := (await role.view(id_)).mailbox).reason != "not-asked":  # noqa: ASYNC110 -- no event
+            while (mailbox := (await role.view(id_)).mailbox).reason is not Reason.AUTODISCOVER:  # noqa: ASYNC110 -- no event
                 await asyncio.sleep(0.01)
 
         assert mailbox.state is WatchState.VERIFYING

@@ -184,7 +184,7 @@ async def test_two_thousand_mailboxes_wait_for_one_probe_and_return_at_the_rate(
         bunches = Counter(int(moment) // BUNCH for moment in came.values())
         assert max(bunches.values()) <= RATE * BUNCH * 1.2
         assert place.door.state == "serving"
-        assert place.conditions() == {(WatchState.WATCHING, ""): MANY}
+        assert place.conditions() == {(WatchState.WATCHING, None): MANY}
 
 
 @hurried
