@@ -17,7 +17,7 @@ from relay.process import gc_tuning
 from relay.process.clock import now
 from relay.settings import Settings
 from relay.store.engine import embedded_lock, open_engine
-from relay.store.explanation import SqlCaseStore
+from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:
     async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):
             raise MigrationsPending
-        return await SqlCaseStore(engine, now).find(name)
+        return await SqlExplanationStore(engine, now).find(name)
 
 
 def _raise_file_limit() -> None:

@@ -1,6 +1,6 @@
-"""Own how many values reach a statement as one: binding each of them costs more than the database takes for its row.
+"""How many values are passed to a statement as one: binding each costs more than the database needs for its row.
 
-They travel as JSON, which both databases take apart themselves, so a statement is the same whatever their number.
+They are passed as JSON, which both databases take apart, so that a statement is the same whatever their number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from relay.store.tables import Moment
 
 
 class ByCharacter(FunctionElement[str]):
-    """Be a column of texts that is sorted by its characters' code points, whatever the database's locale."""
+    """A column of texts, sorted by code points whatever the database's locale."""
 
     type = sa.Text()
     inherit_cache = True
 
     def __init__(self, column: sa.Column[Any]) -> None:
-        """Take a column of texts."""
+        """Sort a column of texts."""
         super().__init__(column)
 
 
@@ -38,33 +38,33 @@ def _collated(element: ByCharacter, compiler: SQLCompiler, **options: Any) -> st
 
 
 def in_order(*key: sa.Column[Any]) -> list[ByCharacter]:
-    """Give what to order a statement by that locks rows with this key."""
+    """Return what a statement that locks rows with this key is ordered by."""
     return [ByCharacter(column) for column in key]
 
 
 ROWS: Final = "rows"
-"""The parameter of the inserts made here: a list of rows, each a list of values in the order of the given columns, with
+"""The parameter of the inserts below: a list of rows, each a list of values in the order of the given columns, with
 moments as their text."""
 NOTHING: Final[Mapping[str, sa.ColumnElement[Any]]] = {}
 ZONE: Final = 6
-"""Characters of the zone at the end of a moment's text."""
+"""Characters of the time zone at the end of a moment's text."""
 
 
 class Among(FunctionElement[bool]):
-    """Be true where the values of some columns are in the list that one parameter holds; it may be empty.
+    """A condition: the values of some columns are in the list that one parameter holds. The list may be empty.
 
-    Of one column the list holds values, of several it holds lists of them.
+    For one column the list holds values, for several it holds lists of values.
     """
 
     type = sa.Boolean()
     inherit_cache = True
 
     def __init__(self, parameter: str, *columns: sa.Column[Any]) -> None:
-        """Take the name of the parameter, and columns of texts or numbers."""
+        """Compare columns of texts or numbers with the parameter of this name."""
         super().__init__(sa.bindparam(parameter, type_=sa.JSON), *columns)
 
-    def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002  # SQLAlchemy's own
-        """Stay as it is: SQLite uses no index for a comparison that is compared with 1."""
+    def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002  # as in SQLAlchemy
+        """Return itself: without parentheses SQLAlchemy compares it with 1, for which SQLite uses no index."""
         return self
 
 
@@ -73,7 +73,7 @@ def _among_on_sqlite(element: Among, compiler: SQLCompiler, **options: Any) -> s
     keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
     if len(columns) == 1:
         return f"{columns[0]} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
-    values = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(columns)))
+    values = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(columns)))
     return f"({', '.join(columns)}) IN (SELECT {values} FROM json_each({keys}))"  # noqa: S608  # as above
 
 
@@ -82,11 +82,11 @@ def _among_on_postgresql(element: Among, compiler: SQLCompiler, **options: Any) 
     keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
     kinds = [compiler.dialect.type_compiler_instance.process(clause.type) for clause in element.clauses.clauses[1:]]
     first = f"json_array_elements_text({keys})" if len(columns) == 1 else f"json_array_elements({keys}) ->> 0"
-    # An array is looked up in an index, value by value; a sub-query alone would be joined by the planner's guess.
+    # PostgreSQL looks an array up in an index, value by value; how it joins a sub-query depends on its estimates.
     among = f"{columns[0]} = ANY (ARRAY(SELECT CAST({first} AS {kinds[0]})))"
     if len(columns) == 1:
         return among
-    values = ", ".join(f"CAST(item ->> {place} AS {kind})" for place, kind in enumerate(kinds))
+    values = ", ".join(f"CAST(item ->> {index} AS {kind})" for index, kind in enumerate(kinds))
     whole = f"({', '.join(columns)}) IN (SELECT {values} FROM json_array_elements({keys}) AS item)"  # noqa: S608  # as above
     return f"({among} AND {whole})"
 
@@ -94,28 +94,28 @@ def _among_on_postgresql(element: Among, compiler: SQLCompiler, **options: Any) 
 def inserts(
     table: sa.Table, given: Sequence[str], fixed: Mapping[str, sa.ColumnElement[Any]] = NOTHING
 ) -> Mapping[str, postgresql.Insert | sqlite.Insert]:
-    """Make for each dialect the statement that inserts rows of `given` columns, with the same `fixed` ones in each."""
+    """Return for each dialect the statement that inserts rows of `given` columns and the same `fixed` values."""
     parameter = sa.bindparam(ROWS, type_=sa.JSON)
     columns = [table.c[name] for name in given]
     row = sa.func.json_array_elements(parameter).table_valued("value").c.value
-    taken = sa.select(*(_on_postgresql(row, place, column) for place, column in enumerate(columns)), *fixed.values())
-    on_postgresql = postgresql.insert(table).from_select([*given, *fixed], taken)
+    values = sa.select(*(_on_postgresql(row, index, column) for index, column in enumerate(columns)), *fixed.values())
+    on_postgresql = postgresql.insert(table).from_select([*given, *fixed], values)
     row = sa.func.json_each(parameter).table_valued("value").c.value
-    taken = sa.select(*(_on_sqlite(row, place, column) for place, column in enumerate(columns)), *fixed.values())
-    # Without a condition SQLite takes ON CONFLICT for the beginning of a join.
-    taken = taken.where(sa.literal_column("1") == sa.literal_column("1"))
-    on_sqlite = sqlite.insert(table).from_select([*given, *fixed], taken)
+    values = sa.select(*(_on_sqlite(row, index, column) for index, column in enumerate(columns)), *fixed.values())
+    # Without a condition SQLite reads ON CONFLICT as the beginning of a join.
+    values = values.where(sa.literal_column("1") == sa.literal_column("1"))
+    on_sqlite = sqlite.insert(table).from_select([*given, *fixed], values)
     return {"postgresql": on_postgresql, "sqlite": on_sqlite}
 
 
-def _on_postgresql(row: sa.ColumnElement[Any], place: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+def _on_postgresql(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     if isinstance(column.type, sa.JSON):
-        return row.op("->")(place)
-    return sa.cast(row.op("->>")(place), column.type)
+        return row.op("->")(index)
+    return sa.cast(row.op("->>")(index), column.type)
 
 
-def _on_sqlite(row: sa.ColumnElement[Any], place: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    value = sa.func.json_extract(row, f"$[{place}]")
+def _on_sqlite(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    value = sa.func.json_extract(row, f"$[{index}]")
     if isinstance(column.type, Moment):
         return sa.func.substr(value, 1, sa.func.length(value) - ZONE)
     return value

@@ -1,4 +1,4 @@
-"""Own the way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
+"""The way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
 
 import asyncio
 import fcntl
@@ -24,7 +24,7 @@ from relay.domain.errors import DatabaseInUse, StoreUnavailable
 log = logging.getLogger(__name__)
 
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
-SCRUB: Final = 1.0  # seconds a clean-up waits for others; the next one catches up
+SCRUB: Final = 1.0  # seconds a clean-up waits for other users of the file; the next one catches up
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
@@ -32,12 +32,12 @@ CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
 
 _PRAGMAS: Final = (
     "journal_mode=WAL",
-    "synchronous=FULL",  # what was committed outlives a power cut [promise 3]
+    "synchronous=FULL",  # a commit outlives a power cut [promise 3]
     "foreign_keys=ON",
-    "secure_delete=ON",  # a destroyed credential does not linger in free pages [promise 2]
+    "secure_delete=ON",  # a destroyed credential does not stay in free pages [promise 2]
     f"busy_timeout={BUSY_MS}",
 )
-# Primary result codes that tell of the file or its locks, not of our SQL: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT,
+# Primary result codes about the file or its locks, not about our SQL: BUSY, LOCKED, NOMEM, READONLY, INTERRUPT,
 # IOERR, FULL, CANTOPEN, PROTOCOL [SQLite: Result and Error Codes].
 _SQLITE_AWAY: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
 # Classes of SQLSTATE: connection, transaction rolled back (deadlock), resources, operator intervention (shutdown,
@@ -47,9 +47,9 @@ _POSTGRES_AWAY: Final = ("08", "40", "53", "57", "58", "25006", "55P03")
 
 @asynccontextmanager
 async def open_engine(url: str, ca_file: Path | None = None) -> AsyncIterator[AsyncEngine]:
-    """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections in the end.
+    """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections at the end.
 
-    With a file of CAs, PostgreSQL must prove by TLS that it is the host of the URL.
+    With a file of CAs, the PostgreSQL server must prove by TLS that it is the host of the URL.
     """
     parsed = _with_driver(sa.make_url(url))
     engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed, ca_file)
@@ -63,7 +63,7 @@ async def open_engine(url: str, ca_file: Path | None = None) -> AsyncIterator[As
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Run one transaction; raise StoreUnavailable when the database did not answer.
 
-    Commits at the end, rolls back on any error. What our SQL or values did wrong passes through.
+    Commits at the end, rolls back on any error. Errors of our SQL or values are raised unchanged.
     """
     try:
         async with engine.begin() as connection:
@@ -75,15 +75,15 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def scrub(engine: AsyncEngine) -> None:
-    """Make SQLite forget at once what was just deleted, in its log too; never fails, since the deletion is done.
+    """Remove rows just deleted from SQLite's log too; never fails, since the deletion is done.
 
     Deleted bytes are overwritten in the database (secure_delete), but the log would keep older pages for a while.
-    PostgreSQL's files are another machine's care.
+    For the files of PostgreSQL its administrator is responsible.
     """
     if engine.dialect.name != "sqlite":
         return
     try:
-        # On a connection of its own, in a thread that runs to its end: a cancelled wait leaves no traces in the pool.
+        # On a connection of its own, in a thread that runs to its end: a cancelled wait leaves the pool as it is.
         emptied = await asyncio.to_thread(_empty_log, str(engine.url.database))
     except sqlite3.Error as error:
         log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
@@ -100,7 +100,7 @@ def _empty_log(path: str) -> bool:
 
 
 def away(error: BaseException) -> bool:
-    """Tell whether an error means that the database did not answer, rather than that we asked the wrong thing."""
+    """Return True if an error means that the database did not answer, and not that our SQL or values are wrong."""
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
@@ -115,7 +115,7 @@ def away(error: BaseException) -> bool:
 
 
 def connect_arguments(url: str, ca_file: Path | None = None) -> dict[str, Any]:
-    """Turn a PostgreSQL URL and whom to trust into the arguments of `asyncpg.connect`, as the engine itself does."""
+    """Return the arguments of `asyncpg.connect` for a PostgreSQL URL and a file of CAs, as the engine uses them."""
     parsed = _with_driver(sa.make_url(url))
     _, arguments = parsed.get_dialect()().create_connect_args(parsed)
     return {"timeout": CONNECT, **arguments, **_tls(ca_file)}
@@ -128,10 +128,10 @@ def _tls(ca_file: Path | None) -> dict[str, Any]:
 
 @contextmanager
 def embedded_lock(path: Path) -> Iterator[None]:
-    """Keep every other process off an SQLite database while open; raise DatabaseInUse when one is there already.
+    """Lock an SQLite database for this process while open; raise DatabaseInUse when another process has the lock.
 
-    The lock is on a file beside the database, ends with the process however it ends, and the file stays. A folder that
-    is missing is made, for its owner only. Raises OSError when the file cannot be opened.
+    The lock is on a file beside the database. It ends with the process, however that ends; the file stays. A missing
+    folder is made, for its owner only. Raises OSError when the file cannot be opened.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -146,7 +146,7 @@ def embedded_lock(path: Path) -> Iterator[None]:
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
-    """Name the asynchronous driver, and spell libpq's `sslmode` as asyncpg does."""
+    """Return the URL with the asynchronous driver, and with libpq's `sslmode` spelled as in asyncpg."""
     driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}.get(url.get_backend_name())
     if driver is None:
         raise ValueError(f"a database of another kind: {url.get_backend_name()}; use sqlite or postgresql")
@@ -158,7 +158,8 @@ def _with_driver(url: sa.URL) -> sa.URL:
 def _sqlite(url: sa.URL) -> AsyncEngine:
     """Build the engine of an embedded database.
 
-    One connection: every transaction of the process waits its turn fairly, and none ever finds the file locked by us.
+    It has one connection: the transactions of the process wait in a fair queue, and none finds the file locked by
+    another one of ours.
     """
     if not url.database or url.database == ":memory:":
         raise ValueError("an embedded database needs a file: sqlite:////var/lib/relay/relay.db")
@@ -170,7 +171,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        # The driver must not begin transactions by itself: it would leave them out before DDL and SELECT.
+        # The driver must not begin transactions by itself: it begins none before DDL and SELECT.
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
@@ -178,7 +179,7 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         cursor.close()
 
     def begun(connection: sa.Connection) -> None:
-        # A transaction that starts as a reader may fail to become a writer; ours nearly all write.
+        # A transaction that starts as a reader may fail to become a writer; nearly all of ours write.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "do_connect", connecting)

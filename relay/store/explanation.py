@@ -1,4 +1,4 @@
-"""Own how a mailbox is found and read with everything that explains it; for operators."""
+"""How `relay explain` finds a mailbox, and reads it with everything that explains its state."""
 
 from datetime import datetime
 from typing import Final
@@ -17,11 +17,11 @@ MOST: Final = 20
 """Mailboxes of one user; there is one per server."""
 
 
-class SqlCaseStore:
-    """Find mailboxes to explain; what it reads, the api role's database user may read."""
+class SqlExplanationStore:
+    """Finds mailboxes to explain; the api role's database user may read all that it reads."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
-        """Take the database and the time."""
+        """Read from a database; the clock says which claims have run out."""
         self._engine = engine
         self._clock = clock
 

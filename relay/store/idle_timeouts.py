@@ -1,4 +1,4 @@
-"""Own what is kept of the paths to mail servers, a row for each URL that was ever asked."""
+"""What the relay learnt of the paths to mail servers: a row for each URL that was ever asked."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,20 +13,20 @@ from relay.store.tables import path
 
 
 class SqlPathStore:
-    """Be the PathStore of the watch role."""
+    """The PathStore of the watch role."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Take the database."""
+        """Keep lessons in a database."""
         self._engine = engine
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
         """Return what was learnt since a moment, by URL."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(sa.select(path).where(path.c.learnt_at >= since))
-            return {row.url: Lesson(row.interval, _cut_off(row)) for row in rows}
+            return {row.url: Lesson(row.interval, _read_cut_off(row)) for row in rows}
 
     async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
-        """Keep a lesson in place of the one before."""
+        """Keep a lesson, which replaces the one before."""
         cut = lesson.cut_off
         row = {
             "url": url,
@@ -39,7 +39,7 @@ class SqlPathStore:
             await connection.execute(_UPSERT[connection.dialect.name], row)
 
 
-def _cut_off(row: sa.Row[tuple[object, ...]]) -> IdleTimeout | None:
+def _read_cut_off(row: sa.Row[tuple[object, ...]]) -> IdleTimeout | None:
     return None if row.cut_shortest is None else IdleTimeout(row.cut_shortest, row.cut_longest)
 
 

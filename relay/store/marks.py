@@ -1,4 +1,4 @@
-"""Own how dirty marks are set: one upsert for watch and api, the same on both databases."""
+"""How the watch and api roles set dirty marks: one upsert, the same on both databases."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -14,11 +14,11 @@ from relay.store.bulk import ROWS, inserts
 from relay.store.tables import Moment, outbox
 
 SOON: Final = timedelta(minutes=10)
-"""Longer than any mark waits for its pace before its first try."""
+"""Longer than a mark waits for its pace before its first try."""
 
 
 class NewMark(NamedTuple):
-    """Hold changes of one class for one registration; in order by key."""
+    """Changes of one class for one registration; sorts by key."""
 
     registration_id: str
     mark: str
@@ -36,12 +36,11 @@ def outbox_topics(platforms: Collection[str]) -> list[Topic]:
 
 
 async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
-    """Insert marks due now, or add to those that wait: these keep when they began and when they are to be tried again.
+    """Insert marks due now, or add to those that wait; return the topics to wake once the transaction is committed.
 
-    One that was never tried is due soon, even if the clock was set back since it began.
-
-    Each (registration, mark) at most once. In the order of the key, so that two transactions never wait for each other.
-    Return the topics to wake once the transaction is committed: those of the platforms that have these marks.
+    A mark that waits keeps its `first_at` and its next try. One that was never tried is due within SOON, even if the
+    clock was set back since it began. Each (registration, mark) may be given once. Rows are written in the order of the
+    key, so that two transactions never wait for each other in a circle.
     """
     if rows := sorted(marks):
         await connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})

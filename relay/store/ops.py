@@ -1,4 +1,4 @@
-"""Own what health and metrics count."""
+"""What health and metrics count in the database."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from relay.store.tables import mailbox, outbox, registration
 
 
 class SqlOpsStore:
-    """Be the OpsStore of every role."""
+    """The OpsStore of every role."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Take the database."""
+        """Count in a database."""
         self._engine = engine
 
     async def reachable(self) -> None:
@@ -45,11 +45,11 @@ class SqlOpsStore:
             return {(Platform(platform), RegistrationState(state)): number for platform, state, number in rows}
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
-        """Measure the outbox of each platform; only what may be pushed counts."""
-        taken = outbox.c.aside == ""
-        pending, parked = sa.func.count(sa.case((taken, 1))), sa.func.count(sa.case((sa.not_(taken), 1)))
-        oldest = sa.func.min(sa.case((taken, outbox.c.first_at)))
-        failing = sa.func.count(sa.case((taken & (outbox.c.attempts > 0), 1)))
+        """Measure the outbox of each platform; marks of registrations in quarantine are not counted."""
+        waits = outbox.c.aside == ""
+        pending, parked = sa.func.count(sa.case((waits, 1))), sa.func.count(sa.case((sa.not_(waits), 1)))
+        oldest = sa.func.min(sa.case((waits, outbox.c.first_at)))
+        failing = sa.func.count(sa.case((waits & (outbox.c.attempts > 0), 1)))
         query = (
             sa.select(outbox.c.platform, pending, oldest, failing, parked)
             .join_from(outbox, registration)
@@ -63,7 +63,7 @@ class SqlOpsStore:
         return levels
 
     async def tokens(self) -> Sequence[TokenLevel]:
-        """Count active registrations by app, environment and what their provider says of their tokens."""
+        """Count active registrations by app, environment and the reason why their device tokens are refused."""
         names = ("platform", "app", "environment", "quarantine_reason", "quarantine_remedy")
         group = [registration.c[name] for name in names]
         query = sa.select(*group, sa.func.count()).where(registration.c.state == RegistrationState.ACTIVE.value)

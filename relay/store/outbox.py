@@ -1,6 +1,6 @@
 """What the push role reads and writes: claims of due marks, and how their pushes ended.
 
-Rows are locked in the order registration, outbox, and by key within each; claims take only what nobody has locked.
+Rows are locked in the order registration, outbox, and by key within each; claims skip locked rows.
 """
 
 import logging

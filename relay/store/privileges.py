@@ -1,4 +1,4 @@
-"""Own what each role's database user may do on PostgreSQL: as little as its statements need."""
+"""What each role's database user may do on PostgreSQL: as little as its statements need."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,12 +19,12 @@ _FOR_PUSH: Final = (
     *("mailbox_id", "last_push_at", "last_outcome", "pushed", *_QUARANTINE),
 )
 _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at")
-"""What everybody may know of tokens: which apps' are refused, and why."""
+"""What every role may read of device tokens: which app's are refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Hold what one user may do with one table; no columns: with all of it."""
+    """One right of one user on one table; no columns: on the whole table."""
 
     user: str
     table: str
@@ -37,7 +37,7 @@ def _whole(user: str, table: sa.Table, *rights: str) -> tuple[Grant, ...]:
 
 
 GRANTS: Final = (
-    # The api registers and shows; of credentials it only knows whether one waits.
+    # The api role registers and shows; of credentials it reads only whether one waits.
     Grant(API, "mailbox", "SELECT", tuple(column.name for column in MAILBOX)),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty",)),
@@ -45,7 +45,7 @@ GRANTS: Final = (
     Grant(API, "candidate", "SELECT", ("registration_id",)),
     *_whole(API, candidate, "INSERT", "DELETE"),
     *_whole(API, outbox, "SELECT", "INSERT", "UPDATE"),
-    # The watch opens credentials; device tokens and registration secrets are none of its business.
+    # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
@@ -59,14 +59,14 @@ GRANTS: Final = (
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
-    # The push role sends; of mailboxes it may count the states, for its metrics, and say that one lost a registration.
+    # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.
     Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
-    Grant(PUSH, "registration", "DELETE"),  # once the phone of a wiped one was told
+    Grant(PUSH, "registration", "DELETE"),  # after the last push to a wiped one
     *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
-    # All of them say that they live, and see who else does.
+    # Table `node` is unused: see tables.py.
     *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, node, "SELECT", "INSERT", "UPDATE", "DELETE")),
     *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, shard, "SELECT")),
     *(Grant(user, "alembic_version", "SELECT") for user in (API, WATCH, PUSH)),
@@ -74,7 +74,7 @@ GRANTS: Final = (
 
 
 def grants_sql() -> str:
-    """Write the statements that give each role's user its rights and takes all others away.
+    """Return the statements that give each role's user its rights and take all others away.
 
     The owner of the tables runs them after every upgrade; the users must exist.
     """

@@ -1,7 +1,7 @@
-"""Own what the api role reads and writes: registrations, their candidates, and marks set by hand.
+"""What the api role reads and writes: registrations, their candidates, and marks of test pushes.
 
-Never reads a credential. Every transaction that changes something locks the mailbox's row first, as those of the watch
-role do: so none waits for another in a circle, and a mailbox is never forgotten under a new registration.
+It never reads a credential. Every transaction that changes something locks the mailbox's row first, as those of the
+watch role do: so none waits for another in a circle, and no mailbox is forgotten that just got a registration.
 """
 
 from datetime import datetime
@@ -43,10 +43,10 @@ _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token"
 
 
 class SqlRegistrationStore:
-    """Be the RegistrationStore of the api role."""
+    """The RegistrationStore of the api role."""
 
     def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
-        """Take the database, and whom to tell what changed."""
+        """Keep registrations in a database, and wake the roles that wait for what changed."""
         self._engine = engine
         self._wakeups = wakeups
 
@@ -60,12 +60,12 @@ class SqlRegistrationStore:
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
-        It replaces what the same app on the same device wished for before and was never proved.
+        It replaces an earlier registration of the same app on the same device whose credential was never checked.
         Raises MailboxExists when (server, user) is already kept under another id.
         """
         async with transaction(self._engine) as connection:
             await _insert_mailbox(connection, mailbox, registration.created_at)
-            await _delete_earlier_wishes(connection, registration)
+            await _delete_unchecked(connection, registration)
             await _insert_registration(connection, registration)
             await connection.execute(
                 sa.insert(candidate).values(registration_id=registration.id, sealed=sealed_candidate)
@@ -99,9 +99,9 @@ class SqlRegistrationStore:
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.
 
-        A new device token counts from `now`, revives a `token-gone` registration, ends its quarantine, as another
-        environment does, and is tried at once; a new sealed candidate replaces one that still waits, and gives a
-        refused registration another chance. A wiped registration stays as it is.
+        A new device token counts from `now` and revives a `token-gone` registration. A new device token or environment
+        ends the quarantine, and its marks are due at once. A new sealed candidate replaces one that still waits, and
+        turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is.
         """
         revives = change.device_token is not None or change.environment is not None
         platforms: set[str] = set()
@@ -113,20 +113,20 @@ class SqlRegistrationStore:
                 update = sa.update(registration).where(registration.c.id == registration_id).values(values)
                 platforms.update(await connection.scalars(update.returning(registration.c.platform)))
             if revives:
-                # What the old token waited for is no reason to let the new one wait.
+                # Whatever made the marks wait concerned the old token.
                 await connection.execute(
                     sa.update(outbox).where(outbox.c.registration_id == registration_id).values(due_at=now, aside="")
                 )
             if change.sealed_candidate is not None:
-                # Not an upsert: that would need the right to read what is sealed, which this role has not.
+                # Not an upsert: that needs the right to read sealed credentials, which this role does not have.
                 await connection.execute(sa.delete(candidate).where(candidate.c.registration_id == registration_id))
-                # Out of the registration's row, for whoever held the mailbox before us may have removed it.
+                # From the registration's row, which the transaction that held the mailbox before may have deleted.
                 sealed = sa.literal(change.sealed_candidate, sa.LargeBinary)
                 waits = sa.select(registration.c.id, sealed).where(registration.c.id == registration_id)
                 await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
         self._wakeups.wake(Topic.MAILBOXES)
         if revives:
-            # Also if no mark was found: one that another transaction was just setting was not visible to ours.
+            # Even if there was no mark: one that another transaction is setting is invisible to this one.
             for topic in outbox_topics(platforms):
                 self._wakeups.wake(topic)
         if change.sealed_candidate is not None:
@@ -158,7 +158,7 @@ class SqlRegistrationStore:
         return len(ids)
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
-        """Set a dirty mark by hand (test pushes); does nothing for a registration that is gone."""
+        """Set a dirty mark for a test push; does nothing for a registration that is gone."""
         query = sa.select(registration.c.platform).where(registration.c.id == registration_id)
         async with transaction(self._engine) as connection:
             platform = await connection.scalar(query.with_for_update(read=True, key_share=True))
@@ -190,11 +190,11 @@ async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: dat
         raise MailboxExists(f"{new.user} at {new.server}") from error
 
 
-async def _delete_earlier_wishes(connection: AsyncConnection, new: Registration) -> None:
-    """Delete what the same app on the same device wished for, and the mailbox's server has not judged so far."""
-    unproved = registration.c.state == RegistrationState.VERIFYING.value
+async def _delete_unchecked(connection: AsyncConnection, new: Registration) -> None:
+    """Delete registrations of the same app on the same device whose credential the mail server has not checked yet."""
+    unchecked = registration.c.state == RegistrationState.VERIFYING.value
     same = (getattr(registration.c, name) == getattr(new, name) for name in _DEVICE)
-    await connection.execute(sa.delete(registration).where(unproved, *same))
+    await connection.execute(sa.delete(registration).where(unchecked, *same))
 
 
 async def _insert_registration(connection: AsyncConnection, new: Registration) -> None:
@@ -220,7 +220,7 @@ async def _insert_registration(connection: AsyncConnection, new: Registration) -
 
 
 async def _wiped(connection: AsyncConnection, registration_id: RegistrationId) -> bool:
-    """Tell whether the mailbox of a registration was wiped under it; its mailbox must be locked."""
+    """Return True if the registration is `wiped`; its mailbox must be locked."""
     state = await connection.scalar(sa.select(registration.c.state).where(registration.c.id == registration_id))
     return state == RegistrationState.WIPED.value
 
@@ -234,18 +234,18 @@ async def _mark_dirty(connection: AsyncConnection, registration_id: Registration
 
 
 def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
-    """List the columns that a change sets."""
+    """Return the columns that a change sets."""
     values: dict[str, Any] = {}
     state = registration.c.state
-    revived: list[Any] = []
+    revivals: list[Any] = []
     if change.device_token is not None:
         values |= {"device_token": change.device_token, "token_since": now}
-        revived.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
+        revivals.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
     if change.sealed_candidate is not None:
         values["candidate_refused"] = False
-        revived.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))
-    if revived:
-        values["state"] = sa.case(*revived, else_=state)
+        revivals.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))
+    if revivals:
+        values["state"] = sa.case(*revivals, else_=state)
     if change.environment is not None:
         values["environment"] = change.environment.value
     if change.device_token is not None or change.environment is not None:

@@ -1,4 +1,4 @@
-"""Own the shape of rows: which columns each reader asks for, and the values they become."""
+"""The columns that each reader asks for, and the values they become."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -58,7 +58,7 @@ MAILBOX: Final = (
     mailbox.c.candidate_refusals,
     mailbox.c.candidate_refused_at,
 )
-"""What everybody may know of a mailbox."""
+"""What the api and watch roles may read of a mailbox."""
 
 PARTNERSHIP: Final = (
     mailbox.c.version,
@@ -72,7 +72,7 @@ PARTNERSHIP: Final = (
     mailbox.c.refusals,
     hierarchy.c.folders,
 )
-"""What only the watch needs of it, but for its credential."""
+"""What only the watch role needs of it, except its credential."""
 
 QUARANTINE: Final = (
     registration.c.quarantined_at,
@@ -217,7 +217,7 @@ def read_memory(
     subfolders: frozenset[CollectionClass],
     now: datetime,
 ) -> Memory:
-    """Read the columns MAILBOX and PARTNERSHIP into what a watch starts from."""
+    """Read the columns MAILBOX and PARTNERSHIP into the memory that a watch starts from."""
     partnership = Partnership(
         version=None if row.version is None else ProtocolVersion(row.version),
         policy_key=None if row.policy_key is None else PolicyKey(row.policy_key),
@@ -247,7 +247,7 @@ def read_collection(row: AnyRow) -> Collection:
     """Read the columns COLLECTION."""
     return Collection(
         id=CollectionId(row.collection_id),
-        cls=CollectionClass(row._mapping["class"]),  # noqa: SLF001 - the documented way to a column named by a keyword
+        cls=CollectionClass(row._mapping["class"]),  # noqa: SLF001 - documented, for a column whose name is a keyword
         sync_key=SyncKey(row.sync_key),
         tries=row.tries,
         newest=row.newest,
@@ -368,7 +368,7 @@ def write_mark_update(update: MarkUpdate) -> dict[str, object]:
 
 
 def read_classes(names: Iterable[str] | None) -> frozenset[CollectionClass]:
-    """Read a registration's classes, or those of whose sub-folders it hears; older ones have none of the latter."""
+    """Read a registration's classes, or those whose sub-folders it asked for; old rows have none of the latter."""
     return frozenset(CollectionClass(name) for name in names or ())
 
 

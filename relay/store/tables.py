@@ -1,4 +1,4 @@
-"""Own the schema: nine tables, the same on SQLite and PostgreSQL."""
+"""The schema: nine tables, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ metadata = sa.MetaData(
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
-    """Keep moments as aware UTC datetimes: with time zone on PostgreSQL, as UTC text that sorts by time on SQLite.
+    """A column of aware UTC datetimes: with time zone on PostgreSQL, as UTC text that sorts by time on SQLite.
 
     Raises ValueError for a naive datetime.
     """
@@ -24,21 +24,21 @@ class Moment(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Turn any aware moment to UTC; SQLite gets it without its zone, which its text cannot hold."""
+        """Return an aware moment in UTC; for SQLite without its time zone, which its text cannot hold."""
         if value is None:
             return None
         utc = _utc(value)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Give SQLite's moments their zone back."""
+        """Return a moment with its time zone, which SQLite does not keep."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
     @staticmethod
     def text(value: datetime) -> str:
-        """Write a moment as PostgreSQL reads it; without its zone, which are the last 6 characters, as SQLite keeps it.
+        """Return a moment as PostgreSQL reads it; without the last 6 characters, its time zone, as SQLite keeps it.
 
         Raises ValueError for a naive datetime.
         """
@@ -102,8 +102,8 @@ hierarchy = sa.Table(
     sa.Column("mailbox_id", sa.Text, sa.ForeignKey("mailbox.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("folders", sa.JSON, nullable=False),
 )
-"""All folders of the mailboxes of whose sub-folders somebody asked to hear: a row each, apart from the mailbox's, which
-is written anew with each change of its state. A folder is a list of its id, its parent's id, and its type."""
+"""All folders of each mailbox whose sub-folders some registration asked for. They are not in the mailbox's row, since
+that is written at each change of its state. A folder is a list of its id, its parent's id, and its type."""
 
 registration = sa.Table(
     "registration",
@@ -178,6 +178,7 @@ node = sa.Table(
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("heartbeat_at", Moment, nullable=False),
 )
+"""Unused: meant for a list of the running processes. It and its published GRANTs stay until a migration drops it."""
 
 path = sa.Table(
     "path",

@@ -1,4 +1,4 @@
-"""Own wake-ups between roles: events within a process, LISTEN/NOTIFY between processes."""
+"""Wake-ups between roles: events within a process, LISTEN/NOTIFY between processes."""
 
 import asyncio
 import logging
@@ -17,27 +17,27 @@ from relay.store.engine import connect_arguments
 log = logging.getLogger(__name__)
 
 CHANNEL: Final = "push_relay"
-ALIVE: Final = 30.0  # seconds between looks whether the listening connection still answers
+ALIVE: Final = 30.0  # seconds between two checks whether the listening connection still answers
 ANSWER: Final = 10.0  # seconds it may take to do so
 
 
 class LocalWaiter:
-    """Wait for one topic; one task at a time."""
+    """Waits for one topic; one task at a time."""
 
     def __init__(self) -> None:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Let the wait under way return, or the next one."""
+        """End the wait under way, or else the next one."""
         self._woken.set()
 
     @property
     def woken(self) -> bool:
-        """Tell whether the next wait would return at once."""
+        """True if the next wait returns at once."""
         return self._woken.is_set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when the topic was told since the last return, or after `timeout_s` seconds."""
+        """Return when the topic was woken since the last return, or after `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
@@ -47,7 +47,7 @@ class LocalWaiter:
 
 
 class LocalWakeups:
-    """Carry wake-ups within one process; a waiter that nobody holds any more is forgotten."""
+    """The wake-ups of one process; a waiter that is referred to nowhere else is forgotten."""
 
     def __init__(self) -> None:
         self._waiters: dict[Topic, WeakSet[LocalWaiter]] = defaultdict(WeakSet)
@@ -65,12 +65,12 @@ class LocalWakeups:
 
 
 class PostgresWakeups:
-    """Carry wake-ups within this process at once, and to all others through PostgreSQL while `run` runs."""
+    """Wakes waiters of this process at once, and those of all others through PostgreSQL while `run` runs."""
 
     def __init__(self, url: str, random: Random, ca_file: Path | None = None) -> None:
-        """Take the database's URL and whom to trust, as the engine does.
+        """Connect to a database like the engine, by its URL and a file of CAs.
 
-        The connection is its own, since a pool's connections cannot listen.
+        The connection is a separate one, since a pool's connections cannot listen.
         """
         self._arguments = connect_arguments(url, ca_file)
         self._random = random
@@ -78,10 +78,10 @@ class PostgresWakeups:
         self._unsent: set[Topic] = set()
         self._wanted = asyncio.Event()
         self.listening = asyncio.Event()
-        """Set while other processes are heard."""
+        """Set while wake-ups of other processes arrive."""
 
     def wake(self, topic: Topic) -> None:
-        """Wake the waiters of this process now and those of others soon; many calls may become one notice."""
+        """Wake the waiters of this process now and those of others soon; many calls may become one notification."""
         self._local.wake(topic)
         self._unsent.add(topic)
         self._wanted.set()
@@ -113,10 +113,10 @@ class PostgresWakeups:
             await asyncio.sleep(backoff.delay(1, self._random))
 
     async def _serve(self, connection: Any) -> None:
-        """Notify what is told until the connection is lost; raises what asyncpg does."""
+        """Notify other processes until the connection is lost; raises what asyncpg raises."""
         connection.add_termination_listener(lambda _: self._wanted.set())
         await connection.add_listener(CHANNEL, self._heard)
-        for topic in Topic:  # whatever was told while nobody listened
+        for topic in Topic:  # any may have been woken while there was no connection
             self._local.wake(topic)
         self.listening.set()
         self._wanted.set()
@@ -125,7 +125,7 @@ class PostgresWakeups:
                 async with asyncio.timeout(ALIVE):
                     await self._wanted.wait()
             except TimeoutError:
-                pass  # the notice of nothing below finds out whether the connection is alive
+                pass  # the empty notification below shows whether the connection is alive
             self._wanted.clear()
             await self._notify(connection)
 
@@ -139,7 +139,7 @@ class PostgresWakeups:
             raise
 
     def _heard(self, connection: Any, sender: int, _channel: str, payload: str) -> None:
-        """Wake our waiters for what another process told; what we told ourselves they know."""
+        """Wake the waiters of this process for another one; its own wake-ups have woken them already."""
         if sender == connection.get_server_pid() or payload not in set(Topic):
             return
         self._local.wake(Topic(payload))

@@ -11,7 +11,7 @@ from relay.domain.explanation import MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.ports.outbox import Settlement
-from relay.store.explanation import SqlCaseStore
+from relay.store.explanation import SqlExplanationStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
@@ -19,7 +19,7 @@ from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwr
 
 
 async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
-    return await SqlCaseStore(engine, lambda: LATER).find(name)
+    return await SqlExplanationStore(engine, lambda: LATER).find(name)
 
 
 @pytest.mark.parametrize("name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com"])
