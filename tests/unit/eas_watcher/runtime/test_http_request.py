@@ -3,12 +3,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.provision import Provision
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.names import (
+    USER_AGENT,
     CollectionClass,
     CollectionId,
     DeviceId,
@@ -18,7 +20,7 @@ from eas_watcher.names import (
     SyncKey,
 )
 from eas_watcher.runtime.account import Account
-from eas_watcher.runtime.http_request import CONTENT_TYPE, PATIENCE, compose
+from eas_watcher.runtime.http_request import CONTENT_TYPE, LOOKUP_PATIENCE, PATIENCE, compose, compose_lookup
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
 V14_1 = ProtocolVersion.V14_1
@@ -105,3 +107,23 @@ def test_provision_carries_its_own_policy_key() -> None:
 def test_sends_back_cookies_when_there_are_any() -> None:
     assert compose(account(), FOLDER_SYNC, V14_1, None, "a=1; b=2").headers["Cookie"] == "a=1; b=2"
     assert compose(account(), Options(), None, None, "a=1").headers["Cookie"] == "a=1"
+
+
+def test_a_url_where_the_mailbox_is_replaces_that_of_the_account() -> None:
+    there = "https://mail2.example.com/eas"
+
+    assert compose(account(), Options(), None, None, "", there).url == there
+    assert compose(account(), FOLDER_SYNC, V14_1, None, "", there).url.startswith(f"{there}?Cmd=FolderSync&")
+
+
+def test_a_question_to_autodiscover_shows_the_credential_only_if_it_needs_it() -> None:
+    url = "https://autodiscover.example.com/autodiscover/autodiscover.xml"
+
+    first = compose_lookup(Lookup("GET", url), account())
+    second = compose_lookup(Lookup("POST", url, b"<a/>", credential=True), account())
+
+    assert (first.method, first.url, first.headers, first.body) == ("GET", url, {"User-Agent": USER_AGENT}, b"")
+    assert (second.method, second.body) == ("POST", b"<a/>")
+    assert second.headers["Authorization"] == account().credential.authorization()
+    assert second.headers["Content-Type"] == "text/xml; charset=utf-8"
+    assert (first.deadline, second.deadline) == (LOOKUP_PATIENCE, LOOKUP_PATIENCE)
