@@ -35,8 +35,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 Admitted = Callable[[], Awaitable[object]]
-"""Called each time that a request may be sent, which may be long after the client asked; it is not sent if this raises.
-"""
+"""Called once a request may be sent, which may be long after the client wanted to; if it raises, none is sent."""
 
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 

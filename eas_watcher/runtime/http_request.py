@@ -1,4 +1,4 @@
-"""How a command becomes an HTTP request: URL, headers and deadline."""
+"""How commands and questions to Autodiscover become HTTP requests: URL, headers, body and deadline."""
 
 from typing import Any, Final
 from urllib.parse import quote, urlencode

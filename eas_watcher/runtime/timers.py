@@ -1,22 +1,22 @@
-"""Own waits of many watches with one timer of the event loop, whatever their number."""
+"""Waits of many watches, which share one timer of the event loop."""
 
 import asyncio
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, TypeAlias
 
-CROWDED: Final = 1024  # entries of the heap from which on waits that were given up are cleared away
+CROWDED: Final = 1024  # entries of the heap; with more, waits that were given up are removed
 
 Wait: TypeAlias = "tuple[float, int, asyncio.Future[None]]"
 
 
 class Timers:
-    """Let tasks of one event loop sleep."""
+    """Lets any number of tasks of one event loop sleep."""
 
     __slots__ = ("_heap", "_live", "_numbers", "_rings_at", "_timer")
 
     def __init__(self) -> None:
-        """Begin without a timer; there is one only while somebody waits."""
+        """Set no timer: there is one only while a task sleeps."""
         self._heap: list[Wait] = []
         self._numbers = count()
         self._live = 0
@@ -24,11 +24,11 @@ class Timers:
         self._rings_at = 0.0
 
     def __len__(self) -> int:
-        """Count who waits."""
+        """Return how many tasks sleep."""
         return self._live
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
+        """Return after so many seconds."""
         loop = asyncio.get_running_loop()
         ends: asyncio.Future[None] = loop.create_future()
         heappush(self._heap, (loop.time() + seconds, next(self._numbers), ends))
@@ -41,7 +41,7 @@ class Timers:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Clear the heap of waits given up, when they are most of it."""
+        """Remove the waits that were given up, when they are most of the heap."""
         if len(self._heap) >= CROWDED and len(self._heap) > 2 * self._live:
             self._heap = [wait for wait in self._heap if not wait[2].done()]
             heapify(self._heap)
@@ -52,7 +52,8 @@ class Timers:
             if self._rings_at <= first:
                 return
             self._timer.cancel()
-        self._rings_at = first  # uvloop's handle of a moment that has all but come does not tell it
+        # Kept here, because uvloop's TimerHandle.when() is wrong for a timer that is about to run.
+        self._rings_at = first
         self._timer = loop.call_at(first, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""Own the mail servers of a watch process: a transport to each, and to whatever their mailboxes may be sent to."""
+"""The mail servers of a watch process: a transport to each, and to the hosts that their mailboxes may be sent to."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -25,20 +25,20 @@ from relay.watch.discovery import Discovery
 
 
 class HostRouter:
-    """Be the transport of one server whose mailboxes may be sent to others."""
+    """The transport of one server whose mailboxes may be sent to other hosts."""
 
     def __init__(self, own: Transport, others: Mapping[str, Transport]) -> None:
-        """Take the server's own transport and those of other hosts, by host and port as `locations` writes them."""
+        """Take the server's own transport and those of other hosts, by host and port as `host_and_port` writes them."""
         self._own = own
         self._others = others
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Carry a request by the transport of its host."""
+        """Send a request over the transport of its host."""
         return await self._others.get(host_and_port(request.url) or "", self._own).send(request)
 
 
 Trust = Callable[[Path | None], ssl.SSLContext]
-"""Makes a context that trusts the CAs of a file, or those of the system."""
+"""Returns a context that trusts the CAs of a file; None: those of the system."""
 
 
 async def open_servers(
@@ -76,16 +76,16 @@ async def open_servers(
         for name, server in configured.items()
     }
     if found.hosts:
-        routes = HostRouter(searched, elsewhere)
-        discovery = Discovery(routes, found.hosts, admissions, found.policy.return_rate)
-        servers[AUTODISCOVER] = EasServer("", routes, found.policy, discovery=discovery)
+        router = HostRouter(searched, elsewhere)
+        discovery = Discovery(router, found.hosts, admissions, found.policy.return_rate)
+        servers[AUTODISCOVER] = EasServer("", router, found.policy, discovery=discovery)
     return servers
 
 
 async def _open_tokens(
     oauth: OAuthSettings | None, trust: Trust, clock: Clock, stack: AsyncExitStack
 ) -> TokenEndpoint | None:
-    """Open the token endpoint of a server that takes OAuth credentials."""
+    """Open the token endpoint of a server; None if it takes no OAuth credentials."""
     if oauth is None:
         return None
     return TokenEndpoint(oauth.client, await stack.enter_async_context(open_transport(trust(oauth.ca_file))), clock)
@@ -94,35 +94,35 @@ async def _open_tokens(
 async def _open_single_use(
     configured: Mapping[str, ServerSettings], found: AutodiscoverSettings, trust: Trust, stack: AsyncExitStack
 ) -> dict[str, Transport]:
-    """Open transports whose connections carry one request, by host, if any server takes tickets.
+    """Open a transport to each host that uses a connection for one request only, if any server takes tickets.
 
-    On a connection that a ticket has opened, a server may answer the next request in the same user's name.
+    On a connection that a ticket has authenticated, a server may answer the next request in the same user's name.
     """
     if all(server.kerberos is None for server in configured.values()):
         return {}
-    ways = dict.fromkeys(found.hosts, (found.ca_file, tuple[str, ...]()))
-    ways |= {host_and_port(server.url) or "": (server.ca_file, server.sources) for server in configured.values()}
+    hosts = dict.fromkeys(found.hosts, (found.ca_file, tuple[str, ...]()))
+    hosts |= {host_and_port(server.url) or "": (server.ca_file, server.sources) for server in configured.values()}
     return {
         host: await stack.enter_async_context(open_transport(trust(file), reuse=False, sources=sources))
-        for host, (file, sources) in ways.items()
+        for host, (file, sources) in hosts.items()
     }
 
 
 def _delegation(
     server: ServerSettings, own: Transport | None, single_use: Mapping[str, Transport], stack: AsyncExitStack
 ) -> Callable[[KerberosCredential, datetime | None], Transport] | None:
-    """Give what makes a mailbox's transport of an invitation, for a server that takes tickets."""
+    """Return what makes a transport for an invited user; None if the server takes no tickets."""
     if server.kerberos is None or server.kerberos.service is None or own is None:
         return None
     from eas_watcher.transport.kerberos import Kerberos  # noqa: PLC0415 -- needs the optional extra
 
     kerberos = Kerberos(server.kerberos.service)
     stack.callback(kerberos.close)
-    guests, routes = server.kerberos.invited, HostRouter(own, single_use)
+    invited, router = server.kerberos.invited, HostRouter(own, single_use)
 
     def delegate(credential: KerberosCredential, shown_at: datetime | None) -> Transport:
-        guests.check(credential, shown_at)
-        return NegotiateTransport(routes, kerberos.tickets(guests.principal(credential.user)))
+        invited.check(credential, shown_at)
+        return NegotiateTransport(router, kerberos.tickets(invited.principal(credential.user)))
 
     return delegate
 
@@ -130,10 +130,10 @@ def _delegation(
 def _identification(
     transport: HttpTransport, server: ServerSettings, trust: Trust, clock: Clock
 ) -> Callable[[CertificateCredential], Transport] | None:
-    """Give what makes a mailbox's transport of its certificate, for a server that takes some.
+    """Return what makes a transport for a client certificate; None if the server takes none.
 
-    Each call loads the CAs anew: the ssl module cannot share them between contexts. A mailbox that is sent to another
-    server shows its certificate there with this server's CAs.
+    Each call loads the CAs again, because the ssl module cannot share them between contexts. For a mailbox that is sent
+    to another server, the CAs of this server are trusted there.
     """
     if CredentialKind.CERTIFICATE not in server.credentials:
         return None

@@ -1,4 +1,4 @@
-"""Own how the watch role is put together: what holds a Ping for every mailbox."""
+"""The composition of the watch role, which holds a Ping for every mailbox."""
 
 import ssl
 from contextlib import AsyncExitStack
@@ -20,11 +20,11 @@ from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
 
 SHORT_REQUESTS: Final = 64
-"""Requests other than held Pings under way at once from one process to one server, so that no start is a storm."""
+"""Requests at once from one process to one mail server, held Pings left out, so that no start is a storm."""
 
 
 async def open_watch(running: Running, stack: AsyncExitStack) -> None:
-    """Open what leads to the mail servers, and add the jobs that watch mailboxes."""
+    """Open the mail servers, and add the jobs that watch mailboxes."""
     settings, random = running.settings, running.random
     key = required(settings.sealing.private)
     paths = SqlPathStore(running.engine)
@@ -54,5 +54,5 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    """Trust the CAs of a file, or those of the system when there is none."""
+    """Return a context that trusts the CAs of a file; None: those of the system."""
     return ssl.create_default_context(cafile=ca_file)

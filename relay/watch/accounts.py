@@ -1,4 +1,4 @@
-"""Own how a mailbox's sealed credential becomes an account at a configured server, or the reason why it does not."""
+"""How the sealed credential of a mailbox becomes an account at a configured server, or why it does not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,43 +36,43 @@ NOWHERE: Final = Condition(
 
 @dataclass(frozen=True, slots=True)
 class EasServer:
-    """Join a configured server with the transport to it, and with what leads there for other credentials than Basic."""
+    """A configured server: its policy, and the transports to it for each kind of credential."""
 
     url: str
-    """Empty for what stands for all servers that are discovered."""
+    """Empty if this stands for all servers that Autodiscover finds."""
     transport: Transport
     policy: Policy
     tokens: TokenEndpoint | None = None
-    """Where refresh tokens are exchanged; None: the server takes no OAuth credentials."""
+    """Where refresh tokens are exchanged for access tokens; None: the server takes no OAuth credentials."""
     basic: bool = True
-    """Whether user and password are taken."""
+    """True if the server takes user and password."""
     identify: Callable[[CertificateCredential], Transport] | None = None
-    """Makes connections that show a client certificate; raises UnusableCredential. None: the server takes none."""
+    """Returns a transport that shows a client certificate; raises UnusableCredential. None: the server takes none."""
     delegate: Callable[[KerberosCredential, datetime | None], Transport] | None = None
-    """Acts for a user whom the operator invited; raises UnusableCredential. None: the server is not told to.
+    """Returns a transport that acts for an invited user; raises UnusableCredential. None: the server takes no tickets.
 
-    With a time, the invitation must not be over by then.
+    With a time, the invitation must still be valid at that time.
     """
     discovery: Discovery | None = None
-    """Finds where a mailbox is that has no URL so far; None: all of them are at `url`."""
+    """Finds the URL of a mailbox that has none yet; None: all mailboxes are at `url`."""
 
     def allows(self, url: str | None) -> bool:
-        """Tell whether a mailbox may still be where it was last (None: `url`): the settings may have changed since."""
+        """Return True if the settings still allow the URL where a mailbox was last (None: `url`)."""
         return url is None or eas_location(url, self.policy.hosts) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Hold what it takes to be one mailbox's user at its server."""
+    """All that is needed to act as a mailbox's user at its server."""
 
     account: Account
     transport: Transport
     server: EasServer
 
     def place(self, memory: Memory) -> "tuple[Connection | Condition, Memory]":
-        """Return what a watch is to start with: a credential goes to no host that was struck from the settings.
+        """Return what a watch starts with, so that no credential goes to a host that was removed from the settings.
 
-        The mailbox is at its configured URL again then; one that was discovered is nowhere.
+        A mailbox at such a host is taken to be at its configured URL again; one that Autodiscover found is blocked.
         """
         if self.server.allows(memory.partnership.url):
             return self, memory
@@ -81,7 +81,7 @@ class Connection:
 
 
 class Accounts:
-    """Open credentials; the only holder of the private sealing key beside the grants."""
+    """Opens sealed credentials; only this class and the grants have the private sealing key."""
 
     def __init__(self, key: SealingPrivateKey, servers: Mapping[str, EasServer], grants: Grants | None = None) -> None:
         """Take the key, the configured servers by name, and the OAuth grants if a server takes such credentials."""
@@ -90,9 +90,9 @@ class Accounts:
         self._grants = grants
 
     def open(self, mailbox: Mailbox, sealed: bytes, shown_at: datetime | None = None) -> Connection | Condition:
-        """Open a credential; a mailbox that cannot be opened or reached is blocked, with the remedy.
+        """Open a credential; return a condition with the remedy if it cannot be opened or used.
 
-        `shown_at` is the time for one that somebody shows now, None for one that was accepted before.
+        `shown_at` is the present time for a candidate, None for a credential that was accepted before.
         """
         server = self._servers.get(mailbox.server)
         if server is None:
@@ -115,7 +115,7 @@ class Accounts:
         return Connection(account, transport, server)
 
     def alike(self, mailbox: MailboxId, left: bytes | None, right: bytes | None) -> bool:
-        """Tell whether two sealed credentials of a mailbox prove the same; False if one is none."""
+        """Return True if two sealed credentials of a mailbox are the same credential; False if one is None."""
         if left is None or right is None:
             return False
         try:
@@ -124,7 +124,7 @@ class Accounts:
             return False
 
     def newest(self, mailbox: MailboxId, sealed: bytes, present: bytes | None) -> bytes:
-        """Give the newest seal of what `sealed` holds: `sealed`, unless it is a grant that was rotated since.
+        """Return the newest seal of a credential: `sealed`, unless it is a grant that was rotated since.
 
         `present` is the mailbox's credential, which may be the same grant.
         """
@@ -147,7 +147,7 @@ class Accounts:
         server: EasServer,
         shown_at: datetime | None,
     ) -> Transport | None:
-        """Give the transport that proves a credential; None when the server's settings do not allow its kind."""
+        """Return the transport that shows a credential; None if the server's settings do not allow its kind."""
         match credential:
             case OAuthCredential():
                 if server.tokens is None or self._grants is None:

@@ -50,10 +50,10 @@ async def probe(order: Order) -> dict[str, Finding]:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 async def test_each_family_would_do_for_a_relay(family: Family) -> None:
-    async with server(FAMILIES[family]) as (simulator, told):
+    async with server(FAMILIES[family]) as (simulator, arguments):
         for number in range(60):
             simulator.deliver(ANN, subject=f"Old {number}")
-        findings = await probe(told)
+        findings = await probe(arguments)
 
         assert works(findings.values())
         assert list(findings) == ["TLS", "Login", "OPTIONS", "Provision", "Settings", "FolderSync", "Sync", "Ping"]
@@ -72,26 +72,26 @@ async def test_each_family_would_do_for_a_relay(family: Family) -> None:
         (Family.SOGO, "no lower limit told to no upper limit told; a Ping of 60 s is held"),
     ],
 )
-async def test_the_limits_of_the_heartbeat_are_told_where_the_server_tells_them(family: Family, said: str) -> None:
-    async with server(FAMILIES[family]) as (_, told):
-        findings = await probe(told)
+async def test_the_limits_of_the_heartbeat_are_found_where_the_server_names_them(family: Family, said: str) -> None:
+    async with server(FAMILIES[family]) as (_, arguments):
+        findings = await probe(arguments)
 
         assert findings["Ping"].text == f"heartbeat interval {said}"
         assert findings["Ping"].grade is Grade.GOOD
 
 
-async def test_a_limit_that_is_told_late_is_waited_for() -> None:
+async def test_a_limit_that_comes_late_is_waited_for() -> None:
     rules = replace(FAMILIES[Family.SOGO], heartbeat_minimum=1, heartbeat_maximum=1)
-    async with server(rules) as (_, told):
-        findings = await probe(replace(told, patience=3.0))
+    async with server(rules) as (_, arguments):
+        findings = await probe(replace(arguments, patience=3.0))
 
         assert "to 1 s" in findings["Ping"].text
         assert findings["Ping"].grade is Grade.NOTE
 
 
-async def test_versions_commands_and_policy_are_told() -> None:
-    async with server() as (_, told):
-        findings = await probe(told)
+async def test_versions_commands_and_policy_are_found() -> None:
+    async with server() as (_, arguments):
+        findings = await probe(arguments)
 
         assert "versions 12.1, 14.0, 14.1, 16.0, 16.1; 16.1 is taken" in findings["OPTIONS"].text
         assert "15.2" in findings["OPTIONS"].text
@@ -101,9 +101,9 @@ async def test_versions_commands_and_policy_are_told() -> None:
         assert all(0 <= seconds < 5 for finding in findings.values() for seconds in finding.seconds)
 
 
-async def test_a_server_without_policies_is_told() -> None:
-    async with server(FAMILIES[Family.SOGO]) as (_, told):
-        findings = await probe(told)
+async def test_a_server_without_policies_is_found() -> None:
+    async with server(FAMILIES[Family.SOGO]) as (_, arguments):
+        findings = await probe(arguments)
 
         assert findings["Provision"].grade is Grade.SKIPPED
         assert findings["Settings"].grade is Grade.GOOD
@@ -112,8 +112,8 @@ async def test_a_server_without_policies_is_told() -> None:
 async def test_a_policy_that_shows_only_later_is_taken_too() -> None:
     rules = FAMILIES[Family.EXCHANGE]
     hidden = replace(rules, personality=replace(rules.personality, announces_provision=False))
-    async with server(hidden) as (simulator, told):
-        findings = await probe(told)
+    async with server(hidden) as (simulator, arguments):
+        findings = await probe(arguments)
 
         assert works(findings.values())
         assert findings["Provision"].grade is Grade.SKIPPED
@@ -141,22 +141,22 @@ async def test_an_untrusted_certificate_gets_no_password() -> None:
         assert simulator.records.requests == {}
 
 
-async def test_nobody_there_is_told() -> None:
-    async with server() as (_, told):
+async def test_a_server_that_is_not_there_is_reported() -> None:
+    async with server() as (_, arguments):
         pass
-    findings = await probe(told)
+    findings = await probe(arguments)
 
     assert [finding.grade for finding in findings.values()] == [Grade.BAD]
     assert "no connection" in findings["TLS"].text
 
 
-async def test_an_acknowledgement_that_is_not_taken_is_told_with_the_remedy() -> None:
-    async with server(EasRules(acknowledgements=frozenset({1}))) as (_, told):
-        findings = await probe(told)
+async def test_an_acknowledgement_that_is_not_taken_is_reported_with_the_remedy() -> None:
+    async with server(EasRules(acknowledgements=frozenset({1}))) as (_, arguments):
+        findings = await probe(arguments)
         assert not works(findings.values())
         assert "--acknowledge" in findings["Provision"].text
 
-        assert works((await probe(replace(told, acknowledgement=Acknowledgement.APPLIED))).values())
+        assert works((await probe(replace(arguments, acknowledgement=Acknowledgement.APPLIED))).values())
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,19 @@ async def test_an_acknowledgement_that_is_not_taken_is_told_with_the_remedy() ->
 async def test_the_first_step_that_fails_is_the_last(
     command: str, failure: AnswerHttp | AnswerStatus | Cut | Crash | Garble
 ) -> None:
-    async with server() as (simulator, told):
+    async with server() as (simulator, arguments):
         simulator.fail(ANN, FailurePlan(failure, command))
-        findings = await probe(told)
+        findings = await probe(arguments)
 
         assert list(findings)[-1] == command
         assert [finding.step for finding in findings.values() if finding.grade is Grade.BAD] == [command]
 
 
-async def test_a_wipe_is_told_and_never_acknowledged() -> None:
-    async with server() as (simulator, told):
-        await probe(told)
+async def test_a_wipe_is_reported_and_never_acknowledged() -> None:
+    async with server() as (simulator, arguments):
+        await probe(arguments)
         simulator.wipe(ANN)
-        findings = await probe(told)
+        findings = await probe(arguments)
 
         assert not works(findings.values())
         assert "wiped" in findings["Provision"].text
@@ -262,11 +262,11 @@ async def test_the_program_prints_a_line_for_each_step_and_ends_with_the_verdict
 
 
 async def test_subfolders_that_could_be_watched_are_counted() -> None:
-    async with server() as (simulator, told):
+    async with server() as (simulator, arguments):
         inbox = simulator.mailbox(ANN).default_folder(CollectionClass.EMAIL)
         for name in ("Projects", "Rome"):
             simulator.add_folder(ANN, name, parent=inbox)
         simulator.add_folder(ANN, "Junk")
-        findings = await probe(told)
+        findings = await probe(arguments)
 
     assert findings["FolderSync"].text.endswith(", and on request 2 sub-folders")

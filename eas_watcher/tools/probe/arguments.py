@@ -1,6 +1,6 @@
-"""Own the command line of the probe: where to, as whom, and a password that is never an argument.
+"""The command line of the probe: the server, the user, and a password that is never an argument.
 
-Exit statuses: 0 the relay would work with the server, 1 it would not, 2 the arguments are faulty.
+Exit statuses: 0 the relay would work with the server, 1 it would not, 2 the arguments are wrong.
 """
 
 import argparse
@@ -43,26 +43,26 @@ WORKS, FAILS, FAULTY = 0, 1, 2
 
 
 class ArgumentsFaulty(Exception):
-    """Tell that the command line asks for what cannot be done."""
+    """The command line asks for something that cannot be done; the text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Hold what is to be probed."""
+    """What is to be probed, and how."""
 
     url: str
     credential: BasicCredential | KerberosCredential
-    """The latter is for the tickets of whoever ran `kinit`."""
+    """Kerberos: the tickets of the user who ran `kinit`."""
     tls: ssl.SSLContext = field(repr=False)
     acknowledgement: Acknowledgement
     patience: float
-    """Seconds for a Ping."""
+    """Seconds to wait for the answer to a Ping."""
     target: str = ""
-    """The server's principal; empty: by its host."""
+    """The server's Kerberos principal; empty: the one of its host."""
 
     @property
     def kerberos(self) -> bool:
-        """Whether tickets are shown instead of a password."""
+        """True if the probe shows tickets instead of a password."""
         return isinstance(self.credential, KerberosCredential)
 
     @property
@@ -101,7 +101,7 @@ def main(
 
 
 async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Finding]:
-    """Take all steps, show each finding as it comes, and return them."""
+    """Take all steps; show each finding when it comes, and return all of them."""
     credential = order.credential
     device_id = probe_device(order.url, credential.user)
     account = Account(MailboxId("probe"), order.url, credential.user, device_id, credential)
@@ -122,7 +122,7 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
 
 
 def _show_tickets(order: Order, single_use: Transport, stack: AsyncExitStack) -> Transport:
-    """Give what adds the ticket of whoever ran `kinit` to each request."""
+    """Return a transport that adds a ticket of the user who ran `kinit` to each request."""
     from eas_watcher.transport.kerberos import Kerberos  # noqa: PLC0415 -- needs the optional extra
 
     kerberos = Kerberos(Service(target=order.target))
@@ -131,7 +131,10 @@ def _show_tickets(order: Order, single_use: Transport, stack: AsyncExitStack) ->
 
 
 def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callable[[str], str]) -> Order:
-    """Read the command line, and the password from where it says; raises ArgumentsFaulty, SystemExit for --help."""
+    """Read the command line, and the password from where it says.
+
+    Raises ArgumentsFaulty, and SystemExit for --help.
+    """
     given = _parser().parse_args(arguments)
     if not 0 < given.patience <= LONGEST:
         raise ArgumentsFaulty(f"--patience takes seconds, at most {LONGEST}")
@@ -147,7 +150,7 @@ def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callab
         )
     except EasError as fault:
         raise ArgumentsFaulty(str(fault)) from fault
-    except OSError as fault:  # which SSLError is one of
+    except OSError as fault:  # SSLError is a subclass
         raise ArgumentsFaulty(f"{given.ca_file}: {fault.strerror or 'not a file of certificates'}") from fault
 
 
@@ -165,7 +168,10 @@ def _read_credential(
 
 
 def _read_url(text: str) -> str:
-    """Complete a URL that is only a host; raises ArgumentsFaulty for one that a password must not be sent to."""
+    """Return the ActiveSync URL, completed if it is only a host.
+
+    Raises ArgumentsFaulty for a URL that a password must not be sent to.
+    """
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
         sound = parts.scheme == "https" and parts.hostname and parts.port != 0
@@ -191,7 +197,7 @@ def _read_password(file: Path | None, environ: Mapping[str, str], ask: Callable[
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raise what is faulty instead of ending the program."""
+    """Raises ArgumentsFaulty instead of ending the program."""
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentsFaulty(f"{message}; see --help")
@@ -228,4 +234,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251 -- the one clock of the program; everything else is given it
+    return datetime.now(UTC)  # noqa: TID251 -- the only clock of the program; all other code gets it as an argument

@@ -1,4 +1,4 @@
-"""Own what a probe found out: one line for each step, and whether the relay would work with the server."""
+"""The findings of a probe: one line for each step, and whether the relay would work with the server."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Grade(StrEnum):
-    """Say what a finding means for a relay."""
+    """What a finding means for a relay."""
 
     GOOD = "good"
     NOTE = "note"
@@ -18,7 +18,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold what one step found out; `seconds` is how long each of its requests took."""
+    """What one step found; `seconds` is how long each of its requests took."""
 
     step: str
     grade: Grade
@@ -26,7 +26,7 @@ class Finding:
     seconds: tuple[float, ...] = ()
 
     def line(self) -> str:
-        """Write the finding as one line, whatever the server put into it."""
+        """Return the finding as one printable line, whatever characters the server sent."""
         text = "".join(character if character.isprintable() else "?" for character in self.text)
         took = ", ".join(f"{seconds:.3f}" for seconds in self.seconds)
         return f"{self.grade.value:<{GRADE_WIDTH}}  {self.step:<{STEP_WIDTH}}  {text}{f' ({took} s)' if took else ''}"
@@ -37,5 +37,5 @@ STEP_WIDTH: Final = len("FolderSync")
 
 
 def works(findings: Iterable[Finding]) -> bool:
-    """Tell whether the relay would work: every step was taken or was not needed, and none went badly."""
+    """Return True if the relay would work: no step went badly."""
     return all(finding.grade is not Grade.BAD for finding in findings)

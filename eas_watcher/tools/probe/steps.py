@@ -69,7 +69,7 @@ class Probe:
         self._inbox = CollectionId("")
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Yield what each step found out."""
+        """Yield the finding of each step."""
         steps = {
             "TLS": self._look_at_tls,
             "Login": self._ask_schemes,
@@ -99,7 +99,7 @@ class Probe:
         return read_schemes_offered(await self._device.look(self._anonymous))
 
     async def _discover(self) -> Finding:
-        """Send the credential for the first time; it is tried once."""
+        """Send OPTIONS with the credential, for the first time."""
         device = self._device
         answer = await device.send(Options())
         self._offer = answer.reply
@@ -180,7 +180,7 @@ class Probe:
         return Finding("Sync", Grade.NOTE, text, self._device.times()[:3])
 
     async def _sync_once(self, key: SyncKey) -> tuple[SyncKey, bool, int]:
-        """Return the next key, whether one more Sync is due, and how many items came."""
+        """Return the next key, True if one more Sync is due, and how many items came."""
         reply = await self._device.ask(Sync((CollectionRequest(self._inbox, CollectionClass.EMAIL, key),)))
         answer = next((each for each in reply.collections if each.id == self._inbox), None)
         if answer is None:

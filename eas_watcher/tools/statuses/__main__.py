@@ -1,4 +1,4 @@
-"""Own the command `python -m eas_watcher.tools.statuses`, which prints the document of all statuses."""
+"""The command `python -m eas_watcher.tools.statuses`, which prints the document of all statuses."""
 
 import sys
 

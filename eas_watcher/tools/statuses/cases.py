@@ -1,4 +1,4 @@
-"""Own which answers are rehearsed: every status of the protocol, and what comes instead of one."""
+"""The answers that are rehearsed: every status of the protocol, and failures without an answer."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ EMPTY: Final = HttpReply(200, {}, b"")
 
 
 def http() -> dict[str, Case]:
-    """List HTTP statuses, as answers to a Sync, and what is not WBXML [MS-ASHTTP 2.2.2.1.1]."""
+    """Return HTTP statuses, as answers to a Sync, and answers that are not WBXML [MS-ASHTTP 2.2.2.1.1]."""
     cases = {str(status): Case("Sync", HttpReply(status, {}, b"")) for status in HTTP}
     retry = HttpReply(503, {"retry-after": "90"}, b"")
     throttled = HttpReply(503, {"x-ms-asthrottle": "CommandFrequency"}, b"")
@@ -43,7 +43,7 @@ def http() -> dict[str, Case]:
 
 
 def network() -> dict[str, Case]:
-    """List what happens to connections."""
+    """Return failures of connections."""
     return {
         "refused": Case("Sync", Unreachable("cannot connect", reached=False)),
         "reset, or no answer in time": Case("Sync", Unreachable("the connection was lost")),
@@ -53,21 +53,21 @@ def network() -> dict[str, Case]:
 
 
 def sync() -> dict[str, Case]:
-    """List what Sync says of the whole request [MS-ASCMD 2.2.3.177.17]."""
+    """Return the statuses of Sync for the whole request [MS-ASCMD 2.2.3.177.17]."""
     cases = {str(status): Case("Sync", wbxml(AIRSYNC("Sync", AIRSYNC("Status", str(status))))) for status in SYNC}
     limit = wbxml(AIRSYNC("Sync", AIRSYNC("Status", "15"), AIRSYNC("Limit", "1")))
     return cases | {"15 with a Limit": Case("Sync", limit)}
 
 
 def sync_of_one() -> dict[str, Case]:
-    """List what Sync says of one folder while it has an answer for the other [MS-ASCMD 2.2.3.177.17]."""
+    """Return the statuses of Sync for one folder while the other has an answer [MS-ASCMD 2.2.3.177.17]."""
     cases = {str(status): Case("Sync", _partly(status)) for status in SYNC}
     taken = {f"{n} with a new key": Case("Sync", _partly(n, key=True), meaning="taken for 1") for n in ITEM_STATUSES}
     return cases | taken
 
 
 def folder_sync() -> dict[str, Case]:
-    """List the statuses of FolderSync [MS-ASCMD 2.2.3.177.4]."""
+    """Return the statuses of FolderSync [MS-ASCMD 2.2.3.177.4]."""
     return {
         str(status): Case("FolderSync", wbxml(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", str(status)))))
         for status in FOLDER_SYNC
@@ -75,7 +75,7 @@ def folder_sync() -> dict[str, Case]:
 
 
 def ping() -> dict[str, Case]:
-    """List the statuses of Ping [MS-ASCMD 2.2.3.177.11]."""
+    """Return the statuses of Ping [MS-ASCMD 2.2.3.177.11]."""
     return {
         "1 after the whole heartbeat": Case("Ping", _ping(1), 600.0, "nothing has changed"),
         "1 at once": Case("Ping", _ping(1), 1.0, "nothing has changed"),
@@ -92,7 +92,7 @@ def ping() -> dict[str, Case]:
 
 
 def provision() -> dict[str, Case]:
-    """List the statuses of Provision, and the wipes [MS-ASPROV 2.2.2.54.2]."""
+    """Return the statuses of Provision, and the wipes [MS-ASPROV 2.2.2.54.2]."""
     statuses = {
         str(status): Case("Provision", wbxml(PROVISION("Provision", PROVISION("Status", str(status)))))
         for status in (2, 3, 139, 141, 145, 165)
@@ -105,13 +105,13 @@ def provision() -> dict[str, Case]:
 
 
 def policy() -> dict[str, Case]:
-    """List what Provision says of the policy [MS-ASPROV 2.2.2.54.3]."""
+    """Return the statuses of Provision for the policy [MS-ASPROV 2.2.2.54.3]."""
     cases = {str(status): Case("Provision", _policy(status)) for status in (2, 3, 4, 5)}
     return cases | {"2": Case("Provision", _policy(2), meaning="there is no policy for us")}
 
 
 def settings() -> dict[str, Case]:
-    """List the statuses of Settings, which carries our DeviceInformation [MS-ASCMD 2.2.3.177.15]."""
+    """Return the statuses of Settings, which carries our DeviceInformation [MS-ASCMD 2.2.3.177.15]."""
     return {
         str(status): Case("Settings", wbxml(SETTINGS("Settings", SETTINGS("Status", str(status)))))
         for status in SETTINGS_STATUSES
@@ -119,7 +119,7 @@ def settings() -> dict[str, Case]:
 
 
 def common() -> dict[str, Case]:
-    """List the statuses that all commands share, as answers to a Sync [MS-ASCMD 2.2.2]."""
+    """Return the statuses that all commands share, as answers to a Sync [MS-ASCMD 2.2.2]."""
     return {
         str(status): Case("Sync", wbxml(AIRSYNC("Sync", AIRSYNC("Status", str(status))))) for status in sorted(COMMON)
     }
@@ -135,7 +135,7 @@ def _policy(status: int) -> HttpReply:
 
 
 def _partly(status: int, *, key: bool = False) -> HttpReply:
-    """Answer well for the calendar, badly for the Inbox."""
+    """Return an answer that is good for the calendar and bad for the Inbox."""
     said = [AIRSYNC("CollectionId", INBOX.id), AIRSYNC("Status", str(status))]
     if key:
         said.insert(0, AIRSYNC("SyncKey", "k9"))

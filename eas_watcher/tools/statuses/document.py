@@ -1,4 +1,4 @@
-"""Own the document that tells what becomes of every status: written from rehearsals, never by hand."""
+"""The document of all statuses: what the relay does after each, written from rehearsals, never by hand."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,22 +13,23 @@ from eas_watcher.tools.statuses import cases
 from eas_watcher.tools.statuses.rehearsal import ROUNDS, Case, Conduct, rehearse, span
 
 INTRODUCTION: Final = f"""\
-# What becomes of every answer
+# What the relay does after every answer
 
-Written by `make docs` from the code itself: each answer was given to a watch up to {ROUNDS} times while the server
-answered everything else well. Do not edit; `make test` fails when this file and the code differ.
+`make docs` writes this page from the code: each answer was given to a watch up to {ROUNDS} times while the server
+answered everything else well. Do not edit it; `make test` fails when this page and the code differ.
 
-* **at first**: what the watch does until the same command is sent again, or until it holds a Ping.
-* **if it goes on**: how long it waits each time at last, and what it does then. A backoff is {span(backoff.FIRST)},
-  doubled every time up to {span(backoff.CEILING)}, {backoff.SPREAD:.0%} more or less; other waits have up to 10% more.
-* **operators see**: state and reason of the mailbox while it waits at last; the words are the detail.
+* **at first**: what the watch does until it sends the same command again, or until it holds a Ping.
+* **if it goes on**: how long the last of its waits is, and what it does after that. A backoff is {span(backoff.FIRST)},
+  doubled every time up to {span(backoff.CEILING)}, {backoff.SPREAD:.0%} more or less; other waits are up to 10% longer.
+* **operators see**: state and reason of the mailbox during the last wait; the column **in words** is the detail.
 
-After every wait comes a Sync with the stored keys, never a Ping. "From key 0" loses no mail: what arrived since the
-newest mail seen is announced, the rest is not.
+After every wait the watch sends a Sync with the stored keys, never a Ping. "From key 0" loses no mail: mail that
+arrived after the newest mail seen is announced, older mail is not.
 
-A mailbox that Autodiscover found is looked for once more, at most hourly, before what stands here: at once when its
-server has it no longer (HTTP 404, 451 without a place, status 127 and 128), after a Provision for HTTP 403, after the
-last try for 401, and after {HOPELESS} failures in a row when there is no answer or only that of a broken server.
+For a mailbox that Autodiscover found, the relay asks Autodiscover again, at most hourly, before it does what this page
+says: at once when the server no longer has the mailbox (HTTP 404, 451 without a URL, statuses 127 and 128), after a
+Provision for HTTP 403, after the last try for 401, and after {HOPELESS} failures in a row without an answer or with a
+server error.
 """
 
 NUMBER: Final = pattern(r" \((HTTP|[A-Z][A-Za-z]+ status|policy status) [0-9]+\)$")  # at the end of a detail
@@ -38,17 +39,17 @@ TABLES: Final = (
     ("Network", "", cases.network),
     ("Ping", "", cases.ping),
     ("Sync, of the whole request", "", cases.sync),
-    ("Sync, of one folder", "The other folder's news are committed before anything else.", cases.sync_of_one),
+    ("Sync, of one folder", "The new items of the other folder are committed first.", cases.sync_of_one),
     ("FolderSync", "", cases.folder_sync),
     ("Provision", "", cases.provision),
     ("Provision, of the policy", "", cases.policy),
     ("Settings", "", cases.settings),
-    ("Common to all commands", "As the status of a Sync; other commands alike.", cases.common),
+    ("Common to all commands", "As the status of a Sync; the same holds for other commands.", cases.common),
 )
 
 
 def write() -> str:
-    """Write the whole document, Markdown."""
+    """Return the whole document in Markdown."""
     return "\n".join(_lines())
 
 
@@ -66,7 +67,7 @@ def _lines() -> Iterator[str]:
 
 
 def _rows(table: dict[str, Case]) -> Iterator[str]:
-    """Write one row for all answers in a row that differ in nothing but their number."""
+    """Yield one row for each group of neighbouring answers that differ in their number only."""
     rows = [(name, *_cells(case)) for name, case in table.items()]
     for cells, alike in groupby(rows, key=lambda row: row[1:]):
         names = [name for name, *_ in alike]
@@ -79,7 +80,7 @@ def _cells(case: Case) -> tuple[str, ...]:
 
 
 def at_last(conduct: Conduct) -> str:
-    """Tell how a rehearsal ended: the last wait, or that the watch ended, or that there was no need to wait."""
+    """Return how a rehearsal ended: the last wait, the end of the watch, or no wait at all."""
     if conduct.ended:
         waits = "".join(f"wait {_length(pause)}, " for pause in conduct.waits)
         return f"{waits}end until there is a new credential or registration"

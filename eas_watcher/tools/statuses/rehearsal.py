@@ -1,7 +1,7 @@
-"""Own rehearsals: what a watch really does when its server gives one answer again and again.
+"""Rehearsals: what a watch really does when its server gives one answer again and again.
 
-The watch's own step function and flows run here, against a server that answers well but for one command; nothing is
-sent and nobody waits. Documents are written from it, so that they cannot say what the code does not do.
+The step function and the flows of the watch run here, against a server that answers everything but one command well;
+nothing is sent and no time passes. The document of all statuses is written from them, so it says what the code does.
 """
 
 from collections.abc import Coroutine
@@ -43,7 +43,7 @@ from eas_watcher.wbxml.encode import encode
 
 NOW: Final = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ROUNDS: Final = 16  # times that the answer is given; backoffs have reached their ceiling by then
-STEPS: Final = 400  # of the watch; a limit for a rehearsal that does not come to an end
+STEPS: Final = 400  # of the watch; a limit for a rehearsal that would not end
 ELSEWHERE: Final = "https://mail2.example.com/Microsoft-Server-ActiveSync"
 
 Answer: TypeAlias = HttpReply | EasError
@@ -52,39 +52,39 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Hold one answer, what the server gives it to, and what it means where the code has no word for it."""
+    """One answer, the command that gets it, and what it means if it becomes no error."""
 
     command: str
     """The command's name; empty for OPTIONS."""
     answer: Answer
     held: float = 0.0
-    """Seconds until it came."""
+    """Seconds until the answer came."""
     meaning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """Hold what a watch did about an answer."""
+    """What a watch did after an answer."""
 
     meaning: str
-    """What the answer says, in the words of the error that it became."""
+    """What the answer says: the text of the error that it became."""
     remedy: tuple[str, ...]
-    """Done until the same command was sent again, until all was well, or until the end."""
+    """What it did until it sent the same command again, held another Ping, or ended."""
     waits: tuple[Pause, ...]
     """All waits, in order."""
     at_last: tuple[str, ...]
-    """Done after the last wait."""
+    """What it did after the last wait."""
     condition: Condition | None
-    """What operators see while the watch waits, at last; None: nothing but that the mailbox is watched."""
+    """What operators see during the last wait; None: the mailbox is always shown as watched."""
     ended: bool
-    """Whether the watch ended for good."""
+    """True if the watch ended for good."""
     announced: int
-    """How many new items the phones were told of."""
+    """How many new items were announced to the phones."""
 
 
 @dataclass(slots=True)
 class _Stage:
-    """Run one watch against one bad answer."""
+    """One watch against one bad answer."""
 
     case: Case
     given: int = 0
@@ -92,7 +92,7 @@ class _Stage:
     announced: int = 0
     keys: int = 0
     done: list[str] = field(default_factory=list)
-    """What was done since the answer was given first."""
+    """What the watch did since it got the answer first."""
     remedy: tuple[str, ...] | None = None
     waits: list[Pause] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
@@ -116,7 +116,7 @@ class _Stage:
         return Conduct(meaning, remedy, tuple(self.waits), tuple(at_last), condition, ended, self.announced)
 
     def _is_well(self, actions: list[Action]) -> bool:
-        """Tell whether the watch holds a Ping that is not the one with the bad answer."""
+        """Return True if the watch holds a Ping and the bad answer is for another command."""
         return bool(self.given) and self.case.command != Ping.name and Ping.name in map(_command, actions)
 
     def _do(self, state: State, action: Action) -> Event | None:  # noqa: PLR0911 -- one answer for each action
@@ -161,7 +161,7 @@ class _Stage:
         return self._ask(command)
 
     def _ask(self, command: Command[Any]) -> Any:
-        """Read the bad answer if it is this command's, else a good one."""
+        """Read the bad answer if it is for this command, else a good one."""
         if command.name != self.case.command:
             return command.read(self._well(command))
         self.given += 1
@@ -180,7 +180,7 @@ class _Stage:
         return self.case.held if command.name == self.case.command else 0.0
 
     def _well(self, command: Command[Any]) -> HttpReply:
-        """Write the answer of a server that has no trouble and nothing new."""
+        """Return the answer of a healthy server without new items."""
         self.keys += 1
         if isinstance(command, Sync):
             primes = [asked.id for asked in command.collections if asked.sync_key == NO_SYNC_KEY]
@@ -201,7 +201,7 @@ def run_at_once(conversation: Coroutine[Any, Any, R]) -> R:
 
 
 def rehearse(case: Case) -> Conduct:
-    """Let a watch that worked so far have the case's answer, up to `ROUNDS` times."""
+    """Give the answer of a case to a watch that worked until then, up to `ROUNDS` times."""
     partnership = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=case.command != "Settings")
     if not case.command:
         partnership = replace(partnership, version=None)
@@ -215,7 +215,7 @@ def rehearse(case: Case) -> Conduct:
 
 
 def describe(action: Action) -> str:  # noqa: PLR0911 -- one text for each action
-    """Name an action in a few words."""
+    """Return an action in a few words."""
     match action:
         case Send(FolderSync(key)) if key == NO_SYNC_KEY:
             return "FolderSync from key 0"
@@ -238,7 +238,7 @@ def describe(action: Action) -> str:  # noqa: PLR0911 -- one text for each actio
 
 
 def span(seconds: float) -> str:
-    """Write a duration with the largest unit that fits, e.g. "90 s", "15 min", "6 h"."""
+    """Return a duration in the largest unit that fits, e.g. "90 s", "15 min", "6 h"."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:.0f} {unit}"
@@ -246,12 +246,12 @@ def span(seconds: float) -> str:
 
 
 def wbxml(root: Element) -> HttpReply:
-    """Write a 200 answer with that document."""
+    """Return a 200 answer with a document."""
     return HttpReply(200, {"content-type": "application/vnd.ms-sync.wbxml"}, encode(root))
 
 
 def first_key(collection: str, number: int) -> Element:
-    """Write what Sync says of a collection that was primed."""
+    """Return the answer of Sync for a collection that was primed."""
     parts = AIRSYNC("SyncKey", f"k{number}"), AIRSYNC("CollectionId", collection), AIRSYNC("Status", "1")
     return AIRSYNC("Collection", *parts)
 
@@ -266,7 +266,7 @@ def _hierarchy(number: int) -> Element:
 
 
 def _command(action: Action) -> str | None:
-    """Name the command that an action sends; None when it sends none."""
+    """Return the command that an action sends; None if it sends none."""
     match action:
         case Send(command):
             return command.name
@@ -292,4 +292,4 @@ WELL: Final = {
     "Settings": wbxml(SETTINGS("Settings", SETTINGS("Status", "1"))),
     "Ping": wbxml(PING("Ping", PING("Status", "1"))),
 }
-"""Command -> the answer of a server that has no trouble, whatever was asked."""
+"""Command -> the answer of a healthy server, whatever the request says."""

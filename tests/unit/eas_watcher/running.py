@@ -1,4 +1,4 @@
-"""Own what tests of runners share: one mailbox, its surroundings, and answers as they come over HTTP."""
+"""What tests of runners share: one mailbox, the context of its watch, and answers as they come over HTTP."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -25,7 +25,7 @@ POLICY_TYPE = PROVISION("PolicyType", "MS-EAS-Provisioning-WBXML")
 
 
 class Middle(Random):
-    """Choose the middle of every range: a first backoff is 5 s, a time told lasts 5 % longer."""
+    """Chooses the middle of every range: a first backoff is 5 s, a time that the server names lasts 5 % longer."""
 
     def uniform(self, a: float, b: float) -> float:
         return (a + b) / 2
@@ -33,7 +33,7 @@ class Middle(Random):
 
 @dataclass
 class World:
-    """Hold the surroundings of runners."""
+    """The context of runners."""
 
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     short_requests: int = 10

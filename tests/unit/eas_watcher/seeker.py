@@ -1,4 +1,4 @@
-"""Own a stand-in for who looks for mailboxes that moved."""
+"""A stand-in for the search for mailboxes that moved."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from eas_watcher.runtime.account import Account
 
 @dataclass
 class Seeker:
-    """Give one answer, and note whether the credential was to be shown."""
+    """Gives one answer, and notes whether the credential was to be shown."""
 
     answer: str | EasError
     shown: list[bool] = field(default_factory=list)

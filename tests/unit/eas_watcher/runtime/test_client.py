@@ -226,7 +226,7 @@ async def test_fetches_any_answer(answer: HttpReply, error: type) -> None:
     assert type(fetched.error) is error
 
 
-async def test_what_was_fetched_tells_the_admission_that_the_server_is_away() -> None:
+async def test_the_admission_learns_from_a_fetched_answer_that_the_server_is_away() -> None:
     bench = Bench(BUSY)
     for number in range(DISTINCT - 1):
         bench.admission.failed(ClientAdmission(number), ServerBusy("busy", shared=True))

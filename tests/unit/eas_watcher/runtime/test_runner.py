@@ -113,7 +113,7 @@ async def test_a_gateway_that_answers_a_ping_at_once_teaches_nothing() -> None:
         assert world.journal.pings == [630, 630]
 
 
-async def test_waits_as_told_and_says_until_when() -> None:
+async def test_waits_as_long_as_the_server_says_and_records_until_when() -> None:
     world = World()
     busy = HttpReply(503, {"retry-after": "60"}, b"")
 
@@ -126,7 +126,7 @@ async def test_waits_as_told_and_says_until_when() -> None:
         assert world.journal.condition == Condition(WatchState.WATCHING)
 
 
-async def test_backs_off_longer_and_longer_when_nothing_is_told() -> None:
+async def test_backs_off_longer_and_longer_when_the_server_names_no_time() -> None:
     refused = Unreachable("x", reached=False)
 
     async with running(World(), refused, refused, refused, EMPTY):
@@ -226,7 +226,7 @@ async def test_a_mail_dated_years_ahead_is_kept_as_of_now() -> None:
         assert world.journal.collections[INBOX.id].newest == NOW
 
 
-async def test_short_requests_wait_for_each_other_and_held_pings_for_nobody() -> None:
+async def test_short_requests_wait_for_each_other_and_held_pings_do_not() -> None:
     world = World(short_requests=1)
     first, second = ScriptedTransport((10.0, EMPTY)), ScriptedTransport((10.0, EMPTY))
 
@@ -309,7 +309,7 @@ def renewed(reply: HttpReply, said: str = "14.1;Sync,Ping") -> HttpReply:
 OFFER = HttpReply(200, {"ms-asprotocolversions": "14.1", "ms-asprotocolcommands": "Sync,FolderSync,Ping"}, b"")
 
 
-async def test_a_server_that_was_changed_is_asked_anew_once_however_often_it_says_so() -> None:
+async def test_a_server_that_was_changed_is_asked_again_once_however_often_it_says_so() -> None:
     primed = mails("k9")
     script = (renewed(EMPTY), renewed(OFFER), renewed(folders("h2", INBOX.id)), renewed(primed), renewed(EMPTY))
 
@@ -365,23 +365,23 @@ async def test_the_next_mailbox_starts_from_what_the_first_one_has_survived() ->
         assert world.journal.pings[-1] == 945
 
 
-async def test_the_time_before_the_door_is_no_time_that_a_ping_was_held(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_time_before_admission_is_no_time_that_a_ping_was_held(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "eas_watcher")
     world = World()
 
-    def close_door(_: HttpRequest) -> HttpReply:
+    def go_away(_: HttpRequest) -> HttpReply:
         for name in ("m2", "m3", "m4"):
             world.admission.failed(ClientAdmission(name), ServerBusy("busy", 100.0, shared=True))
         return EMPTY
 
-    async with running(world, close_door, (1.0, pinged(1)), EMPTY, EMPTY):
+    async with running(world, go_away, (1.0, pinged(1)), EMPTY, EMPTY):
         assert clock() > 100
 
     came = [record.__dict__["came"] for record in caplog.records if record.message == "watch stepped"]
     assert "PingReply after 1.0 s" in came
 
 
-async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says_so() -> None:
+async def test_a_mailbox_waits_for_the_admission_of_a_server_that_is_away_and_records_it() -> None:
     world = World()
     away = Unreachable("no connection: Connection refused", reached=False)
     first, second = ScriptedTransport(away, away, EMPTY), ScriptedTransport(EMPTY)
@@ -401,7 +401,7 @@ async def test_a_mailbox_waits_before_the_door_of_a_server_that_is_away_and_says
     assert [progress.condition.retry_in for progress in world.journal.commits if progress.condition][:2] == [5.0, 10.0]
 
 
-async def test_a_time_told_after_others_closed_the_door_keeps_all_waiting() -> None:
+async def test_a_time_named_while_the_server_is_away_keeps_all_waiting() -> None:
     world = World()
     away = Unreachable("no connection: Connection refused", reached=False)
     busy = HttpReply(503, {"retry-after": "600"}, b"")

@@ -103,7 +103,7 @@ async def check(server: Server, *, answers_all: bool = False, seeker: Seeker | N
         (AccessDenied("not here", Reason.HTTP_404), Finding(CheckResult.UNKNOWN, "not here", Reason.HTTP_404)),
     ],
 )
-async def test_one_question_gives_the_verdict(answer: HttpReply | EasError, finding: Finding) -> None:
+async def test_one_question_gives_the_result(answer: HttpReply | EasError, finding: Finding) -> None:
     server = Server(answer)
 
     assert await check(server) == finding
@@ -116,7 +116,7 @@ def sent_to(host: str) -> HttpReply:
     return HttpReply(451, {"x-ms-location": f"https://{host}/eas"}, b"", ())
 
 
-async def test_a_server_that_sends_the_mailbox_to_an_allowed_host_leaves_the_verdict_to_that_one() -> None:
+async def test_a_server_that_sends_the_mailbox_to_an_allowed_host_leaves_the_result_to_that_one() -> None:
     server = Server(sent_to("mail2.example.com"), GOOD, REFUSED)
 
     finding = await World(server, server, OptionsGuards()).check()
@@ -129,7 +129,7 @@ ABSENT = HttpReply(404, {}, b"", ())
 NEW = "https://mail2.example.com/eas"
 
 
-async def test_a_server_that_has_the_mailbox_no_longer_leaves_the_verdict_to_the_one_that_has_it() -> None:
+async def test_a_server_that_has_the_mailbox_no_longer_leaves_the_result_to_the_one_that_has_it() -> None:
     server = Server(ABSENT, GOOD, REFUSED)
 
     finding = await World(server, server, OptionsGuards()).check(Seeker(NEW))
@@ -146,7 +146,7 @@ async def test_a_candidate_that_autodiscover_refuses_is_refused() -> None:
     assert len(server.asked) == 1
 
 
-async def test_a_candidate_whose_mailbox_is_nowhere_has_no_verdict() -> None:
+async def test_a_candidate_whose_mailbox_is_nowhere_has_no_result() -> None:
     finding = await check(Server(ABSENT), seeker=Seeker(ACCOUNT.url))
 
     assert finding.result is CheckResult.UNKNOWN
@@ -200,7 +200,7 @@ async def test_a_server_is_asked_once_whether_it_guards_options(refusal: HttpRep
     ("commands", "asked"),
     [("FolderSync,Ping,Provision,Sync", "Provision"), ("FolderSync,Ping,Settings,Sync", "Settings")],
 )
-async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: str, asked: str) -> None:
+async def test_a_server_that_answers_all_clients_must_take_a_command_too(commands: str, asked: str) -> None:
     offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": commands}, b"", ())
     server = Server(offer, offer, REFUSED)
 
@@ -210,7 +210,7 @@ async def test_a_server_that_tells_everybody_must_take_a_command_too(commands: s
     assert server.asked[2].headers["Authorization"] == ANN.authorization()
 
 
-async def test_a_command_that_is_taken_is_a_proof() -> None:
+async def test_a_command_that_is_taken_is_an_acceptance() -> None:
     offer = HttpReply(200, OFFER | {"ms-asprotocolcommands": "FolderSync,Ping,Provision,Sync"}, b"", ())
 
     finding = await check(Server(offer, HttpReply(200, {}, b"\x03", ())), answers_all=True)

@@ -1,4 +1,4 @@
-"""Test how often and how many mailboxes are looked for anew; what is asked in which order is the search's."""
+"""How often and for how many mailboxes the relay searches; the order of the questions is the search's."""
 
 import asyncio
 from collections import Counter
@@ -161,7 +161,7 @@ async def test_a_host_that_is_away_is_left_out_while_another_one_knows() -> None
     assert len(host.moments) == 1 + 100 + 1 + 100
 
 
-async def test_a_host_whose_time_several_candidates_were_told_is_left_alone_until_then() -> None:
+async def test_a_host_that_names_a_time_to_several_candidates_is_left_alone_until_then() -> None:
     host = Host(HttpReply(503, {"retry-after": "600"}, b""), version_1=503)
     discovery = discovery_at(host)
     for number in range(20):

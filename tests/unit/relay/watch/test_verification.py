@@ -1,4 +1,4 @@
-"""Test that each candidate is asked for once, whatever happens to the database or to its registration meanwhile."""
+"""Each candidate is checked once, whatever happens to the database or to its registration meanwhile."""
 
 import asyncio
 from collections import Counter
@@ -69,14 +69,14 @@ class Server:
         return HttpReply(self.status, OFFER if self.status == 200 else self.headers, b"")
 
 
-class Verdicts(NoWatches):
-    """Keep verdicts, unless it is away; a verdict takes its candidate out of the record."""
+class Results(NoWatches):
+    """A store of results, unless it is away; a result takes its candidate out of the record."""
 
     def __init__(self, record: WatchRecord) -> None:
         self.present = record
         self.away = False
         self.url: str | None = None
-        self.verdicts: list[tuple[str, RegistrationId]] = []
+        self.results: list[tuple[str, RegistrationId]] = []
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         self._check()
@@ -89,9 +89,9 @@ class Verdicts(NoWatches):
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         self._settle("refused", candidate)
 
-    def _settle(self, verdict: str, candidate: Candidate) -> None:
+    def _settle(self, result: str, candidate: Candidate) -> None:
         self._check()
-        self.verdicts.append((verdict, candidate.registration_id))
+        self.results.append((result, candidate.registration_id))
         self.present = replace(self.present, candidates=tuple(c for c in self.present.candidates if c != candidate))
 
     def _check(self) -> None:
@@ -106,7 +106,7 @@ class World:
         (folder / "key.pem").write_bytes(generate()[0])
         self.key = SealingPrivateKey.load(folder / "key.pem")
         self.candidate = Candidate(RegistrationId("first"), ANN, self.seal("secret"))
-        self.store = Verdicts(WatchRecord(MAILBOX, None, Memory(), (self.candidate,), 1))
+        self.store = Results(WatchRecord(MAILBOX, None, Memory(), (self.candidate,), 1))
         self.server = Server(status)
         self.watched = True
         self.shown: list[Condition] = []
@@ -158,7 +158,7 @@ async def test_a_refused_password_is_not_tried_again_while_its_refusal_cannot_be
         await asyncio.sleep(3600)
 
         assert here.server.asked == 1
-        assert here.store.verdicts == [("refused", "first")]
+        assert here.store.results == [("refused", "first")]
 
 
 async def test_a_refused_password_is_not_tried_again_for_a_record_read_before_it_was_refused(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_refused_password_is_not_tried_again_for_a_record_read_before_it
         await asyncio.sleep(3600)
 
         assert here.server.asked == 1
-        assert here.store.verdicts == [("refused", "first")]
+        assert here.store.results == [("refused", "first")]
 
 
 async def test_a_candidate_is_not_shown_to_a_host_that_the_settings_allow_no_more(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ async def test_a_candidate_is_not_shown_to_a_host_that_the_settings_allow_no_mor
         await asyncio.sleep(3600)
 
         assert here.server.urls == ["https://mail.example.com/eas"]
-        assert here.store.verdicts == [("accepted", "first")]
+        assert here.store.results == [("accepted", "first")]
 
 
-async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_verification(tmp_path: Path) -> None:
+async def test_a_result_stored_by_a_transaction_whose_answer_was_lost_ends_the_verification(tmp_path: Path) -> None:
     async with world(tmp_path, 200) as here:
         here.server.takes = 1.0
         here.start()
@@ -195,10 +195,10 @@ async def test_a_verdict_kept_by_a_transaction_whose_answer_was_lost_ends_the_ve
         here.store.away = False
         await asyncio.sleep(3600)
 
-        assert (here.server.asked, here.store.verdicts) == (1, [])
+        assert (here.server.asked, here.store.results) == (1, [])
 
 
-async def test_a_server_that_does_not_judge_is_asked_until_the_candidate_is_withdrawn(tmp_path: Path) -> None:
+async def test_a_server_without_a_result_is_asked_until_the_candidate_is_withdrawn(tmp_path: Path) -> None:
     async with world(tmp_path, 503) as here:
         here.start()
         await asyncio.sleep(60)
@@ -212,14 +212,14 @@ async def test_a_server_that_does_not_judge_is_asked_until_the_candidate_is_with
         assert here.server.asked == asked
 
 
-async def test_a_server_that_is_back_gives_the_verdict(tmp_path: Path) -> None:
+async def test_a_server_that_is_back_gives_the_result(tmp_path: Path) -> None:
     async with world(tmp_path, 503) as here:
         here.start()
         await asyncio.sleep(60)
         here.server.status = 200
         await asyncio.sleep(3600)
 
-        assert here.store.verdicts == [("accepted", "first")]
+        assert here.store.results == [("accepted", "first")]
 
 
 async def suspect(admission: ServerAdmission) -> None:
@@ -245,7 +245,7 @@ async def test_a_password_is_not_tried_while_the_server_refuses_many(tmp_path: P
         here.admission.answered(confirms)
         here.admission.accepted(confirms)
         await asyncio.sleep(1)
-        assert here.store.verdicts == [("refused", "first")]
+        assert here.store.results == [("refused", "first")]
 
 
 async def test_a_candidate_waits_with_the_watches_for_a_server_that_is_away(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ async def test_a_candidate_waits_with_the_watches_for_a_server_that_is_away(tmp_
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(0.1)
 
-        assert here.store.verdicts == [("accepted", "first")]
+        assert here.store.results == [("accepted", "first")]
         assert here.server.moments == [began]
 
 
@@ -279,7 +279,7 @@ async def test_a_candidate_alone_probes_a_server_that_is_away_at_the_pace_of_a_w
 
         here.server.error = None
         await asyncio.sleep(60)
-        assert here.store.verdicts == [("accepted", "first")]
+        assert here.store.results == [("accepted", "first")]
 
 
 @pytest.mark.parametrize("withdrawn", [True, False])
@@ -297,7 +297,7 @@ async def test_a_candidate_that_is_withdrawn_or_lost_while_it_waits_is_not_tried
             here.watched = False
         await asyncio.sleep(60)
 
-        assert (here.server.asked, here.store.verdicts, here.admission.waiting) == (0, [], 0)
+        assert (here.server.asked, here.store.results, here.admission.waiting) == (0, [], 0)
 
 
 async def test_a_candidate_that_is_replaced_while_it_waits_leaves_the_queue(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ async def test_a_candidate_that_is_replaced_while_it_waits_leaves_the_queue(tmp_
         assert here.admission.waiting == 1
         await asyncio.sleep(60)
 
-        assert (here.server.asked, here.store.verdicts) == (1, [("accepted", "first")])
+        assert (here.server.asked, here.store.results) == (1, [("accepted", "first")])
 
 
 async def test_a_time_that_the_server_names_is_kept(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ async def test_a_thousand_candidates_pass_at_the_rate_and_few_at_once(tmp_path: 
         here.register(1000)
         await asyncio.sleep(60)
 
-        assert len(here.store.verdicts) == 1000
+        assert len(here.store.results) == 1000
         assert here.server.asked == 1000
         assert here.server.most_at_once <= SHORT
         per_second = Counter(int(moment) for moment in here.server.moments)

@@ -13,7 +13,7 @@ NEEDED = ("probe", "--url", "mail.example.com", "--user", "ann@example.com")
 
 
 def never(_: str) -> str:
-    raise AssertionError("nobody is to be asked")
+    raise AssertionError("no password is to be asked for")
 
 
 def order(*more: str, password: str = "secret") -> Order:  # noqa: S107 -- a test's
@@ -60,7 +60,7 @@ def test_the_password_comes_from_a_file_before_the_environment_before_a_question
     assert password(read_order(NEEDED, {}, lambda prompt: f"asked: {prompt}")).startswith("asked: ")
 
 
-def test_with_a_ticket_nobody_is_asked_for_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_ticket_no_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gssapi.py").touch()  # the optional library, or something of its name
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -91,7 +91,7 @@ def test_there_is_no_argument_for_the_password() -> None:
     ],
     ids=" ".join,
 )
-def test_faulty_arguments_are_told(more: tuple[str, ...]) -> None:
+def test_wrong_arguments_are_reported(more: tuple[str, ...]) -> None:
     with pytest.raises(ArgumentsFaulty):
         order(*more)
 

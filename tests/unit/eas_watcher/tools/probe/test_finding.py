@@ -1,4 +1,4 @@
-"""How findings are told, and what they add up to."""
+"""How findings are written, and what they add up to."""
 
 from datetime import UTC, datetime, timedelta
 

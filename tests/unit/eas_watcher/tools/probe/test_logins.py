@@ -19,7 +19,7 @@ ISSUER = 'Bearer authorization_uri="https://login.example.com/authorize"'
         (503, "", Grade.SKIPPED, "HTTP 503"),
     ],
 )
-def test_what_the_server_offers_is_told(status: int, header: str, grade: Grade, text: str) -> None:
+def test_what_the_server_offers_is_found(status: int, header: str, grade: Grade, text: str) -> None:
     finding = read_schemes_offered(HttpReply(status, {"www-authenticate": header}, b""))
 
     assert finding.grade is grade

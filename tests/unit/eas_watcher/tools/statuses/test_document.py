@@ -14,7 +14,7 @@ from eas_watcher.tools.statuses.rehearsal import CALENDAR, INBOX, Case, describe
 DOCUMENT: Final = Path(__file__).parents[5] / "docs" / "eas-statuses.md"
 
 
-def test_the_document_tells_what_the_code_does() -> None:
+def test_the_document_says_what_the_code_does() -> None:
     assert DOCUMENT.read_text() == write(), "run `make docs`"
 
 
