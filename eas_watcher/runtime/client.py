@@ -101,8 +101,8 @@ class EasClient:
     ) -> None:
         """Take the account, the transport to its server, and how many mailboxes per second that server lets in.
 
-        `url` is where the mailbox is, if not at the account's URL. `candidate`: the server has never accepted the
-        account's credential.
+        `url` is where the mailbox is, if not at the account's URL. `pings` is notified of held Pings. `candidate`: the
+        server has never accepted the account's credential.
         """
         self._account = account
         self._transport = transport
@@ -172,6 +172,7 @@ class EasClient:
             request = self._compose(command, partnership)
             http = await self._transmit(command, request)
             reply = self._read(command, http, request)
+        self._admission.accepted(standing)
         return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
 
     async def fetch(self, command: Command[Any], partnership: Partnership) -> Fetched:
@@ -339,7 +340,6 @@ class _Admitted:
         try:
             if error is None:
                 self._admission.answered(self._standing)
-                self._admission.accepted(self._standing)
             elif isinstance(error, EasError):
                 understood = self._admission.failed(self._standing, error)
                 if understood is not error:

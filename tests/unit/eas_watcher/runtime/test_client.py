@@ -236,6 +236,17 @@ async def test_the_admission_learns_from_a_fetched_answer_that_the_server_is_awa
     assert bench.admission.state == "away"
 
 
+async def test_a_refusal_that_was_fetched_is_no_acceptance() -> None:
+    bench = Bench(REFUSED, folders("h2"))
+    for number in range(LEAST):
+        bench.admission.failed(ClientAdmission("m1" if number == 0 else number), Unauthorized("refused"))
+
+    await bench.client.fetch(HIERARCHY, PARTNERSHIP)
+    assert bench.admission.refusals.suspected
+    await bench.client.send(HIERARCHY, PARTNERSHIP)
+    assert not bench.admission.refusals.suspected
+
+
 async def test_a_failure_instead_of_an_answer_is_raised_by_fetch() -> None:
     bench = Bench(AWAY)
 
