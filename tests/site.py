@@ -1,6 +1,5 @@
 """Own one small site for tests: the sandbox in this process, and real relay processes that come and go beside it."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,12 +13,12 @@ from eas_watcher.names import CollectionClass, ServerId
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.sandbox.sandbox import Sandbox, open_sandbox
+from tests.waiting import until
 
 ANN: Final = "ann@example.com"
 PASSWORD: Final = "correct horse"
 IPHONE: Final = "4a" * 32
 ANDROID: Final = "fcm-token-of-an-android-phone"
-SOON: Final = 30.0  # seconds; a limit, never a wait
 
 
 @dataclass
@@ -64,13 +63,6 @@ class Site:
     async def held(self, count: int = 1) -> None:
         """Wait until the mail server holds so many Pings."""
         await until(lambda: self.sandbox.eas.held >= count)
-
-
-async def until(fact: Any, seconds: float = SOON) -> None:
-    """Wait until a fact is true; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not fact():  # noqa: ASYNC110 -- facts of other processes have no event
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from relay.cli.audit import audit
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
-from tests.site import ANN, IPHONE, SOON, Site, until
+from tests.site import ANN, IPHONE, Site
+from tests.waiting import SOON, until
 
 SUBJECT: Final = "canary-subject-Xq7"
 BODY: Final = "canary-body-Zk3"

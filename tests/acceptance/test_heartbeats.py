@@ -4,7 +4,8 @@ import sqlite3
 from contextlib import closing
 
 from tests.acceptance.test_lockout import database_of
-from tests.site import ANN, Site, until
+from tests.site import ANN, Site
+from tests.waiting import until
 
 
 def remember(site: Site, interval: int) -> None:

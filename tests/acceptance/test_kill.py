@@ -1,5 +1,6 @@
 """Promise 3: no new item is lost, wherever kill -9 hits."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 from relay.sandbox.eas.failures import FailurePlan
 from relay.sandbox.eas.failures import Stall as Unanswered
 from relay.sandbox.scripts import Received, Stall
-from tests.site import ANN, SOON, Site, until
+from tests.site import ANN, Site
+from tests.waiting import SOON, until
 
 
 def emails(pushes: list[Received]) -> list[Received]:
@@ -107,22 +109,26 @@ async def test_killed_during_a_push(site: Site) -> None:
 
 @pytest.mark.slow
 async def test_killed_at_random_moments(site: Site) -> None:
-    random, apns = Random(20261124), site.sandbox.apns
+    random = Random(20261124)
     async with site.relay():
         assert (await site.register())[0] == 201
         await site.held()
     for _ in range(6):
-        async with site.relay() as relay:
-            await site.held()
-            delivered_at = time.perf_counter_ns()
-            site.deliver()
-            moment = delivered_at + int(random.uniform(0.0, 0.06) * 1e9)
-            await until(lambda moment=moment: time.perf_counter_ns() >= moment)
-            relay.kill()
-            await relay.process.wait()
-        async with site.relay():
-            await until(lambda at=delivered_at: any(push.moment > at for push in emails(apns.received)))
-            await until(lambda: waiting_marks(database_of(site)) == 0)
+        await kill_after_a_mail(site, random.uniform(0.0, 0.06))
+
+
+async def kill_after_a_mail(site: Site, seconds: float) -> None:
+    """Kill a relay so many seconds after a mail came; the next relay pushes it."""
+    async with site.relay() as relay:
+        await site.held()
+        delivered_at = time.perf_counter_ns()
+        site.deliver()
+        await asyncio.sleep(seconds)
+        relay.kill()
+        await relay.process.wait()
+    async with site.relay():
+        await until(lambda: any(push.moment > delivered_at for push in emails(site.sandbox.apns.received)))
+        await until(lambda: waiting_marks(database_of(site)) == 0)
 
 
 def kept_of_the_user(database: Path) -> tuple[int, int, int]:

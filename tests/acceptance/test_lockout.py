@@ -8,7 +8,8 @@ import pytest
 
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess
-from tests.site import ANN, PASSWORD, Site, until
+from tests.site import ANN, PASSWORD, Site
+from tests.waiting import until
 
 BEN: Final = "ben@example.com"
 OTHER_IPHONE: Final = "5b" * 32

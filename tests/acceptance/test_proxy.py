@@ -9,7 +9,8 @@ import pytest
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess
 from tests.fakes.proxy import ConnectProxy, connect_proxy
-from tests.site import ANN, PASSWORD, SOON, Site, open_site
+from tests.site import ANN, PASSWORD, Site, open_site
+from tests.waiting import SOON
 
 PHONES = 5  # so many failures in a row are an outage
 LOOKS = 300  # a tenth of a second each

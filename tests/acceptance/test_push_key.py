@@ -5,7 +5,8 @@ from pathlib import Path
 
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess
-from tests.site import ANN, PASSWORD, open_site, until
+from tests.site import ANN, PASSWORD, open_site
+from tests.waiting import until
 
 PATIENCE = 60.0  # seconds; a changed file is seen within five, and a resting app is tried again at once
 

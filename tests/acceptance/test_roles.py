@@ -13,7 +13,8 @@ from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.postgres import PostgresServer, running_postgres
-from tests.site import ANN, PASSWORD, SOON, Site
+from tests.site import ANN, PASSWORD, Site
+from tests.waiting import SOON
 
 
 @pytest.fixture(scope="module")

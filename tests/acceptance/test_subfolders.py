@@ -3,7 +3,8 @@
 from typing import Any
 
 from eas_watcher.names import CollectionClass
-from tests.site import ANN, SOON, Site, until
+from tests.site import ANN, Site
+from tests.waiting import SOON, until
 
 
 async def patch(site: Site, registration: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

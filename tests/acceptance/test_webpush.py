@@ -8,7 +8,8 @@ from relay.cli.audit import audit
 from relay.push.webpush.vapid import public_key
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
-from tests.site import SOON, Site, until
+from tests.site import Site
+from tests.waiting import SOON, until
 
 
 async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> None:

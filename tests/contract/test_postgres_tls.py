@@ -17,8 +17,7 @@ from relay.store.engine import open_engine, transaction
 from relay.store.wakeups import PostgresWakeups
 from tests.fakes.postgres_front import Front, postgres_front
 from tests.postgres import PostgresServer
-
-SOON = 30.0  # seconds; a limit, never a wait
+from tests.waiting import SOON
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Test that processes which share a PostgreSQL wake each other, also after the connection was lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -14,8 +14,7 @@ from relay.domain.ports.wakeups import Topic
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import PostgresWakeups
 from tests.contract.samples import register
-
-SOON = 10.0  # seconds; far more than a notice takes
+from tests.waiting import SOON, until
 
 
 @asynccontextmanager
@@ -29,19 +28,13 @@ async def listening(url: str) -> AsyncIterator[PostgresWakeups]:
         running.cancel()
 
 
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON):
-        while not true():  # noqa: ASYNC110 - what another connection does sets no event here
-            await asyncio.sleep(0.01)
-
-
 async def test_one_process_wakes_another(postgres_url: str) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         other, wrong = two.waiter(Topic.OUTBOX_APNS), two.waiter(Topic.MAILBOXES)
 
         one.wake(Topic.OUTBOX_APNS)
 
-        await eventually(lambda: other.woken)
+        await until(lambda: other.woken)
         assert not wrong.woken
 
 
@@ -52,7 +45,7 @@ async def test_two_topics_of_one_moment_both_reach_the_other_process(postgres_ur
         one.wake(Topic.outbox(Platform.APNS))
         one.wake(Topic.outbox(Platform.WEBPUSH))
 
-        await eventually(lambda: waiters[Platform.APNS].woken and waiters[Platform.WEBPUSH].woken)
+        await until(lambda: waiters[Platform.APNS].woken and waiters[Platform.WEBPUSH].woken)
         assert not waiters[Platform.FCM].woken
 
 
@@ -63,10 +56,10 @@ async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> 
         one.wake(Topic.VERDICTS)
         assert own.woken
         await own.wait(0)
-        await eventually(lambda: other.woken)
+        await until(lambda: other.woken)
         two.wake(Topic.OUTBOX_APNS)
         heard = one.waiter(Topic.OUTBOX_APNS)
-        await eventually(lambda: heard.woken)
+        await until(lambda: heard.woken)
 
         assert not own.woken
 
@@ -79,7 +72,7 @@ async def test_telling_before_anybody_listens_is_made_up_for(postgres_url: str) 
 
         running = tasks.create_task(early.run())
 
-        await eventually(lambda: other.woken)
+        await until(lambda: other.woken)
         running.cancel()
 
 
@@ -95,11 +88,11 @@ async def test_a_lost_connection_is_made_again_and_wakes_everybody(
         async with postgres_engine.begin() as connection:
             assert len((await connection.execute(cut)).all()) == 2
 
-        await eventually(lambda: waiter.woken)  # whatever was missed
-        await eventually(one.listening.is_set)
+        await until(lambda: waiter.woken)  # whatever was missed
+        await until(one.listening.is_set)
         await waiter.wait(0)
         one.wake(Topic.MAILBOXES)
-        await eventually(lambda: waiter.woken)
+        await until(lambda: waiter.woken)
 
 
 async def test_a_store_wakes_the_other_process_after_its_commit(
@@ -110,14 +103,14 @@ async def test_a_store_wakes_the_other_process_after_its_commit(
 
         await register(SqlRegistrationStore(postgres_engine, one))
 
-        await eventually(lambda: waiter.woken)
+        await until(lambda: waiter.woken)
 
 
 async def test_a_database_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     wakeups = PostgresWakeups("postgresql://relay@127.0.0.1:1/relay", Random(1))
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(wakeups.run())
-        await eventually(lambda: "not heard" in caplog.text)
+        await until(lambda: "not heard" in caplog.text)
         waiter = wakeups.waiter(Topic.OUTBOX_APNS)
         wakeups.wake(Topic.OUTBOX_APNS)
         assert waiter.woken

@@ -20,9 +20,9 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, marks, own_all
-from tests.site import until
 from tests.transactions import quiet, recorded, touching
 from tests.unit.relay.push.dispatching import Provider, running
+from tests.waiting import until
 
 NEWS = Progress(changes=(NEW_MAIL,))
 

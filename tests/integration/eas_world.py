@@ -27,11 +27,11 @@ from relay.process.clock import now
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
+from tests.waiting import until
 
 P = ParamSpec("P")
 ANN = "ann@example.com"
 PASSWORD = "secret"
-LIMIT = 20.0  # seconds until a test that waits gives up
 ONE_MAIL = [Change(CollectionClass.EMAIL, 1)]
 
 
@@ -59,13 +59,6 @@ def hurry(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, HurriedLoop)
     loop.ahead += seconds
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + LIMIT
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "nothing happened in time"
-        await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,13 +109,6 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
 def failure(outcome: Outcome) -> str:
     """Return the reason why the provider could not be reached at all, "" for any other outcome."""
     return outcome.reason if isinstance(outcome, RetryLater) and outcome.provider and outcome.remedy else ""
-
-
-async def until(true: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Wait until something is true; raises TimeoutError."""
-    async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110  # what is waited for knows no event
-            await asyncio.sleep(0.005)
 
 
 def free_port() -> int:

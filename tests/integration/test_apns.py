@@ -29,9 +29,9 @@ from tests.integration.push_world import (
     failure,
     free_port,
     silent_server,
-    until,
 )
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 SINCE = datetime(2026, 11, 23, 8, tzinfo=UTC)
 

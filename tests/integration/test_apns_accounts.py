@@ -11,18 +11,9 @@ from relay.push.key_files import watch
 from relay.sandbox.apns import open_apns_simulator
 from relay.sandbox.certificates import make_apns_key, public_pem
 from relay.sandbox.scripts import Answer, Delay
-from tests.integration.push_world import (
-    APP,
-    TEAM,
-    ApnsWorld,
-    account,
-    apns_key,
-    apns_sender,
-    apns_world,
-    certificate,
-    until,
-)
+from tests.integration.push_world import APP, TEAM, ApnsWorld, account, apns_key, apns_sender, apns_world, certificate
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 OTHER = "com.example.other"
 

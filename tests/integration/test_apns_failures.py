@@ -33,8 +33,9 @@ from relay.sandbox.scripts import (
     Stall,
     Streams,
 )
-from tests.integration.push_world import APP, apns, failure, until
+from tests.integration.push_world import APP, apns, failure
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 HURRIED = KeepaliveTimings(idle=0.2, waiting=0.2, pong=0.2, tick=0.05)
 """A silent server is found out in less than a second."""

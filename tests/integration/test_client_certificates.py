@@ -22,7 +22,8 @@ from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.certified_tls import serving_certified
-from tests.integration.eas_world import ANN, ONE_MAIL, hurried, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, hurried, world
+from tests.waiting import until
 
 BEN = "ben@example.com"
 

@@ -28,7 +28,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate, entry, own_all
 from tests.integration.push_world import APP, apns
-from tests.site import SOON, until
+from tests.waiting import SOON, until
 
 TOKEN = "4a" * 32
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from relay.sandbox.eas.failures import AnswerHttp, Cut, FailurePlan, Garble, Sta
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
+from tests.waiting import until
 
 ANN, PASSWORD = "ann@example.com", "secret"
 WBXML = "application/vnd.ms-sync.wbxml"
@@ -145,12 +146,6 @@ async def device(version: str = "14.1", rules: EasRules | None = None) -> AsyncI
     async with open_eas_simulator(tls=None, rules=rules) as simulator, aiohttp.ClientSession() as session:
         simulator.add_mailbox(ANN, PASSWORD)
         yield Device(session, simulator, version)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110 -- the simulator has no event for a test
-            await asyncio.sleep(0.005)
 
 
 async def test_options_over_tls_tell_versions_and_commands() -> None:

@@ -17,7 +17,8 @@ from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.simulator import EasSimulator
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry, world
+from tests.waiting import until
 
 each_family = pytest.mark.parametrize("family", list(FAMILIES))
 

@@ -32,10 +32,11 @@ from relay.sandbox.eas.simulator import EasSimulator
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
 from tests.fakes.eas import MemoryJournal
-from tests.integration.eas_world import ANN, PASSWORD, hurried, hurry, until
+from tests.integration.eas_world import ANN, PASSWORD, hurried, hurry
 from tests.integration.watch_role import PASSWORD as ROLE_PASSWORD
 from tests.integration.watch_role import WatchRole, open_watch_role
 from tests.unit.eas_watcher.running import Middle
+from tests.waiting import until
 
 LOCAL = "ann@localhost"
 MAILBOX = MailboxId("ann")

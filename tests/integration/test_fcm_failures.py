@@ -16,8 +16,9 @@ from relay.push.fcm.sender import FcmSender
 from relay.sandbox.fcm import FcmSimulator
 from relay.sandbox.scripts import Answer, Close, Cut, Delay, FcmFailure, Mixture, Page, Reset, Stall
 from relay.security import certificates
-from tests.integration.push_world import fcm, until
+from tests.integration.push_world import fcm
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 DATE = "Wed, 31 Dec 2098 23:59:59 GMT"
 

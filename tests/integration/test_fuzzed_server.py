@@ -20,9 +20,10 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.http import open_transport
 from tests.fakes.tls import Authority, Talk, talking
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
 from tests.integration.mean_server import MEGABYTE, garble_tls, keep_silent, mean_talks
 from tests.unit.eas_watcher.watching import EMAIL, INBOX, PARTNERSHIP
+from tests.waiting import until
 
 BEN: Final = MailboxId("ben")
 TALKS: Final = mean_talks()

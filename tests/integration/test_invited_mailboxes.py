@@ -25,8 +25,8 @@ from relay.security.credentials import StoredCredential
 from relay.security.invitations import Invitations, InvitedUsers, invite
 from relay.watch.accounts import EasServer
 from tests.fakes.tickets import FakeRealm
-from tests.integration.eas_world import until
 from tests.integration.watch_role import ANN, PASSWORD, WatchRole, open_watch_role
+from tests.waiting import until
 
 KEY = Ed25519PrivateKey.generate()
 GUESTS = InvitedUsers("main", Invitations([KEY.public_key()]), Naming("EXAMPLE.COM", frozenset({"example.com"})))

@@ -16,8 +16,9 @@ from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
 from relay.watch.leases import LEASE, RENEW
-from tests.integration.eas_world import hurried, hurry, until
+from tests.integration.eas_world import hurried, hurry
 from tests.integration.watch_role import ANN, EMAIL, MAILBOX, WatchRole, open_watch_role
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from relay.sandbox.eas.failures import Cut, FailurePlan
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tickets import FakeRealm
-from tests.integration.eas_world import ANN, ONE_MAIL, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, hurried, hurry, world
+from tests.waiting import until
 
 BEN = "ben@example.com"
 

@@ -25,7 +25,8 @@ from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from tests.fakes.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
+from tests.waiting import until
 
 HOUR = 3600
 DIAGNOSED = {

@@ -18,8 +18,8 @@ from relay.sandbox.eas.simulator import EasSimulator
 from relay.watch.accounts import EasServer
 from tests.fakes.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
-from tests.integration.eas_world import until
 from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
+from tests.waiting import until
 
 Servers = Callable[[Transport, EasSimulator], Mapping[str, EasServer]]
 

@@ -12,7 +12,8 @@ from relay.sandbox.eas.failures import Crash, Cut, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, world
+from tests.waiting import until
 
 EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()
 EACH = pytest.mark.parametrize("family", list(FAMILIES))
@@ -162,6 +163,7 @@ async def test_a_server_that_fell_deaf_without_a_word_is_found_out_within_hours(
             hurry(305.0)
             waited += 305.0
             await asyncio.sleep(0.05)
+            await until(lambda: watched.ann.changes or watched.simulator.held)
 
         assert watched.ann.changes == ONE_MAIL
 

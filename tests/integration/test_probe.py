@@ -23,7 +23,8 @@ from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tls import Authority
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, world
+from tests.waiting import until
 
 PATIENCE = 0.5  # seconds
 

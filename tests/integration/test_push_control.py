@@ -16,8 +16,9 @@ from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.push_control import push_control_app
 from relay.sandbox.webpush import open_webpush_simulator
-from tests.integration.push_world import apns, fcm, until
+from tests.integration.push_world import apns, fcm
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", ApnsSender, FcmSender]
 

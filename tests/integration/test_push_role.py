@@ -14,7 +14,8 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NEW_MAIL, activate, entry, own_all
 from tests.installation import GOOD, Installation
-from tests.integration.push_world import silent_server, until
+from tests.integration.push_world import silent_server
+from tests.waiting import until
 
 
 async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:

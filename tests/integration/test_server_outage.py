@@ -31,21 +31,13 @@ from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, PASSWORD, MemoryJournal, hurried, hurry, world
+from tests.waiting import until
 
 ALWAYS: Final = 10**9
 EMAIL: Final = frozenset({CollectionClass.EMAIL})
 BUNCH = 5  # seconds over which a rate is measured
 MANY: Final = 2000
 RATE: Final = 100.0
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a fact in real time, for a limited one."""
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("nothing happened in time")
 
 
 @dataclass

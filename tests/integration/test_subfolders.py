@@ -14,7 +14,8 @@ from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerStatus, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, until, world
+from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
+from tests.waiting import until
 
 MAIL = frozenset({CollectionClass.EMAIL})
 IN_SUBFOLDER = [Change(CollectionClass.EMAIL, 1, sub=True)]

@@ -14,9 +14,10 @@ from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.network.route import Proxy, Route
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
-from tests.integration.push_world import apns, failure, fcm, until
+from tests.integration.push_world import apns, failure, fcm
 from tests.integration.webpush_world import world
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 both = pytest.mark.parametrize("platform", [Platform.APNS, Platform.FCM])
 

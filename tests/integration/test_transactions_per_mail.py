@@ -9,9 +9,9 @@ from relay.push.dispatch import Dispatcher
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
 from tests.integration.watch_role import ANN, open_watch_role
-from tests.site import until
 from tests.transactions import quiet, recorded, touching
 from tests.unit.relay.push.dispatching import Provider, running
+from tests.waiting import until
 
 
 async def test_a_mail_for_an_iphone_costs_one_commit_one_claim_and_one_settlement(tmp_path: Path) -> None:

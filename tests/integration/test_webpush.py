@@ -19,9 +19,10 @@ from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close, Stall
 from relay.sandbox.webpush import open_webpush_simulator
 from tests.fakes.proxy import ConnectProxy, connect_proxy
-from tests.integration.push_world import free_port, silent_server, until
+from tests.integration.push_world import free_port, silent_server
 from tests.integration.webpush_world import KEY, endpoint, to, world, write_key
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 
 @pytest.mark.both_loops

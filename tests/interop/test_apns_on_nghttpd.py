@@ -12,10 +12,11 @@ from relay.push.apns.connection import ApnsConnection
 from relay.push.apns.h2_engine import ENDED_KEPT
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender, message_id
-from tests.integration.push_world import APP, account, apns_key, apns_sender, until
+from tests.integration.push_world import APP, account, apns_key, apns_sender
 from tests.interop.nghttpd import Nghttpd, nghttpd, start
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import until
 
 PUSHES = 300
 

@@ -35,7 +35,8 @@ from tests.interop.kerberos.mit import running_kdc
 from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, run, write_krb5_conf
 from tests.interop.kerberos.samba import ADDRESS, running_domain
 from tests.interop.packages import Unavailable, install, unavailable
-from tests.site import SOON, open_site
+from tests.site import open_site
+from tests.waiting import SOON
 
 ANN = "ann@example.com"
 HERE = "HTTP@127.0.0.1"

@@ -16,7 +16,8 @@ from tests.interop.namespace import HAS_IPV6, IPV4, IPV6, Addresses, NotPermitte
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import RealProxy, tinyproxy
 from tests.postgres import PostgresServer, running_postgres
-from tests.site import ANN, PASSWORD, SOON, Site, open_site
+from tests.site import ANN, PASSWORD, Site, open_site
+from tests.waiting import SOON
 
 OPS = 9090  # of the push process: its namespace has all ports free
 LOOKS = 300  # a tenth of a second each

@@ -16,7 +16,8 @@ from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.interop.sogo.daemon import Daemon
 from tests.interop.sogo.database import program
-from tests.site import ANN, PASSWORD, SOON, open_site
+from tests.site import ANN, PASSWORD, open_site
+from tests.waiting import SOON
 
 OWNER = "relay"
 DATABASE_PASSWORD = "correct horse: 7!"

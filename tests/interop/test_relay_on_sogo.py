@@ -11,7 +11,8 @@ from eas_watcher.commands.http_status import UNAUTHORIZED
 from relay.sandbox.scripts import Received
 from tests.interop.sogo.server import SogoServer, User
 from tests.interop.watching import until_held
-from tests.site import SOON, Site, open_site, until
+from tests.site import Site, open_site
+from tests.waiting import SOON, until
 
 CLASSES: Final = ["email", "calendar", "contacts"]
 ALERT: Final = b'"title": "New mail"'

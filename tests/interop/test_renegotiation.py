@@ -19,7 +19,7 @@ from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.kerberos.realm import free_port
 from tests.interop.packages import Unavailable, install, unavailable
-from tests.site import until
+from tests.waiting import until
 
 ANN = "ann@example.com"
 RENEGOTIATE = b"R\n"  # s_server: renegotiate and ask for a client certificate

@@ -16,9 +16,10 @@ from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import apns, failure, fcm
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
-from tests.site import ANN, SOON, Site, open_site, until
+from tests.site import ANN, Site, open_site
 from tests.site import PASSWORD as MAIL_PASSWORD
 from tests.unit.relay.push.pushes import due_push
+from tests.waiting import SOON, until
 
 PLATFORMS = (Platform.APNS, Platform.FCM)
 

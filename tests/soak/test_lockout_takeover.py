@@ -10,8 +10,9 @@ import asyncpg
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
-from tests.site import ANN, PASSWORD, Site, until
+from tests.site import ANN, PASSWORD, Site
 from tests.soak.ports import free_ports
+from tests.waiting import until
 
 BEN: Final = "ben@example.com"
 OTHER_IPHONE: Final = "5b" * 32

@@ -7,7 +7,8 @@ from random import Random
 from typing import Final
 
 from relay.sandbox.installation import APP
-from tests.site import PASSWORD, Site, open_site, until
+from tests.site import PASSWORD, Site, open_site
+from tests.waiting import until
 
 MAILBOXES: Final = 2000
 MAILS: Final = 200

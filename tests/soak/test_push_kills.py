@@ -22,9 +22,10 @@ from relay.store.tables import outbox
 from relay.store.wakeups import PostgresWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import activate
-from tests.site import PASSWORD, Site, until
+from tests.site import PASSWORD, Site
 from tests.soak.ledger import Ledger
 from tests.soak.ports import free_ports
+from tests.waiting import until
 
 CHANGES: Final = 10_000
 TOLERATED: Final = CHANGES // 100
