@@ -26,8 +26,9 @@ _HOST: Final = rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])(?::(?
 SERVICE: Final = re.compile(_HOST, re.ASCII | re.IGNORECASE)
 """A push service: a host, and a port unless it is 443."""
 ENDPOINT: Final = re.compile(
-    # No user, no fragment, no backslash, nothing outside ASCII; escapes are whole [RFC 3986 3.3, 3.4].
-    rf"https://{_HOST}(?P<rest>/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{{2}})*)",
+    # No user, no fragment, no backslash, nothing outside ASCII; escapes are whole [RFC 3986 3.3, 3.4]. No "?" at the
+    # end: yarl leaves out an empty query, so the relay would ask for another path than the app registered.
+    rf"https://{_HOST}(?P<rest>/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{{2}})*(?<!\?))",
     re.ASCII | re.IGNORECASE,
 )
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}", re.ASCII)

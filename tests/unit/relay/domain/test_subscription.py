@@ -99,6 +99,7 @@ def test_an_endpoint_names_its_push_service(endpoint: str, service: str) -> None
         "https://push.example.com#/x",
         "https://push.example.com?/x",
         "https://push.example.com/x#y",
+        "https://push.example.com/x?",
         "https://push.example.com/x y",
         "https://push.example.com/x\n",
         "https://push.example.com/x\r\nHost: 10.0.0.1",
