@@ -9,7 +9,7 @@ import pytest
 
 from relay.network.posting import LARGEST, Poster, Reply
 from relay.network.route import DIRECT
-from tests.integration.push_world import until
+from tests.waiting import until
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
