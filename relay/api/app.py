@@ -1,4 +1,4 @@
-"""Own the assembly of the API: routes, limits, what every answer has in common, and what is logged of a request."""
+"""The API as one application: routes, limits, common headers, and the log line of a request."""
 
 import asyncio
 import logging
@@ -24,29 +24,30 @@ KIB: Final = 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Hold what a client may ask of the API."""
+    """The limits for clients of the API."""
 
     body: int = 16 * KIB
     """Bytes of a request body, after decompression."""
     body_seconds: float = 10.0
     registrations_per_minute: float = 30.0
-    """New registrations per client address, and as many at once."""
+    """New registrations per client address; a burst may have as many."""
     behind_proxy: bool = False
-    """Whether a proxy that writes X-Forwarded-For stands before the relay; it is not believed otherwise."""
+    """Whether a proxy that writes X-Forwarded-For stands before the relay; otherwise the relay ignores that header."""
 
 
 def create_app(
     service: Registrations, limits: Limits, tokens: Callable[[int], str], vapid_public_key: str = ""
 ) -> web.Application:
-    """Build the API; `tokens` makes URL-safe text of that many random bytes, to find a failure in the log.
+    """Return the API; `tokens` returns URL-safe text of that many random bytes, by which a failure is found in the log.
 
-    `vapid_public_key` is told to apps that subscribe by WebPush; empty: the relay does not push that way.
+    Apps subscribe by WebPush with `vapid_public_key`; empty: the relay does not push that way.
 
-    Whoever runs it leaves aiohttp's own access log off, whose lines hold ids, and lets handlers outlive their client.
+    The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler whose
+    client is gone.
     """
     app = web.Application(middlewares=[_logged(), _refusing(tokens)], client_max_size=limits.body)
     app.on_response_prepare.append(_mark)
-    # The loop's clock, looked up at each use: an app is built before or within its loop.
+    # The clock of the loop at each use: the app may be built before its loop runs.
     rate = RateLimit(limits.registrations_per_minute, lambda: asyncio.get_running_loop().time())
     routes = Routes(
         service,
@@ -85,14 +86,14 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
             return problems.framework_refusal(error)
         except RelayError as error:
             return refusal(error) or _failed(error, tokens(9))
-        except Exception as error:  # noqa: BLE001 -- the boundary: a fault of ours is logged, the client gets its number
+        except Exception as error:  # noqa: BLE001 -- the boundary: the log has our fault, the client gets its number
             return _failed(error, tokens(9))
 
     return refusing
 
 
 def _failed(error: Exception, instance: str) -> web.Response:
-    """Log a fault of ours without its text, which may hold what a client sent."""
+    """Log a fault of ours without its text, which may repeat what a client sent."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("request failed", extra={"instance": instance, "error": type(error).__name__, "frames": frames})
     detail = "the log of the relay tells more under the number in `instance`"

@@ -1,4 +1,4 @@
-"""Own the JSON that the API answers with; nothing here can hold a credential or a device token."""
+"""The JSON documents of the API; none has a credential or a device token."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,10 @@ Json = dict[str, object]
 
 
 def registration(view: RegistrationView) -> Json:
-    """Show a registration to its app; what its mailbox does only once it proved that the mailbox is its user's."""
+    """Return a registration as its app may see it.
+
+    What the mailbox does is shown only after the mail server accepted a credential of this registration.
+    """
     own, advice = view.registration, advise(view)
     return {
         "id": own.id,
@@ -41,7 +44,7 @@ def _mailbox(view: RegistrationView) -> Json:
 
 
 def _unproved(view: RegistrationView) -> Json:
-    """Show a mailbox that nobody proved so far as it is, and of one that is watched for others only its name."""
+    """Return a mailbox without any accepted credential as it is, and only the name of one that others have watched."""
     mailbox = view.mailbox
     if mailbox.state is WatchState.VERIFYING:
         return _condition(view)
@@ -75,5 +78,5 @@ def _device(own: Registration) -> Json:
 
 
 def _moment(moment: datetime | None) -> str | None:
-    """Write a moment as RFC 3339 in UTC, whole seconds."""
+    """Return a moment as RFC 3339 in UTC, whole seconds."""
     return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

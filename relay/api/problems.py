@@ -1,4 +1,4 @@
-"""Own how the API says no: the one table from error type to status, code and title, and problem documents [RFC 9457].
+"""The refusals of the API: the one table from error type to status, code and title, for problem documents [RFC 9457].
 
 Each code has a paragraph in docs/api.md; a code never changes its meaning.
 """
@@ -32,15 +32,15 @@ STORE_PAUSE: Final = 5  # seconds until a client asks again while the database i
 
 
 class NotJson(RelayError):
-    """Tell that a body is of another media type than JSON."""
+    """The body has another media type than JSON."""
 
 
 class TooSlow(RelayError):
-    """Tell that a body did not arrive in time."""
+    """The body did not arrive in time."""
 
 
 class BrokenBody(RelayError):
-    """Tell that a body ended early or is not encoded as its headers say."""
+    """The body ended early or is not encoded as its headers say."""
 
 
 BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
@@ -68,7 +68,7 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
 
 
 def refusal(error: RelayError) -> web.Response | None:
-    """Answer an error of the table; None when it is not in the table."""
+    """Return the answer for an error; None if the table does not have it."""
     kind = next((BY_ERROR[cls] for cls in type(error).__mro__ if cls in BY_ERROR), None)
     if kind is None:
         return None
@@ -86,7 +86,7 @@ def refusal(error: RelayError) -> web.Response | None:
         case TooManyRefusals() | TooManyRequests():
             headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         case StoreUnavailable() | MailboxExists():
-            # The text may name hosts and drivers.
+            # The text of the error may name hosts and drivers.
             detail = "the database did not answer; ask again"
             headers[hdrs.RETRY_AFTER] = str(STORE_PAUSE)
         case _:

@@ -1,4 +1,4 @@
-"""Own how often one client address may ask for a new registration: token buckets in bounded memory."""
+"""How often one client address may ask for a new registration: token buckets in bounded memory."""
 
 import ipaddress
 from collections import OrderedDict
@@ -9,8 +9,8 @@ from typing import Final
 from relay.registration.errors import TooManyRequests
 
 CAPACITY: Final = 10_000
-"""Addresses remembered, about 300 bytes each; the one that did not ask for longest is forgotten first."""
-IPV6_PREFIX: Final = 64  # bits; one client owns all addresses below [RFC 6177]
+"""The most addresses, about 300 bytes each; the address without a request for the longest time is dropped first."""
+IPV6_PREFIX: Final = 64  # bits; one client has all addresses of this prefix [RFC 6177]
 
 
 @dataclass(slots=True)
@@ -20,10 +20,10 @@ class _Bucket:
 
 
 class RateLimit:
-    """Allow each address `per_minute` requests, and a burst of as many."""
+    """Allows each address `per_minute` requests, and a burst of as many."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float], *, capacity: int = CAPACITY) -> None:
-        """Take the rate, at least 1, and a clock in seconds that never goes back."""
+        """Set up with the rate, at least 1, and a clock in seconds that never goes back."""
         self._burst = max(1.0, per_minute)
         self._per_second = self._burst / 60
         self._clock = clock
@@ -31,7 +31,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, address: str) -> None:
-        """Count a request; raises TooManyRequests when the address has asked too often."""
+        """Count a request; raise TooManyRequests if the address has asked too often."""
         now = self._clock()
         key = _client(address)
         bucket = self._buckets.setdefault(key, _Bucket(self._burst, now))
@@ -46,7 +46,7 @@ class RateLimit:
 
 
 def client_address(peer: str | None, forwarded_for: str | None, *, behind_proxy: bool) -> str:
-    """Tell who asks: behind a proxy the last address of X-Forwarded-For, which that proxy wrote; else the peer."""
+    """Return the client: behind a proxy the last address of X-Forwarded-For, which that proxy wrote; else the peer."""
     if behind_proxy and forwarded_for is not None:
         last = forwarded_for.rpartition(",")[2].strip()
         if _parsed(last) is not None:
@@ -62,7 +62,7 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def _client(address: str) -> str:
-    """Fold an address into what one client owns."""
+    """Return one key for all addresses of one client."""
     parsed = _parsed(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Own the paths and methods of the API: read a request, call the use case, show what came of it."""
+"""The paths and methods of the API: each handler reads a request, calls a use case and returns a document."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | r
 
 
 def read_bearer(registration_id: str, header: str | None) -> Access:
-    """Read the header; raises NotAuthorized when it is missing or of another kind."""
+    """Return what the header grants access to; raise NotAuthorized if it is missing or of another kind."""
     found = None if header is None else _BEARER.fullmatch(header.strip())
     if found is None:
         raise NotAuthorized("this needs the header Authorization: Bearer, with the secret of the registration")
@@ -35,7 +35,7 @@ WEBPUSH: Final = "/v1/webpush"
 
 
 class Routes:
-    """Serve the registrations over HTTP."""
+    """Serves the registrations over HTTP."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Routes:
         body_seconds: float,
         vapid_public_key: str,
     ) -> None:
-        """Take the use cases and the limits; a body must arrive within `body_seconds`.
+        """Set up with the use cases and the limits; a body must arrive within `body_seconds`.
 
-        The key is what apps subscribe with by WebPush; empty when the relay does not push that way.
+        Apps subscribe by WebPush with the key; empty: the relay does not push that way.
         """
         self._vapid_public_key = vapid_public_key
         self._service = service
@@ -67,7 +67,7 @@ class Routes:
             router.add_get(WEBPUSH, self.webpush, allow_head=False)
 
     async def register(self, request: web.Request) -> web.Response:
-        """Answer 201 with an active registration, 202 with one that the server has not judged yet."""
+        """Answer 201 with an active registration, 202 with one that has no verdict yet."""
         forwarded = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, [])) or None
         self._rate.take(client_address(request.remote, forwarded, behind_proxy=self._behind_proxy))
         registered = await self._service.register((await self._read(request, RegistrationBody)).request())
@@ -84,7 +84,7 @@ class Routes:
         return web.json_response(documents.registration(await self._service.view(_access(request))))
 
     async def change(self, request: web.Request) -> web.Response:
-        """Answer 200 with the changed registration, 202 when the server has not judged its new credential yet."""
+        """Answer 200 with the changed registration, 202 if its new credential has no verdict yet."""
         access = _access(request)
         body = await self._read(request, ChangeBody)
         view = await self._service.change(access, body.change(), body.login())
@@ -102,11 +102,11 @@ class Routes:
         return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED)
 
     async def webpush(self, _: web.Request) -> web.Response:
-        """Answer 200 with what an app needs before it subscribes; public, so nobody has to prove anything."""
+        """Answer 200 with what an app needs before it subscribes; public, so without a secret."""
         return web.json_response({"vapid_public_key": self._vapid_public_key})
 
     async def _read(self, request: web.Request, model: type[Body]) -> Body:
-        """Read the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
+        """Return the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
         try:

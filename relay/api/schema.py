@@ -1,6 +1,6 @@
-"""Own the JSON that apps send: strict models without unknown fields, every length limited.
+"""The JSON that apps send: strict models without unknown fields, every length limited.
 
-An error never repeats a value, for it may be a password.
+An error never repeats a value, because it may be a password.
 """
 
 import re
@@ -38,11 +38,11 @@ from relay.security.credentials import CredentialKind
 from relay.security.invitations import LONGEST as LONGEST_INVITATION
 
 NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
-"""What names of apps and servers look like."""
+"""The form of names of apps and servers."""
 
 
 class Strict(BaseModel):
-    """Be the base of every model."""
+    """The base of every model."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -52,7 +52,7 @@ DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class TokenDeviceBody(Strict):
-    """Describe where pushes go at a provider that names devices by tokens."""
+    """A device of a provider that names devices by tokens."""
 
     platform: Literal["apns", "fcm"]
     app: App
@@ -60,12 +60,12 @@ class TokenDeviceBody(Strict):
     environment: Environment = Environment.PRODUCTION
 
     def device(self) -> Device:
-        """Turn into a value."""
+        """Return the device as a value."""
         return Device(Platform(self.platform), self.app, self.token, self.environment)
 
 
 class SubscriptionKeysBody(Strict):
-    """Describe the keys of a WebPush subscription, in base64url."""
+    """The keys of a WebPush subscription, in base64url."""
 
     p256dh: Annotated[str, StringConstraints(max_length=128)]
     auth: Annotated[str, StringConstraints(max_length=32)]
@@ -82,7 +82,7 @@ class SubscriptionKeysBody(Strict):
 
 
 class WebPushDeviceBody(Strict):
-    """Describe where pushes go by WebPush: a subscription as the Push API and UnifiedPush hand it out."""
+    """A device of WebPush: a subscription as the Push API and UnifiedPush return it."""
 
     platform: Literal["webpush"]
     app: App
@@ -95,7 +95,7 @@ class WebPushDeviceBody(Strict):
         return _checked(read_endpoint, value)
 
     def device(self) -> Device:
-        """Turn into a value."""
+        """Return the device as a value."""
         token = Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
         return Device(Platform.WEBPUSH, self.app, token)
 
@@ -104,7 +104,7 @@ DeviceBody = Annotated[TokenDeviceBody | WebPushDeviceBody, Field(discriminator=
 
 
 class DeviceChangeBody(Strict):
-    """Describe what may change about a device; a subscription changes as a whole."""
+    """The changes of a device; a subscription changes as a whole."""
 
     token: DeviceToken | None = None
     environment: Environment | None = None
@@ -126,7 +126,7 @@ class DeviceChangeBody(Strict):
 
     @property
     def device_token(self) -> str | None:
-        """Give the new device token, if there is one."""
+        """The new device token, if there is one."""
         if self.endpoint is None or self.keys is None:
             return self.token
         return Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
@@ -141,7 +141,7 @@ def _checked(read: Callable[[str], object], value: str) -> str:
 
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
-"""What an unknown field must look like to be named in an error."""
+"""The form of an unknown field that an error may name."""
 _LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
 
 LONGEST_FILE: Final = 12 * 1024  # characters of a certificate; a body has 16 KiB
@@ -149,33 +149,33 @@ TAGS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "credential": ("kind", frozenset(kind.value for kind in CredentialKind)),
     "device": ("platform", frozenset(platform.value for platform in Platform)),
 }
-"""By which field pydantic decides what these are, and its values: it puts them into the paths of the fields below."""
+"""The field by which pydantic chooses a model, with its values; pydantic puts the value into the paths of fields."""
 
 User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
-Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # 35: what RFC 5646 4.4.1 asks to hold
+Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # software must take 35 [RFC 5646 4.4.1]
 Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
 Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass))]
 
 
 class MalformedJson(InvalidRequest):
-    """Tell that a body is not JSON at all."""
+    """The body is not JSON."""
 
 
 class BasicBody(Strict):
-    """Describe a login with user and password."""
+    """A login with user and password."""
 
     kind: Literal["basic"]
     password: Password
     user: User | None = None
 
     def login(self) -> BasicLogin:
-        """Turn into a value."""
+        """Return the login as a value."""
         return BasicLogin(self.password.get_secret_value(), self.user)
 
 
 class OAuthBody(Strict):
-    """Describe a grant that the user gave to the app or to the relay."""
+    """A grant that the user gave to the app or to the relay."""
 
     kind: Literal["oauth"]
     refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=8192)]
@@ -183,12 +183,12 @@ class OAuthBody(Strict):
     user: User | None = None
 
     def login(self) -> OAuthLogin:
-        """Turn into a value."""
+        """Return the login as a value."""
         return OAuthLogin(self.refresh_token.get_secret_value(), self.client_id or "", self.user)
 
 
 class CertificateBody(Strict):
-    """Describe a client certificate with its key: PKCS #12 in base64, or PEM; one of the two."""
+    """A client certificate with its key: PKCS #12 in base64, or PEM; one of the two."""
 
     kind: Literal["certificate"]
     pkcs12: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_FILE)] | None = None
@@ -212,21 +212,21 @@ class CertificateBody(Strict):
         return self
 
     def login(self) -> CertificateLogin:
-        """Turn into a value."""
+        """Return the login as a value."""
         pkcs12 = b"" if self.pkcs12 is None else b64decode(self.pkcs12.get_secret_value())
         pem = "" if self.pem is None else self.pem.get_secret_value()
         return CertificateLogin(pkcs12, pem, self.passphrase.get_secret_value(), self.user)
 
 
 class KerberosBody(Strict):
-    """Describe the invitation that an operator gave to the user."""
+    """The invitation that an operator gave to the user."""
 
     kind: Literal["kerberos"]
     invitation: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_INVITATION)]
     user: User | None = None
 
     def login(self) -> KerberosLogin:
-        """Turn into a value."""
+        """Return the login as a value."""
         return KerberosLogin(self.invitation.get_secret_value(), self.user)
 
 
@@ -234,7 +234,7 @@ CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody | KerberosBod
 
 
 class RegistrationBody(Strict):
-    """Describe what POST /v1/registrations takes."""
+    """The body of POST /v1/registrations."""
 
     mailbox: User
     credential: CredentialBody
@@ -260,7 +260,7 @@ class RegistrationBody(Strict):
 
 
 class ChangeBody(Strict):
-    """Describe what PATCH /v1/registrations/{id} takes; what is left out, or null, stays as it is."""
+    """The body of PATCH /v1/registrations/{id}; a field that is missing or null stays as it is."""
 
     credential: CredentialBody | None = None
     device: DeviceChangeBody | None = None
@@ -289,7 +289,7 @@ Body = TypeVar("Body", RegistrationBody, ChangeBody)
 
 
 def parse(model: type[Body], body: bytes) -> Body:
-    """Read a body; raises MalformedJson, or InvalidRequest with every fault."""
+    """Return a body as its model; raise MalformedJson, or InvalidRequest with every fault."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -300,7 +300,7 @@ def parse(model: type[Body], body: bytes) -> Body:
 
 
 def _complaint(fault: ErrorDetails) -> tuple[str, str]:
-    """Give (field, what is wrong); an unknown field is named only if it is a plain word, for it may be a secret."""
+    """Return (field, what is wrong); an unknown field is named only if it is a plain word, since it may be a secret."""
     location, text = _without_tag(fault["loc"]), fault["msg"]
     if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         # The library's own text repeats the value.
@@ -312,7 +312,7 @@ def _complaint(fault: ErrorDetails) -> tuple[str, str]:
 
 
 def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Take out of a path like credential.basic.password what pydantic decided by."""
+    """Return a path like credential.basic.password without the value that chose the model."""
     _, tags = TAGS.get(str(location[0]) if location else "", ("", frozenset()))
     inside = len(location) > 1 and location[1] in tags
     return (location[0], *location[2:]) if inside else location

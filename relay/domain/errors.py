@@ -1,47 +1,47 @@
-"""Own what the relay's parts raise at each other; every class is named after the situation."""
+"""The exceptions that pass between parts of the relay; every class has the name of a situation."""
 
 from pathlib import Path
 
 
 class RelayError(Exception):
-    """Cover everything the relay raises on purpose."""
+    """The base of everything that the relay raises on purpose."""
 
 
 class MailboxExists(RelayError):
-    """Tell that this server and user are already a mailbox under another id; look it up and try again."""
+    """This server and user already have a mailbox with another id: look it up and try again."""
 
 
 class StoreUnavailable(RelayError):
-    """Tell that the database did not answer; nothing of the transaction is durable for sure."""
+    """The database did not answer; it is unknown whether the transaction is durable."""
 
 
 class DatabaseInUse(RelayError):
-    """Tell that another process has the embedded database."""
+    """Another process uses the embedded database."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"another relay process uses the database {path}: stop it, or use PostgreSQL for several")
 
 
 class DatabaseRefuses(RelayError):
-    """Tell that the database answers and does not let us in or do our work: a fault of the settings or its rights."""
+    """The database answers but refuses the connection or the work: the settings or its rights are wrong."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(f"the database refuses: {detail}. Check database.url, database.password_file and its rights.")
 
 
 class SchemaNewer(RelayError):
-    """Tell that a newer version of the relay upgraded the database."""
+    """A newer version of the relay has upgraded the database."""
 
     def __init__(self) -> None:
         super().__init__("a newer relay upgraded the database: install that version again, or restore the backup")
 
 
 class SealBroken(RelayError):
-    """Tell that a sealed credential does not open: another key, another mailbox, or changed bytes."""
+    """A sealed credential does not open: another key, another mailbox, or changed bytes."""
 
 
 class SettingsInvalid(RelayError):
-    """Hold every fault of the configuration at once; `faults` are (key, what is wrong, remedy)."""
+    """The settings have faults; `faults` has all of them, as (key, what is wrong, remedy)."""
 
     def __init__(self, faults: list[tuple[str, str, str]]) -> None:
         super().__init__("\n".join(f"{key}: {wrong}. {remedy}" for key, wrong, remedy in faults))
@@ -49,14 +49,14 @@ class SettingsInvalid(RelayError):
 
 
 class MigrationsPending(RelayError):
-    """Tell that the database has an older schema than this version needs."""
+    """The database has an older schema than this version needs."""
 
     def __init__(self) -> None:
         super().__init__("the database lacks migrations of this version: run `relay migrate` first")
 
 
 class RelayBroke(RelayError):
-    """Tell that the relay stopped by a fault of its own, which is in the log."""
+    """The relay stopped because of a fault of its own, which is in the log."""
 
     def __init__(self) -> None:
         super().__init__("the relay stopped by a fault of its own: see the log, and start it again")

@@ -1,4 +1,4 @@
-"""Own the values that explain one mailbox: what happened last and what waits."""
+"""The values that explain one mailbox: what happened last and which pushes wait."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from relay.domain.model import Mailbox, Mark, Registration
 
 @dataclass(frozen=True, slots=True)
 class WaitingMark:
-    """Hold what a registration is still to be told."""
+    """A push that a registration has not had yet."""
 
     mark: Mark
     count: int
@@ -16,14 +16,14 @@ class WaitingMark:
     due_at: datetime
     attempts: int
     claimed: bool
-    """Whether a push process has it in hand."""
+    """Whether a push process has claimed it."""
     parked: str = ""
-    """Why it is set aside; empty: it is not."""
+    """Why it is parked; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRegistration:
-    """Join a registration with what waits for it."""
+    """A registration with its waiting pushes."""
 
     registration: Registration
     candidate_pending: bool
@@ -33,10 +33,10 @@ class KnownRegistration:
 
 @dataclass(frozen=True, slots=True)
 class MailboxExplanation:
-    """Hold all that is known of one mailbox."""
+    """All that the database has about one mailbox."""
 
     mailbox: Mailbox
     owner: str | None
-    """The process that may watch it; None: none."""
+    """The process that may watch it; None: no process."""
     owned_until: datetime | None
     registrations: tuple[KnownRegistration, ...]

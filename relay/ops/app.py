@@ -1,4 +1,4 @@
-"""Own the ops listener's routes: /livez, /readyz, /healthz and /metrics; plain HTTP, on loopback by default."""
+"""The routes of the ops listener: /livez, /readyz, /healthz and /metrics; plain HTTP, on loopback by default."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from relay.ops.metrics import CONTENT_TYPE, Metrics
 
 
 def create_ops_app(health: Health, metrics: Metrics) -> web.Application:
-    """Make the application; it holds no state of its own."""
+    """Return the application; it holds no state of its own."""
 
     async def livez(_: web.Request) -> web.Response:
-        """Answer at all: the process turns its loop."""
+        """Answer 200: that this arrives shows that the event loop runs."""
         return web.Response(text="alive\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        """Tell whether the process can do its job."""
+        """Answer 200 if the process can do its job, else 503."""
         return web.Response(text="ready\n") if health.ready else web.Response(text="not ready\n", status=503)
 
     async def healthz(_: web.Request) -> web.Response:
-        """Tell how each part is; 503 while one has failed."""
+        """Answer with the state of each part; 503 while one has failed."""
         reports = health.review()
         state = worst(reports)
         body = {"state": state.value, "parts": [_part(report) for report in reports]}

@@ -1,4 +1,4 @@
-"""Own what each part of the process is judged by: thresholds, reasons and remedies."""
+"""The checks of the parts that every process has: thresholds, reasons and remedies."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -20,10 +20,10 @@ DATABASE_FAILED: Final = (
     "The database does not answer: check that it runs, its disk has room, and database.url is right."
 )
 STALE: Final = timedelta(seconds=60)
-"""A database that last answered so long ago has failed; before that, it may be a restart."""
-SOME: Final = 0.1  # of all mailboxes; fewer are the trouble of single users
-MOST: Final = 0.5  # of all mailboxes; more are the server's trouble
-RENEWAL: Final = timedelta(days=14)  # before its end that a certificate should be renewed
+"""A database without an answer for so long has failed; before that, it may be restarting."""
+SOME: Final = 0.1  # of all mailboxes; fewer are a problem of single users
+MOST: Final = 0.5  # of all mailboxes; more are a problem of the server
+RENEWAL: Final = timedelta(days=14)  # before the end of a certificate, when it should be renewed
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
 
@@ -32,7 +32,7 @@ ALLOW: Final = f"Allow DeviceType {DEVICE_TYPE} in its access rules; see docs/ex
 
 
 def database(counts: CountsCache, clock: Clock) -> Part:
-    """Judge the database by its last answers."""
+    """Return the part of the database, checked by its last answers."""
 
     def check() -> Finding:
         newest = counts.newest
@@ -45,9 +45,9 @@ def database(counts: CountsCache, clock: Clock) -> Part:
 
 
 def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None], server: str = "") -> Part:
-    """Judge a mail server, or all of them, by the share of mailboxes that it keeps from being watched.
+    """Return the part of a mail server, or of all of them, checked by the share of mailboxes that are not watched.
 
-    `levels` counts by state and reason; None: not known so far.
+    `levels` returns counts by state and reason; None: not counted yet.
     """
 
     def check() -> Finding:
@@ -69,7 +69,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
 
 
 def leases(leased: Callable[[], bool]) -> Part:
-    """Judge whether this process may watch anything now."""
+    """Return the part that fails when this process may watch no mailbox."""
 
     def check() -> Finding:
         if leased():
@@ -84,7 +84,7 @@ def leases(leased: Callable[[], bool]) -> Part:
 
 
 def certificate(name: str, file: Path, clock: Clock) -> Part:
-    """Judge a certificate by the time it has left; `name` is its key in relay.toml."""
+    """Return the part of a certificate, checked by the time it has left; `name` is its key in relay.toml."""
 
     def check() -> Finding:
         try:
@@ -103,7 +103,7 @@ def certificate(name: str, file: Path, clock: Clock) -> Part:
 
 
 def key_file(file: KeyFile[Any]) -> Part:
-    """Judge a file that is watched for changes: whether what it holds now is in use."""
+    """Return the part of a file that is watched for changes: whether its present content is in use."""
 
     def check() -> Finding:
         if not file.fault:
@@ -116,7 +116,7 @@ def key_file(file: KeyFile[Any]) -> Part:
 
 
 def loop(lag: LoopLag) -> Part:
-    """Judge the event loop by how late its timers fire."""
+    """Return the part of the event loop, checked by how late its timers fire."""
 
     def check() -> Finding:
         worst = lag.worst

@@ -1,4 +1,4 @@
-"""Own the counts of the database that health and metrics read: refreshed in the background, so a scrape never waits."""
+"""What health and metrics count in the database, read in the background so that a scrape never waits."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from relay.domain.model import Platform, RegistrationState
 from relay.domain.ports.ops import OpsStore, OutboxLevel, TokenLevel
 
 PERIOD: Final = 5.0  # seconds between two refreshes; a scrape every 15 s sees fresh numbers
-PATIENCE: Final = 10.0  # seconds a refresh may take; a database that hangs is as good as away
+PATIENCE: Final = 10.0  # seconds a refresh may take; after that the database counts as away
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Hold what the database counted at one moment."""
+    """The numbers of one moment."""
 
     mailboxes: Mapping[tuple[WatchState, Reason | None], int]
     registrations: Mapping[tuple[Platform, RegistrationState], int]
@@ -29,10 +29,10 @@ class Counts:
 
 
 class CountsCache:
-    """Keep the newest counts; every reader gets them at once."""
+    """The newest counts; readers never wait."""
 
     def __init__(self, store: OpsStore, clock: Clock) -> None:
-        """Take what counts."""
+        """Set up without counts; `run` reads them from the store."""
         self._store = store
         self._clock = clock
         self.newest: Counts | None = None
@@ -41,7 +41,7 @@ class CountsCache:
         """Whether the last refresh succeeded."""
 
     async def refresh(self) -> None:
-        """Read the counts anew; the old ones stay when the database does not answer."""
+        """Read the counts again; the old ones stay if the database does not answer."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._store.reachable()

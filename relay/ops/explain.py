@@ -1,6 +1,6 @@
-"""Own how a mailbox is explained: for people in lines, for programs as JSON values.
+"""The explanation of a mailbox: lines for people, JSON values for programs.
 
-No device token, secret or credential is in either.
+Neither has a device token, secret or credential.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from relay.domain.reasons import write_reason
 from relay.ops.remedies import advise_on_mailbox, advise_on_registration
 
 
-def document(case: MailboxExplanation, now: datetime) -> dict[str, object]:
-    """Write a case as JSON values; moments as ISO 8601 in UTC, null where there is none."""
-    mailbox = case.mailbox
+def document(explanation: MailboxExplanation, now: datetime) -> dict[str, object]:
+    """Return an explanation as JSON values; moments as ISO 8601 in UTC, null where there is none."""
+    mailbox = explanation.mailbox
     return {
         "mailbox": {
             "id": mailbox.id,
@@ -33,17 +33,17 @@ def document(case: MailboxExplanation, now: datetime) -> dict[str, object]:
             "last_ping_at": _moment(mailbox.last_ping_at),
             "heartbeat": mailbox.heartbeat,
             "last_change_at": _moment(mailbox.last_change_at),
-            "watched_by": case.owner,
-            "lease_until": _moment(case.owned_until),
-            "to_do": advise_on_mailbox(case, now),
+            "watched_by": explanation.owner,
+            "lease_until": _moment(explanation.owned_until),
+            "to_do": advise_on_mailbox(explanation, now),
         },
-        "registrations": [_registration(known, now) for known in case.registrations],
+        "registrations": [_registration(known, now) for known in explanation.registrations],
     }
 
 
-def text(case: MailboxExplanation, now: datetime) -> str:
-    """Write a case for people, in lines."""
-    mailbox = case.mailbox
+def text(explanation: MailboxExplanation, now: datetime) -> str:
+    """Return an explanation as lines for people."""
+    mailbox = explanation.mailbox
     state = f"{mailbox.state.value} {write_reason(mailbox.reason)}".rstrip()
     lines = [
         f"mailbox {mailbox.id}: {mailbox.user} at server {mailbox.server}",
@@ -53,10 +53,10 @@ def text(case: MailboxExplanation, now: datetime) -> str:
         f"  last change  {_ago(mailbox.last_change_at, now)}",
         *([f"  next try     {_moment(mailbox.next_try_at)}"] if mailbox.next_try_at else []),
         f"  device       id {mailbox.device_id}, type {DEVICE_TYPE}",
-        f"  watched by   {case.owner or 'nobody'}",
-        f"  to do        {advise_on_mailbox(case, now)}",
+        f"  watched by   {explanation.owner or 'nobody'}",
+        f"  to do        {advise_on_mailbox(explanation, now)}",
     ]
-    for known in case.registrations:
+    for known in explanation.registrations:
         own = known.registration
         classes = ", ".join(_with_subfolders(own))
         lines += [
@@ -110,7 +110,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
 
 
 def _with_subfolders(own: Registration) -> list[str]:
-    """Name the classes of a registration, and say of which the sub-folders count."""
+    """Return the classes of a registration, with a remark where sub-folders count too."""
     return sorted(f"{cls.value} with sub-folders" if cls in own.subfolders else cls.value for cls in own.classes)
 
 
@@ -138,14 +138,14 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def _last_ping(mailbox: Mailbox, now: datetime) -> str:
-    """Write when the last Ping began; a first one is noted a little later than it begins."""
+    """Return when the last Ping began; the first one is noted up to half a minute later."""
     if mailbox.last_ping_at is None and mailbox.state is WatchState.WATCHING:
         return "not noted so far: look again in half a minute"
     return _ago(mailbox.last_ping_at, now)
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:
-    """Write a moment with its distance from now."""
+    """Return a moment with its distance from now."""
     if moment is None:
         return "never"
     seconds = int((now - moment).total_seconds())

@@ -1,4 +1,4 @@
-"""Own how well the process is: each part with its state, since when, and what to do; never content or user names."""
+"""The health of the process: each part with its state, since when, and what to do; never content or user names."""
 
 import asyncio
 import logging
@@ -12,21 +12,21 @@ from relay.domain.clock import Clock
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 5.0  # seconds between two reviews; bounds how late `since` may be
+PERIOD: Final = 5.0  # seconds between two reviews; `since` is at most this much too late
 
 
 class PartState(StrEnum):
-    """Name how well a part is."""
+    """The states of a part."""
 
     OK = "ok"
     DEGRADED = "degraded"
-    """It works with losses or delay, or will fail unless somebody acts."""
+    """It works with losses or delay, or will fail unless the operator acts."""
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold what a check found; `reason` and `remedy` are empty while all is well and there is no hint."""
+    """The result of a check; `reason` and `remedy` are empty while all is well and there is no hint."""
 
     state: PartState = PartState.OK
     reason: str = ""
@@ -38,17 +38,17 @@ OK: Final = Finding()
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Name one thing that can be ill, and how to look at it; a check answers at once from what is known."""
+    """Something that can fail, and how to check it; a check uses what is known already and never waits."""
 
     name: str
     check: Callable[[], Finding]
     essential: bool = False
-    """Whether the process can do nothing of use while this part has failed."""
+    """Whether the process is of no use while this part has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Hold how one part is and since when it has been in that state."""
+    """What a part's last check found, and since when the part has been in that state."""
 
     part: str
     finding: Finding
@@ -57,16 +57,16 @@ class Report:
 
 
 class Health:
-    """Gather what the parts say."""
+    """The parts of this process and their last reports."""
 
     def __init__(self, parts: Sequence[Part], clock: Clock) -> None:
-        """Take the parts of this process; their names differ."""
+        """Set up with the parts of this process; their names differ."""
         self._parts = tuple(parts)
         self._clock = clock
         self._reports: dict[str, Report] = {}
 
     def review(self) -> list[Report]:
-        """Look at every part now; changes of state are logged."""
+        """Check every part now and return the reports; changes of state are logged."""
         now = self._clock()
         for part in self._parts:
             finding, before = part.check(), self._reports.get(part.name)
@@ -74,18 +74,18 @@ class Health:
             since = now if before is None or changed else before.since
             self._reports[part.name] = Report(part.name, finding, since, part.essential)
             if changed and not (before is None and finding.state is PartState.OK):
-                _tell(part.name, finding)
+                _log_change(part.name, finding)
         return list(self._reports.values())
 
     @property
     def ready(self) -> bool:
-        """Tell whether the process can do its job: no essential part has failed."""
+        """True if the process can do its job: no essential part has failed."""
         return not any(report.essential and report.finding.state is PartState.FAILED for report in self.review())
 
     async def run(self) -> None:
-        """Review until cancelled, so that `since` is right and changes are logged even if nobody asks.
+        """Review until cancelled, so that `since` is right and changes are logged even if no monitoring asks.
 
-        The first time is after a period: the other jobs have only begun, and what they do not have yet is no failure.
+        The first review comes after one period: until then the other jobs may not have started yet.
         """
         while True:
             await asyncio.sleep(PERIOD)
@@ -93,12 +93,12 @@ class Health:
 
 
 def worst(reports: Sequence[Report]) -> PartState:
-    """Give the state of the whole: that of its worst part."""
+    """Return the state of the process: that of its worst part."""
     states = {report.finding.state for report in reports}
     return next((state for state in (PartState.FAILED, PartState.DEGRADED) if state in states), PartState.OK)
 
 
-def _tell(name: str, finding: Finding) -> None:
+def _log_change(name: str, finding: Finding) -> None:
     level = logging.INFO if finding.state is PartState.OK else logging.WARNING
     log.log(
         level,

@@ -1,4 +1,4 @@
-"""Own the event loop's lag: how late timers fire, the first sign of a process with too much to do."""
+"""The lag of the event loop: how late timers fire, the first sign of a process with too much to do."""
 
 import asyncio
 from collections import deque
@@ -9,16 +9,16 @@ MEMORY: Final = 60  # measurements: half a minute, longer than the time between 
 
 
 class LoopLag:
-    """Measure the lag of the running loop."""
+    """The lag of the running loop, measured all the time."""
 
     def __init__(self, period: float = PERIOD) -> None:
-        """Take the seconds between two measurements."""
+        """Set up with the seconds between two measurements."""
         self._period = period
         self._lags: deque[float] = deque(maxlen=MEMORY)
 
     @property
     def worst(self) -> float:
-        """Give the greatest lag of the last half minute, in seconds."""
+        """The greatest lag of the last half minute, in seconds."""
         return max(self._lags, default=0.0)
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Own the metrics: what is measured, under which name; a scrape reads values that are there already, it never waits."""
+"""The metrics of a process; a scrape reads values that exist already and never waits."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,13 +22,13 @@ from relay.security.certificates import read_expiry
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
-"""Seconds from a change to the provider's yes: the goal is about one second, an outage lasts hours."""
+"""Seconds until the provider accepted a push: the goal is about one second, an outage lasts hours."""
 SERVER_STATES: Final = {"serving": 0, "starting": 1, "returning": 1, "away": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
 
 class Metrics:
-    """Hold the registry of one process."""
+    """The registry of one process."""
 
     def __init__(
         self,
@@ -45,17 +45,17 @@ class Metrics:
         shards: Callable[[], int],
         clock: Clock,
     ) -> None:
-        """Take what is measured; a role without watches or pushes gives empty ones.
+        """Set up with what is measured; for a role without watches or pushes these are empty.
 
-        `servers` gives the admissions to mail servers with their URLs, `shards` counts the leases held; `certificates`
-        are those shown to others, by their keys in relay.toml.
-        The hook `on_accepted` of every PushStats in `push` is set here.
+        `servers` returns the admissions to mail servers with their URLs, `shards` the number of leases held;
+        `certificates` are those that the relay shows to others, by their keys in relay.toml. Sets the hook
+        `on_accepted` of every PushStats in `push`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
         self._accepted = Histogram(
             "relay_change_to_accepted_seconds",
-            "Time from the first change that a push tells of until its provider took it.",
+            "Time from the first change that a push reports until its provider accepted it.",
             ["provider"],
             buckets=BUCKETS,
             registry=self._registry,
@@ -70,12 +70,12 @@ class Metrics:
             stats.on_accepted = self.on_accepted
 
     def on_accepted(self, push: DuePush) -> None:
-        """Measure a push that its provider has just taken."""
+        """Measure a push that its provider has just accepted."""
         waited = (self._clock() - push.first_at).total_seconds()
         self._accepted.labels(push.platform.value).observe(max(0.0, waited))
 
     def render(self) -> bytes:
-        """Write all metrics in Prometheus' text format, version 0.0.4."""
+        """Return all metrics in the text format of Prometheus, version 0.0.4."""
         return generate_latest(self._registry)
 
 
@@ -105,7 +105,7 @@ class _RelayCollector(Collector):
         self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
-        """Give every metric at its present value."""
+        """Return every metric with its present value."""
         build = GaugeMetricFamily(
             "relay_build_info", "Always 1; version and role of this process.", labels=[*self._build]
         )
@@ -136,20 +136,20 @@ class _RelayCollector(Collector):
             for name, value in (("minimum", min(held)), ("average", sum(held) / len(held)), ("maximum", max(held))):
                 heartbeats.add_metric([name], value)
         yield heartbeats
-        changes = CounterMetricFamily("relay_changes", "New items that mail servers told of.", labels=["class"])
+        changes = CounterMetricFamily("relay_changes", "New items that mail servers reported.", labels=["class"])
         for cls, count in list(self._fleet.changes.items()):
             changes.add_metric([cls.value], count)
         yield changes
         requests = CounterMetricFamily(
-            "relay_eas_requests", "ActiveSync requests by what came of them.", labels=["command", "outcome"]
+            "relay_eas_requests", "ActiveSync requests by their outcome.", labels=["command", "outcome"]
         )
         for (command, outcome), count in list(self._fleet.requests.items()):
             requests.add_metric([command, outcome], count)
         yield requests
-        yield from self._doors()
+        yield from self._admissions()
         yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
 
-    def _doors(self) -> Iterable[Metric]:
+    def _admissions(self) -> Iterable[Metric]:
         states = GaugeMetricFamily(
             "relay_server_state", "0 serving, 1 its mailboxes start or return, 2 away.", labels=["url"]
         )
@@ -160,32 +160,34 @@ class _RelayCollector(Collector):
         cuts = GaugeMetricFamily(
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
-        for url, door in self._servers():
-            states.add_metric([url], SERVER_STATES[door.state])
-            waiting.add_metric([url], door.waiting)
-            refused.add_metric([url], door.held_back)
-            if door.path.cut_off is not None:
-                cuts.add_metric([url], door.path.cut_off.middle)
+        for url, admission in self._servers():
+            states.add_metric([url], SERVER_STATES[admission.state])
+            waiting.add_metric([url], admission.waiting)
+            refused.add_metric([url], admission.held_back)
+            if admission.path.cut_off is not None:
+                cuts.add_metric([url], admission.path.cut_off.middle)
         yield from (states, waiting, refused, cuts)
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])
         lowered = CounterMetricFamily(
-            "relay_pushes_lowered", "Pushes that went without waking their phone, woken too often.", labels=["provider"]
+            "relay_pushes_lowered",
+            "Pushes sent without waking their phone, which was woken too often.",
+            labels=["provider"],
         )
-        flying = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
+        in_flight = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
         faults = GaugeMetricFamily("relay_channel_faults", "Apps that cannot be pushed to now.", labels=["provider"])
         outages = GaugeMetricFamily(
-            "relay_provider_outages", "Environments of the provider that serve nobody now.", labels=["provider"]
+            "relay_provider_outages", "Environments of the provider that serve no app now.", labels=["provider"]
         )
         for platform, stats in self._push.items():
             for outcome, count in list(stats.outcomes.items()):
                 pushes.add_metric([platform.value, outcome.value], count)
             lowered.add_metric([platform.value], stats.lowered)
-            flying.add_metric([platform.value], stats.in_flight)
+            in_flight.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))
             outages.add_metric([platform.value], len(stats.outages))
-        yield from (pushes, lowered, flying, faults, outages)
+        yield from (pushes, lowered, in_flight, faults, outages)
 
     def _expiring(self) -> Metric:
         left = GaugeMetricFamily(
@@ -198,7 +200,7 @@ class _RelayCollector(Collector):
             try:
                 left.add_metric([key], (read_expiry(file) - now).total_seconds())
             except (OSError, ValueError):
-                continue  # health tells
+                continue  # health reports it
         return left
 
     def _counted(self, counts: Counts) -> Iterable[Metric]:
@@ -214,7 +216,9 @@ class _RelayCollector(Collector):
         pending = GaugeMetricFamily("relay_outbox_pending", "Pushes that wait.", labels=["provider"])
         failing = GaugeMetricFamily("relay_outbox_failing", "Of these, failed at least once.", labels=["provider"])
         oldest = GaugeMetricFamily("relay_outbox_oldest_seconds", "Age of the oldest of these.", labels=["provider"])
-        parked = GaugeMetricFamily("relay_outbox_aside", "Pushes set aside, for they break.", labels=["provider"])
+        parked = GaugeMetricFamily(
+            "relay_outbox_aside", "Pushes set aside because they break the relay.", labels=["provider"]
+        )
         for platform, level in counts.outbox.items():
             pending.add_metric([platform.value], level.pending)
             failing.add_metric([platform.value], level.failing)

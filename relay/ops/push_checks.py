@@ -1,4 +1,4 @@
-"""Own what the push role is judged by: faults and outages of its providers, refused tokens, and what waits."""
+"""The health of the push role: faults and outages of its providers, refused device tokens, and pushes that wait."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -14,10 +14,10 @@ from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 
-OLD: Final = timedelta(minutes=5)  # a pending push this old is no delay of a restart or a retry
-SOME: Final = 0.1  # of an app's tokens; fewer are the trouble of single phones
-MOST: Final = 0.5  # of an app's tokens; more are the trouble of the app or of our settings
-FEW: Final = 5  # tokens; so few may well belong to one tester
+OLD: Final = timedelta(minutes=5)  # neither a restart nor a retry delays a push for so long
+SOME: Final = 0.1  # of an app's tokens; fewer are a problem of single phones
+MOST: Final = 0.5  # of an app's tokens; more are a problem of the app or of our settings
+FEW: Final = 5  # tokens; so few may belong to one tester
 
 OTHER_ENVIRONMENT: Final = {
     Environment.PRODUCTION: "If these are development builds, their app has to register with environment = sandbox",
@@ -27,7 +27,7 @@ OTHER_ENVIRONMENT: Final = {
 
 
 def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: Clock) -> Part:
-    """Judge a push provider by the faults of its channels, its outages, and the age of what waits for it."""
+    """Return the part of a push provider: faults of its channels, its outages, and the age of waiting pushes."""
 
     def check() -> Finding:
         if (fault := stats.fault) is not None:
@@ -44,7 +44,7 @@ def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: C
 
 
 def tokens(platform: Platform, counts: CountsCache) -> Part:
-    """Judge the device tokens of a platform's apps by the share that the provider refuses."""
+    """Return the part of a platform's device tokens: the share that the provider refuses."""
 
     def check() -> Finding:
         newest = counts.newest
@@ -57,9 +57,9 @@ def tokens(platform: Platform, counts: CountsCache) -> Part:
 
 
 def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
-    """Judge whether any app can be pushed to at all; `essential` where the process does nothing else.
+    """Return the part that fails when no app can be pushed to; `essential` where the process does nothing else.
 
-    A provider that nobody was pushed through so far is no proof that the process works.
+    A provider that has had no push yet does not count.
     """
 
     def check() -> Finding:
@@ -73,7 +73,7 @@ def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
 
 
 def push_services(services: Services) -> Part:
-    """Judge the push services of WebPush by those that are away; their pushes wait, those of the others go on."""
+    """Return the part of the push services of WebPush: those that are away. Only their own pushes wait."""
 
     def check() -> Finding:
         away = services.away
@@ -88,7 +88,7 @@ def push_services(services: Services) -> Part:
 
 
 def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:
-    """Judge the tokens of one app in one environment; return the share that is refused, and what to say of it."""
+    """Return the share of refused tokens of one app in one environment, and the finding about it."""
     total = sum(level.registrations for level in levels)
     bad = sum(level.registrations for level in levels if level.reason)
     if not bad:

@@ -1,4 +1,4 @@
-"""Own what an operator is to do about a mailbox and about a registration, by what is known of them."""
+"""What the operator should do about a mailbox and about a registration."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,13 +11,14 @@ from relay.domain.outcome import OutcomeKind
 from relay.domain.reasons import row_of
 
 SLACK: Final = timedelta(minutes=10)
-"""How much later than its heartbeat a Ping may have begun: it is noted now and then, and Syncs come in between."""
+"""How much older than its heartbeat interval the last noted Ping may be: Pings are noted with a delay, and Syncs come
+between them."""
 
 
-def advise_on_mailbox(case: MailboxExplanation, now: datetime) -> str:
-    """Say what to do about the watch of a mailbox."""
-    mailbox = case.mailbox
-    if case.owner is None or case.owned_until is None or case.owned_until < now:
+def advise_on_mailbox(explanation: MailboxExplanation, now: datetime) -> str:
+    """Return what to do about the watch of a mailbox."""
+    mailbox = explanation.mailbox
+    if explanation.owner is None or explanation.owned_until is None or explanation.owned_until < now:
         return "No process watches this mailbox: start `relay serve` (role all or watch), or see why it holds no lease."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
@@ -27,7 +28,7 @@ def advise_on_mailbox(case: MailboxExplanation, now: datetime) -> str:
 
 
 def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
-    """Say what to do about the pushes of a registration."""
+    """Return what to do about the pushes of a registration."""
     registration = known.registration
     if registration.state is not RegistrationState.ACTIVE:
         return _BY_REGISTRATION[registration.state]
@@ -39,14 +40,14 @@ def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
 
 
 def _idle(registration: Registration) -> str:
-    """Advise on a registration that nothing waits for."""
+    """Return what to do about a registration without waiting pushes."""
     if _ended(registration) is OutcomeKind.EXPIRED:
         return "Nothing waits: what came was not delivered in time. /healthz of the push process tells what lasts."
     return "Nothing waits. If the phone showed no push, look at its notification settings for the app."
 
 
 def _waits(known: KnownRegistration, now: datetime) -> str:
-    """Advise on a registration that is still to be pushed to."""
+    """Return what to do about a registration with waiting pushes."""
     last = _ended(known.registration)
     if any(mark.parked for mark in known.marks):
         return "Its push breaks the relay: report it with the log lines `push set aside`; it is tried once an hour."
@@ -59,7 +60,7 @@ def _waits(known: KnownRegistration, now: datetime) -> str:
         return f"The provider did not take it so far; it is tried again at {min(m.due_at for m in late):%H:%M:%S} UTC."
     if last is OutcomeKind.RETRY_LATER:
         return "The provider serves nobody: /healthz of the push process tells why; all is sent once it is back."
-    # Marks are left where they are while their provider or push service rests, so nothing of theirs tells it.
+    # While their provider or push service is away, marks stay unclaimed, so nothing about them shows the cause.
     return (
         "No push process takes it: see that `relay serve` (role all or push) runs with its provider configured, and "
         "what its /healthz says: the provider or the push service may be away."

@@ -1,7 +1,7 @@
-"""Own the reading of certificates that strangers send, in a process of its own with little time and memory.
+"""Certificates that unknown clients send are read in a separate process with little time and memory.
 
-A PKCS #12 file or an encrypted key names the rounds of its key derivation itself: billions of them are a few bytes, and
-would stop the event loop for hours. This module is also the program of that process.
+A PKCS #12 file or an encrypted key names the rounds of its key derivation itself. A few bytes can ask for billions of
+rounds, which would stop the event loop for hours. This module is also the program of that process.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_p
 from eas_watcher.auth.credential import UnusableCredential
 from relay.registration.requests import CertificateLogin
 
-SECONDS: Final = 10.0  # until the process must have ended
-CPU_SECONDS: Final = 4  # of its own work; 600,000 rounds take a quarter of a second
+SECONDS: Final = 10.0  # the most that the process may run
+CPU_SECONDS: Final = 4  # seconds of CPU time at most; 600,000 rounds take a quarter of a second
 MEMORY: Final = 1 << 30  # bytes of address space, most of it libraries
 AT_ONCE: Final = 2  # processes
 NO_ANSWER: Final = "cannot be read in reasonable time: use fewer rounds of key derivation, e.g. 2048"
 
 
 class CertificateProcess:
-    """Read each certificate in a new process."""
+    """Reads each certificate in a new process."""
 
     def __init__(self) -> None:
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
-        """Return the certificate with its key; raise UnusableCredential, for what takes too long too."""
+        """Return the certificate with its key; raise UnusableCredential, also when reading takes too long."""
         question = {"user": user, "pem": login.pem, "passphrase": login.passphrase}
         question["pkcs12"] = b64encode(login.pkcs12).decode()
         async with self._gate:
@@ -67,7 +67,7 @@ async def _run(question: bytes) -> dict[str, str]:
 
 
 def answer(question: dict[str, str], now: datetime) -> dict[str, str]:
-    """Read one certificate: its chain and key as PEM, or its fault."""
+    """Return the chain and the key of a certificate as PEM, or its fault."""
     user, passphrase = question["user"], question["passphrase"]
     try:
         if question["pkcs12"]:
@@ -80,11 +80,11 @@ def answer(question: dict[str, str], now: datetime) -> dict[str, str]:
 
 
 def main() -> None:
-    """Answer the question on standard input, within limits that the process cannot lift."""
+    """Answer the question on standard input, within limits that this process cannot raise."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    now = datetime.now(UTC)  # noqa: TID251 -- a process of its own has a clock of its own
+    now = datetime.now(UTC)  # noqa: TID251 -- no clock is passed to this process
     json.dump(answer(json.load(sys.stdin), now), sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""Own how what an app shows of its user becomes a credential, of the kinds that the mailbox's server takes."""
+"""A login that an app sends becomes a credential, of the kinds that the mailbox's server accepts."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,14 +19,14 @@ DEFAULT: Final = frozenset({CredentialKind.BASIC})
 
 
 class CertificateReader(Protocol):
-    """Read certificates that strangers send."""
+    """Reads certificates that unknown clients send."""
 
     async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
         """Return the certificate with its key, in bounded time; raise UnusableCredential."""
 
 
 class Logins:
-    """Turn logins into credentials."""
+    """Makes credentials of logins."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class Logins:
         clock: Clock,
         guests: Mapping[str, InvitedUsers] = MappingProxyType({}),
     ) -> None:
-        """Take which kinds each server takes, by its name, and what reads certificates; others take Basic.
+        """Set up with the kinds that each server accepts, by its name; other servers accept Basic.
 
-        `guests` are the users that each server's operator invites.
+        `guests` are the users that the operator of each server invites.
         """
         self._kinds = kinds
         self._certificates = certificates
@@ -45,7 +45,7 @@ class Logins:
         self._guests = guests
 
     async def credential(self, server: str, user: str, login: Login) -> StoredCredential:
-        """Make a credential; raises UnsupportedCredential, and InvalidRequest for one that no server could take."""
+        """Return the credential of a login; raises UnsupportedCredential, InvalidRequest if no server can accept it."""
         kind, field = _describe(login)
         if kind not in self._kinds.get(server, DEFAULT):
             raise UnsupportedCredential(f"the server of this mailbox takes no credentials of the kind {kind.value!r}")
@@ -63,7 +63,7 @@ class Logins:
             raise InvalidRequest([(f"credential.{field}", str(error))]) from error
 
     def _invited(self, server: str, credential: KerberosCredential) -> KerberosCredential:
-        """Tell the app at once what is wrong with its invitation; that it is good is for the watch role to say."""
+        """Return the credential; raise InvalidRequest if its invitation cannot be valid. The watch role checks too."""
         guests = self._guests[server]
         guests.check(credential, self._clock())
         try:
@@ -74,7 +74,7 @@ class Logins:
 
 
 def _describe(login: Login) -> tuple[CredentialKind, str]:
-    """Name the kind of a login and the field that holds its secret."""
+    """Return the kind of a login and the field that has its secret."""
     match login:
         case BasicLogin():
             return CredentialKind.BASIC, "password"

@@ -1,4 +1,4 @@
-"""Own why the API may refuse what an app asks for; one class per remedy, the text never holds a secret or a token."""
+"""The refusals of the API: one class per remedy. The text never has a secret or a device token."""
 
 import math
 
@@ -6,7 +6,7 @@ from relay.domain.errors import RelayError
 
 
 class InvalidRequest(RelayError):
-    """Name every field that cannot be what it is; `faults` are (field as a path with dots, what is wrong)."""
+    """Some fields are missing or wrong; `faults` are (field as a path with dots, what is wrong)."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{field}: {detail}" for field, detail in faults))
@@ -14,54 +14,54 @@ class InvalidRequest(RelayError):
 
 
 class NotAuthorized(RelayError):
-    """Tell that no registration opens with this id and secret; which of the two is wrong is never told."""
+    """No registration has this id and secret; the text never says which of the two is wrong."""
 
 
 class CredentialRefused(RelayError):
-    """Tell that the mailbox's server refused user or password, or does not let this user use ActiveSync."""
+    """The mailbox's server refused user or password, or does not permit ActiveSync to this user."""
 
 
 class UnknownServer(RelayError):
-    """Tell that no configured server is meant by the name, or serves the domain of the address."""
+    """No configured server has the name, or serves the domain of the address."""
 
 
 class UnknownApp(RelayError):
-    """Tell that the relay has no right to push to this app on this platform."""
+    """The relay may not push to this app on this platform."""
 
 
 class UnsupportedDevice(RelayError):
-    """Tell that a device token does not look like one of its platform, or that its environment does not exist there."""
+    """A device token does not look like one of its platform, or its environment does not exist there."""
 
 
 class OtherMailbox(RelayError):
-    """Tell that a new credential names another user: a registration keeps its mailbox for ever."""
+    """A new credential names another user; a registration never changes its mailbox."""
 
 
 class UnsupportedCredential(RelayError):
-    """Tell that the mailbox's server takes no credentials of this kind."""
+    """The mailbox's server accepts no credentials of this kind."""
 
 
 class NotActive(RelayError):
-    """Tell that the registration cannot be pushed to in its present state."""
+    """The registration gets no pushes in its present state."""
 
 
 class Replaced(RelayError):
-    """Tell that the registration was removed, or replaced by a later one, while its verdict was waited for."""
+    """The registration was removed, or replaced by a later one, while the API waited for the verdict."""
 
 
 class TooManyRefusals(RelayError):
-    """Tell that so many credentials of a mailbox were refused lately that one more could lock the user out."""
+    """So many credentials of a mailbox were refused recently that one more could lock the user out."""
 
     def __init__(self, seconds: float) -> None:
-        """Take after how many seconds another try is harmless."""
+        """Set up with the seconds until another try is safe."""
         super().__init__("too many credentials were refused for this mailbox; wait before the next try")
         self.retry_after = max(1, math.ceil(seconds))
 
 
 class TooManyRequests(RelayError):
-    """Tell that one client address asks too often."""
+    """One client address asks too often."""
 
     def __init__(self, seconds: float) -> None:
-        """Take after how many seconds the next request is welcome."""
+        """Set up with the seconds until the next request is allowed."""
         super().__init__("too many registrations from this address; wait before the next one")
         self.retry_after = max(1, math.ceil(seconds))

@@ -1,4 +1,4 @@
-"""Own what an app is told about the state of its registration: whether it works, who must act, and what to do."""
+"""What the API tells an app about its registration: whether it works, who must act, and what to do."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,17 @@ from relay.domain.reasons import REASONS, STATES, Actor, Concern, row_of
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Say who must do what; the text is for people, in English, and may change."""
+    """Who must act, and how; the text is for people, in English, and may change."""
 
     by: Actor
     text: str
 
 
 def proved(view: RegistrationView) -> bool:
-    """Tell whether the registration ever showed a good credential; only then may it hear what its mailbox does."""
+    """Return True if the mail server ever accepted a credential of the registration.
+
+    Only then does the API show what its mailbox does.
+    """
     return view.registration.state in {
         RegistrationState.ACTIVE,
         RegistrationState.TOKEN_GONE,
@@ -26,7 +29,7 @@ def proved(view: RegistrationView) -> bool:
 
 
 def advise(view: RegistrationView) -> Advice:
-    """Advise on a registration as it is now."""
+    """Return the advice for a registration in its present state."""
     match view.registration.state:
         case RegistrationState.VERIFYING:
             return _verifying(view.mailbox)
@@ -64,7 +67,7 @@ def _verifying(mailbox: Mailbox) -> Advice:
 
 
 def _active(view: RegistrationView) -> Advice:
-    """Advise on the watch of its mailbox first: without one nothing is pushed, whatever the token."""
+    """Return the advice for an active registration; a mailbox without a watch comes before a refused device token."""
     quarantine, advice = view.registration.quarantine, _watched(view)
     if quarantine is None or advice.by is not Actor.NOBODY:
         return advice
@@ -80,7 +83,7 @@ def _watched(view: RegistrationView) -> Advice:
         if view.candidate_refused:
             text = "All is well: the last new credential was refused, the one before is in use."
             return Advice(Actor.NOBODY, text)
-        row = STATES[mailbox.state]  # what looks odd about a mailbox that is watched is for administrators
+        row = STATES[mailbox.state]  # the hints about a watched mailbox are for administrators
     else:
         row = row_of(mailbox.state, mailbox.reason)
     return Advice(row.actor, f"{row.words} Its id is {mailbox.device_id}." if row.access_rule else row.words)

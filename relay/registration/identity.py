@@ -1,9 +1,9 @@
-r"""Own whose mailbox a registration means: the login user's, on one configured server.
+r"""The mailbox that a registration means: that of the login user, on one configured server.
 
-A mailbox is (server name, login user): whoever knows a user's password may hear of that user's mailbox and of no
-other, whatever address the app shows. Two spellings of one user would be two mailboxes, so a user is normalised first:
-white space around it goes, the text becomes NFC, and the domain (`ann@DOMAIN`, `DOMAIN\ann`) lower case, for domains
-have no case anywhere. The name itself keeps its case: some servers tell `Ann` from `ann`.
+A mailbox is (server name, login user): a user's password gives access to that user's mailbox and to no other, whatever
+address the app sends. Two spellings of one user would be two mailboxes, so the relay normalises a user first: it strips
+white space, composes the text (NFC), and writes the domain (`ann@DOMAIN`, `DOMAIN\ann`) in lower case, because no
+domain has case. The name itself keeps its case: some servers have both `Ann` and `ann`.
 """
 
 import unicodedata
@@ -19,7 +19,7 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def normalise(user: str) -> str:
-    """Normalise an address or user name; raises ValueError, whose text is for the caller and never holds the name."""
+    """Return an address or user name in its one spelling; raise ValueError, whose text never has the name."""
     user = unicodedata.normalize("NFC", user).strip()
     if not user or len(user) > LONGEST:
         raise ValueError(f"must have 1 to {LONGEST} characters")
@@ -34,20 +34,21 @@ def normalise(user: str) -> str:
 
 
 class ServerDirectory:
-    """Find the configured server of a mailbox."""
+    """Finds the configured server of a mailbox."""
 
     def __init__(self, servers: Mapping[str, Sequence[str]], discovered: frozenset[str] = frozenset()) -> None:
-        """Take the configured server names and the mail domains of each, and the hosts where others are discovered."""
+        """Set up with the configured server names, the mail domains of each, and the hosts of Autodiscover."""
         self._names = frozenset(servers)
         self._discovered = discovered
         self._by_domain = {domain.lower(): name for name, domains in servers.items() for domain in domains}
         self._only_domain = {name: domains[0].lower() for name, domains in servers.items() if len(domains) == 1}
 
     def find(self, name: str | None, mailbox: str, user: str | None = None) -> str:
-        """Return the name of a server: the one named, else by the address's domain, else the only one configured.
+        """Return the name of a server: the given name, else by the address's domain, else the only configured one.
 
-        Before the last, the domain may be one whose servers are discovered; then the login `user` (None: the address)
-        must be an address of such a domain too, for it is what Autodiscover is asked for. Raises UnknownServer.
+        A domain whose servers Autodiscover finds comes before the only configured server; then the login `user` (None:
+        the address) must be an address of such a domain too, because the search is for the login user. Raises
+        UnknownServer.
         """
         if name is not None:
             if name not in self._names:
@@ -63,10 +64,11 @@ class ServerDirectory:
         raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")
 
     def account(self, server: str, user: str) -> tuple[str, str]:
-        r"""Fold spellings that a server may take for one account; only for counting refused tries, never as a mailbox.
+        r"""Return one key for all spellings that a server may take for one account; only for counting refused tries.
 
-        `ann`, `EXAMPLE\ann` and, where the server has one mail domain, `ann@DOMAIN` are one: a directory counts them
-        together. That two people of one name in two Windows domains share their tries too costs a wait at worst.
+        `ann`, `EXAMPLE\ann` and, where the server has one mail domain, `ann@DOMAIN` have the same key, since a
+        directory counts them together. Two users of one name in two Windows domains share their tries: at worst one of
+        them waits.
         """
         name = user.rpartition("\\")[2].casefold()
         domain = self._only_domain.get(server)

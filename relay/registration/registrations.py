@@ -1,7 +1,7 @@
-"""Own the use cases of registrations, without HTTP: register, view, change, remove, test push.
+"""The use cases of registrations, without HTTP: register, view, change, remove, test push.
 
-An app is told at once what the mailbox's server thinks of its credential, if the server answers soon: the watch role
-asks it, and this role waits for the verdict to appear in the store.
+If the mailbox's server answers soon, the app gets its verdict on the credential at once: the watch role asks the
+server, and this role waits until the verdict is in the store.
 """
 
 import logging
@@ -46,19 +46,19 @@ from relay.security.sealing import SealingPublicKey, derive_device_id
 
 log = logging.getLogger(__name__)
 
-RACES: Final = 3  # times that the same mailbox may be registered by somebody else at the same moment
+RACES: Final = 3  # tries while other requests register the same mailbox
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """Hold a new registration and its secret, which is told this one time only."""
+    """A new registration with its secret, which the API shows this one time only."""
 
     view: RegistrationView
     secret: str = field(repr=False)
 
 
 class Registrations:
-    """Serve the wishes of apps; every method but `register` wants the key to the registration."""
+    """Serves the requests of apps; every method but `register` needs the registration's id and secret."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Registrations:
         logins: Logins,
         services: frozenset[str] = frozenset(),
     ) -> None:
-        """Take what keeps, waits, seals and finds; `lockout` must be the one that `verdicts` has.
+        """Set up with the parts that registrations need; `lockout` must be the one that `verdicts` has.
 
-        `apps` are those that the relay may push to, `services` the push services of WebPush that it may ask; `tokens`
-        makes URL-safe text of that many random bytes.
+        `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
+        returns URL-safe text of that many random bytes.
         """
         self._services = services
         self._store = store
@@ -92,9 +92,9 @@ class Registrations:
     async def register(self, request: RegistrationRequest) -> Registered:
         """Make a registration and wait for the verdict on its credential.
 
-        It is active, or still verifying when the server said nothing so far. Raises InvalidRequest, UnknownServer,
-        UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and CredentialRefused:
-        then nothing is left.
+        The registration is active, or verifying if the server has not answered yet. Raises InvalidRequest,
+        UnknownServer, UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and
+        CredentialRefused: then no registration is left.
         """
         device = request.device
         if device.app not in self._apps.get(device.platform, frozenset()):
@@ -121,33 +121,32 @@ class Registrations:
         return Registered(view, secret)
 
     async def _supersede(self, id_: RegistrationId) -> None:
-        """Remove what the same app on the same device registered before; its answer may have been lost on the way."""
+        """Remove older registrations of the same app on the same device: it may not have got the answer to them."""
         try:
             superseded = await self._store.supersede(id_)
         except StoreUnavailable:
-            # The registration is good; at worst the phone gets pushes twice, which collapse.
+            # The registration works; at worst the phone gets each push twice, and the second replaces the first.
             log.warning("older registrations of a device not looked for: the database is away")
             return
         if superseded:
             log.info("registrations superseded", extra={"registration": id_, "superseded": superseded})
 
     async def view(self, access: Access) -> RegistrationView:
-        """Read a registration; raises NotAuthorized."""
+        """Return a registration; raises NotAuthorized."""
         view = await self._store.view(access.registration_id)
         if not grants(access, None if view is None else view.registration.secret_hash) or view is None:
             raise NotAuthorized("no registration opens with this id and secret")
         return view
 
     async def change(self, access: Access, change: RegistrationChange, login: Login | None = None) -> RegistrationView:
-        """Change a registration, and its credential if there is a `login`, for whose verdict it waits like `register`.
+        """Change a registration; with a `login` change its credential too, and wait for the verdict as `register` does.
 
         Raises NotAuthorized, NotActive (wiped), InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
-        StoreUnavailable, and CredentialRefused: then the old credential stays in use, and what else was asked for is
-        changed all the same.
+        StoreUnavailable, and CredentialRefused: then the old credential stays in use, and the other changes are made.
         """
         view = await self.view(access)
         if view.registration.state is RegistrationState.WIPED:
-            raise NotActive("the mailbox was wiped, this registration with it: register anew")
+            raise NotActive("the mailbox was wiped, this registration with it: register again")
         check_device(view.registration.platform, change.device_token, change.environment, self._services)
         if login is not None:
             return await self._change_login(access.registration_id, view.mailbox, change, login)
@@ -172,13 +171,13 @@ class Registrations:
         return view
 
     async def remove(self, access: Access) -> None:
-        """Remove a registration and what waits for it; raises NotAuthorized."""
+        """Remove a registration and its waiting pushes; raises NotAuthorized."""
         await self.view(access)
         await self._store.remove(access.registration_id)
         log.info("registration removed", extra={"registration": access.registration_id})
 
     async def test_push(self, access: Access) -> RegistrationView:
-        """Send a test push soon; raises NotAuthorized, NotActive."""
+        """Mark a registration for a test push; raises NotAuthorized, NotActive."""
         view = await self.view(access)
         if view.registration.state is not RegistrationState.ACTIVE:
             raise NotActive(f"the registration is {view.registration.state.value}, not active")
@@ -186,7 +185,7 @@ class Registrations:
         return view
 
     def _begin(self, server: str, user: str, known: Mailbox | None) -> Try:
-        """Count a try of a credential; raises TooManyRefusals by what this process or the store remembers."""
+        """Count a try of a credential; raise TooManyRefusals by the counts of this process or of the store."""
         now = self._clock()
         if known is not None and known.candidate_refusals >= LIMIT and known.candidate_refused_at is not None:
             rest: timedelta = known.candidate_refused_at + WINDOW - now
@@ -197,7 +196,7 @@ class Registrations:
     async def _create(
         self, request: RegistrationRequest, server: str, credential: StoredCredential, secret: str
     ) -> RegistrationId:
-        """Keep a new registration on its mailbox, which somebody else may make at the same moment."""
+        """Store a new registration on its mailbox, which another request may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
             sealed = self._key.seal(mailbox.id, credential)
@@ -214,7 +213,7 @@ class Registrations:
         try:
             await self._store.remove(id_)
         except StoreUnavailable:
-            # The app must hear of the refusal all the same; a refused registration is never pushed to.
+            # The app still gets the refusal, and a refused registration gets no pushes.
             log.warning("refused registration not removed: the database is away", extra={"registration": id_})
 
     async def _mailbox(self, server: str, user: str) -> NewMailbox:

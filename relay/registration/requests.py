@@ -1,4 +1,4 @@
-"""Own what an app may ask of the registrations, as values; identities and devices in them are not yet checked."""
+"""The requests of apps, as values; their identities and devices are not checked yet."""
 
 import re
 from collections.abc import Container
@@ -13,7 +13,7 @@ from relay.registration.errors import UnsupportedDevice
 _TOKEN: Final = {
     # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.
     Platform.APNS: (re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII), "32 to 100 bytes as hexadecimal digits"),
-    # Google documents no format; these are the characters that tokens have [observed: FCM SDKs, 2026-11].
+    # Google documents no format; tokens have these characters [observed: FCM SDKs, 2026-11].
     Platform.FCM: (re.compile(r"[A-Za-z0-9:_.~%=-]{8,1024}", re.ASCII), "8 to 1024 letters, digits and :_.~%=-"),
 }
 
@@ -22,7 +22,7 @@ _NAMES: Final = {Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 
 @dataclass(frozen=True, slots=True)
 class BasicLogin:
-    """Hold how the app logs in at the mailbox's server; without a user the mailbox itself is the user."""
+    """User and password for the mailbox's server; without a user the mailbox itself is the user."""
 
     password: str = field(repr=False)
     user: str | None = None
@@ -30,7 +30,7 @@ class BasicLogin:
 
 @dataclass(frozen=True, slots=True)
 class OAuthLogin:
-    """Hold the refresh token of a grant that the user gave; without a client id it is the one in the settings."""
+    """The refresh token of a grant that the user gave; without a client id the settings have it."""
 
     refresh_token: str = field(repr=False)
     client_id: str = ""
@@ -39,7 +39,7 @@ class OAuthLogin:
 
 @dataclass(frozen=True, slots=True)
 class CertificateLogin:
-    """Hold a certificate with its key, as PKCS #12 or as PEM; the other one is empty."""
+    """A certificate with its key, as PKCS #12 or as PEM; the other one is empty."""
 
     pkcs12: bytes = field(default=b"", repr=False)
     pem: str = field(default="", repr=False)
@@ -49,7 +49,7 @@ class CertificateLogin:
 
 @dataclass(frozen=True, slots=True)
 class KerberosLogin:
-    """Hold an operator's invitation, which stands for the right to watch the user's mailbox."""
+    """An operator's invitation, which is the right to watch the user's mailbox."""
 
     invitation: str = field(repr=False)
     user: str | None = None
@@ -60,22 +60,22 @@ Login: TypeAlias = BasicLogin | OAuthLogin | CertificateLogin | KerberosLogin
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Hold where pushes go."""
+    """Where pushes go."""
 
     platform: Platform
     app: str
     """The APNs topic (bundle id), the Android package name, or any name that the settings list for WebPush."""
     token: str = field(repr=False)
-    """As the provider hands it out; for WebPush, what Subscription.token writes."""
+    """As the provider issues it; for WebPush as Subscription.token writes it."""
     environment: Environment = Environment.PRODUCTION
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """Ask for a new registration."""
+    """A new registration, as an app asks for it."""
 
     mailbox: str
-    """Address or user name; finds the server, and is the login user unless the login names one."""
+    """Address or user name: it selects the server, and is the login user unless the login names one."""
     login: Login
     device: Device
     server: str | None = None
@@ -83,15 +83,15 @@ class RegistrationRequest:
     mode: Mode = Mode.ALERT
     locale: str = "en"
     subfolders: frozenset[CollectionClass] = frozenset()
-    """Of which classes the sub-folders count too."""
+    """The classes whose sub-folders count too."""
 
 
 def check_device(
     platform: Platform, token: str | None, environment: Environment | None, services: Container[str] = frozenset()
 ) -> None:
-    """Raise UnsupportedDevice when the platform has no such environment, or its tokens look otherwise.
+    """Raise UnsupportedDevice if the platform has no such environment, or its device tokens look different.
 
-    A WebPush subscription must be at one of the push services that the relay may ask.
+    A WebPush subscription must be at one of the push services that the relay may use.
     """
     if platform is not Platform.APNS and environment is Environment.SANDBOX:
         raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out")

@@ -1,6 +1,6 @@
-"""Own the waiting for what a mailbox's server thinks of a candidate credential, as it appears in the store.
+"""The wait for the mail server's verdict on a candidate, which the watch role writes into the store.
 
-The watch role asks the server. An app is told at once when the server answers soon, else later.
+If the server answers soon, the app gets the verdict with the answer to its request, else later.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.registration.errors import Replaced
 from relay.registration.lockout import Lockout, Try
 
-VERDICT_WAIT: Final = 6.0  # seconds an app waits for the server's word; well below the time limits of HTTP clients
-LOOK: Final = 1.0  # seconds between two looks at the store, for wake-ups may be lost
-LOOKS: Final = 500  # per second at most, over all that wait: each verdict wakes them all
+VERDICT_WAIT: Final = 6.0  # seconds a request waits for the verdict; well below the time limits of HTTP clients
+LOOK: Final = 1.0  # seconds between two looks at the store, since wake-ups may be lost
+LOOKS: Final = 500  # per second at most, over all waiting requests: each verdict wakes all of them
 
 
 class Verdict(Enum):
-    """Say what became of a candidate so far."""
+    """The mail server's verdict on a candidate."""
 
     ACCEPTED = auto()
     REFUSED = auto()
@@ -29,7 +29,7 @@ class Verdict(Enum):
 
 
 class VerdictWaiter:
-    """Wait for verdicts, and tell them to the memory of tries."""
+    """Waits for verdicts, and reports them to the count of tries."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class VerdictWaiter:
         *,
         seconds: float = VERDICT_WAIT,
     ) -> None:
-        """Take where verdicts appear and what wakes; `seconds` is the longest wait."""
+        """Set up with the store and its wake-ups; `seconds` is the longest wait."""
         self._store = store
         self._wakeups = wakeups
         self._clock = clock
@@ -49,9 +49,9 @@ class VerdictWaiter:
         self._waiting = 0
 
     async def wait(self, id_: RegistrationId, begun: Try) -> tuple[Verdict, RegistrationView]:
-        """Wait until the candidate of a registration is no longer pending; PENDING when the time is over.
+        """Return the verdict on the candidate of a registration; PENDING if there is none in time.
 
-        Raises Replaced when the registration is removed meanwhile, StoreUnavailable when it was not seen at all.
+        Raises Replaced if the registration is removed meanwhile, StoreUnavailable if it was never read.
         """
         waiter = self._wakeups.waiter(Topic.VERDICTS)
         clock = asyncio.get_running_loop().time
@@ -63,7 +63,7 @@ class VerdictWaiter:
                 try:
                     seen = await self._look(id_)
                 except StoreUnavailable:
-                    # The registration is kept; an app that heard a failure now would make a second one.
+                    # The registration exists; after a failure the app would make a second one.
                     if seen is None and clock() >= until:
                         raise
                 if seen is not None and (verdict := read(seen)) is not Verdict.PENDING:
@@ -90,7 +90,7 @@ class VerdictWaiter:
 
 
 def read(view: RegistrationView) -> Verdict:
-    """Read the verdict on the last candidate of a registration."""
+    """Return the verdict on the last candidate of a registration."""
     if view.candidate_pending:
         return Verdict.PENDING
     if view.candidate_refused or view.registration.state is RegistrationState.REFUSED:

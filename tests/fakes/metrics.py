@@ -1,4 +1,4 @@
-"""Own metrics with everything they measure, for tests to fill and to read."""
+"""Metrics with everything that they measure, for tests to fill and to read."""
 
 import pathlib
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 
-def cut_door() -> ServerAdmission:
-    """Make the door to a server whose Pings are cut after 300 s."""
+def cut_admission() -> ServerAdmission:
+    """Return the admission to a server whose Pings are cut after 300 s."""
     return ServerAdmission(20.0, 8, Random(1), lambda: NOON, PathKnowledge(cut_off=IdleTimeout(299.0, 301.0)))
 
 
 class Bench:
-    """Hold metrics with everything they measure."""
+    """Metrics with everything that they measure."""
 
     def __init__(self, certificates: Mapping[str, pathlib.Path] | None = None) -> None:
         self.clock = HandClock()
@@ -68,7 +68,7 @@ class Bench:
         self.fleet.held = {MailboxId("a"): 300}
         self.fleet.changes[CollectionClass.EMAIL] = 1
         self.fleet.requests["Ping", "answered"] = 1
-        self.servers["https://mail.example.com/eas"] = cut_door()
+        self.servers["https://mail.example.com/eas"] = cut_admission()
         self.apns.outcomes[OutcomeKind.DELIVERED] = 1
         self.store.mailboxes = {(WatchState.WATCHING, None): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}

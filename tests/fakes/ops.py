@@ -1,4 +1,4 @@
-"""Own a store that counts what it is told, and a clock that stands still until it is moved."""
+"""A store with the counts that a test sets, and a clock that a test moves."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 class HandClock:
-    """Tell the time that the test set."""
+    """A clock with the time that the test set."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -29,7 +29,7 @@ class HandClock:
 
 @dataclass
 class OpsCounts:
-    """Answer as an OpsStore; `away` refuses, `hanging` never answers."""
+    """An OpsStore; `away` refuses, `hanging` never answers."""
 
     mailboxes: dict[tuple[WatchState, Reason | None], int] = field(default_factory=dict)
     registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)

@@ -78,13 +78,13 @@ def test_an_fcm_device_has_no_environment() -> None:
 
 
 @pytest.mark.parametrize("state", [RegistrationState.VERIFYING, RegistrationState.REFUSED])
-def test_who_proved_nothing_hears_nothing_of_a_watched_mailbox(state: RegistrationState) -> None:
+def test_an_unproved_app_sees_only_the_name_of_a_watched_mailbox(state: RegistrationState) -> None:
     shown = registration(replace(VIEW, registration=replace(REGISTRATION, state=state)))
 
     assert shown["mailbox"] == {"server": "head-office", "user": "ann@example.com"}
 
 
-def test_a_mailbox_that_nobody_proved_shows_why() -> None:
+def test_a_mailbox_without_an_accepted_credential_shows_why() -> None:
     mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason=Reason.NOT_ASKED)
     verifying = replace(REGISTRATION, state=RegistrationState.VERIFYING)
 
@@ -104,7 +104,7 @@ def test_a_mailbox_that_nobody_proved_shows_why() -> None:
     ("reason", "shown"),
     [(Reason.SEAL_BROKEN, "seal-broken"), (Reason.KERBEROS_TICKET, "kerberos-ticket"), (Reason.EAS_126, "not-asked")],
 )
-def test_who_proved_nothing_hears_only_what_the_relay_lacks(reason: Reason, shown: str) -> None:
+def test_an_unproved_app_sees_only_reasons_of_the_relay_itself(reason: Reason, shown: str) -> None:
     mailbox = replace(MAILBOX, state=WatchState.VERIFYING, reason=reason)
     verifying = replace(REGISTRATION, state=RegistrationState.VERIFYING)
 
@@ -114,5 +114,5 @@ def test_who_proved_nothing_hears_only_what_the_relay_lacks(reason: Reason, show
     assert document["reason"] == shown
 
 
-def test_tokens_hashes_and_what_is_for_operators_do_not_show() -> None:
+def test_tokens_hashes_and_details_for_operators_do_not_show() -> None:
     assert "hidden" not in json.dumps(registration(VIEW))

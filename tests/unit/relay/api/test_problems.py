@@ -52,21 +52,21 @@ def test_faults_are_listed_by_field() -> None:
 @pytest.mark.parametrize(
     "error", [errors.TooManyRefusals(59.5), errors.TooManyRequests(59.5)], ids=lambda error: type(error).__name__
 )
-def test_who_comes_too_often_is_told_when_to_come_again(error: RelayError) -> None:
+def test_too_many_requests_are_answered_with_the_time_to_wait(error: RelayError) -> None:
     response = refusal(error)
 
     assert response is not None
     assert (response.status, response.headers["Retry-After"]) == (429, "60")
 
 
-def test_a_missing_key_is_asked_for() -> None:
+def test_a_request_without_a_secret_is_asked_for_it() -> None:
     response = refusal(errors.NotAuthorized("no"))
 
     assert response is not None
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_lost_database_does_not_tell_its_name() -> None:
+def test_an_unavailable_database_is_reported_without_its_name() -> None:
     response = refusal(StoreUnavailable("canary-host refused"))
 
     assert "canary" not in str(read(response))

@@ -36,7 +36,7 @@ def test_a_burst_is_free_and_then_the_rate_holds() -> None:
         limit.take("192.0.2.1")
 
 
-def test_rest_earns_a_burst_and_no_more() -> None:
+def test_a_pause_allows_a_burst_and_no_more() -> None:
     seconds = Seconds()
     limit = RateLimit(3, seconds)
     spend(limit, "192.0.2.1", 3)
@@ -89,7 +89,7 @@ def test_memory_is_bounded() -> None:
         (None, None, False, "unknown"),
     ],
 )
-def test_only_a_trusted_proxy_is_believed_and_only_its_own_word(
+def test_only_the_last_address_that_a_trusted_proxy_wrote_counts(
     peer: str | None, forwarded: str | None, behind_proxy: bool, client: str
 ) -> None:
     assert client_address(peer, forwarded, behind_proxy=behind_proxy) == client

@@ -122,14 +122,14 @@ def test_a_fault_names_its_field_and_no_value(changes: dict[str, Any], field: st
     assert fields_refused(RegistrationBody, body(**changes)) == [field]
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     assert fields_refused(RegistrationBody, {}) == ["mailbox", "credential", "device"]
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"\xff\xfe", b'{"mailbox": "\\ud800"}', b"[" * 10_000, b'{"canary": NaN'], ids=repr
 )
-def test_what_is_not_json_is_told_apart(text: bytes) -> None:
+def test_a_body_that_is_not_json_has_an_error_of_its_own(text: bytes) -> None:
     with pytest.raises(MalformedJson) as refusal:
         parse(RegistrationBody, text)
     assert "canary" not in str(refusal.value)
@@ -169,7 +169,7 @@ def test_a_change_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("field", ["mailbox", "server", "secret"])
-def test_a_change_cannot_name_what_is_fixed_for_ever(field: str) -> None:
+def test_a_change_cannot_name_a_field_that_never_changes(field: str) -> None:
     assert fields_refused(ChangeBody, {field: "x"}) == [field]
 
 

@@ -12,7 +12,7 @@ def test_outcomes_are_equal_by_value_and_differ_by_remedy() -> None:
     assert len({Delivered(), TokenGone("a"), RetryLater("a"), Refused("a", "b"), Refused("a", "b", channel=True)}) == 5
 
 
-def test_a_refusal_blames_one_token_and_a_retry_names_no_time_unless_told_otherwise() -> None:
+def test_by_default_a_refusal_concerns_one_token_and_a_retry_names_no_time() -> None:
     assert not Refused("BadDeviceToken", "look").channel
     assert RetryLater("busy").after is None
     assert TokenGone("UNREGISTERED").gone_since is None

@@ -88,7 +88,7 @@ def test_the_words_for_a_backoff_are_those_of_the_backoff() -> None:
     assert (backoff.FIRST, backoff.CEILING) == (5.0, 600.0)
 
 
-def test_the_administrator_acts_on_what_the_relay_lacks_and_the_app_hears_no_more() -> None:
+def test_the_app_learns_only_that_the_administrator_must_correct_the_relay() -> None:
     rows = [row for row in REASONS.values() if row.concern is Concern.RELAY]
 
     assert {(row.actor, row.words) for row in rows} == {

@@ -115,14 +115,14 @@ def test_a_certificate_warns_two_weeks_before_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("late", "state"), [(0.1, PartState.OK), (0.3, PartState.DEGRADED), (2.5, PartState.FAILED)])
-def test_a_late_loop_is_ill(late: float, state: PartState) -> None:
+def test_a_late_loop_degrades_or_fails(late: float, state: PartState) -> None:
     lag = LoopLag()
     lag._lags.append(late)
 
     assert checks.loop(lag).check().state is state
 
 
-async def test_a_changed_key_file_that_is_not_used_is_told_with_what_is_wrong(tmp_path: Path) -> None:
+async def test_a_changed_key_file_that_is_not_used_degrades_its_part_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "apns.p8"
     path.touch(0o600)
     file = KeyFile("apns.key_file", path, Path.read_bytes)

@@ -55,7 +55,7 @@ def test_people_read_what_happened_and_what_to_do() -> None:
     ]
 
 
-def test_what_lies_ahead_is_told_too() -> None:
+def test_moments_in_the_future_are_shown_too() -> None:
     mailbox = replace(MAILBOX, next_try_at=NOW + timedelta(minutes=5), last_ping_at=None, heartbeat=None)
     mark = replace(WAITING, due_at=NOW + timedelta(minutes=5), claimed=False)
     known = replace(CASE.registrations[0], marks=(mark, replace(mark, claimed=True)))
@@ -93,7 +93,7 @@ def test_programs_read_the_same() -> None:
     ]
 
 
-def test_a_quarantine_and_what_is_set_aside_are_told() -> None:
+def test_a_quarantine_and_a_parked_push_are_shown() -> None:
     quarantine = Quarantine(NOW - timedelta(hours=3), "BadDeviceToken", "look", NOW + timedelta(hours=2))
     known = replace(CASE.registrations[0], registration=replace(OWN, quarantine=quarantine))
     case = replace(CASE, registrations=(replace(known, marks=(replace(WAITING, parked="internal-error"),)),))

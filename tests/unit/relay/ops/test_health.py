@@ -10,8 +10,8 @@ DEGRADED = Finding(PartState.DEGRADED, "is slow", "Make it faster.")
 FAILED = Finding(PartState.FAILED, "is gone", "Bring it back.")
 
 
-class Patient:
-    """Be a part whose finding the test sets."""
+class FakePart:
+    """A part whose finding the test sets."""
 
     def __init__(self, name: str = "database", *, essential: bool = False) -> None:
         self.finding = OK
@@ -19,18 +19,18 @@ class Patient:
 
 
 def test_a_state_counts_from_its_change_and_not_from_a_new_reason() -> None:
-    patient, clock = Patient(), HandClock()
-    health = Health([patient.part], clock)
+    fake, clock = FakePart(), HandClock()
+    health = Health([fake.part], clock)
     assert health.review() == [Report("database", OK, NOON, essential=False)]
 
     clock.forward(10)
-    patient.finding = DEGRADED
+    fake.finding = DEGRADED
     (report,) = health.review()
     assert (report.finding, report.since) == (DEGRADED, clock.now)
     since = clock.now
 
     clock.forward(10)
-    patient.finding = Finding(PartState.DEGRADED, "is slower", "Make it faster.")
+    fake.finding = Finding(PartState.DEGRADED, "is slower", "Make it faster.")
     (report,) = health.review()
     assert (report.finding.reason, report.since) == ("is slower", since)
 
@@ -40,10 +40,10 @@ def test_a_state_counts_from_its_change_and_not_from_a_new_reason() -> None:
     [(True, OK, True), (True, DEGRADED, True), (True, FAILED, False), (False, FAILED, True)],
 )
 def test_only_an_essential_part_that_failed_makes_unready(essential: bool, finding: Finding, ready: bool) -> None:
-    patient = Patient(essential=essential)
-    patient.finding = finding
+    fake = FakePart(essential=essential)
+    fake.finding = finding
 
-    assert Health([patient.part], HandClock()).ready is ready
+    assert Health([fake.part], HandClock()).ready is ready
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_only_an_essential_part_that_failed_makes_unready(essential: bool, findi
         ([FAILED, DEGRADED, OK], PartState.FAILED),
     ],
 )
-def test_the_whole_is_as_ill_as_its_worst_part(findings: list[Finding], state: PartState) -> None:
+def test_the_state_of_the_process_is_that_of_its_worst_part(findings: list[Finding], state: PartState) -> None:
     reports = [Report(str(n), finding, NOON, essential=False) for n, finding in enumerate(findings)]
 
     assert worst(reports) is state
@@ -63,10 +63,10 @@ def test_the_whole_is_as_ill_as_its_worst_part(findings: list[Finding], state: P
 
 def test_changes_are_logged_once_with_their_remedy(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    patient = Patient()
-    health = Health([patient.part], HandClock())
+    fake = FakePart()
+    health = Health([fake.part], HandClock())
     for finding in (OK, OK, FAILED, FAILED, OK):
-        patient.finding = finding
+        fake.finding = finding
         health.review()
 
     assert [(record.levelname, record.__dict__["state"]) for record in caplog.records] == [
@@ -76,22 +76,22 @@ def test_changes_are_logged_once_with_their_remedy(caplog: pytest.LogCaptureFixt
     assert caplog.records[0].__dict__["remedy"] == "Bring it back."
 
 
-def test_a_part_that_is_ill_from_the_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    patient = Patient()
-    patient.finding = FAILED
-    Health([patient.part], HandClock()).review()
+def test_a_part_that_has_failed_from_the_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    fake = FakePart()
+    fake.finding = FAILED
+    Health([fake.part], HandClock()).review()
 
     assert len(caplog.records) == 1
 
 
 @pytest.mark.looptime
 async def test_it_reviews_by_itself_so_that_since_is_right() -> None:
-    patient, clock = Patient(), HandClock()
-    health = Health([patient.part], clock)
+    fake, clock = FakePart(), HandClock()
+    health = Health([fake.part], clock)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(health.run())
         await asyncio.sleep(PERIOD * 3 / 2)
-        patient.finding = FAILED
+        fake.finding = FAILED
         await asyncio.sleep(PERIOD)
         task.cancel()
     clock.forward(600)
@@ -101,13 +101,13 @@ async def test_it_reviews_by_itself_so_that_since_is_right() -> None:
 
 
 @pytest.mark.looptime
-async def test_what_has_only_begun_is_no_failure_to_tell_of(caplog: pytest.LogCaptureFixture) -> None:
-    patient = Patient()
-    patient.finding = FAILED
+async def test_jobs_that_have_just_started_are_not_logged_as_failures(caplog: pytest.LogCaptureFixture) -> None:
+    fake = FakePart()
+    fake.finding = FAILED
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(Health([patient.part], HandClock()).run())
+        task = tasks.create_task(Health([fake.part], HandClock()).run())
         await asyncio.sleep(PERIOD / 2)
-        patient.finding = OK
+        fake.finding = OK
         await asyncio.sleep(PERIOD)
         task.cancel()
 

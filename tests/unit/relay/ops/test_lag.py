@@ -18,7 +18,7 @@ async def test_timers_in_time_are_no_lag() -> None:
     assert lag.worst == pytest.approx(0.0, abs=0.01)
 
 
-async def test_a_blocked_loop_is_seen() -> None:
+async def test_a_blocked_loop_is_measured() -> None:
     lag = LoopLag(period=0.01)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(lag.run())

@@ -10,92 +10,92 @@ from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, PartState
 from relay.ops.mail_server import BRIEF, mail_server
-from tests.fakes.metrics import cut_door
+from tests.fakes.metrics import cut_admission
 from tests.fakes.ops import HandClock
 
 pytestmark = pytest.mark.looptime
 
 
-class Yard:
-    """Hold a server's door and what health says of it."""
+class Server:
+    """The admission to a mail server, and its part of health."""
 
     def __init__(self) -> None:
         self.clock = HandClock()
-        self.door = ServerAdmission(10.0, 8, Random(1), self.clock)
+        self.admission = ServerAdmission(10.0, 8, Random(1), self.clock)
 
     def check(self) -> Finding:
-        part = mail_server("main", lambda: self.door, self.clock)
+        part = mail_server("main", lambda: self.admission, self.clock)
         assert part.name == "server main"
         return part.check()
 
-    async def close(self) -> None:
-        visitor = ClientAdmission("first")
-        await self.door.enter(visitor)
-        self.door.failed(visitor, Unreachable("no connection: Connection refused", reached=False))
-        self.door.leave(visitor)
+    async def fail_first_request(self) -> None:
+        client = ClientAdmission("first")
+        await self.admission.enter(client)
+        self.admission.failed(client, Unreachable("no connection: Connection refused", reached=False))
+        self.admission.leave(client)
 
 
-def test_nothing_is_said_of_a_server_that_was_never_asked() -> None:
+def test_a_server_without_any_request_has_no_finding() -> None:
     assert mail_server("main", lambda: None, HandClock()).check() == OK
 
 
 async def test_a_server_that_is_away_fails_after_a_minute() -> None:
-    yard = Yard()
-    assert yard.check() == OK
+    server = Server()
+    assert server.check() == OK
 
-    await yard.close()
-    assert yard.check() == Finding(
+    await server.fail_first_request()
+    assert server.check() == Finding(
         PartState.DEGRADED,
         "is away (no connection: Connection refused): one mailbox probes, 0 wait",
         REASONS[Reason.UNREACHABLE].remedy,
     )
-    yard.clock.forward((BRIEF + timedelta(seconds=1)).total_seconds())
-    assert yard.check().state is PartState.FAILED
+    server.clock.forward((BRIEF + timedelta(seconds=1)).total_seconds())
+    assert server.check().state is PartState.FAILED
 
 
 async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> None:
-    yard = Yard()
-    yard.door.watched = 20
-    await yard.close()
-    visitors = [ClientAdmission(name) for name in range(20)]
+    server = Server()
+    server.admission.watched = 20
+    await server.fail_first_request()
+    clients = [ClientAdmission(name) for name in range(20)]
     async with asyncio.TaskGroup() as tasks:
-        for visitor in visitors:
-            tasks.create_task(yard.door.enter(visitor))
-        while not visitors[0].probe:  # noqa: ASYNC110 -- this time costs nothing
+        for client in clients:
+            tasks.create_task(server.admission.enter(client))
+        while not clients[0].probe:  # noqa: ASYNC110 -- this time costs nothing
             await asyncio.sleep(0.1)
-        yard.door.answered(visitors[0])
-        finding = yard.check()
+        server.admission.answered(clients[0])
+        finding = server.check()
 
     assert finding.state is PartState.DEGRADED
     assert finding.reason == "is back: 18 of 20 mailboxes still wait for their turn"
     assert "servers.main.return_rate" in finding.remedy
-    assert yard.check() == OK
+    assert server.check() == OK
 
 
-async def test_a_start_of_many_mailboxes_is_no_fault_but_told() -> None:
-    yard = Yard()
-    yard.door.watched = 20
+async def test_a_start_of_many_mailboxes_is_a_hint_and_no_fault() -> None:
+    server = Server()
+    server.admission.watched = 20
     async with asyncio.TaskGroup() as tasks:
         for name in range(20):
-            tasks.create_task(yard.door.enter(ClientAdmission(name)))
+            tasks.create_task(server.admission.enter(ClientAdmission(name)))
         await asyncio.sleep(0.05)
-        finding = yard.check()
+        finding = server.check()
 
     assert finding.state is PartState.OK
     assert finding.reason == "takes its mailboxes one after the other: 19 of 20 still wait for their turn"
     assert "servers.main.return_rate" in finding.remedy
-    assert yard.check() == OK
+    assert server.check() == OK
 
 
-async def test_a_server_that_refuses_many_has_failed_and_nobody_was_told() -> None:
-    yard = Yard()
-    yard.door.watched = 40
+async def test_a_server_that_refuses_many_has_failed_and_no_user_was_asked() -> None:
+    server = Server()
+    server.admission.watched = 40
     for name in range(5):
-        visitor = ClientAdmission(name)
-        await yard.door.enter(visitor)
-        yard.door.failed(visitor, Unauthorized("no"))
+        client = ClientAdmission(name)
+        await server.admission.enter(client)
+        server.admission.failed(client, Unauthorized("no"))
 
-    assert yard.check() == Finding(
+    assert server.check() == Finding(
         PartState.FAILED,
         "refuses the credentials of 5 of 40 mailboxes at once: no user was told",
         REASONS[Reason.HTTP_401_MANY].remedy,
@@ -103,10 +103,10 @@ async def test_a_server_that_refuses_many_has_failed_and_nobody_was_told() -> No
 
 
 async def test_an_idle_timeout_on_the_path_is_a_hint_and_no_fault() -> None:
-    yard = Yard()
-    yard.door = cut_door()
+    server = Server()
+    server.admission = cut_admission()
 
-    finding = yard.check()
+    finding = server.check()
 
     assert finding.state is PartState.OK
     assert finding.reason == (

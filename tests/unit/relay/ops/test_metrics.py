@@ -11,7 +11,7 @@ from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, Regis
 from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel
 from relay.push.stats import ChannelFault
-from tests.fakes.metrics import Bench, cut_door
+from tests.fakes.metrics import Bench, cut_admission
 from tests.fakes.ops import NOON
 
 
@@ -39,7 +39,7 @@ def due(first_at_seconds_ago: float) -> DuePush:
     )
 
 
-def test_certificates_tell_how_long_they_last_and_unreadable_ones_nothing(tmp_path: Path) -> None:
+def test_certificates_have_the_time_until_they_expire_and_unreadable_ones_have_none(tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("relay.example.com", not_after=NOON + timedelta(days=3))
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "apns.pem")
     bench = Bench({"apns.certificate_file": tmp_path / "apns.pem", "api.certificate_file": tmp_path / "none.pem"})
@@ -50,12 +50,12 @@ def test_certificates_tell_how_long_they_last_and_unreadable_ones_nothing(tmp_pa
     assert left == {"relay_certificate_expires_seconds{key=apns.certificate_file}": 3 * 86_400}
 
 
-def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -> None:
+def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
     bench.fleet.held = {MailboxId("a"): 300, MailboxId("b"): 600}
     bench.fleet.changes[CollectionClass.EMAIL] = 4
     bench.fleet.requests["Ping", "answered"] = 5
     bench.fleet.requests["Sync", "Unreachable"] = 6
-    bench.servers["https://mail.example.com/eas"] = cut_door()
+    bench.servers["https://mail.example.com/eas"] = cut_admission()
     bench.apns.outcomes[OutcomeKind.DELIVERED] = 7
     bench.apns.lowered = 3
     bench.apns.in_flight = 8
@@ -90,7 +90,7 @@ def test_what_the_process_is_and_does_shows_without_any_database(bench: Bench) -
     assert any(name.startswith("process_") for name in samples)
 
 
-async def test_what_the_database_counts_shows_with_its_age(bench: Bench) -> None:
+async def test_counts_of_the_database_are_exposed_with_their_age(bench: Bench) -> None:
     bench.store.mailboxes = {(WatchState.WATCHING, None): 9, (WatchState.WAITING, Reason.UNREACHABLE): 1}
     bench.store.registrations = {(Platform.FCM, RegistrationState.ACTIVE): 3}
     bench.store.levels = {

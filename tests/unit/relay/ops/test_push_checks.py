@@ -49,7 +49,7 @@ async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
     assert push_checks.provider(Platform.FCM, PushStats(), cache, clock).check() == OK
 
 
-async def test_pushes_set_aside_are_told() -> None:
+async def test_parked_pushes_degrade_their_provider() -> None:
     clock = HandClock()
     cache = CountsCache(OpsCounts(levels={Platform.APNS: OutboxLevel(0, None, 0, parked=2)}), clock)
     await cache.refresh()
@@ -85,7 +85,7 @@ async def judge(*levels: tuple[str, Environment, str, int]) -> Finding:
     return push_checks.tokens(Platform.APNS, cache).check()
 
 
-async def test_tokens_that_are_taken_are_well() -> None:
+async def test_accepted_tokens_are_no_fault() -> None:
     assert await judge((APP, PRODUCTION, "", 100)) == OK
 
 

@@ -18,7 +18,7 @@ REGISTRATION = records.registration()
 WAITING = WaitingMark(Mark.EMAIL, 1, NOW, NOW, 0, claimed=False)
 
 
-def case(state: WatchState = WatchState.WATCHING, reason: Reason | None = None) -> MailboxExplanation:
+def explanation(state: WatchState = WatchState.WATCHING, reason: Reason | None = None) -> MailboxExplanation:
     return MailboxExplanation(replace(MAILBOX, state=state, reason=reason), "node", NOW + timedelta(seconds=30), ())
 
 
@@ -63,14 +63,14 @@ def known(
     ],
 )
 def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reason | None, words: str) -> None:
-    assert words in advise_on_mailbox(case(state, reason), NOW)
+    assert words in advise_on_mailbox(explanation(state, reason), NOW)
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
     row = row_of(WatchState.BLOCKED, reason)
 
-    advice = advise_on_mailbox(case(WatchState.BLOCKED, reason), NOW)
+    advice = advise_on_mailbox(explanation(WatchState.BLOCKED, reason), NOW)
 
     assert advice.startswith(row.remedy)
     assert advice.endswith(f"The relay checks again {row.recheck}.")
@@ -78,13 +78,16 @@ def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize("state", list(WatchState))
-def test_whatever_its_state_a_mailbox_without_an_owner_needs_a_process(state: WatchState) -> None:
-    for orphan in (replace(case(state), owner=None), replace(case(state), owned_until=NOW - timedelta(seconds=1))):
+def test_a_mailbox_without_an_owner_needs_a_process_in_every_state(state: WatchState) -> None:
+    for orphan in (
+        replace(explanation(state), owner=None),
+        replace(explanation(state), owned_until=NOW - timedelta(seconds=1)),
+    ):
         assert "No process watches" in advise_on_mailbox(orphan, NOW)
 
 
-def test_a_ping_that_is_too_old_is_no_good_sign() -> None:
-    held = case()
+def test_a_ping_that_is_too_old_asks_for_a_look_at_the_process() -> None:
+    held = explanation()
     fine = timedelta(seconds=600) + SLACK
     held = replace(held, owned_until=NOW + timedelta(days=1))
 
@@ -97,9 +100,9 @@ def test_a_ping_that_is_too_old_is_no_good_sign() -> None:
 LONG_AGO = NOW - SLACK - timedelta(seconds=1)
 
 
-def in_quarantine(case: KnownRegistration) -> KnownRegistration:
+def in_quarantine(known: KnownRegistration) -> KnownRegistration:
     quarantine = Quarantine(NOW, "BadDeviceToken", "look", NOW)
-    return replace(case, registration=replace(case.registration, quarantine=quarantine))
+    return replace(known, registration=replace(known.registration, quarantine=quarantine))
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,14 @@ def test_every_state_of_both_is_decided(state: RegistrationState, watch: WatchSt
     assert advise(view(state, watch)).text.endswith(".")
 
 
-def test_a_refused_new_password_is_told_while_the_old_one_works() -> None:
+def test_a_refused_new_password_is_shown_while_the_old_one_works() -> None:
     advice = advise(replace(view(), candidate_refused=True))
 
     assert advice.by is Actor.NOBODY
     assert "new credential was refused" in advice.text
 
 
-def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() -> None:
+def test_only_a_registration_whose_credential_was_accepted_once_counts_as_proved() -> None:
     assert [state for state in RegistrationState if proved(view(state))] == [
         RegistrationState.ACTIVE,
         RegistrationState.TOKEN_GONE,
@@ -89,7 +89,7 @@ def test_only_a_registration_that_once_proved_its_credential_counts_as_proved() 
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_the_app_hears_of_a_blocked_mailbox_what_its_reason_says(reason: Reason) -> None:
+def test_the_advice_for_a_blocked_mailbox_is_that_of_its_reason(reason: Reason) -> None:
     advice = advise(view(RegistrationState.ACTIVE, WatchState.BLOCKED, reason))
 
     row = row_of(WatchState.BLOCKED, reason)

@@ -39,7 +39,7 @@ def test_spellings_of_one_user_become_one(written: str, meant: str) -> None:
         ("ann:b", "colon"),
     ],
 )
-def test_what_no_server_could_read_is_refused_without_repeating_it(written: str, wrong: str) -> None:
+def test_a_user_that_no_server_could_read_is_refused_without_repeating_it(written: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong) as refusal:
         normalise(written)
     assert not written.strip() or written not in str(refusal.value)
@@ -90,12 +90,12 @@ def test_a_server_is_found_by_name_or_else_by_domain(name: str | None, mailbox: 
     ("name", "mailbox"),
     [("nowhere", "ann@example.com"), (None, "ann@elsewhere.example"), (None, "ann"), (None, "example.com")],
 )
-def test_a_server_that_nobody_can_mean_is_unknown(name: str | None, mailbox: str) -> None:
+def test_a_name_or_domain_of_no_server_is_unknown(name: str | None, mailbox: str) -> None:
     with pytest.raises(UnknownServer):
         TWO.find(name, mailbox)
 
 
-def test_the_only_server_is_meant_by_everybody_who_names_none() -> None:
+def test_the_only_server_is_the_one_of_requests_without_a_name() -> None:
     one = ServerDirectory({"head-office": []})
 
     assert one.find(None, "ann@elsewhere.example") == "head-office"
@@ -116,7 +116,7 @@ def test_a_domain_without_a_server_may_be_one_that_is_discovered() -> None:
             servers.find(None, mailbox)
 
 
-def test_who_logs_in_with_another_name_than_an_address_cannot_be_discovered() -> None:
+def test_a_login_user_that_is_no_address_cannot_be_discovered() -> None:
     servers = ServerDirectory({"main": (), "branch": ()}, frozenset({"autodiscover.example.net"}))
 
     assert servers.find(None, "ann@example.net", "ben@example.net") == AUTODISCOVER

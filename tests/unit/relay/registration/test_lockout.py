@@ -15,7 +15,7 @@ def refuse(lockout: Lockout, times: int, account: tuple[str, str] = ANN) -> None
         lockout.refused(lockout.begin(account, BEGAN + number * MINUTE), BEGAN + number * MINUTE)
 
 
-def test_a_share_of_refusals_is_free_and_then_the_oldest_must_leave_the_window() -> None:
+def test_some_refusals_are_allowed_and_then_the_oldest_must_leave_the_window() -> None:
     lockout = Lockout()
     refuse(lockout, LIMIT)
 
@@ -35,7 +35,7 @@ def test_accounts_do_not_disturb_each_other() -> None:
     lockout.begin(BEN, BEGAN)
 
 
-def test_an_accepted_try_forgets_the_refused_ones() -> None:
+def test_an_accepted_try_drops_the_refused_ones() -> None:
     lockout = Lockout()
     refuse(lockout, LIMIT - 1)
     lockout.accepted(lockout.begin(ANN, BEGAN + 2 * MINUTE))
@@ -43,7 +43,7 @@ def test_an_accepted_try_forgets_the_refused_ones() -> None:
     refuse(lockout, LIMIT)
 
 
-def test_an_accepted_try_does_not_forget_those_under_way() -> None:
+def test_an_accepted_try_keeps_those_in_progress() -> None:
     lockout = Lockout()
     tries = [lockout.begin(ANN, BEGAN) for _ in range(LIMIT)]
     lockout.accepted(tries[0])
@@ -53,7 +53,7 @@ def test_an_accepted_try_does_not_forget_those_under_way() -> None:
         lockout.begin(ANN, BEGAN)
 
 
-def test_tries_under_way_fill_the_limit_but_for_a_short_time() -> None:
+def test_tries_in_progress_fill_the_limit_for_a_short_time() -> None:
     lockout = Lockout()
     for _ in range(LIMIT):
         lockout.begin(ANN, BEGAN)
@@ -84,7 +84,7 @@ def test_a_try_that_ended_stays_as_it_ended() -> None:
         lockout.begin(ANN, BEGAN)
 
 
-def test_memory_is_bounded_and_forgets_whom_it_did_not_see_for_longest() -> None:
+def test_memory_is_bounded_and_drops_the_address_that_asked_longest_ago() -> None:
     lockout = Lockout(capacity=2)
     refuse(lockout, LIMIT)
     refuse(lockout, LIMIT, BEN)

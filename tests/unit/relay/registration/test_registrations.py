@@ -51,7 +51,7 @@ from tests.fakes.relay_api import (
 pytestmark = pytest.mark.looptime
 
 
-def wish(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> RegistrationRequest:
+def request(password: str = GOOD, user: str | None = None, mailbox: str = "ann@example.com") -> RegistrationRequest:
     return RegistrationRequest(mailbox, BasicLogin(password, user), Device(Platform.APNS, APNS_APP, APNS_TOKEN))
 
 
@@ -61,7 +61,7 @@ def access(registered: Registered) -> Access:
 
 async def registered(world: World, password: str = GOOD, mailbox: str = "ann@example.com") -> Registered:
     async with judging(world):
-        return await world.service.register(wish(password, mailbox=mailbox))
+        return await world.service.register(request(password, mailbox=mailbox))
 
 
 def time() -> float:
@@ -93,7 +93,7 @@ async def test_ids_and_secret_are_random_and_only_the_hash_is_kept() -> None:
     assert made.secret not in repr(made)
 
 
-async def test_a_new_mailbox_gets_its_shard_and_device_for_ever() -> None:
+async def test_a_new_mailbox_gets_its_lasting_shard_and_device() -> None:
     world = World()
 
     mailbox = (await registered(world)).view.mailbox
@@ -118,7 +118,7 @@ async def test_a_verdict_is_found_within_a_second_though_its_wakeup_is_lost() ->
     before = time()
 
     async with asyncio.TaskGroup() as tasks:
-        register = tasks.create_task(world.service.register(wish()))
+        register = tasks.create_task(world.service.register(request()))
         await asyncio.sleep(2.5)
         tell, world.store.wakeups = world.store.wakeups, World().wakeups
         world.judge()
@@ -138,11 +138,11 @@ async def test_a_refused_registration_leaves_nothing_behind() -> None:
     assert not world.store.candidates
 
 
-async def test_a_refusal_is_told_even_when_the_registration_cannot_be_removed() -> None:
+async def test_a_refusal_is_reported_even_when_the_registration_cannot_be_removed() -> None:
     world = World()
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(expect(CredentialRefused, world.service.register(wish("wrong"))))
+        tasks.create_task(expect(CredentialRefused, world.service.register(request("wrong"))))
         await asyncio.sleep(0.5)
         world.judge()
         world.store.failing.add("remove")
@@ -156,18 +156,18 @@ async def expect(error: type[Exception], doing: Awaitable[object]) -> None:
         await doing
 
 
-async def test_a_mailbox_is_the_login_users_whatever_address_the_app_shows() -> None:
+async def test_a_mailbox_belongs_to_the_login_user_whatever_address_the_app_sends() -> None:
     world = World()
     ben = await registered(world, mailbox="ben@example.com")
 
     async with judging(world):
-        ann = await world.service.register(wish(user="ann", mailbox="ben@example.com"))
+        ann = await world.service.register(request(user="ann", mailbox="ben@example.com"))
 
     assert ann.view.mailbox.user == "ann"
     assert ann.view.mailbox.id != ben.view.mailbox.id
 
 
-async def test_a_second_registration_joins_the_mailbox_but_must_prove_its_own_credential() -> None:
+async def test_a_second_registration_joins_the_mailbox_but_its_own_credential_must_be_accepted() -> None:
     world = World()
     first = await registered(world)
 
@@ -196,7 +196,7 @@ async def test_a_race_without_end_is_given_up() -> None:
     world.store.rivals = 99
 
     with pytest.raises(StoreUnavailable):
-        await world.service.register(wish())
+        await world.service.register(request())
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ async def test_a_race_without_end_is_given_up() -> None:
         (lambda w: replace(w, login=BasicLogin("a\nb")), InvalidRequest),
     ],
 )
-async def test_what_cannot_be_is_refused_before_anything_is_kept(
+async def test_an_invalid_request_is_refused_before_anything_is_stored(
     change: Callable[[RegistrationRequest], RegistrationRequest], error: type[Exception]
 ) -> None:
     world = World()
 
     with pytest.raises(error):
-        await world.service.register(change(wish()))
+        await world.service.register(change(request()))
 
     assert not world.store.registrations
 
@@ -314,7 +314,7 @@ async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -
     assert time() - before == pytest.approx(6.0)
 
 
-async def test_a_credential_of_another_user_is_not_taken() -> None:
+async def test_a_credential_of_another_user_is_refused() -> None:
     world = World()
     made = await registered(world)
 
@@ -332,7 +332,7 @@ async def test_a_changed_device_token_must_look_like_one() -> None:
         await world.service.change(access(made), RegistrationChange(device_token="not hex"))
 
 
-async def test_a_registration_removed_while_its_new_credential_waits_is_told_so() -> None:
+async def test_a_registration_removed_while_its_new_credential_waits_is_reported() -> None:
     world = World()
     made = await registered(world)
 
@@ -408,7 +408,7 @@ async def test_many_tries_at_the_same_moment_reach_the_server_three_times_at_mos
     async def attempt(number: int) -> None:
         device = Device(Platform.APNS, APNS_APP, f"{number:064x}")
         try:
-            await world.service.register(replace(wish(f"wrong-{number}"), device=device))
+            await world.service.register(replace(request(f"wrong-{number}"), device=device))
         except (CredentialRefused, TooManyRefusals) as error:
             refused.append(type(error))
 
@@ -429,11 +429,11 @@ async def test_tries_that_wait_for_a_server_that_is_away_count_too() -> None:
         await registered(world, SILENT)
 
 
-async def test_a_lost_database_is_waited_for_while_a_verdict_is_due() -> None:
+async def test_the_wait_for_a_verdict_outlives_a_lost_database() -> None:
     world = World()
 
     async with asyncio.TaskGroup() as tasks:
-        register = tasks.create_task(world.service.register(wish()))
+        register = tasks.create_task(world.service.register(request()))
         await asyncio.sleep(0.5)
         world.store.down = True
         await asyncio.sleep(2)
@@ -443,21 +443,21 @@ async def test_a_lost_database_is_waited_for_while_a_verdict_is_due() -> None:
     assert register.result().view.registration.state is RegistrationState.ACTIVE
 
 
-async def test_a_database_that_stays_away_is_told() -> None:
+async def test_a_database_that_stays_away_is_reported() -> None:
     world = World()
     world.store.down = True
 
     with pytest.raises(StoreUnavailable):
-        await world.service.register(wish())
+        await world.service.register(request())
 
 
-async def test_a_database_lost_right_after_the_registration_is_told_when_the_wait_is_over() -> None:
+async def test_a_database_lost_right_after_the_registration_is_reported_after_the_wait() -> None:
     world = World()
     world.store.falls_after_create = True
     before = time()
 
     with pytest.raises(StoreUnavailable):
-        await world.service.register(wish())
+        await world.service.register(request())
     assert time() - before == pytest.approx(6.0)
 
 
@@ -499,7 +499,7 @@ async def test_a_device_that_registers_again_has_one_registration() -> None:
         await world.service.view(access(first))
 
 
-async def test_a_registration_stands_though_older_ones_could_not_be_looked_for() -> None:
+async def test_a_registration_succeeds_though_older_ones_could_not_be_removed() -> None:
     world = World()
     first = await registered(world)
     world.store.failing.add("supersede")
@@ -510,10 +510,10 @@ async def test_a_registration_stands_though_older_ones_could_not_be_looked_for()
     assert second.view.registration.state is RegistrationState.ACTIVE
 
 
-async def test_a_wish_that_is_made_again_while_it_waits_gives_way_to_the_later_one() -> None:
+async def test_a_request_that_is_repeated_while_it_waits_gives_way_to_the_later_one() -> None:
     world = World()
     loop = asyncio.get_running_loop()
-    earlier = loop.create_task(world.service.register(wish()))
+    earlier = loop.create_task(world.service.register(request()))
     await asyncio.sleep(0.1)
 
     later = await registered(world)
@@ -529,8 +529,8 @@ async def test_a_subscription_is_taken_at_a_listed_push_service_only_and_changes
 
     async with judging(world):
         with pytest.raises(UnsupportedDevice):
-            await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, stranger)))
-        made = await world.service.register(replace(wish(), device=Device(Platform.WEBPUSH, WEB_APP, listed)))
+            await world.service.register(replace(request(), device=Device(Platform.WEBPUSH, WEB_APP, stranger)))
+        made = await world.service.register(replace(request(), device=Device(Platform.WEBPUSH, WEB_APP, listed)))
         changed = subscribed(f"https://{SERVICE}/other")
         await world.service.change(access(made), RegistrationChange(device_token=changed))
         for wrong in (stranger, APNS_TOKEN):
