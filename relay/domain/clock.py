@@ -1,11 +1,11 @@
-"""Own the one clock of the process; everything else is given it."""
+"""The type of the clock that a process hands to its parts."""
 
 from datetime import datetime
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tell the time."""
+    """The present time."""
 
     def __call__(self) -> datetime:
         """Return now as an aware UTC datetime."""

@@ -1,4 +1,4 @@
-"""Own the values that the roles exchange through the store: mailboxes, registrations and dirty marks."""
+"""The values that the roles exchange through the store: mailboxes, registrations and dirty marks."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.outcome import LastOutcome
 
-AUTODISCOVER: Final = "autodiscover"  # what stands for a server's name in mailboxes that were discovered
+AUTODISCOVER: Final = "autodiscover"  # the server's name in mailboxes whose server was found by Autodiscover
 
 RegistrationId = NewType("RegistrationId", str)
 """Opaque, random, safe in URLs; the only name of a registration that a provider ever sees."""
@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 
 class Platform(StrEnum):
-    """Name the push provider that serves a device."""
+    """The push provider that serves a device."""
 
     APNS = "apns"
     FCM = "fcm"
@@ -36,21 +36,21 @@ class Platform(StrEnum):
 
 
 class Environment(StrEnum):
-    """Name the provider's environment that issued a device token (APNs only; FCM has just production)."""
+    """The provider's environment that issued a device token (APNs only; FCM has just production)."""
 
     PRODUCTION = "production"
     SANDBOX = "sandbox"
 
 
 class Mode(StrEnum):
-    """Name how a push behaves on the phone."""
+    """How a push behaves on the phone."""
 
     ALERT = "alert"
     BACKGROUND = "background"
 
 
 class Mark(StrEnum):
-    """Name what is dirty for a registration: a class with new items, or one of the two notices without a class."""
+    """What is dirty for a registration: a class with new items, or one of the two notices without a class."""
 
     EMAIL = "email"
     CALENDAR = "calendar"
@@ -62,26 +62,26 @@ class Mark(StrEnum):
 
     @classmethod
     def of(cls, collection_class: CollectionClass) -> "Mark":
-        """Name the mark that new items of a class leave."""
+        """Return the mark that new items of a class set."""
         return cls(collection_class.value)
 
 
 class RegistrationState(StrEnum):
-    """Name whether a registration may be pushed to."""
+    """Whether a registration may be pushed to."""
 
     VERIFYING = "verifying"
-    """Its credential has not been proved at the mailbox's server so far; it is never pushed to."""
+    """The mail server has not accepted its credential yet; it is never pushed to."""
     ACTIVE = "active"
     REFUSED = "credential-refused"
     TOKEN_GONE = "token-gone"
-    """The provider said that the app is gone from the device; a new token revives it."""
+    """The provider said that the app is gone from the device; a new token makes it active again."""
     WIPED = "wiped"
     """Its mailbox was wiped: only its `attention` mark is still pushed, then it is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """Hold what operators and the API may know about a mailbox: everything but its credential and keys."""
+    """What operators and the API may know about a mailbox: everything except its credential and keys."""
 
     id: MailboxId
     server: str
@@ -96,29 +96,29 @@ class Mailbox:
     next_try_at: datetime | None
     last_ping_at: datetime | None
     heartbeat: float | None
-    """Seconds of the Ping last held."""
+    """Heartbeat interval of the last Ping, in seconds."""
     last_change_at: datetime | None
     candidate_refusals: int
-    """How many candidate credentials were refused since the last accepted one."""
+    """How many candidates were refused since the last accepted one."""
     candidate_refused_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Tell why the provider refuses a registration's device token, and when it is tried again."""
+    """Why the provider refuses a registration's device token, and when the token is tried again."""
 
     since: datetime
     reason: str
     remedy: str
     recheck_at: datetime
-    """From then on the next change tries the token again."""
+    """From then on the next mark tries the token again."""
     rechecks: int = 1
     """How many re-checks the quarantine has set; each waits longer than the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Hold one app install's wish to be told about a mailbox."""
+    """One app install that gets pushes about a mailbox."""
 
     id: RegistrationId
     mailbox_id: MailboxId
@@ -140,23 +140,24 @@ class Registration:
     quarantine: Quarantine | None = None
     """Set while the provider refuses its device token."""
     subfolders: frozenset[CollectionClass] = frozenset()
-    """The classes of whose sub-folders it is told too; only those count that are among `classes`."""
+    """The classes whose sub-folders count too; only those that are among `classes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationView:
-    """Join a registration with its mailbox and tell whether a candidate credential of it still waits for its proof."""
+    """A registration with its mailbox and the state of its candidate."""
 
     registration: Registration
     mailbox: Mailbox
     candidate_pending: bool
+    """Whether a candidate waits for its credential check."""
     candidate_refused: bool
-    """Whether the last candidate was refused while the registration itself lives on with an older credential."""
+    """Whether the last candidate was refused while the registration continues with an older credential."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewMailbox:
-    """Hold what is fixed for ever when a mailbox is first seen."""
+    """The values of a mailbox that never change."""
 
     id: MailboxId
     server: str
@@ -167,7 +168,7 @@ class NewMailbox:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationChange:
-    """Hold what a PATCH asks for; None leaves a property as it is."""
+    """The properties that a PATCH changes; None leaves one as it is."""
 
     device_token: str | None = field(default=None, repr=False)
     environment: Environment | None = None
@@ -180,7 +181,7 @@ class RegistrationChange:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Hold a sealed credential that waits for its proof at the server."""
+    """A sealed credential that the mail server has not accepted yet."""
 
     registration_id: RegistrationId
     mailbox_id: MailboxId
@@ -189,7 +190,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class WatchRecord:
-    """Hold everything the watch role needs to start, change or stop the watch of one mailbox."""
+    """Everything that the watch role needs to start, change or stop the watch of one mailbox."""
 
     mailbox: Mailbox
     sealed_credential: bytes | None
@@ -202,7 +203,7 @@ class WatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class CommitEntry:
-    """Hold one watch's progress and the lease under which it may be committed."""
+    """One watch's progress and the lease under which it may be committed."""
 
     mailbox_id: MailboxId
     shard: int
@@ -212,7 +213,7 @@ class CommitEntry:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Name what can rest by itself at a provider: one of its environments, or one app or push service there."""
+    """A part of the outbox that claims can leave out: a provider's environment, or one app or push service in it."""
 
     environment: Environment
     app: str | None = None
@@ -223,7 +224,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class DuePush:
-    """Hold one claimed dirty mark with everything its push needs."""
+    """One claimed mark with everything that its push needs."""
 
     registration_id: RegistrationId
     mark: Mark
@@ -232,7 +233,7 @@ class DuePush:
     generation: int
     """Grows with every change; the mark is done only if it still has this generation after the push."""
     attempts: int
-    """Failed tries so far."""
+    """Failed tries."""
     first_at: datetime
     platform: Platform
     app: str
@@ -244,9 +245,9 @@ class DuePush:
 
 
 SHARDS: Final = 256
-"""Fixed for ever: the database has one row per shard, and every mailbox keeps the shard it was given."""
+"""Never changes: the database has one row per shard, and every mailbox keeps its shard."""
 
 
 def shard_of(mailbox: MailboxId) -> int:
-    """Tell the shard of a mailbox, 0 to SHARDS - 1: 8 bytes of its id's SHA-256, big-endian, modulo SHARDS."""
+    """Return the shard of a mailbox, 0 to SHARDS - 1: 8 bytes of its id's SHA-256, big-endian, modulo SHARDS."""
     return int.from_bytes(hashlib.sha256(mailbox.encode()).digest()[:8], "big") % SHARDS

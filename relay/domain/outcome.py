@@ -7,16 +7,16 @@ from typing import Final, Self, TypeAlias
 
 
 class Reach(IntEnum):
-    """Name how far a push came that was not taken: what its end proves of the way to its provider."""
+    """How far a push came that was not delivered, and so what it shows of the way to the provider."""
 
     HERE = 0
     """It was not sent."""
     UNANSWERED = 1
-    """It was sent, or tried to be; the provider said nothing to it."""
+    """The relay sent it, or tried to; the provider did not answer."""
     ANSWERED = 2
-    """The provider spoke of this one push: it serves."""
-    JUDGED = 3
-    """The provider knew us and looked at the device token: the channel works."""
+    """The provider answered this one push: it serves."""
+    CHECKED = 3
+    """The provider accepted the relay and checked the device token: the channel works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +25,26 @@ class Delivered:
 
     provider_id: str = ""
     lowered: bool = False
-    """Whether it went with less priority than its mode asks for, since its phone was woken often enough of late."""
+    """Whether it was sent with less priority than its mode asks for, since its phone was woken often lately."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenGone:
-    """The provider says the app left the device: the registration is no longer pushed to."""
+    """The provider says that the app is gone from the device: the registration gets no more pushes."""
 
     reason: str
     gone_since: datetime | None = None
-    """Since when, aware UTC (APNs 410 only). A token registered later is still good."""
+    """Since when, aware UTC (APNs 410 only). A device token registered later is still good."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Nothing is wrong with the push itself: try again, after `after` seconds if the provider named a time."""
+    """Nothing is wrong with the push itself: try again, in `after` seconds if the provider named a time."""
 
     reason: str
     after: float | None = None
     remedy: str = ""
-    """What an operator can do if it lasts; empty when there is nothing to do but wait."""
+    """What an operator can do if it lasts; empty: only wait."""
     provider: bool = False
     """Whether it concerns the provider as a whole (out of reach, overloaded, silent) and not just this push."""
     reach: Reach = Reach.UNANSWERED
@@ -52,7 +52,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider will not take this push until somebody changes something: keep it, do not hammer, tell whom."""
+    """The provider does not take this push until an operator or an app changes something: keep it, retry rarely."""
 
     reason: str
     remedy: str

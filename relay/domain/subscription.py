@@ -1,7 +1,7 @@
-"""Own what a WebPush subscription is: an endpoint at a push service and the keys of one app on one device.
+"""WebPush subscriptions: an endpoint at a push service and the keys of one app on one device.
 
-The API takes one, the store keeps it as a device token, the push role sends to it. The endpoint comes from a phone, and
-the relay would ask whatever it names, so what may stand in one is narrow: every parser of URLs reads it alike.
+The API takes a subscription, the store keeps it as a device token, the push role sends to it. The endpoint comes from a
+phone, and the relay connects to the host that it names. So only URLs are allowed that every parser reads alike.
 """
 
 import binascii
@@ -35,15 +35,15 @@ _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}", re.ASCII)
 
 
 class SubscriptionInvalid(ValueError):
-    """Tell what is wrong with a part of a subscription, never the part itself."""
+    """Says what is wrong with a part of a subscription, and never contains the part itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Hold a checked subscription."""
+    """A checked subscription."""
 
     endpoint: str = field(repr=False)
-    """Whoever knows it may push to the device, as far as the push service does not ask for more."""
+    """A secret: who knows it can push to the device, unless the push service asks for more."""
     p256dh: bytes = field(repr=False)
     auth: bytes = field(repr=False)
     service: str
@@ -51,13 +51,13 @@ class Subscription:
 
     @classmethod
     def of(cls, endpoint: str, p256dh: str, auth: str) -> "Subscription":
-        """Check the parts as an app sends them, the keys in base64url; raises SubscriptionInvalid."""
+        """Check the parts that an app sends, the keys in base64url; raises SubscriptionInvalid."""
         written, service = read_endpoint(endpoint)
         return cls(written, read_p256dh(p256dh), read_auth(auth), service)
 
     @classmethod
     def read(cls, token: str) -> "Subscription":
-        """Read what `token` wrote; raises SubscriptionInvalid."""
+        """Read a device token that `token` wrote; raises SubscriptionInvalid."""
         try:
             parts = json.loads(token)
             endpoint, p256dh, auth = parts["endpoint"], parts["p256dh"], parts["auth"]
@@ -67,24 +67,24 @@ class Subscription:
 
     @property
     def token(self) -> str:
-        """Write the subscription as a device token: one spelling for one subscription."""
+        """The subscription as a device token; each has one spelling."""
         parts = {"auth": base64url(self.auth), "endpoint": self.endpoint, "p256dh": base64url(self.p256dh)}
         return json.dumps(parts, separators=(",", ":"), sort_keys=True)
 
 
 def naming(service: str) -> str:
-    """Give what a device token holds if it names this push service, and else never."""
+    """Return the text that a device token contains if, and only if, it names this push service."""
     return f'"endpoint":"https://{service}/'
 
 
 def read_service(name: str) -> str | None:
-    """Read the name of a push service (host, or host:port) as subscriptions write it; None when it is none."""
+    """Return the name of a push service (host, or host:port) as subscriptions write it; None if it is not one."""
     found = SERVICE.fullmatch(name)
     return None if found is None else _service(found)
 
 
 def read_endpoint(endpoint: str) -> tuple[str, str]:
-    """Return an endpoint in its one spelling, and its push service; raises SubscriptionInvalid."""
+    """Return an endpoint in its one spelling, and the name of its push service; raises SubscriptionInvalid."""
     found = ENDPOINT.fullmatch(endpoint) if len(endpoint) <= LONGEST_ENDPOINT else None
     service = None if found is None else _service(found)
     if found is None or service is None:
@@ -110,7 +110,7 @@ def read_auth(text: str) -> bytes:
 
 
 def base64url(content: bytes) -> str:
-    """Write base64url without padding, as all of WebPush does."""
+    """Return base64url without padding, as WebPush uses it everywhere."""
     return urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
 
 

@@ -110,7 +110,7 @@ class OutcomeHandler:
     def _learn(self, push: DuePush, reach: Reach) -> None:
         """Take the end of a push that concerns it alone for what it proves; what it does not prove, the next may."""
         self._hear(push, reach)
-        if reach >= Reach.JUDGED:
+        if reach >= Reach.CHECKED:
             self._heal(push)
         else:
             self._breakers.channel(push).undecided(push, self._time())

@@ -20,7 +20,7 @@ class SqlPathStore:
         self._engine = engine
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
-        """Return what was learnt since a moment, by URL."""
+        """Return the lessons since a moment, by URL."""
         async with transaction(self._engine) as connection:
             rows = await connection.execute(sa.select(path).where(path.c.learnt_at >= since))
             return {row.url: Lesson(row.interval, _read_cut_off(row)) for row in rows}

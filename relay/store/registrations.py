@@ -61,7 +61,7 @@ class SqlRegistrationStore:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked.
-        Raises MailboxExists when (server, user) is already kept under another id.
+        Raises MailboxExists when (server, user) has another id already.
         """
         async with transaction(self._engine) as connection:
             await _insert_mailbox(connection, mailbox, registration.created_at)

@@ -58,7 +58,7 @@ class LocalWakeups:
             waiter.wake()
 
     def waiter(self, topic: Topic) -> LocalWaiter:
-        """Start to listen to one topic."""
+        """Start to wait for one topic."""
         waiter = LocalWaiter()
         self._waiters[topic].add(waiter)
         return waiter
@@ -87,7 +87,7 @@ class PostgresWakeups:
         self._wanted.set()
 
     def waiter(self, topic: Topic) -> LocalWaiter:
-        """Start to listen to one topic."""
+        """Start to wait for one topic."""
         return self._local.waiter(topic)
 
     async def run(self) -> None:

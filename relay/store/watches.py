@@ -154,7 +154,7 @@ class SqlWatchStore:
     # --- candidates
 
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
-        """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
+        """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
         the mailbox starts from nothing with it. The server says whether the device may come back.
@@ -190,7 +190,7 @@ class SqlWatchStore:
         await scrub(self._engine)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
-        """Put one seal in the place of another wherever the mailbox keeps it: as its credential, or as a candidate."""
+        """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""
         own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
         async with transaction(self._engine) as connection:
             if await _lock(connection, mailbox_id):
@@ -291,15 +291,15 @@ async def _drop(connection: AsyncConnection, tried: Candidate) -> bool:
     return await connection.scalar(statement.returning(candidate.c.registration_id)) is not None
 
 
-async def _set_credential(connection: AsyncConnection, proved: Candidate, now: datetime, url: str | None) -> None:
+async def _set_credential(connection: AsyncConnection, accepted: Candidate, now: datetime, url: str | None) -> None:
     waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
     at_once = waiting | (mailbox.c.refusals > 0)
     await connection.execute(
         sa.update(mailbox)
-        .where(mailbox.c.id == proved.mailbox_id)
+        .where(mailbox.c.id == accepted.mailbox_id)
         .values(
-            sealed_credential=proved.sealed,
+            sealed_credential=accepted.sealed,
             accepted=True,
             url=mailbox.c.url if url is None else url,
             refusals=0,

@@ -12,31 +12,31 @@ from relay.domain.model import Environment, Platform, RegistrationState
 
 @dataclass(frozen=True, slots=True)
 class OutboxLevel:
-    """Tell how many marks wait for one platform and how old the oldest is."""
+    """How many marks wait for one platform, and how old the oldest is."""
 
     pending: int
     oldest_at: datetime | None
     failing: int
-    """How many of them have failed at least once."""
+    """How many of them failed at least once."""
     parked: int = 0
-    """How many more are set aside, for they break what they meet."""
+    """How many more are parked since they break the relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLevel:
-    """Count the active registrations of one app in one environment whose provider says the same of their tokens."""
+    """How many active registrations of one app in one environment have the same trouble with their device tokens."""
 
     platform: Platform
     app: str
     environment: Environment
     reason: str
-    """Why the tokens are refused; empty: they are not."""
+    """Why the device tokens are refused; empty: they are not."""
     remedy: str
     registrations: int
 
 
 class OpsStore(Protocol):
-    """Count, for health and metrics."""
+    """Counts for health and metrics."""
 
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
@@ -48,7 +48,7 @@ class OpsStore(Protocol):
         """Count registrations."""
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
-        """Measure the outbox of each platform; marks of registrations in quarantine are not among it."""
+        """Measure the outbox of each platform, without marks of registrations in quarantine."""
 
     async def tokens(self) -> Sequence[TokenLevel]:
-        """Count active registrations by app, environment and what their provider says of their tokens."""
+        """Count active registrations by app, environment and the reason why their device tokens are refused."""

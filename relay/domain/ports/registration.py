@@ -1,4 +1,4 @@
-"""Own what each role needs from outside, one protocol per need; adapters are built in `relay.compose` only."""
+"""What the API needs from the store."""
 
 from datetime import datetime
 from typing import Protocol
@@ -15,7 +15,7 @@ from relay.domain.model import (
 
 
 class RegistrationStore(Protocol):
-    """Keep registrations for the API; never returns a credential."""
+    """Registrations, for the API; never returns a credential."""
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
@@ -23,8 +23,8 @@ class RegistrationStore(Protocol):
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
-        It replaces what the same app on the same device wished for before and was never proved: an app that gets no
-        answer tries again. Raises MailboxExists when (server, user) is already kept under another id.
+        It replaces an earlier registration of the same app on the same device whose credential was never checked: an
+        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already.
         """
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
@@ -33,7 +33,7 @@ class RegistrationStore(Protocol):
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.
 
-        A new device token counts from `now` and revives a `token-gone` registration; a new sealed candidate
+        A new device token counts from `now` and makes a `token-gone` registration active again; a new sealed candidate
         replaces one that still waits. A wiped registration stays as it is.
         """
 
@@ -43,8 +43,8 @@ class RegistrationStore(Protocol):
     async def supersede(self, registration_id: RegistrationId) -> int:
         """Delete the mailbox's other registrations of the same app on the same device; return how many there were.
 
-        An app that lost the answer to its registration makes another one, and its phone would get every push twice.
+        An app that lost the answer to its registration registers again, and its phone would get every push twice.
         """
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
-        """Set a dirty mark by hand (test pushes)."""
+        """Set a dirty mark for a test push."""

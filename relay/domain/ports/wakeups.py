@@ -7,7 +7,7 @@ from relay.domain.model import Platform
 
 
 class Topic(StrEnum):
-    """Name what one role tells another has changed in the store."""
+    """What has changed in the store, so that another role must read it."""
 
     MAILBOXES = "mailboxes"
     """api -> watch: mailboxes are dirty."""
@@ -25,17 +25,17 @@ class Topic(StrEnum):
 
 
 class Waiter(Protocol):
-    """Wait for one topic; remembers what was told between two waits, so nothing is missed."""
+    """Waits for one topic; remembers a wake-up between two waits, so that none is missed."""
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when the topic was told since the last return, or after `timeout_s` seconds."""
+        """Return when the topic was woken since the last return, or after `timeout_s` seconds."""
 
 
 class Wakeups(Protocol):
-    """Carry wake-ups between roles; they may be lost, so every wait has a time limit."""
+    """Wake-ups between roles; they may be lost, so every wait has a time limit."""
 
     def wake(self, topic: Topic) -> None:
-        """Wake the waiters of this process; the store calls it after each commit (PostgreSQL tells the others)."""
+        """Wake the waiters of this process; the store calls it after each commit (PostgreSQL wakes other processes)."""
 
     def waiter(self, topic: Topic) -> Waiter:
-        """Start to listen to one topic."""
+        """Start to wait for one topic."""

@@ -14,13 +14,13 @@ from relay.domain.model import (
 
 
 class WatchStore(Protocol):
-    """Keep the memory of watches and commit their progress."""
+    """The memory of watches, and their progress."""
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now.
 
-        Taking a shard raises its epoch, renewing does not. `take_over` takes every shard whoever owns it: only for
-        a process that knows the others are dead (the lock on an embedded database).
+        Taking a shard raises its epoch, renewing does not. `take_over` takes the shards of every owner: only for a
+        process that knows the others are dead (by the lock on an embedded database).
         """
 
     async def release_shards(self, node: str) -> None:
@@ -29,7 +29,7 @@ class WatchStore(Protocol):
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards and clear their dirty flags.
 
-        Counts a try on every collection's key, since an answer may have been lost with the process before.
+        Counts a try on every collection's key, since the process before may have lost an answer.
         """
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
@@ -42,24 +42,24 @@ class WatchStore(Protocol):
         """Commit progress of many mailboxes in one transaction; return those whose lease is no longer ours.
 
         Changes become marks of the mailbox's active registrations that asked for the class, and for its sub-folders if
-        the change is in one: count added up, generation raised, `first_at` kept, a mark that waits for a retry keeps
-        waiting. `attention` marks them all.
+        the change is in one. A mark that exists adds up the count, raises its generation, keeps `first_at`, and waits
+        for its retry if it has one. `attention` sets that mark for all of them.
         A condition sets state, reason, detail, `since` (only when state or reason differ) and `next_try_at`
         (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, the hierarchy,
         every mark, and the registrations: active ones become `wiped` with one `attention` mark, the others are deleted
         at once.
-        Fenced entries change nothing; the others are committed all the same.
+        Fenced entries change nothing; the others are committed.
         """
 
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         """Note when each mailbox's last Ping began and its heartbeat in seconds."""
 
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
-        """Make a proved candidate the mailbox's credential, its registration active, the mailbox dirty.
+        """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
-        `url` is where the mailbox was discovered; None leaves it where it is known to be.
-        The mailbox's refusals (of candidates, and of the credential) start from nothing; its state becomes `starting`
-        if it was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
+        `url` is where Autodiscover found the mailbox; None leaves the known URL.
+        The mailbox's refusals (of candidates, and of the credential) start from 0; its state becomes `starting` if it
+        was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
         Does nothing when the candidate was replaced meanwhile.
         """
 
@@ -70,10 +70,10 @@ class WatchStore(Protocol):
         """
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
-        """Put one seal in the place of another wherever the mailbox keeps it: as its credential, or as a candidate.
+        """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate.
 
-        For a credential that changed without its user, e.g. a rotated refresh token; a seal that is not there any more
-        was replaced by a newer one, which stays. Marks nothing dirty.
+        For a credential that changed without its user, e.g. a rotated refresh token. If `before` is gone, a newer
+        credential replaced it, which stays. Marks nothing dirty.
         """
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
@@ -81,10 +81,10 @@ class WatchStore(Protocol):
 
 
 class PathStore(Protocol):
-    """Keep what was learnt of the paths to mail servers."""
+    """What the relay learnt of the paths to mail servers."""
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
-        """Return what was learnt since a moment, by URL."""
+        """Return the lessons since a moment, by URL."""
 
     async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
-        """Keep a lesson in place of the one before."""
+        """Keep a lesson, which replaces the one before."""

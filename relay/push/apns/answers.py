@@ -85,7 +85,7 @@ def read_apns(status: int, reason: str, timestamp: int | None, after: float | No
 
 def _refused(status: int, code: str) -> Refused:
     if code in TOKEN:
-        return Refused(code, _TOKEN, reach=Reach.JUDGED)
+        return Refused(code, _TOKEN, reach=Reach.CHECKED)
     if code in CHANNEL:
         return Refused(code, CHANNEL[code], channel=True)
     return Refused(code, UNNAMED.get(status, _OURS), channel=status in UNNAMED)

@@ -85,7 +85,7 @@ def _refusal(status: int, error: FcmError) -> Refused | None:
         # All bodies come from the same few templates: what FCM takes of none of them any more, no other token mends.
         return Refused(f"{name}: {', '.join(ours)}", _OURS, channel=True)
     if error.code in BY_CODE:
-        return Refused(name, *BY_CODE[error.code], reach=Reach.JUDGED)
+        return Refused(name, *BY_CODE[error.code], reach=Reach.CHECKED)
     if error.code in PASSING or status in {TIMED_OUT, TOO_MANY} or status >= SERVER_ERROR:
         return None
     if not error.canonical:

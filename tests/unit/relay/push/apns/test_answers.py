@@ -41,7 +41,7 @@ def test_a_bad_token_is_refused_alone(reason: str) -> None:
     outcome = read_apns(400, reason, None)
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel, outcome.reach) == (reason, False, Reach.JUDGED)
+    assert (outcome.reason, outcome.channel, outcome.reach) == (reason, False, Reach.CHECKED)
     assert "environment" in outcome.remedy
 
 

@@ -94,7 +94,7 @@ def test_fcms_own_refusals(status: int, code: str, channel: bool) -> None:
     outcome = read(status, error("ANY", code))
 
     assert isinstance(outcome, Refused)
-    assert (outcome.reason, outcome.channel, outcome.reach) == (code, channel, Reach.JUDGED)
+    assert (outcome.reason, outcome.channel, outcome.reach) == (code, channel, Reach.CHECKED)
 
 
 @pytest.mark.parametrize("fields", [(), ("message.token",), ("token", "message.token")])
