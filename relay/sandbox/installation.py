@@ -14,7 +14,7 @@ PROJECT: Final = "sandbox"
 DOMAIN: Final = "example.com"
 
 _TOML: Final = """\
-# Written by `relay sandbox`, anew at each start: a relay on this machine that talks to the sandbox.
+# Written by `relay sandbox` at each start: a relay on this machine that uses the sandbox.
 [relay]
 state_dir = "state"
 

@@ -21,7 +21,7 @@ def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | Non
 
     Raises SettingsInvalid with all faults: (key as in TOML, what is wrong, what to do).
     """
-    moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here: nobody has built a clock yet
+    moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
     sections, faults = read_sections(path, environ), Faults()
     sections.report_unknown_tables(faults)
     settings = Checks(sections, Files(path.absolute().parent, faults, moment), role).settings()

@@ -239,7 +239,7 @@ async def test_lost_keys_flood_nobody_and_are_not_primed_at_once_a_second_time_w
         ]
 
 
-@pytest.mark.parametrize("family", [name for name, rules in FAMILIES.items() if rules.personality.tells_folders])
+@pytest.mark.parametrize("family", [name for name, rules in FAMILIES.items() if rules.personality.reports_folders])
 @hurried
 async def test_a_lost_hierarchy_key_loses_no_mail_and_repeats_none(family: Family) -> None:
     async with world(rules=FAMILIES[family]) as watched:
@@ -257,7 +257,7 @@ async def test_a_lost_hierarchy_key_loses_no_mail_and_repeats_none(family: Famil
         assert watched.sent("FolderSync") == before + 2  # status 9, then key 0
 
 
-@pytest.mark.parametrize("family", [name for name, rules in FAMILIES.items() if rules.personality.tells_folders])
+@pytest.mark.parametrize("family", [name for name, rules in FAMILIES.items() if rules.personality.reports_folders])
 @hurried
 async def test_a_new_folder_is_read_and_changes_nothing_else(family: Family) -> None:
     async with world(rules=FAMILIES[family]) as watched:

@@ -119,7 +119,7 @@ async def test_a_folder_that_vanishes_leaves_the_inbox_watched(family: Family) -
         await watched.until_changed()
 
         assert watched.ann.changes == ONE_MAIL
-        if FAMILIES[family].personality.tells_folders:
+        if FAMILIES[family].personality.reports_folders:
             assert calendar not in watched.ann.collections
 
 

@@ -21,7 +21,7 @@ MAIL = frozenset({CollectionClass.EMAIL})
 IN_SUBFOLDER = [Change(CollectionClass.EMAIL, 1, sub=True)]
 EACH = pytest.mark.parametrize("family", list(FAMILIES))
 TELLING = pytest.mark.parametrize(
-    "family", [name for name, rules in FAMILIES.items() if rules.personality.tells_folders]
+    "family", [name for name, rules in FAMILIES.items() if rules.personality.reports_folders]
 )
 USER_CALENDAR = 13
 

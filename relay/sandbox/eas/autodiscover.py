@@ -1,6 +1,6 @@
-"""Own how the simulated server answers Autodiscover: both versions name the server itself, to whoever has a mailbox.
+"""The Autodiscover service of the simulated server: both versions name the server itself to users with a mailbox.
 
-A failure planned for the command `Autodiscover` or `Autodiscover-v2` is answered instead, e.g. a redirect.
+A failure that is scripted for the command `Autodiscover` or `Autodiscover-v2` replaces the answer, e.g. a redirect.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ OUTER_SCHEMA: Final = "http://schemas.microsoft.com/exchange/autodiscover/respon
 
 
 class Autodiscover:
-    """Answer where a mailbox is."""
+    """The routes of Autodiscover."""
 
     def __init__(self, simulator: EasSimulator) -> None:
-        """Take whose mailboxes are told."""
+        """Answer for the mailboxes of `simulator`."""
         self._simulator = simulator
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Add both versions."""
+        """Add the routes of both versions."""
         router.add_post(V1, self.version_1)
         router.add_get(V2, self.version_2)
 
     async def version_1(self, request: web.Request) -> web.Response:
-        """Answer plain XML to a user with a password."""
+        """Answer in XML to a user with a password."""
         login = read_authorization(request.headers.get("Authorization"))
         user = login[0] if login else ""
-        if (failed := self._note(user, "Autodiscover")) is not None:
+        if (failed := self._record(user, "Autodiscover")) is not None:
             return failed
         if login is None or not self._simulator.admit(*login):
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="simulated mailboxes"'})
@@ -52,20 +52,20 @@ class Autodiscover:
         return web.Response(text=text, content_type="text/xml")
 
     async def version_2(self, request: web.Request) -> web.Response:
-        """Answer JSON to anybody; 404 for who has no mailbox."""
+        """Answer in JSON, without authentication; 404 for a user without a mailbox."""
         user = request.query.get("Email", "")
-        if (failed := self._note(user, "Autodiscover-v2")) is not None:
+        if (failed := self._record(user, "Autodiscover-v2")) is not None:
             return failed
         if "Authorization" in request.headers:
-            self._simulator.complain(user, "Autodiscover-v2", "a credential was sent that nobody asked for")
+            self._simulator.complain(user, "Autodiscover-v2", "the request has a credential that was not asked for")
         if request.query.get("Protocol", "").lower() != "activesync":
             return web.json_response({"ErrorCode": "InvalidProtocol"}, status=400)
         if user not in self._simulator.users:
             return web.Response(status=404)
         return web.json_response({"Protocol": "ActiveSync", "Url": self._simulator.url})
 
-    def _note(self, user: str, command: str) -> web.Response | None:
-        """Note a request; return the failure that was planned for it."""
+    def _record(self, user: str, command: str) -> web.Response | None:
+        """Record a request; return the answer of its scripted failure."""
         self._simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self._simulator.failures.take(user, command)
         if not isinstance(failure, AnswerHttp):
@@ -78,7 +78,7 @@ def _is_asked_for_phones(body: bytes) -> bool:
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler = lambda name, _: names.append(name)
     try:
-        parser.Parse(body, True)  # noqa: FBT003 -- it takes no keyword: this is all
+        parser.Parse(body, True)  # noqa: FBT003 -- `isfinal`, which cannot be a keyword argument
     except expat.ExpatError:
         return False
     wanted = ("Autodiscover", "Request", "EMailAddress", "AcceptableResponseSchema")

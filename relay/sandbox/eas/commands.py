@@ -1,4 +1,4 @@
-"""Own which command is answered by what: from a request of the right form to the document of its answer."""
+"""The commands of the simulated server: from the body of a valid request to the document of its answer."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from eas_watcher.errors import ProtocolViolation
 from eas_watcher.wbxml.element import Element
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.hierarchy import answer_folder_sync, answer_settings
-from relay.sandbox.eas.ping import PingAnswer, judge_ping, read_ping
+from relay.sandbox.eas.ping import PingAnswer, answer_ping, read_ping
 from relay.sandbox.eas.provision import answer_provision, check_access
 from relay.sandbox.eas.refusals import INVALID_XML, MALFORMED, MalformedRequest, RefusedByStatus
 from relay.sandbox.eas.rules import Session
@@ -15,13 +15,13 @@ from relay.sandbox.eas.sync import answer_sync
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Hold the answer of a command; without a root its body is empty."""
+    """The answer to a command; None as the root is an empty body."""
 
     root: Element | None
 
 
 def answer(command: str, root: Element | None, session: Session) -> Document | PingAnswer | PingParameters:
-    """Answer a command, or tell that its Ping is to be held; raises RefusedByStatus."""
+    """Return the answer to a command, or the parameters of a Ping that the server must hold; raises RefusedByStatus."""
     try:
         return _answer(command, root, session)
     except (MalformedRequest, ProtocolViolation) as error:
@@ -33,7 +33,7 @@ def _answer(command: str, root: Element | None, session: Session) -> Document | 
         parameters = read_ping(root, session)
         if isinstance(parameters, PingAnswer):
             return parameters
-        return judge_ping(parameters, session) or parameters
+        return answer_ping(parameters, session) or parameters
     if command == "Provision" and root is not None:
         return Document(answer_provision(root, session))
     check_access(session)

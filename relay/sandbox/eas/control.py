@@ -1,25 +1,25 @@
-"""Own the control listener of the simulated EAS server: its controls as JSON over HTTP, for loopback only.
+"""The control listener of the simulated EAS server: JSON over HTTP, for loopback only.
 
 | request | body | does |
 | --- | --- | --- |
-| GET /state | | counts everything |
-| GET /mailboxes/{user} | | tells of one mailbox |
+| GET /state | | returns the counters and complaints |
+| GET /mailboxes/{user} | | returns the folders, items and requests of one mailbox |
 | POST /mailboxes | user, password | adds a mailbox, or changes its password |
 | POST /mail | user, class, subject, sender, body, read, folder | delivers an item |
 | POST /read | user, server_id, read | sets a read flag |
 | POST /delete | user, server_id | deletes an item |
 | POST /move | user, server_id, folder | moves an item to another folder of its class |
 | POST /folders | user, name, type, parent | adds a folder |
-| POST /folders/move | user, folder, parent | moves one |
-| POST /folders/renumber | user, folder | gives one another id, as a restored one has |
-| POST /folders/remove | user, folder | removes one |
-| POST /devices | user, action | does to the user's devices what `DeviceAction` names |
-| POST /fail | user, command, times, failure | lets coming requests fail (see failures) |
-| DELETE /fail | | forgets all that |
-| POST /backend | broken | takes mail store and directory away, or gives them back |
-| POST /restart | | ends all held Pings as a restart of the server does |
+| POST /folders/move | user, folder, parent | moves a folder |
+| POST /folders/renumber | user, folder | gives a folder a new id, as if it were restored from a backup |
+| POST /folders/remove | user, folder | removes a folder |
+| POST /devices | user, action | executes a `DeviceAction` on the user's devices |
+| POST /fail | user, command, times, failure | lets the next requests fail (see failures.py) |
+| DELETE /fail | | ends all failures |
+| POST /backend | broken | takes mail store and directory down, or up again |
+| POST /restart | | ends all held Pings, as a restart of the server does |
 
-What is not marked as needed by the schema may be left out. Errors are problem documents [RFC 9457].
+Fields with a default in orders.py may be left out. Errors are problem documents [RFC 9457].
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -56,8 +56,8 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def control_app(simulator: EasSimulator) -> web.Application:
-    """Build the control listener's application; whoever runs it listens on loopback, without TLS."""
-    app = web.Application(middlewares=[_tell_problems])
+    """Return the application of the control listener; serve it on loopback only, it has no authentication."""
+    app = web.Application(middlewares=[_answer_faults])
     control = _Control(simulator)
     app.router.add_get("/state", control.state)
     app.router.add_get("/mailboxes/{user:.+}", control.mailbox)
@@ -79,13 +79,13 @@ def control_app(simulator: EasSimulator) -> web.Application:
 
 
 class _Control:
-    """Turn requests into calls."""
+    """The handlers of the routes."""
 
     def __init__(self, simulator: EasSimulator) -> None:
         self._simulator = simulator
 
     async def state(self, _: web.Request) -> web.Response:
-        """Count everything."""
+        """Return the counters and complaints."""
         records = self._simulator.records
         return web.json_response(
             {
@@ -102,7 +102,7 @@ class _Control:
         )
 
     async def mailbox(self, request: web.Request) -> web.Response:
-        """Tell of one mailbox."""
+        """Return the folders, items and requests of one mailbox."""
         user = request.match_info["user"]
         mailbox = self._simulator.mailbox(user)
         return web.json_response(
@@ -179,7 +179,7 @@ class _Control:
         return web.Response(status=204)
 
     async def renumber_folder(self, request: web.Request) -> web.Response:
-        """Give a folder another id."""
+        """Give a folder a new id."""
         order = await _read(request, NamedFolder)
         return web.json_response({"folder": self._simulator.renumber_folder(order.user, CollectionId(order.folder))})
 
@@ -190,13 +190,13 @@ class _Control:
         return web.Response(status=204)
 
     async def order(self, request: web.Request) -> web.Response:
-        """Do something to the devices of a user."""
+        """Execute an action on the devices of a user."""
         order = await _read(request, DeviceOrder)
         self._device_action(order.user, order.action)
         return web.Response(status=204)
 
     async def fail(self, request: web.Request) -> web.Response:
-        """Let coming requests fail."""
+        """Let the next requests fail."""
         order = await _read(request, FailureOrder)
         failure = FAILURE.validate_python(order.failure)
         unknown = set(order.failure) - {each.name for each in fields(failure)}
@@ -206,12 +206,12 @@ class _Control:
         return web.Response(status=204)
 
     async def stop_failing(self, _: web.Request) -> web.Response:
-        """Forget all failures."""
+        """End all failures."""
         self._simulator.failures.clear()
         return web.Response(status=204)
 
     async def break_backend(self, request: web.Request) -> web.Response:
-        """Take the backend away, or give it back."""
+        """Take the backend down, or up again."""
         order = await _read(request, BackendOrder)
         self._simulator.break_backend(broken=order.broken)
         return web.Response(status=204)
@@ -242,8 +242,8 @@ async def _read(request: web.Request, model: type[B]) -> B:
 
 
 @web.middleware
-async def _tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what goes wrong into a problem document."""
+async def _answer_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a faulty request with a problem document."""
     try:
         return await handler(request)
     except ValidationError as error:

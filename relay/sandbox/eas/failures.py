@@ -1,4 +1,4 @@
-"""Own the failure scripts of the simulated EAS server: what goes wrong, for which command, how many times."""
+"""The scripted failures of the simulated EAS server: which failure, for which command, how many times."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class AnswerHttp:
-    """Answer with an HTTP status, headers and body of the owner's choice, as a gateway may do before the server.
+    """Answer with the given HTTP status, headers and body, as a gateway in front of the server does.
 
-    Not even the password is looked at. `seconds` is how long the answer takes.
+    The server does not check the password. `seconds` is the time until the answer.
     """
 
     status: int
@@ -21,9 +21,9 @@ class AnswerHttp:
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatus:
-    """Answer with a Status in the command's document; the command is not looked at.
+    """Answer with a Status in the document of the command, without executing the command.
 
-    `seconds` is how long the answer takes, `heartbeat` the HeartbeatInterval that a Ping's answer carries with it.
+    `seconds` is the time until the answer, `heartbeat` the HeartbeatInterval in the answer to a Ping.
     """
 
     status: int
@@ -34,9 +34,9 @@ class AnswerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut the connection, `seconds` after the request came, without looking at the command.
+    """Cut the connection `seconds` after the request arrived, without executing the command.
 
-    With `applied` the command is carried out, and the connection is cut when its answer is due: the answer is lost.
+    If `applied`, execute the command and cut the connection instead of answering: the answer is lost.
     """
 
     applied: bool = False
@@ -46,7 +46,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Carry the command out `seconds` later than it came."""
+    """Execute the command `seconds` after the request arrived."""
 
     seconds: float
     kind: Literal["delay"] = "delay"
@@ -54,21 +54,21 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Never answer, and keep the connection open, as a server does that was lost without a word."""
+    """Never answer, and keep the connection open, as if the server had vanished from the network."""
 
     kind: Literal["stall"] = "stall"
 
 
 @dataclass(frozen=True, slots=True)
 class Garble:
-    """Carry the command out and send the first half of its answer as if it were all."""
+    """Execute the command, and send the first half of its answer as if it were complete."""
 
     kind: Literal["garble"] = "garble"
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Break down while the answer is written: HTTP 500, and half a document with a key that is not valid.
+    """Fail while writing the answer: HTTP 500, and a cut document with an invalid key.
 
     [observed: Z-Push 2.7.1, 2026-11]
     """
@@ -81,7 +81,7 @@ Failure: TypeAlias = AnswerHttp | AnswerStatus | Cut | Delay | Stall | Garble | 
 
 @dataclass(frozen=True, slots=True)
 class FailurePlan:
-    """Hold a failure, and for which and how many requests it is meant."""
+    """A failure, the command that it is for, and how many requests fail."""
 
     failure: Failure
     command: str | None = None
@@ -90,7 +90,7 @@ class FailurePlan:
 
 
 class FailureScript:
-    """Hold the plans of all mailboxes in the order they were made; the first that fits is used."""
+    """The plans of all users, in the order they were added; the first one that matches a request is used."""
 
     __slots__ = ("_plans",)
 
@@ -98,7 +98,7 @@ class FailureScript:
         self._plans: list[tuple[str | None, FailurePlan]] = []
 
     def add(self, user: str | None, plan: FailurePlan) -> None:
-        """Add a plan for one user, or for everybody."""
+        """Add a plan for one user, or for all users if `user` is None."""
         self._plans.append((user, plan))
 
     def clear(self) -> None:
@@ -106,11 +106,11 @@ class FailureScript:
         self._plans.clear()
 
     def take(self, user: str, command: str) -> Failure | None:
-        """Return what goes wrong with a request, and count it; None: nothing."""
-        for position, (whose, plan) in enumerate(self._plans):
-            if whose in {None, user} and plan.command in {None, command}:
+        """Return the failure of a request and count it; None: no failure."""
+        for position, (planned_user, plan) in enumerate(self._plans):
+            if planned_user in {None, user} and plan.command in {None, command}:
                 if plan.times > 1:
-                    self._plans[position] = whose, replace(plan, times=plan.times - 1)
+                    self._plans[position] = planned_user, replace(plan, times=plan.times - 1)
                 else:
                     del self._plans[position]
                 return plan.failure

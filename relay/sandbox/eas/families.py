@@ -1,4 +1,4 @@
-"""Own the server families that can be simulated: the personality of each, with the limits that go with it."""
+"""The server families that the sandbox can simulate: the personality of each, with its limits."""
 
 from types import MappingProxyType
 from typing import Final
@@ -15,7 +15,7 @@ FAMILIES: Final = MappingProxyType(
         rules.personality.name: rules
         for rules in (
             EasRules(personality=EXCHANGE),
-            # The operator chose 300 s; SOGo's own maximum of 10 s makes of every Ping a poll.
+            # With a maximum that an operator chose: with SOGo's default of 10 s every Ping would be a poll.
             EasRules(
                 versions=OLD,
                 heartbeat_minimum=10,
@@ -29,4 +29,4 @@ FAMILIES: Final = MappingProxyType(
         )
     }
 )
-"""Name -> rules; a test that needs other limits replaces them."""
+"""Family -> its rules."""

@@ -1,4 +1,4 @@
-"""Own how the simulated server answers FolderSync and Settings [MS-ASCMD 2.2.1.6, 2.2.1.18]."""
+"""FolderSync and Settings of the simulated server [MS-ASCMD 2.2.1.6, 2.2.1.18]."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -28,21 +28,21 @@ TEXT_LIMIT: Final = 1024  # characters of a device property [MS-ASCMD 2.2.3.45]
 
 
 def answer_folder_sync(root: Element, session: Session) -> Element:
-    """Answer which folders came and went since a key; raises RefusedByStatus for one that is not valid."""
+    """Return the folders that changed since the key of the request; raises RefusedByStatus for an invalid key."""
     check_children(root, ("SyncKey",))
     key = root.find("SyncKey")
     if key is None or not key.string:
         raise MalformedRequest("FolderSync without a SyncKey")
     now = visible_folders(session)
     if key.string == NO_SYNC_KEY:
-        fresh: Checkpoint[CollectionId, SimulatedFolder] = Checkpoint(session.mint.sync_key(), now)
-        session.device.hierarchy, session.device.lost = KeyHistory(fresh), False
+        first: Checkpoint[CollectionId, SimulatedFolder] = Checkpoint(session.mint.sync_key(), now)
+        session.device.hierarchy, session.device.lost = KeyHistory(first), False
         if session.rules.personality.restart_voids_keys and session.device.collections:
             session.device.collections.clear()
-            session.device.lost = True  # of Sync keys that are no good from now on
-        return _write({}, now, fresh.key)
+            session.device.lost = True  # the client cannot know that its Sync keys are invalid now
+        return _write({}, now, first.key)
     history = session.device.hierarchy
-    known = None if history is None else history.present(key.string)
+    known = None if history is None else history.accept(key.string)
     if history is None or known is None:
         raise RefusedByStatus(STALE_KEY, "a hierarchy key that is not valid", fault=not session.device.lost)
     if known.known != now:
@@ -51,19 +51,19 @@ def answer_folder_sync(root: Element, session: Session) -> Element:
 
 
 def visible_folders(session: Session) -> dict[CollectionId, SimulatedFolder]:
-    """Return the folders that a version can see; notes came with 14.0."""
+    """Return the folders that the protocol version of a session has; notes exist since 14.0."""
     old = session.version < ProtocolVersion.V14_0
-    return {id_: f for id_, f in session.mailbox.present.items() if not (old and f.type == NOTES)}
+    return {id_: f for id_, f in session.mailbox.reachable_folders.items() if not (old and f.type == NOTES)}
 
 
 def hierarchy_changed(session: Session) -> bool:
-    """Tell whether folders came or went since the newest key of the hierarchy, or there is none."""
+    """Return whether folders changed since the newest key of the hierarchy, or the device has no key."""
     history = session.device.hierarchy
     return history is None or history.newest.known != visible_folders(session)
 
 
 def answer_settings(root: Element, session: Session) -> Element:
-    """Take the DeviceInformation, the one setting that the simulator knows."""
+    """Accept the DeviceInformation, the only setting that the simulator knows."""
     check_children(root, ("DeviceInformation",))
     device = root.find("DeviceInformation")
     if device is None:
@@ -74,7 +74,7 @@ def answer_settings(root: Element, session: Session) -> Element:
 
 
 def read_device(element: Element) -> None:
-    """Check a Settings:DeviceInformation; raises MalformedRequest when it names no model [MS-ASCMD 2.2.3.45]."""
+    """Check a Settings:DeviceInformation; raises MalformedRequest, e.g. if it has no model [MS-ASCMD 2.2.3.45]."""
     check_children(element, ("Set",))
     properties = element.find("Set")
     model = None if properties is None else properties.find("Model")

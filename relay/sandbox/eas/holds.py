@@ -1,12 +1,13 @@
-"""Own the Pings that the simulated EAS server holds: a future and a timer each, and no task of their own."""
+"""The Pings that the simulated EAS server holds: a future and a timer each, no task."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import PingParameters
-from relay.sandbox.eas.ping import PingAnswer, judge_ping, write_limit, write_ping
+from relay.sandbox.eas.ping import PingAnswer, answer_ping, write_limit, write_ping
 from relay.sandbox.eas.records import EasRecords
 from relay.sandbox.eas.refusals import Refused
 from relay.sandbox.eas.rules import Session
@@ -14,7 +15,7 @@ from relay.sandbox.eas.rules import Session
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldPing:
-    """Hold one Ping; its future takes the answer, or None when the server closes."""
+    """One held Ping; the result of its future is the answer, or None if the server closes."""
 
     parameters: PingParameters
     session: Session
@@ -22,42 +23,42 @@ class HeldPing:
 
 
 class HeldPings:
-    """Hold Pings by user and device, one each."""
+    """The held Pings, one per user and device."""
 
-    __slots__ = ("_count", "_held", "_left", "_now", "_records")
+    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records")
 
     def __init__(self, records: EasRecords, now: Now) -> None:
-        """Take where overlaps are counted, and the clock that ages items."""
+        """Count overlaps in `records`; `now` is the time for filters by age."""
         self._records = records
         self._now = now
         self._held: dict[str, dict[str, HeldPing]] = {}
         self._count = 0
-        self._left: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        """By user and device, the Pings that go on although their clients hung up, each with its end."""
+        self._abandoned: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        """User and device -> the end of a Ping that occupies a worker although its client closed the connection."""
 
     @property
     def busy(self) -> int:
-        """Count the Pings that take a worker, whether anybody still waits for them or not."""
-        return self._count + len(self._left)
+        """The number of Pings that occupy a worker, including those of clients that closed their connections."""
+        return self._count + len(self._abandoned)
 
     def __len__(self) -> int:
-        """Count the Pings held now."""
+        """Return the number of Pings held now."""
         return self._count
 
     def of(self, user: str) -> int:
-        """Count the Pings held for one user."""
+        """Return the number of Pings held for one user."""
         return len(self._held.get(user, ()))
 
     def supersede(self, user: str, device_id: str) -> None:
-        """End an older Ping of the device, as if it had expired [observed: Z-Push 2.7.1, 2026-11], and count that."""
-        self._free((user, device_id))
+        """End an older Ping of the device with status 1 [observed: Z-Push 2.7.1, 2026-11], and count the overlap."""
+        self._end_abandoned((user, device_id))
         older = self._held.get(user, {}).get(device_id)
         if older is not None and not older.answer.done():
             self._records.overlaps[user] += 1
             older.answer.set_result(write_ping(PingStatus.EXPIRED))
 
     async def hold(self, device_id: str, parameters: PingParameters, session: Session) -> PingAnswer | None:
-        """Return the answer once there is one, at the latest after the heartbeat; None when the server closes."""
+        """Return the answer when there is one, at the latest after the heartbeat; None if the server closes."""
         loop = asyncio.get_running_loop()
         held = HeldPing(parameters, session, loop.create_future())
         of_user = self._held.setdefault(session.mailbox.user, {})
@@ -71,8 +72,9 @@ class HeldPings:
         except asyncio.CancelledError:
             if not session.rules.personality.notices_hang_up:
                 key = session.mailbox.user, device_id
-                self._free(key)
-                self._left[key] = loop.call_later(max(0.0, timer.when() - loop.time()), self._free, key)
+                self._end_abandoned(key)
+                remaining = max(0.0, timer.when() - loop.time())
+                self._abandoned[key] = loop.call_later(remaining, self._end_abandoned, key)
             raise
         finally:
             timer.cancel()
@@ -83,12 +85,12 @@ class HeldPings:
                 del self._held[session.mailbox.user]
 
     def wake(self, user: str) -> None:
-        """Judge a user's Pings anew, for something changed."""
+        """Check the held Pings of a user again, after a change."""
         for held in self._held.get(user, {}).values():
             if held.answer.done():
                 continue
             try:
-                answer = judge_ping(held.parameters, replace(held.session, now=self._now()))
+                answer = answer_ping(held.parameters, replace(held.session, now=self._now()))
             except Refused as refusal:
                 held.answer.set_exception(refusal)
             else:
@@ -96,33 +98,33 @@ class HeldPings:
                     held.answer.set_result(answer)
 
     def restart(self) -> None:
-        """End every Ping as a server does that starts anew: with an early status 1, or with no answer."""
-        for key in list(self._left):
-            self._free(key)
-        for of_user in self._held.values():
-            for held in of_user.values():
-                if not held.answer.done():
-                    early = held.session.rules.personality.restart_ends_pings
-                    held.answer.set_result(write_ping(PingStatus.EXPIRED) if early else None)
+        """End every Ping as a restart does: with an early status 1, or without an answer, by the personality."""
+
+        def early_end(held: HeldPing) -> PingAnswer | None:
+            return write_ping(PingStatus.EXPIRED) if held.session.rules.personality.restart_ends_pings else None
+
+        self._end_all(early_end)
 
     def close(self) -> None:
         """End every Ping without an answer."""
-        for key in list(self._left):
-            self._free(key)
+        self._end_all(lambda _: None)
+
+    def _end_all(self, answer: Callable[[HeldPing], PingAnswer | None]) -> None:
+        for key in list(self._abandoned):
+            self._end_abandoned(key)
         for of_user in self._held.values():
             for held in of_user.values():
                 if not held.answer.done():
-                    held.answer.set_result(None)
+                    held.answer.set_result(answer(held))
 
-    def _free(self, key: tuple[str, str]) -> None:
-        """End a Ping that nobody waits for."""
-        left = self._left.pop(key, None)
-        if left is not None:
-            left.cancel()
+    def _end_abandoned(self, key: tuple[str, str]) -> None:
+        timer = self._abandoned.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
 
 def _expire(held: HeldPing) -> None:
-    """End a hold: it ran to its end, or to a limit of which the client is told only now."""
+    """Answer status 1 at the end of the heartbeat, or status 5 at the end of `limit`."""
     if not held.answer.done():
         limit = held.parameters.limit
         held.answer.set_result(write_ping(PingStatus.EXPIRED) if limit is None else write_limit(limit))

@@ -1,4 +1,4 @@
-"""Own how clients show who they are to the simulated server: password, access token, client certificate or ticket."""
+"""The authentication of clients at the simulated server: password, access token, client certificate or ticket."""
 
 import ssl
 from base64 import b64decode
@@ -16,24 +16,25 @@ BASIC: Final = 'Basic realm="simulated mailboxes"'
 
 @dataclass(slots=True)
 class Identities:
-    """Hold what the server takes; at first passwords only."""
+    """The kinds of authentication that the server accepts; the default is passwords only."""
 
     passwords: bool = True
     user_of: Callable[[str], str | None] | None = None
-    """Tells whose access token it is; None: tokens are not taken."""
+    """Returns the user of an access token; None: the server accepts no tokens."""
     authority: str = ""
-    """The URL that challenges name as `authorization_uri`."""
+    """The `authorization_uri` of challenges."""
     certificates: bool = False
     """Whether the UID of a client certificate is its user."""
     tokens: list[str] = field(default_factory=list)
-    """Access tokens that came, refused ones too."""
+    """The access tokens received, refused ones included."""
     ticket_of: Callable[[bytes], str | None] | None = None
-    """Tells whose ticket a SPNEGO token holds; None: tickets are not taken."""
+    """Returns the user of the ticket in a SPNEGO token; None: the server accepts no tickets."""
     persists: bool = False
-    """Whether a connection that a ticket opened stays its user's, whatever comes after [IIS: authPersistNonNTLM]."""
+    """Whether all requests on a connection belong to the user of its first ticket [IIS: authPersistNonNTLM]."""
     tickets: list[bytes] = field(default_factory=list)
-    """SPNEGO tokens that came, refused ones too."""
-    _openers: dict[RequestHandler, str] = field(default_factory=dict)
+    """The SPNEGO tokens received, refused ones included."""
+    _persistent: dict[RequestHandler, str] = field(default_factory=dict)
+    """Connection -> the user of its ticket."""
 
     @property
     def challenge(self) -> list[str]:
@@ -51,9 +52,9 @@ class Identities:
         return [bearer, *basic]
 
     def read(self, request: web.Request, admit: Callable[[str, str], bool]) -> tuple[str, bool]:
-        """Tell which user a request claims to be of, empty when of nobody, and whether it proves it."""
-        if self.persists and (opener := self._openers.get(request.protocol)) is not None:
-            return opener, True
+        """Return the user of a request, empty if it names none, and whether it is authenticated."""
+        if self.persists and (persistent := self._persistent.get(request.protocol)) is not None:
+            return persistent, True
         authorization = request.headers.get("Authorization")
         scheme, _, token = (authorization or "").partition(" ")
         if self.user_of is not None and scheme.lower() == "bearer":
@@ -64,10 +65,12 @@ class Identities:
             self.tickets.append(b64decode(token))
             user = self.ticket_of(self.tickets[-1])
             if user is not None:
-                self._openers = {
-                    open_: opener for open_, opener in self._openers.items() if open_.transport is not None
+                self._persistent = {
+                    connection: owner
+                    for connection, owner in self._persistent.items()
+                    if connection.transport is not None
                 }
-                self._openers[request.protocol] = user
+                self._persistent[request.protocol] = user
             return user or "", user is not None
         if self.certificates and authorization is None:
             user = _certified(request)
@@ -77,7 +80,7 @@ class Identities:
 
 
 def _certified(request: web.Request) -> str:
-    """Read the UID of the client certificate that the connection was made with."""
+    """Return the UID of the client certificate of the connection; empty without one."""
     tls = None if request.transport is None else request.transport.get_extra_info("ssl_object")
     if not isinstance(tls, ssl.SSLObject | ssl.SSLSocket):
         return ""

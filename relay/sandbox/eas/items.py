@@ -1,7 +1,7 @@
-"""Own how a simulated item looks in a Sync answer: complete, as a careless server sends it.
+"""The properties of a simulated item in a Sync answer: all of them, as a careless server sends them.
 
-The body comes whole whatever TruncationSize was asked for [observed: SOGo 5.8, Z-Push 2.7.1, 2026-11], so that a test
-which plants a mark in subject, sender or body can look where it turns up.
+The body is complete for any TruncationSize [observed: SOGo 5.8, Z-Push 2.7.1, 2026-11], so that a test can put a mark
+into subject, sender or body and search for it.
 """
 
 from datetime import UTC, timedelta
@@ -22,7 +22,7 @@ CONVERSATION_ID: Final = 16  # bytes [MS-ASEMAIL 2.2.2.21]
 
 
 def write_item(tag: str, item: SimulatedItem, user: str, version: ProtocolVersion) -> Element:
-    """Write an Add or a Change with everything there is."""
+    """Return an Add or a Change with all properties."""
     data = AIRSYNC("ApplicationData", *_properties(item, user, version))
     return AIRSYNC(tag, AIRSYNC("ServerId", item.id), data)
 
@@ -36,7 +36,7 @@ def _properties(item: SimulatedItem, user: str, version: ProtocolVersion) -> lis
         case CollectionClass.CONTACTS:
             return [CONTACTS("FileAs", item.subject), CONTACTS("Email1Address", item.sender), _body(item, version)]
         case CollectionClass.TASKS | CollectionClass.NOTES:
-            # Their pages are not among those that the relay can write; the body carries the subject.
+            # The relay's encoder does not know their code pages; the body has the subject too.
             return [_body(item, version)]
 
 

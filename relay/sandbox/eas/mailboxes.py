@@ -1,4 +1,4 @@
-"""Own the contents of simulated mailboxes: folders and items, without any protocol."""
+"""The contents of simulated mailboxes: folders and items, without the protocol."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ NO_AGE: Final = timedelta.max
 
 @dataclass(frozen=True, slots=True)
 class SimulatedFolder:
-    """Hold one folder; `type` as in FolderSync [MS-ASCMD 2.2.3.186.3]."""
+    """One folder; `type` as in FolderSync [MS-ASCMD 2.2.3.186.3]."""
 
     id: CollectionId
     name: str
@@ -26,13 +26,13 @@ class SimulatedFolder:
 
     @property
     def cls(self) -> CollectionClass | None:
-        """The class of its items; None when it holds none."""
+        """The class of its items; None if it cannot hold items."""
         return class_of(self.type)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedItem:
-    """Hold one item; its revision grows with each change."""
+    """One item; each change increments its revision."""
 
     id: ServerId
     cls: CollectionClass
@@ -63,7 +63,7 @@ DEFAULT_FOLDERS: Final = tuple(
         start=1,
     )
 )
-"""What every mailbox starts with; small numbers as ids [observed: Exchange 2010]."""
+"""The folders of a new mailbox; small numbers as ids [observed: Exchange 2010]."""
 
 DEFAULT_TYPES: Final = MappingProxyType(
     {
@@ -74,7 +74,7 @@ DEFAULT_TYPES: Final = MappingProxyType(
         CollectionClass.NOTES: NOTES,
     }
 )
-"""Class -> type of the default folder."""
+"""Class -> type of its default folder."""
 
 KINDS: Final[Mapping[CollectionClass | None, str]] = MappingProxyType(
     {
@@ -84,11 +84,11 @@ KINDS: Final[Mapping[CollectionClass | None, str]] = MappingProxyType(
         CollectionClass.CONTACTS: "vcard",
     }
 )
-"""Class -> how folder ids may name it [observed: SOGo 5.8, 2026-11]."""
+"""Class -> its name in folder ids [observed: SOGo 5.8, 2026-11]."""
 
 
 class SimulatedMailbox:
-    """Hold one mailbox: whose it is, its folders, and their items in order of arrival."""
+    """One mailbox: its user, its folders, and their items in order of arrival."""
 
     __slots__ = (
         "_folder_id",
@@ -104,13 +104,13 @@ class SimulatedMailbox:
     )
 
     def __init__(self, user: str, password: str, folder_id: str = "{number}") -> None:
-        """Take whose mailbox it is, and how the ids of its folders are made of `number` and `kind`."""
+        """`folder_id` is the format of the ids of folders, with the fields `number` and `kind`."""
         self.user = user
         self.password = password
         self.store_down = False
-        """Whether the mail store cannot be reached, so that mail folders seem to have gone."""
+        """Whether the mail store is down, so that mail folders seem to be deleted."""
         self.broken: set[CollectionId] = set()
-        """Folders that are listed but cannot be synced."""
+        """Folders that FolderSync lists and Sync refuses."""
         self._folder_id = folder_id
         defaults = (
             replace(folder, id=self._make_id(number, folder.type))
@@ -123,7 +123,7 @@ class SimulatedMailbox:
         self._next_item = 1
 
     def default_folder(self, cls: CollectionClass) -> CollectionId:
-        """Return the folder where items of a class arrive; raises KeyError when it was removed."""
+        """Return the folder where items of a class arrive; raises KeyError if it was removed."""
         wanted = DEFAULT_TYPES[cls]
         for folder in self.folders.values():
             if folder.type == wanted:
@@ -131,7 +131,7 @@ class SimulatedMailbox:
         raise KeyError(cls)
 
     def add_folder(self, name: str, folder_type: int = USER_MAIL, parent: CollectionId = ROOT) -> CollectionId:
-        """Add a folder below another, or at the root; raises KeyError."""
+        """Add a folder below another one or at the root, and return its id; raises KeyError."""
         self._check_parent(parent)
         folder = SimulatedFolder(self._make_id(self._next_folder, folder_type), name, folder_type, parent)
         self._next_folder += 1
@@ -139,7 +139,7 @@ class SimulatedMailbox:
         return folder.id
 
     def move_folder(self, collection: CollectionId, parent: CollectionId) -> None:
-        """Put a folder, and so all that are below it, below another one; raises KeyError."""
+        """Move a folder, with the folders below it, below another one; raises KeyError."""
         self._check_parent(parent)
         self.folders[collection] = replace(self.folders[collection], parent=parent)
 
@@ -152,7 +152,7 @@ class SimulatedMailbox:
             self.remove_folder(id_)
 
     def renumber_folder(self, collection: CollectionId) -> CollectionId:
-        """Give a folder with its items another id, as a restored one gets it; raises KeyError."""
+        """Give a folder and its items new ids, as if restored from a backup; return the folder's. Raises KeyError."""
         old = self.folders.pop(collection)
         self.removed.add(collection)
         folder = replace(old, id=self._make_id(self._next_folder, old.type))
@@ -168,14 +168,14 @@ class SimulatedMailbox:
     def add_item(
         self, collection: CollectionId, *, subject: str, sender: str, body: str, received: datetime, read: bool
     ) -> ServerId:
-        """Add an item; raises KeyError when the folder holds no items."""
+        """Add an item and return its id; raises KeyError if the folder cannot hold items."""
         cls = self.folders[collection].cls
         if cls is None:
             raise KeyError(collection)
         return self._put(collection, SimulatedItem(ServerId(""), cls, subject, sender, body, received, read))
 
     def move_item(self, server_id: ServerId, collection: CollectionId) -> ServerId:
-        """Move an item to another folder of its class: it keeps all but its id; raises KeyError."""
+        """Move an item to another folder of its class and return its new id; raises KeyError."""
         item = self._items_with(server_id)[server_id]
         if self.folders[collection].cls is not item.cls:
             raise KeyError(collection)
@@ -183,7 +183,7 @@ class SimulatedMailbox:
         return self._put(collection, item)
 
     def mark_read(self, server_id: ServerId, *, read: bool) -> None:
-        """Set an item's read flag; raises KeyError."""
+        """Set the read flag of an item; raises KeyError."""
         items = self._items_with(server_id)
         items[server_id] = replace(items[server_id], read=read, revision=items[server_id].revision + 1)
 
@@ -196,8 +196,8 @@ class SimulatedMailbox:
         return self._items.get(collection, {}).values()
 
     @property
-    def present(self) -> dict[CollectionId, SimulatedFolder]:
-        """The folders that can be reached now."""
+    def reachable_folders(self) -> dict[CollectionId, SimulatedFolder]:
+        """All folders; without the mail folders if the mail store is down."""
         if not self.store_down:
             return self.folders
         return {id_: folder for id_, folder in self.folders.items() if folder.cls is not CollectionClass.EMAIL}

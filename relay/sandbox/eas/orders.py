@@ -1,4 +1,4 @@
-"""Own the bodies of requests to the control listener of the simulated EAS server."""
+"""The bodies of requests to the control listener of the simulated EAS server."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -14,7 +14,7 @@ FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Annotated[Failure, Field(disc
 
 
 class Order(BaseModel):
-    """Name the mailbox that something happens to."""
+    """A body that names a mailbox."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,13 +22,13 @@ class Order(BaseModel):
 
 
 class NewMailbox(Order):
-    """Name a mailbox."""
+    """A mailbox to add."""
 
     password: str
 
 
 class NewMail(Order):
-    """Describe an item to deliver."""
+    """An item to deliver."""
 
     cls: CollectionClass = Field(CollectionClass.EMAIL, alias="class")
     subject: str = "Minutes"
@@ -39,20 +39,20 @@ class NewMail(Order):
 
 
 class ReadFlag(Order):
-    """Name an item and what its read flag shall be."""
+    """An item and its new read flag."""
 
     server_id: str
     read: bool = True
 
 
 class Deletion(Order):
-    """Name an item."""
+    """An item to delete."""
 
     server_id: str
 
 
 class NewFolder(Order):
-    """Describe a folder; `type` as in FolderSync."""
+    """A folder to add; `type` as in FolderSync."""
 
     name: str
     type: int = Field(USER_MAIL, ge=1, le=19)
@@ -60,25 +60,25 @@ class NewFolder(Order):
 
 
 class NamedFolder(Order):
-    """Name a folder."""
+    """A body that names a folder."""
 
     folder: str
 
 
 class FolderMove(NamedFolder):
-    """Name a folder, and the one below which it shall be."""
+    """A folder and its new parent."""
 
     parent: str = ROOT
 
 
 class ItemMove(NamedFolder):
-    """Name an item, and the folder that it is moved to."""
+    """An item and its new folder."""
 
     server_id: str
 
 
 class DeviceAction(StrEnum):
-    """Name what an administrator or a fault does to all devices of a user."""
+    """An action of an administrator, or a fault, that affects all devices of a user."""
 
     LOSE_STATE = "lose-state"
     REFRESH_POLICY = "refresh-policy"
@@ -92,13 +92,13 @@ class DeviceAction(StrEnum):
 
 
 class DeviceOrder(Order):
-    """Name what is done to devices."""
+    """An action on the devices of a user."""
 
     action: DeviceAction
 
 
 class BackendOrder(BaseModel):
-    """Tell whether mail store and directory can be reached."""
+    """Whether the backend (mail store or directory) is down."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -106,7 +106,7 @@ class BackendOrder(BaseModel):
 
 
 class FailureOrder(BaseModel):
-    """Describe what goes wrong; without a user for everybody."""
+    """A failure of the next requests of a user, or of all users."""
 
     model_config = ConfigDict(extra="forbid")
 

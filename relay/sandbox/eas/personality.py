@@ -1,20 +1,20 @@
-"""Own how server families differ beyond their limits: each oddity that a watch must survive is one property here."""
+"""The differences between server families, apart from limits: each oddity that a watch must survive is one property."""
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 
 class Outage(Enum):
-    """Name what clients see while the backend is down, that is the mail store or the directory."""
+    """What clients see while the backend (mail store or directory) is down."""
 
     UNAVAILABLE = "HTTP 503 with Retry-After, for every request"
-    STATUS = "status 111 in the command's own document"
-    UNAUTHORIZED = "HTTP 401, like a wrong password, for every request"
-    VANISHED = "the mail folders are told as deleted; other folders are served"
+    STATUS = "status 111 in the document of the command"
+    UNAUTHORIZED = "HTTP 401, as for a wrong password, for every request"
+    VANISHED = "FolderSync reports the mail folders as deleted; the server serves other folders"
 
 
 class Family(StrEnum):
-    """Name a family of servers."""
+    """A family of servers."""
 
     EXCHANGE = "exchange"
     SOGO = "sogo"
@@ -24,58 +24,58 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Personality:
-    """Hold what is odd about a family of servers; the defaults are Exchange's, where little is."""
+    """The oddities of a family of servers; the defaults are those of Exchange, which has few."""
 
     name: Family = Family.EXCHANGE
     build: str = "15.2"
-    """How the server names itself in MS-Server-ActiveSync."""
+    """The value of the header MS-Server-ActiveSync."""
     folder_id: str = "{number}"
-    """How the id of a folder is made of its `number` and its `kind`."""
+    """The format of the ids of folders, with the fields `number` and `kind`."""
     outage: Outage = Outage.UNAVAILABLE
     closes: bool = False
-    """Whether each answer ends its connection, without a header that says so."""
+    """Whether the server closes the connection after each answer, without announcing it in a header."""
     notices_hang_up: bool = True
-    """Whether a client that hangs up frees what its Ping holds; else that goes on to its end, or to the next Ping."""
+    """Whether a Ping ends with its connection; else it occupies a worker until its heartbeat ends, or the next Ping."""
     restart_ends_pings: bool = False
     """Whether a restart ends held Pings early with status 1; else it cuts their connections."""
 
     # Provision
     announces_provision: bool = True
     provision_by_http: bool = False
-    """Whether policies are asked for by HTTP 449 whatever the version; other common statuses become HTTP ones too."""
+    """Whether HTTP 449 demands a policy in all versions, and HTTP statuses replace the other common statuses too."""
     serves_keyless: bool = False
-    """Whether a device that never had a policy key is served when it sends none."""
+    """Whether the server serves a device that never had a policy key and sends none."""
     policy_before_password: bool = False
-    """Whether a device whose policy is due is told so before the password is looked at; a wipe is even carried out."""
+    """Whether the server demands a policy acknowledgement, and executes a wipe, before it checks the password."""
     policy_ends_ping: bool = False
-    """Whether a Ping answers 7 while a new policy is due."""
+    """Whether Pings answer 7 while the client must acknowledge a policy."""
 
     # Ping
     names_minimum: bool = True
-    """Whether status 5 for a heartbeat that is too short comes with the shortest one allowed."""
+    """Whether status 5 for a short heartbeat names the shortest allowed one."""
     late_limit: bool = False
-    """Whether a Ping beyond the maximum is held for the maximum, and only then answered with status 5."""
+    """Whether the server holds a Ping with a long heartbeat for the maximum before it answers status 5."""
     raises_short: bool = False
-    """Whether a heartbeat below the minimum is raised to it without a word."""
+    """Whether the server silently raises a short heartbeat to the minimum."""
     overhold: float = 1.0
-    """How much longer than asked a Ping is held."""
-    tells_folders: bool = True
-    """Whether a Ping answers 7 when folders came or went; else one on a folder that is gone is deaf."""
+    """The duration of a hold as a multiple of the heartbeat."""
+    reports_folders: bool = True
+    """Whether Pings answer 7 after a change of the folders; else a Ping ignores removed folders."""
     deaf: bool = False
-    """Whether a Ping never tells of a folder that was not synced with the keys of now."""
+    """Whether Pings ignore folders that were not synced with the current keys."""
     changed_limit: int | None = None
-    """How many status 2 without a Sync between them are told; 7 comes after them, with nothing changed."""
+    """How many Pings answer 2 without a Sync between them; the next one answers 7, although no folder changed."""
 
     # FolderSync and Sync
     restart_voids_keys: bool = False
     """Whether FolderSync with key 0 makes all Sync keys of the device invalid."""
     sync_after_adds: bool = False
-    """Whether one more Sync is due after Adds of mail; until then a Ping answers 2 at once."""
+    """Whether Pings answer 2 at once after a Sync with Adds of mail, until one more Sync."""
     withholds: bool = False
-    """Whether a key that is presented again and again is taken for a loop that some item causes: from the third time
-    on items come one by one, from the fifth time on a Delete comes in place of the Add."""
+    """Whether the server takes a repeated key for a loop that an item causes: from the third time on it sends changes
+    one by one, from the fifth time on a Delete in place of the Add."""
     unknown_folder_voids_state: bool = False
-    """Whether a Sync of a folder that is not there answers 12 for the whole and forgets all keys of the device."""
+    """Whether a Sync of an unknown folder answers 12 for the whole request and invalidates all keys of the device."""
 
 
 EXCHANGE = Personality()
@@ -91,7 +91,7 @@ SOGO = Personality(
     late_limit=True,
     raises_short=True,
     overhold=1.008,
-    tells_folders=False,
+    reports_folders=False,
     deaf=True,
     restart_voids_keys=True,
     sync_after_adds=True,
@@ -116,4 +116,4 @@ ZPUSH = Personality(
 TRAVELER = Personality(
     name=Family.TRAVELER, build="14.1", folder_id="{number:032X}", outage=Outage.STATUS, restart_ends_pings=True
 )
-"""From its documentation; not observed."""
+"""From the documentation of Traveler; not observed."""

@@ -1,4 +1,4 @@
-"""Own what the simulated server makes of a Ping: an answer at once, or a hold [MS-ASCMD 2.2.1.13]."""
+"""The Ping of the simulated server: reads its parameters, and answers it if there is a change [MS-ASCMD 2.2.1.13]."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,32 +18,32 @@ from relay.sandbox.eas.refusals import (
     status_document,
 )
 from relay.sandbox.eas.rules import Session
-from relay.sandbox.eas.sync import has_news
+from relay.sandbox.eas.sync import has_changes
 
 CLASSES: Final = {cls.wire: cls for cls in CollectionClass}
 
 
 @dataclass(frozen=True, slots=True)
 class PingAnswer:
-    """Hold why a Ping ends, and the document that says so."""
+    """The status that ends a Ping, and its document."""
 
     status: PingStatus
     document: Element
 
 
 def write_ping(status: PingStatus, *more: Element) -> PingAnswer:
-    """Write an answer of a status and what belongs to it."""
+    """Return the answer with a status and the elements `more`."""
     return PingAnswer(status, status_document("Ping", status, *more))
 
 
 def write_limit(nearest: int | None) -> PingAnswer:
-    """Write that the heartbeat is out of range, and the nearest one in seconds that is not, if that is told."""
-    named = () if nearest is None else (PING("HeartbeatInterval", str(nearest)),)
-    return write_ping(PingStatus.HEARTBEAT_OUT_OF_RANGE, *named)
+    """Return the answer to a heartbeat out of range; it names the `nearest` allowed one in seconds, unless None."""
+    limit = () if nearest is None else (PING("HeartbeatInterval", str(nearest)),)
+    return write_ping(PingStatus.HEARTBEAT_OUT_OF_RANGE, *limit)
 
 
 def read_ping(root: Element | None, session: Session) -> PingParameters | PingAnswer:
-    """Read what a Ping asks for, with what the server keeps of the last one; or answer what is wrong with it."""
+    """Return the parameters of a Ping, completed from the last Ping of the device, or the answer to wrong ones."""
     cached = session.device.ping
     heartbeat = None if root is None else _read_heartbeat(root)
     folders = None if root is None else _read_folders(root)
@@ -70,13 +70,13 @@ def read_ping(root: Element | None, session: Session) -> PingParameters | PingAn
     return session.device.ping
 
 
-def judge_ping(parameters: PingParameters, session: Session) -> PingAnswer | None:
-    """Tell how a Ping ends now; None: it is to be held."""
+def answer_ping(parameters: PingParameters, session: Session) -> PingAnswer | None:
+    """Return the answer that a Ping gets now; None: the server holds it. Raises RefusedByStatus."""
     if session.device.blocked:
         raise RefusedByStatus(DEVICE_BLOCKED, "the device is blocked", fault=False)
-    personality, known = session.rules.personality, session.mailbox.present
-    if personality.tells_folders and (
-        hierarchy_changed(session) or any(id_ not in known for id_, _ in parameters.folders)
+    personality, reachable = session.rules.personality, session.mailbox.reachable_folders
+    if personality.reports_folders and (
+        hierarchy_changed(session) or any(id_ not in reachable for id_, _ in parameters.folders)
     ):
         return write_ping(PingStatus.HIERARCHY_CHANGED)
     if personality.policy_ends_ping and policy_due(session):
@@ -84,28 +84,29 @@ def judge_ping(parameters: PingParameters, session: Session) -> PingAnswer | Non
     changed = [id_ for id_, cls in parameters.folders if _is_changed(id_, cls, session)]
     if not changed:
         return None
-    session.device.changes_told += 1
-    if personality.changed_limit is not None and session.device.changes_told > personality.changed_limit:
+    session.device.changes_reported += 1
+    if personality.changed_limit is not None and session.device.changes_reported > personality.changed_limit:
         return write_ping(PingStatus.HIERARCHY_CHANGED)
     return write_ping(PingStatus.CHANGED, PING("Folders", *(PING("Folder", id_) for id_ in changed)))
 
 
 def _is_changed(id_: CollectionId, cls: CollectionClass, session: Session) -> bool:
-    """Tell whether a folder is to be synced; one of another class than the Ping says is never looked at.
+    """Return whether a Ping reports a folder as changed; never one of another class than the Ping says.
 
-    Nothing is known of what a client holds that never synced: to it all of the folder is news
-    [observed: Z-Push 2.7.1, 2026-11], or nothing is [observed: SOGo 5.8, 2026-11].
+    The server does not know the items of a client that never synced: all items of the folder are changes
+    [observed: Z-Push 2.7.1, 2026-11], or none is [observed: SOGo 5.8, 2026-11].
     """
-    folder = session.mailbox.present.get(id_)
+    folder = session.mailbox.reachable_folders.get(id_)
     if folder is None or folder.cls is not cls or session.device.quarantined:
         return False
     synced = session.device.collections.get(id_)
     if synced is None:
         return not session.rules.personality.deaf
-    return has_news(folder, synced, session)
+    return has_changes(folder, synced, session)
 
 
 def _complain(session: Session, folders: tuple[tuple[CollectionId, CollectionClass], ...]) -> None:
+    """Record the faults of a client that the answer does not show."""
     for id_, cls in folders:
         folder = session.mailbox.folders.get(id_)
         if folder is not None and folder.cls is not cls:

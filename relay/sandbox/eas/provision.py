@@ -1,4 +1,4 @@
-"""Own how the simulated server grants policy keys and asks for wipes [MS-ASPROV 3.2.5.1]."""
+"""Provision of the simulated server: grants policy keys and demands wipes [MS-ASPROV 3.2.5.1]."""
 
 from typing import Final
 
@@ -22,16 +22,16 @@ from relay.sandbox.eas.rules import Session
 POLICY_TYPE: Final = "MS-EAS-Provisioning-WBXML"
 WIPES: Final = ("RemoteWipe", "AccountOnlyRemoteWipe")
 
-# Policy/Status, the server's [MS-ASPROV 2.2.2.54.3]
+# Policy/Status of the server [MS-ASPROV 2.2.2.54.3]
 GRANTED, NO_POLICY, UNKNOWN_TYPE, WRONG_KEY = 1, 2, 3, 5
-# Policy/Status, the client's [MS-ASPROV 2.2.2.54.1], and the common status that refuses each
 REFUSING: Final = {2: 139, 3: 139, 4: 145}
+"""Policy/Status of the client [MS-ASPROV 2.2.2.54.1] -> the common status that refuses it."""
 
 
 def check_access(session: Session) -> None:
-    """Check that a command other than Provision and Ping may be served; raises RefusedByStatus.
+    """Raise RefusedByStatus unless the device may use a command other than Provision and Ping.
 
-    A Ping is not asked for a policy key [MS-ASHTTP 2.2.1.1.2.6].
+    A Ping needs no policy key [MS-ASHTTP 2.2.1.1.2.6].
     """
     device = session.device
     if device.blocked:
@@ -44,7 +44,7 @@ def check_access(session: Session) -> None:
     if personality.serves_keyless and device.policy_key is None and session.policy_key is None:
         return
     if device.policy_key is None or session.policy_key in {None, NO_POLICY_KEY}:
-        # A key that the device has and does not send is a fault; to have none yet is not.
+        # A device that has a key and does not send it is at fault; one without a key is not.
         raise RefusedByStatus(NOT_PROVISIONED, "no policy key was sent", fault=device.policy_key is not None)
     if session.policy_key != device.policy_key:
         raise RefusedByStatus(INVALID_POLICY_KEY, "a policy key that is not the device's")
@@ -53,13 +53,13 @@ def check_access(session: Session) -> None:
 
 
 def policy_due(session: Session) -> bool:
-    """Tell whether the device has a policy to take, or a wipe to do."""
+    """Return whether the server demands an acknowledgement of the policy, or a wipe."""
     device = session.device
     return device.refresh_due or device.wipe is not None
 
 
 def answer_provision(root: Element, session: Session) -> Element:
-    """Offer the policy with a temporary key, grant the final one, or ask for a wipe and take its acknowledgement."""
+    """Return the answer to Provision: the policy with a temporary key, the final key, or the demand for a wipe."""
     device = session.device
     if device.blocked:
         raise RefusedByStatus(DEVICE_BLOCKED, "the device is blocked", fault=False)
@@ -83,11 +83,12 @@ def answer_provision(root: Element, session: Session) -> Element:
     if key is not None and status is not None:
         if information is not None:
             raise MalformedRequest("DeviceInformation belongs to the first Provision")
-        return _acknowledged(key.string, status.string, session)
+        return _grant(key.string, status.string, session)
     return _offer(information, session)
 
 
 def _offer(information: Element | None, session: Session) -> Element:
+    """Return the policy with a temporary key, or policy status 2 if the server has no policy."""
     device = session.device
     informed: tuple[Element, ...] = ()
     if session.version >= ProtocolVersion.V14_1:
@@ -108,8 +109,8 @@ def _offer(information: Element | None, session: Session) -> Element:
     return _write(GRANTED, informed, key, PROVISION("Data", document))
 
 
-def _acknowledged(key: str, status: str, session: Session) -> Element:
-    """Grant the final key to whoever acknowledges with the temporary one, in the header and in the body."""
+def _grant(key: str, status: str, session: Session) -> Element:
+    """Return the final key for an acknowledgement, which needs the temporary key in header and body."""
     device = session.device
     if not session.rules.policy:
         return _write(NO_POLICY, ())
@@ -125,7 +126,7 @@ def _acknowledged(key: str, status: str, session: Session) -> Element:
 
 
 def _wipe(root: Element, session: Session, tag: str) -> Element:
-    """Say what is to be wiped until that is acknowledged; then the device is blocked [MS-ASPROV 3.1.5.1.2]."""
+    """Demand the wipe `tag`; block the device when it acknowledges the wipe [MS-ASPROV 3.1.5.1.2]."""
     for acknowledgement in (child for wipe in WIPES for child in root.all(wipe)):
         status = acknowledgement.find("Status")
         if status is None or status.string not in {"1", "2"}:
@@ -138,7 +139,7 @@ def _wipe(root: Element, session: Session, tag: str) -> Element:
 
 
 def _write(status: int, informed: tuple[Element, ...], *more: Element) -> Element:
-    """Write DeviceInformation, Status and the policy: its type, its status, then `more`."""
+    """Return an answer with DeviceInformation, Status and the policy: its type, its status, then `more`."""
     kind = [part for part in more if part.tag == "PolicyType"] or [PROVISION("PolicyType", POLICY_TYPE)]
     rest = [part for part in more if part.tag != "PolicyType"]
     policy = PROVISION("Policy", *kind, PROVISION("Status", str(status)), *rest)

@@ -1,4 +1,4 @@
-"""Own what the simulated EAS server notes of its clients, for tests, benchmarks and whoever writes an app."""
+"""The records of the simulated EAS server about its clients, for tests, benchmarks and developers of apps."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ COMPLAINTS_KEPT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """Hold one request; `moment` is the event loop's time in seconds."""
+    """One request; `moment` is the time of the event loop in seconds."""
 
     command: str
     moment: float
@@ -20,7 +20,7 @@ class LoggedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """Hold one fault of a client, in fixed words."""
+    """One fault of a client, in a fixed text."""
 
     user: str
     command: str
@@ -29,31 +29,32 @@ class Complaint:
 
 @dataclass(slots=True)
 class EasRecords:
-    """Count and log; plain values, read whenever wanted."""
+    """Counters and logs."""
 
     requests: Counter[str] = field(default_factory=Counter)
-    """By command, OPTIONS among them, refused ones too."""
+    """Requests by command, OPTIONS and refused ones included."""
     refusals: Counter[str] = field(default_factory=Counter)
-    """Wrong passwords, by user."""
+    """Wrong passwords by user."""
     overlaps: Counter[str] = field(default_factory=Counter)
-    """Pings that came while another Ping of the same device was held, by user."""
+    """Pings that arrived while the server held another Ping of the same device, by user."""
     complaints: deque[Complaint] = field(default_factory=lambda: deque(maxlen=COMPLAINTS_KEPT))
     ping_answered_at: dict[str, int] = field(default_factory=dict)
-    """By user, when the last Ping answer with status 2 left, in nanoseconds of `time.perf_counter_ns`."""
+    """User -> when the last Ping answer with status 2 was sent, in nanoseconds of `time.perf_counter_ns`."""
     max_held: int = 0
+    """The most Pings held at once."""
     at_once: int = 0
-    """Requests that are being answered now, held Pings left out."""
+    """The requests being answered now, except Pings."""
     max_at_once: int = 0
     _logs: dict[str, deque[LoggedRequest]] = field(default_factory=dict)
 
     def note(self, user: str, command: str, moment: float) -> None:
-        """Note that a request came."""
+        """Record a request."""
         self.requests[command] += 1
         self._logs.setdefault(user, deque(maxlen=LOG_KEPT)).append(LoggedRequest(command, moment))
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Count a request as long as it is being answered."""
+        """Count a request while it is being answered."""
         self.at_once += 1
         self.max_at_once = max(self.max_at_once, self.at_once)
         try:

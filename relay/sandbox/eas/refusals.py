@@ -1,6 +1,6 @@
-"""Own how the simulated EAS server refuses: by HTTP status, or by a Status in the answer's body.
+"""The refusals of the simulated EAS server: by HTTP status, or by a Status in the body of the answer.
 
-A refusal for the form of a request is a fault of the client; the simulator keeps those for its owner to read.
+A request that breaks the protocol is a fault of the client; the simulator records it as a complaint.
 """
 
 from types import MappingProxyType
@@ -18,10 +18,10 @@ ROOTS: Final = MappingProxyType(
         "Sync": AIRSYNC,
     }
 )
-"""Command -> builder of its page; the commands that the simulator serves."""
+"""Command -> builder of its code page, for the commands that the simulator serves."""
 
 MALFORMED: Final = MappingProxyType({"FolderSync": 10, "Ping": 4, "Provision": 2, "Settings": 2, "Sync": 4})
-"""Command -> its own status for a request that breaks its rules [MS-ASCMD 2.2.3.177]."""
+"""Command -> its status for a request that breaks its rules [MS-ASCMD 2.2.3.177]."""
 
 INVALID_WBXML, INVALID_XML, VERSION_NOT_SUPPORTED = 102, 103, 138
 WIPE_REQUESTED, NOT_PROVISIONED, POLICY_REFRESH, INVALID_POLICY_KEY = 140, 142, 143, 144
@@ -32,12 +32,12 @@ OLD_HTTP: Final = MappingProxyType(
     | dict.fromkeys((NOT_PROVISIONED, POLICY_REFRESH, INVALID_POLICY_KEY), 449)
     | {110: 500, 111: 503, 113: 507, 177: 403}
 )
-"""Common status -> the HTTP status that says it before 14.0 [MS-ASCMD 2.2.2]."""
+"""Common status -> the HTTP status that replaces it before 14.0 [MS-ASCMD 2.2.2]."""
 COMMON_FROM: Final = 101
 
 
 class Refused(Exception):
-    """Tell that a request is refused; `fault` says whether its form broke the protocol."""
+    """A request is refused; `fault`: because the client broke the protocol."""
 
     def __init__(self, reason: str, *, fault: bool = True) -> None:
         super().__init__(reason)
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 class RefusedByHttp(Refused):
-    """Tell that a request is refused with an HTTP status and no body."""
+    """A request is refused with an HTTP status and no body."""
 
     def __init__(self, status: int, reason: str, *, fault: bool = True) -> None:
         super().__init__(reason, fault=fault)
@@ -53,7 +53,7 @@ class RefusedByHttp(Refused):
 
 
 class RefusedByStatus(Refused):
-    """Tell that a request is refused with a Status in the command's own document."""
+    """A request is refused with a Status in the document of its command."""
 
     def __init__(self, status: int, reason: str, *, fault: bool = True) -> None:
         super().__init__(reason, fault=fault)
@@ -61,20 +61,20 @@ class RefusedByStatus(Refused):
 
 
 def status_document(command: str, status: int, *more: Element) -> Element:
-    """Build an answer of nothing but a Status, and `more` after it; raises KeyError for a command not served."""
+    """Return an answer with a Status, followed by `more`; raises KeyError for a command that is not served."""
     page = ROOTS[command]
     return page(command, page("Status", str(status)), *more)
 
 
 def refuse(command: str, refusal: RefusedByStatus, version: ProtocolVersion, *, by_http: bool = False) -> Element | int:
-    """Tell how a status is said: as a document, or as an HTTP status for common ones before 14.0, or `by_http`."""
+    """Return the document of a refusal, or its HTTP status: for a common status before 14.0 or with `by_http`."""
     if refusal.status >= COMMON_FROM and (by_http or version < ProtocolVersion.V14_0):
         return OLD_HTTP.get(refusal.status, 400)
     return status_document(command, refusal.status)
 
 
 def check_children(element: Element, allowed: tuple[str, ...], page: str | None = None) -> None:
-    """Check that the children are among `allowed`, in that order, each once; raises MalformedRequest."""
+    """Raise MalformedRequest unless the children are among `allowed`, in that order, each at most once."""
     page = page or element.page
     position = 0
     for child in element.children:
@@ -86,4 +86,4 @@ def check_children(element: Element, allowed: tuple[str, ...], page: str | None 
 
 
 class MalformedRequest(Exception):
-    """Tell that a body breaks the rules of its command, which has a status of its own for that."""
+    """A body breaks the rules of its command; the answer has the status in MALFORMED."""

@@ -1,6 +1,6 @@
-"""Own the form of a request to the simulated EAS server: what is refused before any command is looked at.
+"""Reads the HTTP requests to the simulated EAS server and checks their form, before any command [MS-ASHTTP 2.2.1].
 
-What Exchange or one of its kind answers with an HTTP status raises RefusedByHttp [MS-ASHTTP 2.2.1].
+A request that Exchange answers with an HTTP status raises RefusedByHttp.
 """
 
 from base64 import b64decode
@@ -34,7 +34,7 @@ PARAMETERS: Final = ("Cmd", "User", "DeviceId", "DeviceType")
 
 @dataclass(frozen=True, slots=True)
 class EasRequest:
-    """Hold one command whose form is right."""
+    """The query and headers of a command."""
 
     command: str
     device_id: str
@@ -43,7 +43,7 @@ class EasRequest:
 
 
 def read_authorization(value: str | None) -> tuple[str, str] | None:
-    """Read user and password of Basic authentication in UTF-8 [RFC 7617 2]; None when they are not there."""
+    """Return user and password of Basic authentication in UTF-8 [RFC 7617 2]; None if there are none."""
     scheme, _, encoded = (value or "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -55,16 +55,16 @@ def read_authorization(value: str | None) -> tuple[str, str] | None:
 
 
 def read_command(query: str) -> str:
-    """Read which command a query names; empty when it names none."""
+    """Return the command of a query; empty if it names none."""
     return dict(parse_qsl(query, keep_blank_values=True)).get("Cmd", "")
 
 
 def read_request(
     query: str, headers: Mapping[str, str], body: bytes, user: str, versions: Collection[ProtocolVersion]
 ) -> EasRequest:
-    """Check query and headers of a POST by an authenticated user; `headers` ignore case.
+    """Return the query and headers of a POST by the authenticated `user`; the names in `headers` ignore case.
 
-    Raises RefusedByHttp, and RefusedByStatus for a version that was given up.
+    Raises RefusedByHttp, and RefusedByStatus for a protocol version that the server has stopped serving.
     """
     parameters = _read_query(query)
     if parameters["User"] != user:
@@ -84,7 +84,7 @@ def read_request(
 
 
 def read_body(request: EasRequest, body: bytes) -> Element | None:
-    """Read the body of a command; None for an empty one. Raises RefusedByStatus."""
+    """Return the body of a command; None for an empty one. Raises RefusedByStatus."""
     if not body:
         if request.command not in {"Ping", "Sync"}:
             raise RefusedByStatus(INVALID_XML, f"{request.command} without a body")
@@ -99,7 +99,7 @@ def read_body(request: EasRequest, body: bytes) -> Element | None:
 
 
 def _read_query(query: str) -> dict[str, str]:
-    """Read the plain form of a query; the base64 form is not simulated."""
+    """Return the parameters of a plain query; the simulator does not read base64 queries."""
     pairs = parse_qsl(query, keep_blank_values=True)
     parameters = dict(pairs)
     if any(not parameters.get(name) for name in PARAMETERS) or len(parameters) < len(pairs):

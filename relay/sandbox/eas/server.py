@@ -1,4 +1,4 @@
-"""Own the HTTP side of the simulated EAS server: requests in, answers and failures out."""
+"""The HTTP side of the simulated EAS server: answers requests, and lets them fail as scripted."""
 
 import asyncio
 import ssl
@@ -33,9 +33,9 @@ PATH: Final = "/Microsoft-Server-ActiveSync"
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 COOKIE: Final = "X-BackEndCookie"
 KEEP_IDLE: Final = 120.0  # seconds, the default of IIS; longer than clients keep a connection
-FAREWELL: Final = 5.0  # seconds that requests have to end when the server closes
-PARTING: Final = 0.5  # the part of an answer that is sent when it is to be garbled
-CRASHED: Final = 0.95  # the part that left before a crash, the key among it
+SHUTDOWN_TIMEOUT: Final = 5.0  # seconds that requests in flight have when the server closes
+GARBLED_PART: Final = 0.5  # the part of a garbled answer that is sent
+CRASHED_PART: Final = 0.95  # the part of an answer that is sent before a crash; it includes the key
 RETRY_AFTER: Final = 30  # seconds
 RETRY_LATER: Final = 111  # [MS-ASCMD 2.2.2]
 
@@ -51,9 +51,9 @@ async def open_eas_simulator(
     random: Random | None = None,
     now: Now | None = None,
 ) -> AsyncIterator[EasSimulator]:
-    """Serve a simulated EAS server until the context ends; port 0 takes a free one, no `tls` means plain HTTP.
+    """Serve a simulated EAS server until the block ends; port 0 takes a free one, None as `tls` means plain HTTP.
 
-    `rules` says more about how it behaves; their versions count, if rules are given.
+    `rules` say more about its behaviour; with them, `versions` is ignored.
     """
     simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or clock.now)
     app = web.Application(middlewares=[_counting(simulator.records)])
@@ -64,9 +64,9 @@ async def open_eas_simulator(
         app,
         access_log=None,
         handle_signals=False,
-        handler_cancellation=True,  # a client that hangs up ends its Ping
+        handler_cancellation=True,  # the end of a connection ends its Ping
         keepalive_timeout=KEEP_IDLE,
-        shutdown_timeout=FAREWELL,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
     )
     await runner.setup()
     try:
@@ -83,7 +83,7 @@ async def open_eas_simulator(
 
 
 def _counting(records: EasRecords) -> Middleware:
-    """Return what counts the requests that are answered at once; a Ping is held, and counted elsewhere."""
+    """Return a middleware that counts concurrent requests, except Pings, which HeldPings counts."""
 
     @web.middleware
     async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -96,19 +96,19 @@ def _counting(records: EasRecords) -> Middleware:
 
 
 class EasServer:
-    """Answer requests from a simulator."""
+    """Answers HTTP requests with the answers of a simulator."""
 
     def __init__(self, simulator: EasSimulator) -> None:
-        """Take what is served."""
+        """Answer by the mailboxes, the rules and the scripted failures of `simulator`."""
         self._simulator = simulator
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """Let go of every request that is stalled or delayed."""
+        """End all requests that are stalled or delayed."""
         self._closing.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, and end its connection without a word where the personality does that."""
+        """Answer one request, then close its connection if the personality `closes` connections."""
         response = await self._handle(request)
         transport = request.transport
         if self._simulator.rules.personality.closes and transport is not None and not transport.is_closing():
@@ -118,10 +118,10 @@ class EasServer:
         return response
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, or let it fail as the script or a broken backend says."""
+        """Answer one request, or let it fail as the script or the outage of the backend says."""
         body = await request.read()
         command = "OPTIONS" if request.method == "OPTIONS" else read_command(request.query_string)
-        user, proved = self._identify(request, command)
+        user, authenticated = self._identify(request, command)
         self._simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self._simulator.failures.take(user, command)
         if isinstance(failure, AnswerHttp):
@@ -130,14 +130,14 @@ class EasServer:
         outage = self._simulator.rules.personality.outage if self._simulator.backend_down else None
         if outage is Outage.UNAVAILABLE or self._simulator.is_crowded:
             return self._respond(503, headers={"Retry-After": str(RETRY_AFTER)})
-        if outage is Outage.UNAUTHORIZED or not proved:
+        if outage is Outage.UNAUTHORIZED or not authenticated:
             refusal = self._respond(401)
             refusal.headers.extend(
                 ("WWW-Authenticate", challenge) for challenge in self._simulator.identities.challenge
             )
             return refusal
         if request.method == "OPTIONS":
-            return await self._fail(request, command, failure) or self._offer()
+            return await self._fail(request, command, failure) or self._options()
         if request.method != "POST":
             return self._respond(405, headers={"Allow": "OPTIONS, POST"})
         if outage is Outage.STATUS and failure is None:
@@ -145,18 +145,19 @@ class EasServer:
         return await self._serve(request, user, command, body, failure)
 
     def _identify(self, request: web.Request, command: str) -> tuple[str, bool]:
-        """Tell whose request it is, and whether it proves that, or need not."""
-        claimed, device_id = request.query.get("User", ""), request.query.get("DeviceId", "")
-        if self._simulator.policy_first(claimed, device_id, command):
-            return claimed, True
+        """Return the user of a request, and whether it is authenticated or needs no authentication."""
+        user, device_id = request.query.get("User", ""), request.query.get("DeviceId", "")
+        if self._simulator.policy_first(user, device_id, command):
+            return user, True
         return self._simulator.identities.read(request, self._simulator.admit)
 
     async def _serve(
         self, request: web.Request, user: str, command: str, body: bytes, failure: Failure | None
     ) -> web.StreamResponse:
-        ended = await self._fail(request, command, failure)
-        if ended is not None:
-            return ended
+        """Answer an authenticated POST."""
+        failed = await self._fail(request, command, failure)
+        if failed is not None:
+            return failed
         try:
             parsed = read_request(request.query_string, request.headers, body, user, self._simulator.rules.versions)
         except RefusedByHttp as refusal:
@@ -172,13 +173,13 @@ class EasServer:
     async def _send(
         self, request: web.Request, user: str, reply: Document | PingAnswer | int, failure: Failure | None
     ) -> web.StreamResponse:
-        """Send an answer, and note when a Ping's status 2 left."""
+        """Send an answer; record when the status 2 of a Ping was sent."""
         if isinstance(reply, int):
             return self._respond(reply)
         document = reply.document if isinstance(reply, PingAnswer) else reply.root
         written = b"" if document is None else encode(document)
         if isinstance(failure, Garble):
-            written = written[: max(1, int(len(written) * PARTING))] or b"\x03"
+            written = written[: max(1, int(len(written) * GARBLED_PART))] or b"\x03"
         response = self._with_cookie(request, self._respond(200, written))
         if isinstance(reply, PingAnswer) and reply.status is PingStatus.CHANGED:
             await response.prepare(request)
@@ -187,7 +188,7 @@ class EasServer:
         return response
 
     async def _answer(self, user: str, request: EasRequest, body: bytes) -> Document | PingAnswer | int | None:
-        """Return an answer, or the HTTP status of a refusal; None when the server closes."""
+        """Return the answer of a command, or the HTTP status of a refusal; None if the server closes."""
         pings = self._simulator.pings
         if request.command == "Ping":
             pings.supersede(user, request.device_id)
@@ -205,7 +206,7 @@ class EasServer:
         return found
 
     async def _fail(self, request: web.Request, command: str, failure: Failure | None) -> web.StreamResponse | None:
-        """Do what a failure does before the command is looked at; return what ends the request, if it does."""
+        """Let a failure happen that precedes the command; return the answer that ends the request, if one does."""
         match failure:
             case AnswerStatus(status=status, seconds=seconds, heartbeat=heartbeat) if command in ROOTS:
                 await self._wait(seconds)
@@ -213,7 +214,7 @@ class EasServer:
                 return self._respond(200, encode(status_document(command, status, *limit)))
             case Crash() if command in ROOTS:
                 written = encode(_forge(command, self._simulator.mint_key()))
-                return self._respond(500, written[: int(len(written) * CRASHED)])
+                return self._respond(500, written[: int(len(written) * CRASHED_PART)])
             case Delay(seconds=seconds):
                 return _cut(request) if await self._wait(seconds) else None
             case Cut(applied=False, seconds=seconds):
@@ -226,7 +227,7 @@ class EasServer:
                 return None
 
     async def _wait(self, seconds: float | None) -> bool:
-        """Wait, at most until the server closes; tell whether it does."""
+        """Wait, at most until the server closes, and return whether it closes; None: without a time limit."""
         if seconds == 0.0:
             return False
         try:
@@ -236,7 +237,8 @@ class EasServer:
             return False
         return True
 
-    def _offer(self) -> web.Response:
+    def _options(self) -> web.Response:
+        """Return the answer to OPTIONS."""
         versions = ",".join(version.wire for version in self._simulator.rules.versions)
         announced = self._simulator.rules.personality.announces_provision
         return self._respond(
@@ -249,27 +251,27 @@ class EasServer:
         )
 
     def _respond(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> web.Response:
-        """Build an answer; a Content-Type goes with a body only [MS-ASHTTP 2.2.2.1]."""
+        """Return an answer; only one with a body has a Content-Type [MS-ASHTTP 2.2.2.1]."""
         content = {"Content-Type": CONTENT_TYPE} if body else {}
         build = {"MS-Server-ActiveSync": self._simulator.rules.personality.build, "Cache-Control": "private"}
         return web.Response(status=status, body=body or None, headers={**build, **content, **(headers or {})})
 
     def _with_cookie(self, request: web.Request, response: web.Response) -> web.Response:
-        """Set the cookie that ties a client to a back end, unless it came along [MS-ASHTTP 2.2.1.1.2.4]."""
+        """Set the cookie that ties a client to a back end, unless the client sent it [MS-ASHTTP 2.2.1.1.2.4]."""
         if COOKIE not in request.cookies:
             response.set_cookie(COOKIE, "mailbox-server-1", path=PATH, secure=request.secure, httponly=True)
         return response
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Cut the connection; what is returned goes nowhere."""
+    """Cut the connection; return an answer that is never sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
 
 
 def _forge(command: str, key: SyncKey) -> Element:
-    """Write an answer with a key that no device was ever given."""
+    """Return an answer with a sync key that no device has."""
     if command == "FolderSync":
         return status_document(command, 1, FOLDERHIERARCHY("SyncKey", key))
     if command != "Sync":

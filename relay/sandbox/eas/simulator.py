@@ -1,4 +1,4 @@
-"""Own the simulated EAS server without its HTTP: the mailboxes, and the controls of whoever runs it."""
+"""The simulated EAS server without its HTTP: mailboxes and devices, and the methods that tests and the control call."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -23,63 +23,63 @@ SENDER: Final = "ben@example.com"
 
 
 class UnknownMailbox(LookupError):
-    """Tell that nobody of that name has a mailbox here, or no item or folder of that id."""
+    """A mailbox, a folder or an item does not exist; the argument is its name or id."""
 
 
 class EasSimulator:
-    """Hold the simulated server and control it; every method is for the event loop that serves it."""
+    """The state of the simulated server; call all methods in the event loop that serves it."""
 
     def __init__(self, rules: EasRules, random: Random, now: Now) -> None:
-        """Take how the server behaves, the source of its keys, and the clock that dates what is delivered."""
+        """`random` is the source of keys, `now` dates delivered items."""
         self.rules = rules
         self.records = EasRecords()
         self.failures = FailureScript()
         self.identities = Identities()
         self.pings = HeldPings(self.records, now)
         self.url = ""
-        """Where clients find the server; set once it listens."""
+        """The URL of the server; set when it listens."""
         self.port = 0
         self.backend_down = False
-        """Whether mail store or directory cannot be reached."""
+        """Whether the backend (mail store or directory) is down."""
         self._mint = KeyMint(random)
         self._now = now
         self._mailboxes: dict[str, SimulatedMailbox] = {}
         self._devices: dict[str, dict[str, SimulatedDevice]] = {}
 
-    # What a test looks at.
+    # Records.
 
     @property
     def held(self) -> int:
-        """Count the Pings held now."""
+        """The number of Pings held now."""
         return len(self.pings)
 
     @property
     def complaints(self) -> tuple[Complaint, ...]:
-        """The faults of clients so far; empty when everybody kept to the protocol."""
+        """The faults of clients; empty if all clients kept to the protocol."""
         return tuple(self.records.complaints)
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Whoever has a mailbox."""
+        """The users with a mailbox."""
         return tuple(self._mailboxes)
 
     def overlaps(self, user: str) -> int:
-        """Count the Pings that came while another one of the same device was held."""
+        """Return the number of Pings that arrived while the server held another Ping of the same device."""
         return self.records.overlaps[user]
 
     def log(self, user: str) -> tuple[LoggedRequest, ...]:
-        """Return the last requests that named a user, oldest first; refused ones too."""
+        """Return the last requests of a user, refused ones included, oldest first."""
         return self.records.log(user)
 
     @property
     def ping_answered_at(self) -> dict[str, int]:
-        """By user, when the last status 2 left, in nanoseconds of `time.perf_counter_ns`."""
+        """User -> when the last status 2 was sent, in nanoseconds of `time.perf_counter_ns`."""
         return self.records.ping_answered_at
 
-    # What happens in mailboxes.
+    # Changes in mailboxes.
 
     def add_mailbox(self, user: str, password: str) -> None:
-        """Add a mailbox, or change the password of the one there is."""
+        """Add a mailbox, or change the password of an existing one."""
         mailbox = self._mailboxes.get(user)
         if mailbox is None:
             mailbox = SimulatedMailbox(user, password, self.rules.personality.folder_id)
@@ -100,7 +100,7 @@ class EasSimulator:
         folder: CollectionId | None = None,
         received: datetime | None = None,
     ) -> ServerId:
-        """Put an item into the default folder of its class, or another, `received` now unless it says when.
+        """Add an item to the default folder of its class, or to `folder`; without `received`, it arrives now.
 
         Raises UnknownMailbox.
         """
@@ -113,7 +113,7 @@ class EasSimulator:
         return self._change(user, add)
 
     def mark_read(self, user: str, server_id: ServerId, *, read: bool = True) -> None:
-        """Set an item's read flag, as another client of the mailbox would; raises UnknownMailbox."""
+        """Set the read flag of an item, as another client of the mailbox does; raises UnknownMailbox."""
         self._change(user, lambda mailbox: mailbox.mark_read(server_id, read=read))
 
     def delete(self, user: str, server_id: ServerId) -> None:
@@ -121,73 +121,73 @@ class EasSimulator:
         self._change(user, lambda mailbox: mailbox.delete(server_id))
 
     def move(self, user: str, server_id: ServerId, folder: CollectionId) -> ServerId:
-        """Move an item to another folder of its class, as its user would; return its new id; raises UnknownMailbox."""
+        """Move an item to another folder of its class and return its new id; raises UnknownMailbox."""
         return self._change(user, lambda mailbox: mailbox.move_item(server_id, folder))
 
     def add_folder(
         self, user: str, name: str, folder_type: int = USER_MAIL, parent: CollectionId = ROOT
     ) -> CollectionId:
-        """Add a folder at the root, or below another one; raises UnknownMailbox."""
+        """Add a folder at the root or below another folder, and return its id; raises UnknownMailbox."""
         return self._change(user, lambda mailbox: mailbox.add_folder(name, folder_type, parent))
 
     def move_folder(self, user: str, collection: CollectionId, parent: CollectionId = ROOT) -> None:
-        """Put a folder below another one, or at the root; raises UnknownMailbox."""
+        """Move a folder below another folder or to the root; raises UnknownMailbox."""
         self._change(user, lambda mailbox: mailbox.move_folder(collection, parent))
 
     def renumber_folder(self, user: str, collection: CollectionId) -> CollectionId:
-        """Give a folder another id, as a restored one gets it; raises UnknownMailbox."""
+        """Give a folder a new id, as if it were restored from a backup, and return it; raises UnknownMailbox."""
         return self._change(user, lambda mailbox: mailbox.renumber_folder(collection))
 
     def remove_folder(self, user: str, collection: CollectionId) -> None:
-        """Remove a folder with its items, and those below it; raises UnknownMailbox."""
+        """Remove a folder with its items and all folders below it; raises UnknownMailbox."""
         self._change(user, lambda mailbox: mailbox.remove_folder(collection))
 
     def break_folder(self, user: str, collection: CollectionId, *, broken: bool = True) -> None:
-        """Let a folder be listed but answer every Sync with status 8, or take that back."""
+        """Answer status 8 to every Sync of a folder, although FolderSync lists it, or end that."""
         mailbox = self.mailbox(user)
         (mailbox.broken.add if broken else mailbox.broken.discard)(collection)
 
-    # What an administrator or a fault does to devices.
+    # Actions of an administrator, and faults.
 
     def lose_state(self, user: str) -> None:
-        """Forget all sync keys of a user's devices: Sync says 3, FolderSync says 9; held Pings stay deaf till news."""
+        """Forget all sync keys of a user's devices: Sync answers 3, FolderSync 9; held Pings stay until a change."""
         for device in self.devices(user):
             device.lose_state(self._mint)
 
     def refresh_policy(self, user: str) -> None:
-        """Ask a user's devices for a new acknowledgement: status 143, or HTTP 449."""
+        """Demand a new acknowledgement of the policy from a user's devices: status 143, or HTTP 449."""
         for device in self.devices(user):
             device.refresh_due = True
         self.pings.wake(user)
 
     def forget_policy(self, user: str) -> None:
-        """Void the policy keys of a user's devices: status 142, or HTTP 449."""
+        """Invalidate the policy keys of a user's devices: status 142, or HTTP 449."""
         for device in self.devices(user):
             device.policy_key, device.refresh_due = None, True
         self.pings.wake(user)
 
     def wipe(self, user: str, *, account_only: bool = False) -> None:
-        """Ask a user's devices to wipe themselves: status 140 until they acknowledge it, then 129."""
+        """Demand a wipe from a user's devices: status 140 until they acknowledge it, then 129."""
         for device in self.devices(user):
             device.wipe = WIPES[account_only]
         self.pings.wake(user)
 
     def block(self, user: str, *, blocked: bool = True) -> None:
-        """Refuse a user's devices with status 129, or take that back."""
+        """Refuse a user's devices with status 129, or end that."""
         for device in self.devices(user):
             device.blocked = blocked
         self.pings.wake(user)
 
     def quarantine(self, user: str, *, quarantined: bool = True) -> None:
-        """Show a user's devices no items while everything looks healthy, or let them see again."""
+        """Hide all items from a user's devices, with healthy answers, or end that."""
         for device in self.devices(user):
             device.quarantined = quarantined
         self.pings.wake(user)
 
     def break_backend(self, *, broken: bool = True) -> None:
-        """Take the backend of all mailboxes away, or give it back: clients see what the personality says.
+        """Take the backend of all mailboxes down, or up again; the `outage` of the personality says what clients see.
 
-        Pings that are held go on; with the backend back they tell what came.
+        Held Pings stay, and report changes when the backend is up again.
         """
         self.backend_down = broken
         for mailbox in self._mailboxes.values():
@@ -196,17 +196,17 @@ class EasSimulator:
             self.pings.wake(user)
 
     def restart(self) -> None:
-        """End all held Pings as a restart does."""
+        """End all held Pings, as a restart of the server does."""
         self.pings.restart()
 
     def fail(self, user: str | None, plan: FailurePlan) -> None:
-        """Let coming requests fail: those of a user, or everybody's."""
+        """Let the next requests of a user fail, or of all users for None."""
         self.failures.add(user, plan)
 
-    # What the HTTP side needs.
+    # For the HTTP side.
 
     def admit(self, user: str, password: str) -> bool:
-        """Tell whether a password is right; a wrong one is counted."""
+        """Return whether a password is right; count a wrong one."""
         mailbox = self._mailboxes.get(user)
         if mailbox is None and self.rules.any_password is not None and password == self.rules.any_password:
             self.add_mailbox(user, password)
@@ -218,11 +218,11 @@ class EasSimulator:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether Pings take all the workers there are, those of clients that hung up among them."""
+        """Whether Pings occupy all workers, including Pings of clients that closed their connections."""
         return self.rules.workers is not None and self.pings.busy >= self.rules.workers
 
     def policy_first(self, user: str, device_id: str, command: str) -> bool:
-        """Tell whether a request is told of a policy, or asked for a wipe, although its password is wrong."""
+        """Return whether the server demands a policy or a wipe before it checks the password of this request."""
         device = self._devices.get(user, {}).get(device_id)
         if device is None or not self.rules.personality.policy_before_password:
             return False
@@ -231,7 +231,7 @@ class EasSimulator:
         return command not in {"OPTIONS", "Ping"} and (device.refresh_due or device.wipe is not None)
 
     def session(self, user: str, request: EasRequest) -> Session:
-        """Return what a command is answered from; a device that is new is entered."""
+        """Return the session of a command; a new device is added."""
         return Session(
             mailbox=self._mailboxes[user],
             device=self._devices.setdefault(user, {}).setdefault(request.device_id, SimulatedDevice()),
@@ -244,11 +244,11 @@ class EasSimulator:
         )
 
     def complain(self, user: str, command: str, text: str) -> None:
-        """Keep a fault of a client."""
+        """Record a fault of a client."""
         self.records.complaints.append(Complaint(user, command, text))
 
     def devices(self, user: str) -> tuple[SimulatedDevice, ...]:
-        """Return the devices that a user has used so far; raises UnknownMailbox."""
+        """Return the devices of a user; raises UnknownMailbox."""
         if user not in self._mailboxes:
             raise UnknownMailbox(user)
         return tuple(self._devices.get(user, {}).values())
@@ -265,11 +265,11 @@ class EasSimulator:
         return self.backend_down and self.rules.personality.outage is Outage.VANISHED
 
     def mint_key(self) -> SyncKey:
-        """Make a sync key that nothing stands behind."""
+        """Return a sync key that no device has."""
         return self._mint.sync_key()
 
     def _change(self, user: str, change: Callable[[SimulatedMailbox], R]) -> R:
-        """Change a mailbox and wake its Pings."""
+        """Change a mailbox and check its held Pings again; raises UnknownMailbox."""
         try:
             result = change(self.mailbox(user))
         except KeyError as error:

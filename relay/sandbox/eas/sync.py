@@ -1,4 +1,4 @@
-"""Own how the simulated server answers Sync: what changed between what a key stands for and now."""
+"""The Sync of the simulated server: the changes since the sync key of the client."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,15 +15,15 @@ from relay.sandbox.eas.sync_request import AGES, CollectionQuery, check_filter, 
 # Status of a collection [MS-ASCMD 2.2.3.177.17]
 OK, STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 1, 3, 8, 12
 REQUEST_MISSING: Final = 13
-SINGLE_FROM, WITHHELD_FROM = 3, 5  # times that one key is presented
+SINGLE_FROM, WITHHELD_FROM = 3, 5  # times that a client sends one key
 
 
 def answer_sync(root: Element | None, session: Session) -> Element | None:
-    """Answer what changed; None, an empty body, when nothing did [MS-ASCMD 2.2.1.21]."""
+    """Return the changes; None, an empty body, if there are none [MS-ASCMD 2.2.1.21]."""
     if root is None:
         raise RefusedByStatus(REQUEST_MISSING, "an empty Sync repeats one that the server never stores")
     queries = read_sync(root, session.version)
-    session.device.changes_told = 0
+    session.device.changes_reported = 0
     if session.rules.personality.unknown_folder_voids_state and any(
         q.id not in session.mailbox.folders for q in queries
     ):
@@ -41,10 +41,10 @@ def answer_sync(root: Element | None, session: Session) -> Element | None:
     return AIRSYNC("Sync", AIRSYNC("Collections", *answers)) if answers else None
 
 
-def has_news(folder: SimulatedFolder, synced: SyncedCollection, session: Session) -> bool:
-    """Tell whether a folder holds what the newest key given out does not stand for, received or not.
+def has_changes(folder: SimulatedFolder, synced: SyncedCollection, session: Session) -> bool:
+    """Return whether a folder changed since the newest sync key, which the client may not have received.
 
-    Items count that came in; other changes only where the rules say so [MS-ASCMD 2.2.1.13].
+    New items are changes; other changes count only where the rules say so [MS-ASCMD 2.2.1.13].
     """
     if synced.sync_due:
         return True
@@ -56,7 +56,7 @@ def has_news(folder: SimulatedFolder, synced: SyncedCollection, session: Session
 
 
 def visible_items(folder: SimulatedFolder, filter_type: int, session: Session) -> Iterator[SimulatedItem]:
-    """Yield the items that a filter lets through, in order of arrival; none for a quarantined device."""
+    """Yield the items within a filter, in order of arrival; none for a quarantined device."""
     if session.device.quarantined:
         return
     age = AGES.get(filter_type)
@@ -67,11 +67,11 @@ def visible_items(folder: SimulatedFolder, filter_type: int, session: Session) -
 
 
 def _answer(query: CollectionQuery, session: Session) -> Element | None:
-    """Answer for one collection; None when nothing changed."""
+    """Return the answer for one collection; None if it has no changes."""
     folder = session.mailbox.folders.get(query.id)
     device = session.device
-    if query.id in session.mailbox.folders and query.id not in session.mailbox.present:
-        return None  # an unreachable folder is like one without changes [observed: SOGo 5.8, 2026-11]
+    if query.id in session.mailbox.folders and query.id not in session.mailbox.reachable_folders:
+        return None  # the same as for a folder without changes [observed: SOGo 5.8, 2026-11]
     if folder is None or folder.cls is None or folder.id in session.mailbox.broken:
         gone = query.id in session.mailbox.removed
         if not gone and folder is None:
@@ -85,7 +85,7 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
         device.collections[query.id] = SyncedCollection(KeyHistory(first))
         return _write(query, first.key, OK)
     synced = device.collections.get(query.id)
-    base = None if synced is None else synced.present(query.key)
+    base = None if synced is None else synced.accept(query.key)
     if synced is None or base is None:
         if not device.lost:
             session.complain("Sync with a key that is not valid")
@@ -97,7 +97,7 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
 def _changes(
     query: CollectionQuery, folder: SimulatedFolder, synced: SyncedCollection, session: Session
 ) -> Element | None:
-    """Write what changed, as much as the window takes, and give out the key that stands for it."""
+    """Return the changes, at most as many as the window allows, with a new key."""
     known = dict(synced.keys.newest.known)
     visible = {item.id: item for item in visible_items(folder, query.filter_type, session)}
     present = {item.id for item in session.mailbox.items(folder.id)}
@@ -106,7 +106,7 @@ def _changes(
     commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
     was_due, synced.sync_due = synced.sync_due, False
     if not commands:
-        synced.presented = "", 0  # a client that asks again while there is nothing to tell is in no loop
+        synced.last_key = "", 0  # a client that repeats a key without changes is in no loop
         if not was_due:
             return None
         key = session.mint.sync_key()
@@ -134,11 +134,11 @@ def _changes(
 
 
 def _suspect(query: CollectionQuery, synced: SyncedCollection, session: Session) -> tuple[int, bool]:
-    """Tell how many items may come, and whether they are kept back: a key that comes again and again looks like a loop.
+    """Return the most changes to send, and whether to withhold their items: a repeated key looks like a loop.
 
     The counts are those of Z-Push [observed: 2.7.1, 2026-11].
     """
-    _, times = synced.presented
+    _, times = synced.last_key
     if not session.rules.personality.withholds or times < SINGLE_FROM:
         return query.window, False
     if times >= WITHHELD_FROM:
@@ -147,7 +147,7 @@ def _suspect(query: CollectionQuery, synced: SyncedCollection, session: Session)
 
 
 def _name_class(collection: Element, folder: SimulatedFolder | None, session: Session) -> Element:
-    """Put the Class first, where versions before 14.0 have it [MS-ASCMD 2.2.3.27.5]."""
+    """Add the Class as the first child, for versions before 14.0 [MS-ASCMD 2.2.3.27.5]."""
     if folder is None or folder.cls is None or session.version >= ProtocolVersion.V14_0:
         return collection
     return AIRSYNC("Collection", AIRSYNC("Class", folder.cls.wire), *collection.children)

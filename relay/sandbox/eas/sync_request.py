@@ -1,4 +1,4 @@
-"""Own what a Sync request may say, as strictly as the strictest server reads it [MS-ASCMD 2.2.1.21]."""
+"""Reads a Sync request as strictly as the strictest server does [MS-ASCMD 2.2.1.21]."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,7 @@ COLLECTION: Final = (
     "ConversationMode",
     "Options",
 )
-"""The children of Collection in their order [MS-ASCMD 2.2.3.29.2]; the simulator takes no Commands from clients."""
+"""The children of Collection in their order [MS-ASCMD 2.2.3.29.2]; the simulator accepts no Commands of clients."""
 OPTIONS: Final = frozenset(
     {
         "FilterType",
@@ -35,13 +35,13 @@ OPTIONS: Final = frozenset(
         "MaxItems",
     }
 )
-WINDOW: Final = 100
-WINDOW_LIMIT: Final = 512
+WINDOW: Final = 100  # items without a WindowSize
+WINDOW_LIMIT: Final = 512  # items at most
 
 AGES: Final = MappingProxyType(
     {number: timedelta(days=days) for number, days in enumerate((1, 3, 7, 14, 30, 90, 180), start=1)}
 )
-"""FilterType -> how old an item may be [MS-ASCMD 2.2.3.68.2]."""
+"""FilterType -> the greatest age of an item [MS-ASCMD 2.2.3.68.2]."""
 FILTERS: Final = MappingProxyType(
     {
         CollectionClass.EMAIL: frozenset(range(6)),
@@ -49,23 +49,23 @@ FILTERS: Final = MappingProxyType(
         CollectionClass.TASKS: frozenset({0, 8}),
     }
 )
-"""Class -> the FilterTypes it takes; contacts and notes take 0 alone."""
+"""Class -> its valid FilterTypes; contacts and notes have only 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionQuery:
-    """Hold what is asked of one collection."""
+    """The request for one collection."""
 
     id: CollectionId
     key: str
     window: int
     filter_type: int
     changes: bool
-    """Whether the server's changes are wanted."""
+    """Whether the client asks for changes (GetChanges)."""
 
 
 def read_sync(root: Element, version: ProtocolVersion) -> tuple[CollectionQuery, ...]:
-    """Read the collections asked for; raises MalformedRequest, and ProtocolViolation where a number is none."""
+    """Return the requested collections; raises MalformedRequest, and ProtocolViolation for a number that is none."""
     check_children(root, ("Collections", "WindowSize"))
     collections = root.find("Collections")
     if collections is None or not collections.children:
@@ -79,7 +79,7 @@ def read_sync(root: Element, version: ProtocolVersion) -> tuple[CollectionQuery,
 
 
 def check_filter(query: CollectionQuery, cls: CollectionClass) -> None:
-    """Check that a class takes the FilterType; raises MalformedRequest."""
+    """Raise MalformedRequest unless the FilterType is valid for the class."""
     if query.filter_type not in FILTERS.get(cls, frozenset({0})):
         raise MalformedRequest(f"FilterType {query.filter_type} of a collection of {cls.value}")
 
@@ -102,7 +102,7 @@ def _read_collection(element: Element, version: ProtocolVersion) -> CollectionQu
 
 
 def _read_changes(element: Element | None, key: str) -> bool:
-    """Read GetChanges: an empty one means yes, with key "0" it must not ask for changes [MS-ASCMD 2.2.3.84]."""
+    """Return GetChanges: an empty one means yes, and with key "0" it must not be yes [MS-ASCMD 2.2.3.84]."""
     if element is None:
         return key != NO_SYNC_KEY
     if element.string not in {"", "0", "1"}:

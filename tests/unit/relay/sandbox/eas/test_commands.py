@@ -1,4 +1,4 @@
-"""Every command's rules, on a session without any network."""
+"""Tests of the rules of every command, on a session without HTTP."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -26,8 +26,8 @@ OLD, NEW = ProtocolVersion.V12_1, ProtocolVersion.V16_1
 
 
 @dataclass
-class Play:
-    """A device that talks to its mailbox."""
+class Client:
+    """A client with a policy key and its session."""
 
     version: ProtocolVersion = NEW
     rules: EasRules = field(default_factory=EasRules)
@@ -49,7 +49,7 @@ class Play:
         found = answer(command or (root.tag if root else ""), root, self.session)
         assert isinstance(found, Document)
         if found.root is not None:
-            encode(found.root)  # everything must have a token
+            encode(found.root)  # every element must have a WBXML token
         return found.root
 
     def ping(self, root: Element | None) -> PingAnswer | PingParameters:
@@ -68,11 +68,11 @@ class Play:
         return found
 
     def sync(self, key: str, *more: Element) -> Element | None:
-        """Sync the Inbox; return the Collection of the answer, None for an empty one."""
+        """Sync the Inbox; return the Collection of the answer, None if the answer is empty."""
         found = self.ask(sync(key, *more))
         return None if found is None else found.children[0].children[0]
 
-    def primed(self) -> str:
+    def first_key(self) -> str:
         self.hierarchy()
         found = self.sync("0")
         assert found is not None
@@ -123,80 +123,80 @@ def acknowledge(key: str, status: str) -> Element:
     ],
 )
 def test_a_provision_that_breaks_the_rules_is_malformed(root: Element) -> None:
-    assert Play().refused(root) == 2
+    assert Client().refused(root) == 2
 
 
-def test_another_type_of_policy_is_not_known() -> None:
-    found = Play().ask(provision(PROVISION("PolicyType", "MS-WAP-Provisioning-XML")))
+def test_another_type_of_policy_is_unknown() -> None:
+    found = Client().ask(provision(PROVISION("PolicyType", "MS-WAP-Provisioning-XML")))
     assert found is not None
 
     assert text(found, "Policies", "Policy", "Status") == "3"
 
 
 @pytest.mark.parametrize(("status", "refusal"), [("0", 2), ("5", 2), ("2", 139), ("3", 139), ("4", 145)])
-def test_acknowledgements_that_are_not_accepted_get_no_key(status: str, refusal: int) -> None:
-    play = Play(rules=EasRules(acknowledgements=frozenset({1})))
-    offer = play.ask(provision(TYPE))
+def test_an_acknowledgement_that_is_not_accepted_gets_no_key(status: str, refusal: int) -> None:
+    client = Client(rules=EasRules(acknowledgements=frozenset({1})))
+    offer = client.ask(provision(TYPE))
     assert offer is not None
     temporary = text(offer, "Policies", "Policy", "PolicyKey")
-    play.session = replace(play.session, policy_key=temporary)
+    client.session = replace(client.session, policy_key=temporary)
 
-    assert play.refused(acknowledge(temporary, status)) == refusal
-    assert play.session.device.policy_key == "7"
+    assert client.refused(acknowledge(temporary, status)) == refusal
+    assert client.session.device.policy_key == "7"
 
 
-def test_without_a_policy_nothing_is_granted_and_no_key_asked_for() -> None:
-    play = Play(rules=EasRules(policy=False))
-    play.session = replace(play.session, policy_key=None)
+def test_without_a_policy_the_server_grants_and_demands_no_key() -> None:
+    client = Client(rules=EasRules(policy=False))
+    client.session = replace(client.session, policy_key=None)
     for root in (provision(TYPE), acknowledge("7", "1")):
-        found = play.ask(root)
+        found = client.ask(root)
         assert found is not None
         assert text(found, "Policies", "Policy", "Status") == "2"
         assert b"PolicyKey" not in repr(found).encode()
-    play.hierarchy()
+    client.hierarchy()
 
 
-def test_a_blocked_device_is_refused_everything() -> None:
-    play = Play()
-    play.session.device.blocked = True
-    play.session.device.ping = PingParameters(60, ((INBOX, CollectionClass.EMAIL),))
+def test_all_commands_of_a_blocked_device_are_refused() -> None:
+    client = Client()
+    client.session.device.blocked = True
+    client.session.device.ping = PingParameters(60, ((INBOX, CollectionClass.EMAIL),))
 
-    assert play.refused(provision(TYPE)) == 129
-    assert play.refused(sync("0")) == 129
+    assert client.refused(provision(TYPE)) == 129
+    assert client.refused(sync("0")) == 129
     with pytest.raises(RefusedByStatus):
-        play.ping(None)
+        client.ping(None)
 
 
 def test_the_acknowledgement_of_a_wipe_needs_a_status_and_the_right_kind() -> None:
-    play = Play()
-    play.session.device.wipe = "RemoteWipe"
-    assert play.refused(PROVISION("Provision", PROVISION("RemoteWipe"))) == 2
-    assert play.refused(PROVISION("Provision", PROVISION("RemoteWipe", PROVISION("Status", "3")))) == 2
-    assert play.refused(sync("0")) == 140
-    play.ask(PROVISION("Provision", PROVISION("AccountOnlyRemoteWipe", PROVISION("Status", "1"))))
+    client = Client()
+    client.session.device.wipe = "RemoteWipe"
+    assert client.refused(PROVISION("Provision", PROVISION("RemoteWipe"))) == 2
+    assert client.refused(PROVISION("Provision", PROVISION("RemoteWipe", PROVISION("Status", "3")))) == 2
+    assert client.refused(sync("0")) == 140
+    client.ask(PROVISION("Provision", PROVISION("AccountOnlyRemoteWipe", PROVISION("Status", "1"))))
 
-    assert len(play.complaints) == 1
-    assert play.session.device.blocked
+    assert len(client.complaints) == 1
+    assert client.session.device.blocked
 
 
 @pytest.mark.parametrize(
     "root", [FOLDERHIERARCHY("FolderSync"), FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("SyncKey"))]
 )
 def test_a_folder_sync_without_a_key_is_malformed(root: Element) -> None:
-    assert Play().refused(root) == 10
+    assert Client().refused(root) == 10
 
 
 def test_a_command_without_a_body_is_refused() -> None:
-    play = Play()
+    client = Client()
     for command in ("FolderSync", "Settings", "Provision"):
         with pytest.raises(RefusedByStatus) as refusal:
-            answer(command, None, play.session)
+            answer(command, None, client.session)
         assert refusal.value.status == 103
 
 
-def test_notes_came_with_14_0() -> None:
+def test_notes_exist_since_14_0() -> None:
     def types(version: ProtocolVersion) -> set[str]:
-        changes = Play(version).hierarchy().find("Changes")
+        changes = Client(version).hierarchy().find("Changes")
         assert changes is not None
         return {text(each, "Type") for each in changes.all("Add")}
 
@@ -204,19 +204,19 @@ def test_notes_came_with_14_0() -> None:
 
 
 def test_a_renamed_folder_is_an_update() -> None:
-    play = Play()
-    key = text(play.hierarchy(), "SyncKey")
-    folders = play.session.mailbox.folders
+    client = Client()
+    key = text(client.hierarchy(), "SyncKey")
+    folders = client.session.mailbox.folders
     folders[INBOX] = replace(folders[INBOX], name="Post")
-    found = play.hierarchy(key)
+    found = client.hierarchy(key)
 
     assert text(found, "Changes", "Update", "DisplayName") == "Post"
     assert text(found, "Changes", "Count") == "1"
 
 
-def test_an_empty_sync_is_refused_for_nothing_is_stored() -> None:
+def test_an_empty_sync_is_refused_because_the_server_stores_no_sync() -> None:
     with pytest.raises(RefusedByStatus) as refusal:
-        answer("Sync", None, Play().session)
+        answer("Sync", None, Client().session)
     assert refusal.value.status == 13
 
 
@@ -237,19 +237,19 @@ COLLECTION = AIRSYNC("Collection", AIRSYNC("SyncKey", "0"), AIRSYNC("CollectionI
     ],
 )
 def test_a_sync_that_breaks_the_rules_is_malformed(root: Element) -> None:
-    play = Play()
-    play.hierarchy()
+    client = Client()
+    client.hierarchy()
 
-    assert play.refused(root) == 4
+    assert client.refused(root) == 4
 
 
 @pytest.mark.parametrize(("window", "sent"), [("1", 1), ("0", 512), ("513", 512), (None, 100)])
-def test_a_window_takes_at_most_512_items_and_100_unasked(window: str | None, sent: int) -> None:
-    play = Play()
-    key = play.primed()
+def test_a_window_has_at_most_512_items_and_100_by_default(window: str | None, sent: int) -> None:
+    client = Client()
+    key = client.first_key()
     for _ in range(600):
-        play.deliver()
-    found = play.sync(key, *([] if window is None else [AIRSYNC("WindowSize", window)]))
+        client.deliver()
+    found = client.sync(key, *([] if window is None else [AIRSYNC("WindowSize", window)]))
     assert found is not None
     commands = found.find("Commands")
     assert commands is not None
@@ -257,22 +257,22 @@ def test_a_window_takes_at_most_512_items_and_100_unasked(window: str | None, se
     assert len(commands.children) == sent
 
 
-def test_changes_that_are_not_asked_for_do_not_come() -> None:
-    play = Play()
-    key = play.primed()
-    play.deliver()
+def test_a_sync_without_get_changes_returns_no_changes() -> None:
+    client = Client()
+    key = client.first_key()
+    client.deliver()
 
-    assert play.sync(key, AIRSYNC("GetChanges", "0")) is None
-    assert play.sync(key, AIRSYNC("GetChanges")) is not None
+    assert client.sync(key, AIRSYNC("GetChanges", "0")) is None
+    assert client.sync(key, AIRSYNC("GetChanges")) is not None
 
 
 @pytest.mark.parametrize(("filter_type", "days"), [("1", 1), ("2", 3), ("3", 7), ("4", 14), ("5", 30)])
-def test_a_filter_keeps_older_items_out(filter_type: str, days: int) -> None:
-    play = Play()
-    key = play.primed()
-    play.deliver(timedelta(days=days, seconds=1))
-    young = play.deliver(timedelta(days=days))
-    found = play.sync(key, AIRSYNC("Options", AIRSYNC("FilterType", filter_type)))
+def test_a_filter_excludes_older_items(filter_type: str, days: int) -> None:
+    client = Client()
+    key = client.first_key()
+    client.deliver(timedelta(days=days, seconds=1))
+    young = client.deliver(timedelta(days=days))
+    found = client.sync(key, AIRSYNC("Options", AIRSYNC("FilterType", filter_type)))
     assert found is not None
     commands = found.find("Commands")
     assert commands is not None
@@ -281,42 +281,42 @@ def test_a_filter_keeps_older_items_out(filter_type: str, days: int) -> None:
 
 
 def test_an_item_that_leaves_the_filter_is_deleted_softly() -> None:
-    play = Play()
-    key = play.primed()
-    item = play.deliver()
+    client = Client()
+    key = client.first_key()
+    item = client.deliver()
     week = AIRSYNC("Options", AIRSYNC("FilterType", "3"))
-    first = play.sync(key, week)
+    first = client.sync(key, week)
     assert first is not None
-    play.session = replace(play.session, now=NOW + timedelta(days=8))
-    found = play.sync(text(first, "SyncKey"), week)
+    client.session = replace(client.session, now=NOW + timedelta(days=8))
+    found = client.sync(text(first, "SyncKey"), week)
     assert found is not None
 
     assert text(found, "Commands", "SoftDelete", "ServerId") == item
 
 
 def test_a_lost_answer_whose_change_was_undone_is_an_empty_one() -> None:
-    play = Play()
-    key = play.primed()
-    item = play.deliver()
-    assert play.sync(key) is not None
-    play.session.mailbox.delete(item)
+    client = Client()
+    key = client.first_key()
+    item = client.deliver()
+    assert client.sync(key) is not None
+    client.session.mailbox.delete(item)
 
-    assert play.sync(key) is None
-    assert play.complaints == []
+    assert client.sync(key) is None
+    assert client.complaints == []
 
 
 def test_collections_without_changes_are_missing_from_the_answer() -> None:
-    play = Play()
-    key = play.primed()
-    play.deliver()
+    client = Client()
+    key = client.first_key()
+    client.deliver()
     calendar = AIRSYNC("Collection", AIRSYNC("SyncKey", "0"), AIRSYNC("CollectionId", "1"))
-    primed = play.ask(AIRSYNC("Sync", AIRSYNC("Collections", calendar)))
+    primed = client.ask(AIRSYNC("Sync", AIRSYNC("Collections", calendar)))
     assert primed is not None
     parts = [
         AIRSYNC("Collection", AIRSYNC("SyncKey", each), AIRSYNC("CollectionId", id_))
         for id_, each in (("1", text(primed.children[0].children[0], "SyncKey")), (INBOX, key))
     ]
-    found = play.ask(AIRSYNC("Sync", AIRSYNC("Collections", *parts)))
+    found = client.ask(AIRSYNC("Sync", AIRSYNC("Collections", *parts)))
     assert found is not None
 
     assert [text(each, "CollectionId") for each in found.children[0].children] == [INBOX]
@@ -327,40 +327,40 @@ def test_collections_without_changes_are_missing_from_the_answer() -> None:
     [PING("Folders"), PING("Folders", PING("Id", "5")), PING("Folders", PING("Folder", PING("Class", "Email")))],
 )
 def test_a_ping_with_malformed_folders_is_refused(folders: Element) -> None:
-    assert Play().refused(PING("Ping", PING("HeartbeatInterval", "60"), folders)) == 4
+    assert Client().refused(PING("Ping", PING("HeartbeatInterval", "60"), folders)) == 4
 
 
-def test_a_ping_is_held_unless_there_is_news_for_the_newest_key() -> None:
-    play = Play()
-    key = play.primed()
+def test_a_ping_is_held_unless_there_are_changes_since_the_newest_key() -> None:
+    client = Client()
+    key = client.first_key()
     root = PING(
         "Ping",
         PING("HeartbeatInterval", "60"),
         PING("Folders", PING("Folder", PING("Id", INBOX), PING("Class", "Email"))),
     )
     parameters = PingParameters(60, ((INBOX, CollectionClass.EMAIL),))
-    assert play.ping(root) == parameters
-    play.deliver()
-    found = play.ping(None)
+    assert client.ping(root) == parameters
+    client.deliver()
+    found = client.ping(None)
     assert isinstance(found, PingAnswer)
     assert found.status is PingStatus.CHANGED
-    assert play.sync(key) is not None
-    assert play.ping(PING("Ping", PING("HeartbeatInterval", "90"))) == replace(parameters, heartbeat=90)
-    assert play.complaints == []
+    assert client.sync(key) is not None
+    assert client.ping(PING("Ping", PING("HeartbeatInterval", "90"))) == replace(parameters, heartbeat=90)
+    assert client.complaints == []
 
 
 @pytest.mark.parametrize("any_change_wakes", [False, True])
-def test_flags_and_deletes_are_news_only_where_the_rules_say_so(any_change_wakes: bool) -> None:
-    play = Play(rules=EasRules(any_change_wakes=any_change_wakes))
-    key = play.primed()
-    item = play.deliver()
-    play.sync(key)
-    play.session.device.ping = PingParameters(60, ((INBOX, CollectionClass.EMAIL),))
-    assert isinstance(play.ping(None), PingParameters)
-    play.session.mailbox.mark_read(item, read=True)
-    assert isinstance(play.ping(None), PingAnswer) is any_change_wakes
-    play.session.mailbox.delete(item)
-    assert isinstance(play.ping(None), PingAnswer) is any_change_wakes
+def test_flags_and_deletions_are_changes_only_where_the_rules_say_so(any_change_wakes: bool) -> None:
+    client = Client(rules=EasRules(any_change_wakes=any_change_wakes))
+    key = client.first_key()
+    item = client.deliver()
+    client.sync(key)
+    client.session.device.ping = PingParameters(60, ((INBOX, CollectionClass.EMAIL),))
+    assert isinstance(client.ping(None), PingParameters)
+    client.session.mailbox.mark_read(item, read=True)
+    assert isinstance(client.ping(None), PingAnswer) is any_change_wakes
+    client.session.mailbox.delete(item)
+    assert isinstance(client.ping(None), PingAnswer) is any_change_wakes
 
 
 @pytest.mark.parametrize("cls", list(CollectionClass))
@@ -384,25 +384,25 @@ def test_common_statuses_are_http_statuses_before_14_0(status: int, http: int) -
     assert refuse("Sync", refusal, NEW) == AIRSYNC("Sync", AIRSYNC("Status", str(status)))
 
 
-def test_a_commands_own_status_is_a_document_in_every_version() -> None:
+def test_the_status_of_one_command_is_a_document_in_every_version() -> None:
     assert refuse("Ping", RefusedByStatus(4, "because"), OLD) == PING("Ping", PING("Status", "4"))
 
 
-def test_elements_of_other_pages_have_no_place_in_a_collection() -> None:
-    play = Play()
-    play.hierarchy()
+def test_elements_of_other_code_pages_are_malformed_in_a_collection() -> None:
+    client = Client()
+    client.hierarchy()
 
-    assert play.refused(sync("0", AIRSYNCBASE("Type", "1"))) == 4
+    assert client.refused(sync("0", AIRSYNCBASE("Type", "1"))) == 4
 
 
-def test_a_lost_state_excuses_stale_keys_until_the_hierarchy_is_read_anew() -> None:
-    play = Play()
-    key = play.primed()
-    play.session.device.lose_state(play.session.mint)
-    play.sync(key)
-    assert play.complaints == []
-    play.hierarchy()
-    found = play.sync(key)
+def test_after_a_lost_state_stale_keys_are_no_fault_until_the_next_first_folder_sync() -> None:
+    client = Client()
+    key = client.first_key()
+    client.session.device.lose_state(client.session.mint)
+    client.sync(key)
+    assert client.complaints == []
+    client.hierarchy()
+    found = client.sync(key)
     assert found is not None
     assert text(found, "Status") == "3"
-    assert play.complaints == ["Sync with a key that is not valid"]
+    assert client.complaints == ["Sync with a key that is not valid"]

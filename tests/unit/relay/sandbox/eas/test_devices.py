@@ -13,28 +13,28 @@ def history() -> KeyHistory[str, int]:
     return keys
 
 
-def test_the_newest_key_stands_for_what_is_known() -> None:
-    assert history().present(SECOND) == Checkpoint(SECOND, {"5:1": 0})
+def test_the_newest_key_is_valid() -> None:
+    assert history().accept(SECOND) == Checkpoint(SECOND, {"5:1": 0})
 
 
-def test_the_key_before_takes_the_newest_one_back() -> None:
+def test_the_key_before_withdraws_the_newest_one() -> None:
     keys = history()
 
-    assert keys.present(FIRST) == Checkpoint(FIRST, {})
-    assert keys.present(SECOND) is None
-    assert keys.present(FIRST) == Checkpoint(FIRST, {})
+    assert keys.accept(FIRST) == Checkpoint(FIRST, {})
+    assert keys.accept(SECOND) is None
+    assert keys.accept(FIRST) == Checkpoint(FIRST, {})
 
 
-def test_older_and_unknown_keys_are_not_valid_and_do_no_harm() -> None:
+def test_older_and_unknown_keys_are_invalid_and_change_nothing() -> None:
     keys = history()
     keys.advance(THIRD, {})
 
-    assert keys.present(FIRST) is None
-    assert keys.present("guess") is None
-    assert keys.present(THIRD) == Checkpoint(THIRD, {})
+    assert keys.accept(FIRST) is None
+    assert keys.accept("guess") is None
+    assert keys.accept(THIRD) == Checkpoint(THIRD, {})
 
 
-def test_a_device_that_lost_its_state_keeps_its_policy_only() -> None:
+def test_a_device_that_lost_its_state_keeps_only_its_policy_key() -> None:
     mint = KeyMint(Random(1))
     folders = {folder.id: folder for folder in DEFAULT_FOLDERS}
     device = SimulatedDevice(policy_key="7", hierarchy=KeyHistory(Checkpoint(FIRST, folders)))
@@ -47,7 +47,7 @@ def test_a_device_that_lost_its_state_keeps_its_policy_only() -> None:
     assert not device.collections
     assert device.ping is None
     assert device.hierarchy is not None
-    assert device.hierarchy.present(FIRST) is None
+    assert device.hierarchy.accept(FIRST) is None
     assert device.hierarchy.newest.known == folders
 
 
@@ -58,7 +58,7 @@ def test_a_device_without_a_hierarchy_has_none_to_lose() -> None:
     assert device.hierarchy is None
 
 
-def test_keys_never_come_twice() -> None:
+def test_sync_keys_are_unique() -> None:
     constant = Random(1)
     constant.getrandbits = lambda k: 7  # type: ignore[method-assign]
     mint = KeyMint(constant)
@@ -68,7 +68,7 @@ def test_keys_never_come_twice() -> None:
     assert all(len(key) <= 64 for key in keys)
 
 
-def test_policy_keys_are_unsigned_32_bit_numbers_but_0() -> None:
+def test_policy_keys_are_unsigned_32_bit_numbers_except_0() -> None:
     mint = KeyMint(Random(1))
 
     assert all(0 < int(mint.policy_key()) < 1 << 32 for _ in range(100))

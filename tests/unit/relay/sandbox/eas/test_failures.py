@@ -21,7 +21,7 @@ def test_a_plan_is_for_its_user_and_its_command_only() -> None:
     assert script.take("ann", "Sync") == Cut()
 
 
-def test_a_plan_for_everybody_and_any_command_fits_all() -> None:
+def test_a_plan_without_user_and_command_is_for_all() -> None:
     script = FailureScript()
     script.add(None, FailurePlan(AnswerHttp(500), times=2))
 
@@ -29,7 +29,7 @@ def test_a_plan_for_everybody_and_any_command_fits_all() -> None:
     assert script.take("", "") == AnswerHttp(500)
 
 
-def test_the_plan_made_first_is_used_first() -> None:
+def test_the_plan_added_first_is_used_first() -> None:
     script = FailureScript()
     script.add(None, FailurePlan(AnswerStatus(5)))
     script.add("ann", FailurePlan(Cut()))
@@ -37,7 +37,7 @@ def test_the_plan_made_first_is_used_first() -> None:
     assert [script.take("ann", "Sync") for _ in range(2)] == [AnswerStatus(5), Cut()]
 
 
-def test_plans_can_be_forgotten() -> None:
+def test_clear_removes_all_plans() -> None:
     script = FailureScript()
     script.add(None, FailurePlan(Cut(), times=9))
     script.clear()

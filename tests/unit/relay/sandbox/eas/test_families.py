@@ -1,4 +1,4 @@
-"""What is odd about each family of servers, on a session without any network."""
+"""Tests of the oddities of each family of servers, on a session without HTTP."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,8 +22,8 @@ EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()
 
 
 @dataclass
-class Talk:
-    """A device with a policy key that talks to its mailbox, Inbox only."""
+class Client:
+    """A client with a policy key that syncs and pings only the Inbox."""
 
     rules: EasRules
     complaints: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Talk:
         assert found is not None
         return text(found, "SyncKey")
 
-    def primed(self) -> str:
+    def first_key(self) -> str:
         self.hierarchy()
         return self.key("0")
 
@@ -74,7 +74,7 @@ class Talk:
         return found
 
     def status(self, heartbeat: int = 60) -> PingStatus | None:
-        """Tell the status of a Ping's answer; None: it is held."""
+        """Return the status of the answer to a Ping; None: the server holds it."""
         found = self.ping(heartbeat)
         return found.status if isinstance(found, PingAnswer) else None
 
@@ -90,154 +90,154 @@ def tags(collection: Element | None) -> list[str]:
     return [] if commands is None else [child.tag for child in commands.children]
 
 
-def test_sogo_wants_one_more_sync_after_adds() -> None:
-    talk = Talk(SOGO)
-    key = talk.primed()
-    talk.deliver()
-    key = talk.key(key)
-    assert talk.status() is PingStatus.CHANGED
-    more = talk.sync(key)
+def test_sogo_expects_one_more_sync_after_adds() -> None:
+    client = Client(SOGO)
+    key = client.first_key()
+    client.deliver()
+    key = client.key(key)
+    assert client.status() is PingStatus.CHANGED
+    more = client.sync(key)
     assert more is not None
     assert tags(more) == []
-    assert talk.status() is None
-    assert talk.sync(text(more, "SyncKey")) is None
+    assert client.status() is None
+    assert client.sync(text(more, "SyncKey")) is None
 
 
-def test_sogo_holds_a_ping_beyond_its_maximum_before_it_says_so() -> None:
-    talk = Talk(SOGO)
-    talk.primed()
-    found = talk.ping(600)
+def test_sogo_holds_a_long_ping_before_it_answers_status_5() -> None:
+    client = Client(SOGO)
+    client.first_key()
+    found = client.ping(600)
 
     assert isinstance(found, PingParameters)
     assert (found.heartbeat, found.limit) == (600, 300)
 
 
-def test_sogo_raises_a_short_heartbeat_without_a_word() -> None:
-    talk = Talk(SOGO)
-    talk.primed()
-    found = talk.ping(1)
+def test_sogo_silently_raises_a_short_heartbeat() -> None:
+    client = Client(SOGO)
+    client.first_key()
+    found = client.ping(1)
 
     assert isinstance(found, PingParameters)
     assert (found.heartbeat, found.limit) == (10, None)
 
 
 @pytest.mark.parametrize(("rules", "status"), [(SOGO, None), (EXCHANGE, PingStatus.CHANGED)])
-def test_a_folder_that_was_never_synced_is_news_or_deaf(rules: EasRules, status: PingStatus | None) -> None:
-    talk = Talk(rules)
-    talk.hierarchy()
-    talk.deliver()
+def test_a_ping_on_a_folder_that_was_never_synced_answers_or_not(rules: EasRules, status: PingStatus | None) -> None:
+    client = Client(rules)
+    client.hierarchy()
+    client.deliver()
 
-    assert talk.status() is status
+    assert client.status() is status
 
 
 @pytest.mark.parametrize(("rules", "status"), [(SOGO, None), (EXCHANGE, 7), (ZPUSH, 7), (TRAVELER, 7)])
-def test_new_folders_end_a_ping_or_do_not(rules: EasRules, status: int | None) -> None:
-    talk = Talk(rules)
-    talk.primed()
-    talk.session.mailbox.add_folder("Projects")
+def test_a_new_folder_ends_a_ping_or_not(rules: EasRules, status: int | None) -> None:
+    client = Client(rules)
+    client.first_key()
+    client.session.mailbox.add_folder("Projects")
 
-    assert talk.status() == status
+    assert client.status() == status
 
 
 @pytest.mark.parametrize(("rules", "status"), [(SOGO, "3"), (EXCHANGE, None), (ZPUSH, None)])
-def test_a_hierarchy_read_anew_voids_keys_or_does_not(rules: EasRules, status: str | None) -> None:
-    talk = Talk(rules)
-    key = talk.primed()
-    talk.hierarchy()
-    found = talk.sync(key)
+def test_another_first_folder_sync_invalidates_sync_keys_or_not(rules: EasRules, status: str | None) -> None:
+    client = Client(rules)
+    key = client.first_key()
+    client.hierarchy()
+    found = client.sync(key)
 
     assert (None if found is None else text(found, "Status")) == status
-    assert talk.complaints == []
+    assert client.complaints == []
 
 
-def test_sogo_tells_all_mail_folders_as_deleted_while_its_mail_store_is_down() -> None:
-    talk = Talk(SOGO)
-    key = talk.primed()
-    hierarchy = text(talk.hierarchy(), "SyncKey")
-    talk.session.mailbox.store_down = True
-    changes = talk.hierarchy(hierarchy).find("Changes")
+def test_sogo_reports_all_mail_folders_as_deleted_while_its_mail_store_is_down() -> None:
+    client = Client(SOGO)
+    key = client.first_key()
+    hierarchy = text(client.hierarchy(), "SyncKey")
+    client.session.mailbox.store_down = True
+    changes = client.hierarchy(hierarchy).find("Changes")
     assert changes is not None
     assert {child.tag for child in changes.children} == {"Count", "Delete"}
-    assert talk.sync(key) is None
-    assert talk.status() is None
+    assert client.sync(key) is None
+    assert client.status() is None
 
 
-def test_zpush_keeps_items_back_when_a_key_comes_again_and_again() -> None:
-    talk = Talk(ZPUSH)
-    key = talk.primed()
+def test_zpush_withholds_items_when_a_client_repeats_a_key() -> None:
+    client = Client(ZPUSH)
+    key = client.first_key()
     for _ in range(3):
-        talk.deliver()
+        client.deliver()
 
-    assert [tags(talk.sync(key)) for _ in range(5)] == [["Add"] * 3, ["Add"] * 3, ["Add"], ["Add"], ["Delete"]]
-    assert len(talk.complaints) == 1
-
-
-def test_exchange_repeats_an_answer_as_often_as_it_is_asked() -> None:
-    talk = Talk(EXCHANGE)
-    key = talk.primed()
-    talk.deliver()
-
-    assert [tags(talk.sync(key)) for _ in range(6)] == [["Add"]] * 6
-    assert talk.complaints == []
+    assert [tags(client.sync(key)) for _ in range(5)] == [["Add"] * 3, ["Add"] * 3, ["Add"], ["Add"], ["Delete"]]
+    assert len(client.complaints) == 1
 
 
-def test_zpush_turns_to_7_when_no_sync_takes_the_changes() -> None:
-    talk = Talk(ZPUSH)
-    key = talk.primed()
-    talk.deliver()
-    assert [talk.status() for _ in range(10)] == [PingStatus.CHANGED] * 9 + [PingStatus.HIERARCHY_CHANGED]
-    talk.sync(key)
-    talk.deliver()
-    assert talk.status() is PingStatus.CHANGED
+def test_exchange_repeats_its_answer_for_a_repeated_key() -> None:
+    client = Client(EXCHANGE)
+    key = client.first_key()
+    client.deliver()
+
+    assert [tags(client.sync(key)) for _ in range(6)] == [["Add"]] * 6
+    assert client.complaints == []
 
 
-def test_zpush_forgets_the_device_when_it_syncs_a_folder_that_is_not_there() -> None:
-    talk = Talk(ZPUSH)
-    key = talk.primed()
+def test_zpush_answers_7_after_nine_changed_pings_without_a_sync() -> None:
+    client = Client(ZPUSH)
+    key = client.first_key()
+    client.deliver()
+    assert [client.status() for _ in range(10)] == [PingStatus.CHANGED] * 9 + [PingStatus.HIERARCHY_CHANGED]
+    client.sync(key)
+    client.deliver()
+    assert client.status() is PingStatus.CHANGED
+
+
+def test_zpush_forgets_the_sync_keys_of_a_device_that_syncs_an_unknown_folder() -> None:
+    client = Client(ZPUSH)
+    key = client.first_key()
     with pytest.raises(RefusedByStatus) as refusal:
-        talk.sync(key, CollectionId("U99999"))
+        client.sync(key, CollectionId("U99999"))
 
     assert refusal.value.status == 12
-    found = talk.sync(key)
+    found = client.sync(key)
     assert found is not None
     assert text(found, "Status") == "3"
 
 
 def test_zpush_serves_a_device_that_never_had_a_policy_key() -> None:
-    talk = Talk(ZPUSH)
-    talk.session.device.policy_key = None
-    talk.session = replace(talk.session, policy_key=None)
-    talk.hierarchy()
-    talk.session = replace(talk.session, policy_key="0")
+    client = Client(ZPUSH)
+    client.session.device.policy_key = None
+    client.session = replace(client.session, policy_key=None)
+    client.hierarchy()
+    client.session = replace(client.session, policy_key="0")
     with pytest.raises(RefusedByStatus):
-        talk.hierarchy()
+        client.hierarchy()
 
 
 @pytest.mark.parametrize(("rules", "status"), [(ZPUSH, PingStatus.HIERARCHY_CHANGED), (EXCHANGE, None)])
-def test_a_policy_that_is_due_ends_a_ping_or_does_not(rules: EasRules, status: PingStatus | None) -> None:
-    talk = Talk(rules)
-    talk.primed()
-    talk.session.device.refresh_due = True
+def test_a_policy_that_must_be_acknowledged_ends_a_ping_or_not(rules: EasRules, status: PingStatus | None) -> None:
+    client = Client(rules)
+    client.first_key()
+    client.session.device.refresh_due = True
 
-    assert talk.status() is status
+    assert client.status() is status
 
 
 def test_zpush_names_its_maximum_and_not_its_minimum() -> None:
-    talk = Talk(replace(ZPUSH, heartbeat_minimum=100, heartbeat_maximum=300))
-    talk.primed()
-    low, high = talk.ping(60), talk.ping(600)
+    client = Client(replace(ZPUSH, heartbeat_minimum=100, heartbeat_maximum=300))
+    client.first_key()
+    low, high = client.ping(60), client.ping(600)
     assert isinstance(low, PingAnswer)
     assert isinstance(high, PingAnswer)
     assert low.document.find("HeartbeatInterval") is None
     assert text(high.document, "HeartbeatInterval") == "300"
 
 
-def test_zpush_asks_for_a_policy_by_http_in_every_version() -> None:
+def test_zpush_demands_a_policy_by_http_in_every_version() -> None:
     assert refuse("Sync", RefusedByStatus(142, "because"), ProtocolVersion.V14_1, by_http=True) == 449
 
 
-def test_folder_ids_look_as_the_family_makes_them() -> None:
-    inboxes = [Talk(rules).inbox for rules in FAMILIES.values()]
+def test_folder_ids_have_the_format_of_the_family() -> None:
+    inboxes = [Client(rules).inbox for rules in FAMILIES.values()]
 
     assert inboxes == ["5", "mail%2F" + f"{5:032x}", "U00005", f"{5:032X}"]
     assert all(len(inbox) <= 64 for inbox in inboxes)

@@ -17,16 +17,16 @@ def add(mailbox: SimulatedMailbox, folder: CollectionId, subject: str = "Minutes
     return mailbox.add_item(folder, subject=subject, sender="ben@example.com", body="", received=MOMENT, read=False)
 
 
-def test_has_one_default_folder_of_each_class(mailbox: SimulatedMailbox) -> None:
+def test_each_class_has_one_default_folder(mailbox: SimulatedMailbox) -> None:
     for cls in CollectionClass:
         assert mailbox.folders[mailbox.default_folder(cls)].cls is cls
 
 
-def test_has_exactly_one_inbox() -> None:
+def test_there_is_exactly_one_inbox() -> None:
     assert [folder.type for folder in DEFAULT_FOLDERS].count(2) == 1
 
 
-def test_a_removed_default_folder_is_missed(mailbox: SimulatedMailbox) -> None:
+def test_a_removed_default_folder_raises_key_error(mailbox: SimulatedMailbox) -> None:
     inbox = mailbox.default_folder(CollectionClass.EMAIL)
     add(mailbox, inbox)
     mailbox.remove_folder(inbox)
@@ -37,7 +37,7 @@ def test_a_removed_default_folder_is_missed(mailbox: SimulatedMailbox) -> None:
         mailbox.default_folder(CollectionClass.EMAIL)
 
 
-def test_ids_of_folders_and_items_never_come_twice(mailbox: SimulatedMailbox) -> None:
+def test_ids_of_folders_and_items_are_never_reused(mailbox: SimulatedMailbox) -> None:
     folder = mailbox.add_folder("Projects")
     item = add(mailbox, folder)
     mailbox.delete(item)
@@ -48,7 +48,7 @@ def test_ids_of_folders_and_items_never_come_twice(mailbox: SimulatedMailbox) ->
     assert add(mailbox, other) != item
 
 
-def test_items_stay_in_order_of_arrival_and_tell_of_changes(mailbox: SimulatedMailbox) -> None:
+def test_items_stay_in_order_of_arrival_and_count_their_changes(mailbox: SimulatedMailbox) -> None:
     folder = mailbox.add_folder("Projects")
     first, second = add(mailbox, folder, "First"), add(mailbox, folder, "Second")
     mailbox.mark_read(first, read=True)
@@ -59,14 +59,14 @@ def test_items_stay_in_order_of_arrival_and_tell_of_changes(mailbox: SimulatedMa
     ]
 
 
-def test_a_folder_that_holds_no_items_takes_none(mailbox: SimulatedMailbox) -> None:
+def test_a_folder_without_a_class_accepts_no_items(mailbox: SimulatedMailbox) -> None:
     journal = next(folder.id for folder in DEFAULT_FOLDERS if folder.name == "Journal")
 
     with pytest.raises(KeyError):
         add(mailbox, journal)
 
 
-def test_content_is_not_shown_by_repr(mailbox: SimulatedMailbox) -> None:
+def test_repr_does_not_show_content(mailbox: SimulatedMailbox) -> None:
     inbox = mailbox.default_folder(CollectionClass.EMAIL)
     add(mailbox, inbox, "canary")
 
@@ -74,7 +74,7 @@ def test_content_is_not_shown_by_repr(mailbox: SimulatedMailbox) -> None:
 
 
 @pytest.mark.parametrize("server_id", ["5:1", "77:1", "odd"])
-def test_items_that_are_not_there_are_missed(mailbox: SimulatedMailbox, server_id: str) -> None:
+def test_an_unknown_item_raises_key_error(mailbox: SimulatedMailbox, server_id: str) -> None:
     with pytest.raises(KeyError):
         mailbox.delete(ServerId(server_id))
     with pytest.raises(KeyError):

@@ -39,12 +39,12 @@ def test_reads_basic_authentication_in_utf_8(value: str | None, login: tuple[str
     assert read_authorization(value) == login
 
 
-def test_reads_which_command_is_meant() -> None:
+def test_reads_the_command_of_a_query() -> None:
     assert read_command(QUERY) == "Ping"
     assert read_command("User=ann") == ""
 
 
-def test_takes_a_request_of_the_right_form() -> None:
+def test_reads_a_request_of_the_right_form() -> None:
     assert read_request(QUERY, HEADERS, BODY, "ann@example.com", VERSIONS) == REQUEST
     with_key = read_request(QUERY, {**HEADERS, "X-MS-PolicyKey": "4294967295"}, BODY, "ann@example.com", VERSIONS)
     assert with_key.policy_key == "4294967295"
@@ -73,7 +73,7 @@ def test_refuses_a_wrong_form(query: str, headers: dict[str, str], status: int) 
     assert refused.value.status == status
 
 
-def test_tells_by_status_that_a_version_was_given_up() -> None:
+def test_a_version_that_is_no_longer_served_is_refused_by_status() -> None:
     with pytest.raises(RefusedByStatus) as refused:
         read_request(QUERY, {**HEADERS, "MS-ASProtocolVersion": "14.0"}, BODY, "ann@example.com", VERSIONS)
 
@@ -86,7 +86,7 @@ def test_a_version_above_all_offered_is_malformed() -> None:
         read_request(QUERY, headers, BODY, "ann@example.com", (ProtocolVersion.V14_1,))
 
 
-def test_content_type_and_body_go_together() -> None:
+def test_a_content_type_needs_a_body_and_a_body_a_content_type() -> None:
     with pytest.raises(RefusedByHttp):
         read_request(QUERY, HEADERS, b"", "ann@example.com", VERSIONS)
     with pytest.raises(RefusedByHttp):
