@@ -1,6 +1,6 @@
-"""Own HTTP to one EAS server: one client session for all its watches, and foreign errors turned into ours.
+"""HTTP to one EAS server: one client session for all its watches, and the library's errors turned into ours.
 
-Nothing is repeated, redirected, or remembered here: a Sync sent twice by a transport can lose a mail
+The transport repeats nothing, follows no redirect and keeps no cookie: a Sync sent twice by a transport can lose a mail
 [observed: Z-Push 2.7.1, 2026-11], and a password must never follow a redirect.
 """
 
@@ -11,12 +11,10 @@ import warnings
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from eas_watcher.commands.request import HttpReply, HttpRequest
@@ -25,46 +23,58 @@ from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.sources import Sources
 
 if TYPE_CHECKING:
-    from aiohttp.client import ClientTimeout
+    from aiohttp import ClientTimeout
+    from aiohttp.client_middlewares import ClientHandlerType
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 
-class WatchedConnection(ResponseHandler):
-    """Note what happens on one connection."""
+class WatchedConnection(asyncio.Protocol):
+    """A layer between the transport and aiohttp's protocol; it notes whether the server sends anything."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin with a fresh one."""
-        super().__init__(loop)
-        self.used = False
+    __slots__ = ("_protocol", "answered", "kept")
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        """Pass everything on to `protocol`."""
+        self._protocol = protocol
         self.kept = False
-        """Whether the present request found it open, from an earlier one."""
+        """True if the present request found the connection open, from an earlier request."""
         self.answered = False
-        """Whether a byte came since the present request had it."""
+        """True if a byte came after the present request got the connection."""
 
-    def begin(self) -> None:
+    def begin(self, *, kept: bool) -> None:
         """Note that a request goes out."""
-        self.kept, self.used, self.answered = self.used, True, False
+        self.kept, self.answered = kept, False
 
     def data_received(self, data: bytes) -> None:
-        """Note that something came, and read it."""
+        """Note that the server sent something."""
         self.answered = True
-        super().data_received(data)
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass the end of the server's bytes on."""
+        return self._protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the end of the connection on."""
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass on that the socket accepts no more bytes."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on that the socket accepts bytes again."""
+        self._protocol.resume_writing()
 
 
 last_connection: Final[ContextVar[WatchedConnection | None]] = ContextVar("last_connection", default=None)
-"""What the last request of a task went over; None: it got no connection."""
+"""The connection of a task's last request; None: the request got no connection."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """Make connections that note what happens on them."""
-
-    def __init__(self, **options: Any) -> None:
-        """Take the options of aiohttp's connector."""
-        super().__init__(**options)
-        made: type[ResponseHandler] = WatchedConnection
-        self._factory = partial(made, loop=self._loop)
+    """aiohttp's connector, with a WatchedConnection on each connection."""
 
     async def connect(
         self,
@@ -72,37 +82,64 @@ class Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: "ClientTimeout",  # noqa: ASYNC109 -- aiohttp's signature
     ) -> "Connection":
-        """Give a connection, kept or fresh, to one request."""
+        """Return a connection, kept or fresh, for one request."""
         connection = await super().connect(req, traces, timeout)
-        if isinstance(connection.protocol, WatchedConnection):
-            connection.protocol.begin()
-            last_connection.set(connection.protocol)
+        transport, protocol = connection.transport, connection.protocol
+        if transport is not None and protocol is not None:
+            watched = transport.get_protocol()
+            if isinstance(watched, WatchedConnection):
+                watched.begin(kept=True)
+            else:
+                watched = WatchedConnection(protocol)
+                transport.set_protocol(watched)
+            last_connection.set(watched)
         return connection
 
 
+class ConnectionBroken(aiohttp.ClientConnectionError):
+    """A lost connection, as an error that aiohttp does not answer with a second attempt."""
+
+    def __init__(self, lost: aiohttp.ClientError) -> None:
+        super().__init__(str(lost))
+        self.name = type(lost).__name__
+
+
+async def send_once(request: "ClientRequest", send: "ClientHandlerType") -> aiohttp.ClientResponse:
+    """Send a request once, as a middleware of aiohttp.
+
+    aiohttp sends OPTIONS again when its connection breaks. Then a wrong password would count twice, and a ticket would
+    be a replay.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise ConnectionBroken(error) from error
+
+
+ONCE: Final = (send_once,)
 BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
 CONNECT: Final = 20.0  # seconds for TCP and TLS
 REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
-"""Lists that may come in several lines, to be joined by commas [RFC 9110 5.3]."""
+"""Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
 KEEP_IDLE: Final = 75.0  # seconds an unused connection waits for its next request
-STALE: Final = (
-    5.0  # seconds within which a kept connection that had been closed shows it; a round trip, on a busy machine
-)
-FAREWELL: Final = (
-    0.05  # seconds that a cancelled Ping may linger for the peer's TLS goodbye: the next one comes at once
-)
+STALE: Final = 5.0
+"""Seconds until a kept connection that the server had closed shows it: a round trip on a busy machine."""
+GOODBYE: Final = 0.05
+"""Seconds that a cancelled Ping waits for the server's TLS goodbye: the next Ping comes at once."""
 CUT_TRIES, CUT_STEP = 100, 0.01  # count, seconds; a cut connection is gone after one or two turns of the loop
-TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer shows after two minutes
+TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer is noticed after two minutes
 
 
 @asynccontextmanager
 async def open_transport(
     tls: ssl.SSLContext | None = None, *, reuse: bool = True, sources: Iterable[str] = ()
 ) -> AsyncIterator["HttpTransport"]:
-    """Open the transport to one server; `tls` trusts what the operator configured, None what the system trusts.
+    """Open the transport to one server; without `tls`, it trusts the CAs of the system.
 
-    Without `reuse` every connection carries one request and is closed. `sources` are addresses of this host that
-    connections come from in turn.
+    Without `reuse` every connection carries one request. Connections come from the addresses `sources` of this host in
+    turn.
     """
     sockets: WeakSet[socket.socket] = WeakSet()
     bound = Sources(sources)
@@ -118,7 +155,7 @@ async def open_transport(
         return sock
 
     with warnings.catch_warnings():
-        # aiohttp 3.12 wants `ssl_shutdown_timeout` to go, and has nothing in its place for a request that is cancelled.
+        # aiohttp 3.12 deprecates `ssl_shutdown_timeout` and offers nothing else for a request that is cancelled.
         warnings.simplefilter("ignore", DeprecationWarning)
         connector = Connector(
             limit=0,
@@ -126,7 +163,7 @@ async def open_transport(
             keepalive_timeout=KEEP_IDLE if reuse else None,
             force_close=not reuse,
             ssl=tls or ssl.create_default_context(),
-            ssl_shutdown_timeout=FAREWELL,
+            ssl_shutdown_timeout=GOODBYE,
             socket_factory=make_socket,
         )
     async with aiohttp.ClientSession(
@@ -135,30 +172,27 @@ async def open_transport(
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
     ) as session:
-        # aiohttp sends OPTIONS again when its connection breaks. A wrong password would count twice then, and a ticket
-        # be a replay: what is sent is sent once.
-        session._retry_connection = False  # noqa: SLF001 -- as aiohttp's own test client does; there is no other way
         yield HttpTransport(session, Deadlines())
     await _cut(sockets)
 
 
 class HttpTransport:
-    """Carry requests of any number of watches."""
+    """The transport for any number of watches."""
 
     __slots__ = ("_deadlines", "_session", "_tls")
 
     def __init__(self, session: aiohttp.ClientSession, deadlines: Deadlines, tls: ssl.SSLContext | None = None) -> None:
-        """Take the session of one server and the dead-lines of the process; `tls` for connections of its own."""
+        """Use the session of one server and the dead-lines of the process; `tls` makes connections of its own."""
         self._session = session
         self._deadlines = deadlines
         self._tls = tls
 
     def with_tls(self, tls: ssl.SSLContext) -> "HttpTransport":
-        """Return the same session for connections of another TLS context, never shared with those of any other."""
+        """Return a transport with the same session whose connections use another TLS context, and only that one."""
         return HttpTransport(self._session, self._deadlines, tls)
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any HTTP answer; raise Unreachable when none arrived whole in time.
+        """Return any HTTP answer; raises Unreachable when none arrived whole in time.
 
         Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB. No request is sent twice.
         """
@@ -179,7 +213,8 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError) as error:
             survived, used = clock() - began, last_connection.get()
             stale = used is not None and used.kept and not used.answered and survived < STALE
-            raise Unreachable(f"connection lost: {type(error).__name__}", survived, stale=stale) from error
+            name = error.name if isinstance(error, ConnectionBroken) else type(error).__name__
+            raise Unreachable(f"connection lost: {name}", survived, stale=stale) from error
 
     async def _exchange(self, request: HttpRequest) -> HttpReply:
         async with self._session.request(
@@ -188,11 +223,12 @@ class HttpTransport:
             headers=request.headers,
             data=request.body or None,
             allow_redirects=False,
+            middlewares=() if request.method == "POST" else ONCE,  # aiohttp sends no POST twice
             ssl=self._tls or True,
         ) as response:
             body = await _read_limited(response)
             headers = {name.lower(): value for name, value in response.headers.items()}
-            # Exchange Online sends its versions twice, and each way to log in in a line of its own.
+            # Exchange Online sends its versions twice, and each authentication scheme in a line of its own.
             for name in REPEATED:
                 if name in headers:
                     headers[name] = ",".join(response.headers.getall(name))
@@ -200,7 +236,7 @@ class HttpTransport:
 
 
 async def _cut(sockets: Iterable[socket.socket]) -> None:
-    """End the connections that cancelled requests left while their TLS waits for the peer's farewell.
+    """End the connections of cancelled requests that wait for the server's TLS goodbye.
 
     nginx sends none while it waits for the server behind it [observed: nginx 1.22, 2026-11].
     """
@@ -215,7 +251,7 @@ async def _cut(sockets: Iterable[socket.socket]) -> None:
 
 
 async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body chunk by chunk, so that a huge or endless one ends at the limit."""
+    """Read a body chunk by chunk and stop at the limit."""
     length = response.content_length
     if length is not None and length > BODY_LIMIT:
         raise ProtocolViolation("the answer is larger than 8 MiB")
@@ -230,14 +266,14 @@ async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _describe(error: OSError) -> str:
-    """Say what the network or TLS said, without addresses that change."""
+    """Return the text of an error of the network or of TLS, without addresses that change."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
     return error.strerror or type(error).__name__
 
 
 def _kept_alive_socket(address: tuple[Any, ...]) -> socket.socket:
-    """Make a socket that notices a peer which vanished without a word, the usual end of a long hold."""
+    """Return a socket that notices when the peer vanishes without a word, as often happens during a long hold."""
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -220,6 +220,7 @@ async def test_tells_how_long_a_request_was_held_before_the_cut(authority: Autho
     assert 0.29 <= caught.value.survived < 10.0
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
 async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
     authority: Authority, transport: HttpTransport, method: str
