@@ -1,4 +1,4 @@
-"""Own what a watch that works has to tell its operator: what was claimed to the server, and what looks odd."""
+"""The condition that operators see of a watch that works: what was acknowledged to the server, and what looks odd."""
 
 from collections import Counter
 from typing import Final
@@ -10,7 +10,7 @@ from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import CollectionClass
 from eas_watcher.reasons import Reason
 
-SILENT: Final = 4 * 3600.0  # seconds of Pings; discovery of a device ends within 14 minutes [observed: Exchange 2010]
+SILENT: Final = 4 * 3600.0  # seconds of Pings; the discovery of a device ends within 14 minutes, see below
 DISCOVERY_TAKES: Final = 15 * 60.0  # seconds of Pings; 14 minutes at most [observed: Exchange 2010]
 
 _CLAIMS: Final = {
@@ -22,10 +22,10 @@ _CLAIMS: Final = {
 
 
 def healthy(watch: Watch) -> Condition:
-    """Describe a watch whose Ping is about to be held; it has no reason unless something looks odd.
+    """Describe a watch that is about to Ping; it has a reason only if something looks odd.
 
-    A quarantined device, and a new one in discovery, is answered as if all were well, but gets no items [observed:
-    Exchange 2010 to 2019].
+    The server answers a quarantined device, and a new one in discovery, as if all were well, but shows it no items
+    [observed: Exchange 2010 to 2019].
     """
     notes = []
     used = watch.partnership.acknowledged
@@ -44,23 +44,23 @@ def healthy(watch: Watch) -> Condition:
             "no item was shown so far: some servers show a new device nothing for a quarter of an hour, until they "
             "know what it is"
         )
-    aside = [c for c in watch.wanted if c.id in watch.set_aside]
-    if aside:
-        notes.append(f"the server does not sync {_name(aside)}")
-    left_out = [c for c in watch.wanted if c not in watch.watched and c not in aside]
+    parked = [c for c in watch.wanted if c.id in watch.parked]
+    if parked:
+        notes.append(f"the server does not sync {_name(parked)}")
+    left_out = [c for c in watch.wanted if c not in watch.watched and c not in parked]
     if left_out:
         notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}")
     return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))
 
 
 def _name(collections: list[Collection]) -> str:
-    """Name folders: default ones by their class, sub-folders by their number, for their names are content."""
+    """Name default folders by their class and count sub-folders, whose names are content."""
     subs = Counter(c.cls.value for c in collections if c.sub)
     names = [c.cls.value for c in collections if not c.sub]
     return ", ".join(names + [f"{number} sub-folder{'s'[: number > 1]} of {cls}" for cls, number in subs.items()])
 
 
 def _looks_empty(watched: tuple[Collection, ...]) -> bool:
-    """Tell whether nothing was ever found where something is expected: in an Inbox."""
+    """Return True if an Inbox is watched and no item was ever found."""
     mail = any(collection.cls is CollectionClass.EMAIL for collection in watched)
     return mail and not any(c.seen or c.newest not in {None, EPOCH} for c in watched)

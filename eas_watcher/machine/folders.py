@@ -55,7 +55,7 @@ def recall(memory: Memory, policy: Policy, jitter: float = 0.0) -> tuple[Watch, 
     )
     forgotten = () if memory.hierarchy and not memory.subfolders else None
     progress = Progress(dropped=_missing(memory.collections, kept), hierarchy=forgotten)
-    return watch.in_doubt(), [] if progress == Progress() else [Record(progress)]
+    return watch.resync_all(), [] if progress == Progress() else [Record(progress)]
 
 
 def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progress]:
@@ -80,11 +80,16 @@ def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progres
         hierarchy=None if hierarchy == watch.hierarchy else hierarchy,
     )
     watch = replace(
-        watch, partnership=partnership, collections=collections, hierarchy=hierarchy, hierarchy_due=False, unborn=None
+        watch,
+        partnership=partnership,
+        collections=collections,
+        hierarchy=hierarchy,
+        hierarchy_due=False,
+        created_after=None,
     )
     # A Ping reports nothing of a folder that went and came back under its id until the next Sync
     # [observed: SOGo 5.8, 2026-11].
-    return watch.in_doubt(), progress
+    return watch.resync_all(), progress
 
 
 def note_horizon(watch: Watch) -> tuple[Watch, list[Action]]:
@@ -203,7 +208,7 @@ def _new_since(watch: Watch, hierarchy: Hierarchy) -> NewSince:
     before = {folder.id for folder in watch.hierarchy}
     if any(folder.type == INBOX and folder.id not in before for folder in hierarchy):
         return lambda _: newest
-    bounds = [moment for moment in (watch.unborn, watch.partnership.horizon) if moment is not None]
+    bounds = [moment for moment in (watch.created_after, watch.partnership.horizon) if moment is not None]
     created = max(bounds, default=newest)
     return lambda id_: newest if id_ in before else created
 

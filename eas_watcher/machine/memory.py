@@ -1,6 +1,7 @@
-"""Own what a watch keeps between two answers, and what one answer adds to it.
+"""What a watch remembers: `Memory` is what it starts from, `Progress` what one answer adds and the store commits.
 
-Everything here is a frozen value without I/O; whoever stores it commits one `Progress` in one transaction.
+All are frozen values. One `Progress` is committed in one transaction, so that a sync key and the changes that it stands
+for are stored together or not at all.
 """
 
 from dataclasses import dataclass, field, replace
@@ -24,83 +25,83 @@ from eas_watcher.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Partnership:
-    """Keep what server and device agreed on: version, policy and the key of the folder hierarchy."""
+    """What server and device agreed on: protocol version, policy and the key of the folder hierarchy."""
 
     version: ProtocolVersion | None = None
     policy_key: PolicyKey | None = None
-    """None: the server asked for no policy so far, or has none for us."""
+    """None: the server has not asked for a policy, or has none for us."""
     hierarchy_key: SyncKey = NO_SYNC_KEY
     informed: bool = False
-    """Whether the server knows our DeviceInformation."""
+    """True if the server knows our DeviceInformation."""
     acknowledged: Acknowledgement | None = None
-    """What we said that we did with the server's policy; None: nothing, there was none."""
+    """What we acknowledged about the server's policy; None: there was no policy."""
     url: str | None = None
-    """Where the mailbox is instead of its server's configured URL; None: there."""
+    """The URL of the mailbox when it is not the configured one of its server; None: it is."""
     horizon: datetime | None = None
-    """When the newest mail came that was known as the hierarchy was read last: a folder that was born since got all
-    mail of its own later. None: not known, or nobody asked for sub-folders."""
+    """Receive time of the newest known mail at the last FolderSync; mail in a folder created since then must be newer.
+    None: unknown, or no registration asks for sub-folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Hold what is known while a collection is primed: its backlog is not new, unless it came while we were deaf."""
+    """What is known while a collection is primed: of its backlog, only items that came after the lost state are new."""
 
     since: datetime | None
-    """Items received later are new; None: the collection was never primed before, nothing of it is new."""
+    """Items received later are new; None: the collection was never primed before, so none of its items are new."""
     known: frozenset[ServerId] = frozenset()
     """The items seen last before the drain."""
     found: int = 0
-    """New items so far."""
+    """New items that the drain has found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Keep where the relay stands in one collection."""
+    """The position of the relay in one collection."""
 
     id: CollectionId
     cls: CollectionClass
     sync_key: SyncKey = NO_SYNC_KEY
     tries: int = 0
-    """How often the present key was sent without a whole answer; at most 3 [observed: Z-Push 2.7.1, 2026-11]."""
+    """How often the sync key was sent without a whole answer; at most 3 [observed: Z-Push 2.7.1, 2026-11]."""
     newest: datetime | None = None
-    """The newest DateReceived seen, aware UTC; None: never primed. Classes without that property keep the epoch."""
+    """The newest DateReceived seen, aware UTC; None: never primed. Classes without that property have 1970-01-01."""
     seen: tuple[ServerId, ...] = ()
-    """The last items seen, oldest first, bounded."""
+    """The items seen last, oldest first, at most SEEN_KEPT."""
     drain: Drain | None = None
-    """Set while the collection is primed. Never stored: until the drain ends nothing of the collection is committed,
-    so that a crash repeats the whole drain."""
+    """Set while the collection is primed. Never stored: nothing of the collection is committed until the drain ends, so
+    that a crash repeats the whole drain."""
     sub: bool = False
-    """Whether it is a sub-folder: of interest only to those who asked for them."""
+    """True for a sub-folder, which only some registrations ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Say that `count` new items of one class arrived; not `certain` when the server lost count and we infer it."""
+    """`count` new items of one class; not `certain` if they are inferred, because the server lost our sync state."""
 
     cls: CollectionClass
     count: int
     certain: bool = True
     sub: bool = False
-    """Whether they are in a sub-folder."""
+    """True if they are in a sub-folder."""
 
 
 WIPES: Final = {False: Reason.REMOTE_WIPE, True: Reason.ACCOUNT_ONLY_WIPE}
-"""Whether only the account is meant -> reason of `wiping` and `wiped`."""
+"""True if only the account is wiped -> reason of `wiping` and `wiped`."""
 
 
 class WatchState(StrEnum):
-    """Name what a watch is doing, as operators see it."""
+    """What a watch is doing, as operators see it."""
 
     VERIFYING = "verifying"
-    """The credential was never accepted so far."""
+    """No server has accepted the credential yet."""
     STARTING = "starting"
     WATCHING = "watching"
     WAITING = "waiting"
-    """Backing off; `reason` says why, `retry_in` until when."""
+    """Waiting until the next try; the condition has the reason and the time."""
     CREDENTIAL_REFUSED = "credential-refused"
     BLOCKED = "blocked"
     WIPING = "wiping"
-    """A wipe is being acknowledged; nothing else is done any more, also after a restart."""
+    """A wipe is being acknowledged; the watch does nothing else any more, also after a restart."""
     WIPED = "wiped"
 
     @property
@@ -111,7 +112,7 @@ class WatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Tell how a watch is: its state, a reason for operators, and when it will try again."""
+    """The state of a watch as operators see it, with a reason and the time of the next try."""
 
     state: WatchState
     reason: Reason | None = None
@@ -119,12 +120,12 @@ class Condition:
     retry_in: float | None = None
     """Seconds until the next try; None when nothing is planned."""
     detail: str = ""
-    """One line for the operator; never content, never a credential."""
+    """One line for the operator, without content or credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Hold what must be committed together: advanced keys and the changes they stand for."""
+    """What must be committed together: new sync keys and the changes they stand for."""
 
     partnership: Partnership | None = None
     """None: unchanged."""
@@ -136,37 +137,37 @@ class Progress:
     refusals: int | None = None
     """How many times in a row the credential was refused; None: unchanged."""
     attention: bool = False
-    """Whether the phones must be told that the watch needs their user."""
+    """True if the phones get an `attention` push: the watch needs their user."""
     hierarchy: tuple[Folder, ...] | None = None
-    """All folders, kept for the sake of sub-folders; None: unchanged, empty: kept no more."""
+    """All folders, kept to find sub-folders; None: unchanged, empty: not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Hold everything a watch starts from."""
+    """Everything that a watch starts from."""
 
     partnership: Partnership = field(default_factory=Partnership)
     collections: tuple[Collection, ...] = ()
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
-    """The classes that some registration asked for."""
+    """The classes that registrations ask for."""
     accepted: bool = False
-    """Whether the server ever accepted the present credential."""
+    """True if a server has accepted the present credential."""
     refusals: int = 0
     retry_in: float = 0.0
-    """Seconds to wait before the first request; carries a wait over a restart."""
+    """Seconds to wait before the first request: the rest of a wait that a restart cut short."""
     subfolders: frozenset[CollectionClass] = frozenset()
-    """The classes of whose sub-folders some registration asked to hear too."""
+    """The classes for which registrations ask for sub-folders too."""
     hierarchy: tuple[Folder, ...] | None = None
     """All folders as they were at the hierarchy key; None: not kept."""
     wipe: bool | None = None
-    """Whether a wipe was begun and only the account is meant; None: none was."""
+    """True if a wipe of the account was begun, False if one of the device was; None: no wipe was begun."""
 
 
 def restart(collection: Collection) -> Collection:
-    """Give up a sync key: prime again, and remember from when on items are new.
+    """Return a collection that is primed again from key 0, and remembers since when items are new.
 
-    A drain that breaks off begins anew with nothing found. What was seen so far says nothing about the ids to come:
-    with a new state some servers give out the same ids for other items, and a new mail must not pass for a known one.
+    A drain that was interrupted starts again with nothing found. The ids seen before say nothing about the ids to come:
+    with a new sync state some servers give the same ids to other items, and a new mail must not count as a known one.
     """
     drain = collection.drain or Drain(collection.newest, frozenset(collection.seen))
     return replace(collection, sync_key=NO_SYNC_KEY, tries=0, seen=(), drain=replace(drain, found=0))

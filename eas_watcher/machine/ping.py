@@ -1,7 +1,7 @@
-"""Own what the answer to a Ping asks of a watch: news to Sync, a heartbeat to learn, or a wait.
+"""What the answer to a Ping asks of a watch: a Sync, a better heartbeat, or a wait; and the pause instead of a Ping.
 
-An answer that comes at once is normal now and then, and a hot loop when it repeats: a second client with our device
-id, or changes that no Sync shows.
+An answer that comes at once is normal from time to time. When it repeats it is a hot loop: a second client uses our
+device id, or the server reports changes that no Sync shows.
 """
 
 from dataclasses import replace
@@ -16,40 +16,38 @@ from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
 from eas_watcher.names import CollectionId
 from eas_watcher.reasons import Reason
 
+HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
+HASTY_ALLOWED: Final = 5
+SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
+BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
+QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks that the server still reports changes
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
 
 
-def rest(watch: Watch, interval: float, before: list[Action]) -> Move:
-    """Do `before`, rest for `interval` seconds; when the rest is over all collections are due, as after any wait."""
+def poll(watch: Watch, interval: float, before: list[Action]) -> Move:
+    """Do `before`, then pause for `interval` seconds instead of a Ping; as after any pause, a Sync comes next."""
     watch = replace(watch, counters=watch.counters.polled(interval))
     if watch.counters.polled_for >= HIERARCHY:
-        watch = replace(watch.reconsidered(), hierarchy_due=True, counters=watch.counters.hierarchy_polled())
+        watch = replace(watch.unparked(), hierarchy_due=True, counters=watch.counters.hierarchy_polled())
     return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True)]
 
 
-HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
-HASTY_ALLOWED: Final = 5
-SETTLED: Final = 60.0  # seconds a Ping is held, twice the time in which servers poll; a mail shows long before that
-BREATHER: Final = 5.0  # seconds from one Ping that ends for nothing to the next, however short the server holds it
-QUIET: Final = 3 * 3600.0  # seconds of silent Pings after which a Sync checks that the server has not fallen deaf
-
-
 def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
-    """Read an answer that came after `held` seconds, one of eight statuses [MS-ASCMD 2.2.3.177.11].
+    """Read an answer that came after `held` seconds, with one of eight statuses [MS-ASCMD 2.2.3.177.11].
 
-    Return a watch to go on with at once, or a move that waits.
+    Return a watch that goes on at once, or a move that waits.
     """
     watch = replace(watch, counters=watch.counters.ping_answered(held, at_once=_is_hasty(watch, held)))
     if watch.subfolders and held >= SETTLED:
-        # What was in the mailbox when the Ping began has been told of, wherever it turns up from now on.
-        watch = replace(watch, settled=newest_mail(watch.collections))
+        # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.
+        watch = replace(watch, announced_until=newest_mail(watch.collections))
     match reply.status:
         case PingStatus.EXPIRED:
             return _expired(watch, held)
         case PingStatus.CHANGED:
             return _changed(watch, frozenset(reply.changed), held)
         case PingStatus.HEARTBEAT_OUT_OF_RANGE:
-            # Without a limit in the answer ours is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
+            # An answer without a limit says that our interval is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
             limit = reply.heartbeat or watch.heartbeat.interval * 2
             watch = replace(watch, heartbeat=watch.heartbeat.adopt_limit(limit))
             return at_once(watch, ServerBusy("the heartbeat interval is out of range"), Reason.HEARTBEAT)
@@ -57,8 +55,8 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
             watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))
             return at_once(watch, ServerBusy("too many folders in one Ping"), Reason.TOO_MANY_FOLDERS)
         case PingStatus.HIERARCHY_CHANGED:
-            # Who tells of folders would have told of those that were there when an earlier Ping began.
-            watch = replace(watch, unborn=watch.settled)
+            # This server reports new folders, so it would have reported any that existed when an earlier Ping began.
+            watch = replace(watch, created_after=watch.announced_until)
             return remedy(watch, HierarchyChanged("Ping status 7"))
         case PingStatus.PARAMETERS_MISSING:
             return pause(watch, ServerBusy("the server forgot the Ping's parameters"), Reason.PING_PARAMETERS)
@@ -69,12 +67,12 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
 
 
 def _fewer(watch: Watch, limit: int | None) -> int:
-    """Read how many folders the server takes; one fewer than there were, if it does not say."""
+    """Return how many folders fit into one Ping: the server's limit, or one fewer than before if it names none."""
     return max(1, min(limit or len(watch.watched) - 1, watch.max_folders))
 
 
 def _expired(watch: Watch, held: float) -> Watch | Move:
-    """Ping again; an early end is normal now and then, but not in a row: a second client with our id ends them all."""
+    """Ping again, unless Pings end early in a row, as when a second client uses our device id."""
     fast = held < watch.heartbeat.interval / 4
     counters = watch.counters.ping_expired(held, fast=fast)
     watch = replace(watch, counters=counters)
@@ -82,22 +80,22 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
         if counters.fast_pings > 1:
             error = ServerBusy("Pings end at once: is the device id in use twice?")
             return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - 1)
-        return watch.in_doubt()
+        return watch.resync_all()
     early = held < watch.heartbeat.interval * 0.75
     if not early:
         watch = replace(watch, heartbeat=watch.heartbeat.expired())
     if counters.quiet_for >= QUIET:
-        # Some servers never tell that folders came or went [observed: SOGo 5.8, 2026-11].
-        return replace(watch.reconsidered().in_doubt(), hierarchy_due=True)
+        # Some servers never report that folders came or went [observed: SOGo 5.8, 2026-11].
+        return replace(watch.unparked().resync_all(), hierarchy_due=True)
     if held < BREATHER:
-        # A server may hold Pings for a second by right, and then would be asked every second for ever.
+        # A server may hold Pings for a second only, and would then be asked every second for ever.
         seconds = BREATHER - held
         return Pausing(replace(watch, counters=counters.waited(seconds))), [Pause(Progress(), 0, seconds)]
-    return watch.in_doubt() if early else watch
+    return watch.resync_all() if early else watch
 
 
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
-    """Sync what the server named (everything, if it named nothing we know), in one request."""
+    """Sync the collections that the server names, in one request; all, if it names none that we know."""
     watched = frozenset(collection.id for collection in watch.watched)
     counters = watch.counters.ping_changed(fast=held < HASTY)
     watch = replace(watch, unsynced=watch.unsynced | ((changed & watched) or watched), counters=counters)
@@ -108,5 +106,5 @@ def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Wat
 
 
 def _is_hasty(watch: Watch, held: float) -> bool:
-    """Tell whether an answer came at once; servers with short heartbeats answer soon by right."""
+    """Return True if the answer came at once; a server with short heartbeats rightly answers soon."""
     return held < min(HASTY, watch.heartbeat.interval / 4)

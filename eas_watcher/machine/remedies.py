@@ -1,8 +1,9 @@
-"""Own the remedies: what each failure asks of a watch.
+"""The remedies: what each failure asks of a watch.
 
-Some remedies are done at once (provision, read the hierarchy, start from key 0), but only `IMMEDIATE` times in a row:
-then each waits its backoff first, so that no server can drive a watch into a busy loop. Those that cost the server much
-or that have no hope left wait an hour each at last, for servers block clients that repeat them.
+Some remedies are applied at once (provision, read the hierarchy, start from key 0), but only `IMMEDIATE` times in a
+row. From then on each waits its backoff first, so that no server can drive a watch into a busy loop. Remedies that cost
+the server much, or have failed too often, are in the end tried once an hour, because servers block clients that repeat
+them.
 """
 
 from collections.abc import Container
@@ -38,13 +39,13 @@ from eas_watcher.reasons import Reason
 
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
 REDIRECTS: Final = 3  # in a row
-REPEATED: Final = 4  # failures that a second start from key 0 within the hour stands for with the first: 160 s
-HOPELESS: Final = 6  # remedies in a row after which only an hourly try is left
+REPEATED: Final = 4  # added to the starts from key 0 within an hour to get their backoff; the second waits 160 s
+HOPELESS: Final = 6  # remedies in a row after which only one try an hour is left
 RECHECK: Final = 3600.0  # seconds between tries while the server denies access
-SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove others
-DAILY: Final = 24 * 3600.0  # seconds; where somebody must see to the account itself
+SELDOM: Final = 6 * 3600.0  # seconds; where an administrator must allow the device or remove another
+DAILY: Final = 24 * 3600.0  # seconds; where an administrator must change the account itself
 RECHECKS: Final = MappingProxyType(
-    {Reason.KERBEROS_TICKET: CONFIRM_AFTER[-1]}  # its directory may be down, and a ticket is soon shown
+    {Reason.KERBEROS_TICKET: CONFIRM_AFTER[-1]}  # the directory may be down, and a ticket costs little
     | dict.fromkeys((Reason.EAS_129, Reason.EAS_131, Reason.EAS_177), SELDOM)
     | dict.fromkeys((Reason.EAS_123, Reason.EAS_124, Reason.EAS_125, Reason.HTTP_456, Reason.HTTP_457), DAILY)
 )
@@ -52,7 +53,7 @@ RECHECKS: Final = MappingProxyType(
 
 
 def remedy(watch: Watch, error: EasError) -> Watch | Move:
-    """Tell what an error asks for: a watch to go on with at once, or a move that waits or ends."""
+    """Return what an error asks for: a watch that goes on at once, or a move that waits or ends."""
     match error:
         case Unauthorized():
             return _refused(watch, error)
@@ -60,8 +61,8 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, reason, detail=str(error)))
         case RemoteWipeRequested(account_only=account_only):
             return wipe(watch, account_only=account_only)
-        case AccessDenied(reason=Reason.HTTP_404) if watch.strayed:
-            return at_once(_go_home(watch), error, Reason.HTTP_404)
+        case AccessDenied(reason=Reason.HTTP_404) if watch.redirected:
+            return at_once(_return(watch), error, Reason.HTTP_404)
         case AccessDenied(reason=Reason.HTTP_403):
             return _forbidden(watch, error)
         case AccessDenied(reason=reason):
@@ -76,11 +77,11 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case HierarchyChanged():
             return at_once(replace(watch, hierarchy_due=True), error, Reason.HIERARCHY_CHANGED)
         case VersionRefused():
-            return at_once(_distrust_version(watch), error, Reason.VERSION_REFUSED, at_last=RECHECK)
+            return at_once(_drop_version(watch), error, Reason.VERSION_REFUSED, at_last=RECHECK)
         case StateLost():
             return start_over(_forget_keys(watch), error, Reason.STATE_LOST)
         case ServerRenewed():
-            return start_over(_forget_keys(_ask_again(watch)), error, Reason.SERVER_RENEWED)
+            return start_over(_forget_keys(_ask_options(watch)), error, Reason.SERVER_RENEWED)
         case RequestRefused() if watch.counters.remedies or watch.counters.restarts.times:
             return pause(watch, error, Reason.REQUEST_REFUSED, RECHECK)
         case RequestRefused():
@@ -93,12 +94,12 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
         case ServerBusy(suspect=True) if watch.counters.failures >= IMMEDIATE:
             return pause(_forget_hierarchy(watch), error, Reason.SERVER_BUSY)
         case ServerBusy(retry_after=seconds):
-            return pause(watch, error, Reason.SERVER_BUSY, _as_told(watch, seconds))
+            return pause(watch, error, Reason.SERVER_BUSY, _named_wait(watch, seconds))
         case Unreachable(stale=True) if not watch.counters.remedies:
-            # Some servers close kept connections without a word [observed: SOGo 5.8, 2026-11]; the next one is fresh.
-            return at_once(watch.in_doubt(), error, Reason.UNREACHABLE)
+            # Some servers silently close kept connections [observed: SOGo 5.8, 2026-11]; the next request opens one.
+            return at_once(watch.resync_all(), error, Reason.UNREACHABLE)
         case Unreachable():
-            return pause(_go_home(watch) if watch.counters.failures >= IMMEDIATE else watch, error, Reason.UNREACHABLE)
+            return pause(_return(watch) if watch.counters.failures >= IMMEDIATE else watch, error, Reason.UNREACHABLE)
         case ProtocolViolation():
             return pause(watch, error, Reason.PROTOCOL_VIOLATION)
         case _:
@@ -106,12 +107,12 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
 
 
 def may_provision(watch: Watch) -> bool:
-    """Tell whether to provision may still be the remedy of a 403."""
+    """Return True if a Provision may still be the remedy of a 403."""
     return watch.partnership.version is not None and not watch.provision_due and not watch.counters.remedies
 
 
 def at_once(watch: Watch, error: EasError, reason: Reason, at_last: float | None = None) -> Watch | Move:
-    """Go on at once, unless remedies have not helped so far: then after a backoff, or `at_last` after those seconds."""
+    """Go on at once; after several remedies in a row, after a backoff; after many, after `at_last` seconds if given."""
     before = watch.counters.remedies
     watch = replace(watch, counters=watch.counters.remedied())
     if before >= IMMEDIATE:
@@ -120,9 +121,9 @@ def at_once(watch: Watch, error: EasError, reason: Reason, at_last: float | None
 
 
 def start_over(watch: Watch, error: EasError, reason: Reason) -> Watch | Move:
-    """Start from key 0, at once unless that was done within the hour: then after a long backoff, hourly at last.
+    """Start from key 0: at once, or after a long backoff if that was done within the hour, in the end once an hour.
 
-    It costs the server much, and some block a device that does so again and again [MS-ASHTTP 3.1.5.2.1].
+    A start costs the server much, and some servers block a device that repeats it [MS-ASHTTP 3.1.5.2.1].
     """
     watch = replace(watch, counters=watch.counters.restarted())
     restarts = watch.counters.restarts.times
@@ -141,7 +142,7 @@ def pause(
     shown: WatchState = WatchState.WAITING,
     failures: int | None = None,
 ) -> Move:
-    """Show why the watch waits, and wait; `failures` sets the backoff apart from the failures counted so far."""
+    """Record why the watch waits, and wait; `failures` replaces the counted failures for the backoff."""
     counters = watch.counters.failed()
     failures = failures or counters.failures
     counters = counters.waited(backoff.least(failures) if seconds is None else seconds)
@@ -153,9 +154,10 @@ def pause(
 
 
 def wipe(watch: Watch, *, account_only: bool) -> Move:
-    """Acknowledge a wipe; that it is under way is recorded first, so that whoever starts after a crash goes on with it.
+    """Record that a wipe is under way, then acknowledge it; a relay that starts after a crash goes on with it.
 
-    After the acknowledgement the server refuses the device: a start that knew nothing would keep all that is to go.
+    After the acknowledgement the server refuses the device. Without the record, a relay that starts then would keep
+    what must be destroyed.
     """
     watch = replace(watch, shown=WatchState.WIPING)
     begun = Progress(condition=Condition(WatchState.WIPING, WIPES[account_only]))
@@ -163,13 +165,13 @@ def wipe(watch: Watch, *, account_only: bool) -> Move:
 
 
 def end(watch: Watch, condition: Condition) -> Move:
-    """Stop for good and tell the phones that the watch needs their user."""
+    """End the watch for good, with an `attention` push: it needs its user."""
     watch = replace(watch, shown=condition.state)
     return Ended(watch), [Record(Progress(condition=condition, refusals=watch.counters.refusals, attention=True))]
 
 
-def _as_told(watch: Watch, seconds: float | None) -> float | None:
-    """Wait as told, but a server that has named a short time again and again gets the longer backoff."""
+def _named_wait(watch: Watch, seconds: float | None) -> float | None:
+    """Return the wait that the server named; None, the backoff, if it repeatedly named a shorter time."""
     if (
         seconds is not None
         and watch.counters.failures >= IMMEDIATE
@@ -180,7 +182,7 @@ def _as_told(watch: Watch, seconds: float | None) -> float | None:
 
 
 def _refused(watch: Watch, error: Unauthorized) -> Move:
-    """Stop everything; two spaced confirmations, for some servers say 401 when only their backend is down."""
+    """Wait for one of two spaced confirmations, because some servers answer 401 when only their backend is down."""
     watch = replace(watch, counters=watch.counters.refused())
     refusals = watch.counters.refusals
     if refusals >= MOST_REFUSALS:
@@ -190,9 +192,9 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
 
 
 def redirect_target(error: Redirected, hosts: Container[str], followed: int) -> str:
-    """Return the URL where a mailbox goes on after `followed` redirects in a row [MS-ASHTTP 3.1.5.2.2].
+    """Return the URL of a redirect that may be followed after `followed` others in a row [MS-ASHTTP 3.1.5.2.2].
 
-    Raises Redirected, which says why, unless the URL is at a host that the operator named and not one too many.
+    Raises Redirected, with the reason, if the operator does not allow the host or there were too many redirects.
     """
     url = eas_location(error.location, hosts)
     if url is None:
@@ -209,51 +211,51 @@ def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
         url = redirect_target(error, watch.policy.hosts, watch.counters.redirects)
     except Redirected as stopped:
         return pause(_give_up_redirects(watch), stopped, Reason.REDIRECTED, RECHECK)
-    # What the new server offers may differ; the answer to OPTIONS has the URL kept too.
+    # The new server may offer other versions, so OPTIONS comes first; its answer also records the URL.
     partnership = replace(watch.partnership, version=None, url=url)
     return replace(watch, partnership=partnership, counters=watch.counters.redirected())
 
 
 def _give_up_redirects(watch: Watch) -> Watch:
     """Return to the configured URL and follow redirects from there again."""
-    return _go_home(replace(watch, counters=watch.counters.returned()))
+    return _return(replace(watch, counters=watch.counters.returned()))
 
 
-def _go_home(watch: Watch) -> Watch:
-    """Return to the configured URL, if the mailbox was sent elsewhere."""
-    if not watch.strayed:
+def _return(watch: Watch) -> Watch:
+    """Return to the configured URL, if the mailbox was redirected."""
+    if not watch.redirected:
         return watch
     return replace(watch, partnership=replace(watch.partnership, version=None, url=None))
 
 
 def _forbidden(watch: Watch, error: AccessDenied) -> Watch | Move:
-    """Provision once: with old versions a 403 may stand for a policy or a wipe [MS-ASCMD 2.2.2]; else re-check."""
+    """Provision once: with old versions a 403 may mean a policy or a wipe [MS-ASCMD 2.2.2]; then try hourly."""
     due = replace(watch, provision_due=True)
     if may_provision(watch):
         return at_once(due, error, Reason.HTTP_403)
     return pause(due, error, Reason.HTTP_403, RECHECK, shown=WatchState.BLOCKED)
 
 
-def _distrust_version(watch: Watch) -> Watch:
-    """Choose the version again; another one, if the server refuses this one not just once."""
+def _drop_version(watch: Watch) -> Watch:
+    """Choose the version again; another one, if the server refuses this one repeatedly."""
     version = watch.partnership.version
-    distrusted = watch.distrusted
+    refused = watch.refused_versions
     if version is not None and watch.counters.remedies:
-        distrusted |= {version}
-    return replace(_ask_again(watch), distrusted=distrusted)
+        refused |= {version}
+    return replace(_ask_options(watch), refused_versions=refused)
 
 
-def _ask_again(watch: Watch) -> Watch:
-    """Let OPTIONS tell anew what the server offers."""
+def _ask_options(watch: Watch) -> Watch:
+    """Ask the server by OPTIONS what it offers."""
     return replace(watch, partnership=replace(watch.partnership, version=None))
 
 
 def _forget_hierarchy(watch: Watch) -> Watch:
-    """Read all folders anew; the keys of the collections may be good."""
+    """Read all folders again; the keys of the collections may still be valid."""
     partnership = replace(watch.partnership, hierarchy_key=NO_SYNC_KEY)
     return replace(watch, partnership=partnership, hierarchy_due=True)
 
 
 def _forget_keys(watch: Watch) -> Watch:
-    """Start from nothing with this server, remembering from when on items are new."""
+    """Start every key from 0, but remember since when items are new."""
     return _forget_hierarchy(replace(watch, collections=tuple(restart(c) for c in watch.collections)))

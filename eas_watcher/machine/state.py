@@ -1,4 +1,7 @@
-"""Own the states, events and actions of a watch: frozen values, compared with == in tests."""
+"""The values that `step` works on: what a watch knows, its states, and the events and actions between them.
+
+All are frozen and compared with ==. A move is the next state and the actions that lead to the next event, in order.
+"""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,23 +19,23 @@ from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 
-RATE: Final = 50.0  # mailboxes per second that start or return, unless the operator says otherwise
+RATE: Final = 50.0  # mailboxes per second that start at a server or return to it, unless the operator says otherwise
 MOST_COLLECTIONS: Final = 20  # in one Sync, of 25 items each at most
 MOST_FOLDERS: Final = 200  # in one Ping; a server that takes fewer says so [MS-ASCMD 2.2.3.107]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Hold what the operator decided for all watches of one server."""
+    """What the operator decides for all watches of one server."""
 
     versions: tuple[ProtocolVersion, ...] = tuple(ProtocolVersion)
     acknowledgement: Acknowledgement = Acknowledgement.THIRD_PARTY
     fallbacks: tuple[Acknowledgement, ...] = ()
-    """What else may be said to a server that does not take `acknowledgement`, in this order."""
+    """Acknowledgements for a server that does not take `acknowledgement`, in this order."""
     hosts: frozenset[str] = frozenset()
-    """Hosts that a server may send a mailbox to, lower-case, with their port unless it is 443."""
+    """Hosts that a server may redirect a mailbox to, lower-case, with their port unless it is 443."""
     discovered: bool = False
-    """Whether mailboxes have no configured URL to go back to, but only the one that Autodiscover found."""
+    """True if mailboxes have no configured URL to return to, but only the one that Autodiscover found."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     poll_interval: float | None = None
     """Seconds between two Syncs that stand in for Pings; None: Pings are held."""
@@ -40,105 +43,127 @@ class Policy:
     """Mailboxes per second that may start at the server, or return after an outage."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Hold all that a watch knows; the states differ only in what they wait for."""
+    """All that a watch knows; the states differ only in what they wait for."""
 
+    # given
     policy: Policy
-    partnership: Partnership
-    collections: tuple[Collection, ...]
     classes: frozenset[CollectionClass]
-    heartbeat: Heartbeat
-    unsynced: frozenset[CollectionId]
-    """Collections that need a Sync before the next Ping."""
+    """The classes that registrations ask for."""
+    subfolders: frozenset[CollectionClass] = frozenset()
+    """The classes for which registrations ask for sub-folders too."""
     jitter: float = 0.0
     """Share by which this mailbox's Pings last longer than the interval, so that those of a fleet end apart."""
+
+    # agreed on with the server, and stored
+    partnership: Partnership
+    collections: tuple[Collection, ...]
+    hierarchy: tuple[Folder, ...] | None = None
+    """All folders; None: not kept, because no registration asks for sub-folders."""
+
+    # learnt about the server, and forgotten when the watch ends
+    heartbeat: Heartbeat
+    refused_versions: frozenset[ProtocolVersion] = frozenset()
+    """Versions that the server offers, but refuses when they are used."""
+    max_folders: int = MOST_FOLDERS
+    """The most folders that the server takes in one Ping, as far as it has complained."""
+    max_collections: int = MOST_COLLECTIONS
+    """The most collections that the server takes in one Sync, as far as it has complained."""
+    new: bool = False
+    """True if the server had no partnership with our device before this watch began."""
+
+    # due
+    unsynced: frozenset[CollectionId]
+    """Collections that need a Sync before the next Ping."""
     provision_due: bool = False
     hierarchy_due: bool = False
+
     counters: Counters = field(default_factory=Counters)
-    distrusted: frozenset[ProtocolVersion] = frozenset()
-    """Versions that the server offers and then refuses."""
-    max_folders: int = MOST_FOLDERS
-    """How many folders the server takes in one Ping, as far as it has complained."""
-    max_collections: int = MOST_COLLECTIONS
-    """How many collections the server takes in one Sync, likewise."""
+
+    # shown to operators
     shown: WatchState | None = None
     """The state that was last recorded."""
-    told: str = ""
+    shown_detail: str = ""
     """The detail that was last recorded with `watching`."""
-    subfolders: frozenset[CollectionClass] = frozenset()
-    """The classes of whose sub-folders somebody asked to hear too."""
-    hierarchy: tuple[Folder, ...] | None = None
-    """All folders; None: not known, for nobody asked for sub-folders."""
-    settled: datetime | None = None
-    """Mail that came until then and appears in a sub-folder only now was moved there."""
-    unborn: datetime | None = None
-    """Mail that came until then is older than all folders that the server is about to tell of; None: nobody knows."""
-    doubts: tuple[CollectionId, ...] = ()
-    """Sub-folders that the server would not sync, once for each time in a row."""
-    new: bool = False
-    """Whether the server had no partnership with our device before this watch began."""
-    set_aside: frozenset[CollectionId] = frozenset()
-    """Sub-folders that the server does not sync again and again."""
+
+    # sub-folders
+    announced_until: datetime | None = None
+    """Mail received until then that appears in a sub-folder from now on was moved there: its arrival was announced.
+    None: unknown."""
+    created_after: datetime | None = None
+    """Any folder that the next FolderSync adds was created after mail received until then; None: unknown."""
+    sync_failures: tuple[CollectionId, ...] = ()
+    """Sub-folders that the server did not sync, once for each time in a row."""
+    parked: frozenset[CollectionId] = frozenset()
+    """Sub-folders that are left out for some hours, because the server repeatedly did not sync them."""
 
     @property
     def wanted(self) -> tuple[Collection, ...]:
-        """The collections somebody asked for, Inbox first, sub-folders last."""
+        """The collections that registrations ask for, Inbox first, sub-folders last."""
         return tuple(sorted(filter(self._is_wanted, self.collections), key=_inbox_first))
 
     @property
     def watched(self) -> tuple[Collection, ...]:
-        """Of the wanted collections, no more than the server takes."""
-        return tuple(c for c in self.wanted if c.id not in self.set_aside)[: self.max_folders]
+        """The wanted collections that are not parked, no more of them than the server takes."""
+        return tuple(c for c in self.wanted if c.id not in self.parked)[: self.max_folders]
 
     @property
-    def strayed(self) -> bool:
-        """Whether a server sent the mailbox away from its configured URL."""
+    def redirected(self) -> bool:
+        """True if a server sent the mailbox away from its configured URL."""
         return self.partnership.url is not None and not self.policy.discovered
 
-    def in_doubt(self) -> "Watch":
+    def resync_all(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""
         return replace(self, unsynced=frozenset(collection.id for collection in self.collections))
 
-    def reconsidered(self) -> "Watch":
-        """Return the watch with the sub-folders that were set aside; what came there meanwhile is not settled."""
-        return replace(self, doubts=(), set_aside=frozenset(), settled=None if self.set_aside else self.settled)
+    def unparked(self) -> "Watch":
+        """Return the watch with all sub-folders; mail that came to parked ones meanwhile was not announced."""
+        announced_until = None if self.parked else self.announced_until
+        return replace(self, sync_failures=(), parked=frozenset(), announced_until=announced_until)
 
     def _is_wanted(self, collection: Collection) -> bool:
         return collection.cls in (self.classes & self.subfolders if collection.sub else self.classes)
 
 
+def _inbox_first(collection: Collection) -> tuple[bool, bool, str]:
+    return collection.sub, collection.cls is not CollectionClass.EMAIL, collection.id
+
+
+# --- states: what a watch waits for
+
+
 @dataclass(frozen=True, slots=True)
 class Discovering:
-    """Wait for the answer to OPTIONS."""
+    """OPTIONS was sent."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioning:
-    """Wait for the end of the Provision conversation."""
+    """The Provision conversation is under way."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingHierarchy:
-    """Wait for the answer to FolderSync."""
+    """FolderSync was sent."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Informing:
-    """Wait for the answer to Settings with our DeviceInformation."""
+    """Settings with our DeviceInformation was sent."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Syncing:
-    """Wait for the answer to one Sync of `asked`."""
+    """One Sync of the collections `asked` was sent."""
 
     watch: Watch
     asked: tuple[CollectionId, ...]
@@ -146,21 +171,21 @@ class Syncing:
 
 @dataclass(frozen=True, slots=True)
 class Pinging:
-    """Wait for the answer to a held Ping."""
+    """A Ping was sent, which the server may hold."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Pausing:
-    """Wait for a timer."""
+    """A timer runs."""
 
     watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Wiping:
-    """Wait for the end of the wipe's acknowledgement, whatever it is."""
+    """The acknowledgement of a wipe is under way; the watch ends with it, whether it succeeds or not."""
 
     watch: Watch
     account_only: bool = False
@@ -168,7 +193,7 @@ class Wiping:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Wait for nothing: only a new credential or registration starts this mailbox again."""
+    """Nothing is awaited: only a new credential or registration starts this mailbox again."""
 
     watch: Watch
 
@@ -178,9 +203,12 @@ State: TypeAlias = (
 )
 
 
+# --- events: what came of it
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Carry the reply of a sent command, when it came (aware UTC), and how many seconds it took."""
+    """The reply to the command that was sent, when it came (aware UTC), and how many seconds it took."""
 
     reply: Capabilities | FolderSyncReply | SyncReply | PingReply | None
     at: datetime
@@ -189,7 +217,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Carry the final policy key and what was acknowledged for it; both None: the server has no policy for us."""
+    """The final policy key and what was acknowledged for it; both None: the server has no policy for us."""
 
     policy_key: PolicyKey | None
     acknowledged: Acknowledgement | None = None
@@ -197,39 +225,42 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Carry what went wrong instead of an answer."""
+    """What went wrong instead of an answer."""
 
     error: EasError
     url: str = ""
     """Where the command was sent."""
     shared: bool = False
-    """Whether the failure concerns the whole server, not this mailbox alone."""
+    """True if the failure concerns the whole server, not this mailbox alone."""
     note: str = ""
     """What a search for the mailbox elsewhere found; empty: it was not searched for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """Tell that the pause is over."""
+    """The pause is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class WipeAcknowledged:
-    """Tell that the acknowledgement was sent."""
+    """The acknowledgement of the wipe was sent."""
 
 
 Event: TypeAlias = Answered | Granted | Failed | Woken | WipeAcknowledged
 
 
+# --- actions: what to do next
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send one command; its reply or failure is the next event."""
+    """Send one command; `Answered` or `Failed` is the next event."""
 
     command: Command[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Provide:
+class NegotiatePolicy:
     """Run the Provision conversation; `Granted` or `Failed` is the next event."""
 
     acknowledgement: Acknowledgement
@@ -245,28 +276,24 @@ class AcknowledgeWipe:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Commit this before anything else happens."""
+    """Commit this before the next action."""
 
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Record the condition with the time of the next try, wait, then `Woken`.
+    """Record the condition with the time of the next try, wait, then `Woken` is the next event.
 
-    Wait `seconds` when the time is decided, else the backoff after `failures` failures in a row.
+    The wait is `seconds` when the time is decided, else the backoff after `failures` failures in a row.
     """
 
     progress: Progress
     failures: int
     seconds: float | None = None
     polls: bool = False
-    """Whether the wait stands in for a Ping."""
+    """True if the wait stands in for a Ping."""
 
 
-Action: TypeAlias = Send | Provide | AcknowledgeWipe | Record | Pause
+Action: TypeAlias = Send | NegotiatePolicy | AcknowledgeWipe | Record | Pause
 Move: TypeAlias = tuple[State, list[Action]]
-
-
-def _inbox_first(collection: Collection) -> tuple[bool, bool, str]:
-    return collection.sub, collection.cls is not CollectionClass.EMAIL, collection.id

@@ -1,13 +1,14 @@
-"""Own the watch of one mailbox: what to do next after every answer, failure and wait.
+"""The watch of one mailbox: what to do next after every answer, failure and pause.
 
 `step` is a table in code: a state and an event give the next state and the actions to take, in order. It never sends,
-sleeps, logs or reads a clock. Each loop has one cause to go round: for ever -> hierarchy and keys valid -> one Ping.
+sleeps, logs or reads a clock.
 
-    Discovering -> Provisioning -> ReadingHierarchy -> Informing -> Syncing <-> Pinging (or a rest, when it polls)
-    any of them -> Pausing -> Syncing with the stored keys (or whatever is due first); -> Wiping -> Ended
+    Discovering -> Provisioning -> ReadingHierarchy -> Informing -> Syncing <-> Pinging (or a pause, when it polls)
+    any of them -> Pausing -> Syncing with the stored keys (or another step that is due before it)
+    any of them -> Wiping -> Ended
 
-A Ping compares with the newest key the server gave out, whether we received it or not [observed: SOGo 5.8, Z-Push
-2.7.1, 2026-11]. So whenever that is in doubt (a start, a wait, a lost answer), a Sync with the stored keys comes first.
+A Ping compares with the newest sync key that the server gave out, whether we received it or not [observed: SOGo 5.8,
+Z-Push 2.7.1, 2026-11]. So after a start, a pause or a lost answer a Sync with the stored keys comes before any Ping.
 """
 
 from dataclasses import replace
@@ -35,7 +36,7 @@ from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.ping import read_ping, rest
+from eas_watcher.machine.ping import poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Answered,
@@ -46,11 +47,11 @@ from eas_watcher.machine.state import (
     Granted,
     Informing,
     Move,
+    NegotiatePolicy,
     Pause,
     Pausing,
     Pinging,
     Policy,
-    Provide,
     Provisioning,
     ReadingHierarchy,
     Record,
@@ -62,31 +63,31 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.sync import ask_sync, read_sync, untry
+from eas_watcher.machine.sync import ask_sync, read_sync, take_back_try
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.reasons import Reason
 
-BREATH: Final = 100  # requests in a row before a wait, whatever the server answers: 2,500 items of a first Sync
+BREATH: Final = 100  # requests in a row, then a pause, whatever the server answers: 2,500 items of a first Sync
 
 
 def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
-    """Start from what was kept: with valid keys that is a Sync with the stored keys, never a Ping.
+    """Start from what was kept; with valid keys, a Sync with the stored keys comes first, never a Ping.
 
     `jitter` is the share, 0 to 0.1, by which the mailbox's Pings last longer than the interval.
     """
-    watch, tidied = recall(memory, policy, jitter)
+    watch, forgotten = recall(memory, policy, jitter)
     if memory.wipe is not None:
         return wipe(watch, account_only=memory.wipe)
     if memory.refusals >= MOST_REFUSALS:
         return Ended(watch), []
     if memory.retry_in > 0:
-        return Pausing(watch), [*tidied, Pause(Progress(), 0, memory.retry_in)]
+        return Pausing(watch), [*forgotten, Pause(Progress(), 0, memory.retry_in)]
     state, actions = proceed(watch)
-    return state, [*tidied, *actions]
+    return state, [*forgotten, *actions]
 
 
 def step(state: State, event: Event) -> Move:
-    """Take one event; return the next state and what to do, in order."""
+    """Return the next state after an event, and what to do, in order."""
     match state, event:
         case Discovering(watch), Answered(Capabilities() as offer):
             return _discovered(watch, offer)
@@ -103,7 +104,7 @@ def step(state: State, event: Event) -> Move:
         case Pinging(watch), Answered(PingReply() as reply, _, held):
             return _go(read_ping(watch, reply, held))
         case Pausing(watch), Woken():
-            return proceed(watch.in_doubt())
+            return proceed(watch.resync_all())
         case Wiping(watch, account_only), WipeAcknowledged() | Failed():
             return end(watch, Condition(WatchState.WIPED, WIPES[account_only]))
         case Ended(), _:
@@ -113,20 +114,21 @@ def step(state: State, event: Event) -> Move:
         ):
             return _fail(watch, error)
         case Syncing(watch), Failed((Unreachable(reached=True) | ServerBusy(reached=True)) as error):
-            # Each try wears the keys, so a request that may be repeated goes first: it tells that the server is back.
+            # Each retry uses up one of the three attempts of a sync key. FolderSync may be repeated freely, so it goes
+            # first and shows that the server is back.
             return _fail(replace(watch, hierarchy_due=True), error)
         case Syncing(watch), Failed(
             (ProtocolViolation() | RequestRefused() | HierarchyChanged() | StateLost() | ServerRenewed()) as error
         ):
             return _fail(watch, error)
         case Syncing(watch), Failed(error):
-            return _fail(untry(watch, state.asked), error)
+            return _fail(take_back_try(watch, state.asked), error)
         case Pinging(watch), Failed(Unreachable() as error):
             return _cut(watch, error)
         case Informing(watch), Failed(
             ServerBusy(retry_after=None, reached=True) | ProtocolViolation() | RequestRefused() | VersionRefused()
         ):
-            # A server that cannot take the information must not keep us from watching.
+            # The mailbox can be watched without the information.
             return proceed(replace(watch, partnership=replace(watch.partnership, informed=True)))
         case _, Failed(error):
             return _fail(state.watch, error)
@@ -135,14 +137,14 @@ def step(state: State, event: Event) -> Move:
 
 
 def proceed(watch: Watch) -> Move:
-    """Do whatever is due first; with nothing due, Ping."""
+    """Do what is due, in this order; with nothing due, Ping."""
     if watch.counters.requests >= BREATH:
         return _fail(watch, ServerBusy(f"still not in step after {BREATH} requests in a row"))
     watch = replace(watch, counters=watch.counters.requested())
     if watch.partnership.version is None:
         return Discovering(watch), [Send(Options())]
     if watch.provision_due:
-        return Provisioning(watch), [Provide(watch.policy.acknowledgement, watch.policy.fallbacks)]
+        return Provisioning(watch), [NegotiatePolicy(watch.policy.acknowledgement, watch.policy.fallbacks)]
     if watch.hierarchy_due or not watch.watched:
         return ReadingHierarchy(watch), [Send(FolderSync(watch.partnership.hierarchy_key))]
     if not watch.partnership.informed:
@@ -153,21 +155,21 @@ def proceed(watch: Watch) -> Move:
 
 
 def _discovered(watch: Watch, offer: Capabilities) -> Move:
-    """Choose the version; provision first wherever the server knows the command (access rules want to know us)."""
-    trusted = frozenset(offer.versions).intersection(watch.policy.versions) - watch.distrusted
+    """Choose the version; provision first if the server knows the command, since access rules need the device."""
+    usable = frozenset(offer.versions).intersection(watch.policy.versions) - watch.refused_versions
     try:
-        version = choose_version(offer, trusted or watch.policy.versions)
+        version = choose_version(offer, usable or watch.policy.versions)
     except VersionRefused as error:
         return pause(watch, error, Reason.VERSION, RECHECK)
     informed = watch.partnership.informed or "Settings" not in offer.commands
     partnership = replace(watch.partnership, version=version, informed=informed)
     provision_due = "Provision" in offer.commands and partnership.policy_key is None
-    distrusted = watch.distrusted if trusted else frozenset[ProtocolVersion]()
-    return _record_partnership(replace(watch, provision_due=provision_due, distrusted=distrusted), partnership)
+    refused = watch.refused_versions if usable else frozenset[ProtocolVersion]()
+    return _record_partnership(replace(watch, provision_due=provision_due, refused_versions=refused), partnership)
 
 
 def _provisioned(watch: Watch, granted: Granted) -> Move:
-    """Keep the final key; from 14.1 on the conversation has carried our DeviceInformation [MS-ASPROV 2.2.2.54]."""
+    """Keep the final key; from 14.1 on, the conversation has sent our DeviceInformation [MS-ASPROV 2.2.2.54]."""
     version = watch.partnership.version
     informed = watch.partnership.informed or (version is not None and version >= ProtocolVersion.V14_1)
     partnership = replace(
@@ -196,20 +198,20 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
 
 
 def _ping(watch: Watch) -> Move:
-    """Hold a Ping; or rest until the next Sync, where the operator wants no Pings."""
+    """Send a Ping; or pause until the next Sync, where the operator configured polling."""
     watch, actions = note_horizon(watch)
     condition = healthy(watch)
-    if watch.shown is not WatchState.WATCHING or watch.told != condition.detail:
+    if watch.shown is not WatchState.WATCHING or watch.shown_detail != condition.detail:
         actions.append(Record(Progress(condition=condition)))
-        watch = replace(watch, shown=WatchState.WATCHING, told=condition.detail)
+        watch = replace(watch, shown=WatchState.WATCHING, shown_detail=condition.detail)
     if watch.policy.poll_interval is not None:
-        return rest(watch, watch.policy.poll_interval, actions)
+        return poll(watch, watch.policy.poll_interval, actions)
     seconds = watch.heartbeat.spread(watch.jitter)
     return Pinging(watch), [*actions, Send(Ping(seconds, tuple((c.id, c.cls) for c in watch.watched)))]
 
 
 def _cut(watch: Watch, error: Unreachable) -> Move:
-    """Learn from a Ping whose connection was lost: after a long hold the path has an idle timeout."""
+    """Shorten the heartbeat after a Ping whose connection was cut late, as by an idle timeout on the path."""
     held = error.survived >= HELD
     watch = replace(watch, counters=watch.counters.ping_cut(error.survived, held=held))
     if held:

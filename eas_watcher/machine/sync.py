@@ -1,6 +1,7 @@
-"""Own the Syncs of a watch: what goes into one request, and what its answer is worth.
+"""The Syncs of a watch: which collections one request asks for, and what its answer changes.
 
-An answer may be good for one collection and bad for another: what advanced is recorded whatever becomes of the rest.
+An answer may succeed for one collection and fail for another; each key that advanced is recorded regardless of the
+others.
 """
 
 from dataclasses import replace
@@ -16,14 +17,14 @@ from eas_watcher.machine.sync_reply import Digest, digest
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
 from eas_watcher.reasons import Reason
 
-KEY_TRIES: Final = 3  # Z-Push withholds items from the 3rd time on that one key is presented [observed: 2.7.1, 2026-11]
-DOUBTS: Final = 2  # times that a sub-folder may not be synced before it is set aside
+KEY_TRIES: Final = 3  # Z-Push withholds items from the third use of one sync key on [observed: 2.7.1, 2026-11]
+SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the next failure parks it
 
 
 def ask_sync(watch: Watch) -> Move:
-    """Prime what has no key, alone, without options; else Sync everything that is dirty, in one request."""
-    worn = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
-    watch = _put(watch, worn)
+    """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request."""
+    used_up = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
+    watch = _put(watch, used_up)
     keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
     asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
     watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
@@ -34,11 +35,11 @@ def ask_sync(watch: Watch) -> Move:
 def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Action], Watch | Move]:
     """Read a whole answer that came `at` that moment; return what to record first, and how to go on.
 
-    That is with a watch at once, or with a move that waits.
+    The watch goes on at once, or by a move that waits.
     """
     watch = state.watch
     asked = tuple(c for c in watch.collections if c.id in state.asked)
-    read = digest(asked, reply, at, watch.settled)
+    read = digest(asked, reply, at, watch.announced_until)
     keep = _keep(asked, read, refused=watch.counters.refusals > 0)
     done = frozenset(state.asked) - read.again
     counters = watch.counters.sync_answered(
@@ -50,7 +51,7 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
         _put(watch, {c.id: c for c in read.collections}),
         unsynced=(watch.unsynced - done) | read.again,
         counters=counters,
-        doubts=tuple(id_ for id_ in watch.doubts if id_ in read.troubled or id_ not in state.asked),
+        sync_failures=tuple(id_ for id_ in watch.sync_failures if id_ in read.troubled or id_ not in state.asked),
     )
     if read.trouble is not None:
         return keep, _troubled(replace(watch, unsynced=watch.unsynced | frozenset(state.asked)), read, read.trouble)
@@ -61,17 +62,17 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
 
 
 def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Watch | Move:
-    """Seek the remedy; but a sub-folder that has none is set aside for some hours, so that the others do not suffer."""
+    """Apply the remedy; a sub-folder that keeps failing is parked instead, so that the others go on."""
     subs = tuple(c.id for c in read.collections if c.sub and c.id in read.troubled)
-    hopeless = frozenset(id_ for id_ in subs if watch.doubts.count(id_) >= DOUBTS)
-    watch = replace(watch, doubts=(*watch.doubts, *subs), set_aside=watch.set_aside | hopeless)
+    hopeless = frozenset(id_ for id_ in subs if watch.sync_failures.count(id_) >= SYNC_FAILURES)
+    watch = replace(watch, sync_failures=(*watch.sync_failures, *subs), parked=watch.parked | hopeless)
     return watch if hopeless == read.troubled else remedy(watch, trouble)
 
 
 def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list[Action]:
-    """Record what advanced: keys and the changes they stand for, in one transaction; nothing of a drain.
+    """Return the record of the keys that advanced and the changes they stand for; of a drain nothing is recorded.
 
-    An answer also says that the credential is accepted again, if it was refused before.
+    An answer also shows that the server accepts the credential again, if it was refused before.
     """
     before = {c.id: c for c in asked}
     moved = tuple(
@@ -84,8 +85,8 @@ def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list
     return [Record(Progress(collections=moved, changes=read.changes, refusals=0 if refused else None))]
 
 
-def untry(watch: Watch, asked: tuple[CollectionId, ...]) -> Watch:
-    """Take back a try that never reached the server."""
+def take_back_try(watch: Watch, asked: tuple[CollectionId, ...]) -> Watch:
+    """Do not count a try that never reached the server."""
     return _put(watch, {c.id: replace(c, tries=max(0, c.tries - 1)) for c in watch.collections if c.id in asked})
 
 

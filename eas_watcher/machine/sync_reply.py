@@ -1,8 +1,9 @@
-"""Own how a Sync answer is read against what is kept: which items are new, and what must be done next.
+"""How a Sync answer is compared with what was kept: which items are new, and which collections need another Sync.
 
-An item is new when it is an Add whose ServerId was not seen before; a mail must be unread too. Change, Delete and
-SoftDelete are never new items. While a collection is primed its backlog is not new, but what came in between a lost
-sync state and the new one is: there the newest DateReceived decides, for ids may be given out anew with a new state.
+An item is new if it is an Add whose ServerId was not seen before; a mail must be unread, too. Change, Delete and
+SoftDelete are never new items. While a collection is primed its backlog is not new, but items that arrived between a
+lost sync state and the new one are. There the newest DateReceived decides, because a server may give the same ids to
+other items in a new state.
 """
 
 from collections.abc import Iterable
@@ -15,31 +16,33 @@ from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, Se
 from eas_watcher.machine.memory import Change, Collection, restart
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
 
-SEEN_KEPT: Final = 64  # ServerIds per collection; an answer has at most 25 (WINDOW_SIZE), a repeated one as many
+SEEN_KEPT: Final = 64  # ServerIds per collection: an answer and its repetition have 25 each at most (WINDOW_SIZE)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Hold what one Sync answer means for the collections that were asked for."""
+    """What one Sync answer means for the collections that were asked for."""
 
     collections: tuple[Collection, ...]
-    """Where each stands now, in the order asked."""
+    """The collections after the answer, in the order asked."""
     changes: tuple[Change, ...] = ()
     again: frozenset[CollectionId] = frozenset()
-    """Collections to sync once more before a Ping, which would answer at once [observed: SOGo 5.8, 2026-11]."""
+    """Collections to sync again, because a Ping would be answered at once [observed: SOGo 5.8, 2026-11]."""
     lost: frozenset[CollectionId] = frozenset()
-    """Collections whose key the server did not know: they start over."""
+    """Collections whose sync key the server did not know; they start from key 0."""
     trouble: EasError | None = None
-    """What went wrong for one collection or more while the others are good."""
+    """The failure of one collection or more, while the others succeeded."""
     troubled: frozenset[CollectionId] = frozenset()
-    """Those collections."""
+    """The collections that failed."""
 
 
-def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime, settled: datetime | None = None) -> Digest:
+def digest(
+    asked: Iterable[Collection], reply: SyncReply, at: datetime, announced_until: datetime | None = None
+) -> Digest:
     """Read a whole Sync answer that came `at` that moment.
 
-    Mail in sub-folders that was received until `settled` was moved there, and told of before; None: nobody knows.
+    Mail in sub-folders that was received until `announced_until` was moved there and announced before; None: unknown.
     """
     answers = {answer.id: answer for answer in reply.collections}
     collections: list[Collection] = []
@@ -50,7 +53,7 @@ def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime, settled:
     troubled: set[CollectionId] = set()
     for collection in asked:
         try:
-            now, change, more = _read_collection(collection, answers.get(collection.id), at, settled)
+            now, change, more = _read_collection(collection, answers.get(collection.id), at, announced_until)
         except EasError as error:
             collections.append(collection)
             trouble = trouble or error
@@ -67,15 +70,15 @@ def digest(asked: Iterable[Collection], reply: SyncReply, at: datetime, settled:
 
 
 def _read_collection(
-    collection: Collection, answer: CollectionReply | None, at: datetime, settled: datetime | None
+    collection: Collection, answer: CollectionReply | None, at: datetime, announced_until: datetime | None
 ) -> tuple[Collection, Change | None, bool]:
-    """Tell where the collection stands now, what is new in it, and whether to Sync it again."""
+    """Return the collection after its answer, what is new in it, and whether to Sync it again."""
     priming = collection.sync_key == NO_SYNC_KEY
     if answer is None:
         if priming:
-            # A folder that is gone answers like one without changes [observed: SOGo 5.8, 2026-11].
+            # A folder that is gone is answered like one without changes [observed: SOGo 5.8, 2026-11].
             raise HierarchyChanged("no answer to the first Sync of a collection")
-        return _settle(replace(collection, tries=0))
+        return _end_drain(replace(collection, tries=0))
     if answer.status == STALE_KEY:
         if priming:
             raise ServerBusy("the first Sync of a collection was answered with an invalid key")
@@ -89,16 +92,16 @@ def _read_collection(
     moved = replace(collection, sync_key=answer.sync_key, tries=0)
     stuck = answer.sync_key == collection.sync_key
     more = (answer.has_commands or answer.more_available) and not stuck
-    counted, fresh = _count(moved, answer.adds, at, settled if collection.sub else None)
+    counted, fresh = _count(moved, answer.adds, at, announced_until if collection.sub else None)
     if counted.drain is not None:
         counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
-        return (counted, None, True) if more else _settle(counted)
+        return (counted, None, True) if more else _end_drain(counted)
     change = Change(counted.cls, fresh, sub=counted.sub) if fresh else None
     return counted, change, more
 
 
 def _count(
-    collection: Collection, adds: tuple[Add, ...], at: datetime, settled: datetime | None
+    collection: Collection, adds: tuple[Add, ...], at: datetime, announced_until: datetime | None
 ) -> tuple[Collection, int]:
     """Remember the added items and count the new ones among them."""
     fresh = 0
@@ -107,39 +110,39 @@ def _count(
     for add in adds:
         known = add.server_id in seen
         seen[add.server_id] = None
-        if not known and _is_new(collection, add, settled):
+        if not known and _is_new(collection, add, announced_until):
             fresh += 1
         if add.received is not None:
-            # No later than now: a mail dated years ahead would make all that come after it look old in the next
-            # drain. Items newer than our clock's "now" are announced twice after a lost state, at worst.
+            # No later than now: after a mail dated years ahead, all others would look old in the next drain. At worst,
+            # items newer than our clock's "now" are announced twice after a lost state.
             received = min(add.received, at)
             newest = received if newest is None else max(newest, received)
     return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
 
 
-def _is_new(collection: Collection, add: Add, settled: datetime | None) -> bool:
+def _is_new(collection: Collection, add: Add, announced_until: datetime | None) -> bool:
     if collection.cls is CollectionClass.EMAIL and add.read:
         return False
     if collection.drain is None:
-        return settled is None or add.received is None or add.received > settled
+        return announced_until is None or add.received is None or add.received > announced_until
     since = collection.drain.since
     if since is None:
         return False
     if add.received is None or add.received == since:
-        # Only where the moment cannot tell do ids of the lost state decide.
+        # The ids of the lost state decide only where the receive time cannot.
         return add.server_id not in collection.drain.known
     return add.received > since
 
 
-def _settle(collection: Collection) -> tuple[Collection, Change | None, bool]:
-    """End a drain, if there is one, and tell what it found."""
+def _end_drain(collection: Collection) -> tuple[Collection, Change | None, bool]:
+    """Return the collection without its drain, and the change that the drain found."""
     drain = collection.drain
     if drain is None:
         return collection, None, False
-    settled = replace(collection, drain=None, newest=collection.newest or EPOCH)
+    primed = replace(collection, drain=None, newest=collection.newest or EPOCH)
     if drain.since is None:
-        return settled, None, False
+        return primed, None, False
     if collection.cls is CollectionClass.EMAIL:
-        return settled, Change(collection.cls, drain.found, sub=collection.sub) if drain.found else None, False
-    # Other classes have no arrival time: something may have come, so the app is told to look [design: lost state].
-    return settled, Change(collection.cls, 1, certain=False, sub=collection.sub), False
+        return primed, Change(collection.cls, drain.found, sub=collection.sub) if drain.found else None, False
+    # Items of other classes have no receive time, so an uncertain change lets the app look [design: lost state].
+    return primed, Change(collection.cls, 1, certain=False, sub=collection.sub), False

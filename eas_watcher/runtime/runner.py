@@ -21,10 +21,10 @@ from eas_watcher.machine.state import (
     Event,
     Failed,
     Granted,
+    NegotiatePolicy,
     Pause,
     Pinging,
     Policy,
-    Provide,
     Record,
     Send,
     State,
@@ -103,7 +103,7 @@ class Runner:
                 return None
             case Send(command):
                 return await self._send(command)
-            case Provide(acknowledgement, fallbacks):
+            case NegotiatePolicy(acknowledgement, fallbacks):
                 return await self._provide(acknowledgement, fallbacks)
             case AcknowledgeWipe(account_only):
                 try:

@@ -26,9 +26,9 @@ from eas_watcher.machine.state import (
     Event,
     Failed,
     Granted,
+    NegotiatePolicy,
     Pause,
     Policy,
-    Provide,
     Record,
     Send,
     State,
@@ -138,7 +138,7 @@ class _Stage:
                     return Answered(self._ask(command), NOW, self._held(command))
                 except EasError as error:
                     return Failed(error)
-            case Provide(acknowledgement, fallbacks):
+            case NegotiatePolicy(acknowledgement, fallbacks):
                 version = state.watch.partnership.version or ProtocolVersion.V14_1
                 try:
                     grant = self._converse(negotiate(version, acknowledgement, fallbacks))
@@ -225,7 +225,7 @@ def describe(action: Action) -> str:  # noqa: PLR0911 -- one text for each actio
             return "Sync of one folder"
         case Send(command):
             return command.name or "OPTIONS"
-        case Provide():
+        case NegotiatePolicy():
             return "Provision"
         case AcknowledgeWipe():
             return "acknowledge the wipe"
@@ -270,7 +270,7 @@ def _command(action: Action) -> str | None:
     match action:
         case Send(command):
             return command.name
-        case Provide() | AcknowledgeWipe():
+        case NegotiatePolicy() | AcknowledgeWipe():
             return "Provision"
         case _:
             return None

@@ -44,11 +44,11 @@ from eas_watcher.machine.state import (
     Failed,
     Granted,
     Informing,
+    NegotiatePolicy,
     Pause,
     Pausing,
     Pinging,
     Policy,
-    Provide,
     Provisioning,
     ReadingHierarchy,
     Send,
@@ -227,7 +227,7 @@ class Watchdog:
             assert not any(progress.changes for progress in recorded(actions))
             return
         asked = tuple(c for c in before.watch.collections if c.id in before.asked)
-        expected = digest(asked, event.reply, event.at, before.watch.settled)
+        expected = digest(asked, event.reply, event.at, before.watch.announced_until)
         assert [change for progress in recorded(actions) for change in progress.changes] == list(expected.changes)
         if expected.changes:
             kept = {c.id: c for c in recorded(actions)[0].collections}
@@ -259,7 +259,7 @@ class Watchdog:
                 self._row = 0
             case _:
                 pass
-        self._row += sum(isinstance(action, Send | Provide | AcknowledgeWipe) for action in actions)
+        self._row += sum(isinstance(action, Send | NegotiatePolicy | AcknowledgeWipe) for action in actions)
         assert self._row <= BREATH + 1
 
     def _check_tries(self, before: State | None, event: Event | None, command: object) -> None:
@@ -315,7 +315,7 @@ def pace(seed: int, *, news: bool) -> int:
         for action in actions:
             if isinstance(action, Pause):
                 now += action.seconds or backoff.least(action.failures)
-            elif isinstance(action, Send | Provide | AcknowledgeWipe):
+            elif isinstance(action, Send | NegotiatePolicy | AcknowledgeWipe):
                 minute.append(now)
         while minute and minute[0] <= now - 60.0:
             minute.popleft()

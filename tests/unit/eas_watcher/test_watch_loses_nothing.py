@@ -13,10 +13,10 @@ from eas_watcher.machine.state import (
     Answered,
     Event,
     Granted,
+    NegotiatePolicy,
     Pause,
     Pinging,
     Policy,
-    Provide,
     Record,
     Send,
     State,
@@ -69,7 +69,7 @@ class Relay:
                 return Woken()
             case Send(command):
                 return self._server.serve(command)
-            case Provide():
+            case NegotiatePolicy():
                 return Granted(PolicyKey("9"))
             case AcknowledgeWipe():
                 raise AssertionError("nobody asked for a wipe")

@@ -13,9 +13,9 @@ from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
     Answered,
+    NegotiatePolicy,
     Pause,
     Policy,
-    Provide,
     Record,
     Send,
     Syncing,
@@ -86,7 +86,7 @@ def pinged(status: PingStatus, *changed: str, held: float = 0.0, **told: int) ->
 
 def sent(actions: list[Action]) -> Command[Any] | None:
     """Return the one command to be sent, if one is; an action that converses or waits must be alone too."""
-    last = [action for action in actions if isinstance(action, Send | Provide | AcknowledgeWipe | Pause)]
+    last = [action for action in actions if isinstance(action, Send | NegotiatePolicy | AcknowledgeWipe | Pause)]
     assert len(last) <= 1
     assert not last or actions[-1] is last[0]
     return last[0].command if last and isinstance(last[0], Send) else None

@@ -68,7 +68,7 @@ def test_subfolders_that_are_not_watched_are_counted_for_their_names_are_content
     subs = tuple(replace(INBOX, id=CollectionId(f"2{n}"), sub=True) for n in range(4))
     calendar = replace(CALENDAR, id=CollectionId("30"), sub=True)
     both = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
-    watch = watch_of(INBOX, CALENDAR, *subs, calendar, subfolders=both, max_folders=3, set_aside=frozenset({"21"}))
+    watch = watch_of(INBOX, CALENDAR, *subs, calendar, subfolders=both, max_folders=3, parked=frozenset({"21"}))
 
     assert [c.id for c in watch.watched] == ["5", "7", "20"]
     assert healthy(watch).detail == (

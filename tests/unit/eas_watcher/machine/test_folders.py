@@ -125,12 +125,12 @@ def test_all_is_new_in_a_folder_that_was_born_since_the_last_look_though_the_inb
 
 def test_a_folder_is_no_older_than_the_ping_that_would_have_told_of_it() -> None:
     partnership = replace(PARTNERSHIP, horizon=EARLIER - timedelta(days=9))
-    watch = watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=partnership, unborn=EARLIER)
+    watch = watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=partnership, created_after=EARLIER)
 
     after, _ = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
 
     assert after.collections[-1].newest == EARLIER
-    assert after.unborn is None
+    assert after.created_after is None
 
 
 def test_in_a_folder_that_moves_in_only_what_comes_after_all_that_is_known_is_new() -> None:

@@ -208,26 +208,26 @@ def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: 
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     watch, reply = watch_of(INBOX, sub, subfolders=EMAIL), PingReply(status, (sub.id,))
 
-    assert watch_after(read_ping(watch, reply, SETTLED)).settled == NEWEST
-    assert watch_after(read_ping(watch, reply, SETTLED - 1.0)).settled is None
-    assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).settled is None
+    assert watch_after(read_ping(watch, reply, SETTLED)).announced_until == NEWEST
+    assert watch_after(read_ping(watch, reply, SETTLED - 1.0)).announced_until is None
+    assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).announced_until is None
 
 
 def test_a_server_that_tells_of_folders_had_told_of_all_that_were_there_when_a_ping_began() -> None:
-    watch = watch_of(INBOX, subfolders=EMAIL, settled=NEWEST)
+    watch = watch_of(INBOX, subfolders=EMAIL, announced_until=NEWEST)
 
-    assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).unborn == NEWEST
-    assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).unborn is None
+    assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).created_after == NEWEST
+    assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).created_after is None
 
 
 def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     aside = frozenset({sub.id})
-    watch = watch_of(INBOX, sub, subfolders=EMAIL, set_aside=aside, doubts=(sub.id,) * 3, quiet_for=QUIET)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, parked=aside, sync_failures=(sub.id,) * 3, quiet_for=QUIET)
 
     after = watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0))
 
-    assert after.set_aside == frozenset()
-    assert after.doubts == ()
-    assert after.settled is None  # what came meanwhile was not told of
+    assert after.parked == frozenset()
+    assert after.sync_failures == ()
+    assert after.announced_until is None  # what came meanwhile was not told of
     assert after.hierarchy_due

@@ -224,7 +224,7 @@ def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
         partnership=replace(watch.partnership, version=None),
         failures=2,
         remedies=2,
-        distrusted=frozenset({ProtocolVersion.V14_1}),
+        refused_versions=frozenset({ProtocolVersion.V14_1}),
     )
 
 
@@ -334,7 +334,7 @@ def test_a_server_that_was_changed_is_asked_what_it_offers_and_starts_every_key(
     assert isinstance(decided, Watch)
     assert (decided.partnership.version, decided.partnership.hierarchy_key) == (None, NO_SYNC_KEY)
     assert all(c.sync_key == NO_SYNC_KEY for c in decided.collections)
-    assert not decided.distrusted
+    assert not decided.refused_versions
 
 
 def test_a_request_called_malformed_starts_over_once() -> None:

@@ -22,7 +22,7 @@ def test_the_inbox_comes_first_when_the_server_takes_only_some(
 
 
 def test_in_doubt_everything_is_due_for_a_sync() -> None:
-    assert watch_of(*ALL).in_doubt() == watch_of(*ALL, unsynced=frozenset(c.id for c in ALL))
+    assert watch_of(*ALL).resync_all() == watch_of(*ALL, unsynced=frozenset(c.id for c in ALL))
 
 
 def test_a_policy_of_its_own_is_not_needed() -> None:

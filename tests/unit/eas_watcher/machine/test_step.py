@@ -36,11 +36,11 @@ from eas_watcher.machine.state import (
     Failed,
     Granted,
     Informing,
+    NegotiatePolicy,
     Pause,
     Pausing,
     Pinging,
     Policy,
-    Provide,
     Provisioning,
     ReadingHierarchy,
     Record,
@@ -124,7 +124,7 @@ def test_never_begins_with_a_credential_refused_for_good() -> None:
     ("watch", "state", "action"),
     [
         (watch_of(partnership=Partnership(), provision_due=True), Discovering, Send(Options())),
-        (watch_of(provision_due=True, hierarchy_due=True), Provisioning, Provide(POLICY.acknowledgement)),
+        (watch_of(provision_due=True, hierarchy_due=True), Provisioning, NegotiatePolicy(POLICY.acknowledgement)),
         (watch_of(hierarchy_due=True, partnership=FRESH), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
         (watch_of(classes=frozenset({CollectionClass.NOTES})), ReadingHierarchy, Send(FolderSync(SyncKey("h1")))),
         (watch_of(partnership=FRESH, unsynced=frozenset({INBOX.id})), Informing, Send(InformDevice(DEVICE))),
@@ -164,7 +164,7 @@ def test_takes_the_highest_version_and_provisions_where_the_server_can() -> None
     assert isinstance(state, Provisioning)
     assert actions == [
         Record(Progress(partnership=Partnership(ProtocolVersion.V16_1))),
-        Provide(POLICY.acknowledgement),
+        NegotiatePolicy(POLICY.acknowledgement),
     ]
 
 
@@ -204,12 +204,12 @@ def test_takes_another_version_when_the_server_refuses_the_one_it_offers() -> No
 
 
 def test_when_every_version_was_refused_all_are_tried_again() -> None:
-    watch = watch_of(partnership=Partnership(), distrusted=frozenset(ProtocolVersion))
+    watch = watch_of(partnership=Partnership(), refused_versions=frozenset(ProtocolVersion))
 
     state, _ = step(Discovering(watch), Answered(OFFER, NOW))
 
     assert state.watch.partnership.version is ProtocolVersion.V16_1
-    assert state.watch.distrusted == frozenset()
+    assert state.watch.refused_versions == frozenset()
 
 
 def test_waits_long_for_a_version_that_it_may_use() -> None:
@@ -320,7 +320,7 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
     assert odd.condition is not None
     assert odd.condition.reason is Reason.PERHAPS_QUARANTINED
 
-    watch = altered(watch, told=odd.condition.detail, silent_for=SILENT)
+    watch = altered(watch, shown_detail=odd.condition.detail, silent_for=SILENT)
     assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
     found, _ = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
     _, actions = step(replace(found, watch=replace(found.watch, unsynced=frozenset())), synced())

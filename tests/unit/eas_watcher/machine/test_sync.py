@@ -308,16 +308,16 @@ def test_a_subfolder_that_cannot_be_synced_is_set_aside_at_the_third_time() -> N
 
     assert isinstance(state, Syncing)  # the Inbox once more, without it
     assert state.asked == (INBOX.id,)
-    assert state.watch.set_aside == {sub.id}
+    assert state.watch.parked == {sub.id}
 
 
 def test_a_subfolder_that_is_synced_in_between_is_not_doubted_any_more() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
-    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({sub.id}), doubts=(sub.id, sub.id))
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({sub.id}), sync_failures=(sub.id, sub.id))
 
     state, _ = step(Syncing(watch, (sub.id,)), synced(news(of=sub)))
 
-    assert state.watch.doubts == ()
+    assert state.watch.sync_failures == ()
 
 
 def test_a_default_folder_is_never_set_aside() -> None:
@@ -326,7 +326,7 @@ def test_a_default_folder_is_never_set_aside() -> None:
     for _ in range(6):
         state, _ = step(Syncing(state.watch, (CALENDAR.id,)), synced(news(of=CALENDAR, status=8, key=None)))
 
-    assert state.watch.set_aside == frozenset()
+    assert state.watch.parked == frozenset()
 
 
 def test_no_more_than_some_collections_are_asked_for_in_one_sync() -> None:

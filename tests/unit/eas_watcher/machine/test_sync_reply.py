@@ -263,13 +263,15 @@ def test_mail_that_was_there_before_and_appears_in_a_subfolder_was_moved() -> No
     sub = replace(inbox(), sub=True)
     answered = SyncReply(empty=False, collections=(answer(mail("5:7", BEFORE), mail("5:8", AFTER), mail("5:9", None)),))
 
-    assert digest((sub,), answered, NOW, settled=BEFORE).changes == (Change(EMAIL, 2, sub=True),)
+    assert digest((sub,), answered, NOW, announced_until=BEFORE).changes == (Change(EMAIL, 2, sub=True),)
     assert digest((sub,), answered, NOW).changes == (Change(EMAIL, 3, sub=True),)
-    assert digest((inbox(),), answered, NOW, settled=BEFORE).changes == (Change(EMAIL, 3),)
+    assert digest((inbox(),), answered, NOW, announced_until=BEFORE).changes == (Change(EMAIL, 3),)
 
 
 def test_items_of_other_classes_in_subfolders_are_new_whenever_they_came() -> None:
     sub = replace(calendar(), sub=True)
     answered = SyncReply(empty=False, collections=(answer(Add(ServerId("7:1")), id_=CALENDAR),))
 
-    assert digest((sub,), answered, NOW, settled=NOW).changes == (Change(CollectionClass.CALENDAR, 1, sub=True),)
+    assert digest((sub,), answered, NOW, announced_until=NOW).changes == (
+        Change(CollectionClass.CALENDAR, 1, sub=True),
+    )
