@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 TRIES: Final = 5
 """How often a push that breaks its sender is tried before it is set aside."""
 PARKED: Final = 3600.0
-"""Seconds that a push rests which was set aside; an upgrade may mend it."""
+"""Seconds until a push that was set aside is tried again; an upgrade may mend it."""
 BROKEN: Final = RetryLater("internal-error")
 """What a sender that raises has said."""
 

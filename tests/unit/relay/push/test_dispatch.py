@@ -202,10 +202,10 @@ async def test_a_fault_of_a_channel_rests_it_and_one_push_tries_it_again(caplog:
         outbox.put(due_push(20, app="com.example.other"))
         outbox.put(due_push(21))
         await asyncio.sleep(25)
-        assert provider.numbers[10:] == [20]  # the other app goes on, the faulty one rests
+        assert provider.numbers[10:] == [20]  # the other app goes on, the faulty one is away
 
         await asyncio.sleep(20)
-        assert len(provider.sent) == 12  # one trial
+        assert len(provider.sent) == 12  # one probe
         healthy = True
         await asyncio.sleep(200)
 
@@ -226,10 +226,10 @@ async def test_a_rested_channel_is_tried_by_one_push_while_the_others_wait() -> 
             outbox.put(due_push(number))
         await asyncio.sleep(120)
 
-    trial = provider.moments[1]
-    assert trial >= 33.0
-    assert min(provider.moments[2:]) >= trial + 3.0 - 0.1
-    assert max(provider.moments) <= trial + 33.0
+    probe = provider.moments[1]
+    assert probe >= 33.0
+    assert min(provider.moments[2:]) >= probe + 3.0 - 0.1
+    assert max(provider.moments) <= probe + 33.0
     assert outbox.rows == {}
 
 

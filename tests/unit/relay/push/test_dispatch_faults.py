@@ -38,8 +38,8 @@ async def test_an_outage_is_met_by_one_push_at_a_time_and_burns_no_tries(caplog:
         provider.most_at_once = 0
         await asyncio.sleep(HOUR)
 
-        trials = len(provider.sent) - SLOTS
-        assert 40 <= trials <= 100
+        probes = len(provider.sent) - SLOTS
+        assert 40 <= probes <= 100
         assert provider.most_at_once == 1
         assert max(row.attempts for row in outbox.rows.values()) <= 1
         assert caplog.messages.count("push provider away") == 1
@@ -100,7 +100,7 @@ async def test_a_time_the_provider_names_for_all_is_kept_by_all() -> None:
     assert outbox.rows == {}
 
 
-async def test_news_of_a_remedy_ends_a_rest_at_once() -> None:
+async def test_news_of_a_remedy_ends_an_absence_at_once() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     provider.answer = lambda push: Refused("InvalidProviderToken", "look at the key", channel=True)
     under_test = dispatcher(outbox, provider)
@@ -117,7 +117,7 @@ async def test_news_of_a_remedy_ends_a_rest_at_once() -> None:
         assert not under_test.stats.dead
 
 
-async def test_a_resting_channel_costs_its_marks_no_tries() -> None:
+async def test_a_channel_that_is_away_costs_its_marks_no_tries() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     provider.answer = lambda push: Refused("TopicDisallowed", "allow it", channel=True)
     for number in range(20):
@@ -130,7 +130,7 @@ async def test_a_resting_channel_costs_its_marks_no_tries() -> None:
     assert 10 <= len(provider.sent) - 20 <= 20  # 30 s after the first fault, then up to 5 minutes apart
 
 
-async def test_a_push_service_that_rests_costs_its_marks_no_tries_and_no_longer_waits() -> None:
+async def test_a_push_service_that_is_away_costs_its_marks_no_tries_and_no_longer_waits() -> None:
     outbox, provider = MemoryOutbox(), Provider(0.0)
     provider.answer = lambda push: RetryLater("push-service-rests: timed-out", 30.0, reach=Reach.HERE)
     outbox.put(due_push())

@@ -1,4 +1,4 @@
-"""Test that marks of a push service that rests or is busy are left where they are, and those of others go on."""
+"""Marks of a push service that is away or busy are left where they are, and those of others are pushed."""
 
 import asyncio
 from random import Random
@@ -65,7 +65,7 @@ def put(outbox: MemoryOutbox, service: str, numbers: range) -> None:
         outbox.put(due_push(number, platform=Platform.WEBPUSH, device_token=token))
 
 
-async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_back() -> None:
+async def test_marks_of_a_service_that_is_away_are_not_claimed_and_leave_when_it_is_back() -> None:
     outbox, services = MemoryOutbox(), TwoServices()
     services.away = True
     put(outbox, SLOW, range(1000))
@@ -80,10 +80,10 @@ async def test_marks_of_a_resting_service_are_not_claimed_and_leave_when_it_is_b
         assert services.held_back[SLOW] <= SLOTS
 
         await asyncio.sleep(600)
-        trials = services.count(SLOW) - first
-        assert 3 <= trials <= 8  # after 30, 60, 120, 240 and 300 s
+        probes = services.count(SLOW) - first
+        assert 3 <= probes <= 8  # after 30, 60, 120, 240 and 300 s
         assert services.held_back[SLOW] <= SLOTS
-        assert max(row.attempts for row in outbox.rows.values()) <= trials + 1
+        assert max(row.attempts for row in outbox.rows.values()) <= probes + 1
 
         services.away = False
         await asyncio.sleep(SERVICE.ceiling + 60)
