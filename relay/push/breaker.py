@@ -138,7 +138,7 @@ class ProviderBreakers:
         self._random = random
         self._capacities = capacities
         self._environments = {each: LaneBreaker(environment_rules(slots), random) for each in Environment}
-        self._channels: dict[Lane, LaneBreaker] = {}
+        self._channels: dict[tuple[str, Environment], LaneBreaker] = {}
         self._under_way = dict.fromkeys(Environment, 0)
 
     def environment(self, push: DuePush) -> LaneBreaker:
@@ -147,10 +147,10 @@ class ProviderBreakers:
 
     def channel(self, push: DuePush) -> LaneBreaker:
         """Return the breaker of a push's channel."""
-        lane = Lane(push.environment, push.app)
-        breaker = self._channels.get(lane)
+        key = push.app, push.environment
+        breaker = self._channels.get(key)
         if breaker is None:
-            breaker = self._channels[lane] = LaneBreaker(CHANNEL, self._random)
+            breaker = self._channels[key] = LaneBreaker(CHANNEL, self._random)
         return breaker
 
     def plan(self, now: float) -> Plan:
@@ -161,8 +161,8 @@ class ProviderBreakers:
             if (capacity := breaker.capacity(self._under_way[environment], now)) is not None
         ]
         found += [
-            Capacity(lane, capacity, breaker.due)
-            for lane, breaker in self._channels.items()
+            Capacity(Lane(environment, app), capacity, breaker.due)
+            for (app, environment), breaker in self._channels.items()
             if (capacity := breaker.capacity(0, now)) is not None
         ]
         blocked: set[Lane] = set()
