@@ -470,7 +470,7 @@ def row_of(state: WatchState, reason: Reason | None) -> Row:
     if reason is None or state is WatchState.WIPING:
         return STATES[state]
     if reason is Reason.UNKNOWN:
-        return replace(STATES[state], remedy=REASONS[reason].remedy)
+        return replace(STATES[state], remedy=REASONS[reason].remedy, recheck=REASONS[reason].recheck)
     if reason is Reason.HTTP_401 and state is WatchState.WAITING:
         return _CONFIRMING
     return REASONS[reason]
