@@ -10,7 +10,7 @@ GRANTS := from relay.store.privileges import grants_sql; print(end=grants_sql())
 SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format docs soak interop bench lock clean
+.PHONY: help demo test slow check lint format docs soak interop bench lock clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,10 +18,13 @@ help: ## list the targets
 demo: $(VENV)/.run ## show the whole way of a mail on embedded defaults; ARGS=--once ends without Ctrl-C
 	$(BIN)/relay demo $(ARGS)
 
-test: $(VENV)/.dev ## run the unit, contract, integration and acceptance tests; ARGS go to pytest
-	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+test: $(VENV)/.dev ## run the tests but for the slow ones, with fewer random examples; ARGS go to pytest
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/python -m pytest $(SPREAD) -m "not slow" $(ARGS)
 
-check: lint ## run the whole gate: format, lint, types, import rules, tests with coverage
+slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out
+	$(BIN)/python -m pytest $(SPREAD) -m slow $(ARGS)
+
+check: lint ## run the whole gate: format, lint, types, import rules, all tests with coverage
 	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev ## check format, lint rules, types and import rules

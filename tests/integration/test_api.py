@@ -439,7 +439,10 @@ def api_on_a_loop() -> Iterator[tuple[asyncio.Runner, Api]]:
         runner.run(context.__aexit__(None, None, None))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=settings().max_examples * 3 // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(requests=REQUESTS)
 def test_no_body_makes_the_api_fail(api_on_a_loop: tuple[asyncio.Runner, Api], requests: list[tuple[str, Any]]) -> None:
     runner, api = api_on_a_loop

@@ -23,6 +23,18 @@ from tests.waiting import until
 each_family = pytest.mark.parametrize("family", list(FAMILIES))
 
 
+def each_failure(*failures: Failure) -> pytest.MarkDecorator:
+    """Play each failure with each family; all but one pair for each failure, of a family in turn, are slow tests."""
+    pairs = [
+        pytest.param(
+            failure, family, id=f"{failure!r}-{family}", marks=() if turn % len(FAMILIES) == place else pytest.mark.slow
+        )
+        for turn, failure in enumerate(failures)
+        for place, family in enumerate(FAMILIES)
+    ]
+    return pytest.mark.parametrize(("failure", "family"), pairs)
+
+
 @pytest.mark.parametrize(
     ("family", "version"), [(name, version) for name, rules in FAMILIES.items() for version in rules.versions]
 )
@@ -100,27 +112,22 @@ async def test_a_mail_that_was_read_elsewhere_already_is_no_news(family: Family)
         assert watched.ann.changes == []
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        Cut(),
-        Cut(applied=True),
-        Garble(),
-        Delay(3.0),
-        AnswerHttp(503, {"Retry-After": "1.5"}),
-        AnswerHttp(500),
-        AnswerHttp(200),
-        AnswerHttp(200, {"Content-Type": "text/html"}, "<html>Sign in</html>"),
-        AnswerHttp(449),
-        AnswerHttp(401, {"WWW-Authenticate": "Basic"}),
-        AnswerStatus(5),
-        AnswerStatus(16),
-        AnswerStatus(111),
-        AnswerStatus(142),
-    ],
-    ids=repr,
+@each_failure(
+    Cut(),
+    Cut(applied=True),
+    Garble(),
+    Delay(3.0),
+    AnswerHttp(503, {"Retry-After": "1.5"}),
+    AnswerHttp(500),
+    AnswerHttp(200),
+    AnswerHttp(200, {"Content-Type": "text/html"}, "<html>Sign in</html>"),
+    AnswerHttp(449),
+    AnswerHttp(401, {"WWW-Authenticate": "Basic"}),
+    AnswerStatus(5),
+    AnswerStatus(16),
+    AnswerStatus(111),
+    AnswerStatus(142),
 )
-@each_family
 @hurried
 async def test_a_mail_survives_whatever_happens_to_the_sync_that_fetches_it(failure: Failure, family: Family) -> None:
     async with world(rules=FAMILIES[family]) as watched:
@@ -133,23 +140,18 @@ async def test_a_mail_survives_whatever_happens_to_the_sync_that_fetches_it(fail
         assert watched.ann.changes == ONE_MAIL
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        Cut(applied=True),
-        Garble(),
-        AnswerHttp(200),
-        AnswerHttp(502, {"Content-Type": "text/html"}, "<html>Bad gateway</html>"),
-        AnswerStatus(1),
-        AnswerStatus(2),
-        AnswerStatus(3),
-        AnswerStatus(7),
-        AnswerStatus(8),
-        AnswerStatus(111),
-    ],
-    ids=repr,
+@each_failure(
+    Cut(applied=True),
+    Garble(),
+    AnswerHttp(200),
+    AnswerHttp(502, {"Content-Type": "text/html"}, "<html>Bad gateway</html>"),
+    AnswerStatus(1),
+    AnswerStatus(2),
+    AnswerStatus(3),
+    AnswerStatus(7),
+    AnswerStatus(8),
+    AnswerStatus(111),
 )
-@each_family
 @hurried
 async def test_a_mail_survives_whatever_happens_to_the_ping(failure: Failure, family: Family) -> None:
     async with world(rules=FAMILIES[family]) as watched:
@@ -513,7 +515,9 @@ async def test_a_password_changed_on_the_server_stops_the_watch_until_it_is_conf
         assert watched.ann.changes == ONE_MAIL
 
 
-@each_family
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name is Family.EXCHANGE else pytest.mark.slow) for name in FAMILIES]
+)
 @hurried
 async def test_a_hundred_mailboxes_hold_one_ping_each_and_lose_nothing(family: Family) -> None:
     users = [f"user{number}@example.com" for number in range(100)]

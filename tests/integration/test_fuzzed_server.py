@@ -34,6 +34,21 @@ busy machine needs for the worst of them, and nothing beside what an unbounded a
 REQUESTS: Final = 5  # that the mean server must have answered
 SLOW: Final = 0.5  # seconds
 TURNS: Final = 2000
+ONE_OF_EACH_KIND: Final = {
+    "random document",
+    "mutated answers",
+    "random status",
+    "half a document",
+    "too long a length",
+    "chunks without end",
+    "200 MB until the end",
+    "a gzip bomb",
+    "headers without end",
+    "cookies",
+    "deep elements",
+    "silence",
+}
+"""The others are slow tests."""
 INNOCENT: Final = {"mutated answers"}
 """What may hold news all the same."""
 
@@ -122,7 +137,9 @@ async def endure(watched: World, mean: CountedTransport) -> None:
             raise AssertionError("the mean server was given up")
 
 
-@pytest.mark.parametrize("name", TALKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ONE_OF_EACH_KIND else pytest.mark.slow) for name in TALKS]
+)
 @hurried
 async def test_a_mean_server_hurts_only_its_own_mailbox(name: str) -> None:
     authority = Authority()

@@ -329,20 +329,20 @@ def pace(seed: int, *, news: bool) -> int:
     return most
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.integers(0, 2**32))
 def test_requests_a_minute_are_bounded_whatever_the_server_answers(seed: int) -> None:
     assert pace(seed, news=True) <= (BREATH + 1) * (60.0 / backoff.least(1) + 1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.integers(0, 2**32))
 def test_requests_a_minute_are_few_while_a_server_has_no_news(seed: int) -> None:
     # Each wait is twice as long as the one before: 3.5, 7, 14 and 28 s fit into a minute at best.
     assert pace(seed, news=False) <= (BREATH + 1) * 5
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 10)
 @given(st.integers(0, 2**32))
 def test_the_promises_hold_for_thousands_of_steps(seed: int) -> None:
     run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES), seed, MANY_STEPS)
@@ -358,7 +358,7 @@ def test_a_known_mailbox_keeps_its_promises_whatever_the_server_answers(seed: in
     run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES), seed, STEPS)
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 2**32))
 def test_subfolders_keep_the_promises_whatever_the_server_answers(seed: int) -> None:
     run(Memory(PARTNERSHIP, (INBOX, CALENDAR), CLASSES, subfolders=CLASSES), seed, STEPS)
