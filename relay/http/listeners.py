@@ -1,8 +1,8 @@
-"""Own how the relay listens: one aiohttp application per listener, closed with its block.
+"""The relay's HTTP listeners: one aiohttp application each.
 
-aiohttp by itself answers what is no HTTP with the bytes it got, writes them into the log, and waits for ever for the
-first request of a connection. Those bytes may be the body of a registration, and each connection is a file that a Ping
-may need.
+aiohttp by itself answers bytes that are no HTTP with these bytes, writes them into the log, and waits as long for the
+first request of a connection as for the next ones. Those bytes may be the body of a registration, and each connection
+uses a file descriptor that a Ping may need.
 """
 
 import asyncio
@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from relay.http import problems
 
 log = logging.getLogger(__name__)
 
-GOODBYE: Final = 10.0  # seconds that requests under way may take when the relay stops; a verdict is waited for shorter
+GOODBYE: Final = 10.0  # seconds for requests in progress when the relay stops; a registration waits less for its check
 HANDSHAKE: Final = 10.0  # seconds for a client's TLS handshake
-IDLE: Final = 75.0  # seconds a connection may be without a request; long enough for a proxy to use it again
-FIRST: Final = 20.0  # seconds until the first request of a connection is there with all its headers
-MOST: Final = 4096  # connections at once to one listener; the rest of the open files belongs to Pings and pushes
+IDLE: Final = 75.0  # seconds between two requests of a connection; long enough for a proxy to use it again
+FIRST: Final = 20.0  # seconds until the first request of a connection has come with all its headers
+MOST: Final = 4096  # connections at once to one listener; Pings and pushes need the rest of the open files
 
 
 @asynccontextmanager
@@ -38,11 +39,12 @@ async def open_listener(
     first: float = FIRST,
     most: int = MOST,
 ) -> AsyncIterator[int]:
-    """Serve an application until the block ends; give the port, which matters when `port` is 0. Raises OSError.
+    """Serve an application until the block ends; yield the port, which matters when `port` is 0. Raises OSError.
 
-    A connection is cut that brings no request within `first` seconds, and at once if it is one more than `most`.
+    The listener cuts a connection that brings no request within `first` seconds, and one more than `most`.
     """
     loop = asyncio.get_running_loop()
+    app.middlewares.insert(0, _note_request)
     runner = web.AppRunner(app, shutdown_timeout=GOODBYE)
     await runner.setup()
     manager = runner.server
@@ -65,31 +67,49 @@ async def open_listener(
 
 
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Make a server's TLS context of PEM files, TLS 1.2 and newer."""
+    """Return a server's TLS context from PEM files, for TLS 1.2 and newer."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     return context
 
 
+@web.middleware
+async def _note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell the connection that its first request has come."""
+    if isinstance(request.protocol, _Connection):
+        request.protocol.stop_waiting()
+    return await handler(request)
+
+
 class _Connection(web.RequestHandler):
-    """Serve one connection, and repeat nothing that came over it: not in an answer, not in the log."""
+    """One connection; neither answers nor the log repeat anything that came over it."""
 
-    __slots__ = ("_first", "_most")
+    __slots__ = ("_first", "_most", "_patience", "_server")
 
-    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, first: float, most: int) -> None:
-        super().__init__(manager, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]  # None: no log
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, first: float, most: int) -> None:
+        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]  # None: no log
+        self._server = server
         self._first = first
         self._most = most
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._manager is not None and len(self._manager.connections) > self._most:
+        if len(self._server.connections) > self._most:
             log.warning("connection refused: too many are open", extra={"most": self._most})
             self.force_close()
             return
-        # What ends a connection that got its answers and brings no further request; aiohttp starts it after the first.
-        self._next_keepalive_close_time = self._loop.time() + self._first
-        self._keepalive_handle = self._loop.call_later(self._first, self._process_keepalive)
+        self._patience = asyncio.get_running_loop().call_later(self._first, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.stop_waiting()
+        super().connection_lost(exc)
+
+    def stop_waiting(self) -> None:
+        """Leave the connection open: a request has come."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def handle_error(
         self,
@@ -98,7 +118,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 -- aiohttp's text, which repeats the request
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, or a fault of ours that no application caught; the connection ends."""
+        """Answer bytes that are no HTTP, or an error that no application caught; the connection ends."""
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             log.info("request is no HTTP", extra={"error": type(exc).__name__})
             kind = problems.BAD_REQUEST
@@ -115,11 +135,11 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer; aiohttp's own refusals, no problem documents, repeat the request in their text."""
+        """Send an answer; aiohttp's own refusals repeat the request in their text, so they become problem documents."""
         if isinstance(resp, web.HTTPException) and resp.content_type != problems.MEDIA_TYPE:
             resp = problems.framework_refusal(resp)
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
-        """Tell that a connection ended by an error, without its text."""
+        """Log that a connection ended by an error, without the error's text."""
         log.info("connection broken", extra={"error": type(exc_info).__name__})

@@ -1,4 +1,4 @@
-"""Problem documents [RFC 9457], and those for what the web framework itself refuses."""
+"""Problem documents [RFC 9457], and those for requests that the web framework itself refuses."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Hold what all problems of one kind share."""
+    """The common parts of all problems of one kind."""
 
     status: HTTPStatus
     code: str
@@ -25,14 +25,14 @@ BY_STATUS: Final[Mapping[int, Kind]] = {
     405: Kind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "This path has no such method"),
     413: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "The body is too large"),
 }
-"""What the web framework itself refuses."""
+"""The refusals of the web framework itself."""
 
 BAD_REQUEST: Final = Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request makes no sense")
 INTERNAL: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The relay failed")
 
 
 def framework_refusal(error: web.HTTPException) -> web.Response:
-    """Answer what aiohttp refuses by itself."""
+    """Return the answer to a request that aiohttp refuses by itself."""
     kind = BY_STATUS.get(error.status, BAD_REQUEST)
     allow = error.headers.get(hdrs.ALLOW)
     return document(kind, "", headers={} if allow is None else {hdrs.ALLOW: allow})
@@ -46,7 +46,7 @@ def document(
     errors: list[dict[str, str]] | None = None,
     instance: str | None = None,
 ) -> web.Response:
-    """Write a problem document; `type` is a relative reference that ends with the code."""
+    """Return a problem document; `type` is a relative reference that ends with the code."""
     body: dict[str, object] = {
         "type": f"/problems/{kind.code}",
         "title": kind.title,
