@@ -30,7 +30,7 @@ from tests.integration.eas_world import PASSWORD, hurried, hurry
 MANY: Final = 1000
 RATE: Final = 50.0  # per second, the default of return_rate
 SHORT: Final = 64
-BUNCH: Final = 5  # seconds over which the rate is measured as well: single requests may be late on a busy machine
+BUNCH: Final = 5  # seconds over which the rate is measured more closely: requests arrive in bunches on a busy machine
 
 
 class Results(NoWatches):
@@ -65,10 +65,8 @@ def busiest(moments: list[float], seconds: int) -> int:
     return max(Counter(int(moment - moments[0]) // seconds for moment in moments).values())
 
 
-@pytest.mark.parametrize(("delay", "most"), [(0.5, RATE), (2.0, SHORT)])
-def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(
-    tmp_path: Path, delay: float, most: float
-) -> None:
+@pytest.mark.parametrize("delay", [0.5, 2.0])  # seconds for an answer: 25 and 100 requests at once at the rate
+def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(tmp_path: Path, delay: float) -> None:
     (tmp_path / "key.pem").write_bytes(generate()[0])
     key = SealingPrivateKey.load(tmp_path / "key.pem")
 
@@ -91,8 +89,8 @@ def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(
             moments = sorted(entry.moment for user in (*eas.users, "") for entry in eas.log(user))
             # One of the requests asks without a credential whether the server answers OPTIONS to everybody.
             assert eas.records.requests == {"OPTIONS": MANY + 1}
-            assert eas.records.max_at_once <= most
-            assert busiest(moments, 1) <= RATE * 1.5
-            assert busiest(moments, BUNCH) <= RATE * BUNCH * 1.1
+            assert eas.records.max_at_once <= SHORT
+            assert busiest(moments, 1) <= RATE * 2
+            assert busiest(moments, BUNCH) <= RATE * BUNCH * 1.2
 
     scenario()
