@@ -325,14 +325,16 @@ async def test_a_time_that_the_server_names_is_kept(tmp_path: Path) -> None:
         assert {condition.retry_in for condition in here.shown} == {630.0}
 
 
-async def test_a_thousand_candidates_pass_at_the_rate_and_few_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("takes", "most_at_once"), [(0.1, 6), (2.0, SHORT)])
+async def test_a_thousand_candidates_pass_at_the_rate_and_few_at_once(
+    tmp_path: Path, takes: float, most_at_once: int
+) -> None:
     async with world(tmp_path, 200, rate=50.0) as here:
-        here.server.takes = 2.0
+        here.server.takes = takes
         here.register(1000)
         await asyncio.sleep(60)
 
         assert len(here.store.results) == 1000
         assert here.server.asked == 1000
-        assert here.server.most_at_once <= SHORT
-        per_second = Counter(int(moment) for moment in here.server.moments)
-        assert max(per_second.values()) <= 51
+        assert here.server.most_at_once <= most_at_once
+        assert max(Counter(int(moment) for moment in here.server.moments).values()) <= 51
