@@ -1,6 +1,6 @@
-"""Own the cookies of one watch: servers keep load-balancer and back-end affinity in them [MS-ASHTTP 2.2.1.2.2.4].
+"""The cookies of one watch, in which servers keep load-balancer and back-end affinity [MS-ASHTTP 2.2.1.2.2.4].
 
-They belong to one user, so they are never shared between watches, and never stored.
+They belong to one user, so they are never shared between watches and never stored.
 """
 
 from http.cookies import CookieError, SimpleCookie
@@ -19,7 +19,7 @@ def merge(kept: dict[str, str], set_cookies: tuple[str, ...]) -> dict[str, str]:
         try:
             read: SimpleCookie = SimpleCookie(line)
         except CookieError:
-            continue  # a cookie that is none cannot be sent back
+            continue  # a malformed cookie cannot be sent back
         for name, morsel in read.items():
             merged.pop(name, None)
             if morsel.value and morsel["max-age"] != "0" and len(morsel.value) <= LENGTH:
@@ -28,5 +28,5 @@ def merge(kept: dict[str, str], set_cookies: tuple[str, ...]) -> dict[str, str]:
 
 
 def header(kept: dict[str, str]) -> str:
-    """Write the value of the Cookie header; empty when there is none."""
+    """Return the value of the Cookie header; empty without cookies."""
     return "; ".join(f"{name}={value}" for name, value in kept.items())

@@ -1,4 +1,4 @@
-"""Own how the relay describes itself as a device, so that administrators can write rules for it."""
+"""How the relay describes itself as a device, so that administrators can write rules for it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from eas_watcher.wbxml.element import SETTINGS, Element
 
 @dataclass(frozen=True, slots=True)
 class DeviceInformation:
-    """Hold what a server is told about the device; strings of at most 1024 characters [MS-ASCMD 2.2.3.45]."""
+    """What a server learns about the device; texts of at most 1024 characters [MS-ASCMD 2.2.3.45]."""
 
     model: str
     friendly_name: str
@@ -17,7 +17,7 @@ class DeviceInformation:
     user_agent: str
 
     def element(self) -> Element:
-        """Build Settings:DeviceInformation; every version from 12.0 on knows these children [MS-ASCMD 2.2.3.45]."""
+        """Return Settings:DeviceInformation; every version from 12.0 on knows these children [MS-ASCMD 2.2.3.45]."""
         return SETTINGS(
             "DeviceInformation",
             SETTINGS(
@@ -33,4 +33,4 @@ class DeviceInformation:
 DEVICE: Final = DeviceInformation(
     model="PushRelay", friendly_name="Push notification relay", os="PushRelay 1", user_agent=USER_AGENT
 )
-"""The relay; constant, for access rules match it and a change asks for a new decision [MS-ASCMD 2.2.3.45]."""
+"""The relay. It must not change: access rules match it, and a change needs a new decision [MS-ASCMD 2.2.3.45]."""

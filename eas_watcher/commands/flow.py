@@ -1,7 +1,7 @@
-"""Own fixed conversations: generators that yield commands, are sent their replies, and return a value.
+"""Fixed conversations as generators: a flow yields commands, receives their replies, and returns a value.
 
-A flow owns no socket and no clock. A driver sends each yielded command and either sends the reply into the generator
-or throws the EasError that came instead, so a flow reads top to bottom and may catch what it has an answer to.
+A flow has no socket and no clock. Its driver sends each yielded command, then sends the reply into the generator or
+throws the EasError that came instead. So a flow reads top to bottom, and catches the errors that it can handle.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -24,10 +24,7 @@ def ask(command: Command[R]) -> Flow[R]:
 
 
 async def converse(flow: Generator[Q, A, R], send: Callable[[Q], Awaitable[A]]) -> R:
-    """Drive a flow: send what it yields, and send it the reply or throw the EasError that came instead.
-
-    Return what the flow returns; raises the EasError that it lets pass.
-    """
+    """Run a flow with `send` and return its result; raises the EasError that the flow does not catch."""
     try:
         question = next(flow)
         while True:

@@ -1,4 +1,4 @@
-"""Own FolderSync: which folders a mailbox has, and what came and went [MS-ASCMD 2.2.1.6]."""
+"""FolderSync: the folders of a mailbox, and their changes since a hierarchy key [MS-ASCMD 2.2.1.6]."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from eas_watcher.wbxml.encode import encode
 STALE_KEY: Final = 9
 MALFORMED: Final = 10
 TRANSIENT: Final = frozenset({6, 8, 11, 12})  # server error, timeout, unknown, unknown backend code
-SUSPECT: Final = frozenset({6, 11})  # of these, those that a corrupt key can cause
+SUSPECT: Final = frozenset({6, 11})  # those of TRANSIENT that a corrupt hierarchy key can cause
 
 ROOT: Final = CollectionId("0")
 
@@ -38,13 +38,13 @@ CLASSES: Final = MappingProxyType(
 
 
 def class_of(folder_type: int) -> CollectionClass | None:
-    """Tell what a folder of that type holds; None when it cannot be synced."""
+    """Return the class of the items in a folder of that type; None when it cannot be synced."""
     return CLASSES.get(folder_type)
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Hold one folder. Its DisplayName is content and not kept."""
+    """One folder. Its DisplayName is content and is not read."""
 
     id: CollectionId
     parent: CollectionId
@@ -63,7 +63,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class FolderSyncReply:
-    """Hold the new key of the hierarchy and what changed since the old one."""
+    """The new hierarchy key, and the changes since the old one."""
 
     sync_key: SyncKey
     added: tuple[Folder, ...] = ()
@@ -73,7 +73,7 @@ class FolderSyncReply:
 
 @dataclass(frozen=True, slots=True)
 class FolderSync(Command[FolderSyncReply]):
-    """Ask what changed in the hierarchy since a key; "0" asks for all of it."""
+    """Ask for the changes of the hierarchy since a key; "0" asks for all folders."""
 
     name: ClassVar[str] = "FolderSync"
     sync_key: SyncKey
@@ -83,7 +83,7 @@ class FolderSync(Command[FolderSyncReply]):
         return encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("SyncKey", self.sync_key)))
 
     def read(self, reply: HttpReply) -> FolderSyncReply:
-        """Read the changes; raises what a failing status asks for, ProtocolViolation for nonsense."""
+        """Read the changes; raises what a failing status means, and ProtocolViolation for an unreadable answer."""
         root = read_root(reply, "FolderHierarchy", "FolderSync", sparse=True)
         _raise_for(read_status(root))
         sync_key = SyncKey(require_identifier(root, "SyncKey"))

@@ -1,4 +1,4 @@
-"""Own what an HTTP status asks for, before the body is read [MS-ASHTTP 2.2.2.1.1]."""
+"""The EasError that an HTTP status means, before the body is read [MS-ASHTTP 2.2.2.1.1]."""
 
 from datetime import datetime
 from types import MappingProxyType
@@ -22,9 +22,9 @@ from eas_watcher.reasons import Reason
 from eas_watcher.retry_after import retry_after
 from eas_watcher.wbxml.decode import decode
 
-FLOOR: Final = 1.0  # seconds; the least wait that is taken from Retry-After
-THROTTLED: Final = 60.0  # seconds; the least wait when the server says that it throttles us
-QUOTA: Final = 900.0  # seconds; a full mailbox does not empty itself
+FLOOR: Final = 1.0  # seconds; a shorter Retry-After counts as this
+THROTTLED: Final = 60.0  # seconds; the shortest wait when the server says that it throttles us
+QUOTA: Final = 900.0  # seconds; the wait for a full mailbox, which stays full until its user acts
 
 THROTTLE: Final = "x-ms-asthrottle"
 
@@ -41,7 +41,7 @@ DENIED: Final = MappingProxyType(
         457: (Reason.HTTP_457, "the password has expired"),
     }
 )
-"""Status -> what denies access. 440 and 441 come from publishing gateways, not from the specification."""
+"""Status -> reason and text of AccessDenied. 440 and 441 come from publishing gateways, not the specification."""
 
 OK: Final = 200
 FORBIDDEN: Final = 403
@@ -53,18 +53,17 @@ REDIRECTION: Final = range(300, 400)
 SERVER_ERROR: Final = range(500, 600)
 TOO_LARGE: Final = 413
 VERSION: Final = frozenset({400, 505})
-TURNED_AWAY: Final = frozenset({429, 503})  # the request was not looked into
-GATEWAY: Final = frozenset({502, 504})  # a gateway lost the server or its patience
+TURNED_AWAY: Final = frozenset({429, 503})  # the server did not process the request
+GATEWAY: Final = frozenset({502, 504})  # a gateway got no answer, or none in time, from the server
 BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
-ABSENT: Final = frozenset(
-    {*TURNED_AWAY, *GATEWAY}
-)  # unless it names the throttling of one device, all mailboxes may hear it
+ABSENT: Final = frozenset({*TURNED_AWAY, *GATEWAY})
+"""Statuses that concern all mailboxes of the server, unless the answer says that it throttles one device."""
 
 
 def raise_for_http(reply: HttpReply, now: datetime) -> None:
-    """Raise the EasError that an answer stands for, unless it is a 200 worth reading.
+    """Raise the EasError that an answer means, unless it has status 200 and a body that is not a web page.
 
-    `now` is an aware datetime, for Retry-After may name a moment. Texts hold the status and fixed words only.
+    `now` is an aware datetime, because Retry-After may name a moment. Error texts have the status and fixed words only.
     """
     if reply.status != OK:
         if reply.status == FORBIDDEN:
@@ -75,9 +74,9 @@ def raise_for_http(reply: HttpReply, now: datetime) -> None:
 
 
 def _raise_for_reason(reply: HttpReply) -> None:
-    """Raise for the common status in the body of a refusal, if there is one: it says why [MS-ASHTTP 2.2.2.2.1].
+    """Raise for the common status in the body of a refusal, if it has one, which gives the cause [MS-ASHTTP 2.2.2.2.1].
 
-    Nothing else is taken from an answer that is not 200.
+    Nothing else is read from an answer with another status than 200.
     """
     if not reply.headers.get("content-type", "").lower().startswith("application/vnd.ms-sync"):
         return
@@ -100,13 +99,13 @@ def _error(reply: HttpReply, now: datetime) -> EasError:
         reason, words = DENIED[status]
         return AccessDenied(f"{words} (HTTP {status})", reason)
     if status in REDIRECTION:
-        # Never followed: it could lead a password to another host.
+        # Never followed: a redirect could send a password to another host.
         return AccessDenied(f"the server redirects to elsewhere (HTTP {status})", Reason.HTTP_REDIRECT)
-    return _passing_error(reply, now)
+    return _temporary_error(reply, now)
 
 
-def _passing_error(reply: HttpReply, now: datetime) -> EasError:
-    """Build the errors that a repetition may heal."""
+def _temporary_error(reply: HttpReply, now: datetime) -> EasError:
+    """Return the error of a status after which a retry may succeed."""
     status = reply.status
     if status == NOT_PROVISIONED:
         return NotProvisioned("the server wants its policy acknowledged (HTTP 449)")
@@ -124,7 +123,7 @@ def _passing_error(reply: HttpReply, now: datetime) -> EasError:
 
 
 def _wait(reply: HttpReply, now: datetime) -> float | None:
-    """Return how many seconds the server asks to wait; None when it does not say."""
+    """Return how many seconds the server asks us to wait; None when it does not say."""
     seconds = retry_after(reply.headers.get("retry-after", ""), now)
     if THROTTLE in reply.headers:
         return max(seconds or 0.0, THROTTLED)

@@ -1,4 +1,4 @@
-"""Own Ping: a request that the server holds until something changes [MS-ASCMD 2.2.1.13]."""
+"""Ping: a request that the server holds until something changes [MS-ASCMD 2.2.1.13]."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,7 @@ from eas_watcher.wbxml.encode import encode
 
 
 class PingStatus(IntEnum):
-    """Tell why the server ended a Ping [MS-ASCMD 2.2.3.177.11]."""
+    """Why the server ended a Ping [MS-ASCMD 2.2.3.177.11]."""
 
     EXPIRED = 1
     CHANGED = 2
@@ -28,7 +28,7 @@ class PingStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PingReply:
-    """Hold why a Ping ended, and what the server tells with it."""
+    """Why a Ping ended, and the values that come with some statuses."""
 
     status: PingStatus
     changed: tuple[CollectionId, ...] = ()
@@ -36,14 +36,14 @@ class PingReply:
     heartbeat: int | None = None
     """The nearest heartbeat interval allowed, in seconds, with HEARTBEAT_OUT_OF_RANGE."""
     max_folders: int | None = None
-    """With TOO_MANY_FOLDERS."""
+    """The most folders allowed in one Ping, with TOO_MANY_FOLDERS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping(Command[PingReply]):
-    """Ask to be told of changes in some collections, within `heartbeat` seconds.
+    """Ask for an answer as soon as some collections change, after `heartbeat` seconds at the latest.
 
-    The body is always written in full: what servers keep of earlier Pings may be stale [observed: SOGo 5.8, 2026-11].
+    The body is always complete, because servers may keep stale values of earlier Pings [observed: SOGo 5.8, 2026-11].
     """
 
     name: ClassVar[str] = "Ping"
@@ -52,16 +52,16 @@ class Ping(Command[PingReply]):
     collections: tuple[tuple[CollectionId, CollectionClass], ...]
 
     def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
-        """Write heartbeat and folders, in this order: the other one is refused [observed: Z-Push 2.7.1, 2026-11]."""
+        """Write heartbeat and folders, in this order; the other one is refused [observed: Z-Push 2.7.1, 2026-11]."""
         folders = (
             PING("Folder", PING("Id", collection), PING("Class", cls.wire)) for collection, cls in self.collections
         )
         return encode(PING("Ping", PING("HeartbeatInterval", str(self.heartbeat)), PING("Folders", *folders)))
 
     def read(self, reply: HttpReply) -> PingReply:
-        """Read why the Ping ended; raises ServerBusy for unknown statuses, or what a common status asks for."""
+        """Read why the Ping ended; raises ServerBusy for an unknown status, or what a common status means."""
         if is_empty(reply):
-            # A Ping that another one superseded ends so; what is asked for is a new, full one [MS-ASCMD 2.2.1.13].
+            # The server ends a Ping so when it received another one; a new, complete Ping is due [MS-ASCMD 2.2.1.13].
             return PingReply(PingStatus.PARAMETERS_MISSING)
         root = read_root(reply, "Ping", "Ping")
         return PingReply(

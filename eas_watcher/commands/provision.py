@@ -1,6 +1,6 @@
-"""Own Provision: the policy key that other commands need, and the acknowledgement of a wipe [MS-ASPROV].
+"""Provision: how a client gets the policy key that other commands need, and acknowledges a wipe [MS-ASPROV].
 
-Both conversations are flows here, for their requests make sense only in order.
+Both conversations are flows, because their requests make sense only in order.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ from eas_watcher.reasons import Reason
 from eas_watcher.wbxml.element import PROVISION, Element
 from eas_watcher.wbxml.encode import encode
 
-POLICY_TYPE: Final = "MS-EAS-Provisioning-WBXML"  # of every version from 12.0 on [MS-ASPROV 2.2.2.43]
+POLICY_TYPE: Final = "MS-EAS-Provisioning-WBXML"  # in every version from 12.0 on [MS-ASPROV 2.2.2.43]
 POLICY_KEY_LENGTH: Final = 64  # characters [MS-ASPROV 2.2.2.42]
 
 # Provision/Status [MS-ASPROV 2.2.2.54.2]
 MALFORMED: Final = 2
 SERVER_ERROR: Final = 3
-NOT_ACCEPTED: Final = frozenset({Reason.EAS_139, Reason.EAS_145})  # of AccessDenied: another acknowledgement may be
+NOT_ACCEPTED: Final = frozenset({Reason.EAS_139, Reason.EAS_145})  # another acknowledgement may be accepted
 
 
 class Acknowledgement(IntEnum):
-    """Tell the server what became of its policy [MS-ASPROV 2.2.2.54.1]."""
+    """What a client reports about the server's policy [MS-ASPROV 2.2.2.54.1]."""
 
     APPLIED = 1
     PARTIAL = 2
@@ -46,7 +46,7 @@ class Acknowledgement(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProvisionReply:
-    """Hold what the server says of its policy, or that it wants a wipe."""
+    """The status of the server's policy, or a request for a wipe."""
 
     policy_key: PolicyKey | None = None
     policy_status: int = OK
@@ -61,11 +61,11 @@ class Provision(Command[ProvisionReply]):
     name: ClassVar[str] = "Provision"
     policy_key: PolicyKey = NO_POLICY_KEY
     device: DeviceInformation | None = None
-    """Needed in the first request from 14.1 on, refused before [MS-ASPROV 2.2.2.54]."""
+    """Needed in the first request from 14.1 on, refused by older versions [MS-ASPROV 2.2.2.54]."""
     acknowledge: Acknowledgement | None = None
 
-    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- the conversation knows what a version wants
-        """Write the policy's type, and what there is of device, key and acknowledgement."""
+    def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- the flow chooses the elements by version
+        """Write the type of the policy; also device, key and acknowledgement if given."""
         policy = [PROVISION("PolicyType", POLICY_TYPE)]
         if self.acknowledge is not None:
             # In this order: some servers insist [observed: Z-Push 2.7.1, 2026-11].
@@ -76,13 +76,13 @@ class Provision(Command[ProvisionReply]):
         return encode(PROVISION("Provision", self.device.element(), policies))
 
     def read(self, reply: HttpReply) -> ProvisionReply:
-        """Read key and status of the policy, or the wish for a wipe; the policy itself is not read."""
+        """Read key and status of the policy, or a request for a wipe; the policy itself is not read."""
         return _read(reply)
 
 
 @dataclass(frozen=True, slots=True)
 class WipeInquiry(Command[ProvisionReply]):
-    """Ask which wipe is wanted, with an empty Provision [MS-ASPROV 3.1.5.1.2]."""
+    """Ask which wipe the server wants, with an empty Provision [MS-ASPROV 3.1.5.1.2]."""
 
     name: ClassVar[str] = "Provision"
     policy_key: PolicyKey = NO_POLICY_KEY
@@ -92,35 +92,35 @@ class WipeInquiry(Command[ProvisionReply]):
         return encode(PROVISION("Provision"))
 
     def read(self, reply: HttpReply) -> ProvisionReply:
-        """Read which wipe is wanted."""
+        """Read which wipe the server wants."""
         return _read(reply)
 
 
 @dataclass(frozen=True, slots=True)
 class WipeAcknowledgement(Command[None]):
-    """Tell the server that its wipe is done [MS-ASPROV 3.1.5.1.2]."""
+    """Acknowledge that the wipe is done [MS-ASPROV 3.1.5.1.2]."""
 
     name: ClassVar[str] = "Provision"
     account_only: bool
     policy_key: PolicyKey = NO_POLICY_KEY
 
     def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
-        """Write success for the kind of wipe that was asked for."""
+        """Write success for the requested kind of wipe."""
         tag = "AccountOnlyRemoteWipe" if self.account_only else "RemoteWipe"
         return encode(PROVISION("Provision", PROVISION(tag, PROVISION("Status", str(OK)))))
 
     def read(self, reply: HttpReply) -> None:
-        """Take any 200: some servers repeat the wish for a wipe [observed: Exchange 2010]."""
+        """Accept any answer with HTTP 200: some servers request the wipe again [observed: Exchange 2010]."""
         is_empty(reply)
 
 
 def provision(version: ProtocolVersion, acknowledgement: Acknowledgement) -> Flow[PolicyKey | None]:
-    """Obtain a policy key that other commands may use; None when the server has no policy for us.
+    """Return a policy key that other commands may use; None when the server has no policy for us.
 
-    Two requests, always [MS-ASPROV 3.1.5.1.1]: the first answer carries a temporary key, good only for the second,
-    the acknowledgement, whose answer carries the final one. Without a policy there is nothing to acknowledge.
+    Takes two requests [MS-ASPROV 3.1.5.1.1]. The first answer has a temporary key, which is valid only for the second
+    request, the acknowledgement; its answer has the final key. Without a policy there is nothing to acknowledge.
 
-    Raises RemoteWipeRequested, NotProvisioned when the key is void already, and AccessDenied for an acknowledgement
+    Raises RemoteWipeRequested, NotProvisioned when the key is no longer valid, and AccessDenied for an acknowledgement
     that the server does not accept ("eas-139", "eas-145").
     """
     temporary = _granted((yield from _fetch(version)))
@@ -131,7 +131,7 @@ def provision(version: ProtocolVersion, acknowledgement: Acknowledgement) -> Flo
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Hold a final policy key and the acknowledgement that it was given for; both None: there is no policy."""
+    """A final policy key and the acknowledgement that led to it; both None: there is no policy."""
 
     policy_key: PolicyKey | None
     acknowledged: Acknowledgement | None
@@ -140,10 +140,10 @@ class Grant:
 def negotiate(
     version: ProtocolVersion, acknowledgement: Acknowledgement, fallbacks: Sequence[Acknowledgement] = ()
 ) -> Flow[Grant]:
-    """Provision with the first acknowledgement that the server accepts, and tell which it was.
+    """Provision with the first acknowledgement that the server accepts, and return it with the key.
 
-    Each needs a conversation of its own, for the temporary key is used up. Raises what `provision` raises; AccessDenied
-    names what was tried when the server accepts none of them.
+    Each try is a conversation of its own, because a temporary key can be used once. Raises what `provision` raises;
+    when the server accepts no acknowledgement, AccessDenied names all that were tried.
     """
     tried = [acknowledgement]
     for fallback in (*fallbacks, None):
@@ -162,9 +162,9 @@ def negotiate(
 
 
 def _fetch(version: ProtocolVersion) -> Flow[ProvisionReply]:
-    """Ask for the policy; once more the other way, if the server minds that our device is described or that it is not.
+    """Ask for the policy, with our device information or without; the other way if the server refuses that.
 
-    Only from 14.1 on servers should want it [MS-ASPROV 2.2.2.54].
+    From 14.1 on servers should require it, and older versions refuse it [MS-ASPROV 2.2.2.54].
     """
     described = version >= ProtocolVersion.V14_1
     try:
@@ -178,20 +178,20 @@ def _fetch(version: ProtocolVersion) -> Flow[ProvisionReply]:
 
 
 def acknowledge_wipe(account_only: bool) -> Flow[None]:
-    """Tell the server that the data is destroyed, in two requests [MS-ASPROV 3.1.5.1.2].
+    """Acknowledge that the data is destroyed, in two requests [MS-ASPROV 3.1.5.1.2].
 
-    The first answer says again what is to be wiped, and has the last word on it.
+    The first answer says again what must be wiped; if it differs from `account_only`, it decides.
     """
-    wish = yield from ask(WipeInquiry())
-    if wish.remote_wipe or wish.account_only_wipe:
-        account_only = not wish.remote_wipe
+    requested = yield from ask(WipeInquiry())
+    if requested.remote_wipe or requested.account_only_wipe:
+        account_only = not requested.remote_wipe
     yield from ask(WipeAcknowledgement(account_only))
 
 
 def _granted(reply: ProvisionReply) -> PolicyKey | None:
-    """Return the key of an answer, None when there is no policy; raise for every other outcome.
+    """Return the key of an answer, None when there is no policy; raise for every other status of the policy.
 
-    The policy's status is the server's [MS-ASPROV 2.2.2.54.3]; an acknowledgement uses other numbers.
+    The server's status of a policy [MS-ASPROV 2.2.2.54.3] uses other numbers than an acknowledgement.
     """
     if reply.remote_wipe or reply.account_only_wipe:
         raise RemoteWipeRequested("the server asks for a wipe", account_only=not reply.remote_wipe)
@@ -237,7 +237,7 @@ def _raise_for(status: int | None) -> None:
 
 
 def _read_key(policy: Element) -> PolicyKey | None:
-    """Read a policy key; it goes into a header, so it must be plain, but is opaque otherwise."""
+    """Read a policy key; it is opaque, but is sent in a header, so it must be printable ASCII without spaces."""
     key = read_identifier(policy, "PolicyKey")
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""Own the shape of every command: what goes out, what comes back, and how the two meet HTTP."""
+"""The form of every command, and of the HTTP requests and answers that carry it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """Hold one whole HTTP answer; header names are lower-case."""
+    """One whole HTTP answer; header names are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -22,34 +22,34 @@ class HttpReply:
 
 
 class Command(ABC, Generic[R_co]):
-    """Describe one request to the server whose answer reads as `R_co`."""
+    """One request to the server, whose answer reads as `R_co`."""
 
     name: ClassVar[str]
-    """The `Cmd` parameter; empty for OPTIONS, which is no command."""
+    """The `Cmd` parameter; empty for OPTIONS, which is not a command."""
 
     policy_key: PolicyKey | None = None
-    """A policy key that this request must carry instead of the partnership's (Provision only)."""
+    """A policy key that this request carries instead of the partnership's (Provision only)."""
 
     carries_policy_key: ClassVar[bool] = True
-    """Whether X-MS-PolicyKey belongs on this request; not on Ping and OPTIONS [MS-ASHTTP 2.2.1.1.2.6]."""
+    """True if this request carries X-MS-PolicyKey; Ping and OPTIONS do not [MS-ASHTTP 2.2.1.1.2.6]."""
 
     @abstractmethod
     def encode(self, version: ProtocolVersion) -> bytes:
-        """Write the request body; empty bytes mean that no body is sent."""
+        """Return the request body; empty: no body is sent."""
 
     @abstractmethod
     def read(self, reply: HttpReply) -> R_co:
-        """Read a 200 answer; raise an EasError for a status that has a remedy of its own."""
+        """Read an answer with HTTP 200; raise an EasError for a failing status of the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """Hold one request as it goes on the wire."""
+    """One HTTP request as it is sent."""
 
     method: str
     url: str
-    """Absolute, already encoded."""
+    """Absolute and already encoded."""
     headers: Mapping[str, str]
     body: bytes
     deadline: float
-    """Seconds until a whole answer must be there."""
+    """Seconds within which the whole answer must arrive."""

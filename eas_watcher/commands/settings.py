@@ -1,4 +1,4 @@
-"""Own Settings, as far as it tells the server what device we are [MS-ASCMD 2.2.1.18]."""
+"""Settings, as far as it sends our device information to the server [MS-ASCMD 2.2.1.18]."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -17,7 +17,7 @@ SERVER_UNAVAILABLE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class InformDevice(Command[None]):
-    """Tell the server what device we are; up to 14.0 this is the only way [MS-ASPROV 2.2.2.54]."""
+    """Send our device information; up to 14.0 this is the only way [MS-ASPROV 2.2.2.54]."""
 
     name: ClassVar[str] = "Settings"
     device: DeviceInformation
@@ -27,7 +27,7 @@ class InformDevice(Command[None]):
         return encode(SETTINGS("Settings", self.device.element()))
 
     def read(self, reply: HttpReply) -> None:
-        """Check that the server took it; raises ServerBusy, ProtocolViolation, or what a common status asks for."""
+        """Check that the server accepts it; raises ServerBusy, ProtocolViolation, or what a common status means."""
         root = read_root(reply, "Settings", "Settings")
         _check(root)
         answer = root.find("DeviceInformation")

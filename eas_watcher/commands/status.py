@@ -1,4 +1,4 @@
-"""Own the status codes that all commands share [MS-ASCMD 2.2.2]: what each asks for."""
+"""The status codes that all commands share [MS-ASCMD 2.2.2], and the EasError that each means."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,20 +18,20 @@ from eas_watcher.errors import (
 from eas_watcher.reasons import Reason
 
 OK: Final = 1
-COMMON_FROM: Final = 101  # lower codes mean something else in every command
-LONG: Final = 900.0  # seconds; for what does not heal soon: "do not retry soon", a full mailbox
+COMMON_FROM: Final = 101  # lower codes have another meaning in every command
+LONG: Final = 900.0  # seconds; the wait after "do not retry soon" and for a full mailbox
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Hold what a status asks for, and its meaning in fixed words."""
+    """The error that a status means, and its description in fixed words."""
 
     error: type[EasError]
     detail: str
     retry_after: float | None = None
-    """Seconds to wait; of ServerBusy only."""
+    """Seconds to wait; for ServerBusy only."""
     reason: Reason | None = None
-    """Of AccessDenied only."""
+    """For AccessDenied only."""
 
 
 def _denied(reason: Reason, detail: str) -> Meaning:
@@ -39,7 +39,7 @@ def _denied(reason: Reason, detail: str) -> Meaning:
 
 
 def _foreign(about: str) -> Meaning:
-    """Describe a status of commands that the relay never sends; it is as good as an answer that cannot be read."""
+    """Return the meaning of a status of commands that the relay never sends: the answer counts as unreadable."""
     return Meaning(ProtocolViolation, f"the server answers with a status about {about}, which we never ask for")
 
 
@@ -103,13 +103,13 @@ COMMON: Final = MappingProxyType(
         **dict.fromkeys((178, 179, 183, 184), _foreign("sending or editing")),
     }
 )
-"""Status -> what it asks for; the rest is not in the specification."""
+"""Status -> its meaning; other values are not in the specification."""
 
 
 def raise_for_status(command: str, status: int) -> None:
-    """Raise the EasError that a common status of a command's answer stands for; 1 is success and returns.
+    """Raise the EasError that a common status of a command's answer means; 1 is success and returns.
 
-    `command` is one of our own words. A status that is not in the table is a ProtocolViolation.
+    `command` must be our own text, because the error repeats it. Raises ProtocolViolation for an unknown status.
     """
     if status == OK:
         return

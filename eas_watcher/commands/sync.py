@@ -1,6 +1,6 @@
-"""Own Sync: what changed in some collections since their keys, asked with the least content [MS-ASCMD 2.2.1.21].
+"""Sync: the changes of some collections since their sync keys, with the least content [MS-ASCMD 2.2.1.21].
 
-Of an item nothing is read but its ServerId, whether it is read, and when it was received.
+Of an item only three properties are read: its ServerId, whether it is read, and when it was received.
 """
 
 from dataclasses import dataclass
@@ -8,8 +8,14 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from eas_watcher.commands.reading import is_empty, read_identifier, read_number, read_root, require_identifier
-from eas_watcher.commands.reading import read_status as read_required_status
+from eas_watcher.commands.reading import (
+    is_empty,
+    read_identifier,
+    read_number,
+    read_root,
+    read_status,
+    require_identifier,
+)
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import LONG, raise_for_status
 from eas_watcher.errors import (
@@ -24,9 +30,21 @@ from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, Protoc
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
 from eas_watcher.wbxml.encode import encode
 
+WINDOW_SIZE: Final = 25
+"""Items per answer, which may have 8 MiB; some servers send 222 kB of each unasked [observed: SOGo 5.8, 2026-11]."""
+
+FILTER_TYPES: Final = MappingProxyType(
+    {
+        CollectionClass.EMAIL: 3,  # one week: a relay that was down over a long weekend must still see every mail
+        CollectionClass.CALENDAR: 4,  # two weeks, the shortest there is
+        CollectionClass.TASKS: 8,  # incomplete tasks
+    }
+)
+"""Class -> FilterType [MS-ASCMD 2.2.3.68.2]; contacts and notes cannot be filtered by age."""
+
 STALE_KEY: Final = 3
 SERVER_ERROR: Final = 5
-ITEMS: Final = frozenset({6, 7})  # of items that a client sends: no trouble for one that sends none
+ITEMS: Final = frozenset({6, 7})  # about items that a client sends: harmless for a relay, which sends none
 CANNOT_COMPLETE: Final = 9
 TOO_MANY: Final = 15
 RETRY: Final = 16
@@ -49,11 +67,81 @@ _OURS: Final = MappingProxyType(
 )
 
 
-def raise_for_sync(status: int, limit: int | None = None) -> None:
-    """Raise the EasError that a failing status stands for; 1 is success and returns.
+@dataclass(frozen=True, slots=True)
+class CollectionRequest:
+    """A collection to Sync; key "0" primes it: the answer has the first key and no items."""
 
-    `limit` is what the answer names with status 15. Raises StateLost, HierarchyChanged, ServerBusy, RequestRefused,
-    TooManyCollections, or what a common status asks for.
+    id: CollectionId
+    cls: CollectionClass
+    sync_key: SyncKey
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """What is kept of an item that is new in the collection, or newly passes its filter."""
+
+    server_id: ServerId
+    read: bool | None = None
+    """None: the server did not say; only mails have this property."""
+    received: datetime | None = None
+    """Aware UTC; None: the server did not say, or the date cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionReply:
+    """What an answer says about one collection."""
+
+    id: CollectionId
+    status: int
+    """1 is success. Other values raise nothing here, because other collections of the answer may have succeeded."""
+    sync_key: SyncKey | None
+    more_available: bool
+    has_commands: bool
+    adds: tuple[Add, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReply:
+    """An answer; collections without changes may be missing from it."""
+
+    empty: bool
+    """True if the body was empty: nothing changed, and all sync keys stay valid."""
+    collections: tuple[CollectionReply, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sync(Command[SyncReply]):
+    """Ask for the changes of some collections, or for their first keys."""
+
+    name: ClassVar[str] = "Sync"
+    collections: tuple[CollectionRequest, ...]
+
+    def encode(self, version: ProtocolVersion) -> bytes:
+        """Write the collections; the order of elements matters [MS-ASCMD 2.2.3.29.2]."""
+        collections = (_write_collection(collection, version) for collection in self.collections)
+        return encode(AIRSYNC("Sync", AIRSYNC("Collections", *collections)))
+
+    def read(self, reply: HttpReply) -> SyncReply:
+        """Read the changes, without the content of the items.
+
+        A failing Status of the whole answer raises what `raise_for_sync` says.
+        """
+        if is_empty(reply):
+            return SyncReply(empty=True)
+        root = read_root(reply, "AirSync", "Sync", sparse=True)
+        status = read_number(root, "Status")
+        if status is not None:
+            raise_for_sync(status, read_number(root, "Limit"))
+        collections = root.find("Collections")
+        found = () if collections is None else collections.all("Collection")
+        return SyncReply(empty=False, collections=tuple(map(_read_collection, found)))
+
+
+def raise_for_sync(status: int, limit: int | None = None) -> None:
+    """Raise the EasError that a failing status means; 1 is success and returns.
+
+    `limit` is the number that the answer gives with status 15. Raises StateLost, HierarchyChanged, ServerBusy,
+    RequestRefused, TooManyCollections, or what a common status means.
     """
     said = f"(Sync status {status})"
     if status == STALE_KEY:
@@ -71,90 +159,6 @@ def raise_for_sync(status: int, limit: int | None = None) -> None:
     raise_for_status("Sync", status)
 
 
-WINDOW_SIZE: Final = (
-    25  # items per answer; some send 222 kB of each unasked, and an answer may have 8 MiB [observed: SOGo 5.8, 2026-11]
-)
-
-FILTER_TYPES: Final = MappingProxyType(
-    {
-        CollectionClass.EMAIL: 3,  # one week: a relay that was down over a long weekend must still see every mail
-        CollectionClass.CALENDAR: 4,  # two weeks, the shortest there is
-        CollectionClass.TASKS: 8,  # those not yet done
-    }
-)
-"""Class -> FilterType [MS-ASCMD 2.2.3.68.2]; contacts and notes have no age."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionRequest:
-    """Name a collection to Sync; with key "0" it is primed: the answer brings the first key and no items."""
-
-    id: CollectionId
-    cls: CollectionClass
-    sync_key: SyncKey
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Hold what is kept of an item that came into the collection's window."""
-
-    server_id: ServerId
-    read: bool | None = None
-    """None: the server did not say; only mails have it."""
-    received: datetime | None = None
-    """Aware UTC; None: the server did not say, or not in a readable way."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionReply:
-    """Hold what an answer says of one collection."""
-
-    id: CollectionId
-    status: int
-    """1 is success; the rest is the reader's to judge, for one collection's trouble is not the others'."""
-    sync_key: SyncKey | None
-    more_available: bool
-    has_commands: bool
-    adds: tuple[Add, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SyncReply:
-    """Hold an answer; collections without changes may be missing from it."""
-
-    empty: bool
-    """Whether the body was empty: nothing changed, all keys stay."""
-    collections: tuple[CollectionReply, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Sync(Command[SyncReply]):
-    """Ask for the changes of some collections, or for their first keys."""
-
-    name: ClassVar[str] = "Sync"
-    collections: tuple[CollectionRequest, ...]
-
-    def encode(self, version: ProtocolVersion) -> bytes:
-        """Write the collections; the order of elements matters [MS-ASCMD 2.2.3.29.2]."""
-        collections = (_write_collection(collection, version) for collection in self.collections)
-        return encode(AIRSYNC("Sync", AIRSYNC("Collections", *collections)))
-
-    def read(self, reply: HttpReply) -> SyncReply:
-        """Read the changes, without the items' content.
-
-        A failing Status of the whole raises what it asks for, see `raise_for_sync`.
-        """
-        if is_empty(reply):
-            return SyncReply(empty=True)
-        root = read_root(reply, "AirSync", "Sync", sparse=True)
-        status = read_number(root, "Status")
-        if status is not None:
-            raise_for_sync(status, read_number(root, "Limit"))
-        collections = root.find("Collections")
-        found = () if collections is None else collections.all("Collection")
-        return SyncReply(empty=False, collections=tuple(map(_read_collection, found)))
-
-
 def _write_collection(collection: CollectionRequest, version: ProtocolVersion) -> Element:
     """Write Class, SyncKey, CollectionId, GetChanges, WindowSize, Options, in this order [MS-ASCMD 2.2.3.29.2]."""
     parts = [AIRSYNC("SyncKey", collection.sync_key), AIRSYNC("CollectionId", collection.id)]
@@ -163,7 +167,7 @@ def _write_collection(collection: CollectionRequest, version: ProtocolVersion) -
         # Later versions allow Class only within Options [MS-ASCMD 2.2.3.27.5].
         parts.insert(0, AIRSYNC("Class", collection.cls.wire))
     if collection.sync_key == NO_SYNC_KEY:
-        # A prime with GetChanges is malformed; with Options it is slow [MS-ASCMD 2.2.3.84].
+        # To prime with GetChanges is malformed; with Options it is slow [MS-ASCMD 2.2.3.84].
         return AIRSYNC("Collection", *parts)
     if old:
         parts.append(AIRSYNC("GetChanges"))  # later versions imply it [MS-ASCMD 2.2.3.84]
@@ -172,7 +176,7 @@ def _write_collection(collection: CollectionRequest, version: ProtocolVersion) -
 
 
 def _write_options(cls: CollectionClass) -> Element:
-    """Ask for the least content; every time, for one Sync without brings all [observed: SOGo 5.8, 2026-11].
+    """Ask for the least content, every time: a single Sync without it brings all content [observed: SOGo 5.8, 2026-11].
 
     The older Truncation concerns the bodies of version 2.5 only [MS-ASCMD 2.2.3.185].
     """
@@ -180,7 +184,7 @@ def _write_options(cls: CollectionClass) -> Element:
     if cls in FILTER_TYPES:
         options.append(AIRSYNC("FilterType", str(FILTER_TYPES[cls])))
     if cls is CollectionClass.EMAIL:
-        # It is MIMETruncation 0 that keeps bodies out, with a BodyPreference beside it [observed: SOGo 5.8, 2026-11].
+        # MIMETruncation 0 keeps bodies out, in combination with a BodyPreference [observed: SOGo 5.8, 2026-11].
         options += [AIRSYNC("MIMESupport", "0"), AIRSYNC("MIMETruncation", "0")]
     # One byte of plain text; some servers read a TruncationSize of 0 as no limit.
     options.append(AIRSYNCBASE("BodyPreference", AIRSYNCBASE("Type", "1"), AIRSYNCBASE("TruncationSize", "1")))
@@ -191,7 +195,7 @@ def _read_collection(element: Element) -> CollectionReply:
     commands = element.find("Commands")
     return CollectionReply(
         id=CollectionId(require_identifier(element, "CollectionId")),
-        status=read_required_status(element),
+        status=read_status(element),
         sync_key=_read_key(element),
         more_available=element.find("MoreAvailable") is not None,
         has_commands=commands is not None and bool(commands.children),

@@ -104,7 +104,7 @@ class Probe:
         answer = await device.send(Options())
         self._offer = answer.reply
         device.version = version = choose_version(self._offer, tuple(ProtocolVersion))
-        offered = [*(known.wire for known in self._offer.versions), *self._offer.unspoken]
+        offered = [*(known.wire for known in self._offer.versions), *self._offer.unknown]
         build = answer.http.headers.get("ms-server-activesync", "")[:40]
         text = (
             f"versions {', '.join(sorted(offered, key=_numbers))}; {version.wire} is taken"

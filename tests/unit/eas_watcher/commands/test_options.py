@@ -26,7 +26,7 @@ def test_reads_versions_and_commands() -> None:
     assert Options().read(HttpReply(200, EXCHANGE, b"")) == Capabilities(
         versions=tuple(ProtocolVersion),
         commands=frozenset({"Sync", "SendMail", "FolderSync", "Ping", "Provision", "Settings"}),
-        unspoken=("12.0", "2.0", "2.1", "2.5"),
+        unknown=("12.0", "2.0", "2.1", "2.5"),
     )
 
 
