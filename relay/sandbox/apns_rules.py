@@ -151,7 +151,7 @@ def check_headers(headers: Mapping[str, str]) -> ApnsResponse | None:
 
 
 def check_payload(body: bytes) -> ApnsResponse | None:
-    """Return the refusal of a bad payload; "BadPayload" is not Apple's word: Apple has none for one without `aps`."""
+    """Return the refusal of a bad payload; Apple documents no reason for one without `aps`, "BadPayload" is ours."""
     if not body:
         return ApnsResponse(400, "PayloadEmpty")
     if len(body) > LARGEST:

@@ -77,7 +77,7 @@ def _invitations(files: Files, key: str, name: str) -> Invitations | None:
 
 
 def principals(content: bytes) -> frozenset[str]:
-    """Return the principals whose keys a keytab has, e.g. push-relay@EXAMPLE.COM; raises ValueError if it is none."""
+    """Return the principals whose keys a keytab has, e.g. push-relay@EXAMPLE.COM; raises ValueError for a bad one."""
     if content[:2] != MAGIC:
         raise ValueError("no keytab")
     names, position = set(), 2

@@ -1,4 +1,4 @@
-"""The ways in: load the settings of one role, or only the paths of the keys that commands make.
+"""Loads the settings of one role, or only the paths of the keys that commands make.
 
 Only `relay.settings` reads relay.toml and the variables RELAY__*; all other code gets values.
 """

@@ -11,7 +11,7 @@ class UrlInvalid(ValueError):
 
 
 def split(url: str) -> SplitResult:
-    """Return the parts of a URL; raises UrlInvalid if it has no host, or a port that is none."""
+    """Return the parts of a URL; raises UrlInvalid if it has no host or an invalid port."""
     try:
         parts = urlsplit(url)
         valid = bool(parts.hostname) and parts.port != 0

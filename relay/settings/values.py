@@ -169,7 +169,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings that one process may know; what its role does not need is not read and None."""
+    """All settings that one process may know; what its role does not need is not read, and is None."""
 
     role: Role
     state_dir: Path

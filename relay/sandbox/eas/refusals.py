@@ -37,7 +37,7 @@ COMMON_FROM: Final = 101
 
 
 class Refused(Exception):
-    """A request is refused; `fault`: because the client broke the protocol."""
+    """A request is refused; `fault` is True if the client broke the protocol."""
 
     def __init__(self, reason: str, *, fault: bool = True) -> None:
         super().__init__(reason)

@@ -65,7 +65,7 @@ class CollectionQuery:
 
 
 def read_sync(root: Element, version: ProtocolVersion) -> tuple[CollectionQuery, ...]:
-    """Return the requested collections; raises MalformedRequest, and ProtocolViolation for a number that is none."""
+    """Return the requested collections; raises MalformedRequest, and ProtocolViolation for an invalid number."""
     check_children(root, ("Collections", "WindowSize"))
     collections = root.find("Collections")
     if collections is None or not collections.children:
