@@ -1,4 +1,4 @@
-"""Own what an outcome means for its channel, its provider and the counters, and when its mark is due again."""
+"""What an outcome means for the breakers of its provider, for the counters, and for its mark: the settlement."""
 
 import logging
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from relay.push.stats import ChannelFault, Outage, PushStats
 log = logging.getLogger(__name__)
 
 TRIES: Final = 5
-"""How often a push that breaks its sender is tried before it is set aside."""
+"""How often a push that breaks its sender is tried before its mark is parked."""
 PARKED: Final = 3600.0
-"""Seconds until a push that was set aside is tried again; an upgrade may mend it."""
+"""Seconds until a parked mark is tried again; an upgrade may mend it."""
 BROKEN: Final = RetryLater("internal-error")
-"""What a sender that raises has said."""
+"""The outcome of a push whose sender raises."""
 
 
 class OutcomeHandler:
-    """Judge the outcomes of one platform."""
+    """Handles the outcomes of one platform."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class OutcomeHandler:
         random: Random,
         time: Callable[[], float],
     ) -> None:
-        """Take what outcomes change; `time` is the loop's."""
+        """Record outcomes in these breakers and statistics; `time` is `loop.time`."""
         self._platform = platform
         self._breakers = breakers
         self._stats = stats
@@ -46,14 +46,14 @@ class OutcomeHandler:
         self._time = time
 
     def handle(self, push: DuePush, outcome: Outcome) -> Settlement:
-        """Note what an outcome says about its channel and its provider; tell how its mark is to be settled."""
+        """Note what an outcome shows of its channel and its environment; return how its mark is settled."""
         self._stats.channels.add((push.app, push.environment))
         if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):
             self._stats.outcomes[OutcomeKind.of(outcome)] += 1
         match outcome:
             case Delivered() | TokenGone():
-                self._answered(push)
-                self._heal(push)
+                self._environment_serves(push)
+                self._channel_works(push)
                 if isinstance(outcome, Delivered):
                     self._stats.lowered += outcome.lowered
                 else:
@@ -61,21 +61,21 @@ class OutcomeHandler:
                     log.info("device token gone", extra=fields)
                 return Settlement(push, outcome)
             case RetryLater(provider=True):
-                return self._away(push, outcome)
+                return self._environment_failed(push, outcome)
             case RetryLater(reach=reach):
-                self._learn(push, reach)
+                self._note_reach(push, reach)
                 return self._later(push, outcome)
             case Refused(channel=True, reach=reach):
-                self._hear(push, reach)
-                self._fault(push, outcome)
+                self._note_environment(push, reach)
+                self._channel_faulty(push, outcome)
                 return Settlement(push, outcome, self._clock(), counted=False)
             case Refused(reason, remedy, reach=reach):
-                self._learn(push, reach)
+                self._note_reach(push, reach)
                 fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
                 log.warning("push refused", extra=fields)
-                return self._settled(push, outcome, backoff.recheck(1, self._random))
+                return self._settle_in(push, outcome, backoff.recheck(1, self._random))
 
-    def _settled(self, push: DuePush, outcome: Outcome, seconds: float, *, counted: bool = True) -> Settlement:
+    def _settle_in(self, push: DuePush, outcome: Outcome, seconds: float, *, counted: bool = True) -> Settlement:
         return Settlement(push, outcome, self._clock() + timedelta(seconds=seconds), counted)
 
     def _later(self, push: DuePush, outcome: RetryLater) -> Settlement:
@@ -86,13 +86,13 @@ class OutcomeHandler:
             return Settlement(push, outcome, again, parked=outcome.reason)
         if outcome.after is not None and outcome.reach is Reach.HERE:
             # It was not tried. Its lane is blocked or limited by now, so the pushes held back do not return in step.
-            return self._settled(push, outcome, outcome.after, counted=False)
+            return self._settle_in(push, outcome, outcome.after, counted=False)
         if outcome.after is not None:
-            return self._settled(push, outcome, backoff.at_least(outcome.after, self._random))
-        return self._settled(push, outcome, backoff.retry(push.attempts + 1, self._random))
+            return self._settle_in(push, outcome, backoff.at_least(outcome.after, self._random))
+        return self._settle_in(push, outcome, backoff.retry(push.attempts + 1, self._random))
 
-    def _away(self, push: DuePush, outcome: RetryLater) -> Settlement:
-        """Note a failure of the provider as a whole: while the environment is away, no mark is to blame for it."""
+    def _environment_failed(self, push: DuePush, outcome: RetryLater) -> Settlement:
+        """Note a failure of the provider as a whole; while its environment is away, no try of a mark is counted."""
         breaker, environment, now = self._breakers.environment(push), push.environment, self._time()
         was_away = breaker.away
         self._breakers.channel(push).undecided(push, now)
@@ -107,26 +107,26 @@ class OutcomeHandler:
         self._stats.outages[environment] = Outage(environment, outcome.reason, outcome.remedy, since)
         return Settlement(push, outcome, self._clock(), counted=False)
 
-    def _learn(self, push: DuePush, reach: Reach) -> None:
-        """Take the end of a push that concerns it alone for what it proves; what it does not prove, the next may."""
-        self._hear(push, reach)
+    def _note_reach(self, push: DuePush, reach: Reach) -> None:
+        """Note what the end of one push shows of its environment and its channel; the next push may show the rest."""
+        self._note_environment(push, reach)
         if reach >= Reach.CHECKED:
-            self._heal(push)
+            self._channel_works(push)
         else:
             self._breakers.channel(push).undecided(push, self._time())
 
-    def _hear(self, push: DuePush, reach: Reach) -> None:
+    def _note_environment(self, push: DuePush, reach: Reach) -> None:
         if reach >= Reach.ANSWERED:
-            self._answered(push)
+            self._environment_serves(push)
         else:
             self._breakers.environment(push).undecided(push, self._time())
 
-    def _answered(self, push: DuePush) -> None:
+    def _environment_serves(self, push: DuePush) -> None:
         if self._breakers.environment(push).answered(push, self._time()):
             self._stats.outages.pop(push.environment, None)
             log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
 
-    def _fault(self, push: DuePush, refused: Refused) -> None:
+    def _channel_faulty(self, push: DuePush, refused: Refused) -> None:
         channel = (push.app, push.environment)
         failure = Failure(refused.reason, certain=True)
         self._breakers.channel(push).failed(push, push.registration_id, failure, self._time())
@@ -137,7 +137,7 @@ class OutcomeHandler:
             fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
             log.error("push channel faulty", extra=fields | {"reason": refused.reason, "remedy": refused.remedy})
 
-    def _heal(self, push: DuePush) -> None:
+    def _channel_works(self, push: DuePush) -> None:
         channel = (push.app, push.environment)
         if self._breakers.channel(push).answered(push, self._time()):
             del self._stats.faults[channel]

@@ -1,8 +1,8 @@
-"""Own the fixed templates of pushes: everything that may ever leave the company, and nothing else.
+"""The fixed templates of pushes: everything that may ever leave the company, and nothing else.
 
 A body is made from a `Notice` only, and a notice has no field that could hold mail data: a mark, a count, whether it is
-certain, the opaque registration id, the mode and a locale. Whoever sends gets a message made of a notice; there is no
-way to hand in a body.
+certain, the opaque registration id, the mode and a locale. Senders get a message made of a notice; there is no way to
+pass a body.
 """
 
 import json
@@ -56,16 +56,16 @@ TEXTS: Final[Mapping[str, Mapping[Mark, tuple[str, str]]]] = {
 
 
 def text(mark: Mark, locale: str) -> tuple[str, str]:
-    """Choose title and body by the language of a locale ("de", "de-AT", "de_CH"); any other language reads English."""
+    """Return title and body in the language of a locale ("de", "de-AT", "de_CH"); other languages get English."""
     language = locale.replace("_", "-").partition("-")[0].lower()
     return TEXTS.get(language, TEXTS[FALLBACK])[mark]
 
 
 SCHEMA: Final = 1
-"""The version of the data the app gets; raised when a field changes its meaning."""
+"""The version of the data that the app gets; raised when a field changes its meaning."""
 
 MOST: Final = 9999
-"""Counts stop here: an app shows no more, and a body keeps its size."""
+"""The highest count: an app shows no more, and a body keeps its size."""
 
 OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,54}", re.ASCII)
 """What a registration id may look like; 54 bytes and the longest mark make 64, APNs' limit of a collapse id."""
@@ -73,16 +73,16 @@ OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,54}", re.ASCII)
 HOUR: Final = 3600  # seconds
 
 LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR}
-"""Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and as long as somebody tests."""
+"""Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and an hour for a test."""
 
 Kind = Literal["new-items", "attention", "test"]
 KINDS: Final[Mapping[Mark, Kind]] = {Mark.ATTENTION: "attention", Mark.TEST: "test"}
-"""The templates of marks without a class; all classes have one in common."""
+"""The templates of marks without a class; all classes share one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Hold everything a push may depend on; raises ValueError when the registration id is not an opaque one."""
+    """Everything that a push may depend on; raises ValueError unless the registration id is opaque."""
 
     mark: Mark
     count: int
@@ -97,59 +97,59 @@ class Notice:
 
     @classmethod
     def of(cls, push: DuePush) -> "Notice":
-        """Take from a due push what may leave the company."""
+        """Return what of a due push may leave the company."""
         return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale)
 
     @property
     def kind(self) -> Kind:
-        """Name the template."""
+        """The template."""
         return KINDS.get(self.mark, "new-items")
 
     @property
     def uncertain(self) -> bool:
-        """Tell whether new items are only inferred; the two notices without a class are always certain."""
+        """True if new items are only inferred; the two notices without a class are always certain."""
         return self.kind == "new-items" and not self.certain
 
     @property
     def silent(self) -> bool:
-        """Tell whether the push goes in the background; a change nobody saw must not ring."""
+        """True if the push goes in the background; an inferred change must not ring."""
         return self.mode is Mode.BACKGROUND or self.uncertain
 
     @property
     def collapse_id(self) -> str:
-        """Name what a newer push of the same registration and mark replaces on the phone; at most 64 bytes."""
+        """Names the push that a newer one of the same registration and mark replaces on the phone; at most 64 bytes."""
         return f"{self.registration_id}.{self.mark.value}"
 
     @property
     def lifetime(self) -> int:
-        """Tell how many seconds the provider keeps the push for a phone that is off."""
+        """How many seconds the provider keeps the push for a phone that is off."""
         return LIFETIME[self.kind]
 
 
 @dataclass(frozen=True)
 class ApnsMessage:
-    """Render a notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
+    """A notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
 
     notice: Notice
 
     @cached_property
     def rendered(self) -> str:
-        """Give the very text that is sent, made once: the egress log notes it, too."""
+        """The text that is sent, made once, since the egress log records the same text."""
         return json.dumps(self.body, ensure_ascii=False)
 
     @property
     def push_type(self) -> Literal["alert", "background"]:
-        """Name the push type."""
+        """The push type."""
         return "background" if self.notice.silent else "alert"
 
     @property
     def priority(self) -> Literal[5, 10]:
-        """Tell the priority: 10 is refused for background pushes [Apple: Pushing background updates to your App]."""
+        """The priority; APNs refuses 10 for background pushes [Apple: Pushing background updates to your App]."""
         return 5 if self.notice.silent else 10
 
     @property
     def body(self) -> dict[str, object]:
-        """Make the payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
+        """The payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
         return {"aps": self._aps(), "relay": _data(self.notice)}
 
     def _aps(self) -> dict[str, object]:
@@ -161,25 +161,25 @@ class ApnsMessage:
 
 @dataclass(frozen=True, slots=True)
 class FcmMessage:
-    """Render a notice as an FCM v1 data message; the app builds what the user sees, so there is no text in it."""
+    """A notice as an FCM v1 data message; the app builds what the user sees, so there is no text in it."""
 
     notice: Notice
     spare: bool = False
-    """Whether the phone was woken often enough of late; what asks for the user's attention wakes it all the same."""
+    """Whether the phone was woken often enough lately; only `new-items` are sent with less priority then."""
 
     @property
     def wakes(self) -> bool:
-        """Tell whether the message goes with high priority, which wakes a dozing phone."""
+        """True if the message goes with high priority, which wakes a dozing phone."""
         return not self.notice.silent and not self.lowered
 
     @property
     def lowered(self) -> bool:
-        """Tell whether it would wake the phone, had that not been woken often enough."""
+        """True if the message has normal priority only because the phone was woken often enough."""
         return self.spare and not self.notice.silent and self.notice.kind == "new-items"
 
     @property
     def data(self) -> dict[str, str]:
-        """Make the data, whose values FCM wants as strings [Google: FCM REST v1, Message.data]."""
+        """The data; FCM takes only strings as values [Google: FCM REST v1, Message.data]."""
         notice = self.notice
         data = {"v": str(SCHEMA), "registration": str(notice.registration_id), "kind": str(notice.kind)}
         if notice.kind == "new-items":
@@ -190,7 +190,7 @@ class FcmMessage:
 
     @property
     def android(self) -> dict[str, str]:
-        """Make the delivery options; HIGH wakes a dozing phone, NORMAL waits [Google: FCM REST v1, AndroidConfig]."""
+        """The delivery options; HIGH wakes a dozing phone, NORMAL waits [Google: FCM REST v1, AndroidConfig]."""
         return {
             "priority": "HIGH" if self.wakes else "NORMAL",
             "collapse_key": self.notice.collapse_id,
@@ -200,26 +200,26 @@ class FcmMessage:
 
 @dataclass(frozen=True, slots=True)
 class WebPushMessage:
-    """Render a notice for WebPush: data like APNs', without a text, for the app builds what the user sees."""
+    """A notice for WebPush: data as for APNs, without a text, since the app builds what the user sees."""
 
     notice: Notice
 
     @property
     def body(self) -> dict[str, object]:
-        """Make the data; it is encrypted for the device, and the push service sees none of it."""
+        """The data; it is encrypted for the device, so that the push service cannot read it."""
         return _data(self.notice)
 
     @property
     def content(self) -> bytes:
-        """Write the data as the bytes that are encrypted."""
+        """The data as the bytes that are encrypted."""
         return json.dumps(self.body, separators=(",", ":")).encode("ascii")
 
     @property
     def headers(self) -> dict[str, str]:
-        """Make the headers that the push service reads [RFC 8030 5.2 to 5.4].
+        """The headers that the push service reads [RFC 8030 5.2 to 5.4].
 
-        A topic replaces an older push that still waits. It has 32 characters at most, a collapse id up to 64: so it is
-        the start of a hash, which tells neither registration nor mark.
+        A push replaces an older one with the same topic that still waits. A topic has 32 characters at most, a collapse
+        id up to 64: so the topic is the start of a hash, which reveals neither registration nor mark.
         """
         topic = urlsafe_b64encode(sha256(self.notice.collapse_id.encode("ascii")).digest()[:24]).decode("ascii")
         urgency = "normal" if self.notice.silent else "high"

@@ -1,4 +1,4 @@
-"""Own the files of the egress log: one writer per chain, appended before anything is sent, rotated by size."""
+"""The files of the egress log: one writer per chain, appended before anything is sent, rotated by size."""
 
 import asyncio
 import fcntl
@@ -20,33 +20,33 @@ from relay.push.payload import ApnsMessage, WebPushMessage
 
 log = logging.getLogger(__name__)
 
-SYNC: Final = 1.0  # seconds between two writes to the disk itself; kill -9 loses nothing, a power cut this much
-TAIL: Final = 16_384  # bytes that surely hold the last line; one has about 500
-CHAINS: Final = 64  # push processes on one folder at most
+SYNC: Final = 1.0  # seconds between two fsyncs; kill -9 loses nothing, a power cut the lines of this time
+TAIL: Final = 16_384  # bytes at the end that hold the whole last line; a line has about 500
+CHAINS: Final = 64  # push processes on one folder, at most
 
 
 class Unwritable(Exception):
-    """Tell that what would be sent cannot be logged, so that it must not be sent."""
+    """A push cannot be logged, so it must not be sent."""
 
 
 class Egress(Protocol):
-    """Note what is about to leave the company."""
+    """Records what is about to leave the company."""
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        """Note a push to APNs; raise Unwritable."""
+        """Record a push to APNs; raise Unwritable."""
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
-        """Note a push to FCM; raise Unwritable."""
+        """Record a push to FCM; raise Unwritable."""
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
-        """Note what is inside an encrypted push to a push service; raise Unwritable."""
+        """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
 
 
 class EgressLog:
-    """Append to the newest file of one chain."""
+    """Appends to the newest file of one chain."""
 
     def __init__(self, folder: Path, chain: str, key: bytes, clock: Clock, largest: int) -> None:
-        """Take up the chain where its files end; `largest` is the size in bytes at which a file is full."""
+        """Continue the chain where its files end; `largest` is the size in bytes at which a file is full."""
         self._folder = folder
         self._chain = chain
         self._key = key
@@ -56,24 +56,24 @@ class EgressLog:
         self._file, self._size = self._open(self._number)
         self._dirty = False
         self._syncing = threading.Lock()
-        """Held while the file is brought to the disk, in a thread, so that no rotation takes it away meanwhile."""
+        """Held during an fsync, which runs in a thread, so that no rotation closes the file meanwhile."""
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        """Note a push to APNs; raise Unwritable."""
+        """Record a push to APNs; raise Unwritable."""
         self._append(Platform.APNS, app, device_hash(self._key, device_token), message.rendered)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
-        """Note a push to FCM; raise Unwritable."""
+        """Record a push to FCM; raise Unwritable."""
         device = device_hash(self._key, device_token)
         self._append(Platform.FCM, app, device, without_token(body, device_token, device))
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
-        """Note what is inside an encrypted push to a push service; raise Unwritable."""
+        """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
         device = device_hash(self._key, device_token)
         self._append(Platform.WEBPUSH, app, device, message.content.decode("ascii"))
 
     async def run(self) -> None:
-        """Bring what was written to the disk itself, now and then, until cancelled."""
+        """Sync the file to the disk every SYNC seconds until cancelled."""
         while True:
             await asyncio.sleep(SYNC)
             if self._dirty:
@@ -84,7 +84,7 @@ class EgressLog:
                     log.error("egress log not on disk", extra={"detail": error.strerror})  # noqa: TRY400
 
     def close(self) -> None:
-        """Bring everything to the disk and close."""
+        """Sync the file to the disk and close it."""
         self._sync()
         os.close(self._file)
 
@@ -105,20 +105,20 @@ class EgressLog:
 
     def _rotate(self) -> None:
         self._sync()
-        # The old file stays open until the new one is: the number of a closed one may soon be somebody else's.
+        # The old file stays open until the new one is: another file may get the descriptor of a closed one.
         fresh, size = self._open(self._number + 1)
         with self._syncing:
             os.close(self._file)
             self._number, self._file, self._size = self._number + 1, fresh, size
 
     def _open(self, number: int) -> tuple[int, int]:
-        """Return a file's descriptor and its size in bytes; nobody else writes to it, as the chain's lock says."""
+        """Return a file's descriptor and its size in bytes; the chain's lock keeps other writers away."""
         path = self._folder / f"{self._chain}-{number:06}.jsonl"
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         return file, os.fstat(file).st_size
 
     def _sync(self) -> None:
-        """Bring the file to the disk, then say in the head how far it goes."""
+        """Sync the file to the disk, then write its last position to the head."""
         with self._syncing:
             position = self.position
             os.fsync(self._file)
@@ -154,7 +154,7 @@ def open_egress_log(folder: Path, clock: Clock, *, largest: int) -> Iterator[Egr
 
 
 def read_head(folder: Path, chain: str) -> Position | None:
-    """Read where the relay last said that a chain stood; None when it never did. Raises ValueError, OSError."""
+    """Read the position that the relay last wrote to a chain's head, or None. Raises ValueError, OSError."""
     path = folder / f"{chain}.head"
     if not path.exists():
         return None
@@ -163,7 +163,7 @@ def read_head(folder: Path, chain: str) -> Position | None:
 
 
 def _resume(folder: Path, chain: str) -> tuple[int, Position]:
-    """Find the newest file's number and the chain's end; a line that a crash tore was never sent, and goes."""
+    """Return the newest file's number and the chain's end; cut off a torn line, whose push was never sent."""
     numbers = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{chain}-[0-9]*.jsonl"))
     for number in reversed(numbers):
         path = folder / f"{chain}-{number:06}.jsonl"
@@ -181,7 +181,7 @@ def _resume(folder: Path, chain: str) -> tuple[int, Position]:
 
 
 def _key(path: Path) -> bytes:
-    """Read the key that hides device tokens, or make it: it gets its name when it is whole, whatever ends us before."""
+    """Read the key that hides device tokens, or make it; the file gets its name when it is complete."""
     if not path.exists():
         descriptor, fresh = mkstemp(prefix=path.name, dir=path.parent)  # for its owner only
         try:
@@ -189,7 +189,7 @@ def _key(path: Path) -> bytes:
                 file.write(secrets.token_bytes(32))
                 file.flush()
                 os.fsync(descriptor)
-            with suppress(FileExistsError):  # another process was faster: its key counts
+            with suppress(FileExistsError):  # another process was faster: its key is used
                 os.link(fresh, path)
         finally:
             Path(fresh).unlink()

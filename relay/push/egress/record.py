@@ -1,7 +1,7 @@
-"""Own the lines of the egress log: what one says, how they are chained, and what an auditor can find wrong.
+"""The lines of the egress log: what one contains, how they are chained, and how an auditor verifies them. No file I/O.
 
 One JSON object per line. `prev` is the SHA-256 of the line before, so that a changed, removed or reordered line breaks
-the chain; `n` counts from 1. Nothing here reads or writes a file.
+the chain; `n` counts from 1.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from relay.domain.model import Mark, Mode, Platform, RegistrationId
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
 
 START: Final = "0" * 64
-"""What the first line names as the line before."""
+"""`prev` of the first line."""
 FIELDS: Final = frozenset({"n", "at", "provider", "app", "device", "body", "prev"})
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Hold where a chain stands: the number of its last line and that line's hash."""
+    """The end of a chain: the number of its last line and that line's hash."""
 
     n: int = 0
     digest: str = START
@@ -31,7 +31,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Tell what is wrong with one line."""
+    """What is wrong with one line."""
 
     where: str
     """File and line, e.g. "egress-000001.jsonl:17"."""
@@ -39,7 +39,7 @@ class Fault:
 
 
 def without_token(body: bytes, device_token: str, device: str) -> str:
-    """Write an FCM body with the device token replaced, which FCM alone wants inside; the rest stays as it is."""
+    """Return an FCM body with the device token replaced, which only FCM has in the body; the rest stays the same."""
     text = body.decode()
     before, token, after = text.partition(f'"token":{json.dumps(device_token, ensure_ascii=False)}')
     if token and device_token not in after and device_token not in before:
@@ -50,15 +50,15 @@ def without_token(body: bytes, device_token: str, device: str) -> str:
 
 
 def device_hash(key: bytes, device_token: str) -> str:
-    """Name a device without telling its token: HMAC-SHA256 with this installation's key, 32 hexadecimal digits."""
+    """Return a device's name, which hides its token: HMAC-SHA256 with this installation's key, 32 hex digits."""
     return hmac.digest(key, device_token.encode(), "sha256").hex()[:32]
 
 
 def write_line(
     position: Position, at: datetime, provider: Platform, app: str, device: str, body: str
 ) -> tuple[bytes, Position]:
-    """Write the next line of a chain, newline included, and tell where the chain stands then."""
-    # Written by hand: this is done for every push, and texts alone need JSON's escapes.
+    """Return the next line of a chain, newline included, and the chain's end after it."""
+    # Formatted by hand, since this runs for every push; only texts need JSON's escapes.
     line = (
         f'{{"n":{position.n + 1},"at":"{at.isoformat(timespec="milliseconds")}","provider":"{provider.value}",'
         f'"app":{json.dumps(app)},"device":"{device}","body":{json.dumps(body)},"prev":"{position.digest}"}}'
@@ -67,12 +67,12 @@ def write_line(
 
 
 def hash_line(line: bytes) -> str:
-    """Hash a line, without its newline."""
+    """Return the hash of a line without its newline."""
     return hashlib.sha256(line).hexdigest()
 
 
 def read_position(line: bytes) -> Position:
-    """Tell where a chain stands whose last line this is; raises ValueError for a line that is none of ours."""
+    """Return the end of a chain with this last line; raises ValueError for a line that is not of an egress log."""
     try:
         return Position(int(json.loads(line)["n"]), hash_line(line))
     except (KeyError, TypeError, RecursionError) as error:
@@ -82,8 +82,8 @@ def read_position(line: bytes) -> Position:
 def verify(lines: Iterable[tuple[str, bytes]], head: Position | None = None) -> Iterator[Fault]:
     """Find everything that is wrong with a chain, given as (where, line) from its oldest line on.
 
-    The first line may have any number: older files may have been thrown away. `head` is where the relay last said that
-    the chain stood; a chain that ends before it has lost its end.
+    The first line may have any number: older files may have been deleted. `head` is the end of the chain that the relay
+    wrote last; a chain that ends before it has lost lines.
     """
     before: Position | None = None
     seen: dict[int, str] = {}
@@ -91,7 +91,7 @@ def verify(lines: Iterable[tuple[str, bytes]], head: Position | None = None) -> 
         problem, position = _check(line, before)
         if problem is not None:
             yield Fault(where, problem)
-        # A broken line is told once: the chain goes on from what stands there.
+        # A broken line is reported once: the chain continues from it.
         before = position if position is not None else before
         if position is not None:
             seen[position.n] = position.digest
@@ -100,7 +100,7 @@ def verify(lines: Iterable[tuple[str, bytes]], head: Position | None = None) -> 
 
 
 def is_template(provider: str, body: str) -> bool:
-    """Tell whether a body is one of the fixed templates: it is made again from its fields and compared."""
+    """Return True if a body is one of the fixed templates: it is made again from its fields and compared."""
     try:
         document = json.loads(body)
         if provider == Platform.APNS.value:
@@ -113,7 +113,7 @@ def is_template(provider: str, body: str) -> bool:
 
 
 def _check(line: bytes, before: Position | None) -> tuple[str | None, Position | None]:
-    """Return what is wrong with a line, and where the chain stands after it, if that can be told."""
+    """Return what is wrong with a line, and the chain's end after it; None: it has none."""
     try:
         position = read_position(line)
     except ValueError:
@@ -125,7 +125,7 @@ def _check(line: bytes, before: Position | None) -> tuple[str | None, Position |
 
 
 def _break(entry: Mapping[str, Any], position: Position, before: Position | None) -> str | None:
-    """Tell how a line does not follow the one before."""
+    """Return why a line does not follow the one before; None: it does."""
     if before is None:
         first_names_another = position.n == 1 and entry["prev"] != START
         return "is the first line and names one before it" if first_names_another else None
@@ -172,7 +172,7 @@ def _is_webpush(document: Mapping[str, Any]) -> bool:
 
 
 def _notices(data: Mapping[str, Any], *, certain: bool, count: int | None) -> Iterator[Notice]:
-    """Make all notices that could have led to some data; they differ in what the data does not tell."""
+    """Make all notices that have this data; they differ in mode and locale, which the data does not contain."""
     kind = data["kind"]
     mark = Mark(data["class"]) if kind == "new-items" else Mark(kind)
     for mode, locale in product(Mode, TEXTS):
