@@ -1,4 +1,4 @@
-"""Own what the contract suites share: an engine on either database, freshly migrated, and values to store."""
+"""What the contract suites share: an engine on either database, freshly migrated, and stores on it."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterator

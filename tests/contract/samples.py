@@ -1,4 +1,4 @@
-"""Own the values that the contract suites store, and the short ways to a mailbox in good use."""
+"""The values that the contract suites store, and short ways to an active registration."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ def candidate_of(registration: Registration, sealed: bytes = b"sealed") -> Candi
 async def register(
     store: RegistrationStore, name: str = "ann", device: str = "phone", shard: int = SHARD, **changes: object
 ) -> Registration:
-    """Register an install whose credential waits for its proof."""
+    """Register an install whose credential the mail server has not accepted yet."""
     registration = new_registration(name, device, **changes)
     await store.create(new_mailbox(name, shard), registration, b"sealed")
     return registration

@@ -123,7 +123,7 @@ async def test_accepting_keeps_what_the_watch_remembers(
     assert (await recorded(watches)).memory.collections == (MAIL,)
 
 
-async def test_a_verdict_on_a_replaced_candidate_leaves_the_new_one_waiting(
+async def test_the_check_of_a_replaced_candidate_leaves_the_new_one_waiting(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     registration = await register(registrations)

@@ -84,7 +84,7 @@ async def test_a_reason_that_a_newer_version_wrote_is_shown_as_unknown_with_its_
     assert case.mailbox.detail == ("eas-999, a reason that this version of the relay does not know: the moon is full")
 
 
-async def test_a_mailbox_that_nobody_owns_and_a_credential_that_waits_are_told(
+async def test_a_mailbox_without_an_owner_and_a_waiting_candidate_are_reported(
     engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await activate(registrations, watches)

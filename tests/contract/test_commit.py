@@ -60,7 +60,7 @@ async def test_what_progress_does_not_name_stays(registrations: SqlRegistrationS
     assert (await recorded(watches)).memory.partnership == Partnership()
 
 
-async def test_since_tells_when_state_or_reason_last_changed(
+async def test_since_is_when_state_or_reason_last_changed(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await activate(registrations, watches)
@@ -156,7 +156,7 @@ async def test_attention_marks_every_active_registration(
     assert (await recorded(watches)).mailbox.last_change_at is None
 
 
-async def test_progress_without_changes_wakes_nobody(
+async def test_progress_without_changes_wakes_no_dispatcher(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, wakeups: LocalWakeups, engine: AsyncEngine
 ) -> None:
     await activate(registrations, watches)

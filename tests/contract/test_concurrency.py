@@ -42,7 +42,7 @@ CHANGED = Progress(collections=(MAIL,), changes=(NEW_MAIL, Change(CollectionClas
 
 @pytest.fixture
 async def other_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
-    """Be another process's way to the same database."""
+    """The engine of another process on the same database."""
     async with open_engine(postgres_url) as engine:
         yield engine
 
@@ -89,7 +89,7 @@ async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngin
 
 
 async def quarantine_all(engine: AsyncEngine) -> None:
-    """Let a provider refuse every phone's token; each has two marks, and its re-check is due at LATE."""
+    """Put every registration into quarantine; each has two marks, and its re-check is due at LATE."""
     epoch = await activate_all(engine)
     await SqlWatchStore(engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
     outbox = SqlOutboxStore(engine, LocalWakeups())

@@ -29,7 +29,7 @@ async def embedded(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Callable[[bytes], bool]:
-    """Tell whether bytes are anywhere in the database's files."""
+    """Return True if the database's files contain these bytes."""
 
     def search(wanted: bytes) -> bool:
         return any(wanted in path.read_bytes() for path in tmp_path.glob("relay.db*"))

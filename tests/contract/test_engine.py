@@ -210,8 +210,8 @@ async def test_a_database_that_does_not_exist_is_a_fault_of_the_settings_and_no_
     ("state", "expected"),
     [("57P03", True), ("40P01", True), ("53300", True), ("25006", True), ("42P01", False), ("23505", False)],
 )
-def test_the_sqlstate_tells_whether_the_database_is_away(state: str, expected: bool) -> None:
-    error = asyncpg.PostgresError.new({"C": state, "M": "told", "S": "ERROR"})
+def test_the_sqlstate_shows_whether_the_database_is_away(state: str, expected: bool) -> None:
+    error = asyncpg.PostgresError.new({"C": state, "M": "an error", "S": "ERROR"})
 
     assert away(error) is expected
     assert away(sa.exc.DBAPIError("SELECT 1", None, error)) is expected

@@ -94,7 +94,7 @@ async def test_neither_api_nor_push_reads_what_is_sealed(
     assert not await denied(watch, statement)
 
 
-async def test_nobody_reads_more_than_its_work_needs(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+async def test_no_role_reads_more_than_its_work_needs(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
     assert await denied(watch, "SELECT device_token FROM registration")
     assert await denied(watch, "SELECT secret_hash FROM registration")
     assert await denied(push, "SELECT secret_hash FROM registration")
@@ -144,7 +144,7 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await outbox.settle([Settlement(attention, TokenGone("Unregistered"))], NOW)
     await registrations.change(ann.id, RegistrationChange(device_token="newer"), NOW)
 
-    await watches.reseal(ann.mailbox_id, b"sealed", b"sealed anew")
+    await watches.reseal(ann.mailbox_id, b"sealed", b"sealed again")
 
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))], NOW)
     (farewell,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes

@@ -36,7 +36,7 @@ async def test_a_missing_column_would_be_noticed(engine: AsyncEngine) -> None:
         assert await connection.run_sync(_differences) != []
 
 
-async def test_a_new_database_has_shards_that_nobody_owns(engine: AsyncEngine) -> None:
+async def test_a_new_database_has_shards_without_owners(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         rows = (await connection.execute(sa.select(shard).order_by(shard.c.number))).all()
 

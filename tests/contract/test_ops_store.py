@@ -1,4 +1,4 @@
-"""Test what health and metrics are told."""
+"""Test what health and metrics count."""
 
 from datetime import timedelta
 
@@ -72,7 +72,7 @@ async def test_reasons_that_a_newer_version_wrote_are_counted_as_one(
     assert await SqlOpsStore(engine).mailboxes_by_state() == {(WatchState.BLOCKED, Reason.UNKNOWN): 2}
 
 
-async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(
+async def test_refused_tokens_and_parked_marks_are_counted_apart(
     engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     ops = SqlOpsStore(engine)
@@ -99,7 +99,7 @@ async def test_refused_tokens_and_what_is_set_aside_are_counted_apart(
     ]
 
 
-async def test_a_database_that_is_not_there_is_told() -> None:
+async def test_an_absent_database_is_reported() -> None:
     async with open_engine("postgresql://relay@127.0.0.1:1/relay") as engine:
         with pytest.raises(StoreUnavailable):
             await SqlOpsStore(engine).reachable()

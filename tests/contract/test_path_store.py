@@ -27,7 +27,7 @@ async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> N
     assert await store.lessons(NOW) == {URL: Lesson(1680), "https://other.example.com/": Lesson(600)}
 
 
-async def test_what_was_learnt_before_a_moment_is_not_told(engine: AsyncEngine) -> None:
+async def test_lessons_before_a_moment_are_left_out(engine: AsyncEngine) -> None:
     store = SqlPathStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)
 

@@ -116,7 +116,7 @@ async def test_another_token_or_environment_revives_at_once(site: OutboxSite) ->
         await site.registrations.remove(registration.id)
 
 
-async def test_a_refusal_of_a_token_replaced_meanwhile_counts_for_nothing(site: OutboxSite) -> None:
+async def test_a_refusal_of_a_token_replaced_meanwhile_has_no_effect(site: OutboxSite) -> None:
     registration = await site.activate()
     await site.commit(BOTH)
     pushes = await site.claim()

@@ -70,7 +70,7 @@ async def test_a_mailbox_is_found_by_its_exact_names_only(registrations: SqlRegi
 
     assert await registrations.mailbox_of("office", "Ann@example.com") is None
     assert await registrations.mailbox_of("branch", "ann@example.com") is None
-    assert await registrations.view(RegistrationId("nobody")) is None
+    assert await registrations.view(RegistrationId("missing")) is None
 
 
 async def test_a_second_registration_joins_the_mailbox(
@@ -87,7 +87,7 @@ async def test_a_second_registration_joins_the_mailbox(
     assert record.registrations == 2
 
 
-async def test_a_mailbox_kept_under_another_id_is_told(registrations: SqlRegistrationStore) -> None:
+async def test_a_mailbox_kept_under_another_id_is_reported(registrations: SqlRegistrationStore) -> None:
     await register(registrations)
     known = new_mailbox()
     other = NewMailbox(MailboxId("mb-other"), known.server, known.user, known.device_id, known.shard)
@@ -229,11 +229,11 @@ async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty
 async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint(
     registrations: SqlRegistrationStore, engine: AsyncEngine
 ) -> None:
-    nobody = RegistrationId("nobody")
+    missing = RegistrationId("missing")
 
-    await registrations.change(nobody, RegistrationChange(device_token="t", sealed_candidate=b"s"), NOW)
-    await registrations.remove(nobody)
-    await registrations.mark(nobody, Mark.TEST, NOW)
+    await registrations.change(missing, RegistrationChange(device_token="t", sealed_candidate=b"s"), NOW)
+    await registrations.remove(missing)
+    await registrations.mark(missing, Mark.TEST, NOW)
 
     assert await marks(engine) == {}
 
@@ -275,7 +275,7 @@ async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_devic
     assert await registrations.supersede(RegistrationId("unknown")) == 0
 
 
-async def test_a_wish_replaces_the_unproved_ones_of_the_same_device(
+async def test_a_registration_replaces_unchecked_ones_of_the_same_device(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     proved = new_registration("ann", "proved", device_token="same")

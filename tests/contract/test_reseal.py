@@ -1,4 +1,4 @@
-"""Test that a credential sealed anew takes the place of its seal before, and of no other."""
+"""Test that a credential sealed again replaces its earlier seal, and no other."""
 
 from eas_watcher.names import MailboxId
 from relay.domain.model import RegistrationChange
@@ -22,9 +22,9 @@ async def test_the_credential_gets_its_new_seal_and_the_mailbox_is_not_dirty(
     await activate(registrations, watches)
     await watches.take_dirty([SHARD], NOW)
 
-    await watches.reseal(ANN, b"sealed", b"sealed anew")
+    await watches.reseal(ANN, b"sealed", b"sealed again")
 
-    assert await kept(watches) == (b"sealed anew", [])
+    assert await kept(watches) == (b"sealed again", [])
     assert await watches.take_dirty([SHARD], NOW) == []
 
 
@@ -33,13 +33,13 @@ async def test_a_candidate_gets_its_new_seal_and_is_accepted_with_it(
 ) -> None:
     registration = await register(registrations)
 
-    await watches.reseal(ANN, b"sealed", b"sealed anew")
-    assert await kept(watches) == (None, [b"sealed anew"])
+    await watches.reseal(ANN, b"sealed", b"sealed again")
+    assert await kept(watches) == (None, [b"sealed again"])
     await watches.accept(candidate_of(registration), LATER)  # by the seal before: nothing is there under it
-    assert await kept(watches) == (None, [b"sealed anew"])
-    await watches.accept(candidate_of(registration, b"sealed anew"), LATER)
+    assert await kept(watches) == (None, [b"sealed again"])
+    await watches.accept(candidate_of(registration, b"sealed again"), LATER)
 
-    assert await kept(watches) == (b"sealed anew", [])
+    assert await kept(watches) == (b"sealed again", [])
 
 
 async def test_a_newer_credential_is_not_overwritten(
@@ -49,7 +49,7 @@ async def test_a_newer_credential_is_not_overwritten(
     await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"newer"), NOW)
     await watches.accept(candidate_of(registration, b"newer"), LATER)
 
-    await watches.reseal(ANN, b"sealed", b"sealed anew")
+    await watches.reseal(ANN, b"sealed", b"sealed again")
 
     assert await kept(watches) == (b"newer", [])
 
@@ -60,7 +60,7 @@ async def test_other_mailboxes_and_mailboxes_that_are_gone_are_left_alone(
     await activate(registrations, watches)
     await register(registrations, "ben")
 
-    await watches.reseal(MailboxId("mb-ben"), b"other", b"sealed anew")
-    await watches.reseal(MailboxId("mb-gone"), b"sealed", b"sealed anew")
+    await watches.reseal(MailboxId("mb-ben"), b"other", b"sealed again")
+    await watches.reseal(MailboxId("mb-gone"), b"sealed", b"sealed again")
 
     assert await kept(watches) == (b"sealed", [])

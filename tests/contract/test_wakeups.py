@@ -64,7 +64,7 @@ async def test_the_own_waiters_wake_at_once_and_only_once(postgres_url: str) -> 
         assert not own.woken
 
 
-async def test_telling_before_anybody_listens_is_made_up_for(postgres_url: str) -> None:
+async def test_a_wake_up_before_the_first_connection_arrives_later(postgres_url: str) -> None:
     early = PostgresWakeups(postgres_url, Random(1))
     early.wake(Topic.OUTBOX_APNS)
     async with listening(postgres_url) as two, asyncio.TaskGroup() as tasks:

@@ -194,7 +194,7 @@ async def test_noted_pings_are_seen_by_operators(registrations: SqlRegistrationS
     assert [(m.last_ping_at, m.heartbeat) for m in found if m] == [(NOW, 900.5), (LATER, 480.0)]
 
 
-async def test_a_mailbox_is_forgotten_only_when_nobody_names_it(
+async def test_a_mailbox_is_forgotten_only_when_no_registration_names_it(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
 ) -> None:
     registration = await activate(registrations, watches)

@@ -56,7 +56,7 @@ async def recorded(watches: SqlWatchStore) -> WatchRecord:
     return record
 
 
-async def test_every_phone_hears_of_the_wipe_and_of_nothing_else(
+async def test_every_phone_gets_one_push_about_the_wipe_and_no_other(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     phone, tablet = await activate(registrations, watches), await activate(registrations, watches, device="tablet")
@@ -77,7 +77,7 @@ async def test_every_phone_hears_of_the_wipe_and_of_nothing_else(
     assert (memory.collections, memory.hierarchy) == ((), None)
 
 
-async def test_registrations_that_cannot_be_told_go_with_the_wipe(
+async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
 ) -> None:
     phone = await activate(registrations, watches)
@@ -150,7 +150,7 @@ async def test_a_wiped_registration_cannot_bring_a_credential_back(
     assert (record.sealed_credential, record.candidates, record.mailbox.state) == (None, (), WatchState.WIPED)
 
 
-async def test_whoever_registers_after_the_wipe_starts_from_nothing(
+async def test_a_registration_after_the_wipe_starts_from_nothing(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     old = await activate(registrations, watches)

@@ -1,4 +1,4 @@
-"""Own an egress log in memory."""
+"""An egress log in memory."""
 
 from dataclasses import dataclass, field
 

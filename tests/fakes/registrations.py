@@ -1,4 +1,4 @@
-"""Own a RegistrationStore in memory, with the verdicts of the watch role at hand."""
+"""A RegistrationStore in memory, with the results of credential checks at hand."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -156,7 +156,7 @@ class MemoryRegistrationStore:
         self.wakeups.wake(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
-        """Do what the watch role does about mailboxes that nobody names any more."""
+        """Delete mailboxes that no registration names any more, as the watch role does."""
         named = {registration.mailbox_id for registration in self.registrations.values()}
         self.mailboxes = {id_: mailbox for id_, mailbox in self.mailboxes.items() if id_ in named}
         self.credentials = {id_: sealed for id_, sealed in self.credentials.items() if id_ in named}

@@ -1,4 +1,4 @@
-"""Own a WatchStore of which a test implements just what it needs."""
+"""A WatchStore of which a test implements just what it needs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

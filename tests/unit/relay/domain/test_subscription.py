@@ -44,7 +44,7 @@ def test_its_token_has_one_spelling_and_reads_back() -> None:
     assert Subscription.read(spelled.token) == subscription()
 
 
-def test_its_token_tells_its_push_service_and_no_other() -> None:
+def test_its_token_names_its_push_service_and_no_other() -> None:
     token = subscription("https://push.example.com:8443/push.example.org/https://push.example.net/").token
 
     assert naming("push.example.com:8443") in token

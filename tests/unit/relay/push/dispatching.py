@@ -1,4 +1,4 @@
-"""Own a provider that answers as told, and running dispatchers, for tests with looptime."""
+"""A provider whose answers a test sets, and running dispatchers, for tests with looptime."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from tests.fakes.outbox import MemoryOutbox, loop_clock
 
 
 class Provider:
-    """Take pushes, each for `seconds`, and answer as told."""
+    """Takes `seconds` for each push, and gives the answer that the test sets."""
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds

@@ -1,4 +1,4 @@
-"""Own the due push that tests of the push side start from."""
+"""The due push that tests of the push role start from."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
 
 def due_push(number: int = 1, **changes: Any) -> DuePush:
-    """Make a due push that differs from all other numbers' in registration and device token."""
+    """Return a due push; each number has its own registration and device token."""
     first = DuePush(
         RegistrationId(f"registration-{number}"),
         Mark.EMAIL,

@@ -75,7 +75,7 @@ async def test_what_ended_together_is_settled_together() -> None:
     assert len(outbox.groups) <= 2
 
 
-async def test_no_more_than_the_places_are_claimed_and_under_way() -> None:
+async def test_no_more_pushes_than_slots_are_claimed_and_under_way() -> None:
     outbox, provider = MemoryOutbox(), Provider(1.0)
     for number in range(3 * SLOTS):
         outbox.put(due_push(number))
@@ -87,7 +87,7 @@ async def test_no_more_than_the_places_are_claimed_and_under_way() -> None:
 
     assert provider.most_at_once == SLOTS
     assert outbox.rows == {}
-    assert max(provider.moments) < 2.1  # a place is taken again as soon as it is free
+    assert max(provider.moments) < 2.1  # a slot is used again as soon as it is free
 
 
 async def test_a_time_the_provider_named_is_honoured() -> None:
@@ -180,7 +180,7 @@ async def test_a_stalled_provider_does_not_touch_the_other() -> None:
         assert fcm.stats.in_flight == 0
 
 
-async def test_a_fault_of_a_channel_rests_it_and_one_push_tries_it_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_faulty_channel_is_away_and_one_push_probes_it(caplog: pytest.LogCaptureFixture) -> None:
     outbox, provider = MemoryOutbox(), Provider()
     healthy = False
     provider.answer = lambda push: Delivered() if healthy or push.app == "com.example.other" else SICK
@@ -233,7 +233,7 @@ async def test_a_rested_channel_is_tried_by_one_push_while_the_others_wait() -> 
     assert outbox.rows == {}
 
 
-async def test_a_sender_that_raises_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sender_that_raises_stops_no_other_push(caplog: pytest.LogCaptureFixture) -> None:
     outbox, provider = MemoryOutbox(), Provider()
     broken = iter([True])
 
@@ -254,7 +254,7 @@ async def test_a_sender_that_raises_stops_nobody(caplog: pytest.LogCaptureFixtur
     assert "push sender broke" in caplog.messages
 
 
-async def test_who_watches_hears_of_each_accepted_push() -> None:
+async def test_each_accepted_push_is_reported() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     provider.answer = lambda push: Delivered() if push.count == 2 else TokenGone("Unregistered")
     under_test = dispatcher(outbox, provider)
@@ -363,7 +363,7 @@ async def test_claims_a_former_run_of_the_same_process_left_are_taken_back_at_th
     assert len(provider.sent) == 1
 
 
-async def test_a_push_under_way_when_its_channel_falls_ill_is_judged_by_its_own_answer() -> None:
+async def test_a_push_under_way_when_its_channel_goes_away_counts_by_its_own_answer() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     provider.answer = lambda push: SICK if push.count == 7 else RetryLater("ServiceUnavailable")
     under_test = dispatcher(outbox, provider)

@@ -148,7 +148,7 @@ async def test_a_push_service_that_is_away_costs_its_marks_no_tries_and_no_longe
     assert outbox.rows == {}
 
 
-async def test_a_push_that_always_breaks_its_sender_is_set_aside(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_push_that_always_breaks_its_sender_is_parked(caplog: pytest.LogCaptureFixture) -> None:
     outbox, provider = MemoryOutbox(), Provider()
 
     def answer(push: DuePush) -> Outcome:
@@ -188,7 +188,7 @@ async def test_an_outcome_that_cannot_be_recorded_spoils_no_other(caplog: pytest
     assert caplog.messages.count("push set aside") == 1
 
 
-async def test_a_mark_that_cannot_even_be_set_aside_is_not_sent_again_and_again() -> None:
+async def test_a_mark_that_cannot_even_be_parked_is_not_sent_again_and_again() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     outbox.poisoned[RegistrationId("registration-1")] = True
     outbox.put(due_push(1))

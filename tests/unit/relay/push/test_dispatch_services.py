@@ -91,7 +91,7 @@ async def test_marks_of_a_service_that_is_away_are_not_claimed_and_leave_when_it
     assert outbox.rows == {}
 
 
-async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claimed_in_vain() -> None:
+async def test_marks_of_a_busy_service_wait_for_a_slot_there_and_are_not_claimed_in_vain() -> None:
     outbox, services = MemoryOutbox(), TwoServices()
     services.slowness = 5.0
     put(outbox, SLOW, range(1000))
@@ -105,11 +105,11 @@ async def test_marks_of_a_busy_service_wait_for_a_place_there_and_are_not_claime
         await asyncio.sleep(120)
 
     assert outbox.rows == {}
-    assert max(services.moments) <= 1000 / (SLOTS / 2) * 5.0 + 10.0, "its places were always taken"
+    assert max(services.moments) <= 1000 / (SLOTS / 2) * 5.0 + 10.0, "its slots were always used"
     assert services.held_back[SLOW] <= 2 * SLOTS
 
 
-async def test_a_burst_to_one_service_is_held_up_by_its_places_alone() -> None:
+async def test_a_burst_to_one_service_is_limited_by_its_slots_alone() -> None:
     outbox, services = MemoryOutbox(), TwoServices()
 
     async with running(dispatcher(outbox, services, Platform.WEBPUSH, services.services.capacities)):

@@ -29,7 +29,7 @@ def plan(connection: sa.Connection, where: sa.ColumnElement[bool], table: sa.Tab
 def test_sqlite_looks_keys_up_in_an_index(connection: sa.Connection) -> None:
     among = Among("ids", mailbox.c.id)
     pairs = Among("marks", outbox.c.registration_id, outbox.c.mark)
-    either = Among("told", registration.c.mailbox_id) & (
+    either = Among("mailboxes", registration.c.mailbox_id) & (
         (registration.c.state == "active") | Among("wiped", registration.c.mailbox_id)
     )
 

@@ -1,4 +1,4 @@
-"""The order of locks: what the database is told, since no test can count on a locale that sorts otherwise."""
+"""The order of locks: the ORDER BY itself, since no test can count on a locale that sorts otherwise."""
 
 import pytest
 import sqlalchemy as sa

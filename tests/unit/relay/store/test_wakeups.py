@@ -10,7 +10,7 @@ from relay.store.wakeups import LocalWakeups
 SOON = 5.0  # seconds; far more than a wake-up takes
 
 
-async def test_telling_wakes_every_waiter_of_the_topic() -> None:
+async def test_a_wake_up_reaches_every_waiter_of_the_topic() -> None:
     wakeups = LocalWakeups()
     waiters = [wakeups.waiter(Topic.OUTBOX_APNS), wakeups.waiter(Topic.OUTBOX_APNS)]
     async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
@@ -20,7 +20,7 @@ async def test_telling_wakes_every_waiter_of_the_topic() -> None:
         wakeups.wake(Topic.OUTBOX_APNS)
 
 
-async def test_what_was_told_between_two_waits_is_remembered_once() -> None:
+async def test_wake_ups_between_two_waits_end_the_next_one_only() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.MAILBOXES)
     wakeups.wake(Topic.MAILBOXES)
@@ -32,7 +32,7 @@ async def test_what_was_told_between_two_waits_is_remembered_once() -> None:
     assert not waiter.woken
 
 
-async def test_other_topics_wake_nobody() -> None:
+async def test_other_topics_wake_no_waiter() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
@@ -56,7 +56,7 @@ async def test_a_wait_ends_after_its_time() -> None:
         await LocalWakeups().waiter(Topic.OUTBOX_APNS).wait(0.01)
 
 
-async def test_a_cancelled_wait_keeps_what_comes_later() -> None:
+async def test_a_wake_up_after_a_cancelled_wait_is_kept() -> None:
     wakeups = LocalWakeups()
     waiter = wakeups.waiter(Topic.OUTBOX_APNS)
     waiting = asyncio.get_running_loop().create_task(waiter.wait(60.0))
@@ -69,7 +69,7 @@ async def test_a_cancelled_wait_keeps_what_comes_later() -> None:
     assert waiter.woken
 
 
-async def test_a_waiter_that_nobody_holds_is_forgotten() -> None:
+async def test_a_waiter_without_references_is_forgotten() -> None:
     wakeups = LocalWakeups()
     wakeups.waiter(Topic.VERDICTS)
     gc.collect()

@@ -80,7 +80,7 @@ def test_a_removed_line_is_found(removed: int) -> None:
     assert "changed, removed" in fault.text
 
 
-def test_lines_that_changed_places_are_found() -> None:
+def test_swapped_lines_are_found() -> None:
     lines = chain(*[BODY] * 5)
     lines[1], lines[2] = lines[2], lines[1]
 
@@ -183,7 +183,7 @@ def test_data_with_anything_else_is_no_template(change: dict[str, object]) -> No
 
 @pytest.mark.parametrize("body", ["", "[]", "7", "{}", '{"message": 7}', '{"relay": {"kind": []}}', "null"])
 @pytest.mark.parametrize("provider", ["apns", "fcm", "mail"])
-def test_anything_at_all_is_judged_without_an_exception(provider: str, body: str) -> None:
+def test_any_body_is_verified_without_an_exception(provider: str, body: str) -> None:
     assert not is_template(provider, body)
 
 
