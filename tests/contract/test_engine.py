@@ -20,6 +20,11 @@ from tests.postgres import PostgresServer
 NODE = {"id": "node-1", "role": "api", "version": "1", "started_at": NOW, "heartbeat_at": NOW}
 
 
+@pytest.fixture
+def postgres_url(fresh_postgres_url: str) -> str:
+    return fresh_postgres_url
+
+
 async def pragma(engine: AsyncEngine, name: str) -> object:
     async with engine.connect() as connection:
         return await connection.scalar(sa.text(f"PRAGMA {name}"))

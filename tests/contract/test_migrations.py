@@ -18,6 +18,11 @@ from relay.store.tables import metadata, shard
 from tests.postgres import PostgresServer
 
 
+@pytest.fixture
+def postgres_url(fresh_postgres_url: str) -> str:
+    return fresh_postgres_url
+
+
 def _differences(connection: sa.Connection) -> list[Any]:
     # SQLite tells the default '' in another spelling than it was given.
     defaults = connection.dialect.name == "postgresql"

@@ -17,6 +17,11 @@ from tests.contract.samples import register
 from tests.waiting import SOON, until
 
 
+@pytest.fixture
+def postgres_url(fresh_postgres_url: str) -> str:
+    return fresh_postgres_url
+
+
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[PostgresWakeups]:
     wakeups = PostgresWakeups(url, Random(1))
