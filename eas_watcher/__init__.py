@@ -1,1 +1,1 @@
-"""Watch mailboxes on any Exchange ActiveSync server and tell when something new arrives."""
+"""Watches mailboxes on any Exchange ActiveSync server and reports new items."""

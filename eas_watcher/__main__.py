@@ -1,4 +1,4 @@
-"""Own what `python -m eas_watcher` does."""
+"""`python -m eas_watcher` starts the probe."""
 
 import sys
 

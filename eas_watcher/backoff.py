@@ -1,4 +1,4 @@
-"""Own how long to wait before the next try; randomness comes in as an argument."""
+"""How long to wait before the next try; randomness is an argument."""
 
 from random import Random
 from typing import Final
@@ -9,12 +9,12 @@ SPREAD: Final = 0.3  # up to 30 % more or less, so that a fleet does not return 
 
 
 def delay(failures: int, random: Random) -> float:
-    """Tell how many seconds to wait after the given number of failures in a row (1 or more)."""
+    """Return how many seconds to wait after so many failures in a row (1 or more)."""
     return _plain(failures) * (1.0 + random.uniform(-SPREAD, SPREAD))
 
 
 def least(failures: int) -> float:
-    """Tell how many seconds `delay` waits at least."""
+    """Return the shortest time that `delay` can return, in seconds."""
     return _plain(failures) * (1.0 - SPREAD)
 
 

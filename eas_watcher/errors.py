@@ -1,36 +1,36 @@
-"""Own what can go wrong between the relay and an EAS server: one class per remedy, not per cause.
+"""What can go wrong between the relay and an EAS server: one class per remedy, not per cause.
 
 EasError
 ├── Unreachable          no whole answer arrived: back off, Sync with the stored key, then Ping
-├── ServerBusy           the server asks to wait or has trouble of its own: wait as told, else back off
-├── Unauthorized         the credential was refused: stop the mailbox, confirm sparingly
-├── CredentialVoid       the credential is certainly of no use any more: stop the mailbox, tell its user
-├── AccessDenied         account, device or path is not allowed to sync: re-check hourly, tell the operator
+├── ServerBusy           the server cannot serve now: wait as long as it asks, else back off
+├── Unauthorized         the credential was refused: wait, confirm it twice, then end the watch
+├── CredentialVoid       the credential has certainly ended: end the watch, alert its user
+├── AccessDenied         the account, device or URL may not sync: check again hourly, inform the operator
 ├── NotProvisioned       acknowledge the policy, repeat
-├── RemoteWipeRequested  acknowledge, destroy the account's data
+├── RemoteWipeRequested  acknowledge it, destroy the mailbox's data
 ├── VersionRefused       ask OPTIONS again, choose another version
-├── StateLost            every key of the device is void: FolderSync from 0, prime again
+├── StateLost            no key of the device is valid: FolderSync from 0, prime again
 ├── ServerRenewed        the server was changed: OPTIONS, then as after StateLost
-├── RequestRefused       the server calls our request wrong: once as after StateLost, then hourly
+├── RequestRefused       the server calls our request malformed: once as after StateLost, then hourly
 ├── TooManyCollections   ask for fewer at a time
 ├── HierarchyChanged     FolderSync with the stored key, repeat
-├── Redirected           the mailbox is better served at another URL
-└── ProtocolViolation    an answer that no reading makes sense of: log, back off
+├── Redirected           the mailbox is at another URL: go on there
+└── ProtocolViolation    the answer cannot be understood: back off
 """
 
 from eas_watcher.reasons import Reason
 
 
 class EasError(Exception):
-    """Cover everything that a watch has a remedy for."""
+    """Any failure for which a watch has a remedy."""
 
 
 class Unreachable(EasError):
-    """Tell that no whole answer arrived; what the server did is unknown.
+    """No whole answer arrived; it is unknown what the server did.
 
-    `survived` is how many seconds the request was held before the connection was lost, `reached` whether the server
-    may have seen it (a refused connection is certain not to). `stale` says that it went over a connection that was kept
-    from an earlier request and that closed at once without a byte: most likely the server had closed it already.
+    `survived`: how many seconds the request was held before the connection was lost. `reached`: False if the server
+    certainly did not get the request, as with a refused connection. `stale`: the connection was kept from an earlier
+    request and closed at once without a byte, so the server had most likely closed it before.
     """
 
     def __init__(self, detail: str, survived: float = 0.0, reached: bool = True, stale: bool = False) -> None:
@@ -41,12 +41,11 @@ class Unreachable(EasError):
 
 
 class ServerBusy(EasError):
-    """Tell that the server cannot serve now.
+    """The server cannot serve now.
 
-    `retry_after` is in seconds when the server named a time; `reached` is False when the request was turned away
-    before anything looked into it (503, 429). `suspect` says that the key of the hierarchy may be at fault, if it comes
-    again and again; `shared` that it may be the trouble of all mailboxes (503, 502, 504), not the throttling of one.
-    `again` that it asks for a repetition at once.
+    `retry_after`: seconds, if the server named a time. `reached`: False if the server did not process the request (503,
+    429). `suspect`: the hierarchy key may be the cause, if the failure repeats. `shared`: it may concern all mailboxes
+    (503, 502, 504), and is not the throttling of one. `again`: the server asks for a repetition at once.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class ServerBusy(EasError):
 
 
 class Unauthorized(EasError):
-    """Tell that the server refused the credential (HTTP 401); `shared`: as it does with many others at this time."""
+    """The server refused the credential (HTTP 401); `shared`: it refuses those of many mailboxes at this time."""
 
     def __init__(self, detail: str, shared: bool = False) -> None:
         super().__init__(detail)
@@ -75,7 +74,7 @@ class Unauthorized(EasError):
 
 
 class CredentialVoid(EasError):
-    """Tell that the credential is expired or withdrawn for certain; `reason` says how."""
+    """The credential has certainly expired or was withdrawn; `reason` says which."""
 
     def __init__(self, detail: str, reason: Reason) -> None:
         super().__init__(detail)
@@ -83,7 +82,7 @@ class CredentialVoid(EasError):
 
 
 class AccessDenied(EasError):
-    """Tell that the account, the device or the URL may not sync; `reason` says what refused it."""
+    """The account, the device or the URL may not sync; `reason` says which."""
 
     def __init__(self, detail: str, reason: Reason) -> None:
         super().__init__(detail)
@@ -91,11 +90,11 @@ class AccessDenied(EasError):
 
 
 class NotProvisioned(EasError):
-    """Tell that the server wants the policy acknowledged first."""
+    """The server wants its policy acknowledged first."""
 
 
 class RemoteWipeRequested(EasError):
-    """Tell that an administrator or the user wants this device's data gone."""
+    """An administrator or the user requests that this device destroys its data."""
 
     def __init__(self, detail: str, account_only: bool = False) -> None:
         super().__init__(detail)
@@ -103,23 +102,23 @@ class RemoteWipeRequested(EasError):
 
 
 class VersionRefused(EasError):
-    """Tell that the server does not speak the chosen protocol version or command form."""
+    """The server does not support the chosen protocol version or the form of the command."""
 
 
 class StateLost(EasError):
-    """Tell that the server forgot the device's sync state."""
+    """The server lost the device's sync state."""
 
 
 class ServerRenewed(EasError):
-    """Tell that what the server offers has changed, and that it wants all clients to start over."""
+    """The server says that its offer has changed and that all clients must start over."""
 
 
 class RequestRefused(EasError):
-    """Tell that the server calls a request of ours malformed; to repeat it unchanged is useless."""
+    """The server calls a request of ours malformed; repeating it unchanged is useless."""
 
 
 class TooManyCollections(EasError):
-    """Tell that one Sync named too many collections; `limit` is None when the server does not say how many it takes."""
+    """One Sync named too many collections; `limit` is the most that the server takes, None if it does not say."""
 
     def __init__(self, detail: str, limit: int | None) -> None:
         super().__init__(detail)
@@ -127,11 +126,11 @@ class TooManyCollections(EasError):
 
 
 class HierarchyChanged(EasError):
-    """Tell that folders came, went or moved."""
+    """Folders were added, removed or moved."""
 
 
 class Redirected(EasError):
-    """Tell that the server names another URL for this mailbox."""
+    """The server names another URL for this mailbox."""
 
     def __init__(self, location: str, detail: str = "the server names another URL for this mailbox") -> None:
         super().__init__(detail)
@@ -139,4 +138,4 @@ class Redirected(EasError):
 
 
 class ProtocolViolation(EasError):
-    """Tell that an answer broke the protocol; the text never quotes content of the answer."""
+    """An answer violates the protocol; the text never quotes the answer."""

@@ -1,8 +1,8 @@
-"""Own the heartbeat interval: how long the server may hold a Ping, learnt from what survived.
+"""The heartbeat interval: how long the server may hold a Ping, learnt from Pings that expired or were cut.
 
-Raise after two expiries in a row; after a cut of a held Ping come down to three quarters of what survived and stay
-there for a day: a server that was restarted cuts Pings too, and must not be pinged every minute for ever after. A
-Ping that fails within its first seconds says nothing about idle timeouts.
+After two expiries in a row the interval rises. After a cut of a held Ping it falls to three quarters of the time that
+the Ping survived, and stays there for a day only: a restarted server cuts Pings, too, and must not be pinged every
+minute for ever. A Ping that fails within its first seconds says nothing about idle timeouts.
 """
 
 from dataclasses import dataclass, replace
@@ -15,28 +15,28 @@ LONGEST: Final = 3540  # seconds, the upper bound of the protocol [MS-ASCMD 2.2.
 STEP: Final = 300  # seconds
 EXPIRIES_TO_RAISE: Final = 2
 TRUST: Final = 24 * 3600  # seconds of Pings held to their end, after which a higher interval is tried again
-JITTER: Final = 0.1  # up to 10 % longer, so that Pings that began together do not end together for ever
-HELD: Final = 30.0  # seconds; a connection lost before was the server's trouble, not an idle timeout
+JITTER: Final = 0.1  # up to 10 % longer, so that Pings that begin together do not end together for ever
+HELD: Final = 30.0  # seconds; a connection lost earlier was lost by the server, not by an idle timeout
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Hold the interval in whole seconds, its bounds, and how many Pings in a row ran to their end."""
+    """The interval in whole seconds, its bounds, and how many Pings in a row expired."""
 
     interval: int = START
     minimum: int = MINIMUM
     maximum: int = MAXIMUM
     expiries: int = 0
     cut_off: int | None = None
-    """What a cut has taught: no higher than this for now; None: no cut so far, or long ago."""
+    """The upper bound learnt from a cut; None: no Ping was cut, or not within the last day."""
 
     def spread(self, share: float) -> int:
-        """Tell how many seconds to ask for: `share` (0 to JITTER) more than the interval, no more than is allowed."""
+        """Return how many seconds to ask for: the interval and up to `share` (0 to JITTER) more, within the bounds."""
         ceiling = self.maximum if self.cut_off is None else min(self.maximum, self.cut_off)
         return max(self.interval, min(ceiling, int(self.interval * (1.0 + share))))
 
     def expired(self) -> "Heartbeat":
-        """Learn that the server held a Ping to its end."""
+        """Return the heartbeat after a Ping that the server held to its end."""
         expiries = self.expiries + 1
         ceiling = self.maximum
         if self.cut_off is not None:
@@ -48,16 +48,16 @@ class Heartbeat:
         return replace(self, interval=min(ceiling, self.interval + STEP), expiries=0)
 
     def cut(self, survived: float) -> "Heartbeat":
-        """Learn that a Ping held for `survived` seconds was cut on the way."""
+        """Return the heartbeat after a Ping whose connection was cut after `survived` seconds."""
         if survived < HELD:
             return replace(self, expiries=0)
         ceiling = max(self.minimum, min(int(survived * 0.75), self.interval))
         return replace(self, interval=ceiling, expiries=0, cut_off=ceiling)
 
     def adopt_limit(self, limit: int) -> "Heartbeat":
-        """Adopt the nearest limit that the server named (Ping status 5) as a bound [MS-ASCMD 2.2.3.177.11].
+        """Return the heartbeat with a bound that the server named (Ping status 5) [MS-ASCMD 2.2.3.177.11].
 
-        A limit beyond the protocol's is not believed: a Ping held for a year would notice nothing.
+        A limit beyond the protocol's is ignored: a Ping held for a year would report nothing.
         """
         limit = min(max(1, limit), LONGEST)
         if limit < self.interval:
@@ -66,8 +66,8 @@ class Heartbeat:
 
 
 def deadline(interval: float) -> float:
-    """Tell after how many seconds an unanswered Ping is dead: servers hold longer than asked.
+    """Return after how many seconds an unanswered Ping counts as lost; servers hold it longer than asked.
 
-    660 s took 665.3 s [observed: SOGo 5.8, 2026-11].
+    A Ping of 660 s took 665.3 s [observed: SOGo 5.8, 2026-11].
     """
     return interval * 1.1 + 30.0

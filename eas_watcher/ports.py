@@ -1,4 +1,4 @@
-"""Own what a watch needs from outside: a transport to the server and a journal that keeps its progress."""
+"""What a watch needs from outside: a transport to the server, a journal of its progress, and the time."""
 
 from datetime import datetime
 from typing import Protocol
@@ -9,31 +9,32 @@ from eas_watcher.names import MailboxId
 
 
 class Transport(Protocol):
-    """Carry one request to the server and the whole answer back."""
+    """Sends one request to the server and returns the whole answer."""
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any HTTP answer; raise Unreachable when none arrived whole in time, ProtocolViolation when it is none.
+        """Return any HTTP answer.
 
-        A request is sent at most once: nothing is repeated, no redirect is followed, no cookie is kept.
+        Raises Unreachable when none arrives whole in time, ProtocolViolation for a malformed one.
+        A request is sent at most once: the transport repeats nothing, follows no redirect and keeps no cookie.
         """
 
 
 class Journal(Protocol):
-    """Keep the progress of watches."""
+    """Keeps the progress of watches."""
 
     async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
-        """Return when `progress` is durable, whole; raise Fenced when another process owns the mailbox now."""
+        """Return when all of `progress` is durable; raise Fenced when another process owns the mailbox now."""
 
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
-        """Note that a Ping of `heartbeat` seconds is held from now; need not be durable."""
+        """Note that a Ping of `heartbeat` seconds is held from now on; the note need not be durable."""
 
 
 class Now(Protocol):
-    """Tell the time."""
+    """A clock."""
 
     def __call__(self) -> datetime:
         """Return now as an aware UTC datetime."""
 
 
 class Fenced(Exception):
-    """Tell that another process owns this mailbox: stop watching it, commit nothing more."""
+    """Another process owns this mailbox: stop its watch and commit nothing more."""

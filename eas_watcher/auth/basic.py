@@ -1,4 +1,4 @@
-"""Own Basic authentication: user and password in UTF-8, sent without waiting for a challenge."""
+"""Basic authentication: user and password in UTF-8, sent without waiting for a challenge."""
 
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from eas_watcher.auth.credential import UnusableCredential
 
 @dataclass(frozen=True, slots=True)
 class BasicCredential:
-    """Hold what Basic authentication sends [RFC 7617 2]: the user may not contain a colon, the password may."""
+    """User and password [RFC 7617 2]; the user must not contain a colon, the password may."""
 
     user: str
     password: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what no server could read back."""
+        """Raise UnusableCredential for values that a server could not read."""
         if not self.user or ":" in self.user:
             raise UnusableCredential("a user name for Basic authentication is not empty and has no colon")
         if any(category(character) == "Cc" for character in self.user + self.password):
             raise UnusableCredential("user name and password have no control characters [RFC 7617 2]")
 
     def authorization(self) -> str:
-        """Write the value of the Authorization header."""
+        """Return the value of the Authorization header."""
         return "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")

@@ -1,7 +1,7 @@
-"""Own OAuth 2.0 bearer authentication as hybrid modern authentication uses it: the credential and the challenge.
+"""OAuth 2.0 bearer authentication as hybrid modern authentication uses it: the credential and the challenge.
 
-The challenge is read for its diagnosis alone. Where a refresh token may go is the operator's decision: an endpoint that
-a server names is never asked.
+The challenge is read for its diagnosis only. The operator decides where a refresh token may be sent: the relay never
+asks an endpoint that a server names.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from eas_watcher.auth.credential import UnusableCredential
 
 SENDABLE: Final = pattern(r"[\x21-\x7e]{1,16384}")
-"""Tokens and client ids are visible ASCII [RFC 6749 A]; longer ones than 16 KiB fit into no header."""
+"""Tokens and client ids are visible ASCII [RFC 6749 A]; more than 16 KiB do not fit into a header."""
 PIECE: Final = pattern(r"""([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,=]+)""")
-"""Name and value, quoted or not, or a word that stands alone: a scheme [RFC 9110 11.6.1]."""
+"""Name and value, quoted or not, or a single word, which is a scheme [RFC 9110 11.6.1]."""
 HOST: Final = pattern(r"[A-Za-z0-9.-]{1,253}")
 WORD: Final = pattern(r"[a-z_]{1,40}")
 DIAGNOSTICS: Final = pattern(r'\s*([0-9]{1,10})\s*;\s*reason="([\x20-\x21\x23-\x7e]{1,300})"')
@@ -26,17 +26,17 @@ SCHEMES: Final = {"basic": "Basic", "bearer": "Bearer", "negotiate": "Negotiate"
 
 @dataclass(frozen=True, slots=True)
 class OAuthCredential:
-    """Hold a user's grant: the refresh token that buys access tokens [RFC 6749 1.5]."""
+    """A user's grant: the refresh token, with which access tokens are obtained [RFC 6749 1.5]."""
 
     user: str
     refresh_token: str = field(repr=False)
     client_id: str = ""
-    """The client that the grant was made to; empty: the one in the settings."""
+    """The client to which the grant was made; empty: the one in the settings."""
     origin: str = field(default="", repr=False)
-    """Names the grant through all rotations of its refresh token; empty before the first."""
+    """Identifies the grant through all rotations of its refresh token; empty before the first."""
 
     def __post_init__(self) -> None:
-        """Refuse what no token endpoint could have given."""
+        """Raise UnusableCredential for values that no token endpoint gives."""
         if not SENDABLE.fullmatch(self.refresh_token):
             raise UnusableCredential("a refresh token is visible ASCII, at most 16384 characters")
         if self.client_id and not SENDABLE.fullmatch(self.client_id):
@@ -44,7 +44,7 @@ class OAuthCredential:
 
     @property
     def grant(self) -> str:
-        """Name the grant: the SHA-256 of its first refresh token, as hexadecimal digits."""
+        """The name of the grant: the SHA-256 of its first refresh token, as hexadecimal digits."""
         return self.origin or hashlib.sha256(self.refresh_token.encode()).hexdigest()
 
     def rotated(self, refresh_token: str) -> "OAuthCredential":
@@ -52,25 +52,25 @@ class OAuthCredential:
         return replace(self, refresh_token=refresh_token, origin=self.grant)
 
     def authorization(self) -> None:
-        """Say nothing: the header differs with each access token."""
+        """Return None: the header differs with each access token."""
         return
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """Hold what a server says about the tokens that it takes [RFC 6750 3], as far as it helps an operator."""
+    """What a server says about the tokens that it accepts [RFC 6750 3], as far as it helps an operator."""
 
     authority: str = ""
-    """The host of `authorization_uri`: who may issue tokens."""
+    """The host of `authorization_uri`, which may issue tokens."""
     trusted_issuers: tuple[str, ...] = ()
     error: str = ""
     """E.g. "invalid_token" [RFC 6750 3.1]."""
 
 
 def read_challenge(header: str) -> Challenge | None:
-    """Read WWW-Authenticate, several challenges joined by commas; None when Bearer is not among them.
+    """Read WWW-Authenticate, several challenges joined by commas; None if none of them is Bearer.
 
-    Nothing of it is trusted: what looks like no host or word is left out, so that all may be logged.
+    The header is not trusted: values that are not a host or a plain word are left out, so that the rest may be logged.
     """
     parameters = _bearer_parameters(header)
     if parameters is None:
@@ -80,19 +80,19 @@ def read_challenge(header: str) -> Challenge | None:
 
 
 def read_schemes(header: str) -> tuple[str, ...]:
-    """Name the ways to log in that WWW-Authenticate offers, of those that have a name, in its order."""
+    """Return the known authentication schemes that WWW-Authenticate offers, in its order."""
     words = [word.lower() for _, _, _, word in PIECE.findall(header)]
     return tuple(dict.fromkeys(SCHEMES[word] for word in words if word in SCHEMES))
 
 
 def read_diagnostics(header: str) -> str:
-    """Read why Exchange refuses a token, from x-ms-diagnostics; empty when it does not say, or not in plain text."""
+    """Return why Exchange refuses a token, from x-ms-diagnostics; empty if it does not say in plain text."""
     found = DIAGNOSTICS.match(header)
     return f"{found[1]} {found[2].strip()}" if found else ""
 
 
 def describe(challenge: Challenge, endpoint: str, diagnostics: str = "") -> str:
-    """Say what a server's refusal of a token tells about it; `endpoint` is the token endpoint that gave it."""
+    """Describe why a server refuses a token; `endpoint` is the token endpoint that issued it."""
     text = "the server refuses the access token (HTTP 401"
     text += f", {challenge.error})" if challenge.error else ")"
     text += f", saying: {diagnostics}" if diagnostics else ""
@@ -102,7 +102,7 @@ def describe(challenge: Challenge, endpoint: str, diagnostics: str = "") -> str:
 
 
 def _bearer_parameters(header: str) -> dict[str, str] | None:
-    """Collect the parameters that follow the scheme Bearer, up to the next scheme."""
+    """Return the parameters between the scheme Bearer and the next scheme; None without Bearer."""
     scheme = ""
     found: dict[str, str] | None = None
     for name, quoted, bare, word in PIECE.findall(header):

@@ -1,7 +1,7 @@
-"""Own client certificates: the credential, until when it is good, and what a server's TLS says against it.
+"""Client certificates: the credential, its expiry, and the alerts with which a server's TLS refuses it.
 
-A certificate proves its holder while the connection is made [RFC 8446 4.4.2], so no request says who sends it; the
-transport of `eas_watcher.transport.identified` does.
+A certificate identifies the client while the connection is made [RFC 8446 4.4.2], so requests carry no credential;
+`eas_watcher.transport.client_certificate` opens such connections.
 """
 
 from collections.abc import Mapping
@@ -40,28 +40,28 @@ REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
         "ALERT_CERTIFICATE_REQUIRED": "is missing",
     }
 )
-"""What OpenSSL calls the alerts with which a server ends TLS for the client certificate's sake [RFC 8446 6.2]."""
+"""OpenSSL's names of the alerts with which a server refuses the client certificate [RFC 8446 6.2] -> our words."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateCredential:
-    """Hold a user's certificate with its chain, and its key, both PEM texts."""
+    """A user's certificate with its chain, and its key, both PEM texts."""
 
     user: str
     chain: str = field(repr=False)
     key: str = field(repr=False)
 
     def authorization(self) -> None:
-        """Say nothing: the connection proves who we are."""
+        """Return None: the connection identifies the user."""
         return
 
     @property
     def valid_until(self) -> datetime:
-        """When the user's certificate ends."""
+        """When the user's certificate expires."""
         return x509.load_pem_x509_certificate(self.chain.encode()).not_valid_after_utc
 
     def check_validity(self, now: datetime) -> None:
-        """Raise CredentialVoid for a certificate that has ended; no server has to say so."""
+        """Raise CredentialVoid for an expired certificate, without asking a server."""
         ended = self.valid_until
         if ended <= now:
             raise CredentialVoid(f"the client certificate expired on {ended:%Y-%m-%d}", Reason.CERTIFICATE_EXPIRED)
@@ -70,7 +70,7 @@ class CertificateCredential:
 def read_pkcs12(user: str, content: bytes, passphrase: str, now: datetime) -> CertificateCredential:
     """Read a PKCS #12 file [RFC 7292]; raises UnusableCredential.
 
-    How long that takes is for the file to say, who names the rounds of its key derivation: never in the event loop.
+    The file sets the rounds of its key derivation, so this may take any time: never call it in the event loop.
     """
     try:
         found = load_pkcs12(content, passphrase.encode())
@@ -99,12 +99,12 @@ def read_pem(user: str, content: str, passphrase: str, now: datetime) -> Certifi
 
 
 def refusal_in(text: str) -> str | None:
-    """Find in OpenSSL's words why the server's TLS refuses the certificate; None when that is not what it says."""
+    """Return why the server's TLS refuses the certificate, from OpenSSL's text; None if the text does not say so."""
     return next((why for alert, why in REFUSALS.items() if alert in text.upper().replace(" ", "_")), None)
 
 
 def _checked(user: str, chain: list[x509.Certificate], key: bytes, now: datetime) -> CertificateCredential:
-    """Refuse what no server would take."""
+    """Return the credential; raises UnusableCredential if no server would accept it."""
     own = chain[0]
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:

@@ -1,7 +1,7 @@
-"""Own the port of all credentials: what every kind of them can say without asking anybody.
+"""The port of all credentials: what every kind of them can say without a request.
 
-What needs a question first (an access token) or another connection (a client certificate) is done by a transport of
-that kind, which wraps the one to the server; see `eas_watcher.transport.bearer` and `.identified`.
+A kind that needs a request first (an access token) or a connection of its own (a client certificate) has a transport
+that wraps the one to the server; see `eas_watcher.transport.bearer` and `.client_certificate`.
 """
 
 from typing import Protocol
@@ -10,15 +10,15 @@ from eas_watcher.errors import EasError
 
 
 class UnusableCredential(EasError):
-    """Tell that a credential cannot be sent as it is; the text names the fault, never the credential."""
+    """A credential cannot be sent; the text names the fault, never the credential."""
 
 
 class Credential(Protocol):
-    """Prove to a server who we are."""
+    """Identifies a user to a server."""
 
     @property
     def user(self) -> str:
         """The login name."""
 
     def authorization(self) -> str | None:
-        """Write the value of the Authorization header that all requests have; None: the transport proves who we are."""
+        """Return the value of the Authorization header of all requests; None: the transport identifies the user."""

@@ -1,4 +1,4 @@
-"""Own the refresh of an access token [RFC 6749 6]: the request to the token endpoint, and what its answer means."""
+"""The refresh of an access token [RFC 6749 6]: the request to the token endpoint, and what its answer means."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -16,9 +16,9 @@ from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolV
 from eas_watcher.names import USER_AGENT
 from eas_watcher.reasons import Reason
 
-PATIENCE: Final = 30.0  # seconds until the token endpoint must have answered
-LIFETIME: Final = 600.0  # seconds that a token lives whose answer does not say [RFC 6749 5.1 leaves it to us]
-LONGEST: Final = 86_400.0  # seconds; a token said to live longer is renewed once a day all the same
+DEADLINE: Final = 30.0  # seconds within which the token endpoint must answer
+LIFETIME: Final = 600.0  # seconds, for a token whose answer names no lifetime [RFC 6749 5.1 leaves it open]
+LONGEST: Final = 86_400.0  # seconds; a token with a longer lifetime is renewed once a day, too
 VOID: Final = {
     "invalid_grant": Reason.OAUTH_INVALID_GRANT,
     "interaction_required": Reason.OAUTH_INTERACTION_REQUIRED,
@@ -26,36 +26,36 @@ VOID: Final = {
     "consent_required": Reason.OAUTH_CONSENT_REQUIRED,
 }
 """The errors after which the user must log in again [RFC 6749 5.2; OpenID Connect Core 3.1.2.6]."""
-PASSING: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+TEMPORARY: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 REFUSED: Final = frozenset({400, 401, 403})
 DIGITS: Final = pattern(r"[0-9]{1,9}", flags=256)  # re.ASCII
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """Hold who the relay is at a token endpoint, and which tokens it wants; all of it from the settings."""
+    """The relay as a client of a token endpoint, and the tokens that it needs; all from the settings."""
 
     token_endpoint: str
     client_id: str
     client_secret: str = field(default="", repr=False)
     scope: str = ""
     audience: frozenset[str] = frozenset()
-    """What a token that can be read must be meant for; empty: not checked."""
+    """The allowed audiences of a token that can be read; empty: not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """Hold what a token endpoint gave."""
+    """What a token endpoint issued."""
 
     access_token: str = field(repr=False)
     lifetime: float
     """Seconds."""
     refresh_token: str = field(default="", repr=False)
-    """The one that replaces the one sent; empty: that one stays."""
+    """The one that replaces the refresh token that was sent; empty: that one stays valid."""
 
 
 def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpRequest:
-    """Write the request for a new access token; the secret goes along for its own client only."""
+    """Return the request for a new access token; it has the client secret only if the grant is that client's."""
     client_id = credential.client_id or client.client_id
     fields = {"grant_type": "refresh_token", "refresh_token": credential.refresh_token, "client_id": client_id}
     if client.client_secret and client_id == client.client_id:
@@ -67,14 +67,14 @@ def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpReq
         "Content-Type": "application/x-www-form-urlencoded",
         "User-Agent": USER_AGENT,
     }
-    return HttpRequest("POST", client.token_endpoint, headers, urlencode(fields).encode(), PATIENCE)
+    return HttpRequest("POST", client.token_endpoint, headers, urlencode(fields).encode(), DEADLINE)
 
 
 def read_issued(reply: HttpReply, client: OAuthClient, now: datetime) -> Issued:
     """Read the token endpoint's answer [RFC 6749 5.1, 5.2].
 
-    Raises CredentialVoid when the user must log in anew, AccessDenied for what the operator must set right, ServerBusy
-    and ProtocolViolation for what may pass.
+    Raises CredentialVoid when the user must log in again, AccessDenied when the operator must change something,
+    ServerBusy and ProtocolViolation when a retry may succeed.
     """
     if reply.status in REFUSED:
         raise _refusal(reply)
@@ -96,7 +96,7 @@ def read_issued(reply: HttpReply, client: OAuthClient, now: datetime) -> Issued:
 
 
 def audience_of(token: str) -> frozenset[str] | None:
-    """Read what a JSON Web Token is meant for [RFC 7519 4.1.3], unverified; None when it is none, or does not say."""
+    """Return the audience of a JSON Web Token [RFC 7519 4.1.3], unverified; None if it has none or cannot be read."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature [RFC 7515 3.1]
         return None
@@ -115,7 +115,7 @@ def _refusal(reply: HttpReply) -> EasError:
     code = code if isinstance(code, str) and WORD.fullmatch(code) else f"HTTP {reply.status}"
     if code in VOID:
         return CredentialVoid(f"the token endpoint wants the user to log in anew ({code})", VOID[code])
-    if code in PASSING:
+    if code in TEMPORARY:
         return ServerBusy(f"the token endpoint cannot serve now ({code})", reached=False)
     text = f"the token endpoint refuses the relay ({code}): check the oauth settings of the server"
     return AccessDenied(text, Reason.OAUTH_CLIENT)

@@ -1,7 +1,7 @@
-"""Own Negotiate [RFC 4559] with Kerberos as far as it needs no KDC: credential, names, header, and what failures mean.
+"""Negotiate [RFC 4559] with Kerberos, as far as it needs no KDC: credential, names, header, and failures.
 
-The relay shows its own identity to the KDC and gets tickets in the users' names [MS-SFU 1.3: S4U2self, S4U2proxy], so a
-user's credential holds no secret of theirs: an operator's invitation stands for the right to watch the mailbox.
+The relay authenticates to the KDC as itself and gets tickets in the users' names [MS-SFU 1.3: S4U2self, S4U2proxy]. So
+a user's credential has no secret: an invitation that the operator signed gives the right to watch the mailbox.
 """
 
 from base64 import b64encode
@@ -19,7 +19,7 @@ from eas_watcher.reasons import Reason
 SPNEGO: Final = bytes.fromhex("06062b0601050502")  # OBJECT IDENTIFIER 1.3.6.1.5.5.2 [RFC 4178 3]
 KERBEROS: Final = bytes.fromhex("06092a864886f712010202")  # OBJECT IDENTIFIER 1.2.840.113554.1.2.2 [RFC 4121 1]
 ACCOUNT: Final = pattern(r"[\w.'+&$~!-]{1,64}")
-"""An account's name: nothing that a Kerberos name has a meaning for (/ @ \\) [RFC 4120 6.1, 6.2]."""
+"""The name of an account, without characters that have a meaning in Kerberos names (/ @ \\) [RFC 4120 6.1, 6.2]."""
 DOMAIN: Final = pattern(r"[A-Za-z0-9.-]{1,255}", flags=256)  # re.ASCII
 
 # From krb5.h, base -1765328384 (ERROR_TABLE_BASE_krb5).
@@ -39,40 +39,40 @@ AWAY: Final = frozenset({REALM_UNKNOWN, KDC_UNREACHABLE, REALM_UNRESOLVED, SERVI
 
 @dataclass(frozen=True, slots=True)
 class KerberosCredential:
-    """Hold whose mailbox it is, and the operator's signed word that it may be watched."""
+    """The user of a mailbox, and the operator's signed invitation to watch it."""
 
     user: str
     invitation: str = field(repr=False)
 
     def authorization(self) -> None:
-        """Say nothing: the header differs with each request."""
+        """Return None: the header differs with each request."""
         return
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Name a user to the KDC."""
+    """A user as the KDC knows them."""
 
     name: str
     enterprise: bool = False
-    """Whether `name` is an address that the directory looks up (userPrincipalName) [RFC 6806 5]."""
+    """True if `name` is an address that the directory looks up (userPrincipalName) [RFC 6806 5]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Hold how login names become principals; from the settings."""
+    """How login names become principals; from the settings."""
 
     realm: str
     domains: frozenset[str] = frozenset()
-    """Mail domains, lower case, whose addresses mean accounts of the realm."""
+    """Mail domains, lower-case, whose addresses are accounts of the realm."""
     addresses: bool = False
-    """Whether users are looked up by address instead of by account name."""
+    """True if users are looked up by address instead of by account name."""
 
     def principal(self, user: str) -> Principal:
-        r"""Name the principal of a login `user`: `ann`, `ann@DOMAIN` or `DOMAIN\ann`.
+        r"""Return the principal of a login `user`: `ann`, `ann@DOMAIN` or `DOMAIN\ann`.
 
-        Raises UnusableCredential for a domain of others, and for what is no name of an account: a guess would open
-        somebody else's mailbox.
+        Raises UnusableCredential for another domain, and for a text that is not the name of an account: a guess could
+        open the mailbox of another user.
         """
         windows_domain, backslash, name = user.rpartition("\\")
         account, at, domain = name.rpartition("@") if "@" in name else (name, "", "")
@@ -80,7 +80,7 @@ class Naming:
             raise UnusableCredential("is no name of an account that Kerberos knows")
         if at and (not DOMAIN.fullmatch(domain) or domain.lower() not in self.domains | {self.realm.lower()}):
             raise UnusableCredential("is an address of a domain that this server does not serve")
-        # Active Directory names the Windows domain after the realm's first label, unless it was told otherwise.
+        # Active Directory names the Windows domain after the realm's first label, unless it is configured otherwise.
         if backslash and windows_domain.lower() != self.realm.partition(".")[0].lower():
             raise UnusableCredential("names a Windows domain that is not the realm's")
         if not self.addresses:
@@ -92,7 +92,7 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Hold who the relay is; without a principal it is whoever `kinit` was run as, who acts for nobody else."""
+    """The relay's own identity; without a principal, that of the last `kinit`, which cannot act for other users."""
 
     principal: str = ""
     keytab: Path | None = None
@@ -101,7 +101,7 @@ class Service:
 
 
 class Step(Enum):
-    """Say which ticket was asked for."""
+    """The ticket that was requested."""
 
     OWN = auto()
     """The relay's own, with its keytab."""
@@ -112,24 +112,24 @@ class Step(Enum):
 
 
 def target_of(url: str) -> str:
-    """Name the service at a URL as GSSAPI does [RFC 4559 4.1: HTTP@host]."""
+    """Return the name of the service at a URL for GSSAPI [RFC 4559 4.1: HTTP@host]."""
     return f"HTTP@{urlsplit(url).hostname or ''}"
 
 
 def header(ticket: bytes) -> str:
-    """Write the value of the Authorization header for a Kerberos token of GSSAPI [RFC 4559 4.2].
+    """Return the value of the Authorization header for a Kerberos token of GSSAPI [RFC 4559 4.2].
 
-    It goes in an initial SPNEGO message that offers Kerberos alone [RFC 4178 4.2.1].
+    The token is part of an initial SPNEGO message that offers Kerberos only [RFC 4178 4.2.1].
     """
     offer = _der(0x30, _der(0xA0, _der(0x30, KERBEROS)), _der(0xA2, _der(0x04, ticket)))
     return "Negotiate " + b64encode(_der(0x60, SPNEGO, _der(0xA0, offer))).decode("ascii")
 
 
 def read_refusal(challenge: str) -> AccessDenied:
-    """Read what a server's 401 to a ticket tells; `challenge` is its WWW-Authenticate.
+    """Return the error of a server that answers a ticket with 401; `challenge` is its WWW-Authenticate.
 
-    It is never the user's to set right: there is no password that could be wrong, and the KDC, which knows who may log
-    in, gave the ticket.
+    The user can never mend it: there is no password that could be wrong, and the KDC, which knows who may log in,
+    issued the ticket.
     """
     schemes = [part.strip().partition(" ") for part in challenge.split(",")]
     if not any(scheme.lower() == "negotiate" for scheme, _, _ in schemes):
@@ -143,10 +143,10 @@ def read_refusal(challenge: str) -> AccessDenied:
 
 
 def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError:
-    """Read why there is no ticket; `code` is libkrb5's, `text` its words.
+    """Return the error for a ticket that was not issued; `code` and `text` are those of libkrb5.
 
-    CredentialVoid ends the watch: there is no such user. AccessDenied is for an operator to set right, Unreachable may
-    pass. None of them means that the mail server was reached.
+    CredentialVoid ends the watch, because there is no such user. AccessDenied: an operator must act. Unreachable: a
+    retry may succeed. None of them means that the mail server was reached.
     """
     error: EasError
     match step, code:
@@ -159,7 +159,7 @@ def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError
         case Step.USER, _ if code == CLIENT_UNKNOWN:
             error = CredentialVoid("the directory has no such user", Reason.KERBEROS_USER_UNKNOWN)
         case Step.USER, _ if code in {CLIENT_REVOKED, KEY_EXPIRED, POLICY}:
-            # POLICY: as Samba says of disabled accounts [observed: Samba 4.17, 2026-11].
+            # Samba answers POLICY for disabled accounts [observed: Samba 4.17, 2026-11].
             error = AccessDenied("the user's account is disabled, expired or locked", Reason.KERBEROS_USER_LOCKED)
         case Step.TARGET, _ if code == SERVER_UNKNOWN:
             error = AccessDenied(f"no account of the directory has the service name {target}", Reason.KERBEROS_TARGET)
@@ -173,7 +173,7 @@ def read_failure(step: Step, code: int, text: str, target: str = "") -> EasError
 
 
 def _der(tag: int, *parts: bytes) -> bytes:
-    """Write one value in DER [X.690 8.1, 10.1]: tag, length, content."""
+    """Return one value in DER [X.690 8.1, 10.1]: tag, length, content."""
     content = b"".join(parts)
     size = len(content)
     if size < 0x80:  # noqa: PLR2004 -- the short form of lengths

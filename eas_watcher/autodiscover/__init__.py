@@ -1,1 +1,1 @@
-"""Find the ActiveSync server of an address, at hosts that the operator named."""
+"""How the ActiveSync server of an address is found, at hosts that the operator named."""

@@ -1,4 +1,4 @@
-"""Own Autodiscover version 2: one question without a credential, answered in JSON [Microsoft: Autodiscover v2]."""
+"""Autodiscover version 2: one question without a credential, answered in JSON [Microsoft: Autodiscover v2]."""
 
 import json
 from urllib.parse import quote, urlencode
@@ -9,13 +9,13 @@ OK = 200
 
 
 def question(host: str, address: str) -> str:
-    """Write the URL that asks `host` (with its port, unless it is 443) for the ActiveSync URL of an address."""
+    """Return the URL that asks `host` (with its port, unless it is 443) for the ActiveSync URL of an address."""
     query = urlencode({"Email": address, "Protocol": "ActiveSync", "RedirectCount": "1"}, quote_via=quote, safe="")
     return f"https://{host}/autodiscover/autodiscover.json?{query}"
 
 
 def read_url(reply: HttpReply) -> str | None:
-    """Read the URL out of an answer; None for every answer that is none, for many hosts know only version 1."""
+    """Read the URL in an answer; None for any other answer, because many hosts know version 1 only."""
     if reply.status != OK:
         return None
     try:

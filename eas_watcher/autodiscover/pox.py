@@ -1,6 +1,6 @@
-"""Own Autodiscover version 1 for phones: plain XML both ways, asked with the credential [MS-ASCMD 2.2.1.1].
+"""Autodiscover version 1 for phones: request and answer in XML, sent with the credential [MS-ASCMD 2.2.1.1].
 
-Elements are told apart by their local names, for servers disagree about the namespaces [observed: Exchange 2010].
+Elements are recognised by their local names, because servers use different namespaces [observed: Exchange 2010].
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from eas_watcher.errors import ProtocolViolation
 
 REQUEST_SCHEMA: Final = "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/requestschema/2006"
 RESPONSE_SCHEMA: Final = "http://schemas.microsoft.com/exchange/autodiscover/mobilesync/responseschema/2006"
-LARGEST: Final = 65536  # bytes; answers have about one thousand
-DEEPEST: Final = 16  # elements within each other; answers have six
+LARGEST: Final = 65536  # bytes; answers have about 1,000
+DEEPEST: Final = 16  # nested elements; answers have six
 
 SERVER: Final = ("Autodiscover", "Response", "Action", "Settings", "Server")
 REDIRECT: Final = ("Autodiscover", "Response", "Action", "Redirect")
@@ -27,26 +27,26 @@ ERRORS: Final = MappingProxyType(
         ("Status", "2"): "it calls the request malformed (status 2)",
     }
 )
-"""Element and number -> what an answer says that names no server [MS-ASCMD 2.2.3.53, 2.2.3.177.1]."""
+"""Element and number -> the cause, in an answer that names no server [MS-ASCMD 2.2.3.53, 2.2.3.177.1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoxReply:
-    """Hold what an answer names: the URL of ActiveSync, or another address to ask for; neither: it knows nothing."""
+    """What an answer names: the ActiveSync URL, or another address to ask for; neither: the host does not know."""
 
     url: str | None = None
     address: str | None = None
     error: str = ""
-    """Why it names nothing, in our words."""
+    """The cause when it names neither, in our words."""
 
 
 def question(host: str) -> str:
-    """Write the URL where `host` (with its port, unless it is 443) is asked."""
+    """Return the URL of the question at `host` (with its port, unless it is 443)."""
     return f"https://{host}/autodiscover/autodiscover.xml"
 
 
 def request(address: str) -> bytes:
-    """Write the body that asks for the server of an address."""
+    """Return the body that asks for the server of an address."""
     return (
         '<?xml version="1.0" encoding="utf-8"?>'
         f'<Autodiscover xmlns="{REQUEST_SCHEMA}"><Request><EMailAddress>{escape(address, quote=False)}</EMailAddress>'
@@ -55,18 +55,18 @@ def request(address: str) -> bytes:
 
 
 def read(body: bytes) -> PoxReply:
-    """Read an answer; raises ProtocolViolation for what is no XML, is too large, or declares a document type."""
+    """Read an answer; raises ProtocolViolation if it is not XML, is too large, or declares a document type."""
     if len(body) > LARGEST:
         raise ProtocolViolation("the Autodiscover answer is larger than 64 KiB")
     reader = _Reader()
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = reader.refuse  # no entity can be declared without a document type
+    parser.StartDoctypeDeclHandler = reader.refuse  # entities need a document type
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
     try:
-        parser.Parse(body, True)  # noqa: FBT003 -- it takes no keyword: this is all
+        parser.Parse(body, True)  # noqa: FBT003 -- it takes no keyword: the document is complete
     except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: encodings
         raise ProtocolViolation("the Autodiscover answer is not XML") from error
     return PoxReply(reader.url, reader.address, "" if reader.url or reader.address else reader.error)
@@ -74,7 +74,7 @@ def read(body: bytes) -> PoxReply:
 
 @dataclass(slots=True)
 class _Reader:
-    """Collect what is looked for while the parser goes through the document."""
+    """The parser's handlers; they keep the values of the elements above."""
 
     url: str | None = None
     address: str | None = None

@@ -1,9 +1,9 @@
-"""Own the search for a mailbox's server: which hosts are asked in which order, and what is followed where.
+"""The search for a mailbox's server: which hosts are asked in which order, and which redirects are followed.
 
-A flow without sockets. Only hosts that the operator named are ever asked or followed to, and with a credential over
-https only, so that no answer can lead one elsewhere. Version 2 goes first: it needs no credential. Last comes a
-question without TLS: many domains redirect that to the host that knows. DNS is not asked for a host (SRV): it could
-but name one that the operator named already.
+The search is a flow without sockets. It asks only hosts that the operator named, and sends a credential over https
+only, so that no answer can lead it to another host. Version 2 is asked first, because it needs no credential. The last
+question goes without TLS: many domains redirect it to the host that knows. DNS is not asked for a host (SRV), because
+it could only name one that the operator has named already.
 """
 
 from collections.abc import Collection, Generator
@@ -17,7 +17,7 @@ from eas_watcher.errors import AccessDenied, EasError, ProtocolViolation, Server
 from eas_watcher.reasons import Reason
 
 HOPS: Final = 5  # redirects in a row
-ADDRESSES: Final = 5  # that answers may lead to, one after the other
+ADDRESSES: Final = 5  # asked for in a row, each named by the answer before it
 
 OK: Final = 200
 UNAUTHORIZED: Final = 401
@@ -33,29 +33,29 @@ BUSY: Final = range(500, 600)
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Ask one question of Autodiscover; its answer is sent into the flow, or the EasError that came instead."""
+    """One question to Autodiscover; the driver sends its answer into the flow, or throws the EasError."""
 
     method: Literal["GET", "POST"]
     url: str
     body: bytes = b""
     credential: bool = False
-    """Whether the user's credential belongs on it."""
+    """True if it carries the user's credential."""
 
 
 Search: TypeAlias = Generator[Lookup, HttpReply, str]
 
 
 def may_discover(address: str, hosts: Collection[str]) -> bool:
-    """Tell whether the operator named a host that is asked for addresses of this domain."""
+    """Return True if the operator named a host that can be asked for addresses of this domain."""
     return bool(_asked(address, hosts))
 
 
 def discover(address: str, hosts: Collection[str]) -> Search:
-    """Find the ActiveSync URL of an address at `hosts`, written as `locations` says.
+    """Find the ActiveSync URL of an address at `hosts`, which are written as in `urls.eas_location`.
 
-    Raises Unauthorized when a host refused the credential (no other is tried with it), AccessDenied when a host denies
-    the account, when all of them know nothing, or when a host that is not allowed was named; Unreachable or
-    ServerBusy when one that might have known did not answer.
+    Raises Unauthorized when a host refuses the credential, which is then sent to no other host; AccessDenied when a
+    host denies the account, when no host knows the mailbox, or when an answer names a host that is not allowed;
+    Unreachable or ServerBusy when a host that might have known did not answer.
     """
     seen: list[str] = []
     while True:
@@ -73,7 +73,7 @@ def discover(address: str, hosts: Collection[str]) -> Search:
 
 
 def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, pox.PoxReply]:
-    """Ask every host for one address; return the first answer that names something."""
+    """Ask every host for one address; return the first answer that names a URL or another address."""
     trouble: EasError | None = None
     asked = _asked(address, hosts)
     for host in asked:
@@ -98,7 +98,7 @@ def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply
 def _ask_all(
     questions: list[str], address: str, hosts: Collection[str]
 ) -> Generator[Lookup, HttpReply, pox.PoxReply | EasError]:
-    """Ask version 1 with the credential until an answer names something; else return why none did."""
+    """Ask by version 1 with the credential; return the first answer that names something, else the cause."""
     trouble: EasError | None = None
     said = ""
     for question in questions:
@@ -115,7 +115,7 @@ def _ask_all(
 
 
 def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, str | None]:
-    """Ask without TLS, and so without the credential, where to ask; whoever answers can but choose among our hosts."""
+    """Ask without TLS and credential where to ask; even a forged answer can only choose among our hosts."""
     name = f"autodiscover.{_domain(address)}"
     if not any(host.rpartition(":")[0] == name or host == name for host in hosts):
         return None
@@ -127,7 +127,7 @@ def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpRepl
 
 
 def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpReply, HttpReply]:
-    """Ask, and ask again where an answer points to, as long as that is an allowed host."""
+    """Ask, and follow redirects to allowed hosts; return the first other answer."""
     for _ in range(HOPS + 1):
         reply = yield lookup
         if reply.status == UNAUTHORIZED and lookup.credential:
@@ -149,7 +149,7 @@ def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpRep
 
 
 def _asked(address: str, hosts: Collection[str]) -> list[str]:
-    """List the allowed hosts of an address's domain, the one that is made for it first."""
+    """Return the allowed hosts of an address's domain; autodiscover.DOMAIN comes first."""
     domain = _domain(address)
     names = [f"autodiscover.{domain}", domain] if domain else []
     return [host for name in names for host in sorted(hosts) if host == name or host.rpartition(":")[0] == name]

@@ -1,6 +1,6 @@
-"""Own where a mailbox may be sent: only over https, only to hosts that the operator named.
+"""Which URLs that a server names may be followed: only https, only at hosts that the operator named.
 
-A password goes wherever the URL points, so a server's word alone is never enough [MS-ASHTTP 3.1.5.2.2].
+The password is sent to the URL, so the server's answer alone is not enough [MS-ASHTTP 3.1.5.2.2].
 """
 
 from collections.abc import Container
@@ -13,14 +13,14 @@ LONGEST: Final = 2048  # characters
 HTTPS: Final = 443
 
 _PRINTABLE: Final = pattern(r"[!-~]+")
-_AUTHORITY: Final = pattern(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_HOST_AND_PORT: Final = pattern(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def eas_location(text: str, hosts: Container[str]) -> str | None:
     """Return the ActiveSync URL that a server named, or None when it may not be followed.
 
-    `hosts` are lower-case and with their port unless it is 443. The query is ours to write, so the one that came with
-    the URL is left out; a missing path is the usual one.
+    `hosts` are lower-case, with their port unless it is 443. The query is left out, because the relay writes its own; a
+    missing path becomes EAS_PATH.
     """
     parts = _split(text)
     if parts is None or _host_and_port(parts) not in hosts:
@@ -29,7 +29,7 @@ def eas_location(text: str, hosts: Container[str]) -> str | None:
 
 
 def followed(text: str, hosts: Container[str]) -> str | None:
-    """Return a URL as it is, but for its fragment, or None when it may not be followed."""
+    """Return a URL without its fragment, or None when it may not be followed."""
     parts = _split(text)
     if parts is None or _host_and_port(parts) not in hosts:
         return None
@@ -37,13 +37,13 @@ def followed(text: str, hosts: Container[str]) -> str | None:
 
 
 def host_and_port(text: str) -> str | None:
-    """Return host and port of an https URL, lower-case, without a port of 443; None when it is no sound one."""
+    """Return host and port of an https URL, lower-case, the port unless it is 443; None for any other text."""
     parts = _split(text)
     return None if parts is None else _host_and_port(parts)
 
 
 def _split(text: str) -> SplitResult | None:
-    """Split an https URL without a user; None for anything else."""
+    """Split an https URL that names no user; None for any other text."""
     if len(text) > LONGEST or not _PRINTABLE.fullmatch(text):
         return None
     try:
@@ -51,7 +51,7 @@ def _split(text: str) -> SplitResult | None:
         sound = parts.scheme == "https" and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         return None
-    return parts if sound and "\\" not in text and _AUTHORITY.fullmatch(_host_and_port(parts)) else None
+    return parts if sound and "\\" not in text and _HOST_AND_PORT.fullmatch(_host_and_port(parts)) else None
 
 
 def _host_and_port(parts: SplitResult) -> str:

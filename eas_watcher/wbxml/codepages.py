@@ -1,14 +1,14 @@
-"""Own the WBXML token tables of ActiveSync, as data [MS-ASWBXML 2.1.2.1].
+"""The WBXML token tables of ActiveSync, as data [MS-ASWBXML 2.1.2.1].
 
-A page is a name and its tags in token order from 0x05 on; "-" stands for a token that is not assigned. Pages that
-the relay never needs are left out; their tags decode to synthetic names.
+A page has a name and its tags in the order of their tokens, from 0x05 on; "-" is a token that is not assigned. Pages
+that the relay never needs are left out; their tags decode to synthetic names.
 """
 
 from functools import cache
 from types import MappingProxyType
 from typing import Final
 
-FIRST_TOKEN: Final = 0x05  # 0x00-0x04 are global tokens in every page [WBXML 1.3, 7.1]
+FIRST_TOKEN: Final = 0x05  # 0x00-0x04 are global tokens on every page [WBXML 1.3, 7.1]
 
 CODE_PAGES: Final = MappingProxyType(
     {
@@ -142,7 +142,7 @@ TOKENS: Final = MappingProxyType({names: token for token, names in _NAMES.items(
 
 @cache
 def names_of(page: int, token: int) -> tuple[str, str]:
-    """Name a token's page and tag; what the tables do not know gets a synthetic name such as "page-5", "tag-0A"."""
+    """Return the page and tag of a token; unknown ones get synthetic names such as "page-5" and "tag-0A"."""
     known = _NAMES.get((page, token))
     if known is not None:
         return known

@@ -1,8 +1,9 @@
-"""Own the way from WBXML bytes to a tree [MS-ASWBXML 2.1.2; WBXML 1.3].
+"""How a tree is read from WBXML bytes [MS-ASWBXML 2.1.2; WBXML 1.3].
 
-The reader believes nothing it is told: every length is checked against what is there before anything is copied, and
-input, depth and number of tokens are bounded. It takes what real servers send beyond the letter (other WBXML 1.x
-versions, redundant page switches, split strings, unknown tags, trailing bytes) and refuses what ActiveSync never uses.
+The input is not trusted: every length is checked against the bytes that are left before anything is copied, and size,
+depth and number of tokens are bounded. The reader accepts what real servers send beyond the specification (other WBXML
+1.x versions, redundant page switches, split strings, unknown tags, trailing bytes), and refuses what ActiveSync never
+uses.
 """
 
 from functools import cache
@@ -13,9 +14,9 @@ from eas_watcher.wbxml.codepages import FIRST_TOKEN, TOKENS, names_of
 from eas_watcher.wbxml.element import Element
 from eas_watcher.wbxml.encode import CONTINUES, END, HAS_CONTENT, OPAQUE, STR_I, SWITCH_PAGE
 
-MAX_SIZE: Final = 8 * 1024 * 1024  # bytes; a Sync answer of 100 items without bodies has some 50 KiB
-MAX_DEPTH: Final = 64  # elements within each other; a Sync answer needs 8
-MAX_TOKENS: Final = 200_000  # 14 for each of 14,000 folders; bounds time to some 0.3 s and memory to some 15 MiB
+MAX_SIZE: Final = 8 * 1024 * 1024  # bytes; a Sync answer of 100 items without bodies has about 50 KiB
+MAX_DEPTH: Final = 64  # nested elements; a Sync answer needs 8
+MAX_TOKENS: Final = 200_000  # 14 for each of 14,000 folders; limits time to about 0.3 s and memory to about 15 MiB
 
 VERSIONS: Final = frozenset({0x01, 0x02, 0x03})  # WBXML 1.1 to 1.3
 UTF_8: Final = 0x6A  # IANA MIB 106
@@ -30,7 +31,7 @@ SKIPPED: Final = frozenset({TOKENS["FolderHierarchy", "DisplayName"]})
 
 
 class WbxmlError(ProtocolViolation):
-    """Tell that bytes are no WBXML document of ours; `offset` is where, in bytes from the start."""
+    """The bytes are not a WBXML document of ActiveSync; `offset` is the place, in bytes from the start."""
 
     def __init__(self, detail: str, offset: int) -> None:
         super().__init__(f"WBXML: {detail} at byte {offset}")
@@ -41,7 +42,7 @@ def decode(body: bytes, *, sparse: bool = False) -> Element:
     """Read one document; raises WbxmlError.
 
     With `sparse`, mail content never becomes text: of AirSync:ApplicationData only Email:Read and Email:DateReceived
-    are built, of a folder everything but its DisplayName. All else in there is stepped over.
+    are built, and of a folder everything but its DisplayName. The rest is skipped.
     """
     if len(body) > MAX_SIZE:
         raise WbxmlError("the document is too large", MAX_SIZE)
@@ -51,7 +52,7 @@ def decode(body: bytes, *, sparse: bool = False) -> Element:
 
 
 class _Reader:
-    """Step through bytes; every step checks that they are there."""
+    """Reads bytes in order; every step checks that enough bytes are left."""
 
     __slots__ = ("at", "body")
 
@@ -60,18 +61,18 @@ class _Reader:
         self.at = 0  # the offset of the next byte
 
     def fail(self, detail: str, back: int = 1) -> WbxmlError:
-        """Build the error about what was read last."""
+        """Return the error for the byte that was read last, or another place `back`."""
         return WbxmlError(detail, self.at - back)
 
     def byte(self) -> int:
-        """Take one byte."""
+        """Return the next byte."""
         if self.at >= len(self.body):
             raise self.fail("the document ends too early", 0)
         self.at += 1
         return self.body[self.at - 1]
 
     def mb_u_int32(self) -> int:
-        """Take a number in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
+        """Return the next number, in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
         value = 0
         for _ in range(MB_U_INT32_BYTES):
             group = self.byte()
@@ -81,7 +82,7 @@ class _Reader:
         raise self.fail("a number is too long")
 
     def skip(self, length: int) -> slice:
-        """Step over as many bytes as a length says, if they are there; return where they are."""
+        """Skip `length` bytes and return their place; fails if there are fewer."""
         start = self.at
         if length > len(self.body) - start:
             raise self.fail("a length exceeds the document", 0)
@@ -89,7 +90,7 @@ class _Reader:
         return slice(start, self.at)
 
     def skip_string(self) -> slice:
-        """Step over an inline string and its closing 00; return where the string is."""
+        """Skip an inline string and its closing 00; return the place of the string."""
         start = self.at
         end = self.body.find(0, start)
         if end < 0:
@@ -99,7 +100,7 @@ class _Reader:
 
 
 def _read_header(reader: _Reader) -> None:
-    """Step over version, public id, charset and string table [WBXML 1.3, 5.3]."""
+    """Check and skip version, public id, charset and string table [WBXML 1.3, 5.3]."""
     if reader.byte() not in VERSIONS:
         raise reader.fail("not a WBXML 1.1-1.3 document")
     if reader.mb_u_int32() == LITERAL_PUBLIC_ID:
@@ -110,7 +111,7 @@ def _read_header(reader: _Reader) -> None:
 
 
 class _Open:
-    """Hold an element whose END was not read yet."""
+    """An element whose END was not read yet."""
 
     __slots__ = ("children", "name", "opaque", "text")
 
@@ -121,7 +122,7 @@ class _Open:
         self.opaque = True
 
     def close(self) -> Element:
-        """Build the element."""
+        """Return the element."""
         if not self.children and self.text is None:
             return _empty(self.name)
         page, tag = names_of(*self.name)
@@ -139,24 +140,24 @@ class _Open:
 
 
 class _Tree:
-    """Build the tree out of what the reader finds, as far as it is wanted."""
+    """Builds the tree from the tokens, without the elements that are skipped."""
 
-    __slots__ = ("_hidden", "_open", "_sparse", "root")
+    __slots__ = ("_open", "_skipped", "_sparse", "root")
 
     def __init__(self, sparse: bool) -> None:
         self.root: Element | None = None
         self._open: list[_Open] = []
-        self._hidden = 0  # how many elements are open within what is stepped over, that one included
+        self._skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
         self._sparse = sparse
 
     @property
     def depth(self) -> int:
-        """Tell how many elements are open."""
-        return len(self._open) + self._hidden
+        """How many elements are open."""
+        return len(self._open) + self._skipped
 
     def add_text(self, body: bytes, where: slice, *, opaque: bool) -> None:
-        """Append text to the open element; it may come split, even within a character."""
-        if self._hidden:
+        """Append text to the open element; it may come in pieces, split even within a character."""
+        if self._skipped:
             return
         element = self._open[-1]
         if self._sparse and element.name == APPLICATION_DATA:
@@ -167,9 +168,9 @@ class _Tree:
         element.text += memoryview(body)[where]
 
     def begin(self, name: tuple[int, int], *, has_content: bool) -> None:
-        """Open an element, or add it when it is empty."""
-        if self._hidden or self._unwanted(name):
-            self._hidden += has_content
+        """Open an element, or add it if it is empty."""
+        if self._skipped or self._skips(name):
+            self._skipped += has_content
             return
         if has_content:
             self._open.append(_Open(name))
@@ -178,8 +179,8 @@ class _Tree:
 
     def end(self) -> None:
         """Close the element that was opened last."""
-        if self._hidden:
-            self._hidden -= 1
+        if self._skipped:
+            self._skipped -= 1
         else:
             self._add(self._open.pop().close())
 
@@ -189,7 +190,7 @@ class _Tree:
         else:
             self.root = element
 
-    def _unwanted(self, name: tuple[int, int]) -> bool:
+    def _skips(self, name: tuple[int, int]) -> bool:
         if not self._sparse or not self._open:
             return False
         parent = self._open[-1].name
@@ -199,7 +200,7 @@ class _Tree:
 
 
 def _read_root(reader: _Reader, tree: _Tree) -> Element:
-    """Read the root element and stop: bytes after it are ignored."""
+    """Read the root element; bytes after it are ignored."""
     page = 0  # [WBXML 1.3, 5.8.1]
     for _ in range(MAX_TOKENS):
         token = reader.byte()
@@ -232,5 +233,5 @@ def _check_tag(reader: _Reader, tree: _Tree, token: int) -> None:
 
 @cache
 def _empty(name: tuple[int, int]) -> Element:
-    """Share one value for all elements of a name that hold nothing, so that a byte of input is not 100 of memory."""
+    """Return the one value for all empty elements of a name, so that one byte of input does not take 100 of memory."""
     return Element(*names_of(*name))

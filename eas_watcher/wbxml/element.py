@@ -1,4 +1,4 @@
-"""Own the tree that WBXML stands for: elements with a page, a tag, children and text."""
+"""The tree that a WBXML document encodes: elements with a page, a tag, children and text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,27 +8,27 @@ from eas_watcher.errors import ProtocolViolation
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Hold one element. Its repr shows no text, for text may be content."""
+    """One element. Its repr shows no text, because text may be mail content."""
 
     page: str
     """The name of the code page, which is the element's namespace, e.g. "AirSync"."""
     tag: str
     children: tuple["Element", ...] = ()
     text: str | bytes = field(default="", repr=False)
-    """Text; bytes when it came as OPAQUE, or is not UTF-8, which matters only to whoever needs it as a string."""
+    """Text; bytes if it came as OPAQUE or is not UTF-8, which `string` checks."""
 
     def find(self, tag: str, page: str | None = None) -> "Element | None":
-        """Return the first child of that name; without `page` in the page of this element."""
+        """Return the first child of that name, on `page` or by default on the page of this element."""
         return next(self.all(tag, page), None)
 
     def all(self, tag: str, page: str | None = None) -> "Iterator[Element]":
-        """Yield the children of that name, in order; without `page` in the page of this element."""
+        """Yield the children of that name in order, on `page` or by default on the page of this element."""
         page = page or self.page
         return (child for child in self.children if child.tag == tag and child.page == page)
 
     @property
     def string(self) -> str:
-        """Return the text as a string; OPAQUE reads as UTF-8. Raises ProtocolViolation when it is no text."""
+        """The text as a string; OPAQUE is read as UTF-8. Raises ProtocolViolation when it is not text."""
         if isinstance(self.text, str):
             return self.text
         try:
@@ -42,12 +42,12 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Build elements of one page: `AIRSYNC("SyncKey", "0")`, `AIRSYNC("Sync", AIRSYNC("Collections", ...))`."""
+    """Builds elements of one page: `AIRSYNC("SyncKey", "0")`, `AIRSYNC("Sync", AIRSYNC("Collections", ...))`."""
 
     name: str
 
     def __call__(self, tag: str, *content: Element | str | bytes) -> Element:
-        """Build an element of text or of children; nothing makes it empty."""
+        """Return an element with a text or with children; without content it is empty."""
         children = tuple(part for part in content if isinstance(part, Element))
         texts = [part for part in content if not isinstance(part, Element)]
         if not texts:

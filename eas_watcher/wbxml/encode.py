@@ -1,4 +1,4 @@
-"""Own the way from a tree to WBXML bytes [MS-ASWBXML 2.1.2; WBXML 1.3]."""
+"""How a tree is written as WBXML bytes [MS-ASWBXML 2.1.2; WBXML 1.3]."""
 
 from typing import Final
 
@@ -11,13 +11,13 @@ END: Final = 0x01
 STR_I: Final = 0x03
 OPAQUE: Final = 0xC3
 HAS_CONTENT: Final = 0x40
-CONTINUES: Final = 0x80  # in every byte of a mb_u_int32 but the last
+CONTINUES: Final = 0x80  # set in every byte of an mb_u_int32 but the last
 
 
 def encode(root: Element) -> bytes:
-    """Write a document with the one header that every server takes.
+    """Return a document with the header that every server accepts.
 
-    Raises ValueError for what WBXML cannot say: an unknown name, a NUL or a lone surrogate in a string.
+    Raises ValueError for what WBXML cannot express: an unknown name, a NUL or a lone surrogate in a string.
     """
     out = bytearray(HEADER)
     _write(out, root, 0)
@@ -25,7 +25,7 @@ def encode(root: Element) -> bytes:
 
 
 def _write(out: bytearray, element: Element, page: int) -> int:
-    """Append one element; return the page that is switched to after it."""
+    """Append one element; return the current page after it."""
     try:
         own_page, token = TOKENS[element.page, element.tag]
     except KeyError:
@@ -58,7 +58,7 @@ def _write_text(out: bytearray, element: Element) -> None:
 
 
 def _mb_u_int32(value: int) -> bytes:
-    """Write a number in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
+    """Return a number in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
     groups = [value & 0x7F]
     while value := value >> 7:
         groups.append(value & 0x7F | CONTINUES)

@@ -1,6 +1,6 @@
-"""Own that what a process learns of the paths to mail servers outlives it, and reaches the others.
+"""Stores what a process learns about the idle timeouts on the paths to mail servers, for itself and other processes.
 
-A restart would teach every firewall's idle timeout anew, at the price of thousands of cut Pings.
+Otherwise every restart would have to learn the timeout of each firewall again, by thousands of cut Pings.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from relay.domain.ports.watch import PathStore
 
 log = logging.getLogger(__name__)
 
-KEEP: Final = 600.0  # seconds between two looks at what was learnt: heartbeats change slowly
+KEEP: Final = 600.0  # seconds between two writes of what was learnt; heartbeats change slowly
 STALE: Final = timedelta(days=7)
-"""What is older is learnt anew: the path may have been repaired, and only longer Pings would tell."""
+"""Older lessons are ignored: the path may have been repaired, and only longer Pings can show it."""
 
 
 async def recall(store: PathStore, clock: Clock) -> dict[str, Lesson]:
-    """Read what is known of paths, by URL; raises StoreUnavailable."""
+    """Return what is stored about each path, by the URL of the server; raises StoreUnavailable."""
     return dict(await store.lessons(clock() - STALE))
 
 
 class Paths:
-    """Keeps what the admissions learn about the paths to their servers."""
+    """Stores what the admissions learn about the paths to their servers."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class Paths:
         known: Mapping[str, Lesson],
         clock: Clock,
     ) -> None:
-        """Take where it is kept, what gives the admissions with their URLs, and what is kept already."""
+        """Store in `store`; `servers` returns the admissions with their URLs, `known` is what is stored already."""
         self._store = store
         self._servers = servers
         self._kept = dict(known)
         self._clock = clock
 
     async def run(self) -> None:
-        """Keep what was learnt now and then, for ever."""
+        """Store what was learnt from time to time, until cancelled."""
         while True:
             await asyncio.sleep(KEEP)
             await self.keep()
 
     async def keep(self) -> None:
-        """Keep what was learnt since the last time; what cannot be kept now is kept later."""
+        """Store what was learnt since the last time; what cannot be stored now is stored later."""
         for url, admission in self._servers():
             lesson = admission.path.lesson
             if lesson is None or lesson == self._kept.get(url):

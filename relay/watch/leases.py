@@ -43,7 +43,7 @@ class Leases:
     """The shards of one process: granted by the store, then watched once their mailboxes were read."""
 
     def __init__(self, store: WatchStore, clock: Clock, node: str, *, take_over: bool) -> None:
-        """Hold no lease yet; `take_over` applies to the first request, as WatchStore.lease_shards says."""
+        """Start without leases; `take_over` applies to the first request, as WatchStore.lease_shards says."""
         self._store = store
         self._clock = clock
         self._node = node

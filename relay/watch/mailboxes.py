@@ -54,7 +54,7 @@ class HeldMailboxes:
     """All mailboxes that this process has read under its leases."""
 
     def __init__(self, leases: Leases) -> None:
-        """Hold no mailbox yet."""
+        """Start without mailboxes."""
         self._leases = leases
         self._held: dict[MailboxId, Held] = {}
 

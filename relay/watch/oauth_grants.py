@@ -1,4 +1,4 @@
-"""Own the OAuth grants in use by this process: one keeper of tokens for each, rotations sealed and stored."""
+"""The OAuth grants in use by this process: one holder of tokens for each, whose rotations are sealed and stored."""
 
 import asyncio
 import logging
@@ -16,13 +16,14 @@ from relay.watch.committer import until_durable
 
 log = logging.getLogger(__name__)
 
-FAREWELL: Final = 5.0  # seconds that renewals under way have to end when the process stops
+FAREWELL: Final = 5.0  # seconds that running renewals have to end when the process stops
 
 Resealed = Callable[[MailboxId, bytes, bytes], None]
+"""Called with the mailbox, the seal before, and the seal now, after a credential was sealed again."""
 
 
 class _Keep:
-    """Keep each rotation of one grant in the place of the one before."""
+    """Stores each rotation of one grant in place of the one before."""
 
     __slots__ = ("_grants", "_mailbox", "sealed")
 
@@ -36,22 +37,22 @@ class _Keep:
 
 
 class GrantTokens(Tokens):
-    """Keep the access token of one grant, and know the seal that its credential has now."""
+    """The access token of one grant, and the present seal of its credential."""
 
     def __init__(self, credential: OAuthCredential, endpoint: TokenEndpoint, kept: _Keep, random: Random) -> None:
-        """Take the grant, its endpoint and what keeps its rotations."""
+        """Ask `endpoint` for tokens of the grant; `kept` stores its rotations."""
         super().__init__(credential, endpoint, kept, random)
         self.kept = kept
 
 
 class Grants:
-    """Give the tokens of a mailbox's grant, the same ones to its watch and to its proofs.
+    """The tokens of each grant, shared by the watch of a mailbox and its credential checks.
 
-    Two keepers of one grant would spend one refresh token twice, for which servers withdraw the whole grant.
+    Two holders of one grant would use one refresh token twice, and servers withdraw the whole grant for that.
     """
 
     def __init__(self, key: SealingPrivateKey, store: WatchStore, random: Random) -> None:
-        """Take the key that seals what was rotated, and where it is kept."""
+        """Seal rotated credentials with `key` and keep them in `store`."""
         self._key = key.public_key()
         self._store = store
         self._random = random
@@ -59,11 +60,11 @@ class Grants:
         self._listeners: list[Resealed] = []
 
     def listen(self, resealed: Resealed) -> None:
-        """Tell of each credential sealed anew: mailbox, its seal before, its seal now."""
+        """Call `resealed` for each credential that is sealed again."""
         self._listeners.append(resealed)
 
     def tokens(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential, endpoint: TokenEndpoint) -> Tokens:
-        """Give the one keeper of a grant's tokens, which lives as long as somebody uses it or it renews."""
+        """Return the one holder of a grant's tokens, which lives as long as it is in use or renews."""
         name = _name(mailbox, credential)
         tokens = self._tokens.get(name)
         if tokens is None:
@@ -72,12 +73,12 @@ class Grants:
         return tokens
 
     def newest(self, mailbox: MailboxId, credential: OAuthCredential) -> bytes | None:
-        """Give the newest seal of a grant in use; None when it is not in use."""
+        """Return the newest seal of a grant in use; None if it is not in use."""
         tokens = self._tokens.get(_name(mailbox, credential))
         return None if tokens is None else tokens.kept.sealed
 
     async def stop(self) -> None:
-        """Wait a moment for renewals under way: what a token endpoint gave and nobody kept is a user locked out."""
+        """Wait a moment for running renewals: a refresh token that was issued and not stored locks the user out."""
         running = {task for tokens in self._tokens.values() if (task := tokens.renewing) is not None}
         if running:
             _, late = await asyncio.wait(running, timeout=FAREWELL)
@@ -85,7 +86,7 @@ class Grants:
                 task.cancel()
 
     async def keep(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential) -> bytes:
-        """Seal a rotated credential in the place of its seal before; return the new seal once it is durable."""
+        """Seal a rotated credential and store it in place of the old seal; return the new seal once it is durable."""
         fresh = self._key.seal(mailbox, credential)
 
         def warn() -> None:
