@@ -23,9 +23,7 @@ from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.sources import Sources
 
 if TYPE_CHECKING:
-    from aiohttp import ClientTimeout
-    from aiohttp.client_middlewares import ClientHandlerType
-    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp import ClientHandlerType, ClientRequest, ClientTimeout
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 

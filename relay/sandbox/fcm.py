@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from relay.domain.clock import Clock
@@ -119,7 +118,7 @@ class FcmSimulator(HttpSimulator[FcmFailure]):
         self.tokens.script.clear()
         self._handshakes.end()
 
-    def listen(self, port: int, connections: Callable[[], Iterable[RequestHandler]]) -> None:
+    def listen(self, port: int, connections: Callable[[], Iterable[web.RequestHandler]]) -> None:
         """Make the service account too, because it names the port."""
         super().listen(port, connections)
         self.rotate()

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Final, Generic, TypeVar, cast
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from relay.sandbox.scripts import (
     Answer,
@@ -70,7 +69,7 @@ class HttpSimulator(PushSimulator[F]):
     def __init__(self, host: str) -> None:
         super().__init__()
         self._host = host
-        self._connections: Callable[[], Iterable[RequestHandler]] = tuple
+        self._connections: Callable[[], Iterable[web.RequestHandler]] = tuple
 
     @property
     def url(self) -> str:
@@ -82,7 +81,7 @@ class HttpSimulator(PushSimulator[F]):
         for connection in self._connections():
             abort(connection.transport)
 
-    def listen(self, port: int, connections: Callable[[], Iterable[RequestHandler]]) -> None:
+    def listen(self, port: int, connections: Callable[[], Iterable[web.RequestHandler]]) -> None:
         """Set the port and the function that returns the open connections; called once the server listens."""
         self.port = port
         self._connections = connections

@@ -5,13 +5,9 @@ The values are aioapns' `NotificationRequest` and `NotificationResult`, each wit
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
-
-BODY_LIMIT: Final = 65_536
-"""Bytes of an answer that are kept; Apple's have less than a hundred."""
 
 
 class Ending(StrEnum):

@@ -6,6 +6,7 @@ A request opens a stream only if the server allows one more and flow control has
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from aioapns.common import NotificationResult
 from h2.connection import H2Connection
@@ -14,8 +15,11 @@ from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, Stream
 from h2.exceptions import NoAvailableStreamIDError
 
 from relay.push.apns.answers import read_body
-from relay.push.apns.exchange import BODY_LIMIT, Answer, Ending, MaybeSent, NotSent
+from relay.push.apns.exchange import Answer, Ending, MaybeSent, NotSent
 from relay.push.apns.h2_engine import Engine, error_name
+
+BODY_LIMIT: Final = 65_536
+"""Bytes of an answer that are kept; Apple's have less than a hundred."""
 
 
 class StreamSlots:

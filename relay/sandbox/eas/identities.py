@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from relay.sandbox.eas.requests import read_authorization
 
@@ -33,7 +32,7 @@ class Identities:
     """Whether all requests on a connection belong to the user of its first ticket [IIS: authPersistNonNTLM]."""
     tickets: list[bytes] = field(default_factory=list)
     """The SPNEGO tokens received, refused ones included."""
-    _persistent: dict[RequestHandler, str] = field(default_factory=dict)
+    _persistent: dict[web.RequestHandler, str] = field(default_factory=dict)
     """Connection -> the user of its ticket."""
 
     @property

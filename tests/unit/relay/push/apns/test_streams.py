@@ -7,8 +7,8 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import NoAvailableStreamIDError
 
-from relay.push.apns.exchange import BODY_LIMIT, Answer, Ending, MaybeSent, NotSent
-from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
+from relay.push.apns.exchange import Answer, Ending, MaybeSent, NotSent
+from relay.push.apns.streams import BODY_LIMIT, InFlight, PendingAnswer, StreamSlots
 from tests.unit.relay.push.apns.test_h2_engine import block, connected
 
 WINDOW = 1000
