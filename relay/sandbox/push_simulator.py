@@ -54,6 +54,11 @@ class PushSimulator(ABC, Generic[F]):
         """Let requests fail at random until `heal`."""
         self._script.mix(mixture)
 
+    @property
+    def failing(self) -> bool:
+        """True while a failure that `fail` was given is left for the next request."""
+        return self._script.left > 0
+
     def heal(self) -> None:
         """End all failures; device tokens that are gone stay gone."""
         self._script.clear()

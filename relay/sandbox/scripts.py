@@ -157,6 +157,11 @@ class Script(Generic[F]):
         """Let requests without another failure fail at random, until `clear`."""
         self._mixture = mixture
 
+    @property
+    def left(self) -> int:
+        """The number of failures that `add` was given and that have not all happened."""
+        return len(self._steps)
+
     def clear(self) -> None:
         """Forget all failures."""
         self._steps.clear()

@@ -54,6 +54,10 @@ class WebPushSimulator(HttpSimulator[Failure]):
         self._subscribers[endpoint] = subscriber
         return {"endpoint": endpoint, "keys": {"p256dh": encode(subscriber.public), "auth": encode(subscriber.auth)}}
 
+    def forget(self) -> None:
+        """Forget all phones, as a push service that lost its data."""
+        self._subscribers.clear()
+
     def gone(self, endpoint: str) -> None:
         """Answer 410 for a subscription from now on; raises KeyError."""
         self._subscribers[endpoint].gone = True

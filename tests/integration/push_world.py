@@ -99,11 +99,15 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
     async with open_fcm_simulator(tls=ca.server_context(), make_key=rsa_keys()) as simulator:
-        account = folder / "account.json"
-        account.write_text(json.dumps(simulator.service_account()))
-        config = FcmConfig(account, simulator.url, folder / "ca.pem")
+        config = fcm_config(folder, simulator)
+        config.service_account_file.write_text(json.dumps(simulator.service_account()))
         async with FcmSender(replace(config, **changes), now, Random(1), MemoryEgress()) as sender:
             yield simulator, sender
+
+
+def fcm_config(folder: Path, simulator: FcmSimulator) -> FcmConfig:
+    """Return the configuration of a sender that talks to a simulator, with the files that `fcm` writes."""
+    return FcmConfig(folder / "account.json", simulator.url, folder / "ca.pem")
 
 
 def failure(outcome: Outcome) -> str:

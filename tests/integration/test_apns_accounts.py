@@ -91,7 +91,7 @@ async def test_a_corrected_key_is_taken_without_a_restart_and_what_is_under_way_
             assert refused.reason == "InvalidProviderToken"
             world.simulator.fail(Delay(0.3))
             under_way = tasks.create_task(sender.send(due_push(2)))
-            await until(lambda: sender._accounts[0].pool(Environment.PRODUCTION).connections != [])
+            await until(lambda: sender.accounts[0].pool(Environment.PRODUCTION).connections != [])
 
             overwrite(file, "half a key")
             await until(lambda: bool(sender.key_files[0].fault), 30.0)

@@ -17,7 +17,7 @@ from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress
-from tests.integration.push_world import failure, fcm, free_port, silent_server
+from tests.integration.push_world import failure, fcm, fcm_config, free_port, silent_server
 from tests.keys import rsa_key
 from tests.unit.relay.push.pushes import due_push
 
@@ -149,10 +149,10 @@ def priority(received: Received) -> str:
 
 
 async def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Path) -> None:
-    async with fcm(tmp_path) as (simulator, first):
+    async with fcm(tmp_path) as (simulator, _):
         document = simulator.service_account() | {"project_id": "another"}
         (tmp_path / "another.json").write_text(json.dumps(document))
-        config = replace(config_of(first), service_account_file=tmp_path / "another.json")
+        config = replace(fcm_config(tmp_path, simulator), service_account_file=tmp_path / "another.json")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             outcome = await sender.send(due_push())
         assert isinstance(outcome, Refused)
@@ -160,10 +160,10 @@ async def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Pa
 
 
 async def test_a_key_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path) -> None:
-    async with fcm(tmp_path) as (simulator, first):
+    async with fcm(tmp_path) as (simulator, _):
         document, _ = make_service_account("relay-sandbox", simulator.token_uri, rsa_key(1))
         (tmp_path / "forged.json").write_text(json.dumps(document))
-        config = replace(config_of(first), service_account_file=tmp_path / "forged.json")
+        config = replace(fcm_config(tmp_path, simulator), service_account_file=tmp_path / "forged.json")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             outcomes = await send_all(sender, 5)
         assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refused) and outcome.channel} == {
@@ -226,15 +226,15 @@ async def test_a_stalled_server_costs_the_time_limit_and_harms_nobody_else(tmp_p
 
 
 async def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: Path) -> None:
-    async with fcm(tmp_path) as (_, first), silent_server() as port:
-        config = replace(config_of(first), endpoint=f"https://127.0.0.1:{port}", time_limit=1.0)
+    async with fcm(tmp_path) as (simulator, _), silent_server() as port:
+        config = replace(fcm_config(tmp_path, simulator), endpoint=f"https://127.0.0.1:{port}", time_limit=1.0)
         async with asyncio.timeout(5.0), FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             assert set(map(failure, await send_all(sender, 5))) == {"timed-out"}
 
 
 async def test_nobody_listening_is_tried_again_later(tmp_path: Path) -> None:
-    async with fcm(tmp_path) as (_, first):
-        config = replace(config_of(first), endpoint=f"https://127.0.0.1:{free_port()}")
+    async with fcm(tmp_path) as (simulator, _):
+        config = replace(fcm_config(tmp_path, simulator), endpoint=f"https://127.0.0.1:{free_port()}")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             assert failure(await sender.send(due_push())) == "connection-refused"
 
@@ -248,8 +248,10 @@ async def test_a_token_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Pat
 async def test_an_fcm_endpoint_of_an_unknown_ca_names_the_setting(tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
-    async with fcm(tmp_path) as (_, first), fcm(folder) as (stranger, _):
-        sender = FcmSender(replace(config_of(first), endpoint=stranger.url), now, Random(1), MemoryEgress())
+    async with fcm(tmp_path) as (simulator, _), fcm(folder) as (stranger, _):
+        sender = FcmSender(
+            replace(fcm_config(tmp_path, simulator), endpoint=stranger.url), now, Random(1), MemoryEgress()
+        )
         assert_names_the_ca(await sender.send(due_push()))
         await sender.close()
 
@@ -258,10 +260,6 @@ def assert_names_the_ca(outcome: Outcome) -> None:
     assert isinstance(outcome, Refused)
     assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
     assert "fcm.ca_file" in outcome.remedy
-
-
-def config_of(sender: FcmSender) -> FcmConfig:
-    return sender._config
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"type": "service_account"}', "[]"])
@@ -282,8 +280,8 @@ def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path)
 
 
 async def test_what_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
-    async with fcm(tmp_path) as (simulator, first):
-        async with FcmSender(config_of(first), now, Random(1), MemoryEgress(full=True)) as sender:
+    async with fcm(tmp_path) as (simulator, _):
+        async with FcmSender(fcm_config(tmp_path, simulator), now, Random(1), MemoryEgress(full=True)) as sender:
             outcome = await sender.send(due_push(platform=Platform.FCM))
         assert outcome == RetryLater("egress-log: No space left on device")
         assert simulator.received == []

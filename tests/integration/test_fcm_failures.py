@@ -119,7 +119,7 @@ async def test_a_slow_answer_is_waited_for_and_delays_nobody_else(tmp_path: Path
         simulator.fail(Delay(2.0))
         async with asyncio.TaskGroup() as tasks:
             slow = tasks.create_task(sender.send(due_push(2)))
-            await until(lambda: not simulator._script._steps)
+            await until(lambda: not simulator.failing)
 
             assert all(isinstance(outcome, Delivered) for outcome in await send_all(sender, 20, first=3))
             assert not slow.done()

@@ -116,7 +116,7 @@ async def test_what_only_apns_has_can_be_driven(driven: Driven) -> None:
 
     assert (await client.post("/apns/fail-handshakes")).status == 204
     assert (await client.post("/apns/leave-idle")).status == 204
-    await until(lambda: not sender._accounts[0].pool(Environment.PRODUCTION).connections)
+    await until(lambda: not sender.accounts[0].pool(Environment.PRODUCTION).connections)
     assert isinstance(await sender.send(due_push(2)), RetryLater)
     assert (await client.post("/apns/heal")).status == 204
     assert (await client.post("/apns/deafen")).status == 204

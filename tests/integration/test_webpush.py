@@ -88,7 +88,7 @@ async def test_only_410_kills_a_subscription_and_404_alone_does_not(tmp_path: Pa
     async with world(tmp_path) as around:
         gone, unknown = around.phone(), around.phone(around.other)
         around.simulator.gone(endpoint(gone))
-        around.other._subscribers.clear()
+        around.other.forget()
 
         assert await around.sender.send(gone) == TokenGone("http-410")
         outcomes = [await around.sender.send(unknown) for _ in range(5)]
@@ -210,7 +210,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(tmp_path: Path) -> None:
 async def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path) -> None:
     way = Route(Proxy("127.0.0.1", free_port()))
     async with world(tmp_path, route=way) as around:
-        config = replace(around.sender._config, direct=frozenset({around.simulator.service}))
+        config = replace(around.config, direct=frozenset({around.simulator.service}))
         async with WebPushSender(config, now, Random(1), around.egress) as sender:
             inside = await sender.send(around.phone())
             outside = await sender.send(around.phone(around.other))
@@ -224,7 +224,7 @@ async def test_a_service_inside_is_reached_without_the_proxy(tmp_path: Path) -> 
 async def test_a_proxy_that_refuses_us_stops_what_goes_through_it_and_nothing_else(tmp_path: Path) -> None:
     async with connect_proxy(ConnectProxy(user="relay:right")) as proxy, world(tmp_path) as around:
         way = Route(Proxy("127.0.0.1", proxy.port, user="relay", password="wrong"))
-        config = replace(around.sender._config, route=way, direct=frozenset({around.simulator.service}))
+        config = replace(around.config, route=way, direct=frozenset({around.simulator.service}))
         async with WebPushSender(config, now, Random(1), around.egress) as sender:
             first = await sender.send(around.phone(around.other))
             second = await sender.send(around.phone(around.other))
@@ -335,7 +335,7 @@ async def test_a_cut_connection_is_tried_again(tmp_path: Path) -> None:
 
 async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> None:
     async with world(tmp_path) as around, open_webpush_simulator(tls=ThrowAwayCa().server_context()) as stranger:
-        config = replace(around.sender._config, services=frozenset({stranger.service}))
+        config = replace(around.config, services=frozenset({stranger.service}))
         async with WebPushSender(config, now, Random(1), around.egress) as sender:
             outcome = await sender.send(to(stranger.subscribe()))
 

@@ -75,7 +75,7 @@ async def test_failures_can_be_told_and_healed(driven: Driven) -> None:
 async def test_a_push_that_nobody_can_read_has_no_message(driven: Driven) -> None:
     client, around = driven
     phone = around.phone()
-    around.simulator._subscribers.clear()
+    around.simulator.forget()
 
     await around.sender.send(phone)
 

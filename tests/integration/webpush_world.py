@@ -26,6 +26,7 @@ class World:
     simulator: WebPushSimulator
     other: WebPushSimulator
     sender: WebPushSender
+    config: WebPushConfig
     egress: MemoryEgress
     ca: ThrowAwayCa
 
@@ -62,7 +63,8 @@ async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> A
             await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context())) for _ in range(2)
         ]
         services = frozenset({simulator.service, other.service, *more})
-        config = WebPushConfig(services, folder / "vapid.pem", "mailto:push@example.com", folder / "ca.pem")
+        given = WebPushConfig(services, folder / "vapid.pem", "mailto:push@example.com", folder / "ca.pem")
+        config = replace(given, **changes)
         egress = MemoryEgress()
-        sender = await stack.enter_async_context(WebPushSender(replace(config, **changes), now, Random(1), egress))
-        yield World(simulator, other, sender, egress, ca)
+        sender = await stack.enter_async_context(WebPushSender(config, now, Random(1), egress))
+        yield World(simulator, other, sender, config, egress, ca)

@@ -40,7 +40,7 @@ async def send_all(sender: ApnsSender, count: int = PUSHES) -> list[Outcome]:
 
 
 def connections(sender: ApnsSender) -> list[ApnsConnection]:
-    return sender._accounts[0].pool(Environment.PRODUCTION).connections
+    return sender.accounts[0].pool(Environment.PRODUCTION).connections
 
 
 @pytest.mark.both_loops
@@ -95,7 +95,7 @@ async def test_every_push_is_answered_on_one_connection(tmp_path: Path, options:
         assert all(isinstance(outcome, Refused) and outcome.reason == "http-404" for outcome in unknown)
         (connection,) = connections(sender)
         assert connection.in_flight == 0
-        assert connection._engine.streams <= 2 * sender._config.in_flight + ENDED_KEPT
+        assert connection._engine.streams <= 2 * config(server).in_flight + ENDED_KEPT
         await until(lambda: server.frames("HEADERS") == PUSHES)
 
 

@@ -63,14 +63,16 @@ class ApnsSender:
     ) -> None:
         """Read keys and certificates; raises ValueError or OSError when one is invalid or no topic is configured."""
         self._egress = egress
-        self._config = config
         self._clock = clock
         self._deadlines = Deadlines()
         dialler = Dialler(config.route)
-        self._accounts = [Account(account, config, dialler, timings, random, clock) for account in config.accounts]
+        self.time_limit = config.time_limit
+        """Seconds for one push, with the time to connect; a new value counts for the next push."""
+        self.accounts = [Account(account, config, dialler, timings, random, clock) for account in config.accounts]
+        """The accounts with their connections, in the order of the configuration."""
         self._by_app: dict[tuple[str, Environment], Account] = {
             (topic, environment): account
-            for described, account in zip(config.accounts, self._accounts, strict=True)
+            for described, account in zip(config.accounts, self.accounts, strict=True)
             for topic in described.topics
             for environment in described.environments
         }
@@ -88,7 +90,7 @@ class ApnsSender:
     @property
     def key_files(self) -> list[KeyFile[Any]]:
         """The files to watch for changes, one for each account."""
-        return [account.file for account in self._accounts]
+        return [account.file for account in self.accounts]
 
     async def send(self, push: DuePush) -> Outcome:
         """Send one push to APNs; returns within the time limit and a second in every case."""
@@ -98,7 +100,7 @@ class ApnsSender:
         message = ApnsMessage(Notice.of(push))
         note = partial(self._egress.apns, push.app, push.device_token, message)
         try:
-            with self._deadlines.within(self._config.time_limit):
+            with self._deadlines.within(self.time_limit):
                 answer = await self._deliver(account, push.environment, self._request(push, message), note)
         except Unwritable as error:
             return RetryLater(f"egress-log: {error}")
@@ -111,7 +113,7 @@ class ApnsSender:
     async def close(self) -> None:
         """Cut all connections, after a short time for pushes in flight; those without an answer then are RetryLater."""
         async with asyncio.TaskGroup() as tasks:
-            for account in self._accounts:
+            for account in self.accounts:
                 tasks.create_task(account.drain(CLOSING))
 
     def _read(self, answer: Answer) -> Outcome:
