@@ -1,4 +1,4 @@
-"""Own how flows are played from a script in tests."""
+"""How tests run flows from a script."""
 
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def play(flow: Flow[R], *script: tuple[Command[Any], Any]) -> R:
-    """Run a flow against (expected command, its reply or the EasError that came instead); return its value."""
+    """Run a flow against pairs of an expected command and its reply or EasError; return the result of the flow."""
     command: Command[Any] | None = next(flow)
     result: R | None = None
     for expected, reply in script:

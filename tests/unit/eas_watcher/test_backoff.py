@@ -25,6 +25,6 @@ def test_a_time_the_server_named_is_never_cut_short(seconds: float, seed: int) -
 
 
 @given(st.integers(min_value=1, max_value=100), st.integers())
-def test_knows_the_least_that_it_waits(failures: int, seed: int) -> None:
+def test_knows_the_shortest_wait(failures: int, seed: int) -> None:
     assert least(failures) <= delay(failures, Random(seed))
     assert least(1) == 3.5

@@ -50,6 +50,6 @@ def test_a_failure_may_have_reached_the_server_unless_it_is_known_not_to() -> No
     assert (Unreachable("x").survived, ServerBusy("x").retry_after) == (0.0, None)
 
 
-def test_a_wipe_is_of_the_whole_device_unless_told_otherwise() -> None:
+def test_a_wipe_is_of_the_whole_device_unless_the_server_says_otherwise() -> None:
     assert not RemoteWipeRequested("x").account_only
     assert AccessDenied("x", Reason.EAS_129).reason == Reason.EAS_129

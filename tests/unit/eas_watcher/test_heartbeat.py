@@ -64,7 +64,7 @@ def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
     assert deadline(660) == 660 * 1.1 + 30
 
 
-def test_believes_no_limit_beyond_the_protocol() -> None:
+def test_ignores_a_limit_beyond_the_protocol() -> None:
     adopted = Heartbeat().adopt_limit(4_000_000_000)
 
     assert (adopted.interval, adopted.maximum) == (3540, 3540)
@@ -82,7 +82,7 @@ def test_after_a_day_without_a_cut_it_rises_again() -> None:
     assert heartbeat.expired().expired().interval == 390
 
 
-def test_a_cut_lifts_no_limit_of_the_server() -> None:
+def test_a_cut_does_not_lift_a_limit_of_the_server() -> None:
     heartbeat = Heartbeat().cut(400.0).adopt_limit(100)
 
     assert heartbeat.expired().expired().interval == 100
@@ -99,6 +99,6 @@ def test_a_cut_lifts_no_limit_of_the_server() -> None:
         (Heartbeat(1680), 1680),
     ],
 )
-def test_asks_for_up_to_a_tenth_more_within_what_is_allowed(heartbeat: Heartbeat, seconds: int) -> None:
+def test_asks_for_up_to_a_tenth_more_within_the_bounds(heartbeat: Heartbeat, seconds: int) -> None:
     assert heartbeat.spread(JITTER) == seconds
     assert heartbeat.spread(0.0) == heartbeat.interval

@@ -1,4 +1,4 @@
-"""What the loop of the relay does otherwise than asyncio's own: its timers that have all but come are plain handles."""
+"""Where the loop of the relay differs from asyncio's own: its timers that are about to fire are plain handles."""
 
 import asyncio
 from random import Random

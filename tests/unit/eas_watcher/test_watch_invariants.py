@@ -1,4 +1,4 @@
-"""Own what holds for a watch whatever the server answers, in whatever order."""
+"""What holds for a watch whatever the server answers, in whatever order."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -97,13 +97,13 @@ WAYS_TO_FAIL: Final[tuple[Callable[[Random], EasError], ...]] = (
 
 
 class Mood:
-    """Answer for a server at random, but with leanings, so that loops get deep."""
+    """A server that answers at random, but with preferences, so that loops get deep."""
 
     def __init__(self, random: Random, *, news: bool = True) -> None:
         self._random = random
         self._numbers = count()
         self._failing = random.choice([0.0, 0.05, 0.5, 1.0])
-        # The last two ways end a watch soon: only some servers know them.
+        # The last two failures end a watch soon, so only some servers have them.
         self._ways = WAYS_TO_FAIL[: random.choice([1, 2, 3, 13, 13, 15])]
         self._hasty = random.choice([0.0, 0.5, 1.0])
         self._statuses = random.choices([*PingStatus, PingStatus.CHANGED], k=random.choice([1, 2, 20]))
@@ -114,7 +114,7 @@ class Mood:
         self._new_key = random.choice([1.0, 1.0, 0.5, 0.0])
 
     def event(self, state: State) -> Event:  # noqa: PLR0911 -- one answer for each state
-        """Make up what comes of the state's request or wait."""
+        """Return a random event for the request or wait of a state."""
         random = self._random
         if isinstance(state, Pausing):
             return Woken()
@@ -194,17 +194,17 @@ class Mood:
 
 
 class Watchdog:
-    """Check every move against what must always hold."""
+    """Checks every move against the rules that always hold."""
 
     def __init__(self, memory: Memory) -> None:
         self._row = 0
         self._kept = {c.id: c.sync_key for c in memory.collections}
-        """What a store holds: the key that a crash would start from."""
+        """What a store holds: the sync keys from which a watch starts after a crash."""
         self._tries: Counter[tuple[CollectionId, SyncKey]] = Counter()
 
     def check(self, before: State | None, event: Event | None, after: State, actions: list[Action]) -> None:
-        """Fail when a move breaks a promise."""
-        command = sent(actions)  # which fails for two requests in one list
+        """Fail if a move breaks a rule."""
+        command = sent(actions)  # fails for two requests in one list
         assert not any(c.drain for progress in recorded(actions) for c in progress.collections)
         self._check_news(before, event, actions)
         self._check_pace(before, event, actions)
@@ -222,7 +222,7 @@ class Watchdog:
                 assert collection.id not in after.watch.unsynced
 
     def _check_news(self, before: State | None, event: Event | None, actions: list[Action]) -> None:
-        """A change is in a Record, with the key that it came with, before the next request."""
+        """Check that a change is recorded with its sync key before the next request."""
         if not (isinstance(before, Syncing) and isinstance(event, Answered) and isinstance(event.reply, SyncReply)):
             assert not any(progress.changes for progress in recorded(actions))
             return
@@ -237,7 +237,7 @@ class Watchdog:
             assert all(kept[c.id] == c for c in moved)
 
     def _check_keys(self, after: State, actions: list[Action], command: object) -> None:
-        """A key goes out, which tells the server to forget what it stands for, only once a store holds it.
+        """Check that a key is sent only after a store holds it, because the server may then forget older states.
 
         While a collection is drained nothing of it is kept: a crash repeats the drain.
         """
@@ -251,7 +251,7 @@ class Watchdog:
                 assert asked.sync_key in {NO_SYNC_KEY, self._kept.get(asked.id)} or asked.id in draining
 
     def _check_pace(self, before: State | None, event: Event | None, actions: list[Action]) -> None:
-        """Requests in a row without a wait are bounded; a held Ping is a wait, however short the heartbeat interval."""
+        """Check that requests without a wait are bounded; a held Ping is a wait, even with a short heartbeat."""
         match before, event:
             case _, Woken():
                 self._row = 0
@@ -263,7 +263,7 @@ class Watchdog:
         assert self._row <= BREATH + 1
 
     def _check_tries(self, before: State | None, event: Event | None, command: object) -> None:
-        """A key is presented at most three times in a row without a whole answer."""
+        """Check that a key is sent at most three times in a row without a whole answer."""
         if isinstance(before, Syncing) and not (
             isinstance(event, Failed)
             and (
@@ -280,7 +280,7 @@ class Watchdog:
             for id_, key in list(self._tries):
                 if id_ in before.asked and id_ not in troubled:
                     if isinstance(event, Failed):
-                        self._tries[id_, key] -= 1  # turned away: the key was not looked at
+                        self._tries[id_, key] -= 1  # the server did not process the request
                     else:
                         del self._tries[id_, key]
         if isinstance(command, Sync):
@@ -303,7 +303,7 @@ def run(memory: Memory, seed: int, steps: int) -> None:
 
 
 def pace(seed: int, *, news: bool) -> int:
-    """Count the most requests within one minute when a server answers all but held Pings at once.
+    """Return the most requests within one minute when a server answers all but held Pings at once.
 
     Waits are as short as chance can make them.
     """

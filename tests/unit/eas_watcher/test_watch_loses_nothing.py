@@ -1,4 +1,4 @@
-"""Own the promise that no new mail is lost, whatever befalls server, network and relay."""
+"""No new mail is lost, whatever happens to server, network and relay."""
 
 from random import Random
 from typing import Final
@@ -29,11 +29,11 @@ from tests.unit.eas_watcher.unreliable import UnreliableServer
 from tests.unit.eas_watcher.watching import EMAIL
 
 MAIL: Final = CollectionClass.EMAIL
-CALM: Final = 400  # steps within which a watch without trouble must be in step again
+CALM: Final = 400  # steps within which a watch must be in step again once nothing fails any more
 
 
 class Relay:
-    """Run a watch against a server without waiting, and crash when told."""
+    """Runs a watch against a server without waiting; a test can crash it."""
 
     def __init__(self, server: UnreliableServer) -> None:
         self.journal = MemoryJournal()
@@ -43,11 +43,11 @@ class Relay:
         self.crash()
 
     def crash(self) -> None:
-        """Begin again from what was committed."""
+        """Start again from what was committed."""
         self._state, self._actions = begin(self.journal.memory(EMAIL), Policy())
 
     def step(self, crash_before: int | None = None) -> float:
-        """Do what the last step asked for; return for how many seconds a silent Ping was held."""
+        """Do the actions of the last step; return for how many seconds a Ping was held that expired."""
         event: Event | None = None
         for number, action in enumerate(self._actions):
             if number == crash_before:
@@ -72,10 +72,10 @@ class Relay:
             case NegotiatePolicy():
                 return Granted(PolicyKey("9"))
             case AcknowledgeWipe():
-                raise AssertionError("nobody asked for a wipe")
+                raise AssertionError("no wipe was requested")
 
     def settle(self) -> None:
-        """Go on until the watch has been silent for longer than any deafness lasts."""
+        """Go on until Pings have expired for longer than any server fails to report changes."""
         silent = 0.0
         for _ in range(CALM):
             silent += self.step()

@@ -1,4 +1,4 @@
-"""Own a model of a server that does all the mean things that servers were seen to do, and its one Inbox."""
+"""A model of a server with one Inbox and every fault that was observed on servers."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -26,13 +26,13 @@ from eas_watcher.names import NO_SYNC_KEY, CollectionId, ProtocolVersion, Server
 from eas_watcher.reasons import Reason
 
 PAGE: Final = 3  # items in an answer
-DESTROYS: Final = 5  # times that a key with news is presented before the news are gone [observed: Z-Push 2.7.1]
+DESTROYS: Final = 5  # uses of a sync key after which its new items are lost [observed: Z-Push 2.7.1]
 
 Reply = Capabilities | FolderSyncReply | SyncReply | PingReply | None
 
 
 class UnreliableServer:
-    """Serve one Inbox. Keys are good for their newest and the one before; item ids begin anew with every new state."""
+    """One Inbox. The newest sync key and the one before are valid; item ids start again with every new state."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -45,10 +45,10 @@ class UnreliableServer:
         self._ids: dict[int, ServerId] = {}
         self._presented: Counter[SyncKey] = Counter()
         self.trouble = 0.0
-        """How likely it is that a request comes to harm."""
+        """The probability that a request fails."""
 
     def receive_mail(self) -> None:
-        """Let one mail arrive; it stays unread."""
+        """Add one mail, which stays unread."""
         self._pass(1.0)
         self._mails.append(self._now)
 
@@ -90,7 +90,7 @@ class UnreliableServer:
         )
 
     def _suffer(self) -> None:
-        """Lose what servers lose."""
+        """Lose state, as servers do."""
         match self._random.randrange(4):
             case 0:
                 self._points.clear()
@@ -122,7 +122,7 @@ class UnreliableServer:
     def _folder_sync(self, key: SyncKey) -> FolderSyncReply:
         known = dict(self._hierarchy)
         if key == NO_SYNC_KEY:
-            self._points.clear()  # which some do [observed: SOGo 5.8]
+            self._points.clear()  # as some servers do [observed: SOGo 5.8]
         elif key not in known:
             raise StateLost("the hierarchy key is not known")
         new = SyncKey(f"h{self._number()}")
@@ -165,7 +165,7 @@ class UnreliableServer:
         return CollectionReply(self._inbox, 1, key, more, bool(adds), adds)
 
     def _ping(self, ids: list[CollectionId]) -> PingReply:
-        """Compare with the newest key given out, received or not; be deaf without one."""
+        """Compare with the newest key that was given out, received or not; without one, report nothing."""
         if self._inbox not in ids or not self._points or len(self._points[-1][1]) == len(self._mails):
             return PingReply(PingStatus.EXPIRED)
         return PingReply(PingStatus.CHANGED, (self._inbox,))

@@ -1,4 +1,4 @@
-"""Own the values that tests of a watch start from."""
+"""The values from which tests of a watch start."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ COUNTERS: Final = {field.name for field in fields(Counters)}
 
 
 def watch_of(*collections: Collection, **changes: Any) -> Watch:
-    """Build a watch that has nothing to do but Ping; names of counters set its counters."""
+    """Return a watch for which nothing is due but a Ping; names of counters set its counters."""
     counters = {name: changes.pop(name) for name in COUNTERS & changes.keys()}
     policy = Policy()
     given: dict[str, Any] = {
@@ -61,31 +61,31 @@ PRIME: Final = Sync((CollectionRequest(INBOX.id, INBOX.cls, NO_SYNC_KEY),))
 
 
 def syncing(*collections: Collection, **changes: object) -> Syncing:
-    """Build the state after the Sync of all given collections was sent."""
+    """Return the state after a Sync of the collections was sent."""
     tried = tuple(replace(c, tries=c.tries + 1) for c in collections or (INBOX,))
     return Syncing(watch_of(*tried, unsynced=frozenset(c.id for c in tried), **changes), tuple(c.id for c in tried))
 
 
 def synced(*collections: CollectionReply) -> Answered:
-    """Answer a Sync; without collections the body is empty."""
+    """Return the answer to a Sync; without collections the body is empty."""
     return Answered(SyncReply(not collections, collections), NOW)
 
 
 def news(
     *ids: str, of: Collection = INBOX, key: str | None = "k2", status: int = 1, more: bool = False
 ) -> CollectionReply:
-    """Answer for one collection with unread items that came just now."""
+    """Return the answer for one collection, with unread items that came just now."""
     adds = tuple(Add(ServerId(id_), read=False, received=NOW) for id_ in ids)
     return CollectionReply(of.id, status, None if key is None else SyncKey(key), more, bool(adds), adds)
 
 
-def pinged(status: PingStatus, *changed: str, held: float = 0.0, **told: int) -> Answered:
-    """Answer a Ping after `held` seconds."""
-    return Answered(PingReply(status, tuple(map(CollectionId, changed)), **told), NOW, held)
+def pinged(status: PingStatus, *changed: str, held: float = 0.0, **named: int) -> Answered:
+    """Return the answer to a Ping after `held` seconds."""
+    return Answered(PingReply(status, tuple(map(CollectionId, changed)), **named), NOW, held)
 
 
 def sent(actions: list[Action]) -> Command[Any] | None:
-    """Return the one command to be sent, if one is; an action that converses or waits must be alone too."""
+    """Return the one command of a move, if any; at most one of its actions may send, converse or wait."""
     last = [action for action in actions if isinstance(action, Send | NegotiatePolicy | AcknowledgeWipe | Pause)]
     assert len(last) <= 1
     assert not last or actions[-1] is last[0]
@@ -93,12 +93,12 @@ def sent(actions: list[Action]) -> Command[Any] | None:
 
 
 def recorded(actions: list[Action]) -> list[Progress]:
-    """Return what is committed before anything else."""
+    """Return what a move records."""
     return [action.progress for action in actions if isinstance(action, Record)]
 
 
 def paused(actions: list[Action]) -> Pause:
-    """Return the pause that the actions end with."""
+    """Return the pause at the end of a move."""
     last = actions[-1]
     assert isinstance(last, Pause), actions
     return last

@@ -5,7 +5,7 @@ from eas_watcher.auth.credential import UnusableCredential
 
 
 def test_encodes_user_and_password_in_utf_8() -> None:
-    # The example of the protocol notes: CORP\jdoe with an umlaut in the password.
+    # CORP\jdoe with an umlaut in the password.
     assert BasicCredential("CORP\\jdoe", "päss").authorization() == "Basic Q09SUFxqZG9lOnDDpHNz"
 
 
@@ -20,7 +20,7 @@ def test_shows_no_password() -> None:
 @pytest.mark.parametrize(
     ("user", "password"), [("", "x"), ("a:b", "x"), ("ann\r\nX: y", "x"), ("ann", "a\nb"), ("ann", "\x7f")]
 )
-def test_refuses_what_no_server_could_read_back(user: str, password: str) -> None:
+def test_refuses_values_that_a_server_could_not_read(user: str, password: str) -> None:
     with pytest.raises(UnusableCredential) as caught:
         BasicCredential(user, password)
 

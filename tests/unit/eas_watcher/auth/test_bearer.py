@@ -36,7 +36,7 @@ def test_the_challenge_of_exchange_is_read_as_it_comes() -> None:
         ('FormBased, basic realm="Bearer"', ("Basic",)),
     ],
 )
-def test_the_ways_to_log_in_are_named_in_the_servers_order(header: str, schemes: tuple[str, ...]) -> None:
+def test_the_authentication_schemes_are_named_in_the_servers_order(header: str, schemes: tuple[str, ...]) -> None:
     assert read_schemes(header) == schemes
 
 
@@ -53,7 +53,7 @@ def test_without_bearer_there_is_no_challenge(header: str) -> None:
         "Bearer authorization_uri=, error=UPPER",
     ],
 )
-def test_what_is_no_host_or_word_is_left_out(header: str) -> None:
+def test_a_value_that_is_no_host_or_word_is_left_out(header: str) -> None:
     assert read_challenge(header) == Challenge()
 
 
@@ -77,14 +77,14 @@ def test_the_diagnostics_of_exchange_are_read_when_they_are_plain_text(header: s
 
 def test_a_refusal_says_what_an_operator_can_use() -> None:
     assert describe(Challenge("login.example.com"), ENDPOINT) == "the server refuses the access token (HTTP 401)"
-    told = describe(Challenge("sts.example.com", error="invalid_token"), ENDPOINT, "2000003 The audience is wrong")
-    assert told == (
+    text = describe(Challenge("sts.example.com", error="invalid_token"), ENDPOINT, "2000003 The audience is wrong")
+    assert text == (
         "the server refuses the access token (HTTP 401, invalid_token), saying: 2000003 The audience is wrong"
         "; it wants tokens of sts.example.com"
     )
 
 
 @pytest.mark.parametrize(("token", "client"), [("", ""), ("a b", ""), ("ä", ""), ("a" * 16_385, ""), ("good", "a b")])
-def test_what_no_endpoint_could_have_given_is_refused(token: str, client: str) -> None:
+def test_a_token_that_no_endpoint_gives_is_refused(token: str, client: str) -> None:
     with pytest.raises(UnusableCredential):
         OAuthCredential("ann", token, client)

@@ -40,7 +40,7 @@ def test_pkcs12_is_read_with_its_chain() -> None:
     ("content", "passphrase", "words"),
     [(b"none", "", "no PKCS #12"), (pkcs12("right"), "wrong", "opens with"), (pkcs12("a", whole=False), "a", "lacks")],
 )
-def test_what_is_no_whole_pkcs12_is_refused(content: bytes, passphrase: str, words: str) -> None:
+def test_an_incomplete_pkcs12_is_refused(content: bytes, passphrase: str, words: str) -> None:
     with pytest.raises(UnusableCredential, match=words):
         read_pkcs12("ann", content, passphrase, NOW)
 
@@ -59,12 +59,12 @@ SERVERS = CA.server_pem("mail.example.com").decode()
         (CERTIFICATE * 9 + KEY, "more than 8"),
     ],
 )
-def test_what_no_server_would_take_is_refused(text: str, words: str) -> None:
+def test_a_certificate_that_no_server_would_accept_is_refused(text: str, words: str) -> None:
     with pytest.raises(UnusableCredential, match=words):
         read_pem("ann", text, "", NOW)
 
 
-def test_a_certificate_ends() -> None:
+def test_a_certificate_that_expired_ends_the_watch() -> None:
     credential = read_pem("ann", PEM, "", NOW)
     end: datetime = credential.valid_until
 

@@ -44,7 +44,7 @@ def test_the_request_names_the_relay_and_asks_for_what_the_settings_say() -> Non
     }
 
 
-def test_the_secret_is_for_its_own_client_alone() -> None:
+def test_the_secret_is_sent_for_its_own_client_only() -> None:
     fields = parse_qs(refresh_request(CLIENT, OAuthCredential("ann", "refresh", "app-on-phones")).body.decode())
 
     assert fields["client_id"] == ["app-on-phones"]
@@ -64,11 +64,11 @@ def test_the_secret_is_for_its_own_client_alone() -> None:
         (10**9, LONGEST),
     ],
 )
-def test_how_long_a_token_lives_is_read_as_endpoints_say_it(said: Any, seconds: float) -> None:
+def test_the_lifetime_of_a_token_is_read_in_every_form_that_endpoints_use(said: Any, seconds: float) -> None:
     assert read_issued(good(expires_in=said), CLIENT, NOW).lifetime == seconds
 
 
-def test_a_rotated_refresh_token_comes_along() -> None:
+def test_a_rotated_refresh_token_is_returned() -> None:
     assert read_issued(good(refresh_token="next"), CLIENT, NOW).refresh_token == "next"
     assert read_issued(good(refresh_token=None), CLIENT, NOW).refresh_token == ""
 
@@ -81,7 +81,7 @@ def test_a_token_for_the_mail_server_is_taken(audience: Any) -> None:
 
 
 @pytest.mark.parametrize("audience", ["https://graph.example.com", [], ["other"]])
-def test_a_token_for_another_service_is_never_shown(audience: Any) -> None:
+def test_a_token_for_another_service_is_never_sent(audience: Any) -> None:
     client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
 
     with pytest.raises(AccessDenied) as caught:
@@ -90,7 +90,7 @@ def test_a_token_for_another_service_is_never_shown(audience: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b", "a.!!.c", "a.W10.c", token({"sub": "ann"}), token({"aud": 5})])
-def test_a_token_that_cannot_be_read_is_the_servers_to_judge(text: str) -> None:
+def test_a_token_that_cannot_be_read_is_sent_to_the_server(text: str) -> None:
     assert audience_of(text) is None
     client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
     assert read_issued(good(access_token=text), client, NOW).access_token == text
@@ -115,12 +115,12 @@ def test_a_token_that_cannot_be_read_is_the_servers_to_judge(text: str) -> None:
         (good(refresh_token="a b"), ProtocolViolation, "cannot be sent"),
     ],
 )
-def test_every_other_answer_has_its_remedy(reply: HttpReply, kind: type[EasError], words: str) -> None:
+def test_every_other_answer_raises_the_error_that_it_means(reply: HttpReply, kind: type[EasError], words: str) -> None:
     with pytest.raises(kind, match=words):
         read_issued(reply, CLIENT, NOW)
 
 
-def test_waiting_is_as_long_as_the_endpoint_says() -> None:
+def test_the_wait_is_as_long_as_the_endpoint_says() -> None:
     with pytest.raises(ServerBusy) as caught:
         read_issued(answer(503, {"retry-after": "30"}), CLIENT, NOW)
     assert caught.value.retry_after == 30

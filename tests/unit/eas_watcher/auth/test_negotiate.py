@@ -39,7 +39,7 @@ def test_every_spelling_of_an_account_means_the_same_principal(user: str) -> Non
     "user",
     [
         "",
-        "ann@other.example",  # a namesake elsewhere is somebody else
+        "ann@other.example",  # a user of that name in another domain is another person
         "OTHER\\ann",
         "ann/admin",
         "ann\\@example.com",
@@ -51,7 +51,7 @@ def test_every_spelling_of_an_account_means_the_same_principal(user: str) -> Non
         "@example.com",
     ],
 )
-def test_no_guess_is_made_whose_account_a_name_means(user: str) -> None:
+def test_a_name_that_could_mean_another_account_is_refused(user: str) -> None:
     with pytest.raises(UnusableCredential):
         NAMING.principal(user)
 
@@ -61,7 +61,7 @@ def test_users_may_be_known_by_their_address() -> None:
 
 
 @pytest.mark.parametrize("user", ["ann", "EXAMPLE\\ann", "ann@other.example", "EXAMPLE\\ann@mail.example"])
-def test_what_is_no_address_of_the_server_is_not_looked_up_as_one(user: str) -> None:
+def test_a_user_who_is_no_address_of_the_server_is_not_looked_up_as_one(user: str) -> None:
     with pytest.raises(UnusableCredential):
         ADDRESSES.principal(user)
 
@@ -135,14 +135,14 @@ def test_a_kdc_that_is_away_may_come_back(step: Step) -> None:
         (Step.TARGET, 1, "kerberos-refused"),
     ],
 )
-def test_what_the_operator_must_set_right_has_a_reason_of_its_own(step: Step, code: int, reason: str) -> None:
+def test_each_fault_that_the_operator_must_mend_has_its_own_reason(step: Step, code: int, reason: str) -> None:
     error = read_failure(step, code, "words of libkrb5", TARGET)
 
     assert isinstance(error, AccessDenied)
     assert error.reason == reason
 
 
-def test_a_user_who_is_not_there_ends_the_watch() -> None:
+def test_a_user_whom_the_directory_does_not_know_ends_the_watch() -> None:
     error = read_failure(Step.USER, CLIENT_UNKNOWN, "Client not found")
 
     assert isinstance(error, CredentialVoid)

@@ -51,7 +51,7 @@ def test_reads_the_url_of_activesync_and_of_nothing_else() -> None:
     assert read(body) == PoxReply("https://mail.example.com/eas?a=1&b=2")
 
 
-def test_namespaces_do_not_matter() -> None:
+def test_any_namespace_is_read() -> None:
     plain = settings(server("MobileSync", "https://mail.example.com/eas")).replace(b' xmlns="', b' x="')
 
     assert read(plain) == PoxReply("https://mail.example.com/eas")
@@ -73,7 +73,7 @@ def test_reads_another_address_to_ask_for() -> None:
         b"<a/>",
     ],
 )
-def test_an_answer_that_names_nothing_knows_nothing(body: bytes) -> None:
+def test_an_answer_that_names_neither_url_nor_address_is_no_result(body: bytes) -> None:
     reply = read(body)
 
     assert (reply.url, reply.address) == (None, None)
@@ -92,13 +92,13 @@ def test_an_answer_that_names_nothing_knows_nothing(body: bytes) -> None:
         answer("x" * LARGEST),
     ],
 )
-def test_what_is_no_plain_xml_is_a_violation(body: bytes) -> None:
+def test_a_document_that_is_no_plain_xml_is_a_violation(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         read(body)
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="<>/&;!?ab \"'=", max_size=60).map(str.encode))
-def test_no_bytes_do_more_harm_than_a_violation(body: bytes) -> None:
+def test_any_bytes_are_read_or_are_a_violation(body: bytes) -> None:
     with suppress(ProtocolViolation):
         read(body)
 
@@ -112,7 +112,7 @@ def test_no_bytes_do_more_harm_than_a_violation(body: bytes) -> None:
         ("<Error><ErrorCode>999 secret</ErrorCode></Error>", "an error of its own"),
     ],
 )
-def test_an_error_is_told_in_our_words(inner: str, words: str) -> None:
+def test_an_error_is_described_in_our_words(inner: str, words: str) -> None:
     reply = read(f"<Autodiscover><Response>{inner}</Response></Autodiscover>".encode())
 
     assert words in reply.error
@@ -120,7 +120,7 @@ def test_an_error_is_told_in_our_words(inner: str, words: str) -> None:
     assert (reply.url, reply.address) == (None, None)
 
 
-def test_an_error_beside_a_server_is_none() -> None:
+def test_an_error_beside_a_server_is_ignored() -> None:
     server = "<Settings><Server><Type>MobileSync</Type><Url>https://x/</Url></Server></Settings>"
     body = (
         f"<Autodiscover><Response><Action><Error><Status>2</Status></Error>{server}</Action></Response></Autodiscover>"

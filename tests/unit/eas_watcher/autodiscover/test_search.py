@@ -1,4 +1,4 @@
-"""Test which hosts are asked, in which order, and that neither question nor credential ever goes to another."""
+"""Test which hosts are asked, in which order, and that no other host gets a question or the credential."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -46,7 +46,7 @@ def to(location: str, status: int = 302) -> HttpReply:
 def search(
     answer: Callable[[Lookup], Answer], address: str = ANN, hosts: frozenset[str] = HOSTS
 ) -> tuple[str | EasError, list[Lookup]]:
-    """Drive a search to its end; return how it ended and what was asked."""
+    """Run a search to its end; return its result and the questions that it asked."""
     asked: list[Lookup] = []
     flow = discover(address, hosts)
     try:
@@ -126,21 +126,21 @@ def test_a_url_at_a_host_that_is_not_allowed_is_no_result_and_is_named() -> None
     assert "cloud.example.net, which the settings do not allow" in str(ended)
 
 
-def test_a_refused_credential_is_tried_nowhere_else() -> None:
+def test_a_refused_credential_is_sent_to_no_other_host() -> None:
     ended, asked = search(scripted(NOTHING, NOTHING, HttpReply(401, {}, b"")))
 
     assert isinstance(ended, Unauthorized)
     assert sum(lookup.credential for lookup in asked) == 1
 
 
-def test_a_401_without_a_credential_says_nothing() -> None:
+def test_a_401_to_a_request_without_credential_is_no_refusal() -> None:
     ended, _ = search(scripted(HttpReply(401, {}, b""), json(FOUND)))
 
     assert ended == FOUND
 
 
 @pytest.mark.parametrize("status", [403, 456, 457])
-def test_a_denied_account_is_tried_nowhere_else(status: int) -> None:
+def test_a_denied_account_is_tried_at_no_other_host(status: int) -> None:
     ended, asked = search(scripted(NOTHING, NOTHING, HttpReply(status, {}, b"")))
 
     assert isinstance(ended, AccessDenied)
@@ -151,7 +151,7 @@ def test_a_denied_account_is_tried_nowhere_else(status: int) -> None:
 @pytest.mark.parametrize(
     "trouble", [Unreachable("x"), HttpReply(503, {}, b""), HttpReply(200, {}, b"<html>"), ProtocolViolation("x")]
 )
-def test_a_host_in_trouble_leaves_the_others_to_ask(trouble: Answer) -> None:
+def test_a_host_that_fails_does_not_keep_the_others_from_being_asked(trouble: Answer) -> None:
     ended, _ = search(scripted(NOTHING, NOTHING, trouble, settings(FOUND)))
 
     assert ended == FOUND
@@ -161,7 +161,7 @@ def test_a_host_in_trouble_leaves_the_others_to_ask(trouble: Answer) -> None:
     ("trouble", "kind"),
     [(Unreachable("x"), Unreachable), (HttpReply(503, {}, b""), ServerBusy), (NOTHING, AccessDenied)],
 )
-def test_nothing_found_is_final_only_if_everybody_answered(trouble: Answer, kind: type[EasError]) -> None:
+def test_no_result_is_final_unless_every_host_answered(trouble: Answer, kind: type[EasError]) -> None:
     ended, asked = search(lambda lookup: trouble if lookup.url.startswith("https://autodiscover.") else NOTHING)
 
     assert type(ended) is kind
@@ -185,7 +185,7 @@ def test_an_address_seen_before_or_elsewhere_ends_the_search(address: str) -> No
     assert len(asked) == 3
 
 
-def test_a_server_that_leads_on_and_on_is_left() -> None:
+def test_a_server_that_redirects_too_often_is_given_up() -> None:
     hops, asked = search(lambda _: to("https://mail2.example.com/again"))
     assert isinstance(hops, ProtocolViolation)
     assert len(asked) == 4 * (HOPS + 1) + 1 + HOPS + 1
@@ -224,7 +224,7 @@ ANSWERS = st.one_of(
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=12))
-def test_whatever_comes_nobody_but_the_allowed_hosts_is_asked(answers: list[Answer]) -> None:
+def test_whatever_the_answers_only_allowed_hosts_are_asked(answers: list[Answer]) -> None:
     rest = cycle(answers)
 
     ended, asked = search(lambda _: next(rest))
@@ -254,7 +254,7 @@ def test_a_plain_question_without_a_credential_comes_last_and_may_point_to_an_al
         Unreachable("x"),
     ],
 )
-def test_whoever_answers_in_plain_text_leads_nowhere_else(answer: Answer) -> None:
+def test_an_answer_in_plain_text_leads_to_allowed_hosts_only(answer: Answer) -> None:
     ended, asked = search(scripted(*[NOTHING] * 4, answer))
 
     assert isinstance(ended, AccessDenied)
@@ -262,14 +262,14 @@ def test_whoever_answers_in_plain_text_leads_nowhere_else(answer: Answer) -> Non
     assert len(asked) == 5
 
 
-def test_nobody_is_asked_in_plain_text_whom_the_operator_did_not_name() -> None:
+def test_no_host_is_asked_in_plain_text_that_the_operator_did_not_name() -> None:
     ended, asked = search(lambda _: NOTHING, hosts=frozenset({"example.com", "mail.example.com"}))
 
     assert isinstance(ended, AccessDenied)
     assert all(lookup.url.startswith("https://") for lookup in asked)
 
 
-def test_an_answer_that_says_why_it_knows_nothing_is_quoted_in_our_words() -> None:
+def test_the_cause_that_a_host_gives_is_repeated_in_our_words() -> None:
     said = HttpReply(
         200, {}, b"<Autodiscover><Response><Error><ErrorCode>601</ErrorCode></Error></Response></Autodiscover>"
     )

@@ -44,12 +44,12 @@ def test_an_allowed_location_is_followed(text: str, url: str) -> None:
         "https://mail.example.com/" + "x" * LONGEST,
     ],
 )
-def test_everything_else_is_not(text: str) -> None:
+def test_no_other_location_is_followed(text: str) -> None:
     assert eas_location(text, HOSTS) is None
     assert followed(text, HOSTS) is None
 
 
-def test_a_url_that_is_followed_as_it_is_keeps_its_query() -> None:
+def test_a_followed_redirect_keeps_its_query() -> None:
     assert followed("https://MAIL.example.com/a?b=c#d", HOSTS) == "https://mail.example.com/a?b=c"
 
 

@@ -21,7 +21,7 @@ def test_nothing_set_changes_nothing() -> None:
     assert merge(kept, ()) is kept
 
 
-def test_what_is_no_cookie_is_ignored() -> None:
+def test_a_malformed_cookie_is_ignored() -> None:
     assert merge({"a": "1"}, ("\x00=1", "nonsense", "x\x01y=2", "b/c=3")) == {"a": "1"}
 
 

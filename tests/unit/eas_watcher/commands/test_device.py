@@ -3,7 +3,7 @@ from eas_watcher.names import USER_AGENT
 from eas_watcher.wbxml.element import SETTINGS
 
 
-def test_the_relay_tells_who_it_is() -> None:
+def test_the_relay_identifies_itself() -> None:
     assert DeviceInformation("PushRelay", "Push notification relay", "PushRelay 1", USER_AGENT) == DEVICE
 
 

@@ -24,7 +24,7 @@ def test_asking_sends_one_command_and_returns_its_reply() -> None:
     assert play(ask(COMMAND), (COMMAND, REPLY)) == REPLY
 
 
-def test_a_flow_may_catch_what_it_has_an_answer_to() -> None:
+def test_a_flow_may_catch_an_error() -> None:
     assert play(patient(), (COMMAND, ServerBusy("x")), (COMMAND, REPLY)) == REPLY
 
 
@@ -33,7 +33,7 @@ def test_what_a_flow_does_not_catch_ends_it() -> None:
         play(ask(COMMAND), (COMMAND, HierarchyChanged("x")))
 
 
-async def test_a_conversation_sends_what_the_flow_asks_and_hands_it_every_answer() -> None:
+async def test_converse_sends_each_command_and_hands_the_flow_its_answer() -> None:
     answers: list[FolderSyncReply | ServerBusy] = [ServerBusy("x"), REPLY]
     asked = []
 
@@ -48,7 +48,7 @@ async def test_a_conversation_sends_what_the_flow_asks_and_hands_it_every_answer
     assert asked == [COMMAND, COMMAND]
 
 
-async def test_a_conversation_raises_what_the_flow_has_no_answer_to() -> None:
+async def test_converse_raises_the_error_that_the_flow_does_not_catch() -> None:
     async def send(_: Command[Any]) -> FolderSyncReply:
         raise HierarchyChanged("x")
 

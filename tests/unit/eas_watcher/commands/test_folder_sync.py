@@ -62,7 +62,7 @@ def test_keeps_no_name_of_a_folder() -> None:
     assert "Inbox" not in repr(read(body_of("foldersync-response-initial")))
 
 
-def test_a_folder_of_no_type_is_unknown_and_at_the_top_when_it_names_no_parent() -> None:
+def test_a_folder_without_a_type_is_unknown_and_one_without_a_parent_is_at_the_top() -> None:
     added = FOLDERHIERARCHY("Add", FOLDERHIERARCHY("ServerId", "5"))
 
     reply = answer(FOLDERHIERARCHY("Status", "1"), FOLDERHIERARCHY("SyncKey", "1"), FOLDERHIERARCHY("Changes", added))
@@ -96,9 +96,9 @@ def test_a_change_must_name_its_folder(change: str) -> None:
         (177, AccessDenied),
     ],
 )
-def test_a_failing_status_raises_its_remedy(status: int, remedy: type[EasError]) -> None:
+def test_a_failing_status_raises_the_error_that_it_means(status: int, remedy: type[EasError]) -> None:
     with pytest.raises(EasError, match=rf"\b{status}\b") as caught:
-        # A key beside a failure counts for nothing.
+        # A key beside a failure is ignored.
         answer(FOLDERHIERARCHY("Status", str(status)), FOLDERHIERARCHY("SyncKey", "7"))
 
     assert type(caught.value) is remedy

@@ -42,7 +42,7 @@ def wait(retry_after: str, status: int = 503) -> float | None:
     ("content_type", "body"),
     [("application/vnd.ms-sync.wbxml", b"\x03"), ("", b""), ("text/html; charset=UTF-8", b"")],
 )
-def test_a_200_is_worth_reading(content_type: str, body: bytes) -> None:
+def test_an_answer_with_status_200_is_read(content_type: str, body: bytes) -> None:
     raise_for_http(HttpReply(200, {"content-type": content_type}, body), NOW)
     raise_for_http(HttpReply(200, {}, body), NOW)
 
@@ -64,7 +64,7 @@ def test_a_web_page_is_no_answer(content_type: str) -> None:
         (ProtocolViolation, (100, 201, 204, 206, 402, 406, 410, 411, 415, 418, 600)),
     ],
 )
-def test_each_status_asks_for_its_remedy(remedy: type[EasError], statuses: tuple[int, ...]) -> None:
+def test_each_status_raises_the_error_that_it_means(remedy: type[EasError], statuses: tuple[int, ...]) -> None:
     for status in statuses:
         error = failure(status)
         assert type(error) is remedy
@@ -85,7 +85,7 @@ def test_a_denial_names_its_code_for_operators(status: int, code: str) -> None:
 @pytest.mark.parametrize(
     ("status", "remedy"), [(129, AccessDenied), (140, RemoteWipeRequested), (142, NotProvisioned), (111, ServerBusy)]
 )
-def test_a_403_says_in_its_body_why(status: int, remedy: type[EasError]) -> None:
+def test_the_body_of_a_403_may_have_the_common_status_that_is_its_cause(status: int, remedy: type[EasError]) -> None:
     body = encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", str(status))))
 
     with pytest.raises(EasError, match=rf"HTTP 403 .*\b{status}\b") as caught:
@@ -105,7 +105,7 @@ def test_a_403_says_in_its_body_why(status: int, remedy: type[EasError]) -> None
         ("text/html", encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", "129")))),
     ],
 )
-def test_a_403_without_a_common_status_is_a_plain_one(kind: str, body: bytes) -> None:
+def test_a_403_without_a_common_status_is_an_ordinary_403(kind: str, body: bytes) -> None:
     with pytest.raises(AccessDenied) as caught:
         raise_for_http(HttpReply(403, {"content-type": kind}, body), NOW)
 
@@ -169,7 +169,7 @@ def test_a_full_mailbox_waits_a_quarter_of_an_hour() -> None:
 
 
 @pytest.mark.parametrize(("status", "reached"), [(503, False), (429, False), (409, True), (500, True), (504, True)])
-def test_tells_whether_the_server_may_have_acted(status: int, *, reached: bool) -> None:
+def test_says_whether_the_server_may_have_acted(status: int, *, reached: bool) -> None:
     error = failure(status)
 
     assert isinstance(error, ServerBusy)
@@ -179,7 +179,7 @@ def test_tells_whether_the_server_may_have_acted(status: int, *, reached: bool) 
 @pytest.mark.parametrize(
     ("status", "shared"), [(503, True), (429, True), (502, True), (504, True), (500, False), (409, False)]
 )
-def test_tells_what_all_mailboxes_may_hear(status: int, *, shared: bool) -> None:
+def test_says_which_failures_concern_all_mailboxes(status: int, *, shared: bool) -> None:
     error, throttled = failure(status), failure(status, x_ms_asthrottle="RecentCommands")
 
     assert isinstance(error, ServerBusy)

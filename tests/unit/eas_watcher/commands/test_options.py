@@ -42,7 +42,7 @@ def test_a_server_may_name_no_commands() -> None:
     )
 
 
-def test_what_answers_without_versions_is_no_activesync_server() -> None:
+def test_an_answer_without_versions_does_not_come_from_an_activesync_server() -> None:
     with pytest.raises(ProtocolViolation, match="not an ActiveSync server"):
         Options().read(HttpReply(200, {"ms-asprotocolcommands": "Sync"}, b""))
 
@@ -64,7 +64,7 @@ def test_a_refusal_names_what_was_offered() -> None:
 
 
 @pytest.mark.parametrize("versions", ["", "canary,<b>1.0</b>"])
-def test_a_refusal_never_quotes_what_is_no_version(versions: str) -> None:
+def test_a_refusal_never_quotes_a_text_that_is_not_a_version(versions: str) -> None:
     with pytest.raises(VersionRefused, match=r"offers none$"):
         choose_version(offer(versions, "<script>"), tuple(ProtocolVersion))
 

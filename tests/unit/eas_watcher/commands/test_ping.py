@@ -65,12 +65,12 @@ def test_an_empty_answer_asks_for_a_full_ping() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 9, 100])
-def test_an_unknown_status_is_taken_for_passing_trouble(status: int) -> None:
+def test_an_unknown_status_counts_as_a_busy_server(status: int) -> None:
     with pytest.raises(ServerBusy, match=str(status)):
         answer(PING("Status", str(status)))
 
 
-def test_common_statuses_raise_their_remedy() -> None:
+def test_common_statuses_raise_the_errors_that_they_mean() -> None:
     with pytest.raises(AccessDenied):
         read(body_of("ping-response-status129"))
     with pytest.raises(StateLost):
@@ -84,6 +84,6 @@ def test_an_answer_needs_a_status() -> None:
         answer()
 
 
-def test_reads_nothing_but_a_200() -> None:
+def test_reads_no_answer_but_one_with_status_200() -> None:
     with pytest.raises(ProtocolViolation):
         PING_INBOX.read(HttpReply(500, {}, b""))

@@ -53,7 +53,7 @@ def test_asks_for_the_policy() -> None:
 
 
 @pytest.mark.parametrize("version", ProtocolVersion)
-def test_tells_the_device_first(version: ProtocolVersion) -> None:
+def test_sends_the_device_information_first(version: ProtocolVersion) -> None:
     device = DeviceInformation("m", "f", "o", "u")
     policies = policy(PROVISION("PolicyType", "MS-EAS-Provisioning-WBXML"))
 
@@ -90,7 +90,7 @@ def test_reads_key_status_and_wipe(vector: str, reply: ProvisionReply) -> None:
 
 
 @pytest.mark.parametrize("key", [TEMPORARY, PolicyKey("1" * 64)])
-def test_takes_missing_statuses_for_success(key: PolicyKey) -> None:
+def test_takes_a_missing_status_for_success(key: PolicyKey) -> None:
     assert answer(policy(PROVISION("PolicyKey", key))) == ProvisionReply(key)
 
 
@@ -115,7 +115,7 @@ def test_a_wipe_counts_whatever_the_status() -> None:
         (177, AccessDenied),
     ],
 )
-def test_a_failing_status_raises_its_remedy(status: int, remedy: type[EasError]) -> None:
+def test_a_failing_status_raises_the_error_that_it_means(status: int, remedy: type[EasError]) -> None:
     with pytest.raises(EasError, match=rf"\b{status}\b") as caught:
         answer(PROVISION("Status", str(status)), policy(PROVISION("PolicyKey", "1")))
 
@@ -123,7 +123,7 @@ def test_a_failing_status_raises_its_remedy(status: int, remedy: type[EasError])
 
 
 @pytest.mark.parametrize("key", ["1\r\nX: 1", "1 2", "ä", "1" * 65])
-def test_a_key_that_no_header_can_carry_is_a_violation(key: str) -> None:
+def test_a_key_that_does_not_fit_into_a_header_is_a_violation(key: str) -> None:
     with pytest.raises(ProtocolViolation, match="policy key"):
         answer(policy(PROVISION("PolicyKey", key)))
 
@@ -150,7 +150,7 @@ def test_provision_leaves_the_device_to_settings_in_old_versions() -> None:
         (V14_0, NotProvisioned("165"), None, DEVICE),
     ],
 )
-def test_provision_describes_the_device_the_other_way_to_a_server_that_minds(
+def test_provision_sends_or_omits_the_device_when_the_server_refuses_the_other(
     version: ProtocolVersion, trouble: EasError, first: DeviceInformation | None, second: DeviceInformation | None
 ) -> None:
     refused = Provision(device=first), trouble
@@ -161,7 +161,7 @@ def test_provision_describes_the_device_the_other_way_to_a_server_that_minds(
 
 
 @pytest.mark.parametrize("trouble", [RequestRefused("x"), NotProvisioned("x")])
-def test_provision_does_not_describe_the_device_in_a_third_way(trouble: EasError) -> None:
+def test_provision_asks_for_the_policy_twice_at_most(trouble: EasError) -> None:
     script = [(Provision(), trouble), (Provision(device=DEVICE), trouble)]
 
     with pytest.raises(type(trouble)):
@@ -208,7 +208,7 @@ def test_provision_does_not_hide_that_an_acknowledgement_was_refused() -> None:
     assert caught.value.reason == Reason.EAS_145
 
 
-def test_tells_what_was_acknowledged() -> None:
+def test_returns_what_was_acknowledged() -> None:
     fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
     acknowledge = Provision(TEMPORARY, acknowledge=THIRD_PARTY), ProvisionReply(FINAL)
 
@@ -228,7 +228,7 @@ def test_a_refused_acknowledgement_falls_back_in_a_conversation_of_its_own(code:
     assert granted == Grant(FINAL, Acknowledgement.APPLIED)
 
 
-def test_nothing_is_claimed_that_the_operator_did_not_allow() -> None:
+def test_nothing_is_acknowledged_that_the_operator_did_not_allow() -> None:
     fetch = Provision(device=DEVICE), ProvisionReply(TEMPORARY)
     refused = Provision(TEMPORARY, acknowledge=THIRD_PARTY), AccessDenied("refused", Reason.EAS_145)
     partly = Provision(TEMPORARY, acknowledge=Acknowledgement.PARTIAL), AccessDenied("refused", Reason.EAS_139)
@@ -262,7 +262,7 @@ def test_provision_stops_for_a_wipe(reply: ProvisionReply, *, account_only: bool
     assert caught.value.account_only is account_only
 
 
-def test_asks_what_is_to_be_wiped_with_an_empty_provision() -> None:
+def test_asks_by_an_empty_provision_which_wipe_the_server_wants() -> None:
     assert WipeInquiry().encode(V16_1) == body_of("provision-request-empty")
     assert WipeInquiry().policy_key == NO_POLICY_KEY
     assert WipeInquiry().read(HttpReply(200, {}, body_of("provision-response-remotewipe"))) == ProvisionReply(

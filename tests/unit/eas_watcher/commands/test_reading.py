@@ -31,12 +31,12 @@ def test_reads_an_answer_sparsely_when_asked() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 204, 449])
-def test_reads_nothing_but_a_200(status: int) -> None:
+def test_reads_no_answer_but_one_with_status_200(status: int) -> None:
     with pytest.raises(ProtocolViolation, match=str(status)):
         read_root(HttpReply(status, {}, BODY), "Ping", "Ping")
 
 
-def test_an_empty_answer_is_the_servers_trouble() -> None:
+def test_an_empty_answer_means_that_the_server_is_busy() -> None:
     with pytest.raises(ServerBusy, match="Ping is empty"):
         read_root(HttpReply(200, {}, b""), "Ping", "Ping")
 
@@ -62,7 +62,7 @@ def test_reads_numbers() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.0", "\u0661", "canary", "12345678901"])
-def test_what_is_no_number_is_a_violation_that_does_not_quote_it(text: str) -> None:
+def test_a_text_that_is_no_number_is_a_violation_that_does_not_quote_it(text: str) -> None:
     with pytest.raises(ProtocolViolation, match="Ping:Status is no number") as caught:
         read_number(PING("Ping", PING("Status", text)), "Status")
 
@@ -84,7 +84,7 @@ def test_reads_identifiers_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize("element", [AIRSYNC("Add"), AIRSYNC("Add", AIRSYNC("ServerId"))])
-def test_an_identifier_may_be_missing_only_where_nobody_needs_it(element: Element) -> None:
+def test_an_identifier_may_be_missing_only_where_it_is_not_required(element: Element) -> None:
     assert read_identifier(element, "ServerId") is None
     with pytest.raises(ProtocolViolation, match="AirSync:Add has no ServerId"):
         require_identifier(element, "ServerId")

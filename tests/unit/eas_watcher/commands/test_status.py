@@ -32,7 +32,7 @@ def test_success_raises_nothing() -> None:
         (ProtocolViolation, (0, 2, 100, 116, 122, 146, 150, 153, 160, 168, 176, 178, 184, 999)),
     ],
 )
-def test_each_status_asks_for_its_remedy(remedy: type[EasError], statuses: range | tuple[int, ...]) -> None:
+def test_each_status_raises_the_error_that_it_means(remedy: type[EasError], statuses: range | tuple[int, ...]) -> None:
     for status in statuses:
         with pytest.raises(EasError, match=rf"\b{status}\b") as caught:
             raise_for_status("FolderSync", status)
@@ -41,7 +41,7 @@ def test_each_status_asks_for_its_remedy(remedy: type[EasError], statuses: range
 
 
 @pytest.mark.parametrize("status", [110, 113])
-def test_what_does_not_heal_soon_is_not_retried_soon(status: int) -> None:
+def test_a_failure_that_does_not_pass_soon_is_not_retried_soon(status: int) -> None:
     with pytest.raises(ServerBusy) as caught:
         raise_for_status("Sync", status)
 

@@ -158,7 +158,7 @@ def test_responses_are_not_new_items() -> None:
     assert read_one(responses) == CollectionReply(CollectionId("5"), 1, None, more_available=False, has_commands=False)
 
 
-def test_items_of_other_classes_have_neither_flag_nor_moment() -> None:
+def test_items_of_other_classes_have_neither_flag_nor_receive_time() -> None:
     for vector in ("sync-response-calendar-add", "sync-response-contact-add"):
         [reply] = read(body_of(vector)).collections
         assert all(add == Add(add.server_id) for add in reply.adds)
@@ -224,19 +224,19 @@ def test_any_date_reads_as_a_moment_in_utc_or_none(text: str) -> None:
         (142, NotProvisioned),
     ],
 )
-def test_a_failure_of_the_whole_raises_its_remedy(status: int, remedy: type[EasError]) -> None:
+def test_a_failing_status_of_the_whole_answer_raises_its_error(status: int, remedy: type[EasError]) -> None:
     with pytest.raises(EasError, match=rf"\b{status}\b") as caught:
         read(encode(AIRSYNC("Sync", AIRSYNC("Status", str(status)))))
 
     assert type(caught.value) is remedy
 
 
-@pytest.mark.parametrize(("limit", "told"), [((), None), ((AIRSYNC("Limit", "2"),), 2)])
-def test_tells_how_many_collections_the_server_takes(limit: tuple[Element, ...], told: int | None) -> None:
+@pytest.mark.parametrize(("limit", "named"), [((), None), ((AIRSYNC("Limit", "2"),), 2)])
+def test_says_how_many_collections_the_server_takes(limit: tuple[Element, ...], named: int | None) -> None:
     with pytest.raises(TooManyCollections) as caught:
         read(encode(AIRSYNC("Sync", AIRSYNC("Status", "15"), *limit)))
 
-    assert caught.value.limit == told
+    assert caught.value.limit == named
 
 
 def test_a_full_mailbox_is_not_asked_again_soon() -> None:

@@ -14,7 +14,7 @@ EMPTY_INBOX = replace(INBOX, newest=EPOCH)
 EMPTY_CALENDAR = replace(CALENDAR, newest=EPOCH)
 
 
-def test_a_watch_that_works_has_nothing_to_tell() -> None:
+def test_a_watch_that_works_has_no_reason_and_no_detail() -> None:
     assert healthy(watch_of(silent_for=10 * SILENT)) == Condition(WatchState.WATCHING)
 
 
@@ -27,7 +27,7 @@ def test_a_watch_that_works_has_nothing_to_tell() -> None:
         (Acknowledgement.THIRD_PARTY, "4 (managed by others)"),
     ],
 )
-def test_what_was_claimed_to_the_server_is_told(used: Acknowledgement, words: str) -> None:
+def test_what_was_acknowledged_to_the_server_is_in_the_detail(used: Acknowledgement, words: str) -> None:
     condition = healthy(watch_of(partnership=replace(PARTNERSHIP, acknowledged=used)))
 
     assert (condition.state, condition.reason) == (WatchState.WATCHING, None)
@@ -57,7 +57,7 @@ def test_a_mailbox_with_items_or_without_mail_is_not_suspected(collections: tupl
     assert healthy(watch_of(*collections, silent_for=SILENT)).reason is None
 
 
-def test_folders_that_the_server_does_not_take_are_told() -> None:
+def test_folders_that_the_server_does_not_take_are_named() -> None:
     condition = healthy(watch_of(INBOX, CALENDAR, max_folders=1))
 
     assert condition.reason is None

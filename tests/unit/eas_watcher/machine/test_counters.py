@@ -23,7 +23,7 @@ BUSY = Counters(
     provisions=HourlyCount(3, 100.0),
     restarts=HourlyCount(2, 200.0),
 )
-"""Counters of a watch to which everything has happened."""
+"""The counters of a watch, none of them at its start."""
 WELL = {"failures": 0, "remedies": 0}
 MINUTE_LATER = {"provisions": HourlyCount(3, 160.0), "restarts": HourlyCount(2, 260.0)}
 SYNC = {"quiet_for": 0.0, "redirects": 0, "refusals": 0}

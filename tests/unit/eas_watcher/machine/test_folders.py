@@ -18,10 +18,10 @@ PROJECTS = Collection(PROJECTS_FOLDER.id, CollectionClass.EMAIL, SyncKey("p1"), 
 POLICY = Policy()
 EARLIER = NEWEST - timedelta(hours=1)
 READ = replace(PARTNERSHIP, hierarchy_key=SyncKey("h2"), horizon=NEWEST)
-"""What is kept after a FolderSync of somebody who asked for sub-folders."""
+"""The partnership after a FolderSync when sub-folders are asked for."""
 
 
-def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
+def test_a_watch_starts_from_what_was_kept_and_syncs_all_first() -> None:
     memory = Memory(PARTNERSHIP, (INBOX, CALENDAR), EMAIL, refusals=1)
 
     watch, forgotten = recall(memory, POLICY)
@@ -34,7 +34,7 @@ def test_a_watch_starts_from_what_was_kept_with_all_in_doubt() -> None:
     assert watch.hierarchy is None
 
 
-def test_the_first_who_asks_for_subfolders_has_all_folders_read_anew() -> None:
+def test_when_subfolders_are_first_asked_for_all_folders_are_read_again() -> None:
     watch, forgotten = recall(Memory(PARTNERSHIP, (INBOX,), EMAIL, subfolders=EMAIL), POLICY)
 
     assert forgotten == []
@@ -43,7 +43,7 @@ def test_the_first_who_asks_for_subfolders_has_all_folders_read_anew() -> None:
     assert watch.collections == (INBOX,)
 
 
-def test_known_subfolders_go_on_from_where_they_stood_without_a_request() -> None:
+def test_known_subfolders_go_on_from_their_sync_keys_without_a_request() -> None:
     memory = Memory(PARTNERSHIP, (INBOX, PROJECTS), EMAIL, subfolders=EMAIL, hierarchy=HIERARCHY)
 
     watch, forgotten = recall(memory, POLICY)
@@ -65,7 +65,7 @@ def test_another_class_finds_its_subfolders_in_the_hierarchy_that_is_kept() -> N
     assert watch.collections[-1] == Collection(team.id, CollectionClass.CALENDAR, sub=True)
 
 
-def test_with_the_last_who_asked_all_of_it_is_forgotten() -> None:
+def test_when_subfolders_are_asked_for_no_more_the_hierarchy_is_forgotten() -> None:
     watch, forgotten = recall(Memory(PARTNERSHIP, (INBOX, PROJECTS), EMAIL, hierarchy=HIERARCHY), POLICY)
 
     assert forgotten == [Record(Progress(dropped=(PROJECTS.id,), hierarchy=()))]
@@ -80,7 +80,7 @@ def test_subfolders_of_a_class_that_is_not_watched_are_not_either() -> None:
     assert watch_of(INBOX, PROJECTS).watched == (INBOX,)
 
 
-def test_what_a_folder_sync_tells_is_kept_with_its_key() -> None:
+def test_the_changes_of_a_folder_sync_are_recorded_with_its_key() -> None:
     watch = watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), hierarchy_due=True)
 
     watch, progress = read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
@@ -93,7 +93,7 @@ def test_what_a_folder_sync_tells_is_kept_with_its_key() -> None:
     assert watch.unsynced == {INBOX.id, fresh.id}
 
 
-def test_at_the_first_look_nothing_in_a_subfolder_is_new() -> None:
+def test_when_the_hierarchy_is_read_first_no_mail_in_a_subfolder_is_new() -> None:
     partnership = replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY)
     watch = watch_of(INBOX, subfolders=EMAIL, partnership=partnership)
 
@@ -112,7 +112,7 @@ def test_a_hierarchy_that_did_not_change_is_not_written_again() -> None:
     assert after.collections == (INBOX, PROJECTS)
 
 
-def test_all_is_new_in_a_folder_that_was_born_since_the_last_look_though_the_inbox_got_newer_mail() -> None:
+def test_all_mail_is_new_in_a_folder_created_since_the_last_folder_sync_even_if_the_inbox_got_newer_mail() -> None:
     watch = watch_of(
         INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=replace(PARTNERSHIP, horizon=EARLIER)
     )
@@ -123,7 +123,7 @@ def test_all_is_new_in_a_folder_that_was_born_since_the_last_look_though_the_inb
     assert after.partnership.horizon == NEWEST
 
 
-def test_a_folder_is_no_older_than_the_ping_that_would_have_told_of_it() -> None:
+def test_a_folder_is_no_older_than_the_ping_that_would_have_reported_it() -> None:
     partnership = replace(PARTNERSHIP, horizon=EARLIER - timedelta(days=9))
     watch = watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,), partnership=partnership, created_after=EARLIER)
 
@@ -133,7 +133,7 @@ def test_a_folder_is_no_older_than_the_ping_that_would_have_told_of_it() -> None
     assert after.created_after is None
 
 
-def test_in_a_folder_that_moves_in_only_what_comes_after_all_that_is_known_is_new() -> None:
+def test_in_a_folder_that_moves_in_only_mail_newer_than_all_known_mail_is_new() -> None:
     outside = replace(PROJECTS_FOLDER, parent=CollectionId("0"))
     watch = watch_of(
         INBOX, subfolders=EMAIL, hierarchy=(outside, INBOX_FOLDER), partnership=replace(PARTNERSHIP, horizon=EARLIER)
@@ -144,7 +144,7 @@ def test_in_a_folder_that_moves_in_only_what_comes_after_all_that_is_known_is_ne
     assert after.collections[-1] == replace(PROJECTS, sync_key=NO_SYNC_KEY)
 
 
-def test_when_all_ids_are_new_no_folder_was_born() -> None:
+def test_when_all_ids_are_new_no_folder_was_created() -> None:
     partnership = replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY, horizon=EARLIER)
     watch = watch_of(INBOX, PROJECTS, subfolders=EMAIL, hierarchy=HIERARCHY, partnership=partnership)
     inbox, projects = (
@@ -157,7 +157,7 @@ def test_when_all_ids_are_new_no_folder_was_born() -> None:
     assert [collection.newest for collection in after.collections] == [NEWEST, NEWEST]
 
 
-def test_once_all_is_primed_the_newest_mail_is_noted_once_for_those_who_asked() -> None:
+def test_once_all_is_primed_the_newest_mail_is_noted_once_if_subfolders_are_asked_for() -> None:
     watch, actions = note_horizon(watch_of(INBOX, subfolders=EMAIL, hierarchy=(INBOX_FOLDER,)))
 
     assert watch.partnership == replace(PARTNERSHIP, horizon=NEWEST)
@@ -193,7 +193,7 @@ def test_a_list_without_an_inbox_leaves_the_subfolders_alone_too() -> None:
         read_hierarchy(watch, FolderSyncReply(SyncKey("h2"), deleted=(INBOX.id, PROJECTS.id)))
 
 
-def test_nothing_of_subfolders_is_kept_while_nobody_asks() -> None:
+def test_no_hierarchy_is_kept_while_no_registration_asks_for_subfolders() -> None:
     _, progress = read_hierarchy(watch_of(INBOX), FolderSyncReply(SyncKey("h2"), (PROJECTS_FOLDER,)))
 
     assert progress == Progress(replace(PARTNERSHIP, hierarchy_key=SyncKey("h2")))

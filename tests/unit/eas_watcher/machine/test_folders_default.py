@@ -85,7 +85,7 @@ def test_a_default_folder_under_a_new_id_replaces_the_old_one_without_a_delete()
     assert [c.id for c in collections] == ["7", "8"]
 
 
-def test_an_inbox_replaced_in_the_middle_of_a_drain_hands_on_the_moment_from_before_it() -> None:
+def test_an_inbox_replaced_during_a_drain_passes_on_the_receive_time_from_before_it() -> None:
     collections = follow_default_folders((restart(INBOX),), KEY, reply(added=(folder("8", 2),)))
 
     assert collections[0].newest == NEWEST

@@ -29,7 +29,7 @@ def test_mail_folders_count_below_the_inbox_however_deep() -> None:
     assert found(ROME, INBOX, PROJECTS) == {"20": "email", "21": "email"}
 
 
-def test_mail_folders_beside_the_inbox_do_not_count_for_junk_is_one_of_them() -> None:
+def test_mail_folders_beside_the_inbox_do_not_count_because_junk_is_one_of_them() -> None:
     assert found(INBOX, folder("30", 12), folder("31", 12, "30")) == {}
 
 
@@ -39,7 +39,7 @@ def test_nothing_is_new_in_drafts_deleted_sent_or_outgoing_items_nor_below_them(
 
 
 @pytest.mark.parametrize("type_", [1, 11, 16, 18, 19])
-def test_folders_that_hold_nothing_to_tell_of_do_not_count_but_those_below_them_do(type_: int) -> None:
+def test_folders_that_are_not_watched_do_not_count_but_those_below_them_do(type_: int) -> None:
     assert found(INBOX, folder("6", type_, "5"), folder("7", 12, "6")) == {"7": "email"}
 
 
@@ -63,7 +63,7 @@ def test_folders_without_their_parent_are_below_nothing() -> None:
     assert found(INBOX, ROME) == {}
 
 
-def test_a_hierarchy_takes_what_came_moved_and_went() -> None:
+def test_a_hierarchy_follows_folders_that_are_added_moved_and_deleted() -> None:
     reply = FolderSyncReply(SyncKey("h2"), (ROME,), (folder("20", 12),), (CollectionId("9"), CollectionId("99")))
 
     assert update_hierarchy((INBOX, PROJECTS, folder("9", 12)), reply, full=False) == (folder("20", 12), ROME, INBOX)
@@ -79,14 +79,14 @@ def test_a_folder_deleted_and_listed_in_one_answer_is_there() -> None:
     assert update_hierarchy((INBOX, PROJECTS), reply, full=False) == (PROJECTS, INBOX)
 
 
-def test_what_is_known_is_kept_and_what_went_is_not() -> None:
+def test_known_subfolders_are_kept_and_deleted_ones_are_not() -> None:
     known = Collection(PROJECTS.id, EMAIL, SyncKey("k1"), newest=NOW, sub=True)
     gone = Collection(CollectionId("99"), EMAIL, SyncKey("k9"), sub=True)
 
     assert keep_subfolders((known, gone), (INBOX, PROJECTS), {EMAIL}, lambda _: NOW) == (known,)
 
 
-def test_a_new_mail_folder_is_primed_against_its_moment_and_others_against_nothing() -> None:
+def test_a_new_mail_folder_is_primed_against_its_receive_time_and_others_against_none() -> None:
     moments = {PROJECTS.id: NOW, ROME.id: NOW - timedelta(days=1)}
 
     assert keep_subfolders((), (INBOX, PROJECTS, ROME, folder("40", 13)), {EMAIL, CALENDAR}, moments.get) == (

@@ -43,7 +43,7 @@ def changed(watch: Watch, *ids: str, held: float) -> Watch | Move:
     return read_ping(watch, PingReply(PingStatus.CHANGED, tuple(map(CollectionId, ids))), held)
 
 
-def test_a_ping_held_to_its_end_says_that_all_is_well() -> None:
+def test_a_ping_held_to_its_end_clears_the_failures() -> None:
     watch = go_on(expired(WATCH, 600.0))
 
     assert watch == altered(
@@ -58,27 +58,27 @@ def test_a_ping_held_to_its_end_says_that_all_is_well() -> None:
     )
 
 
-def test_a_ping_that_ends_early_is_doubted_and_teaches_no_heartbeat() -> None:
+def test_a_ping_that_ends_early_is_followed_by_a_sync_and_changes_no_heartbeat() -> None:
     watch = go_on(expired(WATCH, 400.0))
 
     assert (watch.unsynced, watch.heartbeat) == (BOTH, Heartbeat())
 
 
-def test_a_long_silence_is_doubted() -> None:
+def test_after_a_long_silence_comes_a_sync() -> None:
     watch = altered(WATCH, quiet_for=QUIET - 600.0)
 
     assert go_on(expired(watch, 599.0)).unsynced == frozenset()
     assert go_on(expired(watch, 600.0)).unsynced == BOTH
 
 
-def test_after_a_long_silence_the_folders_are_read_for_some_servers_never_tell_of_new_ones() -> None:
+def test_after_a_long_silence_the_folders_are_read_because_some_servers_never_report_new_ones() -> None:
     watch = altered(WATCH, quiet_for=QUIET - 600.0)
 
     assert not go_on(expired(watch, 599.0)).hierarchy_due
     assert go_on(expired(watch, 600.0)).hierarchy_due
 
 
-def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
+def test_after_a_ping_that_ends_at_once_comes_a_sync_and_after_another_a_wait() -> None:
     once = go_on(expired(WATCH, 1.0))
     assert (once.unsynced, once.counters.fast_pings, once.counters.requests, once.counters.failures) == (BOTH, 1, 3, 2)
 
@@ -86,7 +86,7 @@ def test_a_ping_that_ends_at_once_is_doubted_and_one_more_waits() -> None:
     assert [(reason, action.failures) for reason, action in pauses] == [(Reason.PING_TOO_FAST, n) for n in (1, 2, 3)]
 
 
-def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_are_told_of_a_second_client() -> None:
+def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_suggest_a_second_client() -> None:
     once = go_on(expired(WATCH, 149.0))
     assert (once.unsynced, once.counters.fast_pings, once.counters.requests) == (BOTH, 1, 0)
 
@@ -105,7 +105,7 @@ def test_a_server_with_short_heartbeats_is_not_hasty() -> None:
     assert go_on(expired(short, 2.4)).counters.fast_pings == 1
 
 
-def test_a_server_that_holds_pings_for_a_moment_only_is_not_asked_all_the_time() -> None:
+def test_a_server_that_holds_pings_for_a_moment_only_is_asked_every_five_seconds() -> None:
     second = replace(WATCH, heartbeat=Heartbeat(interval=1, minimum=1, maximum=1))
 
     for held in (0.5, 1.0):
@@ -125,7 +125,7 @@ def test_syncs_everything_when_the_server_names_nothing_we_know(ids: tuple[str, 
     assert go_on(changed(WATCH, *ids, held=100.0)).unsynced == BOTH
 
 
-def test_changes_told_at_once_again_and_again_wait_longer_and_longer() -> None:
+def test_changes_that_pings_report_at_once_again_and_again_wait_longer_and_longer() -> None:
     watch = WATCH
     for n in range(1, HASTY_ALLOWED):
         watch = go_on(changed(watch, "5", held=1.0))
@@ -135,13 +135,13 @@ def test_changes_told_at_once_again_and_again_wait_longer_and_longer() -> None:
     assert [(reason, action.failures) for reason, action in pauses] == [(Reason.PING_TOO_FAST, n) for n in (1, 2, 3)]
 
 
-def test_a_change_after_a_while_ends_a_hasty_row() -> None:
+def test_a_change_after_a_while_clears_the_count_of_fast_pings() -> None:
     assert go_on(changed(altered(WATCH, fast_pings=4), "5", held=12.0)).counters.fast_pings == 0
 
 
-@pytest.mark.parametrize(("told", "interval"), [(240, 240), (900, 900), (None, 1200), (0, 1200)])
-def test_adopts_a_heartbeat_in_range(told: int | None, interval: int) -> None:
-    reply = PingReply(PingStatus.HEARTBEAT_OUT_OF_RANGE, heartbeat=told)
+@pytest.mark.parametrize(("named", "interval"), [(240, 240), (900, 900), (None, 1200), (0, 1200)])
+def test_adopts_a_heartbeat_in_range(named: int | None, interval: int) -> None:
+    reply = PingReply(PingStatus.HEARTBEAT_OUT_OF_RANGE, heartbeat=named)
 
     watch = go_on(read_ping(WATCH, reply, 0.1))
 
@@ -149,9 +149,9 @@ def test_adopts_a_heartbeat_in_range(told: int | None, interval: int) -> None:
     assert watch.counters.failures == 3
 
 
-@pytest.mark.parametrize(("told", "left"), [(1, 1), (None, 1), (0, 1), (-5, 1), (2, 2)])
-def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int) -> None:
-    reply = PingReply(PingStatus.TOO_MANY_FOLDERS, max_folders=told)
+@pytest.mark.parametrize(("named", "left"), [(1, 1), (None, 1), (0, 1), (-5, 1), (2, 2)])
+def test_pings_no_more_folders_than_the_server_takes(named: int | None, left: int) -> None:
+    reply = PingReply(PingStatus.TOO_MANY_FOLDERS, max_folders=named)
 
     watch = go_on(read_ping(WATCH, reply, 0.1))
 
@@ -159,7 +159,7 @@ def test_pings_no_more_folders_than_the_server_takes(told: int | None, left: int
 
 
 @pytest.mark.parametrize("status", [PingStatus.HEARTBEAT_OUT_OF_RANGE, PingStatus.TOO_MANY_FOLDERS])
-def test_a_server_that_is_never_content_is_waited_for(status: PingStatus) -> None:
+def test_a_server_that_keeps_correcting_a_ping_is_asked_after_a_backoff(status: PingStatus) -> None:
     reason, _ = wait(read_ping(altered(WATCH, remedies=3), PingReply(status), 0.1))
 
     assert reason in {Reason.HEARTBEAT, Reason.TOO_MANY_FOLDERS}
@@ -176,7 +176,7 @@ def test_a_changed_hierarchy_is_read() -> None:
         (PingStatus.SERVER_ERROR, Reason.SERVER_BUSY),
     ],
 )
-def test_what_only_waiting_can_heal(status: PingStatus, reason: Reason) -> None:
+def test_failures_after_which_the_watch_waits(status: PingStatus, reason: Reason) -> None:
     assert wait(read_ping(WATCH, PingReply(status), 0.1))[0] == reason
 
 
@@ -204,7 +204,7 @@ def watch_after(decided: Watch | Move) -> Watch:
 
 
 @pytest.mark.parametrize("status", [PingStatus.EXPIRED, PingStatus.CHANGED, PingStatus.HIERARCHY_CHANGED])
-def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: PingStatus) -> None:
+def test_a_ping_that_was_held_long_shows_that_earlier_mail_was_announced(status: PingStatus) -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     watch, reply = watch_of(INBOX, sub, subfolders=EMAIL), PingReply(status, (sub.id,))
 
@@ -213,14 +213,14 @@ def test_a_ping_that_was_held_long_settles_what_was_there_when_it_began(status: 
     assert watch_after(read_ping(watch_of(INBOX), reply, SETTLED)).announced_until is None
 
 
-def test_a_server_that_tells_of_folders_had_told_of_all_that_were_there_when_a_ping_began() -> None:
+def test_a_server_that_reports_folders_had_reported_all_that_existed_when_a_ping_began() -> None:
     watch = watch_of(INBOX, subfolders=EMAIL, announced_until=NEWEST)
 
     assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).created_after == NEWEST
     assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).created_after is None
 
 
-def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() -> None:
+def test_a_parked_subfolder_is_tried_again_after_a_quiet_time() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     aside = frozenset({sub.id})
     watch = watch_of(INBOX, sub, subfolders=EMAIL, parked=aside, sync_failures=(sub.id,) * 3, quiet_for=QUIET)
@@ -229,5 +229,5 @@ def test_a_subfolder_that_was_set_aside_gets_another_chance_when_all_is_quiet() 
 
     assert after.parked == frozenset()
     assert after.sync_failures == ()
-    assert after.announced_until is None  # what came meanwhile was not told of
+    assert after.announced_until is None  # mail that came meanwhile was not announced
     assert after.hierarchy_due

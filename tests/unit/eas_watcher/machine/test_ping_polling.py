@@ -18,14 +18,14 @@ def polling(**changes: Any) -> Watch:
 
 
 def rested(watch: Watch) -> Move:
-    """Rest once and wake."""
+    """Pause once and wake."""
     state, actions = proceed(watch)
     assert isinstance(state, Pausing)
     assert paused(actions).seconds == 300.0
     return step(state, Woken())
 
 
-def test_rests_where_it_would_ping_and_says_once_that_it_watches() -> None:
+def test_pauses_instead_of_a_ping_and_records_once_that_it_watches() -> None:
     state, actions = proceed(polling())
 
     assert isinstance(state, Pausing)
@@ -34,14 +34,14 @@ def test_rests_where_it_would_ping_and_says_once_that_it_watches() -> None:
     assert recorded(proceed(altered(state.watch, requests=0))[1]) == []
 
 
-def test_a_rest_is_followed_by_a_sync_of_everything() -> None:
+def test_a_poll_pause_is_followed_by_a_sync_of_everything() -> None:
     state, actions = rested(polling())
 
     assert isinstance(state, Syncing)
     assert isinstance(sent(actions), Sync)
 
 
-def test_what_a_sync_shows_is_committed_before_the_next_rest() -> None:
+def test_what_a_sync_shows_is_committed_before_the_next_pause() -> None:
     state, _ = rested(polling())
 
     state, actions = step(state, synced(news("5:1")))
@@ -73,7 +73,7 @@ def test_reads_the_hierarchy_once_an_hour() -> None:
     assert hours == [HIERARCHY, 2 * HIERARCHY, 3 * HIERARCHY, 4 * HIERARCHY]
 
 
-def test_a_poll_that_was_answered_ends_the_count_of_failures() -> None:
+def test_a_poll_that_was_answered_clears_the_count_of_failures() -> None:
     state, _ = rested(polling(failures=2))
     state, actions = step(state, Failed(ServerBusy("busy")))
 

@@ -62,12 +62,12 @@ def decide(watch: Watch, error: EasError) -> Pause:
 
 
 def elsewhere(url: str | None) -> Partnership:
-    """Build a partnership whose version is to be asked for at `url`."""
+    """Return a partnership without a version, at `url`."""
     return replace(PARTNERSHIP, version=None, url=url)
 
 
 def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> Watch:
-    """Build a watch that may be sent to two hosts, and was sent to `url`."""
+    """Return a watch that may be redirected to two hosts, and was redirected to `url`."""
     hosts = frozenset({"mail1.example.com", "mail2.example.com"})
     policy = Policy(hosts=hosts, discovered=discovered)
     return watch_of(policy=policy, partnership=replace(PARTNERSHIP, url=url), failures=failures)
@@ -100,7 +100,7 @@ def test_the_backoff_grows_with_the_failures_in_a_row() -> None:
     assert decide(watch_of(failures=4), Unreachable("x")).failures == 5
 
 
-def test_what_went_over_a_stale_connection_is_repeated_at_once_but_not_twice() -> None:
+def test_a_request_over_a_stale_connection_is_repeated_at_once_but_not_twice() -> None:
     stale = Unreachable("x", stale=True)
 
     again = remedy(watch_of(), stale)
@@ -110,14 +110,14 @@ def test_what_went_over_a_stale_connection_is_repeated_at_once_but_not_twice() -
     assert decide(again, stale).failures == 2
 
 
-def test_a_short_time_named_again_and_again_gives_way_to_the_backoff() -> None:
+def test_a_short_time_that_a_server_names_repeatedly_gives_way_to_the_backoff() -> None:
     busy = ServerBusy("x", 1.0)
 
     assert [decide(watch_of(failures=n), busy).seconds for n in range(5)] == [1.0, 1.0, 1.0, None, None]
 
 
 @pytest.mark.parametrize("failures", range(20))
-def test_a_long_time_named_is_always_kept(failures: int) -> None:
+def test_a_long_time_that_a_server_names_is_always_kept(failures: int) -> None:
     assert decide(watch_of(failures=failures), ServerBusy("x", 3600.0)).seconds == 3600.0
 
 
@@ -129,7 +129,7 @@ def test_a_long_time_named_is_always_kept(failures: int) -> None:
         ("https://ann:secret@mail2.example.com/eas", "a URL that is not https or not sound"),
     ],
 )
-def test_a_redirect_to_a_host_that_nobody_named_waits_and_names_it(location: str, detail: str) -> None:
+def test_a_redirect_to_a_host_that_is_not_allowed_waits_and_names_it(location: str, detail: str) -> None:
     action = decide(sent_to("https://mail1.example.com/eas"), Redirected(location))
 
     assert action.seconds == RECHECK
@@ -148,7 +148,7 @@ def test_a_redirect_to_an_allowed_host_is_followed_with_options_first() -> None:
     )
 
 
-def test_servers_that_send_a_mailbox_round_in_circles_get_an_hour_of_rest() -> None:
+def test_a_mailbox_that_servers_redirect_in_circles_waits_for_an_hour() -> None:
     watch = sent_to(None)
     for turn in range(REDIRECTS):
         decided = remedy(watch, Redirected(f"https://mail{1 + turn % 2}.example.com/"))
@@ -163,7 +163,7 @@ def test_servers_that_send_a_mailbox_round_in_circles_get_an_hour_of_rest() -> N
     assert decided[1][0].seconds == RECHECK  # type: ignore[union-attr]
 
 
-def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server() -> None:
+def test_a_mailbox_redirected_to_a_server_that_does_not_answer_returns_to_the_configured_one() -> None:
     stray = sent_to("https://mail2.example.com/eas")
 
     assert decide(stray, Unreachable("x")).seconds is None
@@ -176,7 +176,7 @@ def test_a_mailbox_sent_to_where_nobody_answers_returns_to_its_configured_server
     )
 
 
-def test_a_mailbox_that_was_discovered_has_no_other_server_to_return_to() -> None:
+def test_a_mailbox_that_autodiscover_found_has_no_configured_url_to_return_to() -> None:
     found = sent_to("https://mail2.example.com/eas", failures=IMMEDIATE, discovered=True)
 
     decided = remedy(found, Unreachable("x"))
@@ -217,7 +217,7 @@ def test_a_refused_version_is_chosen_again() -> None:
     )
 
 
-def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
+def test_a_version_refused_twice_in_a_row_is_not_chosen_again() -> None:
     watch = watch_of(failures=1, remedies=1)
 
     assert remedy(watch, VersionRefused("x")) == watch_of(
@@ -228,13 +228,13 @@ def test_a_version_refused_twice_in_a_row_is_distrusted() -> None:
     )
 
 
-def test_before_a_version_is_chosen_none_can_be_distrusted() -> None:
+def test_before_a_version_is_chosen_none_can_be_dropped() -> None:
     watch = watch_of(partnership=Partnership(), failures=1, remedies=1)
 
     assert remedy(watch, VersionRefused("x")) == altered(watch, failures=2, remedies=2)
 
 
-def test_a_lost_state_voids_every_key_and_remembers_the_newest_item() -> None:
+def test_a_lost_state_drops_every_key_and_keeps_the_newest_receive_time() -> None:
     watch = watch_of(INBOX, CALENDAR)
 
     decided = remedy(watch, StateLost("x"))
@@ -273,12 +273,12 @@ def test_remedies_that_do_not_help_wait_after_a_while(error: EasError) -> None:
 @pytest.mark.parametrize(
     "error", [NotProvisioned("x"), VersionRefused("x"), StateLost("x"), ServerRenewed("x"), RequestRefused("x")]
 )
-def test_what_costs_the_server_much_is_tried_hourly_at_last(error: EasError) -> None:
+def test_a_remedy_that_costs_the_server_much_is_in_the_end_tried_once_an_hour(error: EasError) -> None:
     assert decide(watch_of(remedies=HOPELESS), error).seconds == RECHECK
 
 
 @pytest.mark.parametrize("error", [StateLost("x"), ServerRenewed("x")])
-def test_a_second_start_from_key_0_within_the_hour_waits_long_and_at_last_hourly(error: EasError) -> None:
+def test_a_second_start_from_key_0_within_the_hour_waits_long_and_in_the_end_an_hour(error: EasError) -> None:
     first = remedy(watch_of(), error)
     assert isinstance(first, Watch)
     well = altered(first, remedies=0, failures=0)  # as after a Ping held to its end
@@ -320,7 +320,7 @@ def test_a_request_called_malformed_after_a_start_from_key_0_within_the_hour_wai
 
 
 @pytest.mark.parametrize("error", [HierarchyChanged("x"), TooManyCollections("x", None)])
-def test_what_costs_little_is_tried_with_the_backoff(error: EasError) -> None:
+def test_a_remedy_that_costs_little_is_tried_with_the_backoff(error: EasError) -> None:
     assert decide(watch_of(remedies=HOPELESS), error).seconds is None
 
 
@@ -328,7 +328,7 @@ def test_an_outage_before_does_not_delay_a_remedy() -> None:
     assert isinstance(remedy(watch_of(failures=9), NotProvisioned("x")), Watch)
 
 
-def test_a_server_that_was_changed_is_asked_what_it_offers_and_starts_every_key() -> None:
+def test_after_a_change_of_the_server_options_come_first_and_every_key_starts_from_0() -> None:
     decided = remedy(watch_of(INBOX, CALENDAR), ServerRenewed("x"))
 
     assert isinstance(decided, Watch)
@@ -345,9 +345,9 @@ def test_a_request_called_malformed_starts_over_once() -> None:
     assert decide(decided, RequestRefused("x")).seconds == RECHECK
 
 
-@pytest.mark.parametrize(("told", "before", "after"), [(1, 20, 1), (None, 20, 1), (0, 20, 1), (None, 1, 1)])
-def test_fewer_collections_are_asked_for_at_a_time(told: int | None, before: int, after: int) -> None:
-    decided = remedy(watch_of(INBOX, CALENDAR, max_collections=before), TooManyCollections("x", told))
+@pytest.mark.parametrize(("named", "before", "after"), [(1, 20, 1), (None, 20, 1), (0, 20, 1), (None, 1, 1)])
+def test_fewer_collections_are_asked_for_at_a_time(named: int | None, before: int, after: int) -> None:
+    decided = remedy(watch_of(INBOX, CALENDAR, max_collections=before), TooManyCollections("x", named))
 
     assert isinstance(decided, Watch)
     assert decided.max_collections == after
@@ -365,7 +365,7 @@ def test_a_hierarchy_key_is_suspected_when_the_server_fails_again_and_again() ->
     assert state.watch.collections == (INBOX,)
 
 
-def test_a_403_provisions_once_for_it_may_stand_for_a_policy_or_a_wipe() -> None:
+def test_a_403_provisions_once_because_it_may_mean_a_policy_or_a_wipe() -> None:
     forbidden = AccessDenied("x", Reason.HTTP_403)
 
     first = remedy(watch_of(), forbidden)
@@ -383,7 +383,7 @@ def test_a_403_before_a_version_is_chosen_waits() -> None:
     assert decide(watch_of(partnership=Partnership()), AccessDenied("x", Reason.HTTP_403)).seconds == RECHECK
 
 
-def test_what_is_done_at_once_counts_as_a_failure_until_all_is_well() -> None:
+def test_a_remedy_at_once_counts_as_a_failure() -> None:
     assert at_once(watch_of(failures=2), ServerBusy("x"), Reason.HEARTBEAT) == watch_of(failures=3, remedies=1)
 
 
@@ -404,7 +404,7 @@ def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -
     assert CONFIRM_AFTER == (60.0, 900.0)
 
 
-def test_a_pause_keeps_how_often_a_key_was_tried_but_nothing_of_a_drain() -> None:
+def test_a_pause_records_the_tries_of_a_key_but_nothing_of_a_drain() -> None:
     tried = replace(INBOX, tries=2)
     draining = replace(CALENDAR, tries=1, drain=Drain(None))
     keyless = replace(CALENDAR, tries=1, sync_key=NO_SYNC_KEY)
@@ -415,14 +415,14 @@ def test_a_pause_keeps_how_often_a_key_was_tried_but_nothing_of_a_drain() -> Non
         assert action.progress.collections == (tried,)
 
 
-def test_a_pause_may_have_a_backoff_of_its_own() -> None:
+def test_the_failures_of_a_pause_may_differ_from_those_counted() -> None:
     state, [action] = pause(watch_of(failures=7), ServerBusy("x"), Reason.PING_TOO_FAST, failures=2)
 
     assert isinstance(action, Pause)
     assert (action.failures, action.seconds, state.watch.counters.failures) == (2, None, 8)
 
 
-def test_an_end_tells_the_phones() -> None:
+def test_the_end_of_a_watch_sends_an_attention_push() -> None:
     condition = Condition(WatchState.WIPED, Reason.REMOTE_WIPE)
 
     state, actions = end(watch_of(), condition)

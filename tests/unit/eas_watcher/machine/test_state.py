@@ -9,7 +9,7 @@ NOTES = Collection(CollectionId("1"), CollectionClass.NOTES)
 ALL = (NOTES, CALENDAR, INBOX)
 
 
-def test_watches_what_somebody_asked_for() -> None:
+def test_watches_the_classes_that_registrations_ask_for() -> None:
     assert watch_of(*ALL, classes=EMAIL).watched == (INBOX,)
     assert watch_of(*ALL, classes=frozenset()).watched == ()
 
@@ -21,9 +21,9 @@ def test_the_inbox_comes_first_when_the_server_takes_only_some(
     assert watch_of(*ALL, max_folders=limit).watched == watched
 
 
-def test_in_doubt_everything_is_due_for_a_sync() -> None:
+def test_resync_all_makes_every_collection_due_for_a_sync() -> None:
     assert watch_of(*ALL).resync_all() == watch_of(*ALL, unsynced=frozenset(c.id for c in ALL))
 
 
-def test_a_policy_of_its_own_is_not_needed() -> None:
+def test_a_policy_has_defaults() -> None:
     assert (Policy().heartbeat.interval, Policy().acknowledgement) == (600, 4)

@@ -104,7 +104,7 @@ def test_begins_with_a_sync_of_the_stored_keys_never_a_ping() -> None:
     assert sent(actions) == SYNC
 
 
-def test_begins_with_the_wait_that_was_under_way() -> None:
+def test_begins_with_the_rest_of_a_wait() -> None:
     state, actions = begin(Memory(PARTNERSHIP, (INBOX,), retry_in=300.0, refusals=2), POLICY)
 
     assert actions == [Pause(Progress(), 0, 300.0)]
@@ -141,14 +141,14 @@ def test_does_what_is_due_first(watch: Watch, state: type[State], action: object
     assert following.watch.counters.requests == 1
 
 
-def test_says_once_that_it_watches() -> None:
+def test_records_once_that_it_watches() -> None:
     state, actions = proceed(watch_of())
 
     assert actions == [Record(WATCHING), Send(PING)]
     assert proceed(state.watch)[1] == [Send(PING)]
 
 
-def test_takes_a_breath_after_many_requests_in_a_row() -> None:
+def test_pauses_after_many_requests_in_a_row() -> None:
     pause = paused(proceed(watch_of(requests=BREATH))[1])
 
     assert pause.progress.condition is not None
@@ -269,7 +269,7 @@ def test_drops_a_folder_that_is_gone_and_records_no_drain() -> None:
     assert (progress.collections, progress.dropped) == ((), (CALENDAR.id,))
 
 
-def test_waits_when_the_list_of_folders_is_not_to_be_believed() -> None:
+def test_waits_when_the_list_of_folders_must_not_be_believed() -> None:
     state, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy(deleted=(INBOX.id,)))
 
     assert recorded(actions) == []
@@ -288,7 +288,7 @@ def test_looks_for_a_folder_of_the_wanted_class_again_and_never_pings_nothing() 
     assert sent(step(state, Woken())[1]) == FolderSync(SyncKey("h2"))
 
 
-def test_tells_the_server_once_what_device_it_is() -> None:
+def test_sends_the_device_information_once() -> None:
     state, actions = step(Informing(watch_of(partnership=FRESH)), Answered(None, NOW))
 
     assert recorded(actions)[0] == Progress(partnership=PARTNERSHIP)
@@ -308,7 +308,7 @@ def test_waits_for_a_server_that_asks_for_it_instead_of_the_device_information(e
     assert paused(step(Informing(watch_of(partnership=FRESH)), Failed(error))[1]).failures == 1
 
 
-# --- what is told
+# --- what operators see
 
 
 def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
@@ -327,7 +327,7 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
     assert WATCHING in recorded(actions)
 
 
-def test_a_mailbox_sent_elsewhere_begins_with_options_there_and_keeps_the_url() -> None:
+def test_a_redirected_mailbox_begins_with_options_there_and_records_the_url() -> None:
     policy = replace(POLICY, hosts=frozenset({"mail2.example.com"}))
     state, actions = step(syncing(policy=policy), Failed(Redirected("https://mail2.example.com/eas")))
 
@@ -349,7 +349,7 @@ def test_a_change_is_synced() -> None:
     assert sent(step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))[1]) == SYNC
 
 
-def test_a_cut_after_a_long_hold_teaches_the_heartbeat_and_is_no_outage() -> None:
+def test_a_cut_after_a_long_hold_shortens_the_heartbeat_and_clears_the_failures() -> None:
     state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 400.0)))
 
     assert state.watch.heartbeat.interval == 300
@@ -357,7 +357,7 @@ def test_a_cut_after_a_long_hold_teaches_the_heartbeat_and_is_no_outage() -> Non
     assert sent(step(state, Woken())[1]) == SYNC
 
 
-def test_a_cut_after_a_short_hold_teaches_nothing() -> None:
+def test_a_cut_after_a_short_hold_changes_no_heartbeat() -> None:
     state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 20.0)))
 
     assert state.watch.heartbeat.interval == 600

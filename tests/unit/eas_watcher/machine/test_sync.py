@@ -61,7 +61,7 @@ PING: Final = Ping(600, ((INBOX.id, INBOX.cls),))
 WATCHING: Final = Progress(condition=Condition(WatchState.WATCHING))
 
 
-def test_primes_alone_what_has_no_key() -> None:
+def test_primes_collections_without_a_key_by_themselves() -> None:
     keyless = replace(CALENDAR, sync_key=NO_SYNC_KEY)
 
     _, actions = proceed(watch_of(INBOX, keyless, unsynced=frozenset({INBOX.id, keyless.id})))
@@ -78,7 +78,7 @@ def test_syncs_all_that_is_due_in_one_request() -> None:
     assert [c.tries for c in state.watch.collections] == [1, 1]
 
 
-def test_leaves_collections_alone_that_nobody_asked_for() -> None:
+def test_ignores_answers_for_collections_that_were_not_asked_for() -> None:
     notes = Collection(CollectionId("9"), CollectionClass.NOTES)
 
     assert sent(proceed(watch_of(INBOX, notes, classes=EMAIL))[1]) == PING
@@ -105,19 +105,21 @@ def test_new_items_are_committed_with_their_key_before_the_next_request() -> Non
     assert isinstance(state, Syncing)
 
 
-def test_pings_when_a_sync_brings_nothing() -> None:
+def test_pings_when_a_sync_shows_nothing() -> None:
     _, actions = step(syncing(shown=WatchState.WATCHING), synced())
 
     assert actions == [Send(PING)]
 
 
-def test_a_sync_that_is_answered_ends_the_count_of_redirects() -> None:
+def test_a_sync_that_is_answered_clears_the_count_of_redirects() -> None:
     state, _ = step(syncing(redirects=2, provisions=HourlyCount(2), silent_for=9.0), synced())
-    told, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
+    shown, _ = step(syncing(silent_for=9.0), synced(news("5:1")))
 
     assert (state.watch.counters.redirects, state.watch.counters.silent_for) == (0, 9.0)
-    assert state.watch.counters.provisions == HourlyCount(2)  # a policy that is due anew after each Sync is a loop, too
-    assert told.watch.counters.silent_for == 0.0
+    assert state.watch.counters.provisions == HourlyCount(
+        2
+    )  # a policy that is due again after each Sync is a loop, too
+    assert shown.watch.counters.silent_for == 0.0
 
 
 def test_new_items_are_a_sign_that_all_is_well() -> None:
@@ -132,7 +134,7 @@ def test_new_items_are_a_sign_that_all_is_well() -> None:
     )
 
 
-def test_what_a_user_does_elsewhere_is_no_hot_loop_as_long_as_the_syncs_show_it() -> None:
+def test_what_a_user_does_elsewhere_is_no_hot_loop_while_the_syncs_show_it() -> None:
     read_or_deleted = replace(news(), has_commands=True)
     elsewhere, _ = step(syncing(failures=5, fast_pings=3), synced(read_or_deleted))
     repeated, _ = step(syncing(fast_pings=3), synced(replace(read_or_deleted, sync_key=INBOX.sync_key)))
@@ -150,7 +152,7 @@ def test_what_a_user_does_elsewhere_is_a_good_reason_for_a_ping_to_end_at_once()
     assert (state.watch.counters.failures, state.watch.counters.fast_pings) == (5, 0)
 
 
-def test_a_whole_answer_forgets_the_tries_of_the_key_in_the_journal_too() -> None:
+def test_a_whole_answer_clears_the_tries_of_the_key_in_the_journal_too() -> None:
     _, actions = step(syncing(replace(INBOX, tries=2), shown=WatchState.WATCHING), synced())
 
     assert recorded(actions) == [Progress(collections=(INBOX,))]
@@ -188,7 +190,7 @@ def test_a_server_that_forgets_every_key_is_not_asked_in_a_busy_loop() -> None:
     assert paused(step(syncing(failures=3, remedies=3), synced(news(key=None, status=3)))[1]).failures == 4
 
 
-def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None:
+def test_the_failure_of_one_collection_commits_the_changes_of_the_other_first() -> None:
     trouble, good = news(status=5), news("7:1", of=CALENDAR, key="c2")
 
     state, actions = step(syncing(INBOX, CALENDAR), synced(trouble, good))
@@ -198,7 +200,7 @@ def test_trouble_of_one_collection_commits_the_news_of_the_other_first() -> None
     assert state.watch.unsynced == {INBOX.id, CALENDAR.id}
 
 
-def test_trouble_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None:
+def test_a_failure_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None:
     _, actions = step(syncing(INBOX, CALENDAR), synced(news(status=8), news("7:1", of=CALENDAR, key="c2")))
 
     assert recorded(actions)[0].changes == (Change(CollectionClass.CALENDAR, 1),)
@@ -216,7 +218,7 @@ def test_trouble_that_asks_for_the_hierarchy_reads_it_after_the_commit() -> None
         VersionRefused("x"),
     ],
 )
-def test_what_turned_a_sync_away_wears_no_key(error: EasError) -> None:
+def test_a_sync_that_the_server_did_not_process_uses_up_no_try(error: EasError) -> None:
     state, _ = step(syncing(), Failed(error))
 
     assert state.watch.collections[0].tries == 0
@@ -224,7 +226,7 @@ def test_what_turned_a_sync_away_wears_no_key(error: EasError) -> None:
 
 
 @pytest.mark.parametrize("error", [Unreachable("x", 1.0), ServerBusy("x"), ProtocolViolation("x")])
-def test_a_lost_answer_to_a_sync_wears_the_key_and_is_remembered(error: EasError) -> None:
+def test_a_lost_answer_to_a_sync_uses_up_a_try_of_the_key_and_is_recorded(error: EasError) -> None:
     state, actions = step(syncing(), Failed(error))
 
     tried = replace(INBOX, tries=1)
@@ -232,7 +234,7 @@ def test_a_lost_answer_to_a_sync_wears_the_key_and_is_remembered(error: EasError
     assert paused(actions).progress.collections == (tried,)
 
 
-def test_a_sync_that_went_over_a_stale_connection_is_repeated_at_once_and_wears_the_key() -> None:
+def test_a_sync_over_a_stale_connection_is_repeated_at_once_and_uses_up_a_try() -> None:
     stale = Failed(Unreachable("x", stale=True))
 
     state, actions = step(syncing(), stale)
@@ -241,10 +243,10 @@ def test_a_sync_that_went_over_a_stale_connection_is_repeated_at_once_and_wears_
     assert [collection.tries for collection in state.watch.collections] == [2]
     state, actions = step(state, stale)
     assert isinstance(state, Pausing)
-    assert state.watch.hierarchy_due  # each try wears the key, so what may be repeated goes first
+    assert state.watch.hierarchy_due  # each try uses up the key, so a request that may be repeated goes first
 
 
-def test_an_outage_does_not_wear_the_keys() -> None:
+def test_an_outage_uses_up_no_tries_of_the_keys() -> None:
     state, _ = step(syncing(), Failed(ServerBusy("x")))
     for _ in range(10):
         state, actions = step(state, Woken())
@@ -257,7 +259,7 @@ def test_an_outage_does_not_wear_the_keys() -> None:
     assert sent(actions) == SYNC
 
 
-def test_a_lost_state_is_not_a_worn_key() -> None:
+def test_a_lost_state_uses_up_no_try_of_a_key() -> None:
     state, actions = step(syncing(), Failed(StateLost("x")))
 
     assert sent(actions) == FolderSync(NO_SYNC_KEY)
@@ -269,7 +271,7 @@ def test_a_changed_hierarchy_is_read_before_the_next_sync() -> None:
 
 
 def test_a_server_that_loses_its_keys_again_and_again_is_not_made_to_start_over_again_and_again() -> None:
-    """A Ping tells of a change, the Sync finds the key unknown, all is well, and so on for a day."""
+    """A Ping reports a change, the Sync finds the key unknown, Pings are held again, and so on for a day."""
     state, actions = step(Pinging(watch_of()), pinged(PingStatus.CHANGED, "5", held=60.0))
     now, starts = 60.0, []
     lost, key = news(key=None, status=3), news(key="k2")
@@ -295,7 +297,7 @@ def test_a_server_that_loses_its_keys_again_and_again_is_not_made_to_start_over_
     assert len(starts) <= 24 * HOPELESS
 
 
-def test_a_subfolder_that_cannot_be_synced_is_set_aside_at_the_third_time() -> None:
+def test_a_subfolder_that_cannot_be_synced_is_parked_at_the_third_failure() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({INBOX.id, sub.id}))
     answer = synced(news(key="k2"), news(of=sub, status=8, key=None))
@@ -306,12 +308,12 @@ def test_a_subfolder_that_cannot_be_synced_is_set_aside_at_the_third_time() -> N
         watch = replace(state.watch, hierarchy_due=False)
     state, _ = step(Syncing(watch, (INBOX.id, sub.id)), answer)
 
-    assert isinstance(state, Syncing)  # the Inbox once more, without it
+    assert isinstance(state, Syncing)  # the Inbox again, without it
     assert state.asked == (INBOX.id,)
     assert state.watch.parked == {sub.id}
 
 
-def test_a_subfolder_that_is_synced_in_between_is_not_doubted_any_more() -> None:
+def test_a_subfolder_that_is_synced_in_between_has_no_failures_any_more() -> None:
     sub = replace(INBOX, id=CollectionId("20"), sub=True)
     watch = watch_of(INBOX, sub, subfolders=EMAIL, unsynced=frozenset({sub.id}), sync_failures=(sub.id, sub.id))
 
@@ -320,7 +322,7 @@ def test_a_subfolder_that_is_synced_in_between_is_not_doubted_any_more() -> None
     assert state.watch.sync_failures == ()
 
 
-def test_a_default_folder_is_never_set_aside() -> None:
+def test_a_default_folder_is_never_parked() -> None:
     watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}))
     state: State = Syncing(watch, (CALENDAR.id,))
     for _ in range(6):

@@ -90,7 +90,7 @@ def test_a_key_that_stays_the_same_asks_for_no_more_but_its_items_count() -> Non
 
 
 @pytest.mark.parametrize("answers", [(), (answer(),), (answer(id_=CollectionId("other")),)])
-def test_an_answer_without_items_settles_the_collection(answers: tuple[CollectionReply, ...]) -> None:
+def test_an_answer_without_items_ends_the_drain(answers: tuple[CollectionReply, ...]) -> None:
     result = read(inbox(tries=2), *answers)
 
     assert (result.changes, result.again, result.trouble) == ((), frozenset(), None)
@@ -104,11 +104,11 @@ def test_remembers_a_bounded_number_of_items_the_last_ones() -> None:
     assert collection.seen[-1] == f"5:{SEEN_KEPT + 8}"
 
 
-def test_an_older_mail_moves_no_moment_back() -> None:
+def test_an_older_mail_does_not_move_the_newest_receive_time_back() -> None:
     assert read(inbox(newest=AFTER), answer(mail("5:1", BEFORE))).collections[0].newest == AFTER
 
 
-def test_a_mail_dated_years_ahead_does_not_blind_the_next_drain() -> None:
+def test_after_a_mail_dated_years_ahead_the_next_drain_still_finds_new_mail() -> None:
     [now] = read(inbox(), answer(mail("5:1", NOW + timedelta(days=3000)))).collections
     assert now.newest == NOW
 
@@ -158,19 +158,19 @@ def after_lost_state(*adds: Add, seen: tuple[str, ...] = ("5:1",)) -> tuple[Chan
     return read(drained.collections[0]).changes
 
 
-def test_after_a_lost_state_what_came_later_is_new() -> None:
+def test_after_a_lost_state_items_that_arrived_later_are_new() -> None:
     assert after_lost_state(mail("5:8", BEFORE - timedelta(days=1)), mail("5:9", AFTER)) == (Change(EMAIL, 1),)
 
 
-def test_after_a_lost_state_nothing_is_new_when_nothing_came() -> None:
+def test_after_a_lost_state_nothing_is_new_when_nothing_arrived() -> None:
     assert after_lost_state(mail("5:1", BEFORE), mail("5:9", AFTER, read=True)) == ()
 
 
-def test_after_a_lost_state_an_id_given_out_anew_is_no_known_item() -> None:
+def test_after_a_lost_state_an_id_that_is_reused_is_not_a_known_item() -> None:
     assert after_lost_state(mail("5:1", AFTER)) == (Change(EMAIL, 1),)
 
 
-def test_after_a_lost_state_ids_decide_where_the_moment_cannot() -> None:
+def test_after_a_lost_state_ids_decide_where_the_receive_time_cannot() -> None:
     assert after_lost_state(mail("5:1", BEFORE), mail("5:2", BEFORE)) == (Change(EMAIL, 1),)
     assert after_lost_state(mail("5:1", None), mail("5:2", None)) == (Change(EMAIL, 1),)
 
@@ -182,7 +182,7 @@ def test_ids_of_a_lost_state_hide_no_later_mail() -> None:
     assert read(settled, answer(mail("5:40", NOW))).changes == (Change(EMAIL, 1),)
 
 
-def test_a_drain_that_breaks_off_loses_nothing_it_had_found() -> None:
+def test_a_drain_that_is_interrupted_finds_the_same_items_again() -> None:
     primed = read(restart(inbox()), answer(key="n1")).collections[0]
     half = read(primed, answer(mail("5:1", AFTER), key="n2", more=True)).collections[0]
 
@@ -192,7 +192,7 @@ def test_a_drain_that_breaks_off_loses_nothing_it_had_found() -> None:
     assert read(whole).changes == (Change(EMAIL, 1),)
 
 
-def test_classes_without_a_moment_change_uncertainly_after_a_lost_state() -> None:
+def test_classes_without_a_receive_time_have_uncertain_changes_after_a_lost_state() -> None:
     draining = calendar(drain=Drain(EPOCH))
 
     assert digest((draining,), SyncReply(empty=True), NOW).changes == (
@@ -234,7 +234,7 @@ def test_complaints_about_items_that_were_never_sent_do_not_hide_an_answer(statu
         (inbox(), (answer(status=999),), ProtocolViolation),
     ],
 )
-def test_trouble_of_a_collection_leaves_it_as_it_was(
+def test_the_failure_of_a_collection_leaves_it_as_it_was(
     collection: Collection, answers: tuple[CollectionReply, ...], trouble: type[EasError]
 ) -> None:
     result = read(collection, *answers)
@@ -243,7 +243,7 @@ def test_trouble_of_a_collection_leaves_it_as_it_was(
     assert (result.collections, result.changes, result.again) == ((collection,), (), frozenset())
 
 
-def test_trouble_of_one_collection_keeps_the_news_of_the_other() -> None:
+def test_the_failure_of_one_collection_keeps_the_changes_of_the_other() -> None:
     reply = SyncReply(empty=False, collections=(answer(status=8), answer(Add(ServerId("7:1")), id_=CALENDAR)))
 
     result = digest((inbox(), calendar()), reply, NOW)
@@ -253,13 +253,13 @@ def test_trouble_of_one_collection_keeps_the_news_of_the_other() -> None:
     assert result.again == frozenset({CALENDAR})
 
 
-def test_the_first_trouble_is_told() -> None:
+def test_the_first_failure_is_the_one_returned() -> None:
     reply = SyncReply(empty=False, collections=(answer(status=8), answer(id_=CALENDAR, status=5)))
 
     assert isinstance(digest((inbox(), calendar()), reply, NOW).trouble, HierarchyChanged)
 
 
-def test_mail_that_was_there_before_and_appears_in_a_subfolder_was_moved() -> None:
+def test_mail_that_was_announced_and_appears_in_a_subfolder_was_moved() -> None:
     sub = replace(inbox(), sub=True)
     answered = SyncReply(empty=False, collections=(answer(mail("5:7", BEFORE), mail("5:8", AFTER), mail("5:9", None)),))
 
@@ -268,7 +268,7 @@ def test_mail_that_was_there_before_and_appears_in_a_subfolder_was_moved() -> No
     assert digest((inbox(),), answered, NOW, announced_until=BEFORE).changes == (Change(EMAIL, 3),)
 
 
-def test_items_of_other_classes_in_subfolders_are_new_whenever_they_came() -> None:
+def test_items_of_other_classes_in_subfolders_are_new_whenever_they_arrived() -> None:
     sub = replace(calendar(), sub=True)
     answered = SyncReply(empty=False, collections=(answer(Add(ServerId("7:1")), id_=CALENDAR),))
 

@@ -43,7 +43,7 @@ def walk(element: Element) -> Iterator[Element]:
 
 
 def never_surprises(body: bytes) -> None:
-    """A document is read or refused; nothing else may come of bytes."""
+    """Read a document or see it refused; nothing else may happen."""
     for sparse in (False, True):
         try:
             decode(body, sparse=sparse)
@@ -120,7 +120,7 @@ def test_damaged_documents_are_read_or_refused(vector: Vector, data: st.DataObje
         (HEADER + b"\x45\x00", 6, "ends too early"),
     ],
 )
-def test_an_error_tells_what_and_where(body: bytes, offset: int, words: str) -> None:
+def test_an_error_names_the_fault_and_its_place(body: bytes, offset: int, words: str) -> None:
     with pytest.raises(WbxmlError, match=words) as caught:
         decode(body)
 
@@ -155,13 +155,13 @@ def test_joins_opaque_bytes_and_strings_to_text() -> None:
     assert decode(HEADER + b"\x4b\xc3\x01a\x03b\x00\x01") == AIRSYNC("SyncKey", "ab")
 
 
-def test_text_that_is_not_utf_8_stays_bytes_and_harms_nobody_else() -> None:
+def test_text_that_is_not_utf_8_stays_bytes_and_the_rest_is_read() -> None:
     tree = decode(HEADER + b"\x45\x4b\x03\xff\x00\x01\x4e\x031\x00\x01\x01")
 
     assert tree == AIRSYNC("Sync", AIRSYNC("SyncKey", b"\xff"), AIRSYNC("Status", "1"))
 
 
-def test_unknown_tags_and_pages_are_read_under_synthetic_names() -> None:
+def test_unknown_tags_and_pages_get_synthetic_names_in_the_tree() -> None:
     # 00 05: page 5, which is unknown; 7F: token 3F with content
     tree = decode(HEADER + b"\x45\x00\x05\x7f\x03x\x00\x01\x00\x00\x0e\x3f\x01")
 
@@ -180,7 +180,7 @@ def test_nests_no_deeper_than_the_limit() -> None:
         decode(HEADER + b"\x45" * MAX_DEPTH + b"\x05" + b"\x01" * MAX_DEPTH)
 
 
-def test_the_depth_counts_what_is_stepped_over() -> None:
+def test_the_depth_counts_skipped_elements() -> None:
     with pytest.raises(WbxmlError, match="too deep"):
         decode(HEADER + b"\x45\x5d" + b"\x47" * MAX_DEPTH, sparse=True)
 
@@ -191,7 +191,7 @@ def test_reads_a_bounded_number_of_tokens(start: bytes) -> None:
         decode(HEADER + start + b"\x05" * MAX_TOKENS + b"\x01\x01", sparse=True)
 
 
-def test_refuses_what_is_larger_than_the_limit() -> None:
+def test_refuses_a_document_larger_than_the_limit() -> None:
     with pytest.raises(WbxmlError, match="too large"):
         decode(bytes(MAX_SIZE + 1))
 
@@ -271,7 +271,7 @@ def test_sparse_drops_the_names_of_folders() -> None:
     assert FOLDERHIERARCHY("ServerId", "14") in list(walk(tree))
 
 
-def test_sparse_reads_what_has_no_items_as_usual() -> None:
+def test_sparse_reads_a_document_without_items_as_usual() -> None:
     body = body_of("ping-response-status5-heartbeat60")
 
     assert decode(body, sparse=True) == PING("Ping", PING("Status", "5"), PING("HeartbeatInterval", "60"))

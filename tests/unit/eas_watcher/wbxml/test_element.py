@@ -19,7 +19,7 @@ def test_yields_all_children_of_a_name_in_order() -> None:
     assert [child.string for child in TREE.all("ServerId")] == ["5:1", "5:2"]
 
 
-def test_opaque_bytes_read_as_text() -> None:
+def test_opaque_bytes_are_read_as_text() -> None:
     assert Element("AirSync", "ServerId", text="Ä".encode()).string == "Ä"
 
 

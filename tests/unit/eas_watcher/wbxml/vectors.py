@@ -1,4 +1,4 @@
-"""Own the golden vectors: WBXML documents with the trees they stand for."""
+"""The golden vectors: WBXML documents with the trees that they encode."""
 
 import json
 from base64 import b64decode

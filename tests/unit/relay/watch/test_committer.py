@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
 class GatedStore:
-    """Hold every commit until the gate opens; fail as told."""
+    """Holds every commit until the gate opens; fails as a test sets it."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -69,7 +69,7 @@ async def outcomes(*waits: Any) -> list[Any]:
 async def queued_behind_one(
     store: GatedStore, committer: GroupCommitter, entries: Sequence[CommitEntry]
 ) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Start to commit entries while another commit is under way; let it go when the block ends."""
+    """Start to commit entries while another commit is under way; let that one end when the block ends."""
     store.gate.clear()
     loop = asyncio.get_running_loop()
     first = loop.create_task(committer.commit(entry("first")))
@@ -90,7 +90,7 @@ async def test_an_idle_writer_commits_at_once() -> None:
     assert store.batches == [["ann"], ["ann"]]
 
 
-async def test_what_was_queued_meanwhile_is_the_next_group() -> None:
+async def test_entries_queued_during_a_commit_are_the_next_group() -> None:
     store = GatedStore()
     entries = [entry("ann"), entry("ben")]
     async with running(store) as committer, queued_behind_one(store, committer, entries) as tasks:
@@ -118,7 +118,7 @@ async def test_entries_of_one_mailbox_are_committed_one_after_the_other_in_order
     assert store.refusals == [None, 1, 3, 2, 5, 4]
 
 
-async def test_only_the_fenced_are_told_so() -> None:
+async def test_only_the_fenced_entries_fail() -> None:
     store = GatedStore()
     store.fenced = {"ben"}
     async with running(store) as committer:
@@ -130,7 +130,7 @@ async def test_only_the_fenced_are_told_so() -> None:
     assert isinstance(ben, Fenced)
 
 
-async def test_an_outage_is_told_to_the_whole_group_and_the_next_one_is_tried() -> None:
+async def test_an_outage_fails_the_whole_group_and_the_next_one_is_tried() -> None:
     store = GatedStore()
     store.away = True
     async with running(store) as committer:
@@ -193,7 +193,7 @@ async def test_a_waiter_cancelled_while_its_group_is_written_harms_nobody() -> N
     assert store.batches[1] == ["ann", "ben"]
 
 
-async def test_whoever_waits_when_the_writer_stops_is_told() -> None:
+async def test_entries_that_wait_when_the_writer_stops_fail() -> None:
     store = GatedStore()
     store.gate.clear()
     committer = GroupCommitter(cast("WatchStore", store), lambda: NOW)
@@ -218,7 +218,7 @@ NEW_MAIL = Progress(changes=(Change(CollectionClass.EMAIL, 1),))
 
 
 class Script:
-    """End each commit as scripted."""
+    """Ends each commit as scripted."""
 
     def __init__(self, *ends: BaseException | None) -> None:
         self.ends = list(ends)
@@ -296,7 +296,7 @@ async def test_fencing_is_passed_on_to_the_watch() -> None:
 
 
 @pytest.mark.looptime
-async def test_moments_of_pings_are_written_in_groups() -> None:
+async def test_the_times_of_pings_are_written_in_groups() -> None:
     notes = Notes()
     kept = journal(None, notes)
     running = asyncio.get_running_loop().create_task(kept.run())
@@ -319,7 +319,7 @@ async def test_nothing_is_written_when_no_ping_began() -> None:
     assert notes.written == []
 
 
-async def test_notes_lost_in_an_outage_are_no_fault() -> None:
+async def test_notes_lost_in_an_outage_raise_nothing() -> None:
     kept = journal(None, Notes(away=True))
     kept.pinged(MAILBOX, 600)
 

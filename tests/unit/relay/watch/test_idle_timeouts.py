@@ -55,14 +55,14 @@ async def test_only_what_is_new_is_kept_and_seldom() -> None:
     assert store.writes == 1
 
 
-async def test_what_is_kept_already_is_not_written_again() -> None:
+async def test_a_lesson_that_is_stored_already_is_not_written_again() -> None:
     store = Store()
     await Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {URL: SHORT}, lambda: NOW).keep()
 
     assert store.writes == 0
 
 
-async def test_what_a_database_that_is_away_does_not_take_is_kept_later(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lesson_that_cannot_be_stored_now_is_stored_later(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     store.away = True
     paths = Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {}, lambda: NOW)

@@ -1,4 +1,4 @@
-"""Test what leases do while the mailboxes under them are slow to start, and the fleet while a lease is lost."""
+"""Test the leases while their mailboxes are slow to start, and the fleet while a lease is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,7 +37,7 @@ CREDENTIAL = BasicCredential("ann@example.com", "secret")
 
 
 class HeldForEver:
-    """Be a server that answers nothing, and count who asks now."""
+    """A server that answers nothing, and counts the requests that it holds."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -56,7 +56,7 @@ class HeldForEver:
 
 
 class Store(NoWatches):
-    """Give one shard with its mailboxes; another node may take it."""
+    """Grants one shard with its mailboxes; another node may take it."""
 
     def __init__(self, *records: WatchRecord) -> None:
         self.kept = list(records)
@@ -177,7 +177,7 @@ async def test_a_lease_that_comes_back_starts_the_watches_again(tmp_path: Path, 
         assert (server.held, server.asked, mailboxes.shards) == (1, 2, 1)
 
 
-async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_words_are_told(
+async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_error_is_logged(
     tmp_path: Path, sealed: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, server = Store(record_of(sealed)), HeldForEver()
@@ -221,7 +221,7 @@ async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
 
 
 class Refusing(HeldForEver):
-    """Refuse every credential."""
+    """Refuses every credential."""
 
     async def send(self, _: HttpRequest) -> HttpReply:
         self.asked += 1
@@ -243,7 +243,7 @@ async def test_a_record_read_before_the_watch_ended_does_not_start_it_again(tmp_
         assert server.asked == 1
 
 
-async def test_no_credential_goes_to_a_host_that_the_settings_allow_no_more(tmp_path: Path, sealed: bytes) -> None:
+async def test_no_credential_goes_to_a_host_that_is_not_allowed_any_more(tmp_path: Path, sealed: bytes) -> None:
     gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
     store, server = Store(replace(record_of(sealed), memory=Memory(gone))), HeldForEver()
 
@@ -252,7 +252,7 @@ async def test_no_credential_goes_to_a_host_that_the_settings_allow_no_more(tmp_
         assert server.urls == ["https://mail.example.com/eas"]
 
 
-async def test_a_discovered_mailbox_at_a_host_that_is_allowed_no_more_is_blocked(tmp_path: Path, sealed: bytes) -> None:
+async def test_a_discovered_mailbox_at_a_host_that_is_now_forbidden_is_blocked(tmp_path: Path, sealed: bytes) -> None:
     gone = Partnership(url="https://gone.example.com/Microsoft-Server-ActiveSync")
     server = HeldForEver()
     eas = EasServer(
@@ -271,7 +271,7 @@ async def test_a_discovered_mailbox_at_a_host_that_is_allowed_no_more_is_blocked
     assert (placed.state, placed.reason) == (WatchState.BLOCKED, Reason.HOST_NOT_ALLOWED)
 
 
-async def test_a_wipe_that_can_be_acknowledged_no_more_is_completed(tmp_path: Path, sealed: bytes) -> None:
+async def test_a_wipe_that_cannot_be_acknowledged_any_more_is_completed(tmp_path: Path, sealed: bytes) -> None:
     unknown = replace(MAILBOX, server="gone", state=WatchState.WIPING, reason=Reason.REMOTE_WIPE)
     store, journal = Store(WatchRecord(unknown, sealed, Memory(wipe=False), (), 1)), SlowJournal(0.0)
 
