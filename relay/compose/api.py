@@ -13,7 +13,7 @@ from relay.registration.credentials import Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
-from relay.registration.verification import VerdictWaiter
+from relay.registration.verdicts import VerdictWaiter
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from eas_watcher.names import DEVICE_TYPE
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
 from relay.domain.model import Mailbox, Quarantine, Registration
 from relay.domain.reasons import write_reason
-from relay.ops.remedies import advise_on_mailbox, advise_on_registration
+from relay.ops.advice import advise_on_mailbox, advise_on_registration
 
 
 def document(explanation: MailboxExplanation, now: datetime) -> dict[str, object]:

@@ -40,7 +40,7 @@ from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
 from relay.registration.requests import Login, RegistrationRequest, check_device
 from relay.registration.secret import Access, grants, hash_secret
-from relay.registration.verification import Verdict, VerdictWaiter
+from relay.registration.verdicts import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPublicKey, derive_device_id
 

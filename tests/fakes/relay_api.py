@@ -19,7 +19,7 @@ from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.identity import ServerDirectory
 from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
-from relay.registration.verification import VERDICT_WAIT, VerdictWaiter
+from relay.registration.verdicts import VERDICT_WAIT, VerdictWaiter
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Invitations, InvitedUsers
 from relay.security.sealing import SealingPrivateKey

@@ -10,7 +10,7 @@ from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mode, Quarantine
 from relay.domain.outcome import LastOutcome, OutcomeKind
 from relay.ops.explain import document, text
-from tests.unit.relay.ops.test_remedies import MAILBOX, NOW, REGISTRATION, WAITING
+from tests.unit.relay.ops.test_advice import MAILBOX, NOW, REGISTRATION, WAITING
 
 CANARY = "canary-device-token"
 OWN = replace(

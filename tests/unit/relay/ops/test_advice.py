@@ -9,7 +9,7 @@ from relay.domain.explanation import KnownRegistration, MailboxExplanation, Wait
 from relay.domain.model import Mark, Quarantine, RegistrationState
 from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import row_of
-from relay.ops.remedies import SLACK, advise_on_mailbox, advise_on_registration
+from relay.ops.advice import SLACK, advise_on_mailbox, advise_on_registration
 from tests.fakes import records
 
 NOW = records.BEGAN
