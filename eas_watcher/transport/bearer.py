@@ -1,4 +1,4 @@
-"""Own requests that carry an access token: got before the request, replaced once when the server refuses it."""
+"""Requests with an access token, which is replaced once when the server refuses it."""
 
 import asyncio
 from dataclasses import replace
@@ -14,28 +14,28 @@ from eas_watcher.transport.tokens import AccessToken, Tokens
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 DIAGNOSTICS: Final = "x-ms-diagnostics"
-FRESH: Final = 30.0  # seconds; a token so young was not overtaken by a revocation, so another will not help
+FRESH: Final = 30.0  # seconds since a token was issued; the server would refuse the next one as well
 
 
 class BearerTransport:
-    """Carry the requests of one mailbox with its access token.
+    """The transport of one mailbox with an access token.
 
-    A refused token that is not fresh is replaced and the request sent again, once: the server did nothing but look at
-    the token, and no account is locked for a stale token as it would be for a wrong password.
+    When the server refuses a token that is not fresh, the request goes out once more with a new token: the server only
+    looked at the token, and no server locks an account for a stale token as it does for a wrong password.
     """
 
     __slots__ = ("_tokens", "_transport")
 
     def __init__(self, transport: Transport, tokens: Tokens) -> None:
-        """Take the transport to the server and the tokens of one grant."""
+        """Send through `transport` with the tokens of one grant."""
         self._transport = transport
         self._tokens = tokens
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Return any answer that does not refuse the token.
 
-        Else raises Unauthorized, or AccessDenied for a 403, with what the server says about it. Raises also what the
-        token endpoint leads to: CredentialVoid, AccessDenied, ServerBusy, Unreachable.
+        Raises Unauthorized when the server refuses it, or AccessDenied for a 403, with the server's own text. Raises
+        CredentialVoid, AccessDenied, ServerBusy and Unreachable for the token endpoint.
         """
         token = await self._tokens.get(request.deadline)
         reply = await self._send(request, token)
@@ -60,6 +60,6 @@ class BearerTransport:
 
 
 def _of_token(reply: HttpReply) -> bool:
-    """Tell whether a refusal is about the token; a 403 without diagnostics is about the user or the device."""
+    """Return True if an answer refuses the token; a 403 without diagnostics refuses the user or the device."""
     diagnosed = reply.status == FORBIDDEN and bool(read_diagnostics(reply.headers.get(DIAGNOSTICS, "")))
     return reply.status == UNAUTHORIZED or diagnosed

@@ -1,8 +1,9 @@
-"""Own connections that a client certificate identifies: one TLS context per mailbox, the session of its server.
+"""Connections with a client certificate: one TLS context per mailbox, in the HTTP session of its server.
 
-Connections are pooled by context, so no mailbox ever speaks on another one's. A server may ask late: TLS 1.3
-post-handshake authentication is answered, since it is switched on here; TLS 1.2 renegotiation is answered by OpenSSL
-unless the host's configuration forbids it [observed: OpenSSL 3.0, asyncio and uvloop, 2026-11].
+aiohttp pools connections by TLS context, so no mailbox uses the connection of another one. A server may ask for the
+certificate after the handshake: by post-handshake authentication of TLS 1.3, which is switched on here, or by
+renegotiation of TLS 1.2, which OpenSSL answers unless the host's configuration forbids it [observed: OpenSSL 3.0,
+asyncio and uvloop, 2026-11].
 """
 
 import os
@@ -20,18 +21,18 @@ from eas_watcher.ports import Transport
 
 
 class IdentifiedTransport:
-    """Carry the requests of one mailbox over connections of its own."""
+    """The transport of one mailbox over connections of its own."""
 
     __slots__ = ("_credential", "_now", "_transport")
 
     def __init__(self, credential: CertificateCredential, transport: Transport, now: Callable[[], datetime]) -> None:
-        """Take the certificate and a transport whose connections show it."""
+        """Send through `transport`, whose connections show the certificate; `now` returns the time of day."""
         self._credential = credential
         self._transport = transport
         self._now = now
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any answer; raises CredentialVoid once the certificate has ended, Unauthorized when TLS refuses it."""
+        """Return any answer; raises CredentialVoid if the certificate has expired, Unauthorized if TLS refuses it."""
         self._credential.check_validity(self._now())
         try:
             return await self._transport.send(request)
@@ -43,8 +44,8 @@ class IdentifiedTransport:
 
 
 def show_certificate(context: ssl.SSLContext, credential: CertificateCredential) -> None:
-    """Let a client's context show a certificate; raises UnusableCredential when OpenSSL does not take it."""
-    # IIS asks for certificates of some paths only, so after the handshake [RFC 8446 4.6.2].
+    """Make a client's context show a certificate; raises UnusableCredential when OpenSSL rejects it."""
+    # IIS asks for a certificate for some paths only, so it asks after the handshake [RFC 8446 4.6.2].
     context.post_handshake_auth = True
     try:
         with _file((credential.chain + credential.key).encode()) as name:
@@ -55,7 +56,7 @@ def show_certificate(context: ssl.SSLContext, credential: CertificateCredential)
 
 @contextmanager
 def _file(content: bytes) -> Iterator[str]:
-    """Name a file that holds a key for a moment, in memory where the system can: the ssl module reads files only."""
+    """Yield the name of a temporary file, in memory where the system can: the ssl module reads keys from files only."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         with os.fdopen(descriptor, "wb") as file:
@@ -70,7 +71,7 @@ def _file(content: bytes) -> Iterator[str]:
 
 
 def _words(error: BaseException | None) -> Iterator[str]:
-    """Give the texts of an error and its causes."""
+    """Yield the texts of an error and its causes."""
     while error is not None:
         yield f"{error} {error.args}"
         error = error.__cause__ or error.__context__

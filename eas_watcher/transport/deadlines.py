@@ -1,4 +1,4 @@
-"""Own dead-lines of many long waits with one timer per second for the whole process.
+"""Deadlines of many long waits, with one timer per second for the whole process.
 
 `asyncio.timeout` costs a timer and an object in the loop's heap for every held Ping; here a wait is one entry in a set.
 """
@@ -11,10 +11,10 @@ RESOLUTION: Final = 1.0  # seconds; a wait ends at most this much late, never ea
 
 
 class Deadlines:
-    """End the waits of one event loop that take too long."""
+    """The deadlines of all waits of one event loop."""
 
     def __init__(self) -> None:
-        """Start without a timer; it runs only while somebody waits."""
+        """Start without a timer; it runs only while there is a wait."""
         self._slots: dict[int, set[Deadline]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -23,7 +23,7 @@ class Deadlines:
         return Deadline(self, seconds)
 
     def add(self, deadline: "Deadline", seconds: float) -> int:
-        """Enter a wait and return the slot it is in."""
+        """Add a wait and return its slot."""
         loop = asyncio.get_running_loop()
         slot = int((loop.time() + seconds) / RESOLUTION) + 1
         self._slots.setdefault(slot, set()).add(deadline)
@@ -32,7 +32,7 @@ class Deadlines:
         return slot
 
     def remove(self, deadline: "Deadline", slot: int) -> None:
-        """Leave a wait."""
+        """Remove a wait."""
         waits = self._slots.get(slot)
         if waits is not None:
             waits.discard(deadline)
@@ -49,13 +49,13 @@ class Deadlines:
             self._look_again(loop)
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look just when the next slot ends: a timer out of step with them would double how late a wait ends."""
+        """Set the timer to the end of the next slot: another moment would double the delay with which a wait ends."""
         ends = (int(loop.time() / RESOLUTION) + 1) * RESOLUTION
         self._timer = loop.call_at(ends, self._tick, loop)
 
 
 class Deadline:
-    """Bound one wait of one task; behaves like `asyncio.timeout`."""
+    """The limit of one wait of one task; behaves like `asyncio.timeout`."""
 
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_seconds", "_slot", "_task")
 
@@ -72,14 +72,14 @@ class Deadline:
         """Begin the wait."""
         self._task = asyncio.current_task()
         if self._task is None:
-            raise RuntimeError("a dead-line bounds the wait of a task")
+            raise RuntimeError("a deadline limits the wait of a task")
         self._cancelling = self._task.cancelling()
         self._slot = self._deadlines.add(self, self._seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the wait; turn our own cancellation into a TimeoutError, leave anybody else's as it is."""
+        """End the wait; turn our own cancellation into a TimeoutError, and pass on any other."""
         self._deadlines.remove(self, self._slot)
         task, self._task = self._task, None
         if (

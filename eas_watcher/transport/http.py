@@ -180,7 +180,7 @@ class HttpTransport:
     __slots__ = ("_deadlines", "_session", "_tls")
 
     def __init__(self, session: aiohttp.ClientSession, deadlines: Deadlines, tls: ssl.SSLContext | None = None) -> None:
-        """Use the session of one server and the dead-lines of the process; `tls` makes connections of its own."""
+        """Use the session of one server and the deadlines of the process; `tls` makes connections of its own."""
         self._session = session
         self._deadlines = deadlines
         self._tls = tls

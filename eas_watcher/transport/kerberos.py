@@ -1,7 +1,7 @@
-"""Own the tickets: GSSAPI [RFC 2743] over MIT's libkrb5, the optional extra `kerberos`; the only importer of gssapi.
+"""Kerberos tickets: GSSAPI [RFC 2743] over MIT's libkrb5, the optional extra `kerberos`; the only importer of gssapi.
 
-The relay's own ticket comes from its keytab and lies in memory; libkrb5 renews it once half of its life is over. All
-calls may wait for a KDC, so they run in threads of their own, few of them, each awaited for a bounded time.
+The relay's own ticket comes from its keytab and stays in memory; libkrb5 renews it after half of its lifetime. Every
+call may wait for a KDC, so all calls run in a few threads of their own, each with a time limit.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ PATIENCE: Final = 30.0
 """Seconds for a ticket; libkrb5 asks every KDC of a realm several times before it gives up."""
 AT_ONCE: Final = 8  # threads; a ticket takes 15 ms when the KDC is near
 AHEAD: Final = 300.0
-"""Seconds before their end that a user's tickets are got anew, so that no request meets an expired one."""
-FORGETFUL: Final = 600.0
-"""Seconds between two abandoned tickets of the relay itself at least; libkrb5 keeps each in memory for good."""
+"""Seconds before the expiry of a user's tickets that the relay gets new ones, so that no request has an expired one."""
+NEW_CACHE_GAP: Final = 600.0
+"""Seconds at least between two new caches for the relay's own ticket; libkrb5 never frees the memory of one."""
 
 MECHANISM: Final = gssapi.MechType.kerberos
 ENTERPRISE: Final = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.6")  # GSS_KRB5_NT_ENTERPRISE_NAME
@@ -33,35 +33,35 @@ ENTERPRISE: Final = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.6")  # GSS_KRB
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Hold one token for one request."""
+    """One token for one request."""
 
     token: bytes
     fresh: bool
-    """Whether it was got from the KDC for this request."""
+    """True if it came from the KDC for this request."""
 
 
 class Kerberos:
-    """Get tickets as one service, for itself or in the name of its users."""
+    """The tickets of one service, for itself or in the name of its users."""
 
     def __init__(self, service: Service) -> None:
-        """Take who the relay is; nothing is asked before the first ticket."""
+        """Act as `service`; the first ticket is the first question to a KDC."""
         self._service = service
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kerberos")
         self._cache, self._cached_at = _new_cache(), monotonic()
 
     def close(self) -> None:
-        """Ask no KDC any more; what waits for one ends by itself."""
+        """Stop asking KDCs; a call that waits for one ends by itself."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def tickets(self, user: Principal | None) -> "Tickets":
-        """Give the tickets of one user; None: the service's own."""
+        """Return the tickets of one user; None: the service's own."""
         return Tickets(self, user)
 
     async def ticket(self, user: Principal | None, service: str, held: Any) -> tuple[bytes, Any, float]:
-        """Get a token for `service`; `held` are the user's credentials from before, None at first.
+        """Return a token for `service`, the user's credentials, and their remaining lifetime in seconds.
 
-        Returns them too, and for how many seconds they are good. Raises what `read_failure` returns, and Unreachable
-        when it takes too long.
+        `held` are the user's credentials from an earlier call, None at first. Raises the error that `read_failure`
+        returns, and Unreachable when the KDC takes too long.
         """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._pool, self._ticket, user, service, held)
@@ -77,7 +77,7 @@ class Kerberos:
             target = gssapi.Name(own_target or service, kind)
         credentials = self._own() if user is None else held or self._on_behalf_of(user)
         with _reading(Step.TARGET, own_target or service):
-            # Without mutual authentication, one message is all: TLS has proved who the server is.
+            # One message without mutual authentication is enough: TLS has authenticated the server.
             context = gssapi.SecurityContext(
                 name=target,
                 creds=credentials,
@@ -103,19 +103,19 @@ class Kerberos:
             with _reading(Step.USER):
                 return own.impersonate(gssapi.Name(user.name, kind), usage="initiate", mechs=[MECHANISM])
         except AccessDenied as error:
-            # The relay's own ticket may be of a KDC that was set up anew since.
-            if error.reason is Reason.KERBEROS_REFUSED and monotonic() > self._cached_at + FORGETFUL:
+            # The relay's own ticket may come from a KDC that was reinstalled since.
+            if error.reason is Reason.KERBEROS_REFUSED and monotonic() > self._cached_at + NEW_CACHE_GAP:
                 self._cache, self._cached_at = _new_cache(), monotonic()
             raise
 
 
 class Tickets:
-    """Keep the tickets of one user, as long as they are good."""
+    """The tickets of one user, kept as long as they are valid."""
 
     __slots__ = ("_ends_at", "_held", "_kerberos", "_targets", "_user")
 
     def __init__(self, kerberos: Kerberos, user: Principal | None) -> None:
-        """Take where tickets come from and whose they are."""
+        """Get the tickets of `user`, or of the service itself if it is None, from `kerberos`."""
         self._kerberos = kerberos
         self._user = user
         self._held: Any = None
@@ -123,7 +123,7 @@ class Tickets:
         self._ends_at = 0.0
 
     async def get(self, service: str) -> Ticket:
-        """Return a token for one request to `service`; no two requests may share one. Raises EasError."""
+        """Return a token for one request to `service`; no two requests may use the same token. Raises EasError."""
         now = asyncio.get_running_loop().time()
         if self._held is not None and now >= self._ends_at - AHEAD:
             self.forget()
@@ -135,13 +135,13 @@ class Tickets:
         return Ticket(token, fresh)
 
     def forget(self) -> None:
-        """Use the tickets got so far no more."""
+        """Drop all tickets."""
         self._held = None
         self._targets.clear()
 
 
 def _new_cache() -> str:
-    """Name a credential cache of libkrb5 that nobody else in this process has."""
+    """Return the name of a credential cache of libkrb5 that is new in this process."""
     return f"MEMORY:push-relay-{token_hex(8)}"
 
 

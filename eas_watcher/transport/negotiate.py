@@ -1,8 +1,8 @@
-"""Own requests that carry a Kerberos ticket: a new token for each, over connections that no other request uses.
+"""Requests with a Kerberos ticket: each has a new token and a connection of its own.
 
-A server may hold that a connection once authenticated stays its user's (IIS does unless authPersistNonNTLM is off): the
-next request on it would be answered in that user's name, whoever sent it. So the transport below must keep no
-connection; `open_transport(reuse=False)` gives such a one.
+For a server, a connection may stay that of the user who authenticated on it (IIS does so unless authPersistNonNTLM is
+off): the server would answer the next request in that user's name, even if it belongs to another mailbox. So the
+transport must keep no connection, as `open_transport(reuse=False)` does.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ UNAUTHORIZED: Final = 401
 
 
 class Ticket(Protocol):
-    """Be one token for one request."""
+    """One token for one request."""
 
     @property
     def token(self) -> bytes:
@@ -24,37 +24,37 @@ class Ticket(Protocol):
 
     @property
     def fresh(self) -> bool:
-        """Whether it was got from the KDC for this request."""
+        """True if it came from the KDC for this request."""
 
 
 class Tickets(Protocol):
-    """Keep one user's tickets."""
+    """The tickets of one user."""
 
     async def get(self, service: str) -> Ticket:
         """Return a token for one request to a service such as HTTP@mail.example.com; raises EasError."""
 
     def forget(self) -> None:
-        """Use the tickets got so far no more."""
+        """Drop all tickets."""
 
 
 class NegotiateTransport:
-    """Carry the requests of one mailbox with its user's tickets.
+    """The transport of one mailbox with its user's tickets.
 
-    A refused ticket that was got before is replaced and the request sent again, once: the mail server's key may have
-    changed since, and no account is locked for a ticket as it would be for a wrong password.
+    When the server refuses a ticket of an earlier request, the request goes out once more with a new ticket: the mail
+    server's key may have changed, and no server locks an account for a ticket as it does for a wrong password.
     """
 
     __slots__ = ("_tickets", "_transport")
 
     def __init__(self, transport: Transport, tickets: Tickets) -> None:
-        """Take a transport that uses no connection twice, and the tickets of one user."""
+        """Send through `transport`, which must use no connection twice, with the tickets of one user."""
         self._transport = transport
         self._tickets = tickets
 
     async def send(self, request: HttpRequest) -> HttpReply:
-        """Return any answer but 401, for which it raises AccessDenied with what the server says about it.
+        """Return any answer but 401, for which it raises AccessDenied with the server's own text.
 
-        Raises also what the KDC leads to: CredentialVoid, AccessDenied, Unreachable.
+        Raises CredentialVoid, AccessDenied and Unreachable for the KDC.
         """
         service = target_of(request.url)
         ticket = await self._tickets.get(service)

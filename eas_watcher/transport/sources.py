@@ -1,4 +1,4 @@
-"""Own from which addresses of this host connections come: fixed ones for firewalls, several ones for many connections.
+"""The source addresses of connections: a fixed one for firewalls, several for many connections.
 
 From one address there are some 28,000 ports towards one address and port of a server [Linux: ip_local_port_range].
 """
@@ -12,14 +12,14 @@ from itertools import cycle
 from typing import Final
 
 BIND_ADDRESS_NO_PORT: Final = 24
-"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is picked at connect, so that it need be unique per destination only."""
+"""IP_BIND_ADDRESS_NO_PORT of Linux: connect chooses the port, which must be unique per destination only."""
 
 
 class Sources:
-    """Bind sockets to the addresses of their kind in turn; without any address the host chooses."""
+    """Addresses of this host, to which sockets are bound in turn; without any, the operating system chooses."""
 
     def __init__(self, addresses: Iterable[str]) -> None:
-        """Take addresses of this host, as many of IPv4 and of IPv6 as wanted; raises ValueError when one is none."""
+        """Use any number of IPv4 and IPv6 addresses; raises ValueError for a text that is no address."""
         kinds: dict[int, list[str]] = {}
         for address in addresses:
             family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6  # noqa: PLR2004  # IPv4
@@ -27,11 +27,11 @@ class Sources:
         self._turns: dict[int, Iterator[str]] = {family: cycle(same) for family, same in kinds.items()}
 
     def serves(self, family: int) -> bool:
-        """Tell whether addresses of a kind may be connected to; one without a source is not to be used at all."""
+        """Return True if connections to addresses of a kind are allowed; with sources, one must be of that kind."""
         return not self._turns or family in self._turns
 
     def bind(self, sock: socket.socket) -> None:
-        """Bind a socket that will connect; raises OSError, which names the address, when it is not this host's."""
+        """Bind a socket before it connects; raises OSError, which names the address, if this host does not have it."""
         if not self._turns:
             return
         turn = self._turns.get(sock.family)

@@ -1,4 +1,4 @@
-"""Own a look at a server's TLS: one connection without a request."""
+"""A probe of a server's TLS: one connection without a request."""
 
 import asyncio
 import ssl
@@ -14,15 +14,16 @@ PATIENCE: Final = 20.0  # seconds for TCP and TLS
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Hold what was agreed on, and until when (aware UTC) the server's certificate is valid."""
+    """The result of a TLS handshake."""
 
     version: str
-    """As OpenSSL spells it, e.g. "TLSv1.3"."""
+    """In OpenSSL's spelling, e.g. "TLSv1.3"."""
     valid_until: datetime | None
+    """The expiry of the server's certificate (aware UTC); None: unknown."""
 
 
 async def shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
-    """Connect, agree on TLS and hang up; raises Unreachable, which says what is wrong with the certificate."""
+    """Make one TLS handshake and close; raises Unreachable, which says what is wrong with the certificate."""
     try:
         async with asyncio.timeout(PATIENCE):
             _, writer = await asyncio.open_connection(host, port, ssl=tls)

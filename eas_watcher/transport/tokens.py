@@ -1,7 +1,8 @@
-"""Own the access token of one grant: when it is renewed, that one renewal runs at a time, and that nothing is lost.
+"""The access token of one grant: when it is renewed; one renewal runs at a time and loses nothing.
 
-Token endpoints may take a refresh token once only, and may withdraw the whole grant when one comes again: so a renewal
-once begun is brought to its end, whoever gives up waiting for it, and the new refresh token is kept before it is used.
+A token endpoint may accept a refresh token once only, and withdraw the whole grant when the token comes again. So a
+renewal runs to its end even if the request that waits for it is cancelled, and the new refresh token is stored before
+the new access token is used.
 """
 
 import asyncio
@@ -20,20 +21,20 @@ from eas_watcher.single_flight import SingleFlight
 log = logging.getLogger(__name__)
 
 AHEAD: Final = 300.0
-"""Seconds before its expiry that a token is renewed, while the old one is still good."""
+"""Seconds before the expiry of a token that the relay renews it, while the old one is still valid."""
 JITTER: Final = 120.0
-"""Up to so many seconds earlier, so that mailboxes that started together do not renew together."""
+"""Seconds by which a renewal may come earlier, so that mailboxes that started together do not renew together."""
 MARGIN: Final = 10.0
-"""Seconds of life that a token must have left to be used at all."""
+"""Seconds that a token must still be valid to be used at all."""
 QUIET: Final = 60.0
-"""Seconds after a failed renewal in which no other is begun ahead of time."""
+"""Seconds after a failed renewal without another early one."""
 AT_ONCE: Final = 8
-"""Renewals at once at one token endpoint, so that the start of a fleet is no storm."""
+"""Renewals at once at one token endpoint, so that the start of all watches is no storm."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """Hold one access token; moments are those of the loop's clock."""
+    """One access token; moments are `loop.time()` in seconds."""
 
     value: str = field(repr=False)
     issued_at: float
@@ -42,18 +43,18 @@ class AccessToken:
 
 
 class TokenEndpoint:
-    """Ask one configured token endpoint."""
+    """One configured token endpoint."""
 
     def __init__(self, client: OAuthClient, transport: Transport, now: Now) -> None:
-        """Take who the relay is there and the transport that leads there."""
+        """Ask through `transport` as `client`."""
         self.client = client
         self._transport = transport
         self._now = now
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def refresh(self, credential: OAuthCredential) -> Issued:
-        """Buy an access token; raises an EasError of which none means that the mail server was reached."""
-        async with self._gate:
+        """Return a new access token; raises an EasError, none of which means that the mail server was reached."""
+        async with self._slots:
             try:
                 reply = await self._transport.send(refresh_request(self.client, credential))
             except Unreachable as error:
@@ -62,7 +63,7 @@ class TokenEndpoint:
 
 
 class Tokens:
-    """Keep one good access token of one grant."""
+    """One valid access token of one grant, renewed in time."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Tokens:
         keep: Callable[[OAuthCredential], Awaitable[None]],
         random: Random,
     ) -> None:
-        """Take the grant and its endpoint; `keep` returns when a rotated credential is durable."""
+        """Renew the grant at `endpoint`; `keep` returns when a rotated credential is durable."""
         self.endpoint = endpoint
         self._credential = credential
         self._keep = keep
@@ -82,14 +83,14 @@ class Tokens:
 
     @property
     def renewing(self) -> "asyncio.Task[AccessToken] | None":
-        """The renewal under way; who stops the process waits for it."""
+        """The renewal that runs; the process waits for it before it stops."""
         return self._renewal.task
 
     async def get(self, needed: float) -> AccessToken:
-        """Return a token that is good now.
+        """Return a token that is valid now.
 
-        `needed` is how many seconds the request may take: a token that ends before it does is renewed meanwhile, so
-        that what follows need not wait. Raises what TokenEndpoint.refresh raises.
+        `needed` is the time limit of the request in seconds: if the token expires earlier, a renewal begins meanwhile,
+        so that the next request need not wait. Raises the errors of TokenEndpoint.refresh.
         """
         now = asyncio.get_running_loop().time()
         token = self._token
@@ -102,12 +103,12 @@ class Tokens:
         return token
 
     def forget(self, refused: AccessToken) -> None:
-        """Use a refused token no more."""
+        """Drop a refused token."""
         if self._token is refused:
             self._token = None
 
     async def replace(self, refused: AccessToken) -> AccessToken:
-        """Return another token than a refused one, which is used no more; raises as `get` does."""
+        """Drop a refused token and return another one; raises like `get`."""
         self.forget(refused)
         return await self.get(0.0)
 

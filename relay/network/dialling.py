@@ -1,6 +1,7 @@
-"""Own how connections to providers are made: from the right address, through a proxy if there is one, in bounded time.
+"""Connections to providers: from the right address, through a proxy if there is one, within a time limit.
 
-Works on asyncio and uvloop alike. Everything that leads to a provider goes through here, so nothing can bypass a proxy.
+Every connection to a provider is made here, so nothing can bypass a proxy. The dialler behaves the same on asyncio and
+uvloop.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from relay.network.http_connect import Answer, AnswerReader, NotHttp, request
 from relay.network.route import Proxy, Route, authority
 
 LIMIT: Final = 12.0
-"""Seconds until a connection is ready for use, TLS included; less than a push may take, so that failures have names."""
+"""Seconds for a connection, TLS included; less than the limit of a push, so that a push ends with a named failure."""
 LOOKUP: Final = 2 / 3
-"""Of the limit that a lookup may take: a dead name server costs 5 s before the next one is asked [resolv.conf(5)]."""
+"""Share of the limit for the lookup of a name: a dead name server costs 5 s of it [resolv.conf(5)]."""
 SECOND_ADDRESS: Final = 0.25
-"""Seconds after which the next address of a host is tried beside the first [RFC 8305 5: Connection Attempt Delay]."""
+"""Seconds until the next address of a host is tried as well [RFC 8305 5: Connection Attempt Delay]."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
 AddressInfo = tuple[int, int, int, str, Any]
@@ -37,10 +38,10 @@ async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
 
 
 class Dialler:
-    """Make the connections of one provider."""
+    """The maker of all connections to one provider."""
 
     def __init__(self, route: Route, *, limit: float = LIMIT, look_up: LookUp = look_up) -> None:
-        """Take by which way, within how many seconds, and how names are found.
+        """Connect by a route, each time within `limit` seconds; `look_up` resolves names.
 
         Raises OSError when the CA file of the proxy cannot be read.
         """
@@ -56,12 +57,12 @@ class Dialler:
     async def connect(self, make: Callable[[], P], host: str, port: int, tls: ssl.SSLContext | None) -> P:
         """Return a protocol made by `make` that is connected to a host, over TLS unless `tls` is None.
 
-        Raises NotConnected for what lies with the proxy or the source address, OSError for all else, TimeoutError.
+        Raises NotConnected for faults of the proxy or the source address, OSError for all others, TimeoutError.
         """
         if self._route.proxy is not None:
             return await self._through(self._route.proxy, make, host, port, tls)
         async with asyncio.timeout(self._limit):
-            return await _speak(make, await self._socket(host, port), tls, host)
+            return await _start(make, await self._socket(host, port), tls, host)
 
     async def _through(
         self, proxy: Proxy, make: Callable[[], P], host: str, port: int, tls: ssl.SSLContext | None
@@ -82,7 +83,7 @@ class Dialler:
                 raise faults.proxy_timed_out(proxy, waited_for) from error
             raise
 
-    async def _reach(self, proxy: Proxy, words: bytes) -> "_Tunnel":
+    async def _reach(self, proxy: Proxy, connect: bytes) -> "_Tunnel":
         """Connect to the proxy itself; raises NotConnected, and TimeoutError (an OSError) for the caller to name."""
         try:
             sock = await self._socket(proxy.host, proxy.port)
@@ -91,7 +92,7 @@ class Dialler:
         except OSError as error:
             raise faults.proxy_away(proxy, error) from error
         try:
-            return await _speak(lambda: _Tunnel(words), sock, self._proxy_tls, proxy.host)
+            return await _start(lambda: _Tunnel(connect), sock, self._proxy_tls, proxy.host)
         except ssl.SSLCertVerificationError as error:
             raise faults.proxy_not_trusted(proxy, error.verify_message) from error
         except ssl.SSLError as error:
@@ -110,7 +111,7 @@ class Dialler:
         return await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS, socket_factory=self._make_socket)
 
     async def _addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
-        """Look a name up, once for all who ask meanwhile: each lookup holds a thread for as long as DNS hangs."""
+        """Look a name up, once for all that ask at the same time: each lookup blocks a thread as long as DNS hangs."""
         lookup = self._lookups.get((host, port))
         if lookup is None:
             lookup = asyncio.get_running_loop().create_task(self._find(host, port), name=f"look up {host}")
@@ -128,7 +129,7 @@ class Dialler:
     def _looked_up(self, key: tuple[str, int], lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
         del self._lookups[key]
         if not lookup.cancelled():
-            lookup.exception()  # seen; who still waits gets it
+            lookup.exception()  # retrieved here, because there may be no caller left that waits for it
 
     def _make_socket(self, info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, _ = info
@@ -142,19 +143,19 @@ class Dialler:
 
 
 class _Tunnel(asyncio.Protocol):
-    """Ask a proxy for a tunnel; then keep what comes through it until whom it is for takes over."""
+    """A connection to a proxy: it asks for a tunnel, then keeps its bytes until the real protocol takes over."""
 
-    def __init__(self, words: bytes) -> None:
+    def __init__(self, connect: bytes) -> None:
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._words = words
+        self._request = connect
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
         self._early = b""
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
-        self._transport.write(self._words)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports do not inherit from it
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if self.answer.done():
@@ -174,12 +175,12 @@ class _Tunnel(asyncio.Protocol):
             self.answer.set_exception(exc or ConnectionResetError("closed"))
 
     async def hand_over(self, make: Callable[[], P], tls: ssl.SSLContext | None, host: str) -> P:
-        """Let a new protocol have the tunnel, over TLS with the host unless `tls` is None; raises OSError."""
+        """Give the tunnel to a new protocol, over TLS with the host unless `tls` is None; raises OSError."""
         transport = self._transport
         if transport is not None and tls is not None and not self._ended:
             if self._early:
                 raise ConnectionAbortedError("the tunnel speaks before it is spoken to")
-            # A server may speak as soon as TLS stands, before anybody could take over; such bytes are kept.
+            # A server may send bytes right after the handshake, before the new protocol is there; they are kept.
             loop = asyncio.get_running_loop()
             transport = self._transport = await loop.start_tls(transport, self, tls, server_hostname=host)
         if transport is None or self._ended or transport.is_closing():
@@ -202,7 +203,7 @@ async def _opened(proxy: Proxy, tunnel: _Tunnel, target: str) -> None:
     try:
         answer = await tunnel.answer
     except NotHttp as error:
-        raise faults.proxy_babbles(proxy, str(error)) from error
+        raise faults.proxy_not_http(proxy, str(error)) from error
     except TimeoutError:
         raise
     except OSError as error:
@@ -211,8 +212,8 @@ async def _opened(proxy: Proxy, tunnel: _Tunnel, target: str) -> None:
         raise faults.proxy_refuses(proxy, target, answer.status, answer.schemes)
 
 
-async def _speak(make: Callable[[], P], sock: socket.socket, tls: ssl.SSLContext | None, host: str) -> P:
-    """Begin to speak on a connected socket, which is closed if that fails."""
+async def _start(make: Callable[[], P], sock: socket.socket, tls: ssl.SSLContext | None, host: str) -> P:
+    """Return a protocol on a connected socket, over TLS unless `tls` is None; close the socket if that fails."""
     loop = asyncio.get_running_loop()
     try:
         _, protocol = await loop.create_connection(make, sock=sock, ssl=tls, server_hostname=host if tls else None)

@@ -1,4 +1,4 @@
-"""Own what keeps a connection from being made on our own side of the Internet: a stable code and a remedy for each."""
+"""The faults on our own side of the Internet that prevent a connection, each with a stable code and a remedy."""
 
 import socket
 from typing import Final
@@ -6,43 +6,43 @@ from typing import Final
 from relay.network.route import Proxy
 
 UNAUTHENTICATED: Final = frozenset({401, 407})
-"""407 says so [RFC 9110 15.5.8]; tinyproxy answers a wrong password with 401 [observed: tinyproxy 1.11]."""
+"""The standard says 407 [RFC 9110 15.5.8]; tinyproxy answers a wrong password with 401 [observed: tinyproxy 1.11]."""
 
 
 class NotConnected(OSError):
-    """Tell that there is no connection, by a reason that stays the same over releases, and what to do."""
+    """There is no connection; `reason` stays the same over releases, `remedy` says what to do."""
 
     def __init__(self, reason: str, remedy: str, *, lasting: bool = False, one_host: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
         self.lasting = lasting
-        """Whether trying again mends nothing until somebody acts."""
+        """True if another attempt fails too until an operator acts."""
         self.one_host = one_host
-        """Whether it concerns the one host that was asked for, and perhaps no other."""
+        """True if the fault may concern this one host only."""
 
 
 def source_unusable(error: OSError) -> NotConnected:
-    """Tell that a source address cannot be used; the error names it."""
+    """Return the fault of a source address that cannot be used; the error names the address."""
     remedy = f"set network.source_address to addresses of this host ({error.strerror})"
     return NotConnected("source-address-unusable", remedy, lasting=True)
 
 
 def no_source(host: str, sources: tuple[str, ...]) -> NotConnected:
-    """Tell that a host has no address of the kind that may be used."""
+    """Return the fault of a host without an address of the kind that may be used."""
     remedy = f"{host} has no address that {' or '.join(sources)} can reach: add one of IPv4 or IPv6 to it"
     remedy = f"set network.source_address: {remedy}"
     return NotConnected("source-address-of-another-kind", remedy, lasting=True, one_host=True)
 
 
 def lookup_hangs(host: str) -> NotConnected:
-    """Tell that no name server answers in time."""
+    """Return the fault of name servers that do not answer in time."""
     remedy = f"no name server answers for {host}: check /etc/resolv.conf of this host and the way to its name servers"
     return NotConnected("name-lookup-timed-out", remedy)
 
 
 def proxy_away(proxy: Proxy, error: OSError) -> NotConnected:
-    """Tell why no connection to the proxy itself is had."""
+    """Return the fault of a failed connection to the proxy itself."""
     if isinstance(error, NotConnected):
         return error
     if isinstance(error, socket.gaierror):
@@ -56,40 +56,40 @@ def proxy_away(proxy: Proxy, error: OSError) -> NotConnected:
 
 
 def proxy_timed_out(proxy: Proxy, waited_for: str) -> NotConnected:
-    """Tell that the proxy hangs; `waited_for` says what did not come in time."""
+    """Return the fault of a proxy that hangs; `waited_for` says what did not come in time."""
     remedy = f"the proxy {proxy} hangs, no {waited_for} in time: check its load, and that it reaches the Internet"
     return NotConnected("proxy-timed-out", remedy)
 
 
 def proxy_not_trusted(proxy: Proxy, wrong: str) -> NotConnected:
-    """Tell that the certificate of the proxy itself does not verify."""
+    """Return the fault of a proxy whose own certificate does not verify."""
     remedy = f"{wrong or 'it does not verify'}: set network.proxy_ca_file to the CA that signs for the proxy {proxy}"
     return NotConnected("proxy-certificate-not-trusted", remedy, lasting=True)
 
 
 def proxy_without_tls(proxy: Proxy, wrong: str) -> NotConnected:
-    """Tell that TLS to the proxy itself fails."""
+    """Return the fault of a proxy to which TLS fails."""
     remedy = f"TLS to the proxy {proxy} fails ({wrong}): write {proxy.setting} with http:// if it has no TLS"
     return NotConnected("proxy-tls-failed", remedy)
 
 
-def proxy_babbles(proxy: Proxy, how: str) -> NotConnected:
-    """Tell that what answers is no HTTP proxy."""
+def proxy_not_http(proxy: Proxy, how: str) -> NotConnected:
+    """Return the fault of a peer that is no HTTP proxy."""
     remedy = f"what answers at {proxy} is no HTTP proxy, {how}: check host and port in {proxy.setting}"
     return NotConnected("proxy-speaks-no-http", remedy)
 
 
 def proxy_hangs_up(proxy: Proxy) -> NotConnected:
-    """Tell that the proxy closes before it has answered."""
+    """Return the fault of a proxy that closes the connection without an answer."""
     remedy = f"the proxy {proxy} closes without an answer: see its log, whether this host may use it"
     return NotConnected("proxy-hangs-up", remedy)
 
 
 def proxy_refuses(proxy: Proxy, target: str, status: int, schemes: tuple[str, ...]) -> NotConnected:
-    """Tell what a status other than 2xx means; `target` is what the tunnel was to lead to."""
+    """Return the fault that a status other than 2xx means; `target` is the destination of the tunnel."""
     if status in UNAUTHENTICATED:
         return NotConnected("proxy-authentication-required", _authentication(proxy, schemes), lasting=True)
-    if status >= 500:  # noqa: PLR2004  # 5xx, as everybody knows them
+    if status >= 500:  # noqa: PLR2004  # 5xx [RFC 9110 15.6]
         remedy = f"the proxy {proxy} answers {status}, it cannot reach {target}: check its DNS, routes and firewall"
         return NotConnected("proxy-cannot-reach", remedy)
     remedy = f"the proxy {proxy} answers {status}: allow this host to CONNECT to {target} in the proxy's rules"

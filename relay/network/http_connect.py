@@ -1,4 +1,4 @@
-"""Own the words of CONNECT: the request for a tunnel, and how a proxy's answer is read; no I/O."""
+"""CONNECT: the request for a tunnel, and the reading of a proxy's answer; no I/O."""
 
 import re
 from dataclasses import dataclass
@@ -7,36 +7,36 @@ from typing import Final
 from relay.network.route import Proxy, authority
 
 LARGEST: Final = 65536
-"""Bytes of an answer's head; real ones have a few hundred, and what goes on for longer never ends."""
+"""Bytes of an answer's head at most; real ones have a few hundred, and a longer one may never end."""
 
 BEGINNING: Final = b"HTTP/1."
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?", re.ASCII)
 SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9-]*)(?=\s|,|$)", re.ASCII)
 """A challenge begins with its scheme; a parameter has "=" behind its name [RFC 9110 11.6.1]."""
-SCHEMES: Final = 8  # of a challenge that are told
+SCHEMES: Final = 8  # of a challenge that an error names
 
 
 class NotHttp(Exception):
-    """Tell that what answers is no HTTP proxy, or one that breaks the rules; the text says how."""
+    """The peer is no HTTP proxy, or breaks the rules of HTTP; the text says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hold what matters of a proxy's answer."""
+    """The parts of a proxy's answer that matter."""
 
     status: int
-    """Never 1xx, for those are not the answer yet [RFC 9110 15.2]."""
+    """Never 1xx: those are not the answer yet [RFC 9110 15.2]."""
     schemes: tuple[str, ...] = ()
-    """The ways to authenticate that it offers, e.g. "Basic", "Negotiate"."""
+    """The authentication schemes that the proxy offers, e.g. "Basic", "Negotiate"."""
 
     @property
     def opened(self) -> bool:
-        """Tell whether the tunnel is open: any 2xx says so [RFC 9110 9.3.6]."""
+        """True if the tunnel is open, which any 2xx says [RFC 9110 9.3.6]."""
         return self.status // 100 == 2  # noqa: PLR2004  # 2xx
 
 
 def request(proxy: Proxy, host: str, port: int) -> bytes:
-    """Ask for a tunnel to a host and port; holds the proxy's password, so never log it."""
+    """Return the request for a tunnel to a host and port; it holds the proxy's password, so never log it."""
     target = authority(host, port)
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: push-relay"]
     if proxy.authorization:
@@ -45,7 +45,7 @@ def request(proxy: Proxy, host: str, port: int) -> bytes:
 
 
 class AnswerReader:
-    """Take the bytes of an answer as they come, in parts of any size."""
+    """A reader of one answer, whose bytes may come in parts of any size."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -53,8 +53,8 @@ class AnswerReader:
     def feed(self, data: bytes) -> Answer | None:
         """Return the answer when its head is whole; raises NotHttp.
 
-        What follows the head of a refusal is its page, which nobody needs. A tunnel says nothing by itself: it is TLS,
-        where the client speaks first.
+        The bytes after the head of a refusal are its page, which is ignored. An open tunnel sends nothing by itself: it
+        is for TLS, where the client speaks first.
         """
         self._head += data
         while True:

@@ -1,4 +1,4 @@
-"""Own what an answer of FCM v1 means [Google: FCM REST v1, ErrorCode; google.rpc.Status, error_details]."""
+"""The meaning of FCM v1's answers [Google: FCM REST v1, ErrorCode; google.rpc.Status, error_details]."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,7 +22,7 @@ QUOTA_PAUSE: Final = 60.0
 
 
 TOKEN_FIELDS: Final = frozenset({"message.token", "token"})
-"""How a violation names the device token."""
+"""The names of the device token in a violation."""
 
 _SENDER: Final = "the app on the device was built for another Firebase project: give it this project's settings file"
 _ARGUMENT: Final = "FCM does not take this device token: let the app register again; if every push says so, report it"
@@ -53,7 +53,7 @@ BY_STATUS: Final[Mapping[int, tuple[str, bool]]] = {
     FORBIDDEN: (_PERMISSION, True),
     NOT_FOUND: (_PROJECT, True),
 }
-"""What refuses a push when Google answered, and no code of FCM's own says more."""
+"""The same for refusals of Google without a code of FCM's own, by HTTP status."""
 
 
 def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime) -> Outcome:
@@ -61,7 +61,7 @@ def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime
 
     The meaning comes from FCM's own code in `error.details`, not from the HTTP status: 404 is also the answer for an
     unknown project and 403 for a disabled API, and neither may cost a registration. Only UNREGISTERED is TokenGone.
-    An answer that is not in Google's form came from something else, whatever its status, and delivers nothing.
+    An answer that is not in Google's form came from something else, whatever its status: the push was not delivered.
     """
     if status == OK:
         name = message_name(body)
@@ -73,16 +73,16 @@ def read_fcm(status: int, body: bytes, headers: Mapping[str, str], now: datetime
 
 
 def token_refused(status: int, body: bytes) -> bool:
-    """Tell whether our access token was refused: a new one may help, once."""
+    """Return True if Google refuses the access token: a new one may help, once."""
     return status == UNAUTHENTICATED and read_error(body).code != "THIRD_PARTY_AUTH_ERROR"
 
 
 def _refusal(status: int, error: FcmError) -> Refused | None:
-    """Read an answer that no waiting mends."""
+    """Return the refusal that an answer means; None if the push may succeed later."""
     name = error.name(status)
     ours = sorted(error.fields - TOKEN_FIELDS)
     if ours and error.canonical == "INVALID_ARGUMENT":
-        # All bodies come from the same few templates: what FCM takes of none of them any more, no other token mends.
+        # All bodies come from the same few templates: if FCM rejects a field of one, it rejects it for every token.
         return Refused(f"{name}: {', '.join(ours)}", _OURS, channel=True)
     if error.code in BY_CODE:
         return Refused(name, *BY_CODE[error.code], reach=Reach.CHECKED)
@@ -94,7 +94,7 @@ def _refusal(status: int, error: FcmError) -> Refused | None:
 
 
 def _passing(status: int, error: FcmError, headers: Mapping[str, str], now: datetime) -> RetryLater:
-    """Read an answer that says to wait; but for the quota of one device, and what is not known, it concerns all."""
+    """Return the wait that an answer means; it concerns all pushes unless it is one device's quota or is unknown."""
     after = retry_after(headers.get("retry-after", ""), now)
     if after is None and error.retry_delay is not None:
         after = min(error.retry_delay, LONGEST)

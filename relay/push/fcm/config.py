@@ -1,4 +1,4 @@
-"""How FCM is reached and as whom."""
+"""The address of FCM, and the relay's service account there."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +9,18 @@ from relay.push.fcm.budget import PER_HOUR
 
 @dataclass(frozen=True, slots=True)
 class FcmConfig:
-    """Hold how to reach FCM and as whom."""
+    """The address of FCM, and the relay's service account there."""
 
     service_account_file: Path
-    """The JSON file that Google gives for a service account; it names the project and where tokens are made."""
+    """Google's JSON file for a service account; it names the project and the URL that makes tokens."""
     endpoint: str = "https://fcm.googleapis.com"
     ca_file: Path | None = None
     """CA certificates to trust instead of the system's, for pushes and for tokens."""
     in_flight: int = 100
     """Pushes at once, each on a connection of its own: FCM's HTTP/1.1."""
     time_limit: float = 20.0
-    """Seconds for one push, token and connecting included; one more may pass before it is given up."""
+    """Seconds for one push, token and connecting included; the push ends at most one second later."""
     high_priority_per_hour: int = PER_HOUR
     """Pushes of new items that wake one phone within an hour; more go with normal priority."""
     route: Route = DIRECT
-    """How connections are made, for pushes and for tokens: through which proxy, from which address."""
+    """The proxy that connections go through, for pushes and for tokens, and the address that they come from."""

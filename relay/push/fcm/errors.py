@@ -1,6 +1,6 @@
-"""Own how the body of an FCM answer is read: which codes, fields and times it names [google.rpc.Status, error_details].
+"""The codes, fields and times in the body of an FCM answer [google.rpc.Status, error_details].
 
-Only what has the form of a code is kept, never free text: a body may come from anything between here and Google.
+The relay keeps only texts that have the form of a code: a body may come from anything between here and Google.
 """
 
 import json
@@ -15,11 +15,11 @@ FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,128}", re.ASCII)
 DURATION: Final = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)s", re.ASCII)
 MESSAGE_NAME: Final = re.compile(r"projects/[A-Za-z0-9_.:-]{1,64}/messages/[A-Za-z0-9_.:%-]{1,128}", re.ASCII)
 DEVICE: Final = re.compile(r"\bdevice\b|\btoken\b", re.ASCII | re.IGNORECASE)
-"""How a violated quota says that it is one device's; Google documents that it tells, and not how."""
+"""The words of a violated quota that is one device's; Google documents that the quota is named, but not how."""
 
 
 class Detail(StrEnum):
-    """Name the kinds of `error.details` that say more than the canonical code."""
+    """The kinds of `error.details` that say more than the canonical code."""
 
     FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
     ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
@@ -30,7 +30,7 @@ class Detail(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FcmError:
-    """Hold what an error body names; each is empty when the body lacks it."""
+    """The content of an error body; a field is empty when the body lacks it."""
 
     canonical: str = ""
     """The canonical code, e.g. NOT_FOUND; empty when something that is not Google answered."""
@@ -41,17 +41,17 @@ class FcmError:
     fields: frozenset[str] = frozenset()
     """The fields of the request that are at fault, e.g. message.token."""
     device_quota: bool = False
-    """Whether the quota that is used up is that of the one device."""
+    """True if the quota of this one device is used up."""
     retry_delay: float | None = None
-    """Seconds to wait, when the body itself names them."""
+    """Seconds to wait, if the body itself names them."""
 
     def name(self, status: int) -> str:
-        """Give the most telling code."""
+        """Return the most specific code."""
         return self.code or self.info or self.canonical or f"http-{status}"
 
 
 def read_error(body: bytes) -> FcmError:
-    """Find what an error body names; anything else than Google's form, e.g. a proxy's HTML, names nothing."""
+    """Read an error body; all fields are empty for another form than Google's, e.g. a proxy's HTML."""
     error = _document(body).get("error")
     if not isinstance(error, dict):
         return FcmError()
@@ -76,7 +76,7 @@ def read_error(body: bytes) -> FcmError:
 
 
 def message_name(body: bytes) -> str | None:
-    """Find the name of an accepted message; "" for one in an unknown form, None when the body is no acceptance."""
+    """Return the name of an accepted message; "" for a name in an unknown form, None when FCM accepts no message."""
     name = _document(body).get("name")
     if not isinstance(name, str):
         return None
@@ -99,7 +99,7 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
 def _fields(detail: Mapping[str, Any]) -> Iterator[str]:
     for violation in _objects(detail.get("fieldViolations")):
         field = violation.get("field")
-        # A field that has no such form is at fault as well, and is none that may be repeated.
+        # A field with another form is at fault as well, but its text may not enter a log.
         yield field if isinstance(field, str) and FIELD.fullmatch(field) else "unknown-field"
 
 

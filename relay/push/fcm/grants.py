@@ -1,4 +1,4 @@
-"""Own what an answer of Google's token endpoint means [RFC 6749 5; RFC 7523]."""
+"""The meaning of the answers of Google's token endpoint [RFC 6749 5; RFC 7523]."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from relay.push.fcm.errors import CODE
 from relay.push.fcm.tokens import MARGIN, AccessToken, TokenNotGiven
 
 TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}", re.ASCII)
-"""What may stand in a header [RFC 6750 2.1 allows less]."""
+"""Texts that may stand in a header [RFC 6750 2.1 allows less]."""
 LIFE: Final = 3600.0
-"""Seconds a token lives that comes without its time."""
+"""Lifetime in seconds of a token that comes without one."""
 LONGEST: Final = 86400.0
-"""Seconds; a token that is said to live longer is renewed daily all the same."""
+"""Lifetime in seconds at most: a token with a longer one is renewed daily."""
 SHORTEST: Final = 3 * MARGIN
-"""Seconds that a token must live: one that is hardly used before its margin would be asked for with every push."""
+"""Lifetime in seconds at least: a shorter one would end before its use, and each push would ask for a token."""
 PASSING: Final = frozenset({"internal_failure", "server_error", "temporarily_unavailable"})
 """Codes that pass by themselves, whatever the HTTP status."""
 
@@ -36,7 +36,7 @@ _FOREIGN: Final = (
 
 
 def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: datetime) -> AccessToken:
-    """Read an answer; raises TokenNotGiven. Of what is refused, only the code is kept."""
+    """Return the token in an answer; raises TokenNotGiven, which keeps only the code of a refusal."""
     answer = _document(body)
     if status == OK:
         token = answer.get("access_token")
@@ -56,12 +56,12 @@ def read_grant(status: int, body: bytes, headers: Mapping[str, str], now: dateti
 
 
 def _refused(reason: str, remedy: str) -> Refused:
-    """No push goes without a token; of FCM itself, which has heard nothing, this says nothing."""
+    """Return the outcome of all pushes while there is no token; it says nothing about FCM, which was not asked."""
     return Refused(reason, remedy, channel=True, reach=Reach.UNANSWERED)
 
 
 def _life(value: object) -> float:
-    """Read how many seconds a token lives; what is no time at all, 0 among it, says nothing."""
+    """Return the lifetime of a token in seconds; a value that is no positive number counts as missing."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return min(float(value), LONGEST)
     return LIFE

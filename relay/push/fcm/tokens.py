@@ -1,4 +1,4 @@
-"""Own the access token for FCM: when it is renewed, and that only one renewal runs at a time."""
+"""The access token for FCM: when it is renewed; one renewal runs at a time."""
 
 import asyncio
 import logging
@@ -15,25 +15,25 @@ from relay.domain.outcome import Refused, RetryLater
 log = logging.getLogger(__name__)
 
 AHEAD: Final = 300.0
-"""Seconds before its expiry that a token is renewed, while the old one is still good for pushes."""
+"""Seconds before the expiry of a token that the relay renews it, while the old one is still valid."""
 JITTER: Final = 60.0
-"""Up to so many seconds earlier, so that several processes do not renew in step."""
+"""Seconds by which a renewal may come earlier, so that several processes do not renew at the same time."""
 MARGIN: Final = 10.0
-"""Seconds of life a token must have left to be used at all."""
+"""Seconds that a token must still be valid to be used at all."""
 QUIET: Final = 5.0
-"""Seconds after a failed renewal in which no other is tried."""
+"""Seconds after a failed renewal without another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """Hold one OAuth 2.0 access token."""
+    """One OAuth 2.0 access token."""
 
     value: str = field(repr=False)
     expires_at: datetime
 
 
 class TokenNotGiven(Exception):
-    """Tell that no access token could be had; `outcome` is what that means for a push."""
+    """Google gave no access token; `outcome` is the outcome of a push that needs one."""
 
     def __init__(self, outcome: RetryLater | Refused) -> None:
         super().__init__(outcome.reason)
@@ -41,14 +41,14 @@ class TokenNotGiven(Exception):
 
 
 class AccessTokens:
-    """Keep one good token.
+    """One valid token, renewed in time.
 
-    `mint` asks for a new one and raises TokenNotGiven only; it is awaited by a task of this object, so whoever gives
-    up waiting does not disturb the others.
+    `mint` asks for a new one and raises TokenNotGiven only. A task of this object awaits it, so a cancelled push does
+    not disturb the others.
     """
 
     def __init__(self, mint: Callable[[], Awaitable[AccessToken]], clock: Clock, random: Random) -> None:
-        """Take how to get a token."""
+        """Start without a token; the first push asks for one."""
         self._mint = mint
         self._clock = clock
         self._random = random
@@ -59,11 +59,11 @@ class AccessTokens:
 
     @property
     def renewing(self) -> bool:
-        """Tell whether a renewal is under way."""
+        """True while a renewal runs."""
         return self._renewal.task is not None
 
     async def get(self) -> AccessToken:
-        """Return a token that is good now; raises TokenNotGiven."""
+        """Return a token that is valid now; raises TokenNotGiven."""
         now = self._clock()
         token = self._token
         if token is None or token.expires_at <= now + timedelta(seconds=MARGIN):
@@ -73,13 +73,13 @@ class AccessTokens:
         return token
 
     async def renew(self, refused: AccessToken) -> AccessToken:
-        """Return another token than the refused one, which is used no more; raises TokenNotGiven."""
+        """Return another token than the refused one, which is not used again; raises TokenNotGiven."""
         if self._token is not None and self._token.value == refused.value:
             self._token = None
         return await self.get()
 
     async def close(self) -> None:
-        """Wait for no renewal any more."""
+        """Cancel the renewal that runs."""
         await self._renewal.cancel()
 
     async def _fresh(self) -> AccessToken:

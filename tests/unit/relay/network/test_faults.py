@@ -26,7 +26,7 @@ TARGET = "api.push.apple.com:443"
         ),
         (faults.proxy_not_trusted(PROXY, ""), "proxy-certificate-not-trusted", True, "does not verify"),
         (faults.proxy_without_tls(PROXY, "WRONG_VERSION_NUMBER"), "proxy-tls-failed", False, "http://"),
-        (faults.proxy_babbles(PROXY, "it sings"), "proxy-speaks-no-http", False, "it sings"),
+        (faults.proxy_not_http(PROXY, "it sings"), "proxy-speaks-no-http", False, "it sings"),
         (faults.proxy_hangs_up(PROXY), "proxy-hangs-up", False, "its log"),
         (faults.proxy_refuses(PROXY, TARGET, 403, ()), "proxy-denied", True, TARGET),
         (faults.proxy_refuses(PROXY, TARGET, 405, ()), "proxy-denied", True, "405"),
