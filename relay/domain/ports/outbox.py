@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from relay.domain.model import (
-    DuePush,
-    Lane,
-    Platform,
-)
+from relay.domain.model import DuePush, Lane, Platform
 from relay.domain.outcome import Outcome
 
 

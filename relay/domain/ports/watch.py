@@ -6,11 +6,7 @@ from typing import Protocol
 
 from eas_watcher.names import MailboxId
 from eas_watcher.server.idle_timeout import Lesson
-from relay.domain.model import (
-    Candidate,
-    CommitEntry,
-    WatchRecord,
-)
+from relay.domain.model import Candidate, CommitEntry, WatchRecord
 
 
 class WatchStore(Protocol):
