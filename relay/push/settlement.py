@@ -215,5 +215,5 @@ def _update_mark(
         case Refused(channel=False) if recipient.state is RegistrationState.ACTIVE:
             # The registration's quarantine holds the mark back, and ends as soon as any push shows the token good.
             return replace(same, attempts=mark.attempts + settlement.counted)
-        case RetryLater() | Refused():
+        case RetryLater() | Refused():  # pragma: no branch  -- mypy proves that no other outcome is left
             return replace(same, attempts=mark.attempts + settlement.counted, due_at=later or now)

@@ -88,3 +88,18 @@ def test_a_refusal_says_what_an_operator_can_use() -> None:
 def test_a_token_that_no_endpoint_gives_is_refused(token: str, client: str) -> None:
     with pytest.raises(UnusableCredential):
         OAuthCredential("ann", token, client)
+
+
+@pytest.mark.parametrize("given", [("ann", ""), ("ann", "two words"), ("ann", "x" * 16385), ("ann", "refresh", "ü")])
+def test_a_grant_that_no_token_endpoint_makes_is_refused(given: tuple[str, ...]) -> None:
+    with pytest.raises(UnusableCredential, match="visible ASCII"):
+        OAuthCredential(*given)
+
+
+def test_a_rotated_grant_keeps_its_name_and_makes_no_header_of_its_own() -> None:
+    first = OAuthCredential("ann", "first", "app-on-phones")
+    rotated = first.rotated("second").rotated("third")
+
+    assert (rotated.refresh_token, rotated.client_id) == ("third", "app-on-phones")
+    assert rotated.grant == first.grant != OAuthCredential("ann", "third").grant
+    assert rotated.authorization() is None  # type: ignore[func-returns-value]  # that it has none is the point

@@ -2,7 +2,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, load_pem_private_key
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12, refusal_in
@@ -91,3 +91,31 @@ def test_a_certificate_shows_no_key() -> None:
 )
 def test_the_alerts_of_a_server_are_read(text: str, why: str | None) -> None:
     assert refusal_in(text) == why
+
+
+def rewritten(certificate: x509.Certificate, old: bytes, new: bytes) -> str:
+    """Return a certificate with other bytes; its signature does not fit any more, and nothing here checks it."""
+    der = certificate.public_bytes(Encoding.DER)
+    assert der.count(old) == 1
+    return x509.load_der_x509_certificate(der.replace(old, new)).public_bytes(Encoding.PEM).decode()
+
+
+def test_a_certificate_that_names_no_purpose_serves_for_all() -> None:
+    # 06 03 55 1D 25: the extension extKeyUsage; 1D 7F is no extension that anything knows.
+    unnamed = rewritten(
+        x509.load_pem_x509_certificate(CERTIFICATE.encode()), b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x7f"
+    )
+
+    credential = read_pem("ann", unnamed + KEY, "", NOW)
+
+    assert credential.chain == unnamed
+    assert credential.authorization() is None  # type: ignore[func-returns-value]  # that it has none is the point
+
+
+def test_a_key_of_an_unknown_kind_is_refused() -> None:
+    # 06 07 2A 86 48 CE 3D 02 01: ecPublicKey; with 7F at the end it is no kind of key that anything knows.
+    kind = b"\x06\x07\x2a\x86\x48\xce\x3d\x02"
+    unknown = rewritten(x509.load_pem_x509_certificate(CERTIFICATE.encode()), kind + b"\x01", kind + b"\x7f")
+
+    with pytest.raises(UnusableCredential, match="unknown kind"):
+        read_pem("ann", unknown + KEY, "", NOW)

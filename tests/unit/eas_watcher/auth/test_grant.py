@@ -130,3 +130,9 @@ def test_the_wait_is_as_long_as_the_endpoint_says() -> None:
 def test_nothing_shows_a_secret() -> None:
     assert "s3cret" not in repr(CLIENT)
     assert "next" not in repr(read_issued(good(refresh_token="next"), CLIENT, NOW))
+
+
+def test_a_client_without_a_scope_names_none() -> None:
+    client = OAuthClient("https://login.example.com/token", "relay", "", "")
+
+    assert "scope" not in parse_qs(refresh_request(client, OAuthCredential("ann", "refresh")).body.decode())

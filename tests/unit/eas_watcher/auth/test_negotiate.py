@@ -147,3 +147,7 @@ def test_a_user_whom_the_directory_does_not_know_ends_the_watch() -> None:
 
     assert isinstance(error, CredentialVoid)
     assert error.reason == Reason.KERBEROS_USER_UNKNOWN
+
+
+def test_an_invited_user_has_no_header_of_its_own() -> None:
+    assert KerberosCredential("ann", "invitation").authorization() is None  # type: ignore[func-returns-value]  # the point

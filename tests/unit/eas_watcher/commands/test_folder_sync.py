@@ -134,3 +134,10 @@ def test_knows_the_class_of_every_type() -> None:
 
     assert [class_of(folder_type) for folder_type in range(21)] == expected
     assert folder("5", "0", 2).cls is email
+
+
+@pytest.mark.parametrize(
+    ("type_", "cls"), [(2, CollectionClass.EMAIL), (8, CollectionClass.CALENDAR), (12, None), (6, None)]
+)
+def test_only_the_default_folder_of_a_class_is_its_default(type_: int, cls: CollectionClass | None) -> None:
+    assert folder("5", "0", type_).default_class is cls

@@ -1,5 +1,8 @@
-from eas_watcher.machine.memory import Collection, Memory, Partnership, Progress
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
+from dataclasses import replace
+
+from eas_watcher.machine.memory import Collection, Drain, Memory, Partnership, Progress, WatchState, restart
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId
+from tests.unit.eas_watcher.watching import INBOX, NEWEST
 
 
 def test_progress_of_nothing_changes_nothing() -> None:
@@ -19,3 +22,20 @@ def test_a_new_collection_was_never_primed() -> None:
 def test_a_new_mailbox_watches_its_mails_and_agreed_on_nothing() -> None:
     assert Memory().classes == {CollectionClass.EMAIL}
     assert Memory().partnership == Partnership(None, None, NO_SYNC_KEY, informed=False)
+
+
+def test_only_a_refused_credential_and_a_wipe_end_a_watch_for_good() -> None:
+    assert {state for state in WatchState if state.ended} == {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
+
+
+def test_a_collection_that_is_primed_again_remembers_since_when_items_are_new() -> None:
+    seen = (ServerId("5:1"), ServerId("5:2"))
+    again = restart(replace(INBOX, tries=3, seen=seen))
+
+    assert again == replace(INBOX, sync_key=NO_SYNC_KEY, tries=0, drain=Drain(NEWEST, frozenset(seen)))
+
+
+def test_a_drain_that_was_interrupted_starts_again_with_nothing_found() -> None:
+    drain = Drain(NEWEST, frozenset({ServerId("5:1")}), found=4)
+
+    assert restart(replace(INBOX, drain=drain)).drain == replace(drain, found=0)

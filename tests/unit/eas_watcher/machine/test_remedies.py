@@ -4,6 +4,7 @@ import pytest
 
 from eas_watcher.errors import (
     AccessDenied,
+    CredentialVoid,
     EasError,
     HierarchyChanged,
     NotProvisioned,
@@ -429,3 +430,19 @@ def test_the_end_of_a_watch_sends_an_attention_push() -> None:
 
     assert isinstance(state, Ended)
     assert actions == [Record(Progress(condition=condition, refusals=0, attention=True))]
+
+
+def test_a_credential_that_is_void_ends_the_watch() -> None:
+    decided = remedy(watch_of(), CredentialVoid("expired", Reason.CERTIFICATE_EXPIRED))
+
+    condition = Condition(WatchState.CREDENTIAL_REFUSED, Reason.CERTIFICATE_EXPIRED, detail="expired")
+    assert decided == end(watch_of(), condition)
+
+
+def test_a_server_that_asks_for_the_same_request_again_gets_it_once() -> None:
+    error = ServerBusy("x", again=True)
+    watch = remedy(watch_of(), error)
+
+    assert watch == at_once(watch_of(), error, Reason.SERVER_BUSY)
+    assert isinstance(watch, Watch)
+    assert decide(watch, error).seconds is None  # a wait that grows, as after any outage

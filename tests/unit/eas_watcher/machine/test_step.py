@@ -453,3 +453,18 @@ def test_every_pair_of_state_and_event_is_decided(state: State, event: Event) ->
 
 def test_the_table_names_every_state() -> None:
     assert set(LEGAL) == set(get_args(State))
+
+
+def test_a_sync_that_is_sent_again_at_once_uses_its_key_again() -> None:
+    state, actions = step(syncing(), Failed(Unreachable("x", stale=True)))
+
+    assert isinstance(state, Syncing)
+    assert sent(actions) == SYNC
+    assert state.watch.collections[0].tries == 2
+
+
+def test_a_mailbox_that_is_polled_pauses_where_others_ping() -> None:
+    state, actions = proceed(watch_of(policy=Policy(poll_interval=300.0)))
+
+    assert isinstance(state, Pausing)
+    assert paused(actions).seconds == 300.0

@@ -94,3 +94,10 @@ def test_a_confirmation_that_was_given_up_changes_nothing_once_the_suspicion_is_
     refusals.given_up(1061.0)
 
     assert refusals.next_at == 1960.0
+
+
+def test_a_suspected_server_keeps_count_of_those_it_refuses_next() -> None:
+    refusals = refused(*range(10))
+    refusals.refused(10, WATCHED, 1.0)
+
+    assert (refusals.suspected, len(refusals)) == (True, 11)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eas_watcher.names import MailboxId
-from relay.domain.model import SHARDS, shard_of
+from eas_watcher.names import CollectionClass, MailboxId
+from relay.domain.model import SHARDS, Mark, shard_of
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,8 @@ def test_every_mailbox_has_a_shard(mailbox: str) -> None:
 
 def test_mailboxes_spread_over_all_shards() -> None:
     assert len({shard_of(MailboxId(f"mailbox-{number}")) for number in range(10_000)}) == SHARDS
+
+
+@pytest.mark.parametrize("cls", list(CollectionClass))
+def test_new_items_of_each_class_set_a_mark_of_its_name(cls: CollectionClass) -> None:
+    assert Mark.of(cls).value == cls.value

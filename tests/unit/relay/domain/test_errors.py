@@ -1,0 +1,37 @@
+"""The errors that operators read: each says what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.domain.errors import (
+    DatabaseInUse,
+    DatabaseRefuses,
+    MigrationsPending,
+    RelayBroke,
+    RelayError,
+    SchemaNewer,
+    SettingsInvalid,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (DatabaseInUse(Path("/var/lib/relay.db")), "/var/lib/relay.db: stop it"),
+        (DatabaseRefuses("no such role"), "no such role. Check database.url"),
+        (SchemaNewer(), "install that version again"),
+        (MigrationsPending(), "run `relay migrate` first"),
+        (RelayBroke(), "see the log"),
+    ],
+)
+def test_an_error_names_its_remedy(error: RelayError, remedy: str) -> None:
+    assert remedy in str(error)
+
+
+def test_all_faults_of_the_settings_are_named_at_once() -> None:
+    faults = [("api.port", "is taken", "Choose another."), ("apns.topics", "is empty", "Name an app.")]
+    error = SettingsInvalid(faults)
+
+    assert error.faults == faults
+    assert str(error) == "api.port: is taken. Choose another.\napns.topics: is empty. Name an app."
