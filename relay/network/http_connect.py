@@ -72,7 +72,7 @@ class AnswerReader:
                 self._head = rest
                 continue
             if answer.opened and rest:
-                raise NotHttp("it sends what nobody asked for into the tunnel")
+                raise NotHttp("it sends bytes into the tunnel before the relay does")
             return answer
 
 

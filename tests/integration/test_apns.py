@@ -60,7 +60,7 @@ async def test_a_push_arrives_as_documented(tmp_path: Path) -> None:
         assert json.loads(received.body)["relay"]["class"] == "email"
 
 
-async def test_a_background_push_is_taken(tmp_path: Path) -> None:
+async def test_a_background_push_is_accepted(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         assert isinstance(await sender.send(due_push(mode=Mode.BACKGROUND)), Delivered)
         assert simulator.received[0].headers["apns-priority"] == "5"
@@ -103,7 +103,7 @@ async def test_one_provider_token_serves_all_connections(tmp_path: Path) -> None
         assert len({received.headers["authorization"] for received in simulator.received}) == 1
 
 
-async def test_an_expired_provider_token_is_made_anew_once_for_all_who_used_it(tmp_path: Path) -> None:
+async def test_an_expired_provider_token_is_renewed_once_for_all_pushes_that_used_it(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Answer(403, "ExpiredProviderToken"), 20)
@@ -119,7 +119,7 @@ async def test_an_expired_provider_token_is_made_anew_once_for_all_who_used_it(t
         assert len(simulator.received) == 42
 
 
-async def test_a_gone_token_is_gone_since_the_moment_apple_says(tmp_path: Path) -> None:
+async def test_a_gone_token_has_the_timestamp_of_apple(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         simulator.gone(due_push(1).device_token, SINCE)
 
@@ -139,7 +139,7 @@ async def test_an_unknown_token_is_refused_and_never_gone(tmp_path: Path) -> Non
         assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
-async def test_what_is_not_configured_or_no_token_never_leaves(tmp_path: Path) -> None:
+async def test_a_push_without_a_configured_app_or_a_valid_token_is_not_sent(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         other = await sender.send(due_push(app="com.example.other"))
         path = await sender.send(due_push(device_token="00/../11"))
@@ -161,7 +161,7 @@ async def test_what_is_not_configured_or_no_token_never_leaves(tmp_path: Path) -
         (Answer(503, "ServiceUnavailable", retry_after="30"), 30.0, True),
     ],
 )
-async def test_answers_that_pass_leave_the_connection_alone(
+async def test_passing_faults_leave_the_connection_open(
     tmp_path: Path, script: Answer, after: float | None, provider: bool
 ) -> None:
     async with apns(tmp_path) as (simulator, sender):
@@ -192,7 +192,7 @@ async def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: P
             assert set(map(failure, await send_all(sender, 10))) == {"timed-out"}
 
 
-async def test_closing_ends_pushes_under_way_even_while_connecting(tmp_path: Path) -> None:
+async def test_closing_ends_pushes_in_flight_even_while_connecting(tmp_path: Path) -> None:
     async with silent_server() as port, apns_world(tmp_path) as world:
         config = replace(world.config, host="127.0.0.1", port=port)
         sender = apns_sender(config)
@@ -203,7 +203,7 @@ async def test_closing_ends_pushes_under_way_even_while_connecting(tmp_path: Pat
         assert isinstance(waiting.result(), RetryLater)
 
 
-async def test_nobody_listening_is_tried_again_later(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_listen_is_tried_again_later(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world:
         config = replace(world.config, host="127.0.0.1", port=free_port())
         async with asyncio.timeout(30.0), apns_sender(config) as sender:
@@ -247,7 +247,7 @@ async def test_settings_that_cannot_work_are_refused_at_start(
 
 
 class Babble(asyncio.Protocol):
-    """Answer in HTTP/1.1, whatever was agreed, and wait for more."""
+    """Answer in HTTP/1.1, whatever the handshake agreed on, and wait for more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).write(b"HTTP/1.1 400 Bad Request\r\nConnection: keep-alive\r\n\r\n")
@@ -265,7 +265,7 @@ async def test_a_server_that_speaks_no_http2_is_tried_again_later(tmp_path: Path
             server.close()
 
 
-async def test_both_environments_have_connections_and_fates_of_their_own(tmp_path: Path) -> None:
+async def test_both_environments_have_connections_and_failures_of_their_own(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world, silent_server() as port:
         config = replace(world.config, sandbox_host="127.0.0.1", sandbox_port=port, time_limit=0.5)
         async with apns_sender(config) as sender, asyncio.TaskGroup() as tasks:
@@ -275,13 +275,13 @@ async def test_both_environments_have_connections_and_fates_of_their_own(tmp_pat
         assert failure(sick.result()) == "timed-out"
 
 
-async def test_what_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
+async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world, apns_sender(world.config, MemoryEgress(full=True)) as sender:
         assert await sender.send(due_push()) == RetryLater("egress-log: No space left on device")
         assert world.simulator.received == []
 
 
-async def test_a_push_that_goes_out_twice_is_noted_twice(tmp_path: Path) -> None:
+async def test_a_push_that_goes_out_twice_is_logged_twice(tmp_path: Path) -> None:
     egress = MemoryEgress()
     async with apns_world(tmp_path) as world, apns_sender(world.config, egress) as sender:
         world.simulator.fail(Close())

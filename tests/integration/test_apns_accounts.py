@@ -1,4 +1,4 @@
-"""Push for apps of several teams, and have keys and certificates replaced while the sender runs."""
+"""Pushes for apps of several teams, and keys and certificates that change while the sender runs."""
 
 import asyncio
 from dataclasses import replace
@@ -55,7 +55,7 @@ async def test_one_app_may_have_a_key_for_each_environment(tmp_path: Path) -> No
         assert ["authorization" in each.headers for each in world.simulator.received] == [True, False]
 
 
-async def test_an_environment_that_no_key_is_for_is_named(tmp_path: Path) -> None:
+async def test_an_environment_without_a_key_is_named(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world:
         (plain,) = world.config.accounts
         production = replace(plain, environments=frozenset({Environment.PRODUCTION}))
@@ -78,7 +78,7 @@ async def test_a_key_for_the_other_environment_is_a_fault_with_a_remedy(tmp_path
         assert "environments" in outcome.remedy
 
 
-async def test_a_corrected_key_is_taken_without_a_restart_and_what_is_under_way_ends(tmp_path: Path) -> None:
+async def test_a_corrected_key_is_adopted_without_a_restart_and_pushes_in_flight_end(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world:
         (plain,) = world.config.accounts
         file = plain.authentication.file

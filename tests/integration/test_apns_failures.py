@@ -1,4 +1,4 @@
-"""Play every row of the failure table of stock aioapns, and what else a connection to APNs can meet."""
+"""Every known failure of stock aioapns, and the other failures that a connection to APNs can have."""
 
 import asyncio
 import socket
@@ -61,12 +61,12 @@ def connection_of(sender: ApnsSender) -> ApnsConnection:
 
 
 def hurry(sender: ApnsSender, seconds: float) -> None:
-    """Give the pushes from now on so many seconds; what went before had the time that a slow machine needs."""
+    """Limit later pushes to so many seconds; the earlier ones have the time that a slow machine needs."""
     sender.time_limit = seconds
 
 
 async def hand_over(sender: ApnsSender, number: int) -> ApnsAnswer:
-    """Send once, without the repetitions of the sender; raises what came instead of an answer."""
+    """Send once, without the repetitions of the sender; raises the error that came instead of an answer."""
     push = due_push(number)
     message = ApnsMessage(Notice.of(push))
     notification = NotificationRequest(
@@ -94,7 +94,7 @@ def kinds(endings: list[Ending]) -> Counter[str]:
 
 
 def tries(simulator: ApnsSimulator) -> Counter[int]:
-    """Count how many pushes came once, twice, ..."""
+    """Return how many pushes came once, twice, ..."""
     ids = Counter(received.headers["apns-id"] for received in simulator.received)
     return Counter(ids.values())
 
@@ -123,7 +123,7 @@ async def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path) -> No
         assert simulator.accepted == 1
 
 
-async def test_a_cancelled_push_and_then_a_dropped_connection_leave_nobody_hanging(tmp_path: Path) -> None:
+async def test_a_cancelled_push_and_then_a_dropped_connection_leave_no_push_hanging(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall(), 0)
@@ -153,17 +153,17 @@ async def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Pat
         simulator.fail(Delay(0.3), 99)
         simulator.fail(GoAway(graceful=True))
         async with asyncio.TaskGroup() as tasks:
-            under_way = tasks.create_task(send_all(sender, 100, first=2))
+            in_flight = tasks.create_task(send_all(sender, 100, first=2))
             await simulator.wait(2)  # the one that was answered with the farewell
             later = tasks.create_task(send_all(sender, 20, first=200))
 
-        assert delivered([*under_way.result(), *later.result()]) == 120
+        assert delivered([*in_flight.result(), *later.result()]) == 120
         assert tries(simulator) == {1: 121}
         assert simulator.accepted == 2
         await until(lambda: len(simulator.connections) == 1)
 
 
-async def test_what_a_goaway_left_out_is_sent_elsewhere_and_what_it_did_not_is_not(tmp_path: Path) -> None:
+async def test_pushes_that_a_goaway_leaves_out_are_sent_elsewhere_and_the_others_are_not(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Delay(0.3), 40)
@@ -175,7 +175,7 @@ async def test_what_a_goaway_left_out_is_sent_elsewhere_and_what_it_did_not_is_n
         assert simulator.accepted == 2
 
 
-async def test_a_goaway_with_an_error_leaves_doubt_about_what_it_names_only(tmp_path: Path) -> None:
+async def test_a_goaway_with_an_error_leaves_doubt_only_about_the_pushes_that_it_names(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall(), 40)
@@ -188,7 +188,7 @@ async def test_a_goaway_with_an_error_leaves_doubt_about_what_it_names_only(tmp_
         assert simulator.accepted == 2
 
 
-async def test_a_goaway_of_a_connection_that_is_not_used_costs_nothing(tmp_path: Path) -> None:
+async def test_a_goaway_on_an_idle_connection_costs_nothing(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.leave_idle()
@@ -200,7 +200,7 @@ async def test_a_goaway_of_a_connection_that_is_not_used_costs_nothing(tmp_path:
 
 
 @pytest.mark.both_loops
-async def test_a_dropped_connection_leaves_doubt_about_what_was_under_way(tmp_path: Path) -> None:
+async def test_a_dropped_connection_leaves_doubt_about_the_pushes_in_flight(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall(), 99)
@@ -212,7 +212,7 @@ async def test_a_dropped_connection_leaves_doubt_about_what_was_under_way(tmp_pa
         assert len(simulator.received) == 101
 
 
-async def test_doubt_is_sent_once_more_under_the_same_ids(tmp_path: Path) -> None:
+async def test_a_push_in_doubt_is_sent_once_more_under_the_same_ids(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall(), 99)
@@ -224,7 +224,7 @@ async def test_doubt_is_sent_once_more_under_the_same_ids(tmp_path: Path) -> Non
         assert len(names) == 101
 
 
-async def test_doubt_that_stays_is_left_to_the_rows_own_backoff(tmp_path: Path) -> None:
+async def test_a_push_that_stays_in_doubt_waits_for_the_backoff_of_its_row(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Close(), 0)
@@ -233,7 +233,7 @@ async def test_doubt_that_stays_is_left_to_the_rows_own_backoff(tmp_path: Path) 
         assert tries(simulator) == {1: 1, 2: 1}
 
 
-async def test_who_waits_for_a_stream_when_the_only_connection_dies_gets_the_next_one(tmp_path: Path) -> None:
+async def test_a_push_that_waits_for_a_stream_when_the_only_connection_dies_uses_the_next_one(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall(), 99)
@@ -313,7 +313,7 @@ async def test_nothing_is_kept_of_pushes_that_ended(tmp_path: Path) -> None:
         assert simulator.accepted == 1
 
 
-async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: Path) -> None:
+async def test_an_idle_connection_is_kept_and_gets_pings(tmp_path: Path) -> None:
     async with apns(tmp_path, timings=KeepaliveTimings(idle=0.05, waiting=5.0, pong=60.0, tick=0.02)) as (
         simulator,
         sender,
@@ -327,7 +327,7 @@ async def test_an_idle_connection_is_kept_and_asked_whether_it_lives(tmp_path: P
 
 
 @pytest.mark.both_loops
-async def test_the_kernel_watches_over_the_connection_too(tmp_path: Path) -> None:
+async def test_the_kernel_watches_the_connection_too(tmp_path: Path) -> None:
     async with apns(tmp_path) as (_, sender):
         await sender.send(due_push(1))
         connected = connection_of(sender)._transport.get_extra_info("socket")  # type: ignore[union-attr]  # it is made
@@ -373,7 +373,7 @@ async def test_a_limit_that_is_lowered_and_raised_is_kept(tmp_path: Path) -> Non
         assert simulator.accepted == 1
 
 
-async def test_a_limit_of_nothing_ends_in_time(tmp_path: Path) -> None:
+async def test_a_limit_of_zero_ends_in_time(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         simulator.fail(Streams(0))
         await sender.send(due_push(1))
@@ -383,7 +383,7 @@ async def test_a_limit_of_nothing_ends_in_time(tmp_path: Path) -> None:
         assert set(map(failure, await send_all(sender, 5))) == {"timed-out"}
 
 
-async def test_a_refusal_brings_the_limit_of_one_back(tmp_path: Path) -> None:
+async def test_a_refusal_brings_back_the_limit_of_one(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Answer(403, "InvalidProviderToken"))
@@ -394,7 +394,7 @@ async def test_a_refusal_brings_the_limit_of_one_back(tmp_path: Path) -> None:
         await until(lambda: connection_of(sender).stream_limit == 100)
 
 
-async def test_a_connection_that_swallows_everything_is_found_out_and_left(tmp_path: Path) -> None:
+async def test_a_connection_that_never_answers_is_found_out_and_replaced(tmp_path: Path) -> None:
     async with apns(tmp_path, timings=HURRIED) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Freeze())
@@ -418,7 +418,7 @@ async def test_an_idle_connection_that_died_in_silence_is_replaced_before_it_is_
         assert simulator.accepted == 2
 
 
-async def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Path) -> None:
+async def test_a_server_that_sends_nothing_after_the_handshake_is_given_up(tmp_path: Path) -> None:
     async with apns(tmp_path, timings=HURRIED) as (simulator, sender):
         simulator.deafen()
         async with asyncio.timeout(60.0):
@@ -435,7 +435,7 @@ async def test_a_server_that_shakes_hands_and_says_nothing_is_left(tmp_path: Pat
         await until(delivered_again)
 
 
-async def test_one_answer_that_does_not_come_costs_its_push_alone(tmp_path: Path) -> None:
+async def test_a_missing_answer_costs_its_push_alone(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall())
@@ -501,15 +501,15 @@ async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_o
 
 
 @pytest.mark.both_loops
-async def test_closing_waits_a_little_for_what_is_under_way_and_takes_nothing_new(tmp_path: Path) -> None:
+async def test_closing_waits_a_little_for_pushes_in_flight_and_accepts_no_new_ones(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Delay(0.2), 20)
         async with asyncio.TaskGroup() as tasks:
-            under_way = tasks.create_task(send_all(sender, 20, first=2))
+            in_flight = tasks.create_task(send_all(sender, 20, first=2))
             await until(lambda: connection_of(sender).in_flight == 20)
             await sender.close()
-        assert delivered(under_way.result()) == 20
+        assert delivered(in_flight.result()) == 20
         with pytest.raises(NotSent, match="relay-stops"):
             await hand_over(sender, 100)
         assert await sender.send(due_push(101)) == RetryLater("relay-stops")

@@ -1,4 +1,4 @@
-"""Connections through proxies honest and mean, from chosen addresses."""
+"""Connections through proxies that work and that fail, from chosen addresses."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ SOON = 20.0  # seconds; a limit, never a wait
 
 
 class Greeted(asyncio.Protocol):
-    """Note what a server says by itself, and be able to answer."""
+    """A client that keeps what the server sends, and can answer."""
 
     def __init__(self) -> None:
         self.greeting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -43,7 +43,7 @@ class Greeted(asyncio.Protocol):
 
 
 class Target:
-    """Greet whoever connects at once, and note from where they come."""
+    """A server that greets each client at once, and keeps the addresses of its clients."""
 
     def __init__(self, folder: Path) -> None:
         self.ca = ThrowAwayCa()
@@ -90,7 +90,7 @@ def through(proxy: ConnectProxy, limit: float = SOON, **options: str) -> Dialler
     return Dialler(Route(Proxy("127.0.0.1", proxy.port, **options)), limit=limit)  # type: ignore[arg-type]
 
 
-async def test_without_a_proxy_a_connection_goes_straight(tmp_path: Path) -> None:
+async def test_without_a_proxy_a_connection_is_direct(tmp_path: Path) -> None:
     async with target(tmp_path) as there:
         assert await greeting(Dialler(DIRECT), "localhost", there.port, there.trust) == b"hello"
 
@@ -120,7 +120,7 @@ async def test_plain_bytes_go_through_a_tunnel_too() -> None:
             await protocol.lost.wait()
 
 
-async def test_the_proxy_is_told_who_asks(tmp_path: Path) -> None:
+async def test_the_proxy_gets_user_and_password(tmp_path: Path) -> None:
     async with target(tmp_path) as there, connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
         known = through(proxy, user="relay", password="hunter2")
         assert await greeting(known, "localhost", there.port, there.trust) == b"hello"
@@ -133,33 +133,33 @@ async def test_the_proxy_is_told_who_asks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("proxy_tls", "proxy_host"), [(True, "localhost"), (True, "127.0.0.1")])
 @pytest.mark.both_loops
-async def test_a_proxy_may_be_spoken_to_over_tls(tmp_path: Path, proxy_tls: bool, proxy_host: str) -> None:
+async def test_the_connection_to_a_proxy_may_use_tls(tmp_path: Path, proxy_tls: bool, proxy_host: str) -> None:
     ca = ThrowAwayCa("Of the proxy")
     ca.write_ca(tmp_path / "proxy-ca.pem")
     async with target(tmp_path) as there, connect_proxy(tls=ca.server_context()) as proxy:
-        way = Route(Proxy(proxy_host, proxy.port, tls=proxy_tls, ca_file=tmp_path / "proxy-ca.pem"))
-        assert await greeting(Dialler(way), "localhost", there.port, there.trust) == b"hello"
+        route = Route(Proxy(proxy_host, proxy.port, tls=proxy_tls, ca_file=tmp_path / "proxy-ca.pem"))
+        assert await greeting(Dialler(route), "localhost", there.port, there.trust) == b"hello"
         assert proxy.targets == [f"localhost:{there.port}"]
 
 
-async def test_a_proxy_whose_certificate_nobody_trusts_never_hears_the_password(tmp_path: Path) -> None:
+async def test_a_proxy_with_an_untrusted_certificate_never_gets_the_password(tmp_path: Path) -> None:
     ThrowAwayCa("Another").write_ca(tmp_path / "other.pem")
     async with connect_proxy(tls=ThrowAwayCa().server_context()) as proxy:
-        way = Route(Proxy("localhost", proxy.port, tls=True, ca_file=tmp_path / "other.pem", user="relay"))
-        fault = await fails(Dialler(way), "localhost", 1)
+        route = Route(Proxy("localhost", proxy.port, tls=True, ca_file=tmp_path / "other.pem", user="relay"))
+        fault = await fails(Dialler(route), "localhost", 1)
         assert (fault.reason, fault.lasting) == ("proxy-certificate-not-trusted", True)
         assert proxy.heads == []
 
 
-async def test_a_proxy_without_tls_is_told_apart() -> None:
+async def test_a_proxy_without_tls_has_a_reason_of_its_own() -> None:
     async def bad_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
 
     async with talking(None, bad_request) as url:
-        way = Route(Proxy("127.0.0.1", int(url.rpartition(":")[2]), tls=True))
-        assert (await fails(Dialler(way), "localhost", 1)).reason == "proxy-tls-failed"
+        route = Route(Proxy("127.0.0.1", int(url.rpartition(":")[2]), tls=True))
+        assert (await fails(Dialler(route), "localhost", 1)).reason == "proxy-tls-failed"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_a_refusal_is_named_at_once(talk: Talk, reason: str) -> None:
         (says(b"HTTP/1.1 200 OK\r\n\r\n", then_hold=True), "TLS through its tunnel"),
     ],
 )
-async def test_a_proxy_that_hangs_costs_the_limit_and_is_left(tmp_path: Path, talk: Talk, what: str) -> None:
+async def test_a_proxy_that_hangs_is_given_up_at_the_limit(tmp_path: Path, talk: Talk, what: str) -> None:
     async with target(tmp_path) as there, connect_proxy(ConnectProxy(talk=talk)) as proxy:
         fault = await fails(through(proxy, limit=1.5), "localhost", there.port, there.trust)
         assert (fault.reason, fault.lasting) == ("proxy-timed-out", False)
@@ -200,15 +200,15 @@ async def test_a_proxy_that_hangs_costs_the_limit_and_is_left(tmp_path: Path, ta
         assert await greeting(through(proxy), "localhost", there.port, there.trust) == b"hello"
 
 
-async def test_a_proxy_that_takes_no_words_over_tls_costs_the_limit() -> None:
+async def test_a_proxy_that_reads_nothing_over_tls_is_given_up_at_the_limit() -> None:
     async with silent_server() as port:
-        way = Route(Proxy("127.0.0.1", port, tls=True))
-        fault = await fails(Dialler(way, limit=0.3), "localhost", 1)
+        route = Route(Proxy("127.0.0.1", port, tls=True))
+        fault = await fails(Dialler(route, limit=0.3), "localhost", 1)
         assert fault.reason == "proxy-timed-out"
         assert "no connection" in fault.remedy
 
 
-async def test_a_tunnel_cut_while_tls_is_begun_is_a_lost_connection(tmp_path: Path) -> None:
+async def test_a_tunnel_cut_during_the_handshake_is_a_lost_connection(tmp_path: Path) -> None:
     async with target(tmp_path) as there:
         proxy = ConnectProxy(talk=says(b"HTTP/1.1 200 OK\r\n\r\n"))
         async with connect_proxy(proxy), asyncio.timeout(SOON):
@@ -216,7 +216,7 @@ async def test_a_tunnel_cut_while_tls_is_begun_is_a_lost_connection(tmp_path: Pa
                 await through(proxy).connect(Greeted, "localhost", there.port, there.trust)
 
 
-async def test_a_tunnel_to_somebody_else_is_not_trusted(tmp_path: Path) -> None:
+async def test_a_tunnel_to_another_host_is_not_trusted(tmp_path: Path) -> None:
     ThrowAwayCa("Another").write_ca(tmp_path / "other.pem")
     async with target(tmp_path, "0.0.0.0") as there, connect_proxy() as proxy, asyncio.timeout(SOON):
         trust = ssl.create_default_context(cafile=tmp_path / "other.pem")
@@ -244,19 +244,19 @@ async def test_cancelling_leaves_no_connection_to_the_proxy() -> None:
         await gone.wait()
 
 
-async def test_nobody_at_the_proxy_is_told() -> None:
+async def test_a_proxy_that_does_not_listen_has_a_reason_of_its_own() -> None:
     fault = await fails(Dialler(Route(Proxy("127.0.0.1", free_port()))), "localhost", 1)
     assert fault.reason == "proxy-refused"
 
 
 @pytest.mark.parametrize("name", ["proxy.invalid", "x" * 70 + ".example.com"])
-async def test_a_proxy_that_no_dns_knows_is_told(name: str) -> None:
+async def test_a_proxy_that_dns_does_not_know_has_a_reason_of_its_own(name: str) -> None:
     fault = await fails(Dialler(Route(Proxy(name, 3128))), "localhost", 1)
     assert fault.reason == "proxy-name-not-resolved"
 
 
 @pytest.mark.parametrize("name", ["push.invalid", "x" * 70 + ".example.com"])
-async def test_a_name_that_no_dns_knows_fails_for_all_who_ask(name: str) -> None:
+async def test_a_name_that_dns_does_not_know_fails_for_all_callers(name: str) -> None:
     dialler = Dialler(DIRECT)
     asking = [dialler.connect(Greeted, name, 443, None) for _ in range(20)]
     async with asyncio.timeout(SOON):
@@ -264,8 +264,8 @@ async def test_a_name_that_no_dns_knows_fails_for_all_who_ask(name: str) -> None
     assert all(isinstance(answer, socket.gaierror) for answer in answers)
 
 
-@pytest.mark.parametrize("way", [DIRECT, Route(Proxy("proxy.example.com", 3128))])
-async def test_name_servers_that_hang_are_told_and_asked_once(way: Route) -> None:
+@pytest.mark.parametrize("route", [DIRECT, Route(Proxy("proxy.example.com", 3128))])
+async def test_name_servers_that_hang_are_asked_once_for_all_callers(route: Route) -> None:
     asked: list[str] = []
 
     async def hang(host: str, _: int) -> Sequence[AddressInfo]:
@@ -273,13 +273,13 @@ async def test_name_servers_that_hang_are_told_and_asked_once(way: Route) -> Non
         await asyncio.sleep(SOON)
         return []
 
-    dialler = Dialler(way, limit=0.6, look_up=hang)
+    dialler = Dialler(route, limit=0.6, look_up=hang)
     for _ in range(2):
         assert (await fails(dialler, "push.example.com", 443)).reason == "name-lookup-timed-out"
-    assert asked == ["push.example.com" if way is DIRECT else "proxy.example.com"]
+    assert asked == ["push.example.com" if route is DIRECT else "proxy.example.com"]
 
 
-async def test_many_who_ask_at_once_share_one_lookup(tmp_path: Path) -> None:
+async def test_callers_at_the_same_time_share_one_lookup(tmp_path: Path) -> None:
     async with target(tmp_path) as there:
         dialler = Dialler(DIRECT)
         await asyncio.gather(*(greeting(dialler, "localhost", there.port, there.trust) for _ in range(10)))
@@ -301,17 +301,17 @@ async def test_the_proxy_too_is_reached_from_the_source_address(tmp_path: Path) 
         peers.append(writer.get_extra_info("peername")[0])
 
     async with connect_proxy(ConnectProxy(talk=look)) as proxy:
-        way = Route(Proxy("127.0.0.1", proxy.port), ("127.0.0.9",))
-        assert (await fails(Dialler(way), "localhost", 1)).reason == "proxy-hangs-up"
+        route = Route(Proxy("127.0.0.1", proxy.port), ("127.0.0.9",))
+        assert (await fails(Dialler(route), "localhost", 1)).reason == "proxy-hangs-up"
     assert peers == ["127.0.0.9"]
 
 
 @pytest.mark.parametrize(
-    "way", [lambda port: Route(sources=("192.0.2.1",)), lambda port: Route(Proxy("127.0.0.1", port), ("192.0.2.1",))]
+    "route", [lambda port: Route(sources=("192.0.2.1",)), lambda port: Route(Proxy("127.0.0.1", port), ("192.0.2.1",))]
 )
-async def test_a_source_address_of_another_host_is_named(tmp_path: Path, way: Callable[[int], Route]) -> None:
+async def test_a_source_address_of_another_host_is_named(tmp_path: Path, route: Callable[[int], Route]) -> None:
     async with target(tmp_path) as there:
-        fault = await fails(Dialler(way(there.port)), "127.0.0.1", there.port, there.trust)
+        fault = await fails(Dialler(route(there.port)), "127.0.0.1", there.port, there.trust)
         assert (fault.reason, fault.lasting) == ("source-address-unusable", True)
         assert "192.0.2.1" in fault.remedy
 
@@ -323,7 +323,7 @@ async def test_a_kind_of_address_without_a_source_is_not_used(tmp_path: Path) ->
 
 @pytest.fixture
 def ipv6() -> None:
-    """Skip where the loopback has no IPv6."""
+    """Skip a test where the loopback has no IPv6."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -331,10 +331,10 @@ def ipv6() -> None:
 
 
 @pytest.mark.usefixtures("ipv6")
-async def test_ipv6_addresses_are_reached_straight_and_through_a_proxy(tmp_path: Path) -> None:
+async def test_ipv6_addresses_are_reached_directly_and_through_a_proxy(tmp_path: Path) -> None:
     async with target(tmp_path, "::1") as there, connect_proxy(host="::1") as proxy:
-        way = Route(Proxy("::1", proxy.port))
-        for dialler in (Dialler(DIRECT), Dialler(Route(sources=("127.0.0.9", "::1"))), Dialler(way)):
+        route = Route(Proxy("::1", proxy.port))
+        for dialler in (Dialler(DIRECT), Dialler(Route(sources=("127.0.0.9", "::1"))), Dialler(route)):
             assert await greeting(dialler, "::1", there.port, there.trust) == b"hello"
         assert proxy.targets == [f"[::1]:{there.port}"]
         assert set(there.peers) == {"::1"}
@@ -352,7 +352,7 @@ async def test_a_host_with_both_kinds_is_reached_by_the_one_that_works(tmp_path:
         assert there.peers == [works]
 
 
-async def test_addresses_that_fail_in_different_ways_are_a_failure_of_the_network() -> None:
+async def test_addresses_that_fail_in_different_ways_are_one_failure_of_the_network() -> None:
     async def two(_: str, port: int) -> Sequence[AddressInfo]:
         # One refuses; TCP to a broadcast address fails with ENETUNREACH on this host, before any packet leaves it.
         return [*await look_up("127.0.0.1", port), *await look_up("127.255.255.255", port)]

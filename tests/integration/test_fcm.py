@@ -107,7 +107,7 @@ async def test_only_an_unregistered_token_is_gone(tmp_path: Path) -> None:
         (Answer(500, "INTERNAL"), "INTERNAL", None),
     ],
 )
-async def test_answers_that_pass_are_tried_later_and_never_slept_through(
+async def test_passing_faults_are_tried_later_and_never_slept_through(
     tmp_path: Path, failure: Answer, reason: str, after: float | None
 ) -> None:
     async with fcm(tmp_path) as (simulator, sender):
@@ -122,7 +122,7 @@ async def test_answers_that_pass_are_tried_later_and_never_slept_through(
         assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
-async def test_a_device_token_fcm_does_not_take_is_refused_alone(tmp_path: Path) -> None:
+async def test_a_device_token_that_fcm_rejects_is_refused_alone(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (_, sender):
         outcome = await sender.send(due_push(device_token=""))
 
@@ -130,7 +130,7 @@ async def test_a_device_token_fcm_does_not_take_is_refused_alone(tmp_path: Path)
         assert (outcome.reason, outcome.channel) == ("INVALID_ARGUMENT", False)
 
 
-async def test_a_phone_is_woken_as_often_as_its_budget_allows_and_told_all_the_same(tmp_path: Path) -> None:
+async def test_a_phone_is_woken_as_often_as_its_budget_allows_and_gets_every_push(tmp_path: Path) -> None:
     async with fcm(tmp_path, high_priority_per_hour=3) as (simulator, sender):
         simulator.fail(Answer(503, "UNAVAILABLE"))
         outcomes = [await sender.send(due_push(1)) for _ in range(5)]
@@ -148,7 +148,7 @@ def priority(received: Received) -> str:
     return str(json.loads(received.body)["message"]["android"]["priority"])
 
 
-async def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Path) -> None:
+async def test_a_project_that_google_does_not_know_costs_no_registration(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, _):
         document = simulator.service_account() | {"project_id": "another"}
         (tmp_path / "another.json").write_text(json.dumps(document))
@@ -159,7 +159,7 @@ async def test_a_project_google_does_not_know_costs_no_registration(tmp_path: Pa
         assert (outcome.reason, outcome.channel) == ("NOT_FOUND", True)
 
 
-async def test_a_key_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path) -> None:
+async def test_a_key_that_google_does_not_know_is_a_fault_of_the_channel(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, _):
         document, _ = make_service_account("relay-sandbox", simulator.token_uri, rsa_key(1))
         (tmp_path / "forged.json").write_text(json.dumps(document))
@@ -212,7 +212,7 @@ async def test_a_cut_connection_is_tried_later_and_the_next_push_goes_through(tm
         assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
-async def test_a_stalled_server_costs_the_time_limit_and_harms_nobody_else(tmp_path: Path) -> None:
+async def test_a_stalled_server_costs_the_time_limit_and_harms_no_other_push(tmp_path: Path) -> None:
     async with fcm(tmp_path, time_limit=1.5) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Stall())
@@ -232,7 +232,7 @@ async def test_a_server_that_never_shakes_hands_costs_the_time_limit(tmp_path: P
             assert set(map(failure, await send_all(sender, 5))) == {"timed-out"}
 
 
-async def test_nobody_listening_is_tried_again_later(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_listen_is_tried_again_later(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, _):
         config = replace(fcm_config(tmp_path, simulator), endpoint=f"https://127.0.0.1:{free_port()}")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
@@ -263,7 +263,7 @@ def assert_names_the_ca(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"type": "service_account"}', "[]"])
-def test_a_service_account_that_is_none_is_refused_at_start(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_service_account_is_refused_at_start(tmp_path: Path, text: str) -> None:
     (tmp_path / "account.json").write_text(text)
 
     with pytest.raises(ValueError, match=r".+"):
@@ -279,7 +279,7 @@ def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path)
         FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1), MemoryEgress())
 
 
-async def test_what_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
+async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, _):
         async with FcmSender(fcm_config(tmp_path, simulator), now, Random(1), MemoryEgress(full=True)) as sender:
             outcome = await sender.send(due_push(platform=Platform.FCM))

@@ -1,4 +1,4 @@
-"""Play every failure script of the FCM simulator to the sender, over TLS."""
+"""Every failure script of the FCM simulator against the sender, over TLS."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def send_all(sender: FcmSender, count: int, first: int = 1) -> list[Outcom
         (Page(404), "http-404", True),
     ],
 )
-async def test_what_waiting_does_not_mend_is_refused_and_the_next_push_goes_through(
+async def test_a_lasting_fault_is_refused_and_the_next_push_goes_through(
     tmp_path: Path, failure: FcmFailure, reason: str, channel: bool
 ) -> None:
     async with fcm(tmp_path) as (simulator, sender):
@@ -73,7 +73,7 @@ async def test_what_waiting_does_not_mend_is_refused_and_the_next_push_goes_thro
         (Page(502), "http-502", None),
     ],
 )
-async def test_what_passes_by_itself_concerns_fcm_as_a_whole_and_is_never_slept_through(
+async def test_a_passing_fault_concerns_fcm_as_a_whole_and_is_never_slept_through(
     tmp_path: Path, failure: FcmFailure, reason: str, after: float | None
 ) -> None:
     async with fcm(tmp_path) as (simulator, sender):
@@ -113,7 +113,7 @@ async def test_a_connection_cut_before_or_in_the_middle_of_an_answer_hurts_one_p
         assert isinstance(await sender.send(due_push(26)), Delivered)
 
 
-async def test_a_slow_answer_is_waited_for_and_delays_nobody_else(tmp_path: Path) -> None:
+async def test_a_slow_answer_is_waited_for_and_delays_no_other_push(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
         simulator.fail(Delay(2.0))
@@ -126,7 +126,7 @@ async def test_a_slow_answer_is_waited_for_and_delays_nobody_else(tmp_path: Path
         assert isinstance(slow.result(), Delivered)
 
 
-async def test_one_connection_is_used_again_and_a_new_one_opened_when_google_has_ended_it(tmp_path: Path) -> None:
+async def test_a_connection_is_used_again_and_replaced_after_google_has_closed_it(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         for number in range(1, 11):
             assert isinstance(await sender.send(due_push(number)), Delivered)
@@ -157,7 +157,7 @@ async def test_a_refused_handshake_is_tried_later(tmp_path: Path) -> None:
         assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
-async def test_a_deleted_key_stops_the_channel_until_another_one_is_put_in_its_place(tmp_path: Path) -> None:
+async def test_a_deleted_key_stops_the_channel_until_another_one_replaces_it(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         assert isinstance(await sender.send(due_push(1)), Delivered)
         account = simulator.rotate()
@@ -172,7 +172,7 @@ async def test_a_deleted_key_stops_the_channel_until_another_one_is_put_in_its_p
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"type": "service_account"}'])
-async def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_told(tmp_path: Path, content: str) -> None:
+async def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_reported(tmp_path: Path, content: str) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         put(tmp_path / "account.json", content)
         await sender.key_file.look()
@@ -208,7 +208,7 @@ async def test_a_changed_key_is_checked_once_and_not_on_the_event_loop(
     assert threads[0] is not threading.main_thread()
 
 
-async def test_pushes_under_way_end_while_the_key_changes(tmp_path: Path) -> None:
+async def test_pushes_in_flight_end_while_the_key_changes(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         simulator.fail_tokens(Delay(0.5))
         async with asyncio.TaskGroup() as tasks:
@@ -220,7 +220,7 @@ async def test_pushes_under_way_end_while_the_key_changes(tmp_path: Path) -> Non
         assert simulator.tokens.made == 2
 
 
-async def test_closing_ends_what_an_old_key_still_asks_for(tmp_path: Path) -> None:
+async def test_closing_ends_the_renewal_of_an_old_key(tmp_path: Path) -> None:
     async with fcm(tmp_path, time_limit=0.3) as (simulator, sender):
         simulator.fail_tokens(Stall(), 0)
         assert isinstance(await sender.send(due_push(1)), RetryLater)
@@ -286,7 +286,7 @@ async def test_a_random_mixture_leaves_no_push_without_an_outcome(tmp_path: Path
 
 
 def put(path: Path, content: str) -> None:
-    """Put a key file in another one's place, as an administrator does."""
+    """Replace a key file, as an administrator does."""
     fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
     fresh.write_text(content)
@@ -294,6 +294,6 @@ def put(path: Path, content: str) -> None:
 
 
 async def take_again(sender: FcmSender, simulator: FcmSimulator) -> None:
-    """Let the sender take a file that says the same in another form, so that the old key is still good."""
+    """Make the sender adopt a file with the same content in another form, so that the old key stays valid."""
     put(sender.key_file.path, json.dumps(simulator.service_account(), indent=4))
     await sender.key_file.look()

@@ -1,4 +1,4 @@
-"""The HTTP transport over real sockets and TLS: what comes back, and what every failure becomes."""
+"""The HTTP transport over real sockets and TLS: its answers, and its error for each failure."""
 
 import asyncio
 import socket
@@ -101,7 +101,7 @@ async def test_a_header_that_comes_twice_is_one_list(authority: Authority, trans
     assert reply.headers["ms-asprotocolversions"] == "2.5,14.0,14.1,16.1"
 
 
-async def test_hands_over_cookies_and_keeps_none(authority: Authority, transport: HttpTransport) -> None:
+async def test_returns_cookies_and_keeps_none(authority: Authority, transport: HttpTransport) -> None:
     sent: list[str | None] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -208,7 +208,9 @@ async def test_a_connection_cut_before_the_end_of_the_answer(
     assert caught.value.reached
 
 
-async def test_tells_how_long_a_request_was_held_before_the_cut(authority: Authority, transport: HttpTransport) -> None:
+async def test_the_error_says_how_long_a_request_was_held_before_the_cut(
+    authority: Authority, transport: HttpTransport
+) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         await asyncio.sleep(0.3)
@@ -281,7 +283,7 @@ async def test_a_certificate_that_is_not_trusted_gets_no_request(authority: Auth
     assert reached == []
 
 
-async def test_without_an_authority_of_its_own_it_trusts_what_the_system_trusts(authority: Authority) -> None:
+async def test_without_an_authority_of_its_own_it_trusts_those_of_the_system(authority: Authority) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response()
 
@@ -302,7 +304,7 @@ async def test_speaks_tls_only_where_the_peer_does(transport: HttpTransport) -> 
     assert not caught.value.reached
 
 
-async def test_takes_a_body_of_8_mib(authority: Authority, transport: HttpTransport) -> None:
+async def test_reads_a_body_of_8_mib(authority: Authority, transport: HttpTransport) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(body=bytes(BODY_LIMIT))
 
@@ -335,7 +337,7 @@ async def test_refuses_an_endless_body(authority: Authority, transport: HttpTran
 
 
 @pytest.mark.parametrize("garbage", [b"220 mail.example.com ESMTP\r\n", b"\x00\xff" * 20 + b"\r\n\r\n", b"{}\r\n\r\n"])
-async def test_what_is_no_http_breaks_the_protocol(
+async def test_bytes_that_are_no_http_break_the_protocol(
     authority: Authority, transport: HttpTransport, garbage: bytes
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -348,7 +350,7 @@ async def test_what_is_no_http_breaks_the_protocol(
             await transport.send(post(url))
 
 
-async def test_a_url_that_is_none_breaks_the_protocol(transport: HttpTransport) -> None:
+async def test_an_invalid_url_breaks_the_protocol(transport: HttpTransport) -> None:
     with pytest.raises(ProtocolViolation):
         await transport.send(post("https://"))
 
@@ -420,7 +422,7 @@ async def test_connections_come_from_the_source_addresses_in_turn(authority: Aut
     assert peers == ["127.0.0.2", "127.0.0.3", "127.0.0.2"]
 
 
-async def test_a_source_address_of_another_host_is_told(authority: Authority) -> None:
+async def test_the_error_names_a_source_address_of_another_host(authority: Authority) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response()
 

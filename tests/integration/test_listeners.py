@@ -61,7 +61,7 @@ async def port() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("text", NO_HTTP)
-async def test_what_is_no_http_is_refused_and_repeated_neither_in_the_answer_nor_in_the_log(
+async def test_bytes_that_are_no_http_are_refused_and_repeated_neither_in_the_answer_nor_in_the_log(
     port: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -85,7 +85,7 @@ async def test_a_body_that_cannot_be_decoded_fills_the_log_with_no_traceback(
     assert CANARY not in answer + caplog.text
 
 
-async def test_a_fault_of_ours_is_logged_with_its_place_and_without_its_text(
+async def test_an_error_of_the_relay_is_logged_with_its_place_and_without_its_text(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await talk(port, "GET /broken HTTP/1.1\r\nHost: relay\r\n\r\n")
@@ -105,7 +105,7 @@ async def test_a_problem_document_of_the_application_goes_out_as_it_is(port: int
 
 
 @pytest.mark.parametrize("begun", ["", "GET / HTTP/1.1\r\nHost: re"])
-async def test_a_connection_that_brings_no_whole_request_is_cut(begun: str) -> None:
+async def test_a_connection_without_a_whole_request_is_cut(begun: str) -> None:
     async with open_listener(application(), "127.0.0.1", 0, first=0.2) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begun.encode())
@@ -114,7 +114,7 @@ async def test_a_connection_that_brings_no_whole_request_is_cut(begun: str) -> N
         writer.close()
 
 
-async def test_a_request_that_takes_longer_than_the_first_may_wait_is_answered() -> None:
+async def test_a_request_may_take_longer_than_the_wait_for_the_first_one() -> None:
     async def slow(_: web.Request) -> web.Response:
         await asyncio.sleep(0.3)
         return web.Response(text="at last")

@@ -1,4 +1,4 @@
-"""Play odd servers to the POSTs of providers: plain sockets on loopback."""
+"""POSTs to servers that answer in odd ways: plain sockets on loopback."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -137,7 +137,7 @@ async def test_answers_of_any_form_are_read_and_the_connection_is_used_again(
         parts(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"),
     ],
 )
-async def test_what_is_no_answer_is_an_error_of_the_client_and_ends_the_connection(answer: Answer) -> None:
+async def test_bytes_that_are_no_answer_raise_a_client_error_and_end_the_connection(answer: Answer) -> None:
     async with world(answer, parts(OK)) as (server, poster, url):
         with pytest.raises(aiohttp.ClientError):
             await poster.post(f"{url}/", {}, b"body")
@@ -156,7 +156,7 @@ async def test_an_answer_without_end_is_read_up_to_the_limit() -> None:
 
 
 @pytest.mark.both_loops
-async def test_a_request_given_up_leaves_no_answer_for_the_next_one() -> None:
+async def test_a_cancelled_request_leaves_no_answer_for_the_next_one() -> None:
     async with world(parts(b""), parts(OK)) as (server, poster, url):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -167,13 +167,13 @@ async def test_a_request_given_up_leaves_no_answer_for_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://localhost/", "/no/host", "http://localhost/a b", "http://localhost/a\r\nX: y"])
-async def test_a_url_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+async def test_an_invalid_url_is_refused_before_anything_is_sent(url: str) -> None:
     with pytest.raises(aiohttp.InvalidURL):
         await Poster(None, 10, DIRECT).post(url, {}, b"")
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "\x00", "ü"])
-async def test_a_header_that_would_be_two_is_refused(value: str) -> None:
+async def test_a_header_that_would_become_two_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="header"):
         await Poster(None, 10, DIRECT).post("http://localhost/", {"X": value}, b"")
 

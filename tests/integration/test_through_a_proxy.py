@@ -1,4 +1,4 @@
-"""All senders through a proxy: everything goes through it, nothing around it, and what is wrong with it has a name."""
+"""All senders through a proxy: all connections go through it, none around it, and each of its faults has a reason."""
 
 import asyncio
 import logging
@@ -34,14 +34,14 @@ class Simulator(Protocol):
 
 
 @asynccontextmanager
-async def provider(platform: Platform, folder: Path, way: Route) -> AsyncIterator[tuple[Simulator, Sender]]:
-    """Open a simulated provider and a sender that reaches it by a way."""
+async def provider(platform: Platform, folder: Path, route: Route) -> AsyncIterator[tuple[Simulator, Sender]]:
+    """Open a simulated provider and a sender that reaches it by a route."""
     opened = apns if platform is Platform.APNS else fcm
-    async with opened(folder, route=way) as (simulator, sender):
+    async with opened(folder, route=route) as (simulator, sender):
         yield simulator, sender  # type: ignore[misc]  # both simulators have these two
 
 
-def way(proxy: ConnectProxy, user: str = "", password: str = "") -> Route:
+def through(proxy: ConnectProxy, user: str = "", password: str = "") -> Route:
     return Route(Proxy("127.0.0.1", proxy.port, user=user, password=password))
 
 
@@ -51,7 +51,7 @@ async def send(sender: Sender, platform: Platform, number: int = 1) -> Outcome:
 
 
 async def failed(sender: Sender, platform: Platform) -> Outcome:
-    """Return why a push fails by itself, once its sender has noticed that the connections it had are lost."""
+    """Return why a push fails, after the sender has noticed that its connections are lost."""
     while True:
         outcome = await send(sender, platform)
         if isinstance(outcome, Refused) or not failure(outcome).startswith("connection-lost"):
@@ -60,9 +60,9 @@ async def failed(sender: Sender, platform: Platform) -> Outcome:
 
 @both
 @pytest.mark.parametrize("user", ["", "relay:hunter2"])
-async def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, platform: Platform, user: str) -> None:
+async def test_every_push_goes_through_the_proxy(tmp_path: Path, platform: Platform, user: str) -> None:
     async with connect_proxy(ConnectProxy(user=user)) as proxy:
-        known = way(proxy, *user.split(":")) if user else way(proxy)
+        known = through(proxy, *user.split(":")) if user else through(proxy)
         async with provider(platform, tmp_path, known) as (simulator, sender):
             for number in range(5):
                 assert isinstance(await send(sender, platform, number), Delivered)
@@ -75,7 +75,7 @@ async def test_all_that_is_sent_goes_through_the_proxy(tmp_path: Path, platform:
 @both
 @pytest.mark.both_loops
 async def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, platform: Platform) -> None:
-    async with connect_proxy() as first, provider(platform, tmp_path, way(first)) as (simulator, sender):
+    async with connect_proxy() as first, provider(platform, tmp_path, through(first)) as (simulator, sender):
         assert isinstance(await send(sender, platform, 1), Delivered)
         await first.stop()
         refused = await failed(sender, platform)
@@ -87,8 +87,8 @@ async def test_while_the_proxy_is_down_nothing_goes_around_it(tmp_path: Path, pl
 
 
 @both
-async def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: Path, platform: Platform) -> None:
-    async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (_, sender):
+async def test_a_proxy_that_stops_costs_only_the_pushes_in_flight(tmp_path: Path, platform: Platform) -> None:
+    async with connect_proxy() as proxy, provider(platform, tmp_path, through(proxy)) as (_, sender):
         assert isinstance(await send(sender, platform), Delivered)
         proxy.cut()
         await until(lambda: proxy.tunnels == 0)
@@ -105,10 +105,10 @@ async def test_a_proxy_that_falls_over_costs_what_was_under_way_only(tmp_path: P
         (says(b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\n\r\n"), "proxy-authentication-required", "NTLM"),
     ],
 )
-async def test_what_somebody_must_mend_rests_the_channel(
+async def test_a_fault_that_an_operator_must_mend_pauses_the_channel(
     tmp_path: Path, platform: Platform, talk: Talk, reason: str, told: str
 ) -> None:
-    async with connect_proxy() as proxy, provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+    async with connect_proxy() as proxy, provider(platform, tmp_path, through(proxy)) as (simulator, sender):
         assert isinstance(await send(sender, platform, 1), Delivered)
         proxy.talk = talk
         proxy.cut()
@@ -131,9 +131,11 @@ async def test_what_somebody_must_mend_rests_the_channel(
         (says(), "proxy-hangs-up"),
     ],
 )
-async def test_what_may_pass_is_tried_again_later(tmp_path: Path, platform: Platform, talk: Talk, reason: str) -> None:
+async def test_a_passing_fault_is_tried_again_later(
+    tmp_path: Path, platform: Platform, talk: Talk, reason: str
+) -> None:
     proxy = ConnectProxy(talk=talk)
-    async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy)) as (simulator, sender):
+    async with connect_proxy(proxy), provider(platform, tmp_path, through(proxy)) as (simulator, sender):
         # FCM fails with its access token already, which takes the same way.
         assert failure(await send(sender, platform)) == reason
         assert simulator.received == []
@@ -145,7 +147,7 @@ async def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, p
     company = tmp_path / "company.pem"
     ThrowAwayCa("The company's").write_ca(company)
     opened = apns if platform is Platform.APNS else fcm
-    async with connect_proxy() as proxy, opened(tmp_path, route=way(proxy), ca_file=company) as (simulator, sender):
+    async with connect_proxy() as proxy, opened(tmp_path, route=through(proxy), ca_file=company) as (simulator, sender):
         outcome = await send(sender, platform)
         assert isinstance(outcome, Refused)
         assert (outcome.reason, outcome.channel) == ("certificate-not-trusted", True)
@@ -160,7 +162,10 @@ async def test_the_proxys_password_shows_nowhere(
 ) -> None:
     proxy = ConnectProxy(user="relay:another")
     with caplog.at_level(logging.DEBUG):
-        async with connect_proxy(proxy), provider(platform, tmp_path, way(proxy, "relay", "hunter2")) as (_, sender):
+        async with (
+            connect_proxy(proxy),
+            provider(platform, tmp_path, through(proxy, "relay", "hunter2")) as (_, sender),
+        ):
             outcome = await send(sender, platform)
     assert isinstance(outcome, Refused)
     assert "network.proxy_password_file" in outcome.remedy
@@ -171,11 +176,11 @@ async def test_the_proxys_password_shows_nowhere(
 
 async def test_push_services_are_reached_through_the_proxy_too(tmp_path: Path) -> None:
     async with connect_proxy(ConnectProxy(user="relay:hunter2")) as proxy:
-        known = way(proxy, "relay", "hunter2")
+        known = through(proxy, "relay", "hunter2")
         async with world(tmp_path, route=known) as outside, asyncio.timeout(30.0):
             assert isinstance(await outside.sender.send(outside.phone()), Delivered)
             assert proxy.targets == [outside.simulator.service]
-        async with world(tmp_path, route=way(proxy)) as refused, asyncio.timeout(30.0):
+        async with world(tmp_path, route=through(proxy)) as refused, asyncio.timeout(30.0):
             outcome = await refused.sender.send(refused.phone())
             assert isinstance(outcome, Refused)
             assert (outcome.reason, outcome.channel) == ("proxy-authentication-required", True)

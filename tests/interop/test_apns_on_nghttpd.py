@@ -1,4 +1,4 @@
-"""Push over HTTP/2 to nghttpd, whose compression, windows and limits are nghttp2's and not ours."""
+"""Pushes over HTTP/2 to nghttpd, which has the compression, windows and limits of nghttp2, not ours."""
 
 import asyncio
 from pathlib import Path
@@ -99,16 +99,16 @@ async def test_every_push_is_answered_on_one_connection(tmp_path: Path, options:
         await until(lambda: server.frames("HEADERS") == PUSHES)
 
 
-async def test_a_given_up_push_resets_its_stream_alone(tmp_path: Path) -> None:
+async def test_a_cancelled_push_resets_its_stream_alone(tmp_path: Path) -> None:
     async with nghttpd(tmp_path) as server, apns_sender(config(server)) as sender:
         server.know(due_push(1).device_token)
         assert isinstance(await sender.send(due_push(1)), Delivered)
         async with asyncio.TaskGroup() as tasks:
-            given_up = [tasks.create_task(sender.send(due_push(1))) for _ in range(20)]
+            cancelled = [tasks.create_task(sender.send(due_push(1))) for _ in range(20)]
             others = [tasks.create_task(sender.send(due_push(1))) for _ in range(50)]
             await asyncio.sleep(0)  # each task sends in its first step
             assert connections(sender)[0].in_flight == 70
-            for task in given_up:
+            for task in cancelled:
                 task.cancel()
         assert all(isinstance(task.result(), Delivered) for task in others)
         assert isinstance(await sender.send(due_push(1)), Delivered)

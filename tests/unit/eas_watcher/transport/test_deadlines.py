@@ -31,7 +31,7 @@ async def test_leaves_a_wait_that_ends_in_time_alone() -> None:
     await asyncio.sleep(60)
 
 
-async def test_a_cancellation_from_outside_stays_one() -> None:
+async def test_a_cancellation_from_outside_stays_a_cancellation() -> None:
     async def wait() -> None:
         with Deadlines().within(10.0):
             await asyncio.sleep(3600)
@@ -66,7 +66,7 @@ async def test_many_waits_share_one_timer_and_the_timer_stops_with_the_last() ->
     assert not deadlines._slots
 
 
-async def test_bounds_a_task_and_nothing_else() -> None:
+async def test_limits_the_wait_of_a_task_only() -> None:
     loop = asyncio.get_running_loop()
     seen: list[BaseException] = []
 

@@ -6,7 +6,7 @@ from eas_watcher.transport.sources import Sources
 
 
 def bound(sources: Sources, family: int = socket.AF_INET) -> str:
-    """Bind a fresh socket; return the address it got."""
+    """Bind a new socket; return its address."""
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sources.bind(sock)
         return str(sock.getsockname()[0])
@@ -26,7 +26,7 @@ def test_addresses_of_a_kind_take_turns() -> None:
     assert [bound(sources) for _ in range(4)] == ["127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.3"]
 
 
-def test_the_port_is_picked_when_the_destination_is_known() -> None:
+def test_the_port_is_chosen_when_the_destination_is_known() -> None:
     with socket.socket() as sock:
         Sources(["127.0.0.2"]).bind(sock)
 
@@ -46,6 +46,6 @@ def test_an_address_of_another_host_is_named() -> None:
         bound(Sources(["192.0.2.1"]))
 
 
-def test_what_is_no_address_is_a_fault_at_once() -> None:
+def test_a_text_that_is_no_address_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"mail\.example\.com"):
         Sources(["mail.example.com"])

@@ -11,7 +11,7 @@ TARGET = "api.push.apple.com:443"
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "lasting", "told"),
+    ("fault", "reason", "lasting", "remedy"),
     [
         (faults.proxy_away(PROXY, socket.gaierror(-2, "unknown")), "proxy-name-not-resolved", False, "DNS"),
         (faults.proxy_away(PROXY, ConnectionRefusedError(111, "refused")), "proxy-refused", False, "that it runs"),
@@ -38,17 +38,17 @@ TARGET = "api.push.apple.com:443"
     ],
 )
 def test_each_fault_of_a_proxy_has_a_name_and_says_what_to_do(
-    fault: NotConnected, reason: str, lasting: bool, told: str
+    fault: NotConnected, reason: str, lasting: bool, remedy: str
 ) -> None:
     assert (fault.reason, fault.lasting) == (reason, lasting)
-    assert told in fault.remedy
+    assert remedy in fault.remedy
     assert "proxy.example.com:3128" in fault.remedy
     assert "hunter2" not in fault.remedy
     assert str(fault) == reason
 
 
 @pytest.mark.parametrize(
-    ("proxy", "schemes", "told"),
+    ("proxy", "schemes", "remedy"),
     [
         (PROXY, ("Basic",), "refuses relay: check network.proxy_user and network.proxy_password_file"),
         (PROXY, ("Negotiate", "NTLM"), "takes Negotiate, NTLM only"),
@@ -57,8 +57,8 @@ def test_each_fault_of_a_proxy_has_a_name_and_says_what_to_do(
         (Proxy("p", 1, setting="apns.proxy"), ("Basic",), "move apns.proxy there"),
     ],
 )
-def test_a_407_says_which_half_is_missing(proxy: Proxy, schemes: tuple[str, ...], told: str) -> None:
-    assert told in faults.proxy_refuses(proxy, TARGET, 407, schemes).remedy
+def test_the_remedy_for_a_407_says_what_is_missing(proxy: Proxy, schemes: tuple[str, ...], remedy: str) -> None:
+    assert remedy in faults.proxy_refuses(proxy, TARGET, 407, schemes).remedy
 
 
 def test_the_key_that_names_the_proxy_is_the_one_to_correct() -> None:
@@ -75,7 +75,7 @@ def test_a_fault_with_the_source_address_is_not_blamed_on_the_proxy() -> None:
     assert "(Cannot assign requested address: 192.0.2.1)" in fault.remedy
 
 
-def test_name_servers_that_hang_are_told_for_whom() -> None:
+def test_the_remedy_for_hanging_name_servers_names_the_host() -> None:
     fault = faults.lookup_hangs("api.push.apple.com")
 
     assert (fault.reason, fault.lasting) == ("name-lookup-timed-out", False)
@@ -83,7 +83,7 @@ def test_name_servers_that_hang_are_told_for_whom() -> None:
     assert faults.proxy_away(PROXY, fault) is fault
 
 
-def test_a_source_address_of_another_kind_is_told() -> None:
+def test_the_remedy_for_a_source_address_of_another_kind_names_host_and_addresses() -> None:
     fault = faults.no_source("ipv6.example.com", ("192.0.2.1",))
 
     assert (fault.reason, fault.lasting) == ("source-address-of-another-kind", True)

@@ -26,7 +26,7 @@ def test_a_tunnel_is_asked_for_with_host_and_port() -> None:
     )
 
 
-def test_a_user_is_shown_as_basic_authentication_has_it() -> None:
+def test_a_user_authenticates_by_basic() -> None:
     proxy = Proxy("proxy.example.com", 3128, user="Aladdin", password="open sesame")
 
     # The example of RFC 7617 2.
@@ -84,14 +84,14 @@ def test_an_answer_may_come_in_any_parts(cuts: list[int]) -> None:
         (b"no header at all\r\n", ()),
     ],
 )
-def test_a_refusal_tells_which_ways_to_authenticate_are_offered(headers: bytes, schemes: tuple[str, ...]) -> None:
+def test_a_refusal_names_the_schemes_that_the_proxy_offers(headers: bytes, schemes: tuple[str, ...]) -> None:
     answer = read(b"HTTP/1.1 407 Proxy Authentication Required\r\n" + headers + b"\r\n<html>a page that nobody needs")
 
     assert answer == Answer(407, schemes)
     assert not answer.opened
 
 
-def test_many_schemes_are_not_all_told() -> None:
+def test_of_many_schemes_only_some_are_kept() -> None:
     many = b"".join(b"Proxy-Authenticate: Scheme%d\r\n" % number for number in range(500))
 
     answer = read(b"HTTP/1.1 407 No\r\n" + many + b"\r\n")
@@ -101,7 +101,7 @@ def test_many_schemes_are_not_all_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("babble", "told"),
+    ("answer", "how"),
     [
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "not answer in HTTP/1"),
         (b"HTTP/2 200\r\n\r\n", "not answer in HTTP/1"),
@@ -109,13 +109,13 @@ def test_many_schemes_are_not_all_told() -> None:
         (b"HTTP/1.1 OK\r\n\r\n", "status line"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "status line"),
         (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
-        (OPENED + b"hello", "nobody asked for"),
+        (OPENED + b"hello", "before the relay does"),
         (b"HTTP/1.1 100 Continue\r\n\r\nhello", "not answer in HTTP/1"),
     ],
 )
-def test_what_is_no_http_proxy_is_told_at_once(babble: bytes, told: str) -> None:
-    with pytest.raises(NotHttp, match=told):
-        read(babble)
+def test_a_peer_that_is_no_http_proxy_is_found_out_at_once(answer: bytes, how: str) -> None:
+    with pytest.raises(NotHttp, match=how):
+        read(answer)
 
 
 def test_endless_headers_end() -> None:

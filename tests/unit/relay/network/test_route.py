@@ -1,7 +1,7 @@
 from relay.network.route import DIRECT, Proxy, Route, authority
 
 
-def test_a_proxy_prints_as_its_place_and_never_shows_its_password() -> None:
+def test_a_proxy_prints_as_host_and_port_and_never_shows_its_password() -> None:
     proxy = Proxy("proxy.example.com", 3128, user="relay", password="hunter2")
 
     assert str(proxy) == "proxy.example.com:3128"
@@ -9,11 +9,11 @@ def test_a_proxy_prints_as_its_place_and_never_shows_its_password() -> None:
     assert "hunter2" not in str(proxy)
 
 
-def test_without_a_user_nothing_is_shown() -> None:
+def test_without_a_user_there_is_no_authorization() -> None:
     assert Proxy("proxy.example.com", 3128, password="left over").authorization == ""
 
 
-def test_straight_is_the_way_of_the_host() -> None:
+def test_the_direct_route_has_neither_proxy_nor_source() -> None:
     assert Route() == DIRECT
     assert DIRECT.proxy is None
     assert DIRECT.sources == ()

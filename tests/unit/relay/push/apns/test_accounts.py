@@ -22,7 +22,7 @@ def write(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def test_the_provider_token_says_who_signs_and_for_whom() -> None:
+def test_the_provider_token_names_the_key_and_the_team() -> None:
     pem, key_id = make_apns_key()
     scheme, _, token = ProviderTokens(Key(pem, key_id), TEAM, HandClock()).header().partition(" ")
 
@@ -32,7 +32,7 @@ def test_the_provider_token_says_who_signs_and_for_whom() -> None:
     assert claims["iss"] == TEAM
 
 
-def test_an_expired_token_is_made_anew_once_in_twenty_minutes_for_all_who_used_it() -> None:
+def test_an_expired_token_is_renewed_once_in_twenty_minutes_for_all_pushes_that_used_it() -> None:
     tokens = ProviderTokens(Key(*make_apns_key()), TEAM, HandClock())
     old = tokens.header()
 
@@ -46,19 +46,19 @@ def test_an_expired_token_is_made_anew_once_in_twenty_minutes_for_all_who_used_i
     assert tokens.header() != new
 
 
-@pytest.mark.parametrize(("minutes", "anew"), [(0, False), (29, False), (30, True), (300, True), (-1, True)])
-def test_a_token_serves_for_half_an_hour_and_never_from_the_future(minutes: int, anew: bool) -> None:
+@pytest.mark.parametrize(("minutes", "renewed"), [(0, False), (29, False), (30, True), (300, True), (-1, True)])
+def test_a_token_is_used_for_half_an_hour_and_never_if_it_comes_from_the_future(minutes: int, renewed: bool) -> None:
     clock = HandClock()
     tokens = ProviderTokens(Key(*make_apns_key()), TEAM, clock)
     old = tokens.header()
 
     clock.forward(minutes * 60)
 
-    assert (tokens.header() != old) == anew
+    assert (tokens.header() != old) == renewed
     assert tokens.header() == tokens.header()
 
 
-def test_another_key_signs_from_then_on() -> None:
+def test_a_replaced_key_signs_all_later_tokens() -> None:
     tokens = ProviderTokens(Key(*make_apns_key()), TEAM, HandClock())
     pem, key_id = make_apns_key()
 
@@ -69,12 +69,12 @@ def test_another_key_signs_from_then_on() -> None:
 
 
 @pytest.mark.parametrize("pem", ["", "no key"])
-def test_what_is_no_key_is_refused(pem: str) -> None:
+def test_a_text_that_is_no_key_is_refused(pem: str) -> None:
     with pytest.raises(ValueError, match="P-256"):
         ProviderTokens(Key(pem, "A" * 10), TEAM, HandClock())
 
 
-def test_a_key_bears_the_id_that_is_configured_or_that_its_name_tells(tmp_path: Path) -> None:
+def test_the_id_of_a_key_comes_from_the_settings_or_from_the_name_of_its_file(tmp_path: Path) -> None:
     pem, _ = make_apns_key()
     file = write(tmp_path / "AuthKey_ABCDE12345.p8", pem)
     link = tmp_path / "apns.p8"
@@ -122,8 +122,8 @@ def test_a_certificate_file_that_lacks_something_is_refused(tmp_path: Path, spoi
         read_pem(write(tmp_path / "apns.pem", pem))
 
 
-def test_a_certificate_that_tls_does_not_take_is_refused_while_the_old_one_is_in_use(tmp_path: Path) -> None:
-    key = rsa.generate_private_key(65537, 1024)  # noqa: S505  # too short is what it is for
+def test_a_certificate_that_tls_rejects_is_refused_while_the_old_one_is_in_use(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 1024)  # noqa: S505  # a key that is too short is the point
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "com.example.mail")])
     today = datetime(2026, 11, 24, tzinfo=UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, today, today + timedelta(days=1))

@@ -12,19 +12,19 @@ def test_200_is_delivered() -> None:
     assert read_apns(200, "", None) == Delivered()
 
 
-def test_410_is_a_gone_token_with_its_moment() -> None:
+def test_410_is_a_gone_token_with_its_timestamp() -> None:
     assert read_apns(410, "Unregistered", 1_795_420_800_123) == TokenGone(
         "Unregistered", datetime(2026, 11, 23, 8, 0, 0, 123_000, tzinfo=UTC)
     )
 
 
 @pytest.mark.parametrize("timestamp", [None, 0, -1, 253_402_300_800_000])
-def test_410_without_a_sensible_moment_is_gone_since_nobody_knows_when(timestamp: int | None) -> None:
+def test_410_without_a_valid_timestamp_is_gone_since_an_unknown_time(timestamp: int | None) -> None:
     assert read_apns(410, "ExpiredToken", timestamp) == TokenGone("ExpiredToken", None)
 
 
 @given(st.integers(100, 599), st.text(), st.none() | st.integers())
-def test_nothing_but_410_ever_kills_a_token(status: int, reason: str, timestamp: int | None) -> None:
+def test_only_410_ends_a_token(status: int, reason: str, timestamp: int | None) -> None:
     assert isinstance(read_apns(status, reason, timestamp), TokenGone) == (status == 410)
 
 
@@ -61,7 +61,7 @@ def test_a_fault_of_key_certificate_or_topic_concerns_the_channel(reason: str, r
         ("ExpiredProviderToken", "clock"),
     ],
 )
-def test_the_remedy_names_what_to_look_at(reason: str, setting: str) -> None:
+def test_the_remedy_names_the_setting(reason: str, setting: str) -> None:
     outcome = read_apns(403, reason, None)
 
     assert isinstance(outcome, Refused)
@@ -77,7 +77,7 @@ def test_some_statuses_concern_the_channel_whatever_the_reason(status: int) -> N
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 302])
-def test_an_unknown_refusal_waits_alone(status: int) -> None:
+def test_an_unknown_refusal_concerns_its_token_alone(status: int) -> None:
     outcome = read_apns(status, "SomethingNew", None)
 
     assert isinstance(outcome, Refused)
@@ -94,7 +94,7 @@ def test_an_unknown_refusal_waits_alone(status: int) -> None:
         (400, "IdleTimeout", False),
     ],
 )
-def test_what_passes_by_itself_is_tried_again_after_the_time_that_was_named(
+def test_a_passing_fault_is_tried_again_after_the_time_that_apple_names(
     status: int, reason: str, provider: bool
 ) -> None:
     for after in None, 7.0:

@@ -9,7 +9,7 @@ from relay.push.apns.sender import MESSAGES, message_id
 from tests.unit.relay.push.pushes import BEGAN, due_push
 
 
-def test_a_repetition_bears_the_same_id_whatever_became_of_the_row() -> None:
+def test_a_repetition_has_the_same_id_whatever_changed_in_the_row() -> None:
     push = due_push()
 
     assert message_id(push) == message_id(replace(push, attempts=7, device_token="ff"))
@@ -26,5 +26,5 @@ def test_a_repetition_bears_the_same_id_whatever_became_of_the_row() -> None:
         due_push(first_at=BEGAN + timedelta(microseconds=1)),
     ],
 )
-def test_what_tells_something_else_bears_another_id(other: object) -> None:
+def test_a_push_of_another_change_has_another_id(other: object) -> None:
     assert message_id(due_push()) != message_id(other)  # type: ignore[arg-type]  # they are due pushes

@@ -45,7 +45,7 @@ def test_a_body_is_one_that_fcm_takes(spare: bool) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"type":"service_account"}', b"\xff", b"[" * 100_000])
-def test_what_is_no_service_account_is_refused(content: bytes) -> None:
+def test_a_file_of_another_kind_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         ServiceAccount(content, "https://fcm.example.com")
 

@@ -62,7 +62,7 @@ def test_unregistered_is_a_gone_token() -> None:
 
 
 @given(st.integers(201, 599), st.text(), st.text(), st.text())
-def test_nothing_but_unregistered_ever_kills_a_token(status: int, canonical: str, code: str, info: str) -> None:
+def test_only_unregistered_ends_a_token(status: int, canonical: str, code: str, info: str) -> None:
     if code != "UNREGISTERED":
         assert not isinstance(read(status, error(canonical, code, info)), TokenGone | Delivered)
 
@@ -99,7 +99,7 @@ def test_fcms_own_refusals(status: int, code: str, channel: bool) -> None:
 
 @pytest.mark.parametrize("fields", [(), ("message.token",), ("token", "message.token")])
 def test_an_argument_that_is_the_device_token_is_refused_alone(fields: tuple[str, ...]) -> None:
-    # FCM itself names no field for a token that is none [observed by others in FCM's answers].
+    # FCM itself names no field for an invalid token [observed by others in FCM's answers].
     outcome = read(400, error("INVALID_ARGUMENT", "INVALID_ARGUMENT", "", violations(*fields)))
 
     assert isinstance(outcome, Refused)
@@ -135,9 +135,7 @@ def test_any_other_field_is_a_fault_of_ours_and_never_counts_against_a_token(
         (404, "NOT_FOUND", True),
     ],
 )
-def test_a_refusal_without_a_code_of_fcms_own_is_judged_by_its_status(
-    status: int, canonical: str, channel: bool
-) -> None:
+def test_a_refusal_without_a_code_of_fcms_own_is_read_by_its_status(status: int, canonical: str, channel: bool) -> None:
     outcome = read(status, error(canonical))
 
     assert isinstance(outcome, Refused)
@@ -145,7 +143,7 @@ def test_a_refusal_without_a_code_of_fcms_own_is_judged_by_its_status(
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 410])
-def test_a_refusal_that_google_did_not_send_is_never_the_tokens(status: int) -> None:
+def test_a_refusal_that_google_did_not_send_never_counts_against_a_token(status: int) -> None:
     outcome = read(status, b"<html>")
 
     assert isinstance(outcome, Refused)
@@ -156,7 +154,7 @@ def test_a_refusal_that_google_did_not_send_is_never_the_tokens(status: int) -> 
 @pytest.mark.parametrize(
     ("status", "code"), [(503, "UNAVAILABLE"), (500, "INTERNAL"), (403, "UNAVAILABLE"), (500, "SOMETHING_NEW")]
 )
-def test_what_passes_by_itself_concerns_fcm_as_a_whole(status: int, code: str) -> None:
+def test_a_passing_fault_concerns_fcm_as_a_whole(status: int, code: str) -> None:
     outcome = read(status, error("ANY", code))
 
     assert isinstance(outcome, RetryLater)
@@ -164,12 +162,12 @@ def test_what_passes_by_itself_concerns_fcm_as_a_whole(status: int, code: str) -
     assert "FCM itself" in outcome.remedy
 
 
-def test_an_answer_nobody_knows_is_tried_again_and_blames_nobody() -> None:
+def test_an_unknown_answer_is_tried_again_and_concerns_one_push() -> None:
     assert read(418, error("ANY", "SOMETHING_NEW")) == RetryLater("SOMETHING_NEW", reach=Reach.ANSWERED)
 
 
 @pytest.mark.parametrize("status", [408, 502, 503, 504])
-def test_an_outage_of_something_on_the_way_names_the_proxy(status: int) -> None:
+def test_an_outage_between_the_relay_and_fcm_names_the_proxy(status: int) -> None:
     outcome = read(status, b"<html>", {"retry-after": "7"})
 
     assert isinstance(outcome, RetryLater)
@@ -187,7 +185,7 @@ def test_an_outage_of_something_on_the_way_names_the_proxy(status: int) -> None:
         (429, error("ANY", "QUOTA_EXCEEDED", "", quota("project:1", "per minute")), {}, "QUOTA_EXCEEDED", 60.0),
     ],
 )
-def test_a_quota_that_names_no_time_is_given_a_minute_and_concerns_all(
+def test_a_quota_without_a_time_waits_a_minute_and_concerns_all_pushes(
     status: int, body: bytes, headers: Mapping[str, str], reason: str, seconds: float
 ) -> None:
     outcome = read(status, body, headers)
@@ -204,7 +202,7 @@ def test_the_quota_of_one_device_concerns_that_device_alone(violation: object) -
     assert outcome == RetryLater("QUOTA_EXCEEDED", 60.0, reach=Reach.ANSWERED)
 
 
-def test_the_time_may_stand_in_the_body_and_the_header_counts_first() -> None:
+def test_the_wait_may_stand_in_the_body_and_the_header_comes_first() -> None:
     delay = {"@type": Detail.RETRY_INFO, "retryDelay": "9.5s"}
     body = error("UNAVAILABLE", "UNAVAILABLE", "", delay)
 
@@ -225,5 +223,5 @@ def test_the_time_may_stand_in_the_body_and_the_header_counts_first() -> None:
         (200, b"{}", False),
     ],
 )
-def test_only_our_own_token_is_worth_a_new_one(status: int, body: bytes, refused: bool) -> None:
+def test_only_a_refusal_of_our_own_token_asks_for_a_new_one(status: int, body: bytes, refused: bool) -> None:
     assert token_refused(status, body) == refused

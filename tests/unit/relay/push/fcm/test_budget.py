@@ -18,7 +18,7 @@ def test_a_whole_budget_may_be_spent_at_once() -> None:
         assert spend_all(HighPriorityBudget(per_hour), "a", 12345.678) == per_hour
 
 
-def test_it_comes_back_evenly() -> None:
+def test_the_budget_comes_back_evenly() -> None:
     budget = HighPriorityBudget(20)
     spend_all(budget, "a", 0.0)
 
@@ -54,7 +54,7 @@ def test_phones_with_a_whole_budget_are_forgotten() -> None:
 
 
 @given(st.integers(1, 100), st.lists(st.floats(0.0, HOUR), max_size=300))
-def test_no_hour_sees_more_than_twice_the_budget_and_quiet_restores_it(per_hour: int, moments: list[float]) -> None:
+def test_no_hour_has_more_than_twice_the_budget_and_quiet_restores_it(per_hour: int, moments: list[float]) -> None:
     budget = HighPriorityBudget(per_hour)
     count = 0
     for moment in sorted(moments):

@@ -39,7 +39,7 @@ def test_all_codes_are_found_and_the_first_of_a_kind_counts() -> None:
     assert read_error(body(*details)) == FcmError("ABORTED", "INTERNAL", "FIRST")
 
 
-def test_all_fields_at_fault_are_found_and_none_is_repeated_that_is_a_text() -> None:
+def test_all_fields_at_fault_are_found_and_free_text_among_them_is_not_kept() -> None:
     found = read_error(
         body(
             {
@@ -64,7 +64,7 @@ def test_all_fields_at_fault_are_found_and_none_is_repeated_that_is_a_text() -> 
         ({}, False),
     ],
 )
-def test_whose_quota_is_used_up_is_found(violation: object, device: bool) -> None:
+def test_a_quota_of_one_device_is_recognised(violation: object, device: bool) -> None:
     assert read_error(body({"@type": Detail.QUOTA_FAILURE, "violations": [violation]})).device_quota is device
 
 
@@ -75,7 +75,7 @@ def test_a_delay_in_the_body_is_a_duration(delay: object, seconds: float | None)
     assert read_error(body({"@type": Detail.RETRY_INFO, "retryDelay": delay})).retry_delay == seconds
 
 
-def test_the_most_telling_code_names_an_error() -> None:
+def test_the_most_specific_code_names_an_error() -> None:
     assert FcmError("A", "B", "C").name(400) == "B"
     assert FcmError("A", "", "C").name(400) == "C"
     assert FcmError("A").name(400) == "A"
@@ -93,7 +93,7 @@ json_values = st.recursive(
     st.sampled_from(Detail),
     st.dictionaries(st.sampled_from(["errorCode", "fieldViolations", "violations"]), json_values),
 )
-def test_no_detail_of_any_form_breaks_the_reading(kind: Detail, fields: dict[str, object]) -> None:
+def test_details_of_any_form_are_read_without_an_error(kind: Detail, fields: dict[str, object]) -> None:
     assert read_error(body({"@type": kind, **fields})).canonical == "ABORTED"
 
 
@@ -106,5 +106,5 @@ def test_no_detail_of_any_form_breaks_the_reading(kind: Detail, fields: dict[str
         (b"<html>", None),
     ],
 )
-def test_an_acceptance_has_a_name(text: bytes, name: str | None) -> None:
+def test_an_accepted_message_has_a_name(text: bytes, name: str | None) -> None:
     assert message_name(text) == name

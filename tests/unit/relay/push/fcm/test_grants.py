@@ -31,14 +31,14 @@ def refused(status: int, body: bytes, headers: Mapping[str, str] | None = None) 
         (True, 3600.0),
     ],
 )
-def test_a_token_lives_as_long_as_it_is_said_to(lives: object, seconds: float) -> None:
+def test_a_token_lives_as_long_as_google_says(lives: object, seconds: float) -> None:
     body = json.dumps({"access_token": "ya29.abc-_~+/=", "expires_in": lives, "token_type": "Bearer"}).encode()
 
     assert read_grant(200, body, {}, NOW) == AccessToken("ya29.abc-_~+/=", NOW + timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize("lives", [0.5, 5, SHORTEST - 1])
-def test_a_token_that_hardly_lives_is_none(lives: float) -> None:
+def test_a_token_with_too_short_a_lifetime_is_refused(lives: float) -> None:
     outcome = refused(200, json.dumps({"access_token": "ya29.abc", "expires_in": lives}).encode())
 
     assert isinstance(outcome, Refused)
@@ -67,7 +67,7 @@ def test_a_refused_key_is_a_fault_of_the_channel_and_only_the_code_is_kept() -> 
 
 
 @pytest.mark.parametrize(("status", "body"), [(302, b""), (403, b"<html>"), (404, b"{}"), (400, b'{"error":"a b"}')])
-def test_a_refusal_that_has_not_the_form_came_from_something_else(status: int, body: bytes) -> None:
+def test_a_refusal_in_another_form_came_from_something_else(status: int, body: bytes) -> None:
     outcome = refused(status, body)
 
     assert isinstance(outcome, Refused)
@@ -85,7 +85,7 @@ def test_a_refusal_that_has_not_the_form_came_from_something_else(status: int, b
         (500, b'{"error":"internal_failure"}', "internal_failure"),
     ],
 )
-def test_what_passes_by_itself_concerns_the_provider(status: int, body: bytes, reason: str) -> None:
+def test_a_passing_fault_concerns_the_provider(status: int, body: bytes, reason: str) -> None:
     outcome = refused(status, body, {"retry-after": "4"})
 
     assert isinstance(outcome, RetryLater)
@@ -93,5 +93,5 @@ def test_what_passes_by_itself_concerns_the_provider(status: int, body: bytes, r
 
 
 @given(st.integers(200, 599), st.binary())
-def test_no_answer_breaks_the_reading(status: int, body: bytes) -> None:
+def test_answers_of_any_form_are_read_without_an_error(status: int, body: bytes) -> None:
     assert refused(status, body).reason

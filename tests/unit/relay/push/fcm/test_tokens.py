@@ -14,7 +14,7 @@ pytestmark = pytest.mark.looptime
 
 
 class Google:
-    """Make tokens that live an hour, each after a second; or fail as told."""
+    """An endpoint that makes tokens with a lifetime of an hour, each after a second, or fails."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -37,7 +37,7 @@ def opened() -> tuple[Google, AccessTokens]:
     return google, AccessTokens(google.mint, google.now, Random(1))
 
 
-async def test_all_who_come_at_once_share_one_renewal() -> None:
+async def test_pushes_at_the_same_time_share_one_renewal() -> None:
     google, tokens = opened()
 
     given = await asyncio.gather(*(tokens.get() for _ in range(50)))
@@ -46,7 +46,7 @@ async def test_all_who_come_at_once_share_one_renewal() -> None:
     assert google.made == 1
 
 
-async def test_a_good_token_is_kept_until_five_or_six_minutes_before_its_end() -> None:
+async def test_a_valid_token_is_kept_until_five_or_six_minutes_before_its_expiry() -> None:
     google, tokens = opened()
     await tokens.get()
 
@@ -55,12 +55,12 @@ async def test_a_good_token_is_kept_until_five_or_six_minutes_before_its_end() -
     assert google.made == 1
 
     await asyncio.sleep(62)
-    assert (await tokens.get()).value == "token-1"  # still good while the next one is made
+    assert (await tokens.get()).value == "token-1"  # still valid while the next one is made
     await asyncio.sleep(2)
     assert (await tokens.get()).value == "token-2"
 
 
-async def test_a_token_about_to_end_is_not_used_any_more() -> None:
+async def test_a_token_about_to_expire_is_not_used() -> None:
     _, tokens = opened()
     await tokens.get()
 
@@ -69,7 +69,7 @@ async def test_a_token_about_to_end_is_not_used_any_more() -> None:
     assert (await tokens.get()).value == "token-2"
 
 
-async def test_a_refused_token_is_renewed_once_for_all() -> None:
+async def test_a_refused_token_is_renewed_once_for_all_pushes() -> None:
     google, tokens = opened()
     first = await tokens.get()
 
@@ -80,7 +80,7 @@ async def test_a_refused_token_is_renewed_once_for_all() -> None:
     assert google.made == 2
 
 
-async def test_whoever_gives_up_waiting_disturbs_nobody() -> None:
+async def test_a_cancelled_push_does_not_disturb_the_others() -> None:
     google, tokens = opened()
 
     async with asyncio.TaskGroup() as tasks:
@@ -93,7 +93,7 @@ async def test_whoever_gives_up_waiting_disturbs_nobody() -> None:
     assert google.made == 1
 
 
-async def test_a_failure_is_told_at_once_for_a_while_and_then_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_is_repeated_without_an_attempt_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
     google, tokens = opened()
     google.failure = TokenNotGiven(Refused("token-refused", "look", channel=True))
     with caplog.at_level(logging.WARNING), pytest.raises(TokenNotGiven):
@@ -110,7 +110,7 @@ async def test_a_failure_is_told_at_once_for_a_while_and_then_tried_again(caplog
     assert (await tokens.get()).value == "token-2"
 
 
-async def test_a_failed_renewal_ahead_of_time_leaves_the_old_token_in_use() -> None:
+async def test_a_failed_early_renewal_leaves_the_old_token_in_use() -> None:
     google, tokens = opened()
     await tokens.get()
     await asyncio.sleep(3300)
@@ -119,7 +119,7 @@ async def test_a_failed_renewal_ahead_of_time_leaves_the_old_token_in_use() -> N
     for _ in range(6):
         assert (await tokens.get()).value == "token-1"
         await asyncio.sleep(1)
-    assert google.made == 2  # the second look fell into the quiet time
+    assert google.made == 2  # the second call came within the quiet time
 
     google.failure = None
     await asyncio.sleep(3)
@@ -128,7 +128,7 @@ async def test_a_failed_renewal_ahead_of_time_leaves_the_old_token_in_use() -> N
     assert (await tokens.get()).value == "token-3"
 
 
-async def test_a_short_lived_token_is_renewed_at_half_its_life() -> None:
+async def test_a_token_with_a_short_lifetime_is_renewed_after_half_of_it() -> None:
     google = Google()
 
     async def mint() -> AccessToken:
@@ -148,7 +148,7 @@ async def test_a_short_lived_token_is_renewed_at_half_its_life() -> None:
     assert google.made == 2
 
 
-async def test_an_unforeseen_error_reaches_who_waits() -> None:
+async def test_an_unforeseen_error_reaches_the_push_that_waits() -> None:
     google, tokens = opened()
     google.failure = KeyError("bug")
 
@@ -156,7 +156,7 @@ async def test_an_unforeseen_error_reaches_who_waits() -> None:
         await tokens.get()
 
 
-async def test_closing_ends_a_renewal_under_way() -> None:
+async def test_closing_cancels_the_renewal() -> None:
     google, tokens = opened()
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(tokens.get())
