@@ -33,7 +33,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
 
 
 class Forgotten(logging.Handler):
-    """Hear of tasks whose exception nobody looked at, and of those that nobody waited for: asyncio only logs them."""
+    """Notes tasks whose exception was not retrieved, or that were not awaited: asyncio only logs them."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -45,7 +45,7 @@ class Forgotten(logging.Handler):
             self.found.append(message)
 
     def check(self) -> None:
-        """Fail if there were any; they show when they are collected, so it may be an earlier test's."""
+        """Fail if there were any; a task shows when it is collected, so it may be an earlier test's."""
         found, self.found = self.found, []
         assert not found, "forgotten by this test or an earlier one: " + "\n".join(found)
 

@@ -1,4 +1,4 @@
-"""Own a folder with a relay.toml and every file it names, all of them good; tests break one thing at a time."""
+"""A folder with a relay.toml and every file that it names, all of them good; tests break one thing at a time."""
 
 import json
 import re
@@ -44,7 +44,7 @@ apps = ["com.example.mail"]
 
 @cache
 def explained() -> list[re.Pattern[str]]:
-    """Read which faults docs/troubleshoot.md has a heading for."""
+    """Return the faults for which docs/troubleshoot.md has a heading."""
     text = (Path(__file__).parents[1] / "docs/troubleshoot.md").read_text(encoding="utf-8")
     headings = text.partition("## What the relay says")[2].partition("## What health says")[0]
     messages = [message for line in re.findall("^### (.*)$", headings, re.MULTILINE) for message in line.split(" / ")]
@@ -52,7 +52,7 @@ def explained() -> list[re.Pattern[str]]:
 
 
 class Installation:
-    """Hold the folder, write into it, load from it."""
+    """The folder: a test writes into it and loads the settings from it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

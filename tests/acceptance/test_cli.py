@@ -1,4 +1,4 @@
-"""The command line as an administrator meets it: real processes, exit statuses, and what stands on the terminal."""
+"""The command line as an administrator sees it: real processes, exit statuses, and the text on the terminal."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""`relay explain` as an operator meets it: a real process beside the database of a relay."""
+"""`relay explain` as an operator runs it: a real process beside the database of a relay."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was learnt of the path to a mail server outlives the process that learnt it."""
+"""Knowledge of the path to a mail server outlives the process that gained it."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ from tests.waiting import until
 
 
 def remember(site: Site, interval: int) -> None:
-    """Write what an earlier process would have kept of the path to the mail server."""
+    """Write the knowledge of the path to the mail server that an earlier process would have stored."""
     url = f"https://127.0.0.1:{site.sandbox.ports.eas}/Microsoft-Server-ActiveSync"
     with closing(sqlite3.connect(database_of(site))) as connection, connection:
         connection.execute(

@@ -1,4 +1,4 @@
-"""Promise 3: no new item is lost, wherever kill -9 hits."""
+"""Promise 3: no new item is lost, at whatever point kill -9 ends the relay."""
 
 import asyncio
 import sqlite3
@@ -23,7 +23,7 @@ def emails(pushes: list[Received]) -> list[Received]:
 
 @contextmanager
 def written_by_another(database: Path) -> Iterator[None]:
-    """Hold the database's write lock, so that no commit of the relay gets through."""
+    """Hold the database's write lock, so that no commit of the relay succeeds."""
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -158,7 +158,7 @@ async def test_killed_in_the_middle_of_a_wipe(site: Site) -> None:
         await until(lambda: eas.records.requests["Provision"] > provisions)
         relay.kill()
         await relay.process.wait()
-    # The server has the acknowledgement, and from now on refuses the device; the relay knows of no answer.
+    # The server has the acknowledgement, and refuses the device from now on; the relay got no answer.
     (device,) = eas.devices(ANN)
     device.wipe, device.blocked = None, True
     asked = len(eas.log(ANN))

@@ -1,4 +1,4 @@
-"""Promise 4: one bad password costs three tries at the mail server in all, whoever is killed in between."""
+"""Promise 4: one bad password costs three tries at the mail server in all, whichever process is killed in between."""
 
 import sqlite3
 from pathlib import Path
@@ -30,7 +30,7 @@ def stored(site: Site) -> tuple[str, int]:
 
 
 def end_the_wait(site: Site) -> None:
-    """Let the stored wait be over, as if its time had passed while no relay ran."""
+    """End the stored wait, as if its time had passed while no relay ran."""
     connection = sqlite3.connect(database_of(site))
     with connection:
         changed = connection.execute("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL").rowcount
@@ -64,7 +64,7 @@ async def test_a_password_that_went_bad_is_tried_three_times_over_all_restarts(s
     before = asked(site)
 
     async with site.relay() as relay:  # the wait of a minute goes on
-        await site.held()  # Ben's: so the relay has taken up its mailboxes
+        await site.held()  # Ben's: so the relay has started its watches
         assert (stored(site), asked(site)) == (("waiting", 1), before)
         await killed(site, relay)
 

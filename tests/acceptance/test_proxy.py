@@ -1,4 +1,4 @@
-"""The command line behind a company proxy: everything goes through it, and what is wrong with it stands in health."""
+"""The command line behind a company proxy: all traffic goes through it, and health names its faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def site(tmp_path: Path, proxy: ConnectProxy) -> AsyncIterator[Site]:
 
 
 async def says(relay: RelayProcess, name: str, reason: str) -> str:
-    """Wait until a part of the relay's health has failed for a reason; return the remedy."""
+    """Wait until a part of the relay's health fails with a reason; return the remedy."""
     found: dict[str, str] = {}
     for _ in range(LOOKS):
         found = {part["part"]: part for part in (await relay.health())["parts"]}[name]
@@ -51,7 +51,7 @@ async def says(relay: RelayProcess, name: str, reason: str) -> str:
 
 
 async def healed(relay: RelayProcess) -> bool:
-    """Tell whether the relay calls itself well again in time."""
+    """Return True if the relay's health recovers in time."""
     for _ in range(LOOKS):
         if (await relay.health())["state"] == "ok":
             return True

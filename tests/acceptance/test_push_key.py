@@ -1,4 +1,4 @@
-"""A push key that Apple does not know, put right while the relay runs: nothing is lost, nobody restarts anything."""
+"""A push key that Apple does not know, corrected while the relay runs: nothing is lost, and no restart is needed."""
 
 import asyncio
 from pathlib import Path
@@ -8,11 +8,11 @@ from relay.sandbox.process import RelayProcess
 from tests.site import ANN, PASSWORD, open_site
 from tests.waiting import until
 
-PATIENCE = 60.0  # seconds; a changed file is seen within five, and a resting app is tried again at once
+PATIENCE = 60.0  # seconds; the relay sees a changed file within five, and tries an app that waits again at once
 
 
 def replace(file: Path, content: str) -> None:
-    """Put a new file in the place of another, whole and with its rights."""
+    """Replace a file by a new one with the same rights, in one step."""
     fresh = file.with_suffix(".new")
     fresh.write_text(content)
     fresh.chmod(0o600)
@@ -20,7 +20,7 @@ def replace(file: Path, content: str) -> None:
 
 
 async def apns_is(relay: RelayProcess, state: str) -> dict[str, str]:
-    """Wait until health has APNs in a state; return what it says."""
+    """Wait until health shows APNs in a state; return its entry."""
     async with asyncio.timeout(PATIENCE):
         while True:
             parts: dict[str, dict[str, str]] = {part["part"]: part for part in (await relay.health())["parts"]}

@@ -1,4 +1,4 @@
-"""Three roles as three processes that meet in PostgreSQL only, each with its own configuration and no more."""
+"""Three roles as three processes that share a PostgreSQL database only, each with its own configuration."""
 
 import asyncio
 import sys
@@ -58,7 +58,7 @@ async def test_a_mail_becomes_a_push_through_three_processes(
     async with AsyncExitStack() as stack:
         roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
         assert (await site.register(ANN, PASSWORD))[0] == 201
-        # Only the role push has the VAPID key; the API tells its public half.
+        # Only the push role has the VAPID key; the API publishes its public half.
         assert (await site.register_webpush(ANN))[0] == 201
         await site.held()
         site.deliver()
@@ -81,7 +81,7 @@ async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_port
         assert (await site.register(ANN, PASSWORD))[0] == 201
         await site.held()
         site.deliver()
-        await asyncio.sleep(0.5)  # the mark waits; nobody pushes so far
+        await asyncio.sleep(0.5)  # the mark waits; no process pushes yet
         assert site.sandbox.apns.received == []
         await open_role(stack, site, "push", database, ops_ports["push"])
         pushes = await site.sandbox.apns.wait(1, SOON)
@@ -108,7 +108,7 @@ async def test_a_wrong_key_makes_the_push_role_unready_until_the_right_one_is_th
         assert parts["push channels"]["state"] == "failed"
         await becomes_ready(ops_ports["watch"], ready=True)
 
-        file.write_text(right)  # noticed without a restart, and tried at once
+        file.write_text(right)  # the process notices the key without a restart, and tries it at once
         await becomes_ready(ops_ports["push"], ready=True)
 
     assert [push.status for push in site.sandbox.apns.received][-1] == 200

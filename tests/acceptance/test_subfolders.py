@@ -1,4 +1,4 @@
-"""Sub-folders on request, from the API to the push: only whoever asks hears of them, and only as long as it asks."""
+"""Sub-folders on request, from the API to the push: only registrations that ask get their pushes, while they ask."""
 
 from typing import Any
 

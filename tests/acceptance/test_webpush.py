@@ -1,4 +1,4 @@
-"""A phone without Apple and Google, from its subscription to its pushes, with a real relay between."""
+"""A phone without Apple and Google, from its subscription to its pushes, through a real relay."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
                 answer = await response.json()
             return answer["state"], answer["last_outcome"] or ""
 
-        # The phone unsubscribes, and subscribes anew.
+        # The phone unsubscribes, and subscribes again.
         webpush.gone(push.device_token)
         async with site.api.post(f"{path}/test-push", headers=headers) as response:
             assert response.status == 202

@@ -1,6 +1,6 @@
 """Measure pushes to APNs: the relay's sender beside stock aioapns, in turns, in one process, on the same server.
 
-Both get what the relay gives its process: uvloop, and a garbage collector that walks rarely. The relay makes each body
+Both run as the relay's process does: on uvloop, with a garbage collector that runs rarely. The relay makes each body
 from its template and sends as it does in production; aioapns gets its message ready-made. Medians over the turns.
 """
 
@@ -45,7 +45,7 @@ Push = Callable[[int], Awaitable[None]]
 
 
 class NoEgress:
-    """Note nothing, as aioapns notes nothing."""
+    """An egress log that keeps nothing, because aioapns has none."""
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
         """Forget."""
@@ -59,7 +59,7 @@ class NoEgress:
 
 @dataclass
 class Turn:
-    """Hold the figures of one turn."""
+    """The figures of one turn."""
 
     per_second: float
     cpu_us: float
@@ -87,7 +87,7 @@ async def turn(push: Push, in_flight: int, pushes: int) -> Turn:
 
 
 def ours(sender: ApnsSender) -> Push:
-    """Push as the dispatcher does."""
+    """Send pushes as the dispatcher does."""
     dues: list[DuePush] = [due_push(number) for number in range(DEVICES)]
 
     async def push(number: int) -> None:
@@ -99,7 +99,7 @@ def ours(sender: ApnsSender) -> Push:
 
 
 def stock(apns: APNs) -> Push:
-    """Push as aioapns' documentation does, with the same headers and bodies."""
+    """Send pushes as aioapns' documentation does, with the same headers and bodies."""
     messages = [ApnsMessage(Notice.of(due_push(number))) for number in range(DEVICES)]
     bodies = [message.body for message in messages]
     numbers = count(1)
@@ -123,7 +123,7 @@ def stock(apns: APNs) -> Push:
 
 @asynccontextmanager
 async def server(folder: Path) -> AsyncIterator[int]:
-    """Run the server until the block ends; give its port."""
+    """Run the server until the block ends; yield its port."""
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
     (folder / "server.pem").write_bytes(ca.server_pem())
@@ -140,7 +140,7 @@ async def server(folder: Path) -> AsyncIterator[int]:
 
 
 def make_stock(folder: Path, port: int, key: tuple[str, str]) -> APNs:
-    """Make an aioapns client for the server, otherwise as it comes."""
+    """Make an aioapns client for the server, with its defaults."""
     tls = ssl.create_default_context(cafile=folder / "ca.pem")
     tls.set_alpn_protocols(["h2"])
     apns = APNs(key=key[0], key_id=key[1], team_id=TEAM, topic=APP, ssl_context=tls)

@@ -1,6 +1,6 @@
-"""Answer every APNs request with 200, in a process of its own and fast enough to stay out of the figures.
+"""A server that answers every APNs request with 200, in a process of its own, too fast to count in the figures.
 
-Hand-framed HTTP/2: header blocks are walked, not decoded, for the apns-id alone, which the answer repeats in Huffman's
+It frames HTTP/2 itself and reads only the apns-id from header blocks, undecoded; the answer repeats it in Huffman's
 code as Apple's do. Prints its port.
 """
 
@@ -22,7 +22,7 @@ CODES = {chr(byte): (REQUEST_CODES[byte], REQUEST_CODES_LENGTH[byte]) for byte i
 
 
 def literal(text: bytes) -> bytes:
-    """Write a string in Huffman's code, shorter than 127 bytes."""
+    """Return a string in Huffman's code, shorter than 127 bytes."""
     coded = HUFFMAN.encode(text)
     return bytes([0x80 | len(coded)]) + coded
 
@@ -31,7 +31,7 @@ NAMES = {b"\x07apns-id", literal(b"apns-id")}
 
 
 def huffman(raw: bytes) -> bytes:
-    """Bring a written id into Huffman's code if it is not already."""
+    """Return a written id in Huffman's code."""
     if raw[0] & 0x80:
         return raw
     bits = length = 0
@@ -45,14 +45,14 @@ def huffman(raw: bytes) -> bytes:
 
 
 class Blocks:
-    """Walk through header blocks; strings stay as they were written."""
+    """A reader of header blocks that leaves strings as they were written."""
 
     def __init__(self) -> None:
-        self._names: list[bytes] = []  # of the dynamic table, newest first; longer than needed does no harm
+        self._names: list[bytes] = []  # of the dynamic table, newest first; it may be longer than needed
         self._values: list[bytes] = []
 
     def apns_id(self, block: bytes) -> bytes:
-        """Find the id, as it was written."""
+        """Return the id as it was written."""
         at, found = 0, b""
         while at < len(block):
             first = block[at]
@@ -100,18 +100,18 @@ def number(block: bytes, at: int, mask: int) -> tuple[int, int]:
 
 
 def string(block: bytes, at: int) -> tuple[bytes, int]:
-    """Cut a string out, with its length."""
+    """Return a string with its length, as it was written."""
     length, start = number(block, at, 0x7F)
     return block[at : start + length], start + length
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Write a frame."""
+    """Return a frame."""
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 class Server(asyncio.Protocol):
-    """Serve one client."""
+    """Serve one client until it closes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

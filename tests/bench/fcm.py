@@ -19,7 +19,7 @@ from tests.bench.site import figure
 
 FOLDER: Final = Path(__file__).parent
 SHARES: Final = {"relay": 10, "relay_logged": 10, "firebase": 1, "pyfcm": 1}
-"""How many pushes each way sends in a round, by the number given: so that all take about as long."""
+"""The number of pushes that each way sends in a round, from the number given: all take about the same time."""
 
 
 async def measure(rounds: int, pushes: int) -> None:
@@ -51,7 +51,7 @@ async def measure(rounds: int, pushes: int) -> None:
 
 
 async def _run(side: str, folder: str, port: str, count: int) -> dict[str, float]:
-    """Let one way send so many pushes; return its figures."""
+    """Run one way in a process that sends so many pushes; return its figures."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(FOLDER / "fcm_sides.py"),

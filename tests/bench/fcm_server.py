@@ -1,4 +1,4 @@
-"""Be Google for benches, in a process of its own: takes every push and gives every token, over TLS, as fast as it can.
+"""A server for benches in the place of Google, in a process of its own: it accepts every push and issues every token.
 
 Writes its CA and a service account into the folder given, then prints its port.
 """
@@ -31,7 +31,7 @@ TOKEN = answer({"access_token": "ya29." + "a" * 200, "expires_in": 3599, "token_
 
 
 class Google(asyncio.Protocol):
-    """Answer whole requests, and look into none."""
+    """A server that answers whole requests and reads none of them."""
 
     def __init__(self) -> None:
         self._buffer = b""

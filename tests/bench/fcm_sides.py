@@ -33,7 +33,7 @@ from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 
 AT_ONCE: Final = 32
-"""Pushes under way, of ours as of pyfcm's threads; 8 and 64 threads are no faster."""
+"""Pushes in flight, for the relay and for pyfcm's threads; 8 and 64 threads are no faster."""
 BATCH: Final = 500  # messages of one send_each, its most
 MEGABYTES: Final = 64 * 2**20
 WARM: Final = 500  # pushes before the clock runs: connections, tokens, caches
@@ -41,7 +41,7 @@ WARM: Final = 500  # pushes before the clock runs: connections, tokens, caches
 
 @dataclass
 class Server:
-    """Hold where the server is."""
+    """The address of the server."""
 
     folder: Path
     port: int
@@ -58,7 +58,7 @@ def pushes(count: int) -> list[DuePush]:
 
 @contextmanager
 def measured(count: int) -> Iterator[None]:
-    """Print what the block took."""
+    """Print the figures of the block."""
     gc.collect()
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     yield
@@ -68,7 +68,7 @@ def measured(count: int) -> Iterator[None]:
 
 
 class NoEgress:
-    """Note nothing, as the others do."""
+    """An egress log that keeps nothing, because the others have none."""
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
         pass
@@ -81,12 +81,12 @@ class NoEgress:
 
 
 def relay(server: Server, count: int) -> None:
-    """Push as the relay does, but for the egress log, which the others lack."""
+    """Send pushes as the relay does, without the egress log, which the others lack."""
     uvloop.run(_push(server, count, NoEgress()))
 
 
 def relay_logged(server: Server, count: int) -> None:
-    """Push as the relay does."""
+    """Send pushes as the relay does."""
     with open_egress_log(server.folder / "egress", now, largest=MEGABYTES) as egress:
         uvloop.run(_push(server, count, egress))
 
@@ -116,7 +116,7 @@ async def _send(sender: FcmSender, every: list[DuePush], in_flight: int) -> None
 
 
 def pyfcm(server: Server, count: int) -> None:
-    """Push with pyfcm's notify, in threads."""
+    """Send pushes with pyfcm's notify, in threads."""
     from pyfcm import FCMNotification  # noqa: PLC0415  # only this way needs it
 
     messages: Any = FCMNotification(service_account_file=str(server.folder / "fcm.json"))
@@ -135,7 +135,7 @@ def pyfcm(server: Server, count: int) -> None:
 
 
 def firebase(server: Server, count: int) -> None:
-    """Push with firebase-admin's send_each, pointed at the server, with the pool it has for Google's own host."""
+    """Send pushes with firebase-admin's send_each to the server, with the pool that it has for Google's own host."""
     import firebase_admin  # noqa: PLC0415  # only this way needs it
     from firebase_admin import credentials, messaging  # noqa: PLC0415
     from requests.adapters import HTTPAdapter  # noqa: PLC0415

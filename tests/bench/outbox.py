@@ -1,6 +1,6 @@
-"""Measure what the outbox takes: changes a second, single and grouped, and pushes claimed and settled a second.
+"""Measure the outbox: changes a second, single and grouped, and pushes claimed and settled a second.
 
-A change is one mailbox's commit: a collection's advanced key, and the mark of its one registration, a pair of rows. On
+A change is one mailbox's commit: the new key of a collection, and the mark of its one registration, two rows. On
 SQLite and on a PostgreSQL of its own, both as the relay opens them, durable. Mailboxes change in random order.
 """
 
@@ -36,9 +36,9 @@ from tests.bench.site import figure
 from tests.postgres import running_postgres
 
 GROUP: Final = 100
-"""Changes per transaction, as many as design.md lets the group committer take."""
+"""Changes per transaction: the most that design.md allows the group committer."""
 PLACES: Final = 100
-"""Pushes per claim, as many as a dispatcher holds."""
+"""Pushes per claim: the most that a dispatcher holds."""
 BEGAN: Final = datetime(2026, 11, 24, 8, tzinfo=UTC)
 SHARDS: Final = 256
 
@@ -55,7 +55,7 @@ async def databases(folder: Path) -> AsyncIterator[list[tuple[str, AsyncEngine]]
 
 
 async def fill(engine: AsyncEngine, mailboxes: int) -> int:
-    """Insert mailboxes with one active registration each, own their shards; return the epoch."""
+    """Insert mailboxes with one active registration each, lease their shards; return the epoch."""
     owners = [
         {
             "id": f"mb-{n}",
@@ -116,7 +116,7 @@ async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, k
 
 
 async def push(engine: AsyncEngine, expected: int, key: int) -> float:
-    """Claim and settle everything that is due, as a dispatcher does; return pushes per second."""
+    """Claim and settle all marks that are due, as a dispatcher does; return pushes per second."""
     store, clock = SqlOutboxStore(engine, LocalWakeups(), Pacing(coalesce=2.0)), asyncio.get_running_loop().time
     now = BEGAN + timedelta(seconds=key + 5)  # after the interval that began with the round before
     began, settled = clock(), 0

@@ -1,4 +1,4 @@
-"""Own what the benches share: a sandbox in a process of its own, a relay in another, and all mailboxes registered."""
+"""The site of the benches: a sandbox in a process of its own, a relay in another, and all mailboxes registered."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ QUIET: Final = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__L
 
 @dataclass
 class Sandbox:
-    """Hold a sandbox that runs in a process of its own."""
+    """A sandbox that runs in a process of its own."""
 
     folder: Path
     control: aiohttp.ClientSession
@@ -49,19 +49,19 @@ class Sandbox:
             response.raise_for_status()
 
     async def held(self, count: int) -> None:
-        """Wait until the mail server holds so many Pings."""
+        """Wait until the mail server holds at least so many Pings."""
         async with asyncio.timeout(SETTLE):
             while (await self.get("/eas/state"))["held"] < count:  # noqa: ASYNC110 -- another process
                 await asyncio.sleep(0.5)
 
 
 def user(number: int) -> str:
-    """Name the mailboxes of a sandbox, from 1 on."""
+    """Return the user of a sandbox's mailbox; numbers begin at 1."""
     return f"user{number}@example.com"
 
 
 def token(number: int) -> str:
-    """Make the device token of a mailbox's only phone."""
+    """Return the device token of a mailbox's only phone."""
     return f"{number:064x}"
 
 
@@ -94,7 +94,7 @@ async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
 async def open_house(
     sandbox: Sandbox, environ: Mapping[str, str] = MappingProxyType({})
 ) -> AsyncIterator[tuple[RelayProcess, aiohttp.ClientSession]]:
-    """Run a relay on a sandbox, set by `environ` too, and give it with a session to its API."""
+    """Run a relay on a sandbox, with settings in `environ`; yield it with a session to its API."""
     async with AsyncExitStack() as stack:
         relay = await stack.enter_async_context(
             open_relay(sandbox.toml, sandbox.ports["ops"], environ=QUIET | dict(environ))
@@ -124,7 +124,7 @@ async def register(api: aiohttp.ClientSession, mailboxes: int) -> None:
 
 
 def memory_kb(pid: int) -> int:
-    """Return the resident memory of a process in kB (1,024 bytes), as Linux tells it."""
+    """Return the resident memory of a process in kB (1,024 bytes), as Linux reports it."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.partition("VmRSS:")[2].split()[0])
 

@@ -1,6 +1,6 @@
-"""Hold Pings as a straightforward client would: stock asyncio, a stock aiohttp session, a timeout per request.
+"""Hold Pings as a simple client would: stock asyncio, a stock aiohttp session, a timeout per request.
 
-The watches are ours, so that the difference is the transport's alone. Prints its memory per watch and ends.
+The watches are the relay's, so that only the transport differs. Prints its memory per watch and ends.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ PATIENCE = 300.0  # seconds until all Pings must be held
 
 
 class StockTransport:
-    """Send requests with aiohttp's defaults."""
+    """A transport that sends requests with aiohttp's defaults."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -53,7 +53,7 @@ class StockTransport:
 
 
 class NoJournal:
-    """Keep nothing."""
+    """A journal that keeps nothing."""
 
     async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
         """Forget."""

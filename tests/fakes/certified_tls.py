@@ -1,7 +1,7 @@
-"""Own a server that demands a client certificate: in the handshake, or only once it knows the path.
+"""A server that demands a client certificate: in the handshake, or only once it knows the path.
 
 IIS does the latter where certificates are wanted for some paths only, by TLS 1.3 after the handshake [RFC 8446 4.6.2].
-Unlike one of asyncio it tells the client why it ends the connection.
+Unlike a server of asyncio it sends the client the reason for which it ends the connection.
 """
 
 import select
@@ -18,12 +18,12 @@ ANSWER = b"HTTP/1.1 200 OK\r\nMS-ASProtocolVersions: 14.1\r\nContent-Length: 0\r
 
 @dataclass
 class CertifiedServer:
-    """Hold where it listens, and whom it met: the UID of each request's certificate, empty for none."""
+    """Where the server listens, and its clients: the UID of each request's certificate, empty without one."""
 
     port: int
     met: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    """How the requests ended whose certificate was no good."""
+    """How the requests with an invalid certificate ended."""
 
     @property
     def url(self) -> str:
@@ -32,7 +32,7 @@ class CertifiedServer:
 
 @contextmanager
 def serving_certified(context: ssl.SSLContext, *, late: bool = False) -> Iterator[CertifiedServer]:
-    """Serve connections one after the other, in a thread: the ssl module asks late on blocking sockets alone."""
+    """Serve connections one after the other, in a thread: the ssl module asks late on blocking sockets only."""
     if late:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
@@ -69,7 +69,7 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, server: CertifiedSe
 
 
 def _linger(plain: socket.socket) -> None:
-    """Wait until the client goes: a reset for what it sent meanwhile could overtake the reason of the refusal."""
+    """Wait until the client closes: a reset for bytes that it sent could overtake the reason of the refusal."""
     plain.settimeout(PATIENCE)
     plain.shutdown(socket.SHUT_WR)
     while plain.recv(4096):
@@ -77,7 +77,7 @@ def _linger(plain: socket.socket) -> None:
 
 
 def _talk(connection: ssl.SSLSocket, server: CertifiedServer, *, late: bool) -> None:
-    """Answer requests until the client goes; a connection is asked late for its certificate once."""
+    """Answer requests until the client closes; a connection is asked late for its certificate once."""
     while _read_head(connection):
         if late:
             _ask(connection)
@@ -89,7 +89,7 @@ def _talk(connection: ssl.SSLSocket, server: CertifiedServer, *, late: bool) -> 
 
 
 def _ask(connection: ssl.SSLSocket) -> None:
-    """Ask for the certificate and wait for it; raises SSLError when it is missing or no good."""
+    """Ask for the certificate and wait for it; raises SSLError when it is missing or invalid."""
     connection.verify_client_post_handshake()
     connection.do_handshake()  # sends the question
     connection.settimeout(0.0)

@@ -1,4 +1,4 @@
-"""Own stand-ins for what a watch needs from outside: a journal in memory and a transport that plays a script."""
+"""Fakes of the parts that a watch needs: a journal in memory and a transport that plays a script."""
 
 import asyncio
 from collections import Counter
@@ -16,13 +16,13 @@ from eas_watcher.ports import Fenced
 
 @dataclass
 class MemoryJournal:
-    """Keep the progress of one mailbox as a store does, and all that was ever committed."""
+    """A journal that keeps the progress of one mailbox as a store does, and every commit."""
 
     partnership: Partnership = field(default_factory=Partnership)
     collections: dict[CollectionId, Collection] = field(default_factory=dict)
     hierarchy: tuple[Folder, ...] | None = None
     subfolders: frozenset[CollectionClass] = frozenset()
-    """What is asked for; no commit changes it."""
+    """The classes that registrations ask for; no commit changes them."""
     refusals: int = 0
     condition: Condition | None = None
     commits: list[Progress] = field(default_factory=list)
@@ -42,7 +42,7 @@ class MemoryJournal:
         self.pings.append(heartbeat)
 
     def keep(self, progress: Progress) -> None:
-        """Take one commit, whole."""
+        """Apply one commit."""
         self.commits.append(progress)
         self.committed.set()
         self.partnership = progress.partnership or self.partnership
@@ -57,11 +57,11 @@ class MemoryJournal:
 
     @property
     def changes(self) -> list[Change]:
-        """All changes ever committed, in order."""
+        """All changes of all commits, in order."""
         return [change for progress in self.commits for change in progress.changes]
 
     def memory(self, classes: frozenset[CollectionClass]) -> Memory:
-        """Return what a watch starts from after a crash."""
+        """Return the memory with which a watch starts after a crash."""
         return Memory(
             self.partnership,
             tuple(self.collections.values()),
@@ -76,14 +76,14 @@ Answer: TypeAlias = HttpReply | EasError | Callable[[HttpRequest], HttpReply]
 
 
 class ScriptedTransport:
-    """Answer requests from a script, in order; when it is played out, hold every request until cancelled."""
+    """A transport that answers requests from a script, in order, and then holds every request until it is cancelled."""
 
     def __init__(self, *script: Answer | tuple[float, Answer]) -> None:
-        """Take the answers, each alone or with the seconds that it takes."""
+        """Set the answers, each alone or with the seconds before it comes."""
         self._script = list(script)
         self.requests: list[HttpRequest] = []
         self.held = asyncio.Event()
-        """Set when the script is played out and a request is held."""
+        """Set when the script has ended and a request is held."""
 
     async def send(self, request: HttpRequest) -> HttpReply:
         self.requests.append(request)

@@ -8,7 +8,7 @@ from relay.push.payload import ApnsMessage, WebPushMessage
 
 @dataclass
 class MemoryEgress:
-    """Remember the bodies that were about to leave, or refuse as a full disk does."""
+    """An egress log that keeps the bodies that would leave, or refuses them as a full disk does."""
 
     bodies: list[str] = field(default_factory=list)
     full: bool = False

@@ -1,4 +1,4 @@
-"""Metrics with everything that they measure, for tests to fill and to read."""
+"""Metrics with all objects that they measure, for tests to fill and to read."""
 
 import pathlib
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def cut_admission() -> ServerAdmission:
 
 
 class Bench:
-    """Metrics with everything that they measure."""
+    """Metrics with all objects that they measure."""
 
     def __init__(self, certificates: Mapping[str, pathlib.Path] | None = None) -> None:
         self.clock = HandClock()

@@ -1,4 +1,4 @@
-"""Own a TCP front before a PostgreSQL server that knows sockets only: with TLS as PostgreSQL has it, or without."""
+"""A TCP front of a PostgreSQL server that listens on a Unix socket only: with TLS as PostgreSQL has it, or without."""
 
 import asyncio
 import ssl
@@ -10,16 +10,16 @@ SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # length 8, code 80877103 [Post
 
 
 class Front:
-    """Hold what came in."""
+    """What clients sent."""
 
     def __init__(self, socket: Path, tls: ssl.SSLContext | None) -> None:
         self._socket = socket
         self._tls = tls
         self.port = 0
         self.sessions = 0
-        """Connections that TLS was begun on and ended well."""
+        """The number of connections whose TLS handshake succeeded."""
         self.plain = b""
-        """What was said without TLS, the question for it aside."""
+        """The bytes that came without TLS, except for the question for TLS."""
         self._talks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

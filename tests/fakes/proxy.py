@@ -1,4 +1,4 @@
-"""Own an HTTP proxy that opens tunnels by CONNECT, honest or mean, and notes who asked for what."""
+"""An HTTP proxy, honest or hostile, that opens tunnels by CONNECT and notes the requests."""
 
 import asyncio
 import ssl
@@ -17,18 +17,18 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class ConnectProxy:
-    """Hold what a proxy does and what it saw."""
+    """The behaviour of a proxy, and the requests that it got."""
 
     user: str = ""
-    """As "user:password"; empty: everybody may use it."""
+    """As "user:password"; empty: it serves every client."""
     opened: bytes = OPENED
     talk: Talk | None = None
-    """What it does instead of opening a tunnel, after it has read the request."""
+    """Its behaviour after it has read a request, instead of opening a tunnel."""
     targets: list[str] = field(default_factory=list)
-    """Hosts and ports that tunnels were asked for."""
+    """The hosts and ports for which clients asked for tunnels."""
     heads: list[bytes] = field(default_factory=list)
     tunnels: int = 0
-    """Tunnels open now."""
+    """The number of open tunnels."""
     port: int = 0
     _talks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -40,7 +40,7 @@ class ConnectProxy:
             talk.cancel()
 
     async def stop(self) -> None:
-        """Take no connections any more, and cut those there are."""
+        """Accept no new connections, and cut the open ones."""
         if self._server is not None:
             self._server.close()
         self.cut()
@@ -111,7 +111,7 @@ async def connect_proxy(
 
 
 def says(*parts: bytes, then_hold: bool = False) -> Talk:
-    """Answer with these bytes, part by part, and close or hold the connection."""
+    """Return a behaviour: answer with these bytes, part by part, and close or hold the connection."""
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for part in parts:

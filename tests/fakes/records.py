@@ -1,4 +1,4 @@
-"""Own a mailbox and a registration in good order, for tests that only look at some of their fields."""
+"""A mailbox and a registration in good order, for tests that look at some of their fields only."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ BEGAN = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def mailbox(**changes: object) -> Mailbox:
-    """Make one that is watched since BEGAN and never had a Ping."""
+    """Return a mailbox that is watched since BEGAN and never had a Ping."""
     sample = Mailbox(
         id=MailboxId("mb-ann"),
         server="main",
@@ -33,7 +33,7 @@ def mailbox(**changes: object) -> Mailbox:
 
 
 def registration(**changes: object) -> Registration:
-    """Make one of the same mailbox, active since BEGAN."""
+    """Return a registration of that mailbox, active since BEGAN."""
     sample = Registration(
         id=RegistrationId("reg-ann"),
         mailbox_id=MailboxId("mb-ann"),

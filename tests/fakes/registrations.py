@@ -21,7 +21,7 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 
 
 class MemoryRegistrationStore:
-    """Keep registrations as the SQL store does, or fail as a lost database does."""
+    """A store that keeps registrations as the SQL store does, or fails as a lost database does."""
 
     def __init__(self, wakeups: Wakeups) -> None:
         self.wakeups = wakeups
@@ -30,7 +30,7 @@ class MemoryRegistrationStore:
         """Methods that fail although the database is not down."""
         self.falls_after_create = False
         self.rivals = 0
-        """How many times somebody else makes the same mailbox just before we do."""
+        """The number of times that another process creates the same mailbox first."""
         self.mailboxes: dict[MailboxId, Mailbox] = {}
         self.registrations: dict[RegistrationId, Registration] = {}
         self.candidates: dict[RegistrationId, bytes] = {}
@@ -126,7 +126,7 @@ class MemoryRegistrationStore:
             self.wakeups.wake(Topic.outbox(registration.platform))
 
     def accept(self, registration_id: RegistrationId, now: datetime) -> None:
-        """Do what WatchStore.accept does."""
+        """Accept a candidate as WatchStore does."""
         sealed = self.candidates.pop(registration_id)
         registration = self.registrations[registration_id]
         mailbox = self.mailboxes[registration.mailbox_id]
@@ -140,7 +140,7 @@ class MemoryRegistrationStore:
         self.wakeups.wake(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
-        """Do what WatchStore.refuse does."""
+        """Refuse a candidate as WatchStore does."""
         del self.candidates[registration_id]
         registration = self.registrations[registration_id]
         mailbox = self.mailboxes[registration.mailbox_id]
@@ -156,7 +156,7 @@ class MemoryRegistrationStore:
         self.wakeups.wake(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
-        """Delete mailboxes that no registration names any more, as the watch role does."""
+        """Delete mailboxes without registrations, as the watch role does."""
         named = {registration.mailbox_id for registration in self.registrations.values()}
         self.mailboxes = {id_: mailbox for id_, mailbox in self.mailboxes.items() if id_ in named}
         self.credentials = {id_: sealed for id_, sealed in self.credentials.items() if id_ in named}

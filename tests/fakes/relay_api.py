@@ -1,4 +1,4 @@
-"""Own a whole API over a store in memory, and a server that judges credentials by their password."""
+"""A whole API over a store in memory, and a mail server that decides about credentials by their password."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ from tests.fakes.registrations import MemoryRegistrationStore
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 GOOD = "canary-good-päss"
 SILENT = "canary-silent"
-"""With this password the server never answers; any other than these two is refused."""
+"""With this password the server never answers; it refuses all others but these two."""
 APNS_APP, FCM_APP, WEB_APP = "com.example.mail", "com.example.droid", "com.example.web"
 SERVICE = "push.example.com:8443"
 APNS_TOKEN = "c0ffee" * 11
@@ -39,7 +39,7 @@ SERVERS = {"head-office": ["example.com"], "branch": ["branch.example.com"]}
 
 
 def subscribed(endpoint: str) -> str:
-    """Give the device token of a subscription, with the keys of the example in RFC 8291."""
+    """Return the device token of a subscription, with the keys of the example in RFC 8291."""
     return Subscription.of(
         endpoint,
         "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
@@ -49,7 +49,7 @@ def subscribed(endpoint: str) -> str:
 
 @dataclass
 class Time:
-    """Be the clock."""
+    """A clock that a test moves."""
 
     now: datetime = BEGAN
 
@@ -61,7 +61,7 @@ class Time:
 
 
 class Tokens:
-    """Make texts that are told apart easily, and fit where random ones fit."""
+    """A source of texts that are easy to tell apart and fit where random ones fit."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -72,7 +72,7 @@ class Tokens:
 
 
 class World:
-    """Hold the use cases, all they stand on, and the watch role's part in them."""
+    """The use cases with their store, their clock and a simulated watch role."""
 
     def __init__(self, *, verdict_wait: float = VERDICT_WAIT, certificates: CertificateReader | None = None) -> None:
         self.wakeups = LocalWakeups()
@@ -103,7 +103,7 @@ class World:
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:
-        """Open a registration's candidate, or else its mailbox's credential: user and password, if it has one."""
+        """Return user and password of a registration's candidate, or else of its mailbox's credential."""
         mailbox = self.store.registrations[registration_id].mailbox_id
         sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox]
         credential = self.key.open(mailbox, sealed)
@@ -113,7 +113,7 @@ class World:
         return credential.user, credential.password
 
     def judge(self) -> None:
-        """Judge every candidate that waits, but for silent ones; forget what is not used any more."""
+        """Decide about every candidate that waits, except silent ones; delete mailboxes that are not used any more."""
         for id_ in list(self.store.candidates):
             _, password = self.open(id_)
             if password == SILENT:
@@ -128,7 +128,7 @@ class World:
 
 @asynccontextmanager
 async def judging(world: World, seconds: float = 0.0) -> AsyncIterator[None]:
-    """Play the watch role beside the test: judge whatever comes, each time after some seconds."""
+    """Run the watch role beside the test: decide about new candidates, each time after some seconds."""
 
     async def judge() -> None:
         waiter = world.wakeups.waiter(Topic.MAILBOXES)

@@ -1,4 +1,4 @@
-"""Own tickets without a KDC: readable, numbered, and good until the mail server's key changes."""
+"""Tickets without a KDC: readable, numbered, and valid until the mail server's key changes."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ class FakeTicket:
 
 @dataclass
 class FakeTickets:
-    """Be the tickets of one user."""
+    """The tickets of one user."""
 
     user: str
     realm: "FakeRealm"
@@ -35,14 +35,14 @@ class FakeTickets:
 
 @dataclass
 class FakeRealm:
-    """Give tickets, and tell a server whose they are."""
+    """A realm that issues tickets, and tells a server to which user a ticket belongs."""
 
     key: int = 1
-    """The mail server's key; tickets for another one are refused."""
+    """The mail server's key; it refuses tickets for another key."""
     failure: EasError | None = None
     tokens: int = 0
     given: list[tuple[str, str]] = field(default_factory=list)
-    """Tickets got from the KDC: user, service."""
+    """The tickets that were issued: user, service."""
 
     def tickets(self, user: str) -> FakeTickets:
         return FakeTickets(user, self)

@@ -1,4 +1,4 @@
-"""Own servers on loopback that speak TLS with a certificate of their own, honest ones and mean ones."""
+"""Servers on loopback that speak TLS with a certificate of their own, honest and hostile ones."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ HOST = "127.0.0.1"
 
 
 class Authority:
-    """Issue the certificate of a server, and trust it."""
+    """A CA that issues the certificate of a server, and the context of a client that trusts it."""
 
     def __init__(self) -> None:
         ca = trustme.CA()
@@ -44,7 +44,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def talking(authority: Authority | None, talk: Talk) -> AsyncIterator[str]:
-    """Serve every connection with a talk about bytes, without TLS when there is no authority; yield the base URL."""
+    """Serve connections with a function of their streams, without TLS if there is no authority; yield the base URL."""
     talks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +53,7 @@ async def talking(authority: Authority | None, talk: Talk) -> AsyncIterator[str]
         try:
             await talk(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone
+            pass  # the client closed the connection
         finally:
             writer.transport.abort()
 

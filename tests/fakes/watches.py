@@ -1,4 +1,4 @@
-"""A WatchStore of which a test implements just what it needs."""
+"""A WatchStore of which a test implements only the methods that it needs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from relay.domain.model import Candidate, CommitEntry, WatchRecord
 
 
 class NoWatches:
-    """Refuse everything; a test overrides what its subject may call."""
+    """A WatchStore without methods; a test overrides those that its subject calls."""
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         raise NotImplementedError

@@ -54,7 +54,7 @@ INNOCENT: Final = {"mutated answers"}
 
 
 def resident() -> int:
-    """Tell how many bytes of memory this process holds."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

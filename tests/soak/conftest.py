@@ -1,4 +1,4 @@
-"""Own what long runs share: a PostgreSQL server, and a sandbox whose roles meet in one of its databases."""
+"""Fixtures of the long runs: a PostgreSQL server, and a sandbox whose roles share one of its databases."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Own a loop and a clock that run faster than life, so that hours of waiting are minutes of a test.
+"""A loop and a clock that run faster than real time, so that hours of waiting are minutes of a test.
 
-Timers, time limits and the clock of the relay all follow; what the machine itself does takes as long as ever.
+Timers, time limits and the clock of the relay all follow; the work of the machine takes real time.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ BEGAN: Final = time.monotonic()
 
 
 class _Selector(selectors.DefaultSelector):
-    """Wait a fraction of what is asked for."""
+    """A selector that waits a fraction of the given time."""
 
     def __init__(self, speed: float) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class HurriedLoop(asyncio.SelectorEventLoop):
-    """Let so many seconds pass in each second."""
+    """An event loop in which so many seconds pass in each real second."""
 
     def __init__(self, speed: float) -> None:
         super().__init__(_Selector(speed))
@@ -36,7 +36,7 @@ class HurriedLoop(asyncio.SelectorEventLoop):
 
 
 def clock_of(speed: float, began: datetime) -> Callable[[], datetime]:
-    """Make a clock that goes with such a loop."""
+    """Return a clock that follows such a loop."""
     start = time.monotonic()
     return lambda: began.astimezone(UTC) + timedelta(seconds=(time.monotonic() - start) * speed)
 

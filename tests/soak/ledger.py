@@ -1,4 +1,4 @@
-"""Own the account of a long run: which change is owed a push, and which pushes nobody was owed."""
+"""The account of a long run: which changes still need a push, and which pushes came without need."""
 
 import json
 from collections import Counter
@@ -12,17 +12,17 @@ OK = 200
 
 @dataclass
 class Ledger:
-    """Hold when each change began, by who must hear of it and of what; each is owed a push of its own."""
+    """When each change began, by device token and mark; each needs a push of its own."""
 
     owed: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    """(device token, mark) -> moments in `time.perf_counter_ns()`, before the change could be known to anybody."""
+    """(device token, mark) -> moments in `time.perf_counter_ns()`, before the change was made."""
 
     def owe(self, device_token: str, mark: str, moment: int) -> None:
-        """Note a change, before it is made."""
+        """Note a change; call it before the change is made."""
         self.owed.setdefault((device_token, mark), []).append(moment)
 
     def unpaid(self, received: Iterable[Received]) -> set[tuple[str, str]]:
-        """Name those who got no accepted push since their last change."""
+        """Return the phones, with their marks, that got no accepted push after their last change."""
         last: dict[tuple[str, str], int] = {}
         for push in received:
             if push.status == OK:
@@ -41,7 +41,7 @@ class Ledger:
 
 
 def mark_of(push: Received) -> str:
-    """Read which class a push to Apple or Google was about; other notices have their kind."""
+    """Return the class that a push to Apple or Google reports; for other notices their kind."""
     document = json.loads(push.body)
     data = document["relay"] if "relay" in document else document["message"]["data"]
     return str(data.get("class", data["kind"]))

@@ -1,4 +1,4 @@
-"""Own the line between the relay and its database: a socket of its own that can be cut, or fall silent."""
+"""The line between the relay and its database: a socket of its own that can be cut, or fall silent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Line:
-    """Carry bytes both ways between the clients of one socket and the server behind another."""
+    """A line that carries bytes both ways between the clients of one socket and the server behind another."""
 
     def __init__(self, server: Path) -> None:
         self._server = server
@@ -17,23 +17,23 @@ class Line:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
-        """Drop all connections, and whoever comes."""
+        """Drop all connections, and every new one."""
         self._cut = True
         self._drop()
 
     def silence(self) -> None:
-        """Keep all connections, take new ones, and carry nothing, as a firewall does that forgot them."""
+        """Keep all connections, accept new ones, and carry nothing, as a firewall does that forgot them."""
         self._whole.clear()
 
     def mend(self) -> None:
-        """Carry again what comes from now on; connections that fell silent are lost."""
+        """Carry new connections again; those that fell silent are lost."""
         if not self._whole.is_set():
             self._drop()
         self._cut = False
         self._whole.set()
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client."""
+        """Serve one client until it closes."""
         self._writers.add(writer)
         try:
             await self._whole.wait()
@@ -48,7 +48,7 @@ class Line:
             finally:
                 self._end(behind_writer)
         except (OSError, ExceptionGroup):
-            pass  # one side is gone: so is the other, below
+            pass  # one side has closed: the other is closed below
         finally:
             self._end(writer)
 
@@ -70,7 +70,7 @@ class Line:
 
 @asynccontextmanager
 async def open_line(folder: Path, server: Path) -> AsyncIterator[Line]:
-    """Listen in a folder under the name that PostgreSQL's clients look for."""
+    """Listen in a folder under the name that PostgreSQL's clients expect."""
     line = Line(server)
     listener = await asyncio.start_unix_server(line.take, str(folder / server.name))
     try:

@@ -1,11 +1,11 @@
-"""Own free ports for processes that tests start."""
+"""Free ports for processes that tests start."""
 
 import socket
 from contextlib import ExitStack
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on now; whoever is told one should listen soon."""
+    """Return ports on which no process listens now; their users should listen soon."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in the middle: the roles wait, say so in health, recover by themselves, and nothing is lost."""
+"""PostgreSQL goes away during work: the roles wait, show it in health, recover by themselves, and nothing is lost."""
 
 import asyncio
 import tempfile
@@ -26,8 +26,8 @@ ROLES: Final = ("api", "watch", "push")
 PACE: Final = 0.05  # seconds between two mails
 BEFORE: Final = 3.0  # seconds of mails before the trouble
 AFTER: Final = 3.0  # seconds of mails after it
-NOTICED: Final = 60.0  # seconds until health tells
-RECOVERED: Final = 120.0  # seconds until everything that came meanwhile is pushed
+NOTICED: Final = 60.0  # seconds until health shows it
+RECOVERED: Final = 120.0  # seconds until all mails that came meanwhile are pushed
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def database_parts(roles: dict[str, RelayProcess]) -> dict[str, str]:
 
 
 async def until_all(roles: dict[str, RelayProcess], wanted: Callable[[str], bool], seconds: float) -> None:
-    """Wait until the health of every role says so of the database."""
+    """Wait until the state of the database in the health of every role is a wanted one."""
     async with asyncio.timeout(seconds):
         while not all(wanted(state) for state in (await database_parts(roles)).values()):  # noqa: ASYNC110 -- another process
             await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Promise 4 at scale: a fleet of 50,000 mailboxes costs its server one request at a time, and the process little."""
+"""Promise 4 at scale: a fleet of 50,000 mailboxes costs its server one request at a time, and the process few bytes."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ ROUNDING: Final = 1e-5  # seconds
 
 
 class Journal:
-    """Keep the last condition of each mailbox."""
+    """A journal that keeps the last condition of each mailbox."""
 
     def __init__(self) -> None:
         self.conditions: dict[MailboxId, Condition] = {}
@@ -49,7 +49,7 @@ class Journal:
 
 
 class Server:
-    """Hold all Pings, or take no connection, and note when each request came."""
+    """A server that holds all Pings, or accepts no connection, and notes when each request came."""
 
     def __init__(self) -> None:
         self.away = False
@@ -70,7 +70,7 @@ class Server:
             self.held.discard(ping)
 
     def go(self) -> None:
-        """Go away: all connections are lost."""
+        """Go away: cut all connections."""
         self.away = True
         for ping in self.held:
             ping.set_exception(Unreachable("the connection was lost"))
@@ -81,18 +81,18 @@ class Server:
 
 
 def resident() -> int:
-    """Tell how many bytes of memory this process holds."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def timers() -> int:
-    """Count the timers of the loop, given up or not."""
+    """Count the timers of the loop, with cancelled ones."""
     scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
     return len(scheduled)
 
 
 def assert_paced(came: list[float]) -> None:
-    """Fail unless they came at the rate, with jitter between them."""
+    """Fail unless the requests came at the rate, with jitter between them."""
     assert max(Counter(int(moment) for moment in came).values()) <= RATE * 1.05
     gaps = [after - before for before, after in pairwise(came)]
     assert min(gaps) >= 0.5 / RATE - ROUNDING

@@ -1,4 +1,4 @@
-"""Promise 4 over several processes: a bad password costs three tries in all, though each watch process is killed."""
+"""Promise 4 over several processes: a bad password costs three tries in all, although each watch process is killed."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -21,7 +21,7 @@ TAKEOVER: Final = 90.0  # seconds; a limit: leases are renewed every 10 s
 
 @dataclass
 class Processes:
-    """Hold the processes of a site whose roles meet in PostgreSQL, and a way to look into the database."""
+    """The processes of a site whose roles share a PostgreSQL database, and a way to look into the database."""
 
     site: Site
     database: str
@@ -35,7 +35,7 @@ class Processes:
         return await self.stack.enter_async_context(relay)
 
     async def watch(self) -> None:
-        """Start one more watch process; it stands by while another has the leases."""
+        """Start another watch process; it stands by while another one has the leases."""
         self.watches.append(await self.start("watch"))
 
     async def query(self, statement: str, *values: str) -> Any:
@@ -58,7 +58,7 @@ class Processes:
         raise AssertionError(f"stored is {await self.stored()}")
 
     async def kill_owner(self, *, due: bool) -> None:
-        """Kill the watch process that has the leases, and let these run out; `due`: Ann's wait too."""
+        """Kill the watch process that has the leases, and end these; with `due` also Ann's wait."""
         owner = self.watches.pop(0)
         owner.kill()
         await owner.process.wait()
@@ -66,7 +66,7 @@ class Processes:
         if due:
             await self.query("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL")
         await self.query("UPDATE shard SET lease_until = now() - interval '1 second'")
-        await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's: the next process has taken over
+        await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's: the next process has the leases
 
 
 async def test_a_password_that_went_bad_is_tried_three_times_by_all_processes(site: Site, database: str) -> None:
@@ -97,7 +97,7 @@ async def test_a_password_that_went_bad_is_tried_three_times_by_all_processes(si
             assert len(eas.log(ANN)) == before + tries
 
         await roles.watch()
-        await roles.kill_owner(due=True)  # nothing is due any more
+        await roles.kill_owner(due=True)  # no try is due any more
         assert await roles.stored() == ("credential-refused", 3)
 
     assert len(eas.log(ANN)) == before + 2

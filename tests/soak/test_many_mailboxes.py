@@ -1,4 +1,4 @@
-"""Promise 4 at scale: 2,000 mailboxes in one process, one Ping each, never two, and no work while nothing happens."""
+"""Promise 4 at scale: 2,000 mailboxes in one process, one Ping each, never two, and no work while no mail comes."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Promise 3 under fire: push processes are killed again and again while 10,000 changes go through."""
+"""Promise 3 under kills: push processes are killed again and again while 10,000 changes are pushed."""
 
 import asyncio
 import time
@@ -29,19 +29,19 @@ from tests.waiting import until
 
 CHANGES: Final = 10_000
 TOLERATED: Final = CHANGES // 100
-"""Repeats: what was handed over, and its process killed before it could be noted."""
+"""The most repetitions: pushes that were sent and whose process was killed before it noted that."""
 
 PROCESSES: Final = 3
 MAILBOXES: Final = 2_000
 CLASSES: Final = tuple(CollectionClass)
 KILLS: Final = 15
 SPAN: Final = 75.0  # seconds over which the changes are spread
-LEASE: Final = 120.0  # seconds until the claims of a killed process have run out, with time to send what it held
+LEASE: Final = 120.0  # seconds until the claims of a killed process have run out and its pushes are sent
 SHARD: Final = 7
 
 ROUNDS: Final = 8
 PER_ROUND: Final = CHANGES // ROUNDS
-ROUND_SPAN: Final = 15.0  # seconds over which the mails of a round are spread: what a busy machine keeps up with
+ROUND_SPAN: Final = 15.0  # seconds over which the mails of a round are spread: a busy machine keeps up with that rate
 CLIENTS: Final = 16  # registrations at a time
 
 
@@ -66,7 +66,7 @@ async def test_three_push_processes_on_postgresql(site: Site, database: str) -> 
             killed = [tasks.create_task(keep_alive(site, database, port, over, Random(port))) for port in ports]
             await change_all(watches, epochs[SHARD], ledger, random)
             await until(lambda: not ledger.unpaid(apns.received), LEASE)
-            # Whoever was killed last may have handed over all that it held, and noted nothing.
+            # The process that was killed last may have sent all pushes that it held, and noted none.
             await emptied(engine)
             over.set()
 

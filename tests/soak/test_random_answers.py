@@ -1,4 +1,4 @@
-"""50,000 pushes through a random mixture of what Apple, Google and the lines to them can do."""
+"""50,000 pushes through a random mixture of the failures of Apple, Google and the lines to them."""
 
 import asyncio
 import gc
@@ -55,7 +55,7 @@ PLATFORMS: Final = (Platform.APNS, Platform.FCM)
 PHONES: Final = 250  # of each platform
 ROUNDS: Final = 22
 CHANGES: Final = ROUNDS * PHONES * len(PLATFORMS) * len(CLASSES)
-"""More than pushes: a tenth of the phones drops out on the way."""
+"""More phones than pushes: a tenth of the phones lose their tokens during the test."""
 WARM: Final = ROUNDS // 2  # rounds after which memory must not grow any more
 SHARD: Final = 7
 SPEED: Final = 10.0  # seconds that pass in each second
@@ -63,7 +63,7 @@ PUSH_LIMIT: Final = 60.0  # hurried seconds
 ROUND_LIMIT: Final = 900.0  # hurried seconds
 START: Final = 60.0  # seconds for the simulators to come up
 GROWTH_KB: Final = 8_192  # of resident memory in the second half: allocators are not exact
-OBJECTS: Final = 2_000  # of Python's that may come to stay in the second half
+OBJECTS: Final = 2_000  # of Python objects that may be added in the second half
 
 APNS: Final[list[dict[str, Any]]] = [
     {"kind": "answer", "status": 410, "reason": "Unregistered", "share": 0.0005},
@@ -103,7 +103,7 @@ FCM: Final[list[dict[str, Any]]] = [
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Let nothing be logged: pytest keeps every record, which would look like a leak of the relay's."""
+    """Switch logging off: pytest keeps every record, which would look like a leak of the relay."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -129,7 +129,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
         senders = await open_senders(simulators, egress, stack)
         store = SqlOutboxStore(engine, wakeups)
         dispatchers = [
-            # A lease longer than life's: nobody else is there to take over, and a slow machine is no crash.
+            # A longer lease than in production: there is no other process to take over, and a slow machine is no crash.
             Dispatcher(store, platform, sender, wakeups, clock, Random(1), "the test", lease=60.0 * SPEED)
             for platform, sender in senders.items()
         ]
@@ -152,7 +152,9 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
     assert {token for token, _ in ledger.unpaid(received)} <= excused
     assert {token for token, _ in left} <= excused
     assert len(excused) < PHONES * len(PLATFORMS) // 2
-    assert ledger.repeats(received) <= PUSHES // 20  # what was cut off or timed out after it was taken
+    assert (
+        ledger.repeats(received) <= PUSHES // 20
+    )  # pushes that were cut off or timed out after the simulator accepted them
     statuses = Counter(each.status for each in received)
     assert statuses[200] > PUSHES * 3 // 4
     assert statuses.keys() >= {0, 200, 400, 401, 403, 404, 410, 429, 500, 502, 503}
@@ -162,7 +164,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
     lines, faults = audit(sorted((folder / "egress").glob("*.jsonl")))
     assert faults == []
-    assert lines >= len(received)  # each try is noted before it is made
+    assert lines >= len(received)  # the egress log has each try before it is made
 
 
 # --- the two providers, in a process of their own
@@ -178,7 +180,7 @@ class Simulators:
         urllib.request.urlopen(request).close()  # noqa: S310  # loopback
 
     def received(self) -> list[Received]:
-        """Fetch all pushes that came; the body as bytes again."""
+        """Return all pushes that came, with their bodies as bytes."""
         found: list[Received] = []
         for provider in ("apns", "fcm"):
             with urllib.request.urlopen(f"{self.control}/push/{provider}/received") as answer:  # noqa: S310
@@ -214,7 +216,7 @@ def simulators(folder: Path) -> Iterator[Simulators]:
 
 
 async def open_senders(simulators: Simulators, egress: Any, stack: AsyncExitStack) -> dict[Platform, PushSender]:
-    """Make both senders as the relay would, but for time limits, which a busy machine needs longer."""
+    """Make both senders as the relay does, with longer time limits for a busy machine."""
     settings = load(
         simulators.folder / "relay.toml", {"RELAY__DATABASE__URL": "postgresql://relay@localhost/relay"}, Role.PUSH
     )
@@ -229,7 +231,7 @@ async def open_senders(simulators: Simulators, egress: Any, stack: AsyncExitStac
     }
 
 
-# --- phones, changes, and what became of them
+# --- phones, changes, and their ends
 
 
 def token_of(platform: Platform, number: int) -> str:
@@ -268,7 +270,7 @@ async def change_all(watches: SqlWatchStore, epoch: int, ledger: Ledger, clock: 
 
 
 async def drained(engine: AsyncEngine) -> None:
-    """Wait until no mark is left but those of tokens in quarantine."""
+    """Wait until no marks are left except those of tokens in quarantine."""
     query = sa.select(sa.func.count()).select_from(outbox.join(registration)).where(registration.c.recheck_at.is_(None))
     async with asyncio.timeout(ROUND_LIMIT):
         while True:
@@ -279,7 +281,7 @@ async def drained(engine: AsyncEngine) -> None:
 
 
 async def account(engine: AsyncEngine) -> tuple[set[tuple[str, str]], set[str]]:
-    """Return (device token, mark) of what is left, and the device tokens for which there is a reason."""
+    """Return (device token, mark) of the marks that are left, and the device tokens that explain one."""
     async with engine.connect() as connection:
         marks = sa.select(registration.c.device_token, outbox.c.mark).select_from(outbox.join(registration))
         left = {(row.device_token, row.mark) for row in await connection.execute(marks)}
