@@ -1,10 +1,13 @@
 """Own the proof that what operators copy fits the program: keys, defaults, metric names, commands."""
 
+import ast
 import configparser
 import json
 import re
 import subprocess
+import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -197,3 +200,26 @@ def test_the_refusals_that_apps_are_told_of_exist(page: str) -> None:
     assert {code for _, code in told} == {"credential-refused", "not-authorized"}
     assert told <= known
     assert not re.search(r"`404`", shipped(page))
+
+
+def test_every_library_that_the_code_imports_is_declared() -> None:
+    """A library that only another one brings would be gone with a release of that one."""
+    project = tomllib.loads(shipped("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]["kerberos"]
+    declared = {re.split(r"[^A-Za-z0-9-]", need)[0].lower() for need in [*project["dependencies"], *extras]}
+    names = {"google": "google-auth", "jwt": "pyjwt", "prometheus_client": "prometheus-client"}
+    names["pydantic_core"] = "pydantic"  # which demands one exact version of it
+
+    imported = set()
+    for file in chain(ROOT.glob("relay/**/*.py"), ROOT.glob("eas_watcher/**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import(names=found):
+                    imported |= {name.name.partition(".")[0] for name in found}
+                case ast.ImportFrom(module=str(module)):
+                    imported.add(module.partition(".")[0])
+                case _:
+                    pass
+
+    foreign = imported - sys.stdlib_module_names - {"eas_watcher", "relay"}
+    assert {names.get(name, name) for name in foreign} <= declared
