@@ -1,4 +1,4 @@
-"""Own the world of a whole watch: a simulated server over TLS, a fleet, a journal in memory, time to put forward."""
+"""The parts of a whole watch: a simulated server over TLS, a fleet, a journal in memory, time that a test moves."""
 
 import asyncio
 import ssl
@@ -63,7 +63,7 @@ def hurry(seconds: float) -> None:
 
 @dataclass
 class Kept:
-    """What is kept of one mailbox."""
+    """The stored state of one mailbox."""
 
     partnership: Partnership = field(default_factory=Partnership)
     collections: dict[CollectionId, Collection] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Kept:
 
 
 class MemoryJournal:
-    """Keeps what is committed, as a store would."""
+    """A journal that keeps commits, as a store does."""
 
     def __init__(self) -> None:
         self.kept: defaultdict[MailboxId, Kept] = defaultdict(Kept)
@@ -109,7 +109,7 @@ class MemoryJournal:
 
 
 class CountingTransport:
-    """Carry requests and count those under way, so that time is not put forward over an answer."""
+    """A transport that counts the requests in flight, so that no test puts the time forward over an answer."""
 
     def __init__(self, transport: HttpTransport) -> None:
         self._transport = transport
@@ -125,14 +125,14 @@ class CountingTransport:
 
 @dataclass
 class World:
-    """A server, a fleet, and what was committed."""
+    """A server, a fleet, and a journal with its commits."""
 
     simulator: EasSimulator
     journal: MemoryJournal
     fleet: Fleet
     transport: CountingTransport
     trusting: ssl.SSLContext
-    """What clients of the server trust."""
+    """The context of the server's clients."""
     policy: Policy
     classes: frozenset[CollectionClass]
     subfolders: frozenset[CollectionClass] = frozenset()
@@ -155,18 +155,18 @@ class World:
         return self.simulator.records.requests[command]
 
     async def until_idle(self) -> None:
-        """Wait until no request has been under way for a while, on however busy a machine."""
+        """Wait until no request was in flight for a while, on a busy machine too."""
         quiet = 0
         while quiet < 10:
             await asyncio.sleep(0.01)
             quiet = 0 if self.transport.busy else quiet + 1
 
     async def until_held(self, pings: int = 1) -> None:
-        """Wait until a Ping is held, and at least so many were sent."""
+        """Wait until a Ping is held, and at least so many Pings were sent."""
         await until(lambda: self.simulator.held == 1 and self.sent("Ping") >= pings)
 
     async def until_changed(self) -> None:
-        """Wait until a change is committed and the next Ping held, putting the time forward over every wait."""
+        """Put the time forward over every wait until a change is committed and the next Ping held."""
 
         def changed() -> bool:
             return bool(self.ann.changes) and self.simulator.held == 1
@@ -189,7 +189,7 @@ async def world(
     subfolders: frozenset[CollectionClass] = frozenset(),
     faults: bool = False,
 ) -> AsyncIterator[World]:
-    """Open a world; unless `faults` are part of the test, the server must have found none with the watcher."""
+    """Open a world; unless `faults` are part of the test, the server must have no complaints about the watcher."""
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)

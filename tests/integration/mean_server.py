@@ -1,4 +1,4 @@
-"""Own the ways in which a server can answer that is broken or hostile, as talks about bytes."""
+"""The answers of a broken or hostile server, as functions of byte streams."""
 
 import asyncio
 import zlib
@@ -19,12 +19,12 @@ HEADER: Final = b"\x03\x01\x6a\x00"  # WBXML 1.3, unknown public id, UTF-8, no s
 
 
 def answer(body: bytes, *headers: bytes, status: bytes = OK) -> bytes:
-    """Write an answer that is right as far as HTTP goes."""
+    """Return an answer that is valid HTTP."""
     return status + WBXML + b"".join(headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def bomb() -> bytes:
-    """Press 200 MB of zeros into some 200 kB."""
+    """Return 200 MB of zeros, compressed to some 200 kB."""
     press = zlib.compressobj(9, zlib.DEFLATED, 31)
     return b"".join([*(press.compress(bytes(MEGABYTE)) for _ in range(HUGE // MEGABYTE)), press.flush()])
 
@@ -64,7 +64,7 @@ GOOD: Final = {
 
 
 def saying(*parts: bytes) -> Talk:
-    """Answer a request with the same bytes whatever it asks, then hang up."""
+    """Answer every request with the same bytes, then hang up."""
     return repeating(b"", b"".join(parts), 1)
 
 
@@ -85,7 +85,7 @@ def repeating(head: bytes, piece: bytes, times: int | None = None, pause: float 
 
 
 def inventing(random: Random, make: Callable[[Random, bytes], bytes]) -> Talk:
-    """Answer what `make` invents for the first line of each request, on a connection that stays open."""
+    """Answer each request with the bytes that `make` returns for its first line, on a connection that stays open."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -101,12 +101,12 @@ def random_body(random: Random, _: bytes) -> bytes:
 
 
 def random_document(random: Random, _: bytes) -> bytes:
-    """Invent what begins like WBXML."""
+    """Return random bytes that begin like WBXML."""
     return answer(HEADER + random.randbytes(random.randrange(1, 2000)))
 
 
 def mutated(random: Random, line: bytes) -> bytes:
-    """Take a good answer and change, drop or double some of its bytes."""
+    """Return a good answer with some bytes changed, dropped or doubled."""
     body = bytearray(next((good for part, good in GOOD.items() if part in line), b""))
     for _ in range(random.randrange(1, 4)):
         if not body:
@@ -123,27 +123,27 @@ def mutated(random: Random, line: bytes) -> bytes:
 
 
 def random_status(random: Random, _: bytes) -> bytes:
-    """Invent an HTTP status, with headers that say something about the time to come."""
+    """Return an answer with a random HTTP status and a random Retry-After."""
     status = random.choice([0, 99, 200, 204, 206, 299, 304, 418, 429, 500, 503, 599, 777, 999])
     wait = random.choice([b"-5", b"1e99", b"99999999999999", b"NaN", b"Fri, 31 Dec 9999 23:59:59 GMT", b"\xff"])
     return answer(b"", b"Retry-After: " + wait + b"\r\n", status=b"HTTP/1.1 %03d x\r\n" % status)
 
 
 async def garble_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer a TLS hello with nonsense; for a server without TLS."""
+    """Answer a TLS ClientHello with random bytes; for a server without TLS."""
     await reader.read(100)
     writer.write(Random(3).randbytes(5000))
     await writer.drain()
 
 
 async def keep_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Read and say nothing."""
+    """Read and send nothing."""
     while await reader.read(65536):
         pass
 
 
 def mean_talks() -> dict[str, Talk]:
-    """Make all ways over TLS, by name."""
+    """Return all such functions for a server with TLS, by name."""
     chunked = OK + WBXML + b"Transfer-Encoding: chunked\r\n\r\n"
     press = bomb()
     many = HEADER + b"\x45" + b"\x05" * (7 * MEGABYTE)  # Sync{ unknown empty elements ...

@@ -1,4 +1,4 @@
-"""Own what the tests of the push senders share: simulators over TLS, senders that talk to them, and pushes."""
+"""Helpers of the tests of push senders: simulators over TLS, senders that talk to them, and pushes."""
 
 import asyncio
 import json
@@ -67,12 +67,12 @@ async def apns(
 def apns_sender(
     config: ApnsConfig, egress: Egress | None = None, timings: KeepaliveTimings = KEEPALIVE_TIMINGS
 ) -> ApnsSender:
-    """Make a sender; an async context manager."""
+    """Return a sender, which is an async context manager."""
     return ApnsSender(config, egress or MemoryEgress(), now, Random(1), timings=timings)
 
 
 def apns_key(folder: Path, name: str = "apns.p8") -> ApnsToken:
-    """Write a new key as Apple hands it out."""
+    """Write a new key in the form in which Apple issues it."""
     pem, key_id = make_apns_key()
     file = folder / name
     file.write_text(pem)
@@ -81,7 +81,7 @@ def apns_key(folder: Path, name: str = "apns.p8") -> ApnsToken:
 
 
 def account(authentication: ApnsToken | ApnsCertificate, *topics: str, **changes: Any) -> ApnsAccount:
-    """Make an account for some apps, or for the one that all tests know."""
+    """Return an account for some apps, or for the one that all tests use."""
     return ApnsAccount(frozenset(topics or {APP}), authentication, **changes)
 
 
@@ -116,7 +116,7 @@ def failure(outcome: Outcome) -> str:
 
 
 def free_port() -> int:
-    """Find a port of the loopback nobody listens on."""
+    """Return a port of the loopback on which no process listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -124,7 +124,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
-    """Take connections and never say a word, not even of TLS; yield the port."""
+    """Accept connections and send nothing, not even a TLS handshake; yield the port."""
     ended = asyncio.Event()
 
     async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

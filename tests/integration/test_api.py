@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 
 class Api:
-    """Call the API as an app does, and keep every answer."""
+    """A client that calls the API as an app does, and keeps every answer."""
 
     def __init__(self, world: World, client: ClientSession) -> None:
         self.world = world
@@ -312,7 +312,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
 
 
 class BrokenWorld(World):
-    """Break in a way that nobody foresaw, with a secret on the lips."""
+    """A world whose store raises an unforeseen error with a secret in its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -335,7 +335,7 @@ async def test_a_fault_of_ours_is_500_with_a_number_that_the_log_knows(caplog: p
 
 
 def everything(caplog: pytest.LogCaptureFixture) -> str:
-    """Write every field of every log record."""
+    """Return every field of every log record as text."""
     return "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
 
 
@@ -432,7 +432,7 @@ REQUESTS = st.lists(st.tuples(st.sampled_from(["POST", "PATCH"]), BODIES | ANY_J
 
 @pytest.fixture
 def api_on_a_loop() -> Iterator[tuple[asyncio.Runner, Api]]:
-    """Serve on a loop of its own, for Hypothesis runs many examples within one test."""
+    """Serve on a loop of its own, because Hypothesis runs many examples within one test."""
     with asyncio.Runner() as runner:
         context = serving(world=World(verdict_wait=0.0))
         yield runner, runner.run(context.__aenter__())

@@ -39,7 +39,7 @@ from tests.unit.relay.push.pushes import due_push
 from tests.waiting import until
 
 HURRIED = KeepaliveTimings(idle=0.2, waiting=0.2, pong=0.2, tick=0.05)
-"""A silent server is found out in less than a second."""
+"""The sender detects a silent server in less than a second."""
 
 
 IN_FLIGHT = 50
@@ -154,7 +154,7 @@ async def test_a_graceful_goaway_loses_nothing_and_repeats_nothing(tmp_path: Pat
         simulator.fail(GoAway(graceful=True))
         async with asyncio.TaskGroup() as tasks:
             in_flight = tasks.create_task(send_all(sender, 100, first=2))
-            await simulator.wait(2)  # the one that was answered with the farewell
+            await simulator.wait(2)  # the push that was answered with the GOAWAY
             later = tasks.create_task(send_all(sender, 20, first=200))
 
         assert delivered([*in_flight.result(), *later.result()]) == 120
@@ -359,8 +359,8 @@ async def test_one_stream_serves_until_the_first_authenticated_answer(tmp_path: 
         assert delivered(await send_all(sender, 20)) == 20
 
         assert tries(simulator) == {1: 20}
-        assert simulator.accepted == 1  # it cuts off whoever opens more streams than it allows
-        assert limited(sender, 100)  # of the 1000 that Apple allows by now
+        assert simulator.accepted == 1  # it cuts connections that open more streams than it allows
+        assert limited(sender, 100)  # of the 1000 that Apple allows after that
 
 
 async def test_a_limit_that_is_lowered_and_raised_is_kept(tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ async def test_a_missing_answer_costs_its_push_alone(tmp_path: Path) -> None:
         assert delivered(outcomes) == 19
         await until(lambda: connection_of(sender).in_flight == 0)
         assert isinstance(await sender.send(due_push(100)), Delivered)
-        assert simulator.accepted == 1  # a PING was answered, so the connection lives
+        assert simulator.accepted == 1  # a PING was answered, so the connection is alive
 
 
 async def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The last question of Autodiscover, over sockets: one without TLS, whose answer may but choose among allowed hosts."""
+"""The last question of Autodiscover, over sockets: it has no TLS, so its answer may only choose among allowed hosts."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +31,7 @@ PATH = "/autodiscover/autodiscover.xml"
 
 
 class Resolving:
-    """Carry what goes to NAMED to servers on loopback: nobody there at the port for TLS, the pointer at the other."""
+    """A transport that sends requests for NAMED to loopback: no server at the TLS port, the pointer at the other."""
 
     def __init__(self, inner: Transport, tls: str, plain: str) -> None:
         self._inner = inner
@@ -44,7 +44,7 @@ class Resolving:
 
 
 class Pointer:
-    """Redirect every request, and keep it."""
+    """A server that redirects every request, and keeps it."""
 
     def __init__(self) -> None:
         self.location = ""
@@ -76,7 +76,7 @@ async def domain() -> AsyncIterator[Domain]:
         eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
         eas.add_mailbox(ANN, PASSWORD)
         closed = stack.enter_context(socket(AF_INET, SOCK_STREAM))
-        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        closed.bind(("127.0.0.1", 0))  # reserved, and no process listens on it
         pointer = Pointer()
         plain = await stack.enter_async_context(serving_plainly(pointer))
         inner = await stack.enter_async_context(open_transport(ca.client_context()))

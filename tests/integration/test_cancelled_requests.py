@@ -1,4 +1,4 @@
-"""A cancelled request is over for the server too, even for one that takes no notice of the goodbyes of TLS."""
+"""A cancelled request ends for the server too, even for one that ignores the closing alerts of TLS."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from eas_watcher.commands.request import HttpRequest
 from eas_watcher.transport.http import open_transport
 from relay.sandbox.certificates import ThrowAwayCa
 
-LIMIT = 10.0  # seconds; a goodbye that is waited for takes 30
+LIMIT = 10.0  # seconds; waiting for the server's closing alert takes 30
 
 
 @dataclass
 class Deaf:
-    """Be a gateway that reads one request over TLS, says nothing, and notices only that the connection itself ends."""
+    """A gateway that reads one request over TLS, sends nothing, and notices only the end of the connection itself."""
 
     ca: ThrowAwayCa
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))

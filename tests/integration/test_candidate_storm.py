@@ -87,7 +87,7 @@ def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(tmp
             await verification.stop()
 
             moments = sorted(entry.moment for user in (*eas.users, "") for entry in eas.log(user))
-            # One of the requests asks without a credential whether the server answers OPTIONS to everybody.
+            # One request asks without a credential whether the server answers OPTIONS to every client.
             assert eas.records.requests == {"OPTIONS": MANY + 1}
             assert eas.records.max_at_once <= SHORT
             assert busiest(moments, 1) <= RATE * 2

@@ -1,4 +1,4 @@
-"""Test mailboxes that a client certificate opens, over real TLS: asked for at once, or only when the path is known."""
+"""Mailboxes that a client certificate opens, over real TLS: demanded at once, or only when the path is known."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +46,7 @@ def options(url: str, credential: CertificateCredential) -> HttpRequest:
 
 @asynccontextmanager
 async def asking_at_once(ca: ThrowAwayCa) -> AsyncIterator[EasSimulator]:
-    """Run a mail server that asks every client for a certificate, as Exchange does when it is set to accept them."""
+    """Run a mail server that asks every client for a certificate, as Exchange does when it accepts them."""
     async with open_eas_simulator(tls=ca.server_context()) as eas:
         eas.identities.passwords, eas.identities.certificates = False, True
         for user in (ANN, BEN):

@@ -106,7 +106,7 @@ async def test_without_a_proxy_a_connection_is_direct(tmp_path: Path) -> None:
 @pytest.mark.both_loops
 async def test_tls_goes_through_a_tunnel(tmp_path: Path, opened: bytes) -> None:
     async with target(tmp_path) as there, connect_proxy(ConnectProxy(opened=opened)) as proxy:
-        # A name that only this host's resolver knows by itself: the proxy is given the name, not an address.
+        # A name that only the proxy's resolver knows: the proxy gets the name, not an address.
         assert await greeting(through(proxy), "localhost", there.port, there.trust) == b"hello"
         assert proxy.targets == [f"localhost:{there.port}"]
 

@@ -1,4 +1,4 @@
-"""Test the way of marks to phones over a real database and real HTTP/2 with TLS, the clock put on by hand."""
+"""The path of marks to phones over a real database and real HTTP/2 with TLS, with a clock that the test moves."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ TOKEN = "4a" * 32
 
 @dataclass
 class World:
-    """Hold a running dispatcher between its store and a simulated APNs."""
+    """A running dispatcher between its store and a simulated APNs."""
 
     simulator: ApnsSimulator
     dispatcher: Dispatcher
@@ -48,7 +48,7 @@ class World:
     phones: list[Registration] = field(default_factory=list)
 
     def forward(self, seconds: float) -> None:
-        """Put the clock on, and have the dispatcher look at it."""
+        """Move the clock forward, and wake the dispatcher."""
         self.now += timedelta(seconds=seconds)
         self.wakeups.wake(Topic.OUTBOX_APNS)
 

@@ -1,4 +1,4 @@
-"""The simulated server by raw requests: it refuses what real ones refuse, and answers as the protocol says."""
+"""The simulated server with raw requests: it refuses the requests that real ones refuse, and answers as specified."""
 
 import asyncio
 import ssl
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass
 class Device:
-    """A client that says whatever it is told to."""
+    """A client that sends any request."""
 
     session: aiohttp.ClientSession
     simulator: EasSimulator
@@ -82,7 +82,7 @@ class Device:
         query: Mapping[str, str | None] | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> Answer:
-        """Send a command as it should be, but for what `query` and `headers` change; None leaves something out."""
+        """Send a valid command, with the changes of `query` and `headers`; None leaves a field out."""
         written = encode(body) if isinstance(body, Element) else body
         good: dict[str, str | None] = {
             "MS-ASProtocolVersion": self.version,
@@ -110,7 +110,7 @@ class Device:
         return await self.post("Sync", sync(key, *more))
 
     async def prime(self) -> str:
-        """Get to a key that stands for all there is."""
+        """Sync until the key covers all items."""
         await self.provision()
         await self.folder_sync()
         key = (await self.sync("0")).text("Collections", "Collection", "SyncKey")
@@ -631,7 +631,7 @@ async def test_closing_ends_held_and_stalled_requests_at_once() -> None:
             waiting: list[asyncio.Task[Any]] = [loop.create_task(ann.ping()), loop.create_task(ann.sync("0"))]
             await until(lambda: simulator.held == 1 and simulator.records.requests["Sync"] == 3)
             began = loop.time()
-        assert loop.time() - began < 3.0  # the farewell of the server is longer
+        assert loop.time() - began < 3.0  # aiohttp's own shutdown timeout is longer
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, aiohttp.ClientError) for result in results)
 

@@ -1,6 +1,6 @@
-"""The whole watcher against the simulated server, over TLS: what reaches the journal is what arrived.
+"""The whole watcher against the simulated server, over TLS: the journal gets exactly the items that arrived.
 
-Scenarios that any server can play are played by each family of servers.
+Scenarios that every kind of server can play run with each family of servers.
 """
 
 import asyncio
@@ -222,7 +222,7 @@ async def test_lost_keys_flood_nobody_and_are_not_primed_at_once_a_second_time_w
         watched.simulator.lose_state(ANN)
         watched.simulator.deliver(ANN, CollectionClass.CALENDAR)
         await watched.until_changed()
-        # No mail is newer than those that were there: only what has no date may be new.
+        # No mail is newer than the known ones: only an item without a date may be new.
         assert watched.ann.changes == [uncertain]
         assert [condition.state for condition in watched.ann.conditions] == [WatchState.WATCHING]
 

@@ -1,4 +1,4 @@
-"""Mailboxes that are not where they were looked for, over TLS: redirects and Autodiscover."""
+"""Mailboxes that are on another server than the configured one, over TLS: redirects and Autodiscover."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ class TwoServers:
         )
 
     def know_nothing(self, server: EasSimulator) -> None:
-        """Let a server be one that knows of no mailbox any more: neither version of Autodiscover finds one."""
+        """Let a server know no mailbox any more: neither version of Autodiscover finds one."""
         for command in ("Autodiscover-v2", "Autodiscover"):
             server.fail(None, FailurePlan(AnswerHttp(404), command, 99))
 
@@ -87,7 +87,7 @@ class TwoServers:
 
 
 class Noting:
-    """Note the cookies of each request."""
+    """A transport that notes the cookies of each request."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -100,7 +100,7 @@ class Noting:
 
 @asynccontextmanager
 async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
-    """Open both; without `reuse`, no kept connection is found closed when time was put forward past its end."""
+    """Open both; without `reuse`, no test finds a kept connection closed after it put the time forward past its end."""
     ca = ThrowAwayCa()
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
@@ -117,7 +117,7 @@ async def two_servers(*, reuse: bool = True) -> AsyncIterator[TwoServers]:
         yield TwoServers(first, second, journal, fleet, admissions, transport)
         assert not broken
         assert not first.records.overlaps + second.records.overlaps
-        assert not first.complaints  # the second server never saw the keys that came along
+        assert not first.complaints  # the second does not know the keys of the first, and says so
 
 
 async def test_a_mailbox_that_moved_is_watched_where_it_is_and_stays_there() -> None:
@@ -267,18 +267,18 @@ async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_
         assert role.requests("OPTIONS") == 0
 
 
-# --- looked for again
+# --- searched again
 
 
 async def url_of(role: WatchRole, mailbox: MailboxId) -> str | None:
-    """Tell where a mailbox was found."""
+    """Return the URL at which a mailbox was found."""
     record = await role.store.record(mailbox, now())
     assert record is not None
     return record.memory.partnership.url
 
 
 def moved(role: WatchRole) -> str:
-    """Let Autodiscover name another URL from now on; return it. The server behind it is the same one."""
+    """Let Autodiscover name another URL of the same server from now on; return it."""
     url = role.eas.url.replace("127.0.0.1", "localhost")
     answer = json.dumps({"Protocol": "ActiveSync", "Url": url})
     role.eas.fail(None, FailurePlan(AnswerHttp(200, {}, answer), "Autodiscover-v2", 99))
@@ -336,7 +336,7 @@ async def test_a_search_for_the_watch_keeps_no_new_credential_from_being_proved(
     await until(lambda: role.eas.held == 1)
     role.eas.fail(LOCAL, FailurePlan(AnswerHttp(404), "Sync", 99))
     role.eas.deliver(LOCAL)
-    await role.blocked(id_)  # it was looked for just now, and found nowhere else
+    await role.blocked(id_)  # the last search is recent, and found no other URL
 
     url = moved(role)
     role.eas.add_mailbox(LOCAL, "another")  # replaces the password

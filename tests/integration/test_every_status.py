@@ -1,7 +1,7 @@
-"""Every answer of the document docs/eas-statuses.md, played over HTTP with TLS until the watch shows what it says.
+"""Every answer of docs/eas-statuses.md, over HTTP with TLS: the watch shows the states that the document names.
 
 The document is written from rehearsals without a network; here each answer comes from the simulated server, to a
-mailbox of its own, again and again. Then the server is well again, and the mail that came meanwhile must be told.
+mailbox of its own, again and again. Then the server recovers, and the mail that came meanwhile must be announced.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ MOST: Final = 40  # requests that any answer drives a watch to within an hour, i
 OFTEN: Final = "Ping: 2"  # every 20 s, as while a user reads elsewhere: a Ping and a Sync each time
 WELL: Final[tuple[WatchState, Reason | None]] = (WatchState.WATCHING, None)
 LOST: Final = (WatchState.WAITING, Reason.UNREACHABLE)
-"""Time put forward may end a connection that is kept for the next request just as it is sent."""
+"""Moving the time forward may end a kept connection just as the next request is sent on it."""
 MAIL: Final = Change(CollectionClass.EMAIL, 1)
 ENDS: Final = {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
 CLASSES: Final = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
@@ -59,11 +59,11 @@ CUTS: Final = {
     "Network: Ping cut within 30 s": Cut(),
     "Network: Ping cut after 300 s": Cut(seconds=300.0),
 }
-NAMES: Final = ("R\x03", "J\x03")  # what stands before the id of a collection: CollectionId in a Sync, Folder in a Ping
+NAMES: Final = ("R\x03", "J\x03")  # the bytes before the id of a collection: CollectionId in a Sync, Folder in a Ping
 
 
 class Wire:
-    """Carry the requests of one mailbox, and count those whose answers must not be late by time put forward."""
+    """The transport of one mailbox, which counts the requests over whose answers the time must not be moved."""
 
     def __init__(self, transport: HttpTransport) -> None:
         self._transport = transport
@@ -96,12 +96,12 @@ class Row:
 
     @property
     def shown(self) -> set[tuple[WatchState, Reason | None]]:
-        """States and reasons as operators saw them; what is done at first is shown before what is done at last."""
+        """The states and reasons that operators saw, in order."""
         return {(condition.state, condition.reason) for condition in self.kept.conditions}
 
     @property
     def begins_known(self) -> bool:
-        """Whether the bad answer meets a watch that has all its keys."""
+        """True if the watch has all its keys when the bad answer comes."""
         return self.case.command in {"Sync", Ping.name}
 
 
@@ -115,7 +115,7 @@ class Stage:
     rows: list[Row] = field(default_factory=list)
 
     def add(self, name: str, case: Case) -> None:
-        """Add a row with a mailbox of its own; it has its own door, for here nobody is to learn from others."""
+        """Add a row with a mailbox and an admission of its own: no mailbox learns from another here."""
         conduct = rehearse(case)
         condition = conduct.condition
         expected = WELL if condition is None else (condition.state, condition.reason)
@@ -126,7 +126,7 @@ class Stage:
         fleet = Fleet(WatchContext(self.journal, Random(1), Admissions(4, Random(1), now)), lambda _: None)
         device = DeviceId(f"D{len(self.rows)}")
         account = Account(id_, self.simulator.url, user, device, BasicCredential(user, PASSWORD))
-        # From 14.1 on no Settings command is sent.
+        # From version 14.1 on the watcher sends no Settings command.
         policy = Policy(versions=(ProtocolVersion.V14_0,)) if case.command == "Settings" else Policy()
         wire = Wire(self.transport)
         self.rows.append(Row(name, case, fleet, self.journal.kept[id_], expected, account, policy, wire))
@@ -141,7 +141,7 @@ class Stage:
             await row.fleet.stop_all()
 
     async def hurry(self, seconds: float) -> None:
-        """Put the time forward when no short request is under way: its answer is not to be late by that."""
+        """Move the time forward while no short request is in flight, because its answer would be late."""
         for _ in range(PATIENCE):
             await asyncio.sleep(0.001)
             if not any(row.wire.short for row in self.rows):
@@ -157,7 +157,7 @@ class Stage:
         raise AssertionError("nothing happened in time")
 
     def sent(self, row: Row, since: float) -> int:
-        """Count the requests that reached the server since a moment."""
+        """Return the number of requests that reached the server since a moment."""
         return sum(entry.moment >= since for entry in self.simulator.log(row.account.user))
 
     def fail(self, row: Row) -> None:

@@ -130,11 +130,11 @@ async def test_a_connection_is_used_again_and_replaced_after_google_has_closed_i
     async with fcm(tmp_path) as (simulator, sender):
         for number in range(1, 11):
             assert isinstance(await sender.send(due_push(number)), Delivered)
-        # The token came over it as well: the simulator is both hosts.
+        # The access token came over it too: the simulator is both hosts.
         assert simulator.accepted == 1
 
         simulator.leave_idle()
-        await asyncio.sleep(0.1)  # what the server said about it must have come
+        await asyncio.sleep(0.1)  # the end that the server sent must have arrived
 
         assert isinstance(await sender.send(due_push(11)), Delivered)
         assert simulator.accepted == 2

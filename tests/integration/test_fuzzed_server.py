@@ -29,7 +29,7 @@ BEN: Final = MailboxId("ben")
 TALKS: Final = mean_talks()
 MEMORY: Final = 64 * MEGABYTE
 CPU: Final = 40.0
-"""Seconds for five answers, the mean server's own work, TLS and coverage's tracing included: some five times what a
+"""Seconds for five answers, the hostile server's own work, TLS and coverage's tracing included: some five times what a
 busy machine needs for the worst of them, and nothing beside what an unbounded answer would take."""
 REQUESTS: Final = 5  # that the mean server must have answered
 SLOW: Final = 0.5  # seconds
@@ -50,7 +50,7 @@ ONE_OF_EACH_KIND: Final = {
 }
 """The others are slow tests."""
 INNOCENT: Final = {"mutated answers"}
-"""What may hold news all the same."""
+"""Answers that may contain a valid new item."""
 
 
 def resident() -> int:
@@ -59,7 +59,7 @@ def resident() -> int:
 
 
 class CountedTransport:
-    """Carry requests, count them, and tell whether one is under way."""
+    """A transport that counts requests and shows whether one is in flight."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -76,13 +76,13 @@ class CountedTransport:
 
     @property
     def slow(self) -> bool:
-        """Whether a request is under way for so long that only time can end it."""
+        """True if a request is in flight for so long that only a time limit can end it."""
         return self.under_way_since is None or perf_counter() - self.under_way_since > SLOW
 
 
 @asynccontextmanager
 async def beside(authority: Authority, url: str) -> AsyncIterator[tuple[World, CountedTransport]]:
-    """Watch ann on a good server and ben on a mean one, from stored keys, in one fleet."""
+    """Watch ann on a good server and ben on a hostile one, from stored keys, in one fleet."""
     async with world() as watched, open_transport(authority.client) as opened:
         watched.start()
         await watched.until_held()
@@ -96,7 +96,7 @@ async def beside(authority: Authority, url: str) -> AsyncIterator[tuple[World, C
 
 
 class Watermark:
-    """Note the most memory held while the block runs."""
+    """The peak of resident memory while the block runs."""
 
     def __init__(self) -> None:
         self.before = self.most = 0
@@ -122,7 +122,7 @@ class Watermark:
 
 
 async def endure(watched: World, mean: CountedTransport) -> None:
-    """Put the time forward until the mean server was asked often enough; ann's mail comes all the while."""
+    """Move the time forward until the hostile server was asked often enough; meanwhile ann's mail comes."""
     for number in range(1, REQUESTS + 1):
         watched.ann.changes.clear()
         watched.simulator.deliver(ANN, subject=f"Mail {number}")

@@ -1,4 +1,4 @@
-"""Test that a mailbox is watched with tickets only for who was invited, whatever else is known or guessed of it."""
+"""A mailbox is watched with tickets only for the invited user, whatever others know or guess about it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -39,7 +39,7 @@ def invited(user: str = ANN, server: str = "main", ends: timedelta = WEEK, **of:
 
 @dataclass
 class Directory:
-    """A server whose users are invited, and what the KDC says."""
+    """A server whose users are invited, and the answers of the KDC."""
 
     realm: FakeRealm = field(default_factory=FakeRealm)
 

@@ -10,7 +10,7 @@ from relay.http.listeners import open_listener
 CANARY = "canary-hunter2"
 POST = "POST / HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
 NO_HTTP = [
-    f'{{"password": "{CANARY}"}}\r\n\r\n',  # a body after a Content-Length too short
+    f'{{"password": "{CANARY}"}}\r\n\r\n',  # a body longer than its Content-Length
     f"GET / HTTP/1.1\r\nHost: relay\r\nAuthorization {CANARY}\r\n\r\n",
     f"GET /{CANARY}\x1b[31m HTTP/1.1\r\nHost: relay\r\n\r\n",
     f"{POST}Transfer-Encoding: chunked\r\n\r\n{CANARY}\r\n",
@@ -42,7 +42,7 @@ def application() -> web.Application:
 
 
 async def talk(port: int, text: str) -> str:
-    """Send raw bytes and return all that comes until the listener closes or 5 seconds are over."""
+    """Send raw bytes and return all bytes that come until the listener closes, within 5 seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(text.encode("latin-1"))
     async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""The watch role between a real store and a simulated mail server: what is watched follows what is registered."""
+"""The watch role between a real store and a simulated mail server: its watches follow the registrations."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -231,7 +231,7 @@ def test_a_broken_watch_is_started_again_from_the_store(tmp_path: Path) -> None:
             await role.judged(await role.register("first"))
             await until(lambda: role.eas.held == 1)
 
-            await role.fleet.stop(MAILBOX)  # as a fault of ours would end it
+            await role.fleet.stop(MAILBOX)  # as a fault of the relay would end it
             role.mailboxes.broken(MAILBOX)
             hurry(60)
 

@@ -1,4 +1,4 @@
-"""Test requests with tickets over real TLS, against a server that lets connections stay their first user's."""
+"""Requests with tickets over real TLS, against a server that ties each connection to its first user."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +31,7 @@ BEN = "ben@example.com"
 
 @dataclass
 class Site:
-    """A server that takes tickets, and transports to it."""
+    """A server that accepts tickets, and transports to it."""
 
     eas: EasSimulator
     realm: FakeRealm
@@ -63,7 +63,7 @@ async def open_site() -> AsyncIterator[Site]:
 
 
 def served(site: Site) -> dict[str, int]:
-    """Count the requests that were answered in each user's name."""
+    """Return the number of answered requests of each user."""
     return {user: len(site.eas.records.log(user)) for user in (ANN, BEN)}
 
 

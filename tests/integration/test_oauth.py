@@ -1,4 +1,4 @@
-"""Test watches with access tokens over TLS: a simulated OpenID provider, and a mail server that takes its tokens."""
+"""Watches with access tokens over TLS: a simulated OpenID provider, and a mail server that accepts its tokens."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ DIAGNOSED = {
 
 @dataclass
 class Login:
-    """Ann's grant, what buys tokens for it, and what was kept of its rotations."""
+    """Ann's grant, the client that gets tokens for it, and its stored rotations."""
 
     eas: World
     openid: OpenIdSimulator

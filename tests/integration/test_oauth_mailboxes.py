@@ -1,4 +1,4 @@
-"""Test that a rotated refresh token is never lost: through registration, a second phone, an outage and a restart."""
+"""A rotated refresh token is never lost: through registration, a second phone, an outage and a restart."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,7 +26,7 @@ Servers = Callable[[Transport, EasSimulator], Mapping[str, EasServer]]
 
 @asynccontextmanager
 async def provider() -> AsyncIterator[tuple[OpenIdSimulator, Servers]]:
-    """Run an OpenID provider, and give the servers that take its tokens alone."""
+    """Run an OpenID provider; yield it with the servers that accept only its tokens."""
     authority = Authority()
     async with (
         open_openid_simulator(tls=authority.server, now=now) as openid,

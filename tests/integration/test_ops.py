@@ -22,7 +22,7 @@ Client = TestClient[Request, Application]
 
 
 class Ops:
-    """Hold a running ops listener and what it looks at."""
+    """A running ops listener with the parts that it shows."""
 
     def __init__(self) -> None:
         self.clock, self.store, self.leased = HandClock(), OpsCounts(), True

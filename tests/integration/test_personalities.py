@@ -1,4 +1,4 @@
-"""What is odd about a family of servers, played to the whole watcher over TLS: no mail is lost, none told twice."""
+"""The oddities of each family of servers, with the whole watcher over TLS: no mail is lost or announced twice."""
 
 import asyncio
 from dataclasses import replace
@@ -25,7 +25,7 @@ def commands(watched: World, since: int = 0) -> list[str]:
 
 
 async def restarted(watched: World) -> None:
-    """Restart the server and return when the watch knows."""
+    """Restart the server and return when the watch has noticed."""
     before = watched.sent("Ping"), len(watched.ann.conditions), watched.sent("Sync")
     watched.simulator.restart()
     await until(lambda: (watched.sent("Ping"), len(watched.ann.conditions), watched.sent("Sync")) != before)
@@ -342,14 +342,14 @@ async def test_a_server_whose_workers_are_all_taken_is_watched_again_when_one_is
         watched.start()
         await until(lambda: len(watched.ann.conditions) > 1)
         assert watched.ann.conditions[-1].state is WatchState.WAITING
-        hurry(310.0)  # the Ping that nobody waits for has ended
+        hurry(310.0)  # the Ping that the client has given up has ended
         await until_changed_once(watched)
 
         assert watched.ann.changes == ONE_MAIL
 
 
 async def until_changed_once(watched: World) -> None:
-    """Wait until a change is committed, putting the time forward over every wait; no Ping need be held."""
+    """Put the time forward over every wait until a change is committed, whether or not a Ping is held."""
     for _ in range(400):
         if watched.ann.changes:
             return

@@ -51,7 +51,7 @@ async def nothing(_: asyncio.StreamWriter) -> None:
 
 
 class Server:
-    """A server that keeps the requests and gives the answers in turn; the last one again and again."""
+    """A server that keeps the requests and gives the answers in turn, then the last one again and again."""
 
     def __init__(self, answers: tuple[Answer, ...]) -> None:
         self.connections = 0

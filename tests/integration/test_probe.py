@@ -1,4 +1,4 @@
-"""The probe against the simulated server over TLS: what it says of each family, and that it harms nothing."""
+"""The probe against the simulated server over TLS: its report on each family, and that it does no harm."""
 
 import asyncio
 import sys

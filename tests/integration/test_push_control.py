@@ -1,4 +1,4 @@
-"""Drive the push simulators as another process would: by HTTP."""
+"""The control routes of the push simulators, over HTTP as another process uses them."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

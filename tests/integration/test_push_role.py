@@ -1,4 +1,4 @@
-"""Test what the push role makes of its settings, put together as it runs."""
+"""The push role with its settings, composed as it runs."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.waiting import until
 
 
 async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:
-    """What waits for a place in its sender would run out of its time there, and its provider seem away."""
+    """A push that waits for a slot in its sender would exceed its time limit there, as if its provider were away."""
     site = Installation(tmp_path)
     async with AsyncExitStack() as stack, AsyncExitStack() as elsewhere:
         port = await elsewhere.enter_async_context(silent_server())
@@ -41,5 +41,5 @@ async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:
             await until(lambda: stats.in_flight > 0)
 
             assert stats.in_flight == 2
-            await elsewhere.aclose()  # who is cut off is not waited for
+            await elsewhere.aclose()  # the dispatcher does not wait for pushes that are cut off
             pushing.cancel()

@@ -1,4 +1,4 @@
-"""What one mailbox learns about its server holds for all: outages, refusals and idle timeouts, over real sockets."""
+"""One mailbox's knowledge of its server serves all: outages, refusals and idle timeouts, over real sockets."""
 
 import asyncio
 from collections import Counter
@@ -41,7 +41,7 @@ RATE: Final = 100.0
 
 @dataclass
 class Wire:
-    """A transport that leads to the server, or to a port where nobody listens."""
+    """A transport to the server, or to a port on which no process listens."""
 
     transport: HttpTransport
     astray: bool = False
@@ -84,7 +84,7 @@ class Town:
         await until(lambda: self.simulator.held == pings)
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """Put the time forward bit by bit, letting everybody act in between."""
+        """Move the time forward in steps, and let all tasks run after each."""
         for _ in range(round(seconds / step)):
             hurry(step)
             await asyncio.sleep(0.002)
@@ -113,7 +113,7 @@ class Town:
 
 @asynccontextmanager
 async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIterator[Town]:
-    """Open a town whose mailboxes all hold their Pings; `plain`: without TLS, for thousands of them."""
+    """Open a town whose mailboxes all have a held Ping; `plain`: without TLS, for thousands of them."""
     authority = Authority()
     served = None if plain else authority.server
     async with open_eas_simulator(tls=served) as simulator, open_transport(authority.client) as transport:
@@ -125,7 +125,7 @@ async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIte
         try:
             place.start(*names)
             await place.hurry_until(lambda: simulator.held == len(names), step=0.02)
-            hurry(2 * STALE)  # a Ping that is cut as it begins would pass for one over a stale connection
+            hurry(2 * STALE)  # a Ping that is cut as it begins would look like one on a stale connection
             yield place
         finally:
             await fleet.stop_all()
@@ -138,7 +138,7 @@ def time() -> float:
 
 
 def timers_of_watches() -> int:
-    """Count the timers of the loop that are the watcher's, or somebody's sleep."""
+    """Count the timers of the loop that belong to the watcher, or to a sleep."""
     scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
     names = [timer._callback.__qualname__ for timer in scheduled if not timer.cancelled()]
     return sum(name.startswith(("ServerAdmission.", "Timers.", "Deadlines.", "_set_result")) for name in names)
@@ -171,7 +171,7 @@ async def test_many_mailboxes_wait_for_one_probe_and_return_at_the_rate(many: in
         for moment, user in place.since(returned):
             came.setdefault(user, moment)
         assert len(came) == many
-        # Those let through one by one arrive in bunches on a busy machine, which say nothing of the rate.
+        # On a busy machine requests arrive in bunches, so short intervals do not show the rate.
         bunches = Counter(int(moment) // BUNCH for moment in came.values())
         assert max(bunches.values()) <= RATE * BUNCH * 1.2
         assert place.door.state == "serving"

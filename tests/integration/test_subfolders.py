@@ -38,7 +38,7 @@ def pinged(watched: World) -> set[CollectionId]:
 
 
 async def until_pinged(watched: World, condition: Callable[[set[CollectionId]], bool]) -> None:
-    """Wait until a Ping is held for the wanted folders, putting the time forward over waits."""
+    """Put the time forward over waits until a Ping is held for the wanted folders."""
     for _ in range(400):
         if watched.simulator.held and condition(pinged(watched)):
             return
@@ -293,7 +293,7 @@ async def test_all_folders_are_read_anew_for_the_first_who_asks_and_none_is_watc
         watched.start()
         await watched.until_held()
         assert folder in pinged(watched)
-        assert watched.ann.changes == []  # although this server voids all keys when its folders are read anew
+        assert watched.ann.changes == []  # although this server voids all keys when its folders are read again
         watched.simulator.deliver(ANN, folder=folder)
         await watched.until_changed()
         assert watched.ann.changes == IN_SUBFOLDER

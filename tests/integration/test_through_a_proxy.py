@@ -136,14 +136,14 @@ async def test_a_passing_fault_is_tried_again_later(
 ) -> None:
     proxy = ConnectProxy(talk=talk)
     async with connect_proxy(proxy), provider(platform, tmp_path, through(proxy)) as (simulator, sender):
-        # FCM fails with its access token already, which takes the same way.
+        # FCM fails with its access token already, which takes the same route.
         assert failure(await send(sender, platform)) == reason
         assert simulator.received == []
 
 
 @both
 async def test_tls_that_a_proxy_opens_is_not_trusted_by_itself(tmp_path: Path, platform: Platform) -> None:
-    # To the sender, TLS that was opened on the way is a certificate of somebody else's CA.
+    # To the sender, TLS that a proxy opened has a certificate of an unknown CA.
     company = tmp_path / "company.pem"
     ThrowAwayCa("The company's").write_ca(company)
     opened = apns if platform is Platform.APNS else fcm

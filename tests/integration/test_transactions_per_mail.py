@@ -1,4 +1,4 @@
-"""Test how many transactions one mail costs, from the Ping's answer until the relay is quiet again."""
+"""The number of transactions that one mail costs, from the Ping's answer until the relay is quiet again."""
 
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ async def test_a_mail_for_an_iphone_costs_one_commit_one_claim_and_one_settlemen
                 await until(lambda: providers[Platform.APNS].sent)
                 await quiet(committed)
 
-                # Leases, notes of Pings and the mailbox's condition are other transactions, none of which is pushed.
+                # Leases, notes of Pings and the mailbox's condition are other transactions, which cause no push.
                 commit, claim, settlement = touching(committed, "outbox")
     assert [len(each) for each in (commit, claim, settlement)] == [6, 2, 4]
     assert commit[-1].startswith("INSERT INTO outbox")

@@ -1,4 +1,4 @@
-"""Drive the simulator of a push service as another process would: by HTTP."""
+"""The control routes of the simulated push service, over HTTP as another process uses them."""
 
 import json
 from collections.abc import AsyncIterator

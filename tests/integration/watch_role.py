@@ -1,4 +1,4 @@
-"""Own a whole watch role for tests: real store on SQLite, real fleet over TLS, the simulated mail server behind it."""
+"""A whole watch role for tests: a real store on SQLite, a real fleet over TLS, and a simulated mail server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ SHARD: Final = 7
 
 
 class WatchStore(SqlWatchStore):
-    """Be the real store, which a test can take away, and whose leases it can give to another."""
+    """The real store, which a test can make unavailable, and whose leases it can give to another process."""
 
     away = False
     away_for_records = False
@@ -83,7 +83,7 @@ class WatchStore(SqlWatchStore):
 
 @dataclass
 class WatchRole:
-    """Hold the parts that a test looks at."""
+    """The parts that a test looks at."""
 
     store: WatchStore
     registrations: SqlRegistrationStore
@@ -107,7 +107,7 @@ class WatchRole:
         user: str = ANN,
         credential: StoredCredential | None = None,
     ) -> RegistrationId:
-        """Do what the api role does; without a credential, it is user and password."""
+        """Register as the api role does; the default credential is user and password."""
         public = (key or self.key).public_key()
         mailbox = NewMailbox(MAILBOX, server, user, derive_device_id(public, server, user), SHARD)
         registration = Registration(
@@ -142,7 +142,7 @@ class WatchRole:
         return view
 
     async def judged(self, id_: RegistrationId) -> RegistrationView:
-        """Wait until a candidate has its verdict."""
+        """Wait until a candidate is accepted or refused."""
         async with asyncio.timeout(20):
             while (await self.view(id_)).candidate_pending:  # noqa: ASYNC110 -- the store has no event
                 await asyncio.sleep(0.01)

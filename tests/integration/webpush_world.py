@@ -1,4 +1,4 @@
-"""Own what the tests of WebPush share: two push services over TLS, a sender that may ask both, and phones."""
+"""Helpers of the tests of WebPush: two push services over TLS, a sender that may use both, and phones."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +31,7 @@ class World:
     ca: ThrowAwayCa
 
     def phone(self, simulator: WebPushSimulator | None = None, **changes: Any) -> DuePush:
-        """Let a new phone subscribe, and make a push to it."""
+        """Subscribe a new phone, and return a push to it."""
         return to((simulator or self.simulator).subscribe(public_key(KEY)), **changes)
 
 
@@ -54,7 +54,7 @@ def write_key(folder: Path, key: bytes) -> None:
 
 @asynccontextmanager
 async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> AsyncIterator[World]:
-    """Open two push services, and a sender that may ask both and `more`."""
+    """Open two push services, and a sender that may use both and `more`."""
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
     write_key(folder, key)
