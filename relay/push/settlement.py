@@ -54,9 +54,11 @@ class PendingMark:
 class RegistrationUpdate:
     """New values of a registration."""
 
-    recipient: Recipient
-    last_outcome: LastOutcome | None = None
-    last_push_at: datetime | None = None
+    id: RegistrationId
+    pushed: Mapping[str, float]
+    quarantine: Quarantine | None
+    last_outcome: LastOutcome
+    last_push_at: datetime | None
     """None: no push was delivered; the moment of the last delivery stays."""
 
 
@@ -141,14 +143,17 @@ def _update_registrations(
     updates: dict[RegistrationId, RegistrationUpdate] = {}
     for settlement in settlements:
         push, outcome = settlement.push, settlement.outcome
-        update = updates.get(push.registration_id) or RegistrationUpdate(recipients[push.registration_id])
-        recipient, last_push_at = update.recipient, update.last_push_at
-        if _is_for(push, recipient) and recipient.state is RegistrationState.ACTIVE:
-            recipient = replace(recipient, quarantine=_quarantine(outcome, recipient.quarantine, now, random))
+        recipient, update = recipients[push.registration_id], updates.get(push.registration_id)
+        before: Recipient | RegistrationUpdate = update or recipient
+        pushed, quarantine = before.pushed, before.quarantine
+        last_push_at = None if update is None else update.last_push_at
+        if recipient.state is RegistrationState.ACTIVE and _is_for(push, recipient):
+            quarantine = _quarantine(outcome, quarantine, now, random)
         if isinstance(outcome, Delivered):
-            recipient = replace(recipient, pushed={**recipient.pushed, push.mark.value: now.timestamp()})
-            last_push_at = now
-        updates[push.registration_id] = RegistrationUpdate(recipient, LastOutcome.of(outcome), last_push_at)
+            pushed, last_push_at = {**pushed, push.mark.value: now.timestamp()}, now
+        updates[recipient.id] = RegistrationUpdate(
+            recipient.id, pushed, quarantine, LastOutcome.of(outcome), last_push_at
+        )
     return [updates[id_] for id_ in sorted(updates)]
 
 

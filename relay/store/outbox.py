@@ -355,16 +355,14 @@ async def _lock_pending(
     connection: AsyncConnection, settlements: Sequence[Settlement], ids: Sequence[RegistrationId]
 ) -> Mapping[MarkKey, PendingMark]:
     """Lock all marks of some registrations; return those that are settled."""
-    settled: dict[tuple[str, str], MarkKey] = {
-        (s.push.registration_id, s.push.mark.value): (s.push.registration_id, s.push.mark) for s in settlements
-    }
+    keys = {(settlement.push.registration_id, settlement.push.mark.value) for settlement in settlements}
     rows = (await connection.execute(_LOCK_PENDING, {"ids": ids})).all()
-    keys = [(settled.get((row.registration_id, row.mark)), row) for row in rows]
-    return {key: read_pending(row) for key, row in keys if key is not None}
+    settled = [row for row in rows if (row.registration_id, row.mark) in keys]
+    return {(RegistrationId(row.registration_id), Mark(row.mark)): read_pending(row) for row in settled}
 
 
 async def _write(connection: AsyncConnection, settled: Settled, recipients: Mapping[RegistrationId, Recipient]) -> None:
-    updates = [write_registration_update(each, recipients[each.recipient.id]) for each in settled.updated]
+    updates = [write_registration_update(each, recipients[each.id]) for each in settled.updated]
     for rows in _by_columns(updates):
         await connection.execute(_UPDATE_REGISTRATION, rows)
     if settled.gone:

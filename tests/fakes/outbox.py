@@ -282,11 +282,11 @@ class MemoryOutbox:
         )
 
     def _update_registration(self, update: RegistrationUpdate) -> None:
-        id_ = update.recipient.id
-        self.pushed[id_] = dict(update.recipient.pushed)
+        id_ = update.id
+        self.pushed[id_] = dict(update.pushed)
         self.registrations[id_] = replace(
             self.registrations[id_],
-            quarantine=update.recipient.quarantine,
+            quarantine=update.quarantine,
             last_outcome=update.last_outcome,
             last_push_at=update.last_push_at or self.registrations[id_].last_push_at,
         )

@@ -157,7 +157,7 @@ def test_a_token_replaced_during_the_push_gets_the_push_at_once(outcome: Outcome
 
     assert result.kept == [kept(attempts=0)]
     assert result.gone == []
-    assert [update.recipient.quarantine for update in result.updated] == [quarantine]
+    assert [update.quarantine for update in result.updated] == [quarantine]
     assert result.wake == {Platform.APNS}
 
 
@@ -219,7 +219,7 @@ def test_a_wiped_registration_is_forgotten_after_its_last_push(
 def test_a_wiped_registration_whose_token_is_refused_gets_no_quarantine_but_waits() -> None:
     result = settled(BAD, WIPED, push=replace(PUSH, mark=Mark.ATTENTION), next_try_at=LATER)
 
-    assert [update.recipient.quarantine for update in result.updated] == [None]
+    assert [update.quarantine for update in result.updated] == [None]
     assert [(update.due_at, update.attempts) for update in result.kept] == [(LATER, 4)]
 
 
@@ -237,9 +237,11 @@ def test_a_delivery_is_noted_for_its_class() -> None:
     recipient = replace(ACTIVE, pushed={"email": 1.0, "tasks": 2.0})
 
     assert settled(Delivered(), recipient).updated == [
-        RegistrationUpdate(replace(recipient, pushed={"email": SENT, "tasks": 2.0}), DELIVERED, NOW)
+        RegistrationUpdate(ACTIVE.id, {"email": SENT, "tasks": 2.0}, None, DELIVERED, NOW)
     ]
-    assert settled(BUSY, recipient).updated == [RegistrationUpdate(recipient, LastOutcome.of(BUSY), None)]
+    assert settled(BUSY, recipient).updated == [
+        RegistrationUpdate(ACTIVE.id, recipient.pushed, None, LastOutcome.of(BUSY), None)
+    ]
 
 
 def test_several_outcomes_of_one_registration_add_up_to_one_update() -> None:
@@ -250,10 +252,9 @@ def test_several_outcomes_of_one_registration_add_up_to_one_update() -> None:
 
     result = settle([Settlement(push, outcome) for push, outcome in ends], recipients, {}, NOW, PACING)
 
-    pushed = replace(ACTIVE, pushed={"tasks": SENT, "email": SENT})
     assert result.updated == [
-        RegistrationUpdate(pushed, LastOutcome.of(BUSY), NOW),
-        RegistrationUpdate(recipients[other.registration_id], LastOutcome.of(BUSY), None),
+        RegistrationUpdate(ACTIVE.id, {"tasks": SENT, "email": SENT}, None, LastOutcome.of(BUSY), NOW),
+        RegistrationUpdate(other.registration_id, {}, None, LastOutcome.of(BUSY), None),
     ]
 
 
@@ -274,9 +275,7 @@ def test_the_marks_of_a_group_are_in_the_order_of_their_keys() -> None:
 def test_a_refused_token_begins_a_quarantine_of_an_hour() -> None:
     (update,) = settled(BAD).updated
 
-    assert update.recipient.quarantine == Quarantine(
-        NOW, "BadDeviceToken", "compare the environment", NOW + HOUR, rechecks=1
-    )
+    assert update.quarantine == Quarantine(NOW, "BadDeviceToken", "compare the environment", NOW + HOUR, rechecks=1)
 
 
 @pytest.mark.parametrize(("recheck_at", "lengthened"), [(NOW, True), (NOW + SECOND, False)])
@@ -286,7 +285,7 @@ def test_only_a_refused_re_check_lengthens_a_quarantine(recheck_at: datetime, *,
     (update,) = settled(BAD, replace(ACTIVE, quarantine=before)).updated
 
     after = Quarantine(BEGAN, "BadDeviceToken", "compare the environment", NOW + 4 * HOUR, rechecks=3)
-    assert update.recipient.quarantine == (after if lengthened else before)
+    assert update.quarantine == (after if lengthened else before)
 
 
 @pytest.mark.parametrize(("outcome", "ends"), [(Delivered(), True), (GONE, True), (BUSY, False), (SICK, False)])
@@ -295,7 +294,7 @@ def test_a_push_that_shows_the_token_good_or_gone_ends_the_quarantine(outcome: O
 
     (update,) = settled(outcome, replace(ACTIVE, quarantine=before)).updated
 
-    assert update.recipient.quarantine == (None if ends else before)
+    assert update.quarantine == (None if ends else before)
 
 
 def test_two_refusals_in_one_group_are_one_re_check() -> None:
@@ -303,8 +302,8 @@ def test_two_refusals_in_one_group_are_one_re_check() -> None:
 
     (update,) = settle([Settlement(PUSH, BAD), Settlement(other, BAD)], {ACTIVE.id: ACTIVE}, {}, NOW, PACING).updated
 
-    assert update.recipient.quarantine is not None
-    assert update.recipient.quarantine.rechecks == 1
+    assert update.quarantine is not None
+    assert update.quarantine.rechecks == 1
 
 
 # --- what is locked first, and expiry
