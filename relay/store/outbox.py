@@ -1,6 +1,7 @@
 """What the push role reads and writes: claims of due marks, and how their pushes ended.
 
-Rows are locked in the order registration, outbox, and by key within each; claims skip locked rows.
+Rows are locked in the order mailbox, registration, outbox, which is part of the order in `commits.py`, and by key
+within each; claims skip locked rows.
 """
 
 import logging

@@ -85,11 +85,7 @@ class SqlWatchStore:
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""
-        owners = sa.select(mailbox.c.id).where(mailbox.c.shard.in_(shards))
         async with transaction(self._engine) as connection:
-            await connection.execute(
-                sa.update(collection).where(collection.c.mailbox_id.in_(owners)).values(tries=collection.c.tries + 1)
-            )
             return await take_records(connection, shards, now, only_dirty=False)
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
@@ -210,7 +206,7 @@ class SqlWatchStore:
 async def take_records(
     connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool, at_once: int = AT_ONCE
 ) -> list[WatchRecord]:
-    """Lock and read mailboxes of some shards, and clear their dirty flags."""
+    """Lock and read mailboxes of some shards, and clear their dirty flags; all of them: count a try on their keys."""
     query = _MAILBOXES.where(mailbox.c.shard.in_(shards)).order_by(*in_order(mailbox.c.id))
     query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
@@ -220,6 +216,10 @@ async def take_records(
         ids = [row.id for row in rows]
         # By id: a mailbox that became dirty since the statement above keeps its flag.
         await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
+        if not only_dirty:
+            # After the lock on their mailboxes: `commit` and `forget` take the locks in that order, too.
+            tried = sa.update(collection).where(collection.c.mailbox_id.in_(ids))
+            await connection.execute(tried.values(tries=collection.c.tries + 1))
         records += await _complete(connection, rows, now)
     return records
 

@@ -18,6 +18,7 @@ from relay.store.engine import transaction
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore, take_records
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.transactions import recorded, touching
 
 ANN = MailboxId("mb-ann")
 PARTNERSHIP = Partnership(
@@ -181,6 +182,18 @@ async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
     assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
     assert all(len(record.candidates) == 1 for record in taken)
     assert await watches.take_dirty([SHARD], NOW) == []
+
+
+async def test_a_start_locks_mailboxes_before_it_counts_a_try_on_their_keys(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    await register(registrations)
+    with recorded(engine) as transactions:
+        await watches.records([SHARD], NOW)
+
+    ((*statements,),) = touching(transactions, "UPDATE collection")
+    tried = next(number for number, text in enumerate(statements) if text.startswith("UPDATE collection"))
+    assert any(text.startswith("SELECT mailbox.") for text in statements[:tried])
 
 
 async def test_noted_pings_are_seen_by_operators(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
