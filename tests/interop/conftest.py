@@ -1,4 +1,4 @@
-"""Own the SOGo server that the interop tests share, and what happens on a machine that cannot run it."""
+"""The SOGo server that the interop tests share; on a machine that cannot run it, the tests are skipped or fail."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.interop.packages import Unavailable, unavailable
 from tests.interop.sogo.configuration import Settings
 from tests.interop.sogo.server import SogoServer, User, running_sogo
 
-TIMEOUT = 120  # seconds for a test alone: the start of the server, and with it an installation, do not count
+TIMEOUT = 120  # seconds for a test alone, without the start of the server and without an installation
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -30,5 +30,5 @@ def sogo() -> Iterator[SogoServer]:
 
 @pytest.fixture
 def user(sogo: SogoServer) -> User:
-    """Create a user of the test's own."""
+    """Create a user for one test."""
     return sogo.add_user(f"user{len(sogo.users) + 1:02}")

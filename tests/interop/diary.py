@@ -1,4 +1,4 @@
-"""Own what watches tell: a journal in memory, one diary per mailbox, and how a test waits for an entry."""
+"""The reports of watches: a journal in memory, one diary per mailbox, and a wait for an entry."""
 
 import asyncio
 from collections import defaultdict
@@ -11,7 +11,7 @@ PATIENCE = 40.0  # seconds; two polls of SOGo, and a backoff or two
 
 
 class Diary:
-    """Keep all that one watch committed."""
+    """All commits of one watch."""
 
     def __init__(self) -> None:
         self.commits: list[Progress] = []
@@ -25,19 +25,19 @@ class Diary:
 
     @property
     def condition(self) -> Condition | None:
-        """What the watch last said of itself."""
+        """The last condition that the watch reported."""
         told = [progress.condition for progress in self.commits if progress.condition is not None]
         return told[-1] if told else None
 
     @property
     def watching(self) -> bool:
-        """Whether all is well, as far as the watch says."""
+        """True if the watch reports no trouble."""
         return self.condition is not None and self.condition.state is WatchState.WATCHING
 
     def memory(
         self, classes: frozenset[CollectionClass], subfolders: frozenset[CollectionClass] = frozenset()
     ) -> Memory:
-        """Build what a watch that starts now would find stored."""
+        """Return the stored memory with which a watch would start now."""
         partnership, refusals, hierarchy = Partnership(), 0, None
         collections: dict[CollectionId, Collection] = {}
         for progress in self.commits:
@@ -66,7 +66,7 @@ class Diary:
         self._wake()
 
     async def until(self, holds: Callable[["Diary"], bool], seconds: float = PATIENCE) -> None:
-        """Return once something holds; raises AssertionError with the last entries when it does not in time."""
+        """Return once a condition holds; raises AssertionError with the last entries if that takes too long."""
         try:
             async with asyncio.timeout(seconds):
                 while not holds(self):
@@ -75,7 +75,7 @@ class Diary:
             raise AssertionError(f"{self.pings} Pings, {self.condition}, {self.changes} after {seconds} s") from None
 
     async def until_next_ping(self, after: int) -> None:
-        """Return once a Ping is held that came after the first `after` ones: all before it is dealt with."""
+        """Return once a Ping is held that came after the first `after` ones: all earlier answers are handled then."""
         await self.until(lambda diary: diary.pings > after)
 
     def _wake(self) -> None:
@@ -84,7 +84,7 @@ class Diary:
 
 
 class Diaries:
-    """Be the journal of all watches of a test."""
+    """The journal of all watches of a test."""
 
     def __init__(self) -> None:
         self._diaries: defaultdict[MailboxId, Diary] = defaultdict(Diary)

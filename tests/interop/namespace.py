@@ -1,4 +1,4 @@
-"""Own a network namespace whose only neighbour is this host: no route, no DNS, nothing else to reach."""
+"""A network namespace whose only neighbour is this host: no route, no DNS."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from tests.interop.packages import install
 
 @dataclass(frozen=True)
 class Addresses:
-    """Hold addresses of one kind: the host's on the link, and the namespace's, of which the kernel takes the first."""
+    """Addresses of one kind: the host's on the link, and the namespace's, of which the kernel uses the first."""
 
     host: str
     first: str
@@ -26,7 +26,7 @@ IPV4: Final = Addresses("198.51.100.1", "198.51.100.2", "198.51.100.3", 29)
 IPV6: Final = Addresses("fd00:7265:6c61::1", "fd00:7265:6c61::2", "fd00:7265:6c61::3", 64)
 
 HAS_IPV6: Final = Path("/proc/net/if_inet6")
-"""There if the kernel has IPv6 switched on."""
+"""Used if the kernel has IPv6 enabled."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def lonely_namespace() -> Iterator[tuple[str, ...]]:
 
 
 class NotPermitted(Exception):
-    """Tell what the kernel or ip did not do, e.g. in a container that may make no namespaces."""
+    """The kernel or ip refused something, e.g. in a container that may make no namespaces."""
 
 
 def _run(*command: str) -> None:

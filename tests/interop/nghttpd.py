@@ -1,4 +1,4 @@
-"""Own an HTTP/2 server that nobody here wrote: nghttpd of Debian's nghttp2-server, with device tokens as files."""
+"""An HTTP/2 server of another project: nghttpd of Debian's nghttp2-server, with device tokens as files."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from tests.integration.push_world import free_port
 from tests.waiting import until
 
 START: Final = 30.0  # seconds
-SBIN: Final = "/usr/sbin"  # where Debian puts it; not everybody's PATH has it
+SBIN: Final = "/usr/sbin"  # where Debian installs it, which is not in every PATH
 
 
 @dataclass
 class Nghttpd:
-    """Hold a running server."""
+    """A running server."""
 
     folder: Path
     ca: ThrowAwayCa
@@ -41,11 +41,11 @@ class Nghttpd:
 
     @property
     def text(self) -> str:
-        """Give the log."""
+        """The log."""
         return self.log.read_text(errors="replace")
 
     async def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self.process.returncode is None:
             self.process.terminate()
             await self.process.wait()
@@ -65,7 +65,7 @@ async def nghttpd(folder: Path, *options: str, port: int = 0) -> AsyncIterator[N
 
 
 async def start(folder: Path, ca: ThrowAwayCa, options: Sequence[str], port: int) -> Nghttpd:
-    """Run a server on a port; its certificate is in the folder."""
+    """Start a server on a port; its certificate is in the folder."""
     program = shutil.which("nghttpd", path=f"{os.environ.get('PATH', '')}:{SBIN}")
     assert program is not None
     pem, log = folder / "server.pem", folder / "nghttpd.log"

@@ -1,4 +1,4 @@
-"""Own what interop tests need of the operating system: Debian packages, installed when missing."""
+"""The Debian packages that interop tests need, installed when missing."""
 
 import os
 import shutil
@@ -23,11 +23,11 @@ APT: Final = (
 
 
 class Unavailable(Exception):
-    """Tell that this machine cannot run a server, and why; nothing is wrong with the server itself."""
+    """This machine cannot run a server, for the reason in the text; the server itself has no fault."""
 
 
 def unavailable(reason: Unavailable) -> NoReturn:
-    """Skip the test that needs what this machine cannot run, or fail it with RELAY_INTEROP=required."""
+    """Skip a test that needs a server which this machine cannot run, or fail it with RELAY_INTEROP=required."""
     if os.environ.get("RELAY_INTEROP") == "required":
         pytest.fail(f"the interop tests are required: {reason}", pytrace=False)
     pytest.skip(str(reason))
@@ -55,9 +55,9 @@ def install(*packages: str) -> None:
 
 
 def missing(*packages: str) -> list[str]:
-    """Name the packages that are not installed."""
+    """Return the packages that are not installed."""
     query = ("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages)
-    # Fails when a package was never heard of, which is no failure here.
+    # Fails for an unknown package, which is no failure here.
     found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
     return [package for package in packages if f"{package} installed" not in found]
 
@@ -77,7 +77,7 @@ def _no_daemon_starts() -> Iterator[None]:
 
 
 def _run(command: Sequence[str]) -> tuple[bool, str]:
-    """Run a command; return whether it succeeded, and the end of what it said."""
+    """Run a command; return whether it succeeded, and the end of its output."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Own HTTP proxies that nobody here wrote, tinyproxy and Squid from Debian's packages, each told whom it may serve."""
+"""HTTP proxies of other projects, tinyproxy and Squid from Debian's packages, each configured to serve some clients."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ SQUID_TARGET: Final = re.compile(r"(\S+)/(\d{3}) \d+ CONNECT (\S+:\d+) ", re.MUL
 
 @dataclass
 class RealProxy:
-    """Hold a proxy: the daemon, where it listens, and what it says of its clients."""
+    """A proxy: the daemon, its ports, and its log of clients."""
 
     daemon: Daemon
     port: int
@@ -37,11 +37,11 @@ class RealProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def pause(self) -> None:
-        """Let it hang: the kernel takes connections for it, and nobody answers on them."""
+        """Stop the process: the kernel accepts connections for it, and they get no answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the process."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -51,7 +51,7 @@ class RealProxy:
 
     @property
     def targets(self) -> list[str]:
-        """List the hosts and ports that tunnels were opened to, by the proxy's own log."""
+        """Return the hosts and ports to which tunnels were opened, from the proxy's own log."""
         text = self.access_log.read_text() if self.access_log.exists() else ""
         if self.target is TINYPROXY_TARGET:
             return self.target.findall(text)
@@ -78,12 +78,12 @@ def tinyproxy(
         try:
             yield RealProxy(daemon, port, log, TINYPROXY_TARGET)
         finally:
-            daemon.stop(kill=True)  # whether it hangs or not
+            daemon.stop(kill=True)  # whether it is stopped or not
 
 
 @contextmanager
 def squid(ca: ThrowAwayCa) -> Iterator[RealProxy]:
-    """Run a Squid that opens tunnels for whoever knows the password, with TLS on a second port."""
+    """Run a Squid that opens tunnels for clients with the password, with TLS on a second port."""
     install("squid", "openssl")
     with _folder() as folder:
         port, tls_port = _free_port(), _free_port()
@@ -123,7 +123,7 @@ shutdown_lifetime 1 seconds
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Make a folder that accounts other than ours may enter."""
+    """Make a folder that other accounts may enter."""
     with tempfile.TemporaryDirectory(prefix="proxy") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -49,7 +49,7 @@ async def test_a_push_arrives_as_nghttp2_reads_it(tmp_path: Path) -> None:
         push = due_push()
         server.know(push.device_token)
         assert isinstance(await sender.send(push), Delivered)
-        # The second one is written with references to what the first one left in the table.
+        # The second one refers to entries that the first one left in the table.
         assert isinstance(await sender.send(push), Delivered)
 
         wanted = {

@@ -1,4 +1,4 @@
-"""Prove the watch of a mailbox against SOGo: it tells of every new item once, and of nothing else."""
+"""The watch of a mailbox against SOGo: it announces every new item once, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -205,7 +205,9 @@ async def test_a_mail_that_comes_during_an_outage_is_told_after_it(
 
 
 async def test_a_mail_after_an_outage_of_the_mail_store_is_told(sogo: SogoServer, user: User, watches: Watches) -> None:
-    diary = watches.start(user, heartbeat=10)  # a Ping that begins while the mail store is down is deaf to its end
+    diary = watches.start(
+        user, heartbeat=10
+    )  # a Ping that begins while the mail store is down reports nothing until it expires
     await until_held(sogo, user)
     held = diary.pings
 

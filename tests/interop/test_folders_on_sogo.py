@@ -1,4 +1,4 @@
-"""Prove on SOGo that the watch follows folders: below the Inbox, removed, gone with the mail store; and polls."""
+"""The watch follows folders on SOGo: below the Inbox, removed, gone with the mail store; and it polls."""
 
 import asyncio
 import ssl
@@ -38,7 +38,7 @@ def subfolders(diary: Diary) -> list[str]:
 
 
 async def read_folders(sogo: SogoServer, user: User, known: Memory) -> FolderSyncReply:
-    """Ask for the folders as the watch of a user would, with the key that it keeps."""
+    """Ask for the folders as the watch of a user does, with its stored key."""
     command = FolderSync(known.partnership.hierarchy_key)
     account = Account(
         MailboxId(user.name),
@@ -86,7 +86,7 @@ async def test_the_first_who_asks_for_subfolders_gets_no_push_for_what_is_there(
     await watches.stop(user)
 
     held = diary.pings
-    watches.start(user, subfolders=MAIL)  # reads all folders anew, which voids every key of the device here
+    watches.start(user, subfolders=MAIL)  # reads all folders again, which voids every key of the device here
     await diary.until_next_ping(held)
     await until_held(sogo, user)
 
@@ -128,7 +128,7 @@ async def test_all_mail_folders_deleted_at_once_are_not_given_up(
     await asyncio.to_thread(sogo.stop, Service.DOVECOT)
     try:
         reply = await read_folders(sogo, user, known)
-        # The server tells that all mail folders are gone, and keeps that in mind.
+        # The server reports that all mail folders are gone, and remembers that.
         assert {c.id for c in known.collections if c.cls is CollectionClass.EMAIL} <= set(reply.deleted)
         with pytest.raises(ServerBusy):
             read_hierarchy(recall(known, Policy())[0], reply)

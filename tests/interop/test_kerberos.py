@@ -1,4 +1,4 @@
-"""Prove tickets at KDCs that nobody here wrote: MIT's for plain Negotiate, Samba's domain controller to delegate."""
+"""Tickets of KDCs of other projects: MIT's for plain Negotiate, Samba's domain controller for delegation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -71,7 +71,7 @@ def domain() -> Iterator[Realm]:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Callable[[Realm], None]:
-    """Let this process be a client of a realm."""
+    """Make this process a client of a realm."""
     return lambda realm: monkeypatch.setenv("KRB5_CONFIG", str(realm.krb5_conf))
 
 
@@ -99,7 +99,7 @@ async def refused(service: Service, user: str) -> EasError:
 
 @asynccontextmanager
 async def demanding(realm: Realm) -> AsyncIterator[tuple[EasSimulator, Any]]:
-    """Run a mail server that takes tickets alone, whose connections stay their first user's, and a transport to it."""
+    """Run a mail server that accepts tickets only and ties connections to their first user, and a transport to it."""
     ca = ThrowAwayCa()
     async with (
         open_eas_simulator(tls=ca.server_context()) as eas,
@@ -128,7 +128,9 @@ async def test_plain_negotiate_is_accepted_and_each_token_once(mit: Realm, clien
         assert [request.command for request in eas.records.log(ANN)] == ["OPTIONS"] * 3
         assert len(set(eas.identities.tickets)) == 3
         assert eas.identities.ticket_of is not None
-        assert eas.identities.ticket_of(eas.identities.tickets[0]) is None  # a token that comes again is a replay
+        assert (
+            eas.identities.ticket_of(eas.identities.tickets[0]) is None
+        )  # a token that comes a second time is a replay
 
 
 async def test_the_probe_shows_the_ticket_of_whoever_ran_kinit(

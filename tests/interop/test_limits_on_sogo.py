@@ -1,4 +1,4 @@
-"""Prove what needs a SOGo with settings of its own: a short maximum of the heartbeat, and a worker for each mailbox."""
+"""Tests that need a SOGo with other settings: a short maximum of the heartbeat, and a worker for each mailbox."""
 
 import asyncio
 import ssl
@@ -58,7 +58,7 @@ async def test_a_heartbeat_out_of_range_is_told_late_and_adopted(small: SogoServ
     await diary.until_next_ping(held + 1)
 
     pings = [request for request in small.requests(user.name) if request.command == "Ping"]
-    assert len(pings) == 2  # the one that was out of range, and one within
+    assert len(pings) == 2  # the Ping that was out of range, and one within
     small.deliver(user.name)
     await diary.until(lambda diary: diary.changes == [MAIL])
 

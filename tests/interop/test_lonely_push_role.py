@@ -1,4 +1,4 @@
-"""A push process that can reach nothing but a proxy: what the design promises of the role, enforced by the kernel."""
+"""A push process that can reach a proxy only: the kernel enforces the promise that the design makes for the role."""
 
 import asyncio
 import sys
@@ -19,7 +19,7 @@ from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON
 
-OPS = 9090  # of the push process: its namespace has all ports free
+OPS = 9090  # of the push process: all ports are free in its namespace
 LOOKS = 300  # a tenth of a second each
 
 
@@ -75,7 +75,7 @@ async def test_a_push_process_needs_the_proxy_and_nothing_else(
 ) -> None:
     database = postgres.url(await postgres.create())
     await migrate(site, database)
-    # The proxy serves the second address of the namespace alone, which nobody takes unless told to.
+    # The proxy serves the second address of the namespace only, which a process uses only if it is configured to.
     with tinyproxy([], user=False, clients=(addresses.second,)) as proxy:
         async with AsyncExitStack() as stack:
             for role in ("api", "watch"):

@@ -1,4 +1,4 @@
-"""A PostgreSQL of Debian's that takes nothing but TLS and a password, as one on another host should."""
+"""A PostgreSQL of Debian's that accepts only TLS with a password, as one on another host should."""
 
 import asyncio
 import shutil
@@ -81,7 +81,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 async def migrate(toml: Path, environ: dict[str, str]) -> tuple[int, str]:
-    """Run `relay migrate`; return its exit status and what it said."""
+    """Run `relay migrate`; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "migrate", "--config", str(toml), "--role", "push"),
         env=environ,

@@ -1,4 +1,4 @@
-"""Prove the whole relay against SOGo: registered over its API, watched by its own process, pushed to both."""
+"""The whole relay against SOGo: registration over its API, a watch in its own process, pushes to both providers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.waiting import SOON, until
 
 CLASSES: Final = ["email", "calendar", "contacts"]
 ALERT: Final = b'"title": "New mail"'
-QUIET: Final = 3.0  # seconds without a push after something that must not lead to one
+QUIET: Final = 3.0  # seconds without a push after an event that must not lead to one
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def site(sogo: SogoServer, tmp_path: Path) -> AsyncIterator[Site]:
 
 
 def classes(pushes: list[Received]) -> list[str]:
-    """Name the class of each push that APNs got, from its collapse id."""
+    """Return the class of each push that APNs got, from its collapse id."""
     return [push.headers["apns-collapse-id"].rpartition(".")[2] for push in pushes]
 
 
@@ -38,7 +38,7 @@ async def register_phones(site: Site, user: User, wanted: list[str]) -> None:
 
 
 async def settled(sogo: SogoServer, site: Site, user: User) -> tuple[int, int]:
-    """Wait until nothing has come for a while; return how many pushes Apple and Google have."""
+    """Wait until no push has come for a while; return the numbers of pushes at Apple and Google."""
     while True:
         before = (len(site.sandbox.apns.received), len(site.sandbox.fcm.received))
         await asyncio.sleep(QUIET)
@@ -48,7 +48,7 @@ async def settled(sogo: SogoServer, site: Site, user: User) -> tuple[int, int]:
 
 
 async def test_a_mail_is_one_push_per_device_and_tidying_up_is_none(sogo: SogoServer, user: User, site: Site) -> None:
-    await asyncio.to_thread(sogo.deliver, user.name)  # what was there before is not new
+    await asyncio.to_thread(sogo.deliver, user.name)  # items from before the registration are not new
     async with site.relay():
         await register_phones(site, user, ["email"])
         await until_held(sogo, user)

@@ -1,4 +1,4 @@
-"""Prove client certificates at a server that asks by TLS 1.2 renegotiation, which Python's own server cannot do."""
+"""Client certificates at a server that asks by TLS 1.2 renegotiation, which Python's own server cannot do."""
 
 import asyncio
 import subprocess
@@ -28,7 +28,7 @@ ANSWER = b"HTTP/1.1 200 OK\nMS-ASProtocolVersions: 14.1\nContent-Length: 0\n\n"
 
 @contextmanager
 def s_server(ca: ThrowAwayCa, folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run OpenSSL's server, which does what its standard input says; yield it and what it prints."""
+    """Run OpenSSL's server, which obeys its standard input; yield the process and its log."""
     try:
         install("openssl")
     except Unavailable as reason:

@@ -1,4 +1,4 @@
-"""Prove the fixture with a client as plain as possible: what it offers, and that the world's acts reach a held Ping."""
+"""The fixture with a simple client: its features, and that acts of other people end a held Ping."""
 
 import asyncio
 import ssl
@@ -21,12 +21,12 @@ R = TypeVar("R")
 
 VERSION = ProtocolVersion.V14_1
 HEARTBEAT = 60  # seconds
-SLACK = 1.0  # seconds that a Ping may answer later than the poll that saw the change
+SLACK = 1.0  # seconds by which a Ping may be answered later than the poll that saw the change
 INBOX, CALENDAR, CONTACTS = 2, 8, 9  # folder types [MS-ASCMD 2.2.3.186.3]
 
 
 class Refused(Exception):
-    """Tell with which HTTP status a request was refused."""
+    """A request was refused, with an HTTP status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class Phone:
-    """Speak ActiveSync for one user, and remember one folder."""
+    """An ActiveSync client for one user, with one folder."""
 
     def __init__(self, sogo: SogoServer, user: User, session: aiohttp.ClientSession) -> None:
         self.user = user
@@ -81,7 +81,7 @@ class Phone:
         return added
 
     async def ping(self) -> PingReply:
-        """Wait for a change in the folder."""
+        """Send a Ping for the folder and return its answer."""
         return await self.send(Ping(HEARTBEAT, ((self._collection, self._class),)))
 
     async def _sync(self) -> CollectionReply | None:
@@ -112,7 +112,7 @@ async def ping_during(phone: Phone, act: Callable[[], object]) -> PingReply:
 
 
 async def status_of(request: Awaitable[object]) -> int:
-    """Return the HTTP status with which a request is answered."""
+    """Send a request and return its HTTP status."""
     try:
         await request
     except Refused as refused:

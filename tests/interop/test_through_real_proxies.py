@@ -1,4 +1,4 @@
-"""The relay through proxies that nobody here wrote: tinyproxy and Squid."""
+"""The relay through proxies of other projects: tinyproxy and Squid."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +26,7 @@ PLATFORMS = (Platform.APNS, Platform.FCM)
 
 @dataclass(frozen=True)
 class Proxies:
-    """Hold proxies that open tunnels everywhere, and one that does so nowhere."""
+    """Proxies that open tunnels to every host, and one that opens none."""
 
     tinyproxy: RealProxy
     squid: RealProxy
@@ -51,7 +51,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
 
 
 def proxy(name: str, proxies: Proxies, password: str = PASSWORD) -> Proxy:
-    """Name a proxy by what it is and how it is spoken to."""
+    """Return a proxy's address, with the way to speak to it, by its name in the tests."""
     match name:
         case "tinyproxy":
             return Proxy("127.0.0.1", proxies.tinyproxy.port, user=USER, password=password)
@@ -65,7 +65,7 @@ def proxy(name: str, proxies: Proxies, password: str = PASSWORD) -> Proxy:
 
 
 async def push(platform: Platform, folder: Path, way: Route) -> tuple[Outcome, int, int]:
-    """Send one push; return what came of it, how many arrived, and the provider's port."""
+    """Send one push; return its outcome, the number of pushes that arrived, and the provider's port."""
     world = apns if platform is Platform.APNS else fcm
     async with asyncio.timeout(SOON), world(folder, route=way) as (simulator, sender):
         outcome = await sender.send(due_push(platform=platform))
@@ -105,7 +105,7 @@ async def test_refusals_are_named(
 async def test_a_provider_out_of_the_proxys_reach_is_named(
     proxies: Proxies, tmp_path: Path, name: str, host: str
 ) -> None:
-    # Nobody listens on port 1; the name is for the proxy to look up, and no DNS knows it.
+    # No process listens on port 1; the proxy must look up the name, and no DNS knows it.
     way = Route(proxy(name, proxies))
     async with asyncio.timeout(SOON), apns(tmp_path, route=way, host=host, port=1) as (_, sender):
         assert failure(await sender.send(due_push())) == "proxy-cannot-reach"
@@ -136,7 +136,7 @@ async def says(relay: RelayProcess, name: str, reason: str) -> str:
 
 @asynccontextmanager
 async def site_behind(proxy: RealProxy, folder: Path) -> AsyncIterator[Site]:
-    """Open a site whose relay knows no other way out than a proxy."""
+    """Open a site whose relay knows no other route than a proxy."""
     password = folder / "proxy.password"
     password.write_text(f"{PASSWORD}\n")
     password.chmod(0o600)
@@ -169,7 +169,7 @@ async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(t
             proxy.daemon.stop()
             asked = len(proxy.targets)
             site.deliver()
-            await asyncio.sleep(3.0)  # nothing can be waited for: that nothing comes is the point
+            await asyncio.sleep(3.0)  # there is no event to wait for: the test shows that nothing comes
             assert (len(sandbox.apns.received), len(sandbox.fcm.received)) == (1, 1)
             assert len(proxy.targets) == asked
 

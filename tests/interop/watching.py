@@ -1,4 +1,4 @@
-"""Own the watches of a test: a fleet over HTTPS, as the relay builds it, with diaries for a journal."""
+"""The watches of a test: a fleet over HTTPS, as the relay builds it, with diaries for a journal."""
 
 import asyncio
 import ssl
@@ -28,12 +28,12 @@ EMAIL_ONLY = frozenset({CollectionClass.EMAIL})
 
 
 def device_of(user: User) -> DeviceId:
-    """Name the device that a user is watched as."""
+    """Return the device id of a user's watch."""
     return DeviceId(f"relay{user.name}")
 
 
 class Watches:
-    """Start and stop watches of users at one server."""
+    """Watches of users at one server."""
 
     def __init__(self, url: str, transport: Transport) -> None:
         self.broken: list[MailboxId] = []
@@ -52,7 +52,7 @@ class Watches:
         heartbeat: int = HEARTBEAT,
         poll_interval: float | None = None,
     ) -> Diary:
-        """Watch a user, from what his diary holds; return the diary. With `poll_interval` no Ping is held."""
+        """Watch a user, from the state in his diary; return the diary. With `poll_interval` no Ping is held."""
         mailbox = MailboxId(user.name)
         diary = self._diaries[mailbox]
         account = Account(
@@ -77,7 +77,7 @@ class Watches:
 
 @asynccontextmanager
 async def open_watches(url: str, ca_file: Path | None) -> AsyncIterator[Watches]:
-    """Open a fleet without watches that trusts `ca_file`, or what the system trusts; no watch may break in it."""
+    """Open a fleet without watches that trusts `ca_file`, or else the system's CAs; no watch may break in it."""
     tls = ssl.create_default_context(cafile=ca_file)
     async with open_transport(tls) as transport:
         watches = Watches(url, transport)

@@ -1,4 +1,4 @@
-"""Own the server's side of tickets: GSSAPI with the mail server's keytab, in place of the passwords of the sandbox."""
+"""The server's side of tickets: GSSAPI with the mail server's keytab, in place of the passwords of the sandbox."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.interop.kerberos.realm import REALM
 
 
 def acceptor(keytab: Path) -> Callable[[bytes], str | None]:
-    """Give what tells whose ticket a SPNEGO token holds, as an address of example.com; None for a bad one."""
+    """Return a function from a SPNEGO token to its user, as an address of example.com; None for a bad token."""
     import gssapi  # noqa: PLC0415 -- may have been installed only now
 
     credentials = gssapi.Credentials(usage="accept", store={b"keytab": f"FILE:{keytab}".encode()})
@@ -16,7 +16,7 @@ def acceptor(keytab: Path) -> Callable[[bytes], str | None]:
         context = gssapi.SecurityContext(creds=credentials, usage="accept")
         try:
             context.step(token)
-            if not context.complete:  # raises what the client was sent an answer for
+            if not context.complete:  # raises the error that the client has got as an answer
                 return None
         except gssapi.exceptions.GSSError:
             return None

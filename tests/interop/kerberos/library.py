@@ -1,4 +1,4 @@
-"""Own the optional library that tickets need: built from the locked sources when it is missing."""
+"""The optional library that tickets need, built from the locked sources when it is missing."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ PATIENCE: Final = 600.0  # seconds; compiling takes one minute
 
 
 def install_library() -> None:
-    """Do what docs/authentication.md tells operators to do; raises Unavailable."""
+    """Install the library as docs/authentication.md says; raises Unavailable."""
     if find_spec("gssapi") is not None:
         return
     install(*PACKAGES)

@@ -1,4 +1,4 @@
-"""Own a plain KDC: MIT's krb5kdc with its own database, which knows no delegation to other services."""
+"""A plain KDC: MIT's krb5kdc with its own database, which knows no delegation to other services."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

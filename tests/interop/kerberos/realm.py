@@ -1,4 +1,4 @@
-"""Own what both kinds of KDC have in common: a realm on loopback, its krb5.conf, keytabs, and a server that accepts."""
+"""The common parts of both kinds of KDC: a realm on loopback, its krb5.conf and keytabs, and an accepting server."""
 
 import shutil
 import socket
@@ -35,7 +35,7 @@ rdns = false
 
 @dataclass
 class Realm:
-    """Hold a running KDC."""
+    """A running KDC."""
 
     folder: Path
     port: int
@@ -43,7 +43,7 @@ class Realm:
 
     @property
     def krb5_conf(self) -> Path:
-        """Where clients find it."""
+        """The file from which clients learn its address."""
         return self.folder / "krb5.conf"
 
     def keytab(self, name: str) -> Path:
@@ -61,7 +61,7 @@ def write_krb5_conf(path: Path, port: int, *, forwardable: bool = True) -> None:
 
 
 def run(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """Run an administrative command; raises AssertionError with what it said when it fails."""
+    """Run an administrative command; raises AssertionError with its output when it fails."""
     done = subprocess.run(
         command,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **(environment or {})},
@@ -78,7 +78,7 @@ def run(command: Sequence[str], environment: dict[str, str] | None = None) -> st
 
 @contextmanager
 def running(make: Callable[[Path, int], Sequence[str]], environment: dict[str, str]) -> Iterator[Realm]:
-    """Run a KDC in a folder of its own, which `make` fills and tells the command for; ended whatever happens."""
+    """Run a KDC in a folder of its own; `make` fills the folder and returns the command. The KDC is always ended."""
     state = Path(tempfile.mkdtemp(prefix="relay-kdc-"))
     try:
         with undertaker(state, keep=True) as watching:

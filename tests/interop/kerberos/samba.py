@@ -1,4 +1,4 @@
-"""Own an Active Directory domain: Samba's domain controller with its KDC alone, on loopback and a port of its own."""
+"""An Active Directory domain: Samba's domain controller with its KDC only, on loopback and a port of its own."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from tests.interop.packages import install
 PACKAGES: Final = ("samba-ad-dc", "samba-ad-provision")
 PASSWORD: Final = "Directory-Pass-123"
 ADDRESS: Final = "eve.smith@example.com"
-"""How eve logs in, whose account has another name."""
+"""The login name of eve, whose account has another name."""
 USERS: Final = ("ann", "ben", "secret", "locked", "eve")
 
 
@@ -24,7 +24,7 @@ def running_domain() -> Iterator[Realm]:
 
 
 def _provision(folder: Path, port: int) -> Sequence[str]:
-    """Make the domain and its accounts as docs/authentication.md tells administrators to."""
+    """Make the domain and its accounts as docs/authentication.md says."""
     options = {
         "interfaces": "lo",
         "bind interfaces only": "yes",

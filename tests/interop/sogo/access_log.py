@@ -1,4 +1,4 @@
-"""Own what nginx tells of the requests that reached the server."""
+"""The requests that reached the server, from nginx's log."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ LINE: Final = pattern(r'\S+ - (?P<user>\S+) \[[^]]*\] "(?P<method>[A-Z]+) (?P<ta
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Hold one answered request: `command` is the ActiveSync command, or the method where there is none."""
+    """One answered request: `command` is the ActiveSync command, or the method where there is none."""
 
     user: str
     command: str
@@ -20,7 +20,7 @@ class Request:
 
 
 def read_requests(log: Path, path: str) -> list[Request]:
-    """List the requests for a path in the order of their answers; one that is still held is not among them."""
+    """Return the requests for a path in the order of their answers, without those that are still held."""
     requests = []
     for line in log.read_text(errors="replace").splitlines():
         found = LINE.match(line)

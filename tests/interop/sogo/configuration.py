@@ -1,4 +1,4 @@
-"""Own where the server's files are, which ports it has, and what its configuration files say."""
+"""The server's files, ports and configuration."""
 
 import random
 import shutil
@@ -16,12 +16,12 @@ import trustme
 TEMPLATES: Final = Path(__file__).parent / "templates"
 PORTS: Final = range(20_000, 32_768)  # below the ports that the kernel gives to outgoing connections
 MAX_WORKERS: Final = 64  # some 10 MB each
-WATCHDOG_SPARE: Final = 5  # minutes; a Ping is held a little longer than it asks for
+WATCHDOG_SPARE: Final = 5  # minutes; a Ping is held slightly longer than it asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Choose what tests may want different.
+    """The settings that tests may change.
 
     `workers` is how many requests are served at a time, and every held Ping is one. `max_heartbeat` is in seconds.
     `debug` logs every decoded request and answer.
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Hold where the daemons listen on 127.0.0.1."""
+    """The ports of the daemons on 127.0.0.1."""
 
     https: int
     sogod: int
@@ -49,33 +49,33 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Lay out the state directory. The daemons run under accounts of their own, so everybody may enter it."""
+    """The parts of the state directory. The daemons run under accounts of their own, so every account may enter it."""
 
     state: Path
 
     @property
     def conf(self) -> Path:
-        """Where the configuration files are."""
+        """The folder of the configuration files."""
         return self.state / "conf"
 
     @property
     def run(self) -> Path:
-        """Where sockets, pid files and spools are."""
+        """The folder of sockets, pid files and spools."""
         return self.state / "run"
 
     @property
     def log(self) -> Path:
-        """Where each daemon's log is, by its name."""
+        """The folder of the daemons' logs, by name."""
         return self.state / "log"
 
     @property
     def mail(self) -> Path:
-        """Where each user's Maildir is, by his name."""
+        """The folder of the users' Maildirs, by name."""
         return self.state / "mail"
 
     @property
     def postgres(self) -> Path:
-        """Where the database cluster is."""
+        """The folder of the database cluster."""
         return self.state / "postgres"
 
     @property
@@ -85,13 +85,13 @@ class Layout:
 
 
 def choose_ports(rng: random.Random) -> Ports:
-    """Find free ports. They are free now; whoever binds first has them."""
+    """Return ports that are free now; another process may bind them first."""
     with ExitStack() as held:
         return Ports(*(_free_port(rng, held) for _ in range(5)))
 
 
 def make_state() -> Layout:
-    """Make an empty state directory with what the daemons expect to find.
+    """Make an empty state directory with the folders that the daemons expect.
 
     It is short and always below /tmp: the sockets in it may have 107 characters, and every account must get there.
     """
@@ -120,13 +120,13 @@ def write_configuration(layout: Layout, ports: Ports, settings: Settings) -> Non
 
 
 def sogod_arguments(layout: Layout, ports: Ports, settings: Settings) -> list[str]:
-    """Build sogod's command line without its name."""
+    """Return sogod's arguments."""
     lines = render("sogod.arguments", values_of(layout, ports, settings)).splitlines()
     return [word for line in lines if not line.startswith("#") for word in line.split(" ", 1)]
 
 
 def values_of(layout: Layout, ports: Ports, settings: Settings) -> Mapping[str, str]:
-    """Name the values that the templates take."""
+    """Return the values for the templates."""
     minutes = settings.max_heartbeat // 60 + WATCHDOG_SPARE
     return {
         "conf": str(layout.conf),
@@ -148,12 +148,12 @@ def values_of(layout: Layout, ports: Ports, settings: Settings) -> Mapping[str, 
 
 
 def render(name: str, values: Mapping[str, str]) -> str:
-    """Fill in a template; raises KeyError for a value that is not there."""
+    """Fill in a template; raises KeyError for a missing value."""
     return Template((TEMPLATES / name).read_text()).substitute(values)
 
 
 def _free_port(rng: random.Random, held: ExitStack) -> int:
-    """Find one free port; it stays bound until `held` closes, so that no port is found twice."""
+    """Return one free port; it stays bound until `held` closes, so that no port is returned twice."""
     while True:
         candidate = held.enter_context(socket.socket())
         port = rng.choice(PORTS)

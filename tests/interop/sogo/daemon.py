@@ -1,4 +1,4 @@
-"""Own the life of one daemon: started in the foreground as our child, ended with all its descendants, by pid."""
+"""One daemon: started in the foreground as a child of the tests, ended with all its descendants, by pid."""
 
 import signal
 import socket
@@ -17,24 +17,24 @@ QUOTED: Final = 20  # lines of a log that an error repeats
 
 
 class DaemonFailed(Exception):
-    """Tell that a daemon did not start or does not end; quotes the end of its log."""
+    """A daemon did not start or does not end; the text quotes the end of its log."""
 
 
 @dataclass
 class Daemon:
-    """Run one program in the foreground, under an account of its own.
+    """One program in the foreground, under an account of its own.
 
     `term` is the signal that asks it to end, `grace` how many seconds it then has.
     """
 
     name: str
     started: Callable[[int], None]
-    """Is told the pid of every start."""
+    """Called with the pid of every start."""
     command: Sequence[str]
     log: Path
     directory: Path
     port: int
-    """Where it listens on 127.0.0.1 once it is ready."""
+    """The port on 127.0.0.1 on which it listens once it is ready."""
     account: str = "root"
     term: signal.Signals = signal.SIGTERM
     grace: float = 5.0
@@ -43,7 +43,7 @@ class Daemon:
 
     @property
     def running(self) -> bool:
-        """Whether the daemon was started and has not ended."""
+        """True if the daemon was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -59,7 +59,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C is for the tests, which then stop us
+                start_new_session=True,  # a Ctrl-C is for the tests, which then stop the daemon
             )
         self.started(self._process.pid)
         end = time.monotonic() + PATIENCE
@@ -71,7 +71,7 @@ class Daemon:
             time.sleep(STEP)
 
     def stop(self, *, kill: bool = False) -> None:
-        """End the program and all its descendants, with `kill` without asking; nothing when it does not run."""
+        """End the program and all its descendants, with `kill` by SIGKILL; does nothing when it does not run."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return

@@ -1,4 +1,4 @@
-"""Own which daemons make up the server and how each is started."""
+"""The daemons of the server, and the start of each."""
 
 import signal
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.interop.sogo.database import program
 
 
 class Service(StrEnum):
-    """Name the daemons, in the order of their start."""
+    """The daemons, in the order of their start."""
 
     POSTGRES = "postgres"
     MEMCACHED = "memcached"
@@ -22,7 +22,7 @@ class Service(StrEnum):
 def build_daemon(
     service: Service, layout: Layout, ports: Ports, settings: Settings, started: Callable[[int], None]
 ) -> Daemon:
-    """Describe how a service is started and ended; `started` is told the pid of every start."""
+    """Return the daemon of a service; it calls `started` with the pid of every start."""
     log, run, conf = layout.log / f"{service}.out", layout.run, layout.conf
     command: tuple[str, ...]
     match service:

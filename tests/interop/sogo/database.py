@@ -1,4 +1,4 @@
-"""Own SOGo's database: a PostgreSQL cluster below the state directory, and the table of users in it."""
+"""SOGo's database: a PostgreSQL cluster below the state directory, and the table of users in it."""
 
 import subprocess
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ on conflict (c_uid) do update set c_password = excluded.c_password;
 
 
 class DatabaseFailed(Exception):
-    """Tell that PostgreSQL refused something, in its own words."""
+    """PostgreSQL refused something; the text is its own."""
 
 
 def program(name: str) -> str:
-    """Find a program of the newest PostgreSQL server that is installed; Debian keeps them out of PATH."""
+    """Return a program of the newest installed PostgreSQL server; Debian keeps them out of PATH."""
     found = max(PROGRAMS.glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]), default=None)
     if found is None:
         raise DatabaseFailed(f"no {name} below {PROGRAMS}")
@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 
 def make_cluster(layout: Layout, ports: Ports, settings: Settings) -> None:
-    """Make an empty cluster; nobody needs a password in it, for it listens on loopback only."""
+    """Make an empty cluster; it needs no password, because it listens on loopback only."""
     account = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--")
     initdb = (program("initdb"), "-D", str(layout.postgres), "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
     _run((*account, *initdb), "", layout.state)

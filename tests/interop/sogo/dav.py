@@ -1,4 +1,4 @@
-"""Own what other people do to a calendar or an address book: CalDAV and CardDAV requests to SOGo."""
+"""Changes of a calendar or an address book by other clients: CalDAV and CardDAV requests to SOGo."""
 
 import http.client
 import itertools
@@ -17,18 +17,18 @@ SPACING: Final = 1.1  # seconds between two changes of one folder, so that they 
 
 
 class DavFailed(Exception):
-    """Tell that SOGo refused a change."""
+    """SOGo refused a change."""
 
 
 class Kind(Enum):
-    """Name a user's own calendar and address book: path, content type, suffix."""
+    """A user's own calendar and address book: path, content type, suffix."""
 
     EVENT = ("Calendar/personal", "text/calendar", "ics")
     CONTACT = ("Contacts/personal", "text/vcard", "vcf")
 
 
 class Dav:
-    """Put items into folders, as another client of the same user would.
+    """Another client of the same user, which stores items in folders.
 
     SOGo stamps the changes of calendars and address books with whole seconds and tells a device only of stamps greater
     than the last one it saw, so a second change in one second would never be told
@@ -95,14 +95,14 @@ class Dav:
 
 
 def basic(user: str, password: str) -> str:
-    """Write the value of the Authorization header [RFC 7617 2]."""
+    """Return the value of the Authorization header [RFC 7617 2]."""
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _event(name: str, title: str) -> str:
-    """Write an event [RFC 5545]; it lies in the future, for devices ask only for recent ones.
+    """Return an event [RFC 5545] in the future, because devices ask only for recent ones.
 
-    After January 2038 SOGo would store it and tell nobody [observed: SOGo 5.8, 2026-11].
+    After January 2038 SOGo would store it and report it to no device [observed: SOGo 5.8, 2026-11].
     """
     return _lines(
         "BEGIN:VCALENDAR",
@@ -120,7 +120,7 @@ def _event(name: str, title: str) -> str:
 
 
 def _contact(name: str, title: str) -> str:
-    """Write a contact [RFC 6350]."""
+    """Return a contact [RFC 6350]."""
     return _lines("BEGIN:VCARD", "VERSION:3.0", f"UID:{name}", f"FN:{title}", f"N:{title};;;;", "END:VCARD")
 
 

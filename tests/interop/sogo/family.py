@@ -1,4 +1,4 @@
-"""Own how a process is ended together with its descendants, by pid and nothing else."""
+"""The end of a process together with its descendants, by pid only."""
 
 import os
 import select
@@ -13,9 +13,9 @@ DEATH: Final = 10.0  # seconds until a killed process must be gone
 
 
 class Family:
-    """Hold a process and its descendants.
+    """A process and its descendants.
 
-    Each is held by a descriptor, which stands for that process alone even when its pid is used again
+    Each has a descriptor, which means that process even when its pid is used again
     [Linux: pidfd_open(2)]. So those whose parent ended before them are still known.
     """
 
@@ -30,12 +30,12 @@ class Family:
         _send(self._descriptors[0], number)
 
     def gone(self, patience: float = 0.0) -> bool:
-        """Wait up to `patience` seconds until all have ended; return whether they have."""
+        """Wait up to `patience` seconds; return True if all have ended."""
         end = time.monotonic() + patience
         return all(_ended(descriptor, max(0.0, end - time.monotonic())) for descriptor in self._descriptors)
 
     def kill(self) -> bool:
-        """Kill all; return whether they are gone."""
+        """Kill all; return True if they have ended."""
         self.signal(signal.SIGSTOP)  # so that the leader replaces none of its children
         self._look()
         for descriptor in reversed(self._descriptors):
@@ -55,13 +55,13 @@ class Family:
 
 @contextmanager
 def family_of(leader: int) -> Iterator[Family]:
-    """Hold a process, which must not have been waited for, and its descendants; raises ProcessLookupError."""
+    """Return a process, which must not have been waited for, with its descendants; raises ProcessLookupError."""
     with ExitStack() as held:
         yield Family(leader, held)
 
 
 def descendants(pid: int) -> list[int]:
-    """List the children of a process, theirs, and so on [Linux: proc(5), /proc/pid/task/tid/children]."""
+    """Return the children of a process, theirs, and so on [Linux: proc(5), /proc/pid/task/tid/children]."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):

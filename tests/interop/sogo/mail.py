@@ -1,4 +1,4 @@
-"""Own what other people do to a mailbox: deliver a mail, read it, delete it, without ActiveSync."""
+"""Changes of a mailbox without ActiveSync: deliver a mail, read it, delete it."""
 
 import imaplib
 import subprocess
@@ -17,11 +17,11 @@ R = TypeVar("R")
 
 
 class MailFailed(Exception):
-    """Tell that Dovecot refused something."""
+    """Dovecot refused something."""
 
 
 def deliver(configuration: Path, user: str, subject: str, body: str, sender: str, mailbox: str = "INBOX") -> str:
-    """Put one mail into a mailbox of the user as a mail server would, with dovecot-lda; return its Message-ID."""
+    """Deliver one mail to a mailbox of the user as a mail server does, with dovecot-lda; return its Message-ID."""
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = f"{user}@localhost"
@@ -37,7 +37,7 @@ def deliver(configuration: Path, user: str, subject: str, body: str, sender: str
 
 
 class Imap:
-    """Open mailboxes through IMAP."""
+    """A client that opens mailboxes through IMAP."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -63,7 +63,7 @@ class Imap:
             _check(session.select(mailbox))
 
     def remove(self, user: str, password: str, mailbox: str) -> None:
-        """Remove a mailbox with all that is in it."""
+        """Remove a mailbox with its mails."""
         with self._session(user, password) as session:
             _check(session.unsubscribe(mailbox))
             _check(session.delete(mailbox))
@@ -100,7 +100,7 @@ def _store(session: imaplib.IMAP4, uids: Sequence[str], flag: str) -> None:
 
 
 def _check(answer: tuple[str, Sequence[R]]) -> Sequence[R]:
-    """Return what an IMAP command brought; raises MailFailed unless it succeeded."""
+    """Return the result of an IMAP command; raises MailFailed unless it succeeded."""
     status, data = answer
     if status != "OK":
         raise MailFailed(f"IMAP answered {status}")

@@ -1,6 +1,6 @@
-"""Own the whole server: a real SOGo with ActiveSync, its daemons on loopback, its users and what befalls them.
+"""The whole server: a real SOGo with ActiveSync, its daemons on loopback, its users and their mail.
 
-Everything is in one state directory and is gone with it; the machine's own PostgreSQL, Dovecot, nginx or SOGo, if any,
+All files are in one state directory, which is deleted; the machine's own PostgreSQL, Dovecot, nginx or SOGo, if any,
 are neither used nor touched.
 """
 
@@ -35,20 +35,20 @@ from tests.interop.sogo.undertaker import undertaker
 
 PACKAGES: Final = ("sogo", "sogo-activesync", "dovecot-imapd", "memcached", "nginx", "postgresql")
 PATH: Final = "/Microsoft-Server-ActiveSync"
-PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # what names and passwords may consist of, for nothing quotes them
+PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # the characters of names and passwords, because nothing quotes them
 PATIENCE: Final = 30.0  # seconds until the server must answer after its start
 STEP: Final = 0.1  # seconds between two looks
-PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be taken, and the new one refused
+PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be accepted, and the new one refused
 POLL: Final = 5.0  # seconds between two looks of a held Ping at its folders
 
 
 class SogoFailed(Exception):
-    """Tell that the daemons run but do not serve."""
+    """The daemons run but do not serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Name a user; his address is `name`@localhost."""
+    """A user; his address is `name`@localhost."""
 
     name: str
     password: str = field(repr=False)
@@ -56,7 +56,7 @@ class User:
 
 @contextmanager
 def running_sogo(settings: Settings, keep: bool = False) -> Iterator["SogoServer"]:
-    """Install what is missing, start a new server, and end it whatever happens; `keep` leaves its files.
+    """Install missing packages, start a new server, and always end it; `keep` leaves its files.
 
     Raises Unavailable when this machine cannot run it.
     """
@@ -77,7 +77,7 @@ def running_sogo(settings: Settings, keep: bool = False) -> Iterator["SogoServer
 
 
 class SogoServer:
-    """Start and stop the daemons, and act as the rest of the world towards the users.
+    """The daemons, to start and stop, and the acts of other people and clients.
 
     Its methods block: acts for some hundredths of a second (calendar and address book up to 1.1 s), starts and stops
     for up to some seconds.
@@ -95,7 +95,7 @@ class SogoServer:
 
     @property
     def url(self) -> str:
-        """Where ActiveSync is; its certificate is good for `localhost` and 127.0.0.1."""
+        """The URL of ActiveSync; its certificate is valid for `localhost` and 127.0.0.1."""
         return f"https://localhost:{self._ports.https}{PATH}"
 
     @property
@@ -105,7 +105,7 @@ class SogoServer:
 
     @property
     def logs(self) -> Path:
-        """Where the daemons' logs are."""
+        """The folder of the daemons' logs."""
         return self._layout.log
 
     @property
@@ -114,11 +114,11 @@ class SogoServer:
         return MappingProxyType(self._users)
 
     def requests(self, name: str) -> list[Request]:
-        """List the ActiveSync requests sent with a user's name and answered so far; OPTIONS counts as a command."""
+        """Return the answered ActiveSync requests of a user; OPTIONS counts as a command."""
         return [request for request in read_requests(self.logs / "nginx-access.log", PATH) if request.user == name]
 
     def holds_ping(self, name: str) -> bool:
-        """Tell whether SOGo holds a Ping of a user's now: it has looked, found nothing, and answered nothing since."""
+        """Return True if SOGo holds a Ping of a user now: it looked, found nothing, and has answered nothing since."""
         log = self.logs / f"{Service.SOGOD}.out"
         for line in reversed(log.read_text(errors="replace").splitlines()):
             if f"for user {name} in Ping" in line:
@@ -128,11 +128,11 @@ class SogoServer:
         return False
 
     def start(self, service: Service | None = None) -> None:
-        """Start one service, or all that do not run, and return when the server serves."""
+        """Start one service, or all that do not run; return when the server answers."""
         for each in [service] if service else Service:
             self._daemons[each].start()
         if all(daemon.running for daemon in self._daemons.values()):
-            self._wait_for_answer(HTTPStatus.UNAUTHORIZED)  # by SOGo itself: no credential is sent
+            self._wait_for_answer(HTTPStatus.UNAUTHORIZED)  # by SOGo itself: the request has no credential
 
     def stop(self, service: Service | None = None, *, kill: bool = False) -> None:
         """Stop one service, or all; with `kill` a held Ping breaks off instead of being answered."""
@@ -140,12 +140,12 @@ class SogoServer:
             self._daemons[each].stop(kill=kill)
 
     def close(self) -> None:
-        """Stop all for good, as fast as it goes; PostgreSQL is asked, for killed it would leave shared memory."""
+        """Stop all for good and fast; PostgreSQL is asked to end, because a killed one leaves shared memory."""
         for service in reversed(Service):
             self._daemons[service].stop(kill=service is not Service.POSTGRES)
 
     def restart(self, service: Service | None = None, *, kill: bool = False) -> None:
-        """Stop and start; restarting SOGOD also frees the workers that still hold Pings of clients long gone."""
+        """Stop and start; restarting SOGOD also frees the workers that still hold Pings of clients that have gone."""
         self.stop(service, kill=kill)
         self.start(service)
 
@@ -159,9 +159,9 @@ class SogoServer:
         return user
 
     def set_password(self, name: str, password: str) -> User:
-        """Change a password and return when SOGo takes the new one, up to PASSWORD_CACHE seconds later.
+        """Change a password and return when SOGo accepts the new one, up to PASSWORD_CACHE seconds later.
 
-        Held Pings go on. Raises SogoFailed when the new one is never taken.
+        Held Pings go on. Raises SogoFailed when the new one is never accepted.
         """
         self._users[name]  # a KeyError for an unknown user, before anything changes
         user = self._put_user(name, password)
@@ -176,19 +176,19 @@ class SogoServer:
         sender: str = "sender@example.com",
         mailbox: str = "INBOX",
     ) -> str:
-        """Put one new mail into a mailbox of a user's, the INBOX unless another is named; return its Message-ID."""
+        """Deliver one new mail to a mailbox of a user, the INBOX unless another is named; return its Message-ID."""
         return mail.deliver(self._layout.conf / "dovecot.conf", self._users[name].name, subject, body, sender, mailbox)
 
     def add_mailbox(self, name: str, mailbox: str) -> None:
-        """Create one more mailbox of a user's, as another client of his would."""
+        """Create one more mailbox of a user, as another client of his does."""
         self._imap.create(name, self._users[name].password, mailbox)
 
     def remove_mailbox(self, name: str, mailbox: str) -> None:
-        """Remove a mailbox of a user's."""
+        """Remove a mailbox of a user."""
         self._imap.remove(name, self._users[name].password, mailbox)
 
     def mark_read(self, name: str) -> None:
-        """Mark all mails of a user's INBOX as read, as another client of his would."""
+        """Mark all mails of a user's INBOX as read, as another client of his does."""
         self._imap.set_read(name, self._users[name].password)
 
     def delete(self, name: str, n: int) -> None:
@@ -200,7 +200,7 @@ class SogoServer:
         self._imap.delete(name, self._users[name].password)
 
     def replace_inbox(self, name: str) -> None:
-        """Give a user new, empty mail folders with other ids, as a move to another mail store does."""
+        """Replace a user's mail folders by new, empty ones with other ids, as a move to another mail store does."""
         rmtree(self._layout.mail / name / "Maildir")
         self._imap.prepare(name, self._users[name].password)
 
@@ -221,7 +221,7 @@ class SogoServer:
         return user
 
     def _wait_for_answer(self, wanted: HTTPStatus, user: User | None = None) -> None:
-        """Ask OPTIONS until SOGo answers as wanted; raises SogoFailed when it never does."""
+        """Send OPTIONS until SOGo answers as wanted; raises SogoFailed when it never does."""
         end = time.monotonic() + PATIENCE
         while (status := self._ask(user)) != wanted:
             if time.monotonic() > end:

@@ -1,6 +1,6 @@
-"""Own what happens when the tests are killed: a process of its own that then ends the daemons they left behind.
+"""A process of its own that ends the daemons of the tests if the tests are killed.
 
-It reads the pid of each daemon, one a line, from standard input, which ends with the process that writes it, however
+It reads the pid of each daemon, one a line, from standard input, which ends with the process that writes to it, however
 that ends. Run as `python -m tests.interop.sogo.undertaker [DIRECTORY]`, which it then removes.
 """
 
@@ -19,20 +19,20 @@ PATIENCE: Final = 60.0  # seconds until it must be done
 
 
 class Undertaker:
-    """Tell the process which daemons there are."""
+    """The connection to that process."""
 
     def __init__(self, lines: IO[str]) -> None:
         self._lines = lines
 
     def watch(self, pid: int) -> None:
-        """Have a daemon ended should this process be killed."""
+        """Register a daemon, to be ended if this process is killed."""
         self._lines.write(f"{pid}\n")
         self._lines.flush()
 
 
 @contextmanager
 def undertaker(state: Path, keep: bool) -> Iterator[Undertaker]:
-    """Run the process; at the end it ends what is still there and removes the directory, unless told to keep it."""
+    """Run the process; at the end it ends the daemons that are left and removes the directory, if one is given."""
     command = [sys.executable, "-m", "tests.interop.sogo.undertaker", *([] if keep else [str(state)])]
     # A session of its own: it must survive a Ctrl-C.
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True, start_new_session=True)
@@ -45,7 +45,7 @@ def undertaker(state: Path, keep: bool) -> Iterator[Undertaker]:
 
 
 def bury(lines: Iterable[str], remains: Iterable[Path]) -> None:
-    """Learn of daemons until the lines end; then end those that are left, the youngest first, and remove the rest."""
+    """Read pids until the input ends; then end the daemons that are left, youngest first, and remove the directory."""
     with ExitStack() as held:
         families: list[Family] = []
         for line in lines:
