@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 
 from relay.domain.model import Platform
 from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
+from relay.push import backoff
 from relay.push.breaker import IN_A_ROW, ProviderBreakers
-from relay.push.outcomes import OutcomeHandler
+from relay.push.outcomes import BROKEN, PARKED, TRIES, OutcomeHandler
 from relay.push.stats import PushStats
 from tests.unit.relay.push.pushes import BEGAN, due_push
 from tests.unit.relay.push.test_backoff import MIDDLE
@@ -30,9 +33,9 @@ class Handling:
             Platform.APNS, self.breakers, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now
         )
 
-    def end(self, outcome: Outcome) -> float | None:
+    def end(self, outcome: Outcome, **changes: Any) -> float | None:
         """End one push; return how many seconds its mark waits, None if it is not tried again."""
-        push = due_push()
+        push = due_push(**changes)
         self.breakers.began(push, self.now)
         self.breakers.ended(push)
         self.settlement = self._handler.handle(push, outcome)
@@ -135,6 +138,16 @@ def test_what_was_tried_counts() -> None:
     assert handling.end(RetryLater("http-429", 30.0)) == pytest.approx(32.0)  # 5 % and half a second more
     assert handling.settlement.counted
     assert handling.stats.outcomes == {OutcomeKind.RETRY_LATER: 1}
+
+
+@pytest.mark.parametrize(("attempts", "parked"), [(TRIES - 2, ""), (TRIES - 1, "internal-error")])
+def test_a_push_that_breaks_its_sender_at_the_fifth_try_is_parked_for_an_hour(attempts: int, parked: str) -> None:
+    handling = Handling()
+
+    seconds = handling.end(BROKEN, attempts=attempts)
+
+    assert handling.settlement.parked == parked
+    assert seconds == (PARKED if parked else backoff.retry(attempts + 1, MIDDLE))
 
 
 def test_pushes_that_went_with_less_priority_are_counted() -> None:
