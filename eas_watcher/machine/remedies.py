@@ -111,6 +111,20 @@ def may_provision(watch: Watch) -> bool:
     return watch.partnership.version is not None and not watch.provision_due and not watch.counters.remedies
 
 
+def redirect_target(error: Redirected, hosts: Container[str], followed: int) -> str:
+    """Return the URL of a redirect that may be followed after `followed` others in a row [MS-ASHTTP 3.1.5.2.2].
+
+    Raises Redirected, with the reason, if the operator does not allow the host or there were too many redirects.
+    """
+    url = eas_location(error.location, hosts)
+    if url is None:
+        host = host_and_port(error.location) or "a URL that is not https or not sound"
+        raise Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
+    if followed >= REDIRECTS:
+        raise Redirected(error.location, f"servers sent the mailbox on and on, at last to {host_and_port(url)}")
+    return url
+
+
 def at_once(watch: Watch, error: EasError, reason: Reason, at_last: float | None = None) -> Watch | Move:
     """Go on at once; after several remedies in a row, after a backoff; after many, after `at_last` seconds if given."""
     before = watch.counters.remedies
@@ -189,20 +203,6 @@ def _refused(watch: Watch, error: Unauthorized) -> Move:
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail=str(error)))
     reason = Reason.HTTP_401_MANY if error.shared else Reason.HTTP_401
     return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
-
-
-def redirect_target(error: Redirected, hosts: Container[str], followed: int) -> str:
-    """Return the URL of a redirect that may be followed after `followed` others in a row [MS-ASHTTP 3.1.5.2.2].
-
-    Raises Redirected, with the reason, if the operator does not allow the host or there were too many redirects.
-    """
-    url = eas_location(error.location, hosts)
-    if url is None:
-        host = host_and_port(error.location) or "a URL that is not https or not sound"
-        raise Redirected(error.location, f"the server sends the mailbox to {host}, which the settings do not allow")
-    if followed >= REDIRECTS:
-        raise Redirected(error.location, f"servers sent the mailbox on and on, at last to {host_and_port(url)}")
-    return url
 
 
 def _redirected(watch: Watch, error: Redirected) -> Watch | Move:
