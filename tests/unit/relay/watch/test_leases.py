@@ -85,6 +85,19 @@ async def test_leases_are_renewed_before_they_run_out_and_others_taken_over_once
     assert store.asked == [("node", until, True), ("node", until, False), ("node", until, False)]
 
 
+async def test_a_renewal_that_grants_nothing_new_reports_no_gain() -> None:
+    store = Store({3: 7})
+    async with kept(store, Holder()) as leases:
+        leases.watch(await leases.gained())
+        gained = asyncio.get_running_loop().create_task(leases.gained())
+        await asyncio.sleep(1.5 * RENEW)
+        assert not gained.done()
+
+        store.granted = {3: 7, 4: 1}
+
+        assert await gained == {4: 1}
+
+
 async def test_a_shard_that_was_lost_while_it_was_read_is_not_watched() -> None:
     store = Store({3: 7, 4: 1})
     async with kept(store, Holder()) as leases:
