@@ -74,13 +74,14 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Run a server in a directory of its own; its data is deleted at the end."""
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """Run a server in a directory of its own; its data is deleted at the end. A durable one syncs its commits."""
     with tempfile.TemporaryDirectory(prefix="pg") as parent:
         directory = Path(parent) / "data"
         server = get_server(directory, cleanup_mode="stop")
         try:
-            server.psql(UNSAFE)
+            if not durable:
+                server.psql(UNSAFE)
             yield PostgresServer(server, directory)
         finally:
             server.cleanup()

@@ -46,7 +46,7 @@ SHARDS: Final = 256
 @asynccontextmanager
 async def databases(folder: Path) -> AsyncIterator[list[tuple[str, AsyncEngine]]]:
     """Open both databases, migrated."""
-    with running_postgres() as server:
+    with running_postgres(durable=True) as server:
         url = server.url(await server.create())
         async with open_engine(f"sqlite:///{folder / 'relay.sqlite3'}") as sqlite, open_engine(url) as postgres:
             for engine in (sqlite, postgres):
