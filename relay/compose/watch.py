@@ -10,11 +10,11 @@ from eas_watcher.server.admissions import Admissions
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
 from relay.process.clock import now
-from relay.store.idle_timeouts import SqlPathStore
+from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts
 from relay.watch.committer import GroupCommitter, StoreJournal
-from relay.watch.idle_timeouts import Paths, recall
+from relay.watch.idle_timeouts import IdleTimeoutKeeper, recall
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
@@ -27,7 +27,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     """Open the mail servers, and add the jobs that watch mailboxes."""
     settings, random = running.settings, running.random
     key = required(settings.sealing.private)
-    paths = SqlPathStore(running.engine)
+    paths = SqlIdleTimeoutStore(running.engine)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
     servers = await open_servers(settings.servers, settings.autodiscover, _trust, admissions, stack)
@@ -48,7 +48,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),
-        ("paths", Paths(paths, admissions.items, lessons, now).run),
+        ("paths", IdleTimeoutKeeper(paths, admissions.items, lessons, now).run),
         ("mailboxes", mailboxes.run),
     ]
 

@@ -12,8 +12,8 @@ from relay.store.engine import transaction
 from relay.store.tables import path
 
 
-class SqlPathStore:
-    """The PathStore of the watch role."""
+class SqlIdleTimeoutStore:
+    """The IdleTimeoutStore of the watch role."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         """Keep lessons in a database."""

@@ -13,7 +13,7 @@ from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
-from relay.domain.ports.watch import PathStore
+from relay.domain.ports.watch import IdleTimeoutStore
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ STALE: Final = timedelta(days=7)
 """Older lessons are ignored: the path may have been repaired, and only longer Pings can show it."""
 
 
-async def recall(store: PathStore, clock: Clock) -> dict[str, Lesson]:
+async def recall(store: IdleTimeoutStore, clock: Clock) -> dict[str, Lesson]:
     """Return what is stored about each path, by the URL of the server; raises StoreUnavailable."""
     return dict(await store.lessons(clock() - STALE))
 
 
-class Paths:
+class IdleTimeoutKeeper:
     """Stores what the admissions learn about the paths to their servers."""
 
     def __init__(
         self,
-        store: PathStore,
+        store: IdleTimeoutStore,
         servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         known: Mapping[str, Lesson],
         clock: Clock,

@@ -18,7 +18,7 @@ from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
 from relay.store.engine import open_engine, transaction
-from relay.store.idle_timeouts import SqlPathStore
+from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.privileges import API, PUSH, WATCH, grants_sql
@@ -179,7 +179,7 @@ async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(
 async def test_only_watch_keeps_what_it_learns_of_paths(
     api: AsyncEngine, push: AsyncEngine, watch: AsyncEngine
 ) -> None:
-    store = SqlPathStore(watch)
+    store = SqlIdleTimeoutStore(watch)
     for interval in (600, 900):
         await store.keep_lesson("https://mail.example.com/", Lesson(interval), NOW)
 

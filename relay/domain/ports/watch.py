@@ -76,7 +76,7 @@ class WatchStore(Protocol):
         """Delete a mailbox that no registration names any more; return whether it is gone."""
 
 
-class PathStore(Protocol):
+class IdleTimeoutStore(Protocol):
     """What the relay learnt of the paths to mail servers."""
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:

@@ -10,7 +10,7 @@ from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson, PathKnowledge
 from relay.domain.errors import StoreUnavailable
-from relay.watch.idle_timeouts import KEEP, STALE, Paths, recall
+from relay.watch.idle_timeouts import KEEP, STALE, IdleTimeoutKeeper, recall
 from tests.unit.eas_watcher.watching import NOW
 
 pytestmark = pytest.mark.looptime
@@ -43,7 +43,7 @@ def door(path: PathKnowledge | None = None) -> ServerAdmission:
 
 async def test_only_what_is_new_is_kept_and_seldom() -> None:
     store, doors = Store(), {URL: door(), "https://other.example.com/eas": door()}
-    running = asyncio.ensure_future(Paths(store, doors.items, {}, lambda: NOW).run())
+    running = asyncio.ensure_future(IdleTimeoutKeeper(store, doors.items, {}, lambda: NOW).run())
     await asyncio.sleep(KEEP * 3.5)
     assert store.writes == 0
 
@@ -57,7 +57,7 @@ async def test_only_what_is_new_is_kept_and_seldom() -> None:
 
 async def test_a_lesson_that_is_stored_already_is_not_written_again() -> None:
     store = Store()
-    await Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {URL: SHORT}, lambda: NOW).keep()
+    await IdleTimeoutKeeper(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {URL: SHORT}, lambda: NOW).keep()
 
     assert store.writes == 0
 
@@ -65,7 +65,7 @@ async def test_a_lesson_that_is_stored_already_is_not_written_again() -> None:
 async def test_a_lesson_that_cannot_be_stored_now_is_stored_later(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     store.away = True
-    paths = Paths(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {}, lambda: NOW)
+    paths = IdleTimeoutKeeper(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {}, lambda: NOW)
     await paths.keep()
     assert "the database is away" in caplog.text
 

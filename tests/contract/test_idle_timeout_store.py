@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
-from relay.store.idle_timeouts import SqlPathStore
+from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from tests.contract.samples import LATER, NOW
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
@@ -13,11 +13,11 @@ SHORT = Lesson(225, IdleTimeout(298.5, 301.25))
 
 
 async def test_nothing_is_known_of_a_path_at_first(engine: AsyncEngine) -> None:
-    assert await SqlPathStore(engine).lessons(NOW) == {}
+    assert await SqlIdleTimeoutStore(engine).lessons(NOW) == {}
 
 
 async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> None:
-    store = SqlPathStore(engine)
+    store = SqlIdleTimeoutStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)
     await store.keep_lesson("https://other.example.com/", Lesson(600), NOW)
     assert await store.lessons(NOW) == {URL: SHORT, "https://other.example.com/": Lesson(600)}
@@ -28,7 +28,7 @@ async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> N
 
 
 async def test_lessons_before_a_moment_are_left_out(engine: AsyncEngine) -> None:
-    store = SqlPathStore(engine)
+    store = SqlIdleTimeoutStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)
 
     assert await store.lessons(NOW + timedelta(seconds=1)) == {}
