@@ -1,4 +1,4 @@
-"""Be the program `python -m relay`."""
+"""The program `python -m relay`."""
 
 from relay.cli.main import main
 
