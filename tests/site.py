@@ -65,6 +65,33 @@ class Site:
         await until(lambda: self.sandbox.eas.held >= count)
 
 
+async def troubles(relay: RelayProcess) -> list[dict[str, str]]:
+    """Return the parts of a relay's health that are not ok, without the event loop, which shows this machine's load."""
+    parts: list[dict[str, str]] = (await relay.health())["parts"]
+    return [part for part in parts if part["state"] != "ok" and part["part"] != "event loop"]
+
+
+async def healed(relay: RelayProcess) -> None:
+    """Wait until no part of a relay's health has trouble."""
+
+    async def well() -> bool:
+        return not await troubles(relay)
+
+    await until(well)
+
+
+async def part_of(relay: RelayProcess, name: str, reason: str) -> dict[str, str]:
+    """Wait until a part of a relay's health has a reason; return the part."""
+    found: dict[str, str] = {}
+
+    async def has_reason() -> bool:
+        found.update(next(part for part in (await relay.health())["parts"] if part["part"] == name))
+        return reason in found["reason"]
+
+    await until(has_reason)
+    return found
+
+
 @asynccontextmanager
 async def open_site(folder: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:

@@ -1,6 +1,5 @@
 """The command line behind a company proxy: all traffic goes through it, and health names its faults."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import pytest
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess
 from tests.fakes.proxy import ConnectProxy, connect_proxy
-from tests.site import ANN, PASSWORD, Site, open_site
+from tests.site import ANN, PASSWORD, Site, healed, open_site, part_of
 from tests.waiting import SOON
 
 PHONES = 5  # so many failures in a row are an outage
-LOOKS = 300  # a tenth of a second each
 
 
 @pytest.fixture
@@ -40,23 +38,9 @@ async def site(tmp_path: Path, proxy: ConnectProxy) -> AsyncIterator[Site]:
 
 async def says(relay: RelayProcess, name: str, reason: str) -> str:
     """Wait until a part of the relay's health fails with a reason; return the remedy."""
-    found: dict[str, str] = {}
-    for _ in range(LOOKS):
-        found = {part["part"]: part for part in (await relay.health())["parts"]}[name]
-        if reason in found["reason"]:
-            assert found["state"] == "failed"
-            return found["remedy"]
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{name} never said {reason}, but {found}")
-
-
-async def healed(relay: RelayProcess) -> bool:
-    """Return True if the relay's health recovers in time."""
-    for _ in range(LOOKS):
-        if (await relay.health())["state"] == "ok":
-            return True
-        await asyncio.sleep(0.1)
-    return False
+    part = await part_of(relay, name, reason)
+    assert part["state"] == "failed"
+    return part["remedy"]
 
 
 async def test_pushes_go_through_the_proxy_or_wait_for_it(site: Site, proxy: ConnectProxy) -> None:
@@ -83,7 +67,7 @@ async def test_pushes_go_through_the_proxy_or_wait_for_it(site: Site, proxy: Con
         async with connect_proxy(ConnectProxy(user="relay:hunter2"), port=proxy.port) as again:
             assert {push.status for push in await sandbox.apns.wait(2 * PHONES, SOON)} == {200}
             assert {push.status for push in await sandbox.fcm.wait(2, SOON)} == {200}
-            assert await healed(relay)
+            await healed(relay)
 
             again.user = "relay:another"
             again.cut()

@@ -18,6 +18,7 @@ from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import WANTS_BASIC, ConnectProxy, Talk, connect_proxy, never_ends, says
 from tests.fakes.tls import talking
 from tests.integration.push_world import failure, free_port, silent_server
+from tests.waiting import until
 
 SOON = 20.0  # seconds; a limit, never a wait
 
@@ -238,8 +239,7 @@ async def test_cancelling_leaves_no_connection_to_the_proxy() -> None:
 
     async with connect_proxy(ConnectProxy(talk=watch)) as proxy, asyncio.timeout(SOON):
         asking = asyncio.get_running_loop().create_task(through(proxy).connect(Greeted, "localhost", 1, None))
-        while not proxy.heads:  # noqa: ASYNC110  # what is waited for knows no event
-            await asyncio.sleep(0.005)
+        await until(lambda: proxy.heads)
         asking.cancel()
         await gone.wait()
 

@@ -68,15 +68,19 @@ class World:
 
     async def settled(self) -> None:
         """Wait until no mark is left."""
-        async with asyncio.timeout(SOON):
-            while await self.outbox.next_due(Platform.APNS) is not None:  # noqa: ASYNC110 -- databases have no events
-                await asyncio.sleep(0.02)
+
+        async def empty() -> bool:
+            return await self.outbox.next_due(Platform.APNS) is None
+
+        await until(empty)
 
     async def shown(self, registration: Registration, fact: Callable[[Registration], bool]) -> None:
         """Wait until a registration is in a state."""
-        async with asyncio.timeout(SOON):
-            while not fact(await self.view(registration)):  # noqa: ASYNC110 -- databases have no events
-                await asyncio.sleep(0.02)
+
+        async def look() -> bool:
+            return fact(await self.view(registration))
+
+        await until(look)
 
     @property
     def counts(self) -> list[int]:

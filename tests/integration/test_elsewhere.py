@@ -1,6 +1,5 @@
 """Mailboxes that are on another server than the configured one, over TLS: redirects and Autodiscover."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -258,9 +257,7 @@ async def test_no_credential_goes_where_autodiscover_is_not_allowed_to_lead(tmp_
         role.eas.add_mailbox(LOCAL, ROLE_PASSWORD)  # at 127.0.0.1, as both versions say
 
         id_ = await role.register("first", server="autodiscover", user=LOCAL)
-        async with asyncio.timeout(10):
-            while (mailbox := (await role.view(id_)).mailbox).reason is not Reason.AUTODISCOVER:  # noqa: ASYNC110 -- no event
-                await asyncio.sleep(0.01)
+        mailbox = (await role.seen(id_, lambda view: view.mailbox.reason is Reason.AUTODISCOVER)).mailbox
 
         assert mailbox.state is WatchState.VERIFYING
         assert f"127.0.0.1:{role.eas.port}, which the settings do not allow" in mailbox.detail

@@ -1,6 +1,5 @@
 """A mailbox is watched with tickets only for the invited user, whatever others know or guess about it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -143,9 +142,7 @@ async def test_the_kdc_has_a_word_too(tmp_path: Path, failure: Exception, state:
         if state is RegistrationState.REFUSED:
             await role.judged(phone)
         else:
-            async with asyncio.timeout(20):
-                while (view := await role.view(phone)).mailbox.reason != "kerberos-delegation":  # noqa: ASYNC110 -- no event
-                    await asyncio.sleep(0.01)
+            view = await role.seen(phone, lambda view: view.mailbox.reason == "kerberos-delegation")
             assert "KDC" in view.mailbox.detail
 
         assert (await role.view(phone)).registration.state is state
@@ -157,9 +154,7 @@ async def test_a_server_that_refuses_tickets_is_its_administrators_fault_and_no_
     async with open_watch_role(tmp_path, directory.servers) as role:
         role.eas.identities.ticket_of = lambda _: None
         phone = await role.register("phone", credential=KerberosCredential(ANN, invited()))
-        async with asyncio.timeout(20):
-            while (view := await role.view(phone)).mailbox.reason != "kerberos-ticket":  # noqa: ASYNC110 -- no event
-                await asyncio.sleep(0.01)
+        view = await role.seen(phone, lambda view: view.mailbox.reason == "kerberos-ticket")
 
         assert view.registration.state is RegistrationState.VERIFYING
         assert view.mailbox.state is WatchState.VERIFYING

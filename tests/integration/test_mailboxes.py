@@ -110,9 +110,11 @@ async def test_a_new_password_replaces_the_watch(role: WatchRole) -> None:
     id_ = (await role.judged(await role.register("first"))).registration.id
     await until(lambda: role.eas.held == 1)
     role.eas.add_mailbox(ANN, "new password")
+    pings = role.requests("Ping")
 
     await role.change_password(id_, "new password")
     await role.judged(id_)
+    await until(lambda: role.eas.held == 1 and role.requests("Ping") > pings)
     role.eas.deliver(ANN)
 
     await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)
@@ -125,9 +127,10 @@ async def test_a_mailbox_that_nobody_names_any_more_is_left_alone(role: WatchRol
 
     await role.registrations.remove(id_)
 
-    async with asyncio.timeout(30):
-        while await role.registrations.mailbox_of("main", ANN) is not None:  # noqa: ASYNC110 -- the store has no event
-            await asyncio.sleep(0.01)
+    async def is_forgotten() -> bool:
+        return await role.registrations.mailbox_of("main", ANN) is None
+
+    await until(is_forgotten)
     assert len(role.fleet) == 0
 
 

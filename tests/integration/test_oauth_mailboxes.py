@@ -1,6 +1,5 @@
 """A rotated refresh token is never lost: through registration, a second phone, an outage and a restart."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,9 +55,10 @@ async def stored(role: WatchRole) -> OAuthCredential:
 
 
 async def watching(role: WatchRole) -> None:
-    async with asyncio.timeout(20):
-        while (await recorded(role)).mailbox.state is not WatchState.WATCHING:  # noqa: ASYNC110 -- no event
-            await asyncio.sleep(0.01)
+    async def is_watched() -> bool:
+        return (await recorded(role)).mailbox.state is WatchState.WATCHING
+
+    await until(is_watched)
 
 
 async def test_what_is_stored_is_the_token_that_came_last(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
+from tests.waiting import until
 
 ANN: Final = "ann@example.com"
 PASSWORD: Final = "correct horse"
@@ -143,17 +144,22 @@ class WatchRole:
 
     async def judged(self, id_: RegistrationId) -> RegistrationView:
         """Wait until a candidate is accepted or refused."""
-        async with asyncio.timeout(20):
-            while (await self.view(id_)).candidate_pending:  # noqa: ASYNC110 -- the store has no event
-                await asyncio.sleep(0.01)
-        return await self.view(id_)
+        return await self.seen(id_, lambda view: not view.candidate_pending)
 
     async def blocked(self, id_: RegistrationId) -> Mailbox:
         """Wait until a mailbox is blocked."""
-        async with asyncio.timeout(10):
-            while (view := await self.view(id_)).mailbox.state is not WatchState.BLOCKED:  # noqa: ASYNC110 -- no event
-                await asyncio.sleep(0.01)
-        return view.mailbox
+        return (await self.seen(id_, lambda view: view.mailbox.state is WatchState.BLOCKED)).mailbox
+
+    async def seen(self, id_: RegistrationId, fact: Callable[[RegistrationView], bool]) -> RegistrationView:
+        """Wait until a fact is true of a registration; return the registration as it is then."""
+        views: list[RegistrationView] = []
+
+        async def look() -> bool:
+            views.append(await self.view(id_))
+            return fact(views[-1])
+
+        await until(look)
+        return views[-1]
 
     def requests(self, command: str) -> int:
         return self.eas.records.requests[command]

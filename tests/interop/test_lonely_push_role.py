@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 
 from relay.cli.keygen import write_sealing_keys
-from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.process import open_relay
 from tests.integration.push_world import free_port
 from tests.interop.namespace import HAS_IPV6, IPV4, IPV6, Addresses, NotPermitted, lonely_namespace
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import RealProxy, tinyproxy
 from tests.postgres import PostgresServer, running_postgres
-from tests.site import ANN, PASSWORD, Site, open_site
+from tests.site import ANN, PASSWORD, Site, open_site, part_of, troubles
 from tests.waiting import SOON
 
 OPS = 9090  # of the push process: all ports are free in its namespace
-LOOKS = 300  # a tenth of a second each
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +55,6 @@ async def migrate(site: Site, database: str) -> None:
     assert await process.wait() == 0
 
 
-async def part(relay: RelayProcess, name: str, reason: str) -> dict[str, Any]:
-    """Wait until a part of the relay's health has a reason."""
-    for _ in range(LOOKS):
-        found = {str(part["part"]): part for part in (await relay.health())["parts"]}[name]
-        if reason in found["reason"]:
-            return dict(found)
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{name} never said {reason}, but {found}")
-
-
 NO_IPV6 = pytest.mark.skipif(not HAS_IPV6.exists(), reason="no IPv6 here")
 
 
@@ -86,14 +75,14 @@ async def test_a_push_process_needs_the_proxy_and_nothing_else(
             await site.held()
             async with open_push(site, database, proxy, within, addresses) as stranger:
                 site.deliver()
-                told = await part(stranger, "apns", "proxy-denied")
+                told = await part_of(stranger, "apns", "proxy-denied")
                 assert addresses.host in told["remedy"]
             assert site.sandbox.apns.received == []
 
             source = {"RELAY__NETWORK__SOURCE_ADDRESS": addresses.second}
             async with open_push(site, database, proxy, within, addresses, source) as known:
                 assert [push.status for push in await site.sandbox.apns.wait(1, SOON)] == [200]
-                assert (await known.health())["state"] == "ok"
+                assert await troubles(known) == []
         assert proxy.targets == [f"127.0.0.1:{site.sandbox.ports.apns}"]
 
 

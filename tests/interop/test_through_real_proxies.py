@@ -16,7 +16,7 @@ from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import apns, failure, fcm
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
-from tests.site import ANN, Site, open_site
+from tests.site import ANN, Site, open_site, part_of, troubles
 from tests.site import PASSWORD as MAIL_PASSWORD
 from tests.unit.relay.push.pushes import due_push
 from tests.waiting import SOON, until
@@ -126,12 +126,7 @@ async def test_a_proxy_spoken_to_in_the_wrong_way_is_named(proxies: Proxies, tmp
 
 async def says(relay: RelayProcess, name: str, reason: str) -> str:
     """Wait until a part of the relay's health has a reason; return the remedy."""
-    async with asyncio.timeout(2 * SOON):
-        while True:
-            found = {part["part"]: part for part in (await relay.health())["parts"]}[name]
-            if reason in found["reason"]:
-                return str(found["remedy"])
-            await asyncio.sleep(0.2)
+    return (await part_of(relay, name, reason))["remedy"]
 
 
 @asynccontextmanager
@@ -164,7 +159,7 @@ async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(t
             # the mail server did.
             assert set(proxy.targets) == {f"127.0.0.1:{sandbox.ports.apns}", f"127.0.0.1:{sandbox.ports.fcm}"}
             assert proxy.targets.count(f"127.0.0.1:{sandbox.ports.apns}") == sandbox.apns.accepted == 1
-            assert (await relay.health())["state"] == "ok"
+            assert await troubles(relay) == []
 
             proxy.daemon.stop()
             asked = len(proxy.targets)
@@ -176,7 +171,7 @@ async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(t
             proxy.daemon.start()
             assert [push.status for push in await sandbox.apns.wait(2, 2 * SOON)] == [200, 200]
             assert [push.status for push in await sandbox.fcm.wait(2, 2 * SOON)] == [200, 200]
-            assert (await relay.health())["state"] == "ok"
+            assert await troubles(relay) == []
             log = relay.log.read_text()
         assert PASSWORD not in log
         assert not site.sandbox.eas.records.overlaps

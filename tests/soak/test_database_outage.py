@@ -99,9 +99,11 @@ async def database_parts(roles: dict[str, RelayProcess]) -> dict[str, str]:
 
 async def until_all(roles: dict[str, RelayProcess], wanted: Callable[[str], bool], seconds: float) -> None:
     """Wait until the state of the database in the health of every role is a wanted one."""
-    async with asyncio.timeout(seconds):
-        while not all(wanted(state) for state in (await database_parts(roles)).values()):  # noqa: ASYNC110 -- another process
-            await asyncio.sleep(0.5)
+
+    async def all_are() -> bool:
+        return all(wanted(state) for state in (await database_parts(roles)).values())
+
+    await until(all_are, seconds)
 
 
 async def survive(

@@ -1,6 +1,5 @@
 """Promise 4 over several processes: a bad password costs three tries in all, although each watch process is killed."""
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,11 +50,10 @@ class Processes:
         return state, refusals
 
     async def until_stored(self, state: str, refusals: int) -> None:
-        for _ in range(int(TAKEOVER / 0.1)):
-            if await self.stored() == (state, refusals):
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"stored is {await self.stored()}")
+        async def is_stored() -> bool:
+            return await self.stored() == (state, refusals)
+
+        await until(is_stored, TAKEOVER)
 
     async def kill_owner(self, *, due: bool) -> None:
         """Kill the watch process that has the leases, and end these; with `due` also Ann's wait."""
