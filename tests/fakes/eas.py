@@ -1,7 +1,7 @@
 """Fakes of the parts that a watch needs: a journal in memory and a transport that plays a script."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -24,7 +24,8 @@ class MemoryJournal:
     subfolders: frozenset[CollectionClass] = frozenset()
     """The classes that registrations ask for; no commit changes them."""
     refusals: int = 0
-    condition: Condition | None = None
+    changes: list[Change] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
     commits: list[Progress] = field(default_factory=list)
     pings: list[float] = field(default_factory=list)
     announced: Counter[CollectionClass] = field(default_factory=Counter)
@@ -46,19 +47,21 @@ class MemoryJournal:
         self.commits.append(progress)
         self.committed.set()
         self.partnership = progress.partnership or self.partnership
-        self.hierarchy = self.hierarchy if progress.hierarchy is None else progress.hierarchy or None
+        self.hierarchy = self.hierarchy if progress.hierarchy is None else progress.hierarchy
         for id_ in progress.dropped:
             del self.collections[id_]
         self.collections |= {collection.id: collection for collection in progress.collections}
-        self.condition = progress.condition or self.condition
+        self.changes += progress.changes
+        if progress.condition is not None:
+            self.conditions.append(progress.condition)
         self.refusals = self.refusals if progress.refusals is None else progress.refusals
         for change in progress.changes:
             self.announced[change.cls] += change.count
 
     @property
-    def changes(self) -> list[Change]:
-        """All changes of all commits, in order."""
-        return [change for progress in self.commits for change in progress.changes]
+    def condition(self) -> Condition | None:
+        """The last condition."""
+        return self.conditions[-1] if self.conditions else None
 
     def memory(self, classes: frozenset[CollectionClass]) -> Memory:
         """Return the memory with which a watch starts after a crash."""
@@ -68,8 +71,21 @@ class MemoryJournal:
             classes,
             refusals=self.refusals,
             subfolders=self.subfolders,
-            hierarchy=self.hierarchy,
+            hierarchy=self.hierarchy or None,
         )
+
+
+class MemoryJournals:
+    """A journal of many mailboxes, each with a journal of its own."""
+
+    def __init__(self) -> None:
+        self.kept: defaultdict[MailboxId, MemoryJournal] = defaultdict(MemoryJournal)
+
+    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
+        await self.kept[mailbox].commit(mailbox, progress)
+
+    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
+        self.kept[mailbox].pinged(mailbox, heartbeat)
 
 
 Answer: TypeAlias = HttpReply | EasError | Callable[[HttpRequest], HttpReply]

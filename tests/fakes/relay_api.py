@@ -71,7 +71,7 @@ class Tokens:
         return self.made[-1]
 
 
-class World:
+class ApiWorld:
     """The use cases with their store, their clock and a simulated watch role."""
 
     def __init__(self, *, verdict_wait: float = VERDICT_WAIT, certificates: CertificateReader | None = None) -> None:
@@ -127,7 +127,7 @@ class World:
 
 
 @asynccontextmanager
-async def judging(world: World, seconds: float = 0.0) -> AsyncIterator[None]:
+async def judging(world: ApiWorld, seconds: float = 0.0) -> AsyncIterator[None]:
     """Run the watch role beside the test: decide about new candidates, each time after some seconds."""
 
     async def judge() -> None:

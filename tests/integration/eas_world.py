@@ -2,10 +2,9 @@
 
 import asyncio
 import ssl
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from random import Random
 from typing import ParamSpec
@@ -13,11 +12,10 @@ from typing import ParamSpec
 import trustme
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
+from eas_watcher.machine.memory import Change
 from eas_watcher.machine.state import Policy
-from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId
+from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
@@ -27,6 +25,7 @@ from relay.process.clock import now
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
+from tests.fakes.eas import MemoryJournal, MemoryJournals
 from tests.waiting import until
 
 P = ParamSpec("P")
@@ -61,53 +60,6 @@ def hurry(seconds: float) -> None:
     loop.ahead += seconds
 
 
-@dataclass
-class Kept:
-    """The stored state of one mailbox."""
-
-    partnership: Partnership = field(default_factory=Partnership)
-    collections: dict[CollectionId, Collection] = field(default_factory=dict)
-    hierarchy: tuple[Folder, ...] | None = None
-    changes: list[Change] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
-    refusals: int = 0
-
-    def memory(
-        self, classes: frozenset[CollectionClass], subfolders: frozenset[CollectionClass] = frozenset()
-    ) -> Memory:
-        return Memory(
-            self.partnership,
-            tuple(self.collections.values()),
-            classes,
-            refusals=self.refusals,
-            subfolders=subfolders,
-            hierarchy=self.hierarchy or None,
-        )
-
-
-class MemoryJournal:
-    """A journal that keeps commits, as a store does."""
-
-    def __init__(self) -> None:
-        self.kept: defaultdict[MailboxId, Kept] = defaultdict(Kept)
-
-    async def commit(self, mailbox: MailboxId, progress: Progress) -> None:
-        kept = self.kept[mailbox]
-        kept.partnership = progress.partnership or kept.partnership
-        for dropped in progress.dropped:
-            kept.collections.pop(dropped, None)
-        kept.collections |= {collection.id: collection for collection in progress.collections}
-        kept.hierarchy = kept.hierarchy if progress.hierarchy is None else progress.hierarchy
-        kept.changes += progress.changes
-        if progress.condition is not None:
-            kept.conditions.append(progress.condition)
-        if progress.refusals is not None:
-            kept.refusals = progress.refusals
-
-    def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
-        pass
-
-
 class CountingTransport:
     """A transport that counts the requests in flight, so that no test puts the time forward over an answer."""
 
@@ -124,11 +76,11 @@ class CountingTransport:
 
 
 @dataclass
-class World:
+class WatchWorld:
     """A server, a fleet, and a journal with its commits."""
 
     simulator: EasSimulator
-    journal: MemoryJournal
+    journal: MemoryJournals
     fleet: Fleet
     transport: CountingTransport
     trusting: ssl.SSLContext
@@ -141,14 +93,16 @@ class World:
         name = user.partition("@")[0]
         mailbox = MailboxId(name)
         account = Account(mailbox, self.simulator.url, user, DeviceId(f"D{name}"), BasicCredential(user, password))
-        memory = self.journal.kept[mailbox].memory(self.classes, self.subfolders)
+        kept = self.journal.kept[mailbox]
+        kept.subfolders = self.subfolders
+        memory = kept.memory(self.classes)
         self.fleet.start(account, self.transport, memory, self.policy)
 
     async def stop(self) -> None:
         await self.fleet.stop(MailboxId("ann"))
 
     @property
-    def ann(self) -> Kept:
+    def ann(self) -> MemoryJournal:
         return self.journal.kept[MailboxId("ann")]
 
     def sent(self, command: str) -> int:
@@ -188,7 +142,7 @@ async def world(
     *,
     subfolders: frozenset[CollectionClass] = frozenset(),
     faults: bool = False,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[WatchWorld]:
     """Open a world; unless `faults` are part of the test, the server must have no complaints about the watcher."""
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -198,10 +152,10 @@ async def world(
     broken: list[MailboxId] = []
     async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
         simulator.add_mailbox(ANN, PASSWORD)
-        journal = MemoryJournal()
+        journal = MemoryJournals()
         fleet = Fleet(WatchContext(journal, Random(1), Admissions(4, Random(1), now)), broken.append)
         try:
-            yield World(
+            yield WatchWorld(
                 simulator,
                 journal,
                 fleet,

@@ -28,7 +28,7 @@ from tests.fakes.relay_api import (
     SERVICE,
     SILENT,
     WEB_APP,
-    World,
+    ApiWorld,
     judging,
 )
 from tests.waiting import until
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 class Api:
     """A client that calls the API as an app does, and keeps every answer."""
 
-    def __init__(self, world: World, client: ClientSession) -> None:
+    def __init__(self, world: ApiWorld, client: ClientSession) -> None:
         self.world = world
         self.client = client
         self.answers: list[str] = []
@@ -83,8 +83,10 @@ def wish(password: str = GOOD, **changes: Any) -> Json:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = MANY, world: World | None = None, vapid_public_key: str = "") -> AsyncIterator[Api]:
-    world = world or World(verdict_wait=0.3)
+async def serving(
+    limits: Limits = MANY, world: ApiWorld | None = None, vapid_public_key: str = ""
+) -> AsyncIterator[Api]:
+    world = world or ApiWorld(verdict_wait=0.3)
     app = create_app(world.service, limits, world.tokens, vapid_public_key)
     async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as client:
         yield Api(world, client)
@@ -312,7 +314,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
             await api.problem((429, "too-many-requests"), "POST", "/v1/registrations", {}, headers=headers)
 
 
-class BrokenWorld(World):
+class BrokenWorld(ApiWorld):
     """A world whose store raises an unforeseen error with a secret in its text."""
 
     def __init__(self) -> None:
@@ -433,7 +435,7 @@ REQUESTS = st.lists(st.tuples(st.sampled_from(["POST", "PATCH"]), BODIES | ANY_J
 def api_on_a_loop() -> Iterator[tuple[asyncio.Runner, Api]]:
     """Serve on a loop of its own, because Hypothesis runs many examples within one test."""
     with asyncio.Runner() as runner:
-        context = serving(world=World(verdict_wait=0.0))
+        context = serving(world=ApiWorld(verdict_wait=0.0))
         yield runner, runner.run(context.__aenter__())
         runner.run(context.__aexit__(None, None, None))
 
@@ -492,7 +494,7 @@ async def test_the_secret_is_told_once(api: Api) -> None:
         assert "secret" not in answer
 
 
-def invitation(world: World, user: str = "ann@branch.example.com", server: str = "branch", days: int = 7) -> Json:
+def invitation(world: ApiWorld, user: str = "ann@branch.example.com", server: str = "branch", days: int = 7) -> Json:
     text = invite(world.inviting, server, user, world.time() + timedelta(days=days))
     return {"kind": "kerberos", "invitation": text}
 

@@ -34,7 +34,8 @@ from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, Cut, FailurePlan
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, Kept, MemoryJournal, hurried, hurry, world
+from tests.fakes.eas import MemoryJournal, MemoryJournals
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry, world
 
 ALWAYS: Final = 10**9
 STEP: Final = 5.0  # seconds that the time is put forward at once
@@ -88,7 +89,7 @@ class Row:
     name: str
     case: Case
     fleet: Fleet
-    kept: Kept
+    kept: MemoryJournal
     expected: tuple[WatchState, Reason | None]
     account: Account
     policy: Policy
@@ -111,7 +112,7 @@ class Stage:
 
     simulator: EasSimulator
     transport: HttpTransport
-    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    journal: MemoryJournals = field(default_factory=MemoryJournals)
     rows: list[Row] = field(default_factory=list)
 
     def add(self, name: str, case: Case) -> None:

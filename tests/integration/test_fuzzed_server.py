@@ -20,7 +20,7 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.http import open_transport
 from tests.fakes.tls import Authority, Talk, talking
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
+from tests.integration.eas_world import ANN, ONE_MAIL, WatchWorld, hurried, hurry, world
 from tests.integration.mean_server import MEGABYTE, garble_tls, keep_silent, mean_talks
 from tests.unit.eas_watcher.watching import EMAIL, INBOX, PARTNERSHIP
 from tests.waiting import until
@@ -81,7 +81,7 @@ class CountedTransport:
 
 
 @asynccontextmanager
-async def beside(authority: Authority, url: str) -> AsyncIterator[tuple[World, CountedTransport]]:
+async def beside(authority: Authority, url: str) -> AsyncIterator[tuple[WatchWorld, CountedTransport]]:
     """Watch ann on a good server and ben on a hostile one, from stored keys, in one fleet."""
     async with world() as watched, open_transport(authority.client) as opened:
         watched.start()
@@ -121,7 +121,7 @@ class Watermark:
             await asyncio.sleep(0.005)
 
 
-async def endure(watched: World, mean: CountedTransport) -> None:
+async def endure(watched: WatchWorld, mean: CountedTransport) -> None:
     """Move the time forward until the hostile server was asked often enough; meanwhile ann's mail comes."""
     for number in range(1, REQUESTS + 1):
         watched.ann.changes.clear()

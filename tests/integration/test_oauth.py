@@ -25,7 +25,7 @@ from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from tests.fakes.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
+from tests.integration.eas_world import ANN, ONE_MAIL, WatchWorld, hurried, hurry, world
 from tests.waiting import until
 
 HOUR = 3600
@@ -38,7 +38,7 @@ DIAGNOSED = {
 class Login:
     """Ann's grant, the client that gets tokens for it, and its stored rotations."""
 
-    eas: World
+    eas: WatchWorld
     openid: OpenIdSimulator
     tokens: Tokens
     kept: list[OAuthCredential] = field(default_factory=list)

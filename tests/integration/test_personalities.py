@@ -12,7 +12,7 @@ from relay.sandbox.eas.failures import Crash, Cut, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, World, hurried, hurry, world
+from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, WatchWorld, hurried, hurry, world
 from tests.waiting import until
 
 EXCHANGE, SOGO, ZPUSH, TRAVELER = FAMILIES.values()
@@ -20,11 +20,11 @@ EACH = pytest.mark.parametrize("family", list(FAMILIES))
 MAIL_AND_CALENDAR = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
 
 
-def commands(watched: World, since: int = 0) -> list[str]:
+def commands(watched: WatchWorld, since: int = 0) -> list[str]:
     return [logged.command for logged in watched.simulator.log(ANN)][since:]
 
 
-async def restarted(watched: World) -> None:
+async def restarted(watched: WatchWorld) -> None:
     """Restart the server and return when the watch has noticed."""
     before = watched.sent("Ping"), len(watched.ann.conditions), watched.sent("Sync")
     watched.simulator.restart()
@@ -348,7 +348,7 @@ async def test_a_server_whose_workers_are_all_taken_is_watched_again_when_one_is
         assert watched.ann.changes == ONE_MAIL
 
 
-async def until_changed_once(watched: World) -> None:
+async def until_changed_once(watched: WatchWorld) -> None:
     """Put the time forward over every wait until a change is committed, whether or not a Ping is held."""
     for _ in range(400):
         if watched.ann.changes:

@@ -29,8 +29,9 @@ from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import SOGO
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
+from tests.fakes.eas import MemoryJournals
 from tests.fakes.tls import Authority
-from tests.integration.eas_world import ANN, PASSWORD, MemoryJournal, hurried, hurry, world
+from tests.integration.eas_world import ANN, PASSWORD, hurried, hurry, world
 from tests.waiting import until
 
 ALWAYS: Final = 10**9
@@ -59,7 +60,7 @@ class Town:
 
     simulator: EasSimulator
     fleet: Fleet
-    journal: MemoryJournal
+    journal: MemoryJournals
     context: WatchContext
     wire: Wire
     policy: Policy
@@ -117,7 +118,7 @@ async def town(*names: str, rate: float = RATE, plain: bool = False) -> AsyncIte
     authority = Authority()
     served = None if plain else authority.server
     async with open_eas_simulator(tls=served) as simulator, open_transport(authority.client) as transport:
-        journal = MemoryJournal()
+        journal = MemoryJournals()
         context = WatchContext(journal, Random(1), Admissions(64, Random(1), now))
         broken: list[MailboxId] = []
         fleet = Fleet(context, broken.append)

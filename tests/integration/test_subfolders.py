@@ -14,7 +14,7 @@ from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerStatus, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
-from tests.integration.eas_world import ANN, ONE_MAIL, World, hurried, hurry, world
+from tests.integration.eas_world import ANN, ONE_MAIL, WatchWorld, hurried, hurry, world
 from tests.waiting import until
 
 MAIL = frozenset({CollectionClass.EMAIL})
@@ -26,18 +26,18 @@ TELLING = pytest.mark.parametrize(
 USER_CALENDAR = 13
 
 
-def inbox(watched: World) -> CollectionId:
+def inbox(watched: WatchWorld) -> CollectionId:
     return watched.simulator.mailbox(ANN).default_folder(CollectionClass.EMAIL)
 
 
-def pinged(watched: World) -> set[CollectionId]:
+def pinged(watched: WatchWorld) -> set[CollectionId]:
     """Return the folders in the Ping that is held now."""
     (device,) = watched.simulator.devices(ANN)
     assert device.ping is not None
     return {id_ for id_, _ in device.ping.folders}
 
 
-async def until_pinged(watched: World, condition: Callable[[set[CollectionId]], bool]) -> None:
+async def until_pinged(watched: WatchWorld, condition: Callable[[set[CollectionId]], bool]) -> None:
     """Put the time forward over waits until a Ping is held for the wanted folders."""
     for _ in range(400):
         if watched.simulator.held and condition(pinged(watched)):
@@ -99,7 +99,7 @@ async def test_a_folder_that_appears_is_watched_and_its_first_mail_told(family: 
         assert folder in pinged(watched)
 
 
-def bear_a_folder_with_mail(watched: World) -> CollectionId:
+def bear_a_folder_with_mail(watched: WatchWorld) -> CollectionId:
     """Make a folder with a mail that its user moved there, and one that came there before the newest of the Inbox."""
     folder = watched.simulator.add_folder(ANN, "Projects", parent=inbox(watched))
     watched.simulator.deliver(ANN, folder=folder, received=now() - timedelta(minutes=11))

@@ -13,9 +13,9 @@ from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.push_control import push_control_app
 from tests.integration.push_world import apns, fcm
-from tests.integration.webpush_world import KEY, World, to, world
+from tests.integration.webpush_world import KEY, WebPushWorld, to, world
 
-Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", World]
+Driven = tuple["TestClient[aiohttp.web.Request, aiohttp.web.Application]", WebPushWorld]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ KEY = make_key()
 
 
 @dataclass(frozen=True)
-class World:
+class WebPushWorld:
     simulator: WebPushSimulator
     other: WebPushSimulator
     sender: WebPushSender
@@ -53,7 +53,7 @@ def write_key(folder: Path, key: bytes) -> None:
 
 
 @asynccontextmanager
-async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> AsyncIterator[World]:
+async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> AsyncIterator[WebPushWorld]:
     """Open two push services, and a sender that may use both and `more`."""
     ca = ThrowAwayCa()
     ca.write_ca(folder / "ca.pem")
@@ -67,4 +67,4 @@ async def world(folder: Path, *more: str, key: bytes = KEY, **changes: Any) -> A
         config = replace(given, **changes)
         egress = MemoryEgress()
         sender = await stack.enter_async_context(WebPushSender(config, now, Random(1), egress))
-        yield World(simulator, other, sender, config, egress, ca)
+        yield WebPushWorld(simulator, other, sender, config, egress, ca)

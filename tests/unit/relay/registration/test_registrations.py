@@ -43,7 +43,7 @@ from tests.fakes.relay_api import (
     SERVICE,
     SILENT,
     WEB_APP,
-    World,
+    ApiWorld,
     judging,
     subscribed,
 )
@@ -59,7 +59,7 @@ def access(registered: Registered) -> Access:
     return Access(registered.view.registration.id, registered.secret)
 
 
-async def registered(world: World, password: str = GOOD, mailbox: str = "ann@example.com") -> Registered:
+async def registered(world: ApiWorld, password: str = GOOD, mailbox: str = "ann@example.com") -> Registered:
     async with judging(world):
         return await world.service.register(request(password, mailbox=mailbox))
 
@@ -69,7 +69,7 @@ def time() -> float:
 
 
 async def test_an_accepted_credential_makes_an_active_registration_at_once() -> None:
-    world = World()
+    world = ApiWorld()
     before = time()
 
     made = await registered(world)
@@ -81,7 +81,7 @@ async def test_an_accepted_credential_makes_an_active_registration_at_once() -> 
 
 
 async def test_ids_and_secret_are_random_and_only_the_hash_is_kept() -> None:
-    world = World()
+    world = ApiWorld()
 
     made = await registered(world)
 
@@ -94,7 +94,7 @@ async def test_ids_and_secret_are_random_and_only_the_hash_is_kept() -> None:
 
 
 async def test_a_new_mailbox_gets_its_lasting_shard_and_device() -> None:
-    world = World()
+    world = ApiWorld()
 
     mailbox = (await registered(world)).view.mailbox
 
@@ -103,7 +103,7 @@ async def test_a_new_mailbox_gets_its_lasting_shard_and_device() -> None:
 
 
 async def test_a_silent_server_leaves_the_registration_verifying_after_six_seconds() -> None:
-    world = World()
+    world = ApiWorld()
     before = time()
 
     made = await registered(world, SILENT)
@@ -114,13 +114,13 @@ async def test_a_silent_server_leaves_the_registration_verifying_after_six_secon
 
 
 async def test_a_verdict_is_found_within_a_second_though_its_wakeup_is_lost() -> None:
-    world = World()
+    world = ApiWorld()
     before = time()
 
     async with asyncio.TaskGroup() as tasks:
         register = tasks.create_task(world.service.register(request()))
         await asyncio.sleep(2.5)
-        tell, world.store.wakeups = world.store.wakeups, World().wakeups
+        tell, world.store.wakeups = world.store.wakeups, ApiWorld().wakeups
         world.judge()
         world.store.wakeups = tell
 
@@ -129,7 +129,7 @@ async def test_a_verdict_is_found_within_a_second_though_its_wakeup_is_lost() ->
 
 
 async def test_a_refused_registration_leaves_nothing_behind() -> None:
-    world = World()
+    world = ApiWorld()
 
     with pytest.raises(CredentialRefused):
         await registered(world, "wrong")
@@ -139,7 +139,7 @@ async def test_a_refused_registration_leaves_nothing_behind() -> None:
 
 
 async def test_a_refusal_is_reported_even_when_the_registration_cannot_be_removed() -> None:
-    world = World()
+    world = ApiWorld()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(expect(CredentialRefused, world.service.register(request("wrong"))))
@@ -157,7 +157,7 @@ async def expect(error: type[Exception], doing: Awaitable[object]) -> None:
 
 
 async def test_a_mailbox_belongs_to_the_login_user_whatever_address_the_app_sends() -> None:
-    world = World()
+    world = ApiWorld()
     ben = await registered(world, mailbox="ben@example.com")
 
     async with judging(world):
@@ -168,7 +168,7 @@ async def test_a_mailbox_belongs_to_the_login_user_whatever_address_the_app_send
 
 
 async def test_a_second_registration_joins_the_mailbox_but_its_own_credential_must_be_accepted() -> None:
-    world = World()
+    world = ApiWorld()
     first = await registered(world)
 
     second = await registered(world, SILENT, "  ann@EXAMPLE.com ")
@@ -182,7 +182,7 @@ async def test_a_second_registration_joins_the_mailbox_but_its_own_credential_mu
 
 
 async def test_a_race_for_a_new_mailbox_ends_on_the_one_that_was_first() -> None:
-    world = World()
+    world = ApiWorld()
     world.store.rivals = 1
 
     made = await registered(world)
@@ -192,7 +192,7 @@ async def test_a_race_for_a_new_mailbox_ends_on_the_one_that_was_first() -> None
 
 
 async def test_a_race_without_end_is_given_up() -> None:
-    world = World()
+    world = ApiWorld()
     world.store.rivals = 99
 
     with pytest.raises(StoreUnavailable):
@@ -219,7 +219,7 @@ async def test_a_race_without_end_is_given_up() -> None:
 async def test_an_invalid_request_is_refused_before_anything_is_stored(
     change: Callable[[RegistrationRequest], RegistrationRequest], error: type[Exception]
 ) -> None:
-    world = World()
+    world = ApiWorld()
 
     with pytest.raises(error):
         await world.service.register(change(request()))
@@ -228,7 +228,7 @@ async def test_an_invalid_request_is_refused_before_anything_is_stored(
 
 
 async def test_a_registration_opens_with_its_secret_only() -> None:
-    world = World()
+    world = ApiWorld()
     ann, ben = await registered(world), await registered(world, mailbox="ben@example.com")
 
     assert (await world.service.view(access(ann))).registration.id == ann.view.registration.id
@@ -241,7 +241,7 @@ async def test_a_registration_opens_with_its_secret_only() -> None:
 
 
 async def test_every_use_case_wants_the_secret() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     wrong = replace(access(made), secret="wrong")
     service = world.service
@@ -256,7 +256,7 @@ async def test_every_use_case_wants_the_secret() -> None:
 
 
 async def test_a_change_is_kept_without_asking_the_server() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     world.time.forward(hours=1)
     asked = RegistrationChange(
@@ -276,7 +276,7 @@ async def test_a_change_is_kept_without_asking_the_server() -> None:
 
 
 async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world, SILENT)
     world.store.accept(made.view.registration.id, world.time())
     assert world.open(made.view.registration.id)[1] == SILENT
@@ -289,7 +289,7 @@ async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> No
 
 
 async def test_a_refused_new_credential_leaves_the_old_one_in_use() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
 
     async with judging(world):
@@ -304,7 +304,7 @@ async def test_a_refused_new_credential_leaves_the_old_one_in_use() -> None:
 
 
 async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     before = time()
 
@@ -315,7 +315,7 @@ async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -
 
 
 async def test_a_credential_of_another_user_is_refused() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
 
     with pytest.raises(OtherMailbox):
@@ -325,7 +325,7 @@ async def test_a_credential_of_another_user_is_refused() -> None:
 
 
 async def test_a_changed_device_token_must_look_like_one() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
 
     with pytest.raises(UnsupportedDevice):
@@ -333,7 +333,7 @@ async def test_a_changed_device_token_must_look_like_one() -> None:
 
 
 async def test_a_registration_removed_while_its_new_credential_waits_is_reported() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
 
     async with asyncio.TaskGroup() as tasks:
@@ -344,7 +344,7 @@ async def test_a_registration_removed_while_its_new_credential_waits_is_reported
 
 
 async def test_removal_leaves_nothing() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
 
     await world.service.remove(access(made))
@@ -355,7 +355,7 @@ async def test_removal_leaves_nothing() -> None:
 
 
 async def test_a_test_push_marks_an_active_registration_only() -> None:
-    world = World()
+    world = ApiWorld()
     made, silent = await registered(world), await registered(world, SILENT, "ben@example.com")
 
     await world.service.test_push(access(made))
@@ -366,7 +366,7 @@ async def test_a_test_push_marks_an_active_registration_only() -> None:
 
 
 async def test_the_fourth_refused_credential_within_fifteen_minutes_is_never_tried() -> None:
-    world = World()
+    world = ApiWorld()
     for password in ("wrong-1", "wrong-2", "wrong-3"):
         world.time.forward(minutes=1)
         with pytest.raises(CredentialRefused):
@@ -385,7 +385,7 @@ async def test_the_fourth_refused_credential_within_fifteen_minutes_is_never_tri
 
 
 async def test_refusals_that_another_process_saw_count_too() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     mailbox = made.view.mailbox
     world.store.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=3, candidate_refused_at=world.time())
@@ -402,7 +402,7 @@ async def test_refusals_that_another_process_saw_count_too() -> None:
 
 
 async def test_many_tries_at_the_same_moment_reach_the_server_three_times_at_most() -> None:
-    world = World()
+    world = ApiWorld()
     refused: list[type[Exception]] = []
 
     async def attempt(number: int) -> None:
@@ -421,7 +421,7 @@ async def test_many_tries_at_the_same_moment_reach_the_server_three_times_at_mos
 
 
 async def test_tries_that_wait_for_a_server_that_is_away_count_too() -> None:
-    world = World()
+    world = ApiWorld()
     for _ in range(3):
         await registered(world, SILENT)
 
@@ -430,7 +430,7 @@ async def test_tries_that_wait_for_a_server_that_is_away_count_too() -> None:
 
 
 async def test_the_wait_for_a_verdict_outlives_a_lost_database() -> None:
-    world = World()
+    world = ApiWorld()
 
     async with asyncio.TaskGroup() as tasks:
         register = tasks.create_task(world.service.register(request()))
@@ -444,7 +444,7 @@ async def test_the_wait_for_a_verdict_outlives_a_lost_database() -> None:
 
 
 async def test_a_database_that_stays_away_is_reported() -> None:
-    world = World()
+    world = ApiWorld()
     world.store.down = True
 
     with pytest.raises(StoreUnavailable):
@@ -452,7 +452,7 @@ async def test_a_database_that_stays_away_is_reported() -> None:
 
 
 async def test_a_database_lost_right_after_the_registration_is_reported_after_the_wait() -> None:
-    world = World()
+    world = ApiWorld()
     world.store.falls_after_create = True
     before = time()
 
@@ -462,7 +462,7 @@ async def test_a_database_lost_right_after_the_registration_is_reported_after_th
 
 
 async def test_a_wiped_mailbox_is_shown_as_it_is() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     world.store.mailboxes[made.view.mailbox.id] = replace(made.view.mailbox, state=WatchState.WIPED)
 
@@ -470,7 +470,7 @@ async def test_a_wiped_mailbox_is_shown_as_it_is() -> None:
 
 
 async def test_a_wiped_registration_cannot_be_changed() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world)
     gone = replace(made.view.registration, state=RegistrationState.WIPED)
     world.store.registrations[gone.id] = gone
@@ -481,7 +481,7 @@ async def test_a_wiped_registration_cannot_be_changed() -> None:
 
 
 async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
-    world = World()
+    world = ApiWorld()
     made = await registered(world, SILENT)
     sealed = world.store.candidates[made.view.registration.id]
 
@@ -489,7 +489,7 @@ async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
 
 
 async def test_a_device_that_registers_again_has_one_registration() -> None:
-    world = World()
+    world = ApiWorld()
     first = await registered(world)
 
     second = await registered(world)
@@ -500,7 +500,7 @@ async def test_a_device_that_registers_again_has_one_registration() -> None:
 
 
 async def test_a_registration_succeeds_though_older_ones_could_not_be_removed() -> None:
-    world = World()
+    world = ApiWorld()
     first = await registered(world)
     world.store.failing.add("supersede")
 
@@ -511,7 +511,7 @@ async def test_a_registration_succeeds_though_older_ones_could_not_be_removed() 
 
 
 async def test_a_request_that_is_repeated_while_it_waits_gives_way_to_the_later_one() -> None:
-    world = World()
+    world = ApiWorld()
     loop = asyncio.get_running_loop()
     earlier = loop.create_task(world.service.register(request()))
     await asyncio.sleep(0.1)
@@ -524,7 +524,7 @@ async def test_a_request_that_is_repeated_while_it_waits_gives_way_to_the_later_
 
 
 async def test_a_subscription_is_taken_at_a_listed_push_service_only_and_changes_as_a_whole() -> None:
-    world = World()
+    world = ApiWorld()
     listed, stranger = (subscribed(f"https://{host}/canary") for host in (SERVICE, "10.0.0.1"))
 
     async with judging(world):
