@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 import uvloop
@@ -30,6 +31,15 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Loops:
     if item.get_closest_marker("both_loops"):
         return own | {"uvloop": uvloop.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
+
+
+SLOW: Final = 600.0
+"""Seconds that a slow test may take on two busy cores; the limit of the others is in pyproject.toml."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        item.add_marker(pytest.mark.timeout(SLOW))
 
 
 class Forgotten(logging.Handler):
