@@ -7,7 +7,8 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
 GRANTS := from relay.store.privileges import grants_sql; print(end=grants_sql())
-SPREAD := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Twice as many as two cores: half of the time of the tests is waiting.
+SPREAD := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check lint format docs soak interop bench lock clean
