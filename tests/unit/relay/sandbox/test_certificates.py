@@ -67,6 +67,6 @@ def test_an_apns_key_has_an_id_and_a_public_half() -> None:
     pem, key_id = make_apns_key()
 
     assert len(key_id) == 10
-    assert pem.startswith("-----BEGIN PRIVATE KEY-----")
+    assert pem.startswith("-----BEGIN PRIVATE KEY-----")  # pragma: allowlist secret
     assert public_pem(pem).startswith("-----BEGIN PUBLIC KEY-----")
     assert make_apns_key()[1] != key_id
