@@ -3,6 +3,9 @@
 After two expiries in a row the interval rises. After a cut of a held Ping it falls to three quarters of the time that
 the Ping survived, and stays there for a day only: a restarted server cuts Pings, too, and must not be pinged every
 minute for ever. A Ping that fails within its first seconds says nothing about idle timeouts.
+
+Some servers end every Ping after a time of their own, whatever they are asked for, and name no limit [observed: Horde's
+setting forcedheartbeat]. Two early ends in a row after the same time show such a hold.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +19,10 @@ STEP: Final = 300  # seconds
 EXPIRIES_TO_RAISE: Final = 2
 TRUST: Final = 24 * 3600  # seconds of Pings held to their end, after which a higher interval is tried again
 JITTER: Final = 0.1  # up to 10 % longer, so that Pings that begin together do not end together for ever
+EARLY: Final = 0.75  # share of the interval; a Ping that the server ends before that ends early
+ALIKE: Final = 0.1  # holds of a server differ by this share, or by
+LOOK: Final = 2.0  # seconds, because servers look for changes every few seconds only
+SHORTEST_HOLD: Final = 5.0  # seconds; Pings that end faster are no hold, but the work of a second client
 HELD: Final = 30.0  # seconds; a connection lost earlier was lost by the server, not by an idle timeout
 
 
@@ -29,6 +36,10 @@ class Heartbeat:
     expiries: int = 0
     cut_off: int | None = None
     """The upper bound learnt from a cut; None: no Ping was cut, or not within the last day."""
+    ended_early: float | None = None
+    """Seconds after which the server ended the last Ping, if that was early; None: it was not."""
+    hold: float | None = None
+    """Seconds after which the server ends every Ping, whatever it is asked for; None: it does not."""
 
     def spread(self, share: float) -> int:
         """Return how many seconds to ask for: the interval and up to `share` (0 to JITTER) more, within the bounds."""
@@ -47,6 +58,25 @@ class Heartbeat:
             return replace(self, expiries=expiries)
         return replace(self, interval=min(ceiling, self.interval + STEP), expiries=0)
 
+    def is_early(self, held: float) -> bool:
+        """Return True if a Ping that the server ended after `held` seconds should have been held longer."""
+        return held < self.interval * EARLY
+
+    def explains(self, held: float) -> bool:
+        """Return True if the server's own hold explains that a Ping ended after `held` seconds."""
+        return self.hold is not None and _are_alike(self.hold, held)
+
+    def ended(self, held: float) -> "Heartbeat":
+        """Return the heartbeat after the server ended a Ping without a change after `held` seconds, early or not."""
+        if not self.is_early(held):
+            return replace(self, ended_early=None, hold=None)
+        if self.explains(held):
+            return replace(self, ended_early=held)
+        last = self.ended_early
+        repeated = last is not None and held >= SHORTEST_HOLD and _are_alike(last, held)
+        longer = self.hold is not None and held > self.hold
+        return replace(self, ended_early=held, hold=held if repeated else None if longer else self.hold)
+
     def cut(self, survived: float) -> "Heartbeat":
         """Return the heartbeat after a Ping whose connection was cut after `survived` seconds."""
         if survived < HELD:
@@ -63,6 +93,10 @@ class Heartbeat:
         if limit < self.interval:
             return replace(self, interval=limit, minimum=min(self.minimum, limit), maximum=limit, expiries=0)
         return replace(self, interval=limit, minimum=limit, maximum=max(self.maximum, limit), expiries=0)
+
+
+def _are_alike(one: float, other: float) -> bool:
+    return abs(one - other) <= max(LOOK, ALIKE * one)
 
 
 def deadline(interval: float) -> float:

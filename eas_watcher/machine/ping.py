@@ -16,7 +16,7 @@ from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
 from eas_watcher.names import CollectionId
 from eas_watcher.reasons import Reason
 
-HASTY: Final = 12.0  # seconds; five Pings in a row answered faster, while no Sync shows anything, are a hot loop
+HASTY: Final = 12.0  # seconds; Pings that are repeatedly answered faster, while no Sync shows anything, are a hot loop
 HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
@@ -37,6 +37,8 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
 
     Return a watch that goes on at once, or a move that waits.
     """
+    if reply.status is PingStatus.EXPIRED:
+        watch = replace(watch, heartbeat=watch.heartbeat.ended(held))
     watch = replace(watch, counters=watch.counters.ping_answered(held, at_once=_is_hasty(watch, held)))
     if watch.subfolders and held >= SETTLED:
         # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.
@@ -72,8 +74,8 @@ def _fewer(watch: Watch, limit: int | None) -> int:
 
 
 def _expired(watch: Watch, held: float) -> Watch | Move:
-    """Ping again, unless Pings end early in a row, as when a second client uses our device id."""
-    fast = held < watch.heartbeat.interval / 4
+    """Ping again, unless Pings end at once in a row, as when a second client uses our device id."""
+    fast = _is_hasty(watch, held)
     counters = watch.counters.ping_expired(held, fast=fast)
     watch = replace(watch, counters=counters)
     if fast:
@@ -81,7 +83,7 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
             error = ServerBusy("Pings end at once: is the device id in use twice?")
             return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - 1)
         return watch.resync_all()
-    early = held < watch.heartbeat.interval * 0.75
+    early = watch.heartbeat.is_early(held)
     if not early:
         watch = replace(watch, heartbeat=watch.heartbeat.expired())
     if counters.quiet_for >= QUIET:
@@ -91,7 +93,8 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
         # A server may hold Pings for a second only, and would then be asked every second for ever.
         seconds = BREATHER - held
         return Pausing(replace(watch, counters=counters.waited(seconds))), [Pause(Progress(), 0, seconds)]
-    return watch.resync_all() if early else watch
+    # An early end may be that of a server that restarts, and then a change may be lost; the server's own hold is not.
+    return watch.resync_all() if early and not watch.heartbeat.explains(held) else watch
 
 
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
@@ -106,5 +109,5 @@ def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Wat
 
 
 def _is_hasty(watch: Watch, held: float) -> bool:
-    """Return True if the answer came at once; a server with short heartbeats rightly answers soon."""
-    return held < min(HASTY, watch.heartbeat.interval / 4)
+    """Return True if the answer came at once; a server with short heartbeats or holds rightly answers soon."""
+    return held < min(HASTY, watch.heartbeat.interval / 4) and not watch.heartbeat.explains(held)

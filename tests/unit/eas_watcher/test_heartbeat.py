@@ -102,3 +102,27 @@ def test_a_cut_does_not_lift_a_limit_of_the_server() -> None:
 def test_asks_for_up_to_a_tenth_more_within_the_bounds(heartbeat: Heartbeat, seconds: int) -> None:
     assert heartbeat.spread(JITTER) == seconds
     assert heartbeat.spread(0.0) == heartbeat.interval
+
+
+def test_two_early_ends_after_the_same_time_show_the_servers_own_hold() -> None:
+    once = Heartbeat().ended(60.0)
+    twice = once.ended(61.0)
+
+    assert (once.hold, twice.hold, twice.interval) == (None, 61.0, 600)
+    assert [twice.explains(held) for held in (54.0, 55.0, 67.0, 68.0)] == [False, True, True, False]
+    assert twice.ended(59.0).hold == 61.0
+
+
+def test_other_early_ends_show_no_hold() -> None:
+    assert Heartbeat().ended(60.0).ended(90.0).hold is None
+    assert Heartbeat().ended(60.0).ended(600.0).ended(60.0).hold is None
+    assert Heartbeat().ended(4.0).ended(4.0).hold is None, "a second client ends Pings at once"
+
+
+def test_a_longer_ping_disproves_a_hold() -> None:
+    held = Heartbeat().ended(60.0).ended(60.0)
+
+    assert held.ended(40.0).hold == 60.0
+    assert held.ended(90.0).hold is None
+    assert held.ended(90.0).ended(90.0).hold == 90.0
+    assert held.ended(600.0) == Heartbeat()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.condition import DISCOVERY_TAKES, SILENT, healthy
 from eas_watcher.machine.memory import Collection, Condition, WatchState
 from eas_watcher.machine.sync_reply import EPOCH
@@ -55,6 +56,14 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
 )
 def test_a_mailbox_with_items_or_without_mail_is_not_suspected(collections: tuple[Collection, ...]) -> None:
     assert healthy(watch_of(*collections, silent_for=SILENT)).reason is None
+
+
+def test_the_servers_own_hold_is_in_the_detail() -> None:
+    condition = healthy(watch_of(heartbeat=Heartbeat(hold=60.4)))
+
+    assert condition == Condition(
+        WatchState.WATCHING, detail="the server ends every Ping after 60 s, whatever it is asked for"
+    )
 
 
 def test_folders_that_the_server_does_not_take_are_named() -> None:

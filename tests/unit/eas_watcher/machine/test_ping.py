@@ -61,7 +61,42 @@ def test_a_ping_held_to_its_end_clears_the_failures() -> None:
 def test_a_ping_that_ends_early_is_followed_by_a_sync_and_changes_no_heartbeat() -> None:
     watch = go_on(expired(WATCH, 400.0))
 
-    assert (watch.unsynced, watch.heartbeat) == (BOTH, Heartbeat())
+    assert (watch.unsynced, watch.heartbeat) == (BOTH, Heartbeat(ended_early=400.0))
+
+
+@pytest.mark.parametrize("hold", [5.0, 11.0, 30.0, 60.0, 149.0, 151.0, 300.0, 440.0])
+def test_a_server_that_ends_every_ping_after_its_own_time_is_pinged_without_pauses_and_suspicion(hold: float) -> None:
+    watch = WATCH
+    syncs = 0
+    for n in range(120):
+        watch = go_on(expired(watch, hold + (0.5 if n % 2 else 0.0)))
+        syncs += bool(watch.unsynced)
+        watch = replace(watch, unsynced=frozenset(), counters=watch.counters.requested())
+        if syncs > 1:
+            break
+        if watch.counters.quiet_for >= QUIET - 2 * hold:
+            watch = replace(watch, counters=watch.counters.sync_answered())
+
+    assert syncs == 1
+    assert (watch.counters.fast_pings, watch.counters.requests) == (0, 1)
+    assert watch.heartbeat.hold == pytest.approx(hold, abs=0.5)
+    assert watch.heartbeat.interval == WATCH.heartbeat.interval
+
+
+def test_a_ping_that_ends_before_the_servers_own_time_is_followed_by_a_sync() -> None:
+    watch = replace(WATCH, heartbeat=Heartbeat(hold=60.0))
+    assert go_on(expired(watch, 60.0)).unsynced == frozenset()
+
+    restarted = go_on(expired(watch, 40.0))
+
+    assert (restarted.unsynced, restarted.heartbeat.hold) == (BOTH, 60.0)
+
+
+def test_pings_of_varying_length_show_no_hold_and_raise_no_suspicion() -> None:
+    watch = WATCH
+    for held in (30.0, 150.0, 77.0, 41.0, 120.0):
+        watch = go_on(expired(watch, held))
+        assert (watch.unsynced, watch.counters.fast_pings, watch.heartbeat.hold) == (BOTH, 0, None)
 
 
 def test_after_a_long_silence_comes_a_sync() -> None:
@@ -86,16 +121,16 @@ def test_after_a_ping_that_ends_at_once_comes_a_sync_and_after_another_a_wait() 
     assert [(reason, action.failures) for reason, action in pauses] == [(Reason.PING_TOO_FAST, n) for n in (1, 2, 3)]
 
 
-def test_pings_that_end_within_a_quarter_of_their_time_in_a_row_suggest_a_second_client() -> None:
-    once = go_on(expired(WATCH, 149.0))
-    assert (once.unsynced, once.counters.fast_pings, once.counters.requests) == (BOTH, 1, 0)
+def test_pings_that_end_at_once_in_a_row_suggest_a_second_client() -> None:
+    once = go_on(expired(WATCH, 11.0))
+    assert (once.unsynced, once.counters.fast_pings, once.counters.requests) == (BOTH, 1, 3)
 
-    reason, action = wait(expired(once, 149.0))
+    reason, action = wait(expired(once, 4.0))
     condition = action.progress.condition
     assert (reason, action.failures) == (Reason.PING_TOO_FAST, 1)
     assert condition is not None
     assert "is the device id in use twice?" in condition.detail
-    assert go_on(expired(once, 150.0)).counters.fast_pings == 0
+    assert go_on(expired(once, 14.0)).counters.fast_pings == 0
 
 
 def test_a_server_with_short_heartbeats_is_not_hasty() -> None:

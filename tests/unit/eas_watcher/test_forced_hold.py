@@ -1,0 +1,76 @@
+"""A server that ends every Ping with status 1 after a time of its own, whatever it is asked for, e.g. Horde."""
+
+import asyncio
+from functools import partial
+from random import Random
+
+import pytest
+
+from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.reasons import Reason
+from tests.unit.eas_watcher.running import EMPTY, World, command_of, mails, pinged
+from tests.waiting import until
+
+pytestmark = pytest.mark.looptime
+
+
+class ForcedHold:
+    """Holds Pings for `hold` seconds, and notes for how long it held any."""
+
+    def __init__(self, hold: float) -> None:
+        self.hold = hold
+        self.held = 0.0
+        self.syncs = 0
+        self.unseen = 0
+        self.arrived = asyncio.Event()
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        loop = asyncio.get_running_loop()
+        if command_of(request) == "Ping":
+            began = loop.time()
+            try:
+                async with asyncio.timeout(self.hold):
+                    await self.arrived.wait()
+            except TimeoutError:
+                return pinged(1)
+            finally:
+                self.held += loop.time() - began
+            return pinged(2, "5")
+        self.syncs += 1
+        if not self.unseen:
+            return EMPTY
+        self.unseen -= 1
+        self.arrived.clear()
+        return mails(f"k{self.syncs}", f"5:{self.syncs}")
+
+    def deliver(self) -> None:
+        self.unseen += 1
+        self.arrived.set()
+
+
+def told(world: World, changes: int) -> bool:
+    return len(world.journal.changes) >= changes
+
+
+@pytest.mark.parametrize("hold", [5.0, 10.0, 30.0, 60.0, 120.0, 149.0, 151.0, 300.0])
+async def test_a_mail_is_told_as_soon_as_the_server_tells_of_it(hold: float) -> None:
+    world, server = World(), ForcedHold(hold)
+    clock, chance = asyncio.get_running_loop().time, Random(7)
+    mails_sent, lateness = 12, []
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(world.run(server))
+        for number in range(1, mails_sent + 1):
+            await asyncio.sleep(chance.uniform(600.0, 4000.0))
+            delivered = clock()
+            server.deliver()
+            await until(partial(told, world, number))
+            lateness.append(clock() - delivered)
+        total = clock()
+        watch.cancel()
+
+    conditions = [progress.condition for progress in world.journal.commits if progress.condition is not None]
+    assert max(lateness) <= 6.0
+    assert server.held >= 0.99 * total - 10.0
+    assert Reason.PING_TOO_FAST not in {condition.reason for condition in conditions}
+    assert conditions[-1].detail == f"the server ends every Ping after {hold:.0f} s, whatever it is asked for"
+    assert server.syncs <= 3 * mails_sent + total / 3600, "the server's own hold is no doubt that asks for a Sync"
