@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from eas_watcher.commands.reading import read_identifier, read_number, read_root, read_status, require_identifier
-from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.request import LARGE, Command, HttpReply
 from eas_watcher.commands.status import raise_for_status
 from eas_watcher.errors import ProtocolViolation, RequestRefused, ServerBusy, StateLost
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, SyncKey
@@ -76,6 +76,7 @@ class FolderSync(Command[FolderSyncReply]):
     """Ask for the changes of the hierarchy since a key; "0" asks for all folders."""
 
     name: ClassVar[str] = "FolderSync"
+    largest: ClassVar[int] = LARGE
     sync_key: SyncKey
 
     def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from eas_watcher.names import PolicyKey, ProtocolVersion
+
+SMALL: Final = 256 * 1024  # octets; answers but those of Sync and FolderSync have a few thousand
+LARGE: Final = 8 * 1024 * 1024  # octets; a Sync answer of 100 items without bodies has about 50 KiB
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -33,6 +36,9 @@ class Command(ABC, Generic[R_co]):
     carries_policy_key: ClassVar[bool] = True
     """True if this request carries X-MS-PolicyKey; Ping and OPTIONS do not [MS-ASHTTP 2.2.1.1.2.6]."""
 
+    largest: ClassVar[int] = SMALL
+    """The most octets that the body of the answer may have."""
+
     @abstractmethod
     def encode(self, version: ProtocolVersion) -> bytes:
         """Return the request body; empty: no body is sent."""
@@ -53,3 +59,5 @@ class HttpRequest:
     body: bytes
     deadline: float
     """Seconds within which the whole answer must arrive."""
+    largest: int = SMALL
+    """The most octets that the body of the answer may have, and most of what it may take on the wire."""

@@ -16,7 +16,7 @@ from eas_watcher.commands.reading import (
     read_status,
     require_identifier,
 )
-from eas_watcher.commands.request import Command, HttpReply
+from eas_watcher.commands.request import LARGE, Command, HttpReply
 from eas_watcher.commands.status import LONG, raise_for_status
 from eas_watcher.errors import (
     HierarchyChanged,
@@ -114,6 +114,7 @@ class Sync(Command[SyncReply]):
     """Ask for the changes of some collections, or for their first keys."""
 
     name: ClassVar[str] = "Sync"
+    largest: ClassVar[int] = LARGE
     collections: tuple[CollectionRequest, ...]
 
     def encode(self, version: ProtocolVersion) -> bytes:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from eas_watcher.auth.credential import Credential
 from eas_watcher.autodiscover.search import Lookup
-from eas_watcher.commands import cookies
+from eas_watcher.commands.cookies import CookieJar
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import GATEWAY, raise_for_http
 from eas_watcher.commands.ping import Ping
@@ -114,7 +114,7 @@ class EasClient:
         self._admission = admissions.admission(self._url, rate)
         self._standing = ClientAdmission(account.mailbox, candidate=candidate)
         self._watches = False
-        self._cookies: dict[str, str] = {}
+        self._cookies = CookieJar()
         self._renewal = ""
 
     @property
@@ -145,7 +145,7 @@ class EasClient:
         before, self._admission = self._admission, self._admissions.admission(url, self._rate)
         self._url = url
         self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
-        self._cookies = {}  # cookies are for the host that set them
+        self._cookies.forget()  # cookies are for the host that set them
         if self._watches:
             before.watch_ends()
             self._admission.watch_begins(self._account.mailbox, refused=False)
@@ -186,30 +186,39 @@ class EasClient:
         return await _fetch(admitted, lambda: self._transmit(command, request), self._admissions)
 
     def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
-        cookie = cookies.header(self._cookies) if self._cookies else ""
+        cookie = self._cookies.header(self._url, self._admissions.now())
         return compose(self._account, command, partnership.version, partnership.policy_key, cookie, self._url)
 
     async def _transmit(self, command: Command[Any], request: HttpRequest) -> HttpReply:
         """Send one request; a Ping is held, everything else is one of the few short requests at a time."""
         if not isinstance(command, Ping):
             async with self._admission.short:
-                return await self._transport.send(request)
+                return await self._exchange(request)
         clock, pings, mailbox = asyncio.get_running_loop().time, self._pings, self._account.mailbox
         began = clock()
         if pings is not None:
             pings.ping_begins(mailbox, command.heartbeat)
         try:
-            http = await self._transport.send(request)
+            http = await self._exchange(request)
         finally:
             if pings is not None:
                 pings.ping_ends(mailbox)
         raise_for_cut(http, clock() - began)
         return http
 
+    async def _exchange(self, request: HttpRequest) -> HttpReply:
+        """Send one request, and keep the cookies of its answer."""
+        try:
+            http = await self._transport.send(request)
+        except EasError as error:
+            if not isinstance(error, Unreachable) or error.reached:
+                self._cookies.unanswered()
+            raise
+        self._cookies.answered(http.status, http.set_cookies, request.url, self._admissions.now())
+        return http
+
     def _read(self, command: Command[R], http: HttpReply, request: HttpRequest) -> R:
-        """Keep the cookies of an answer and read the rest; raises EasError."""
-        if http.set_cookies:
-            self._cookies = cookies.merge(self._cookies, http.set_cookies)
+        """Read an answer; raises EasError."""
         try:
             raise_for_http(http, self._admissions.now())
             self._raise_for_renewal(command, http)

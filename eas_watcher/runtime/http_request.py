@@ -50,7 +50,7 @@ def compose(
         safe="",
     )
     patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
-    return HttpRequest("POST", f"{url}?{query}", headers, body, patience)
+    return HttpRequest("POST", f"{url}?{query}", headers, body, patience, command.largest)
 
 
 def compose_lookup(lookup: Lookup, account: Account) -> HttpRequest:

@@ -20,6 +20,7 @@ from yarl import URL
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.deadlines import Deadlines
+from eas_watcher.transport.limits import AnswerLimits
 from eas_watcher.transport.sources import Sources
 
 if TYPE_CHECKING:
@@ -28,27 +29,65 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 
+class ConnectionUse:
+    """The use of a connection by one request."""
+
+    __slots__ = ("answered", "connection", "kept", "limits", "refusal")
+
+    def __init__(self, largest: int) -> None:
+        """Allow an answer whose body has `largest` octets."""
+        self.limits = AnswerLimits(largest)
+        self.connection: WatchedConnection | None = None
+        """None: the request has got no connection."""
+        self.kept = False
+        """True if the request found the connection open, from an earlier request."""
+        self.answered = False
+        """True if a byte came."""
+        self.refusal: ProtocolViolation | None = None
+        """The limit that the answer passed."""
+
+    def end(self) -> None:
+        """Note that the answer is whole; another request may use the connection already."""
+        if self.connection is not None and self.connection.use is self:
+            self.connection.use = None
+
+
 class WatchedConnection(asyncio.Protocol):
-    """A layer between the transport and aiohttp's protocol; it notes whether the server sends anything."""
+    """A layer between the transport and aiohttp's protocol: it passes on what an answer may have.
 
-    __slots__ = ("_protocol", "answered", "kept")
+    It cuts the connection when an answer passes a limit, and when bytes come that no request asked for: aiohttp would
+    queue them without end.
+    """
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    __slots__ = ("_protocol", "_transport", "use")
+
+    def __init__(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> None:
         """Pass everything on to `protocol`."""
         self._protocol = protocol
-        self.kept = False
-        """True if the present request found the connection open, from an earlier request."""
-        self.answered = False
-        """True if a byte came after the present request got the connection."""
+        self._transport: asyncio.Transport | None = transport
+        self.use: ConnectionUse | None = None
+        """The request that waits for its answer."""
 
-    def begin(self, *, kept: bool) -> None:
+    def begin(self, use: ConnectionUse, *, kept: bool) -> None:
         """Note that a request goes out."""
-        self.kept, self.answered = kept, False
+        self.use = use
+        use.connection, use.kept, use.answered = self, kept, False
 
     def data_received(self, data: bytes) -> None:
-        """Note that the server sent something."""
-        self.answered = True
-        self._protocol.data_received(data)
+        """Pass on what the limits allow."""
+        use = self.use
+        if use is None:
+            self._cut()
+            return
+        use.answered = True
+        try:
+            passed = use.limits.pass_on(data)
+        except ProtocolViolation as error:
+            use.refusal, self.use = error, None
+            self._cut()
+            return
+        if passed:
+            self._protocol.data_received(passed)
 
     def eof_received(self) -> bool | None:
         """Pass the end of the server's bytes on."""
@@ -56,6 +95,7 @@ class WatchedConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end of the connection on."""
+        self._transport = self.use = None  # no cycle of references stays
         self._protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -66,9 +106,13 @@ class WatchedConnection(asyncio.Protocol):
         """Pass on that the socket accepts bytes again."""
         self._protocol.resume_writing()
 
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
-last_connection: Final[ContextVar[WatchedConnection | None]] = ContextVar("last_connection", default=None)
-"""The connection of a task's last request; None: the request got no connection."""
+
+present_use: Final[ContextVar[ConnectionUse]] = ContextVar("present_use")
+"""The use of a connection by a task's present request."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -85,12 +129,11 @@ class Connector(aiohttp.TCPConnector):
         transport, protocol = connection.transport, connection.protocol
         if transport is not None and protocol is not None:
             watched = transport.get_protocol()
-            if isinstance(watched, WatchedConnection):
-                watched.begin(kept=True)
-            else:
-                watched = WatchedConnection(protocol)
+            kept = isinstance(watched, WatchedConnection)
+            if not isinstance(watched, WatchedConnection):
+                watched = WatchedConnection(protocol, transport)
                 transport.set_protocol(watched)
-            last_connection.set(watched)
+            watched.begin(present_use.get(), kept=kept)
         return connection
 
 
@@ -117,7 +160,7 @@ async def send_once(request: "ClientRequest", send: "ClientHandlerType") -> aioh
 
 
 ONCE: Final = (send_once,)
-BODY_LIMIT: Final = 8 * 1024 * 1024  # bytes; the decoder's limit too
+OK: Final = 200
 CONNECT: Final = 20.0  # seconds for TCP and TLS
 REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
@@ -192,14 +235,16 @@ class HttpTransport:
     async def send(self, request: HttpRequest) -> HttpReply:
         """Return any HTTP answer; raises Unreachable when none arrived whole in time.
 
-        Raises ProtocolViolation for an answer that is no HTTP or is larger than 8 MiB. No request is sent twice.
+        Raises ProtocolViolation for an answer that is no HTTP or passes a limit. The body of an error that is larger
+        than the request allows is left out. No request is sent twice.
         """
         clock = asyncio.get_running_loop().time
         began = clock()
-        last_connection.set(None)
+        use = ConnectionUse(request.largest)
+        present_use.set(use)
         try:
             with self._deadlines.within(request.deadline):
-                return await self._exchange(request)
+                reply = await self._exchange(request)
         except aiohttp.ConnectionTimeoutError as error:
             raise Unreachable("no connection in time", reached=False) from error
         except TimeoutError as error:
@@ -209,10 +254,14 @@ class HttpTransport:
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             raise ProtocolViolation("the answer is not HTTP") from error
         except (aiohttp.ClientError, OSError) as error:
-            survived, used = clock() - began, last_connection.get()
-            stale = used is not None and used.kept and not used.answered and survived < STALE
+            if use.refusal is not None:
+                raise use.refusal from error
+            survived = clock() - began
+            stale = use.kept and not use.answered and survived < STALE
             name = error.name if isinstance(error, ConnectionBroken) else type(error).__name__
             raise Unreachable(f"connection lost: {name}", survived, stale=stale) from error
+        use.end()
+        return reply
 
     async def _exchange(self, request: HttpRequest) -> HttpReply:
         async with self._session.request(
@@ -224,7 +273,7 @@ class HttpTransport:
             middlewares=() if request.method == "POST" else ONCE,  # aiohttp sends no POST twice
             ssl=self._tls or True,
         ) as response:
-            body = await _read_limited(response)
+            body = await _read_limited(response, request.largest)
             headers = {name.lower(): value for name, value in response.headers.items()}
             # Exchange Online sends its versions twice, and each authentication scheme in a line of its own.
             for name in REPEATED:
@@ -248,19 +297,23 @@ async def _cut(sockets: Iterable[socket.socket]) -> None:
         await asyncio.sleep(CUT_STEP)
 
 
-async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body chunk by chunk and stop at the limit."""
+async def _read_limited(response: aiohttp.ClientResponse, largest: int) -> bytes:
+    """Read a body chunk by chunk up to a limit in octets; a larger one of an error is left out."""
     length = response.content_length
-    if length is not None and length > BODY_LIMIT:
-        raise ProtocolViolation("the answer is larger than 8 MiB")
+    too_large = length is not None and length > largest
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while not too_large and not response.content.at_eof():
+        chunk = await response.content.readany()
         size += len(chunk)
-        if size > BODY_LIMIT:
-            raise ProtocolViolation("the answer is larger than 8 MiB")
+        too_large = size > largest
         chunks.append(chunk)
-    return b"".join(chunks)
+    if not too_large:
+        return b"".join(chunks)
+    response.close()
+    if response.status == OK:
+        raise ProtocolViolation(f"the answer is larger than {largest // 1024} KiB")
+    return b""
 
 
 def _describe(error: OSError) -> str:

@@ -3,17 +3,17 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from eas_watcher.commands.request import HttpRequest
+from eas_watcher.commands.request import LARGE, SMALL, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.http import (
-    BODY_LIMIT,
     STALE,
     TCP_IDLE,
     TCP_INTERVAL,
@@ -306,20 +306,20 @@ async def test_speaks_tls_only_where_the_peer_does(transport: HttpTransport) -> 
 
 async def test_reads_a_body_of_8_mib(authority: Authority, transport: HttpTransport) -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=bytes(BODY_LIMIT))
+        return web.Response(body=bytes(LARGE))
 
     async with serving(authority, answer) as url:
-        assert len((await transport.send(post(url))).body) == BODY_LIMIT
+        assert len((await transport.send(replace(post(url), largest=LARGE))).body) == LARGE
 
 
 async def test_refuses_a_larger_body_before_it_is_read(authority: Authority, transport: HttpTransport) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (BODY_LIMIT + 1))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (SMALL + 1))
         await reader.read()
 
     async with talking(authority, talk) as url:
-        with pytest.raises(ProtocolViolation, match="8 MiB"):
+        with pytest.raises(ProtocolViolation, match="larger than 256 KiB"):
             await transport.send(post(url))
 
 
@@ -332,7 +332,7 @@ async def test_refuses_an_endless_body(authority: Authority, transport: HttpTran
             await writer.drain()
 
     async with talking(authority, talk) as url:
-        with pytest.raises(ProtocolViolation, match="8 MiB"):
+        with pytest.raises(ProtocolViolation, match="larger than 256 KiB"):
             await transport.send(post(url))
 
 
@@ -432,3 +432,89 @@ async def test_the_error_names_a_source_address_of_another_host(authority: Autho
     ):
         with pytest.raises(Unreachable, match=r"192\.0\.2\.1"):
             await transport.send(post(url))
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, "interim answers"),
+        (b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n" * 5000, "interim answers"),
+        (b"HTTP/1.1 103 Early Hints\nLink: </x>\n\n" * 5000, "interim answers"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-More: of the same\r\n" * 5000, "head of the answer is larger"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "more than 128 lines"),
+        (b"HTTP/1.1 200 OK\r\nSet-Cookie: " + b"\\" * 100_000, "head of the answer is larger"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000, "too large"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 2_000_000, "too large|not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"T: x\r\n" * 500_000, "too large|not HTTP"),
+    ],
+    ids=["100", "102", "103", "head", "lines", "cookie", "tiny chunks", "chunk extension", "trailers"],
+)
+async def test_an_answer_beyond_a_limit_breaks_the_protocol_and_the_connection(
+    authority: Authority, transport: HttpTransport, answer: bytes, error: str
+) -> None:
+    ended = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+        try:
+            await reader.read()
+        finally:
+            ended.set()
+
+    async with talking(authority, talk) as url:
+        with pytest.raises(ProtocolViolation, match=error):
+            await transport.send(post(url))
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+async def test_some_interim_answers_may_come_before_the_answer(authority: Authority, transport: HttpTransport) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await read_request(reader)
+            for _ in range(3):
+                writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" + HELLO)
+        await reader.read()
+
+    async with talking(authority, talk) as url:
+        assert (await transport.send(post(url))).body == b"hello"
+        assert (await transport.send(post(url))).body == b"hello"
+
+
+@pytest.mark.both_loops
+async def test_a_kept_connection_on_which_bytes_come_unasked_is_cut(
+    authority: Authority, transport: HttpTransport
+) -> None:
+    cut = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(HELLO)
+        await asyncio.sleep(0.1)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            await reader.read()
+        finally:
+            cut.set()
+
+    async with talking(authority, talk) as url:
+        await transport.send(post(url))
+        async with asyncio.timeout(10):
+            await cut.wait()
+
+
+async def test_the_body_of_an_error_that_is_too_large_is_left_out(
+    authority: Authority, transport: HttpTransport
+) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=503, headers={"Retry-After": "7"}, body=bytes(SMALL + 1))
+
+    async with serving(authority, answer) as url:
+        reply = await transport.send(post(url))
+
+    assert (reply.status, reply.headers["retry-after"], reply.body) == (503, "7", b"")

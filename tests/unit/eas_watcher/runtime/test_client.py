@@ -5,6 +5,7 @@ import pytest
 
 from eas_watcher.auth.anonymous import NoCredential
 from eas_watcher.autodiscover.search import Lookup
+from eas_watcher.commands.cookies import FAILURES
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping
@@ -164,6 +165,30 @@ async def test_cookies_go_to_the_host_that_set_them() -> None:
         "backend=b7",
     ]
     assert bench.transport.requests[-1].url == ELSEWHERE
+
+
+@pytest.mark.parametrize("failure", [HttpReply(500, {}, b""), Unreachable("no answer in time", 120.0)])
+async def test_a_cookie_with_which_all_requests_fail_is_forgotten(failure: Answer) -> None:
+    bench = Bench(OFFER, *[failure] * FAILURES, OFFER)
+    await bench.client.send(Options(), Partnership())
+    for _ in range(FAILURES):
+        with pytest.raises((ServerBusy, Unreachable)):
+            await bench.client.send(Options(), Partnership())
+    await bench.client.send(Options(), Partnership())
+
+    sent = [request.headers.get("Cookie") for request in bench.transport.requests]
+    assert sent == [None, *["backend=b7"] * FAILURES, None]
+
+
+async def test_a_request_that_did_not_arrive_says_nothing_about_cookies() -> None:
+    bench = Bench(OFFER, *[AWAY] * FAILURES, OFFER)
+    await bench.client.send(Options(), Partnership())
+    for _ in range(FAILURES):
+        with pytest.raises(Unreachable):
+            await bench.client.send(Options(), Partnership())
+    await bench.client.send(Options(), Partnership())
+
+    assert bench.transport.requests[-1].headers["Cookie"] == "backend=b7"
 
 
 async def test_a_client_at_another_url_is_new_there_and_keeps_being_a_candidate() -> None:
