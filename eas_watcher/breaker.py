@@ -7,7 +7,8 @@
 
 The party is a mail server, an environment of a push provider, one app's channel in such an environment, or a push
 service; `Rules` hold what differs between them. A source is what a request was sent for, e.g. a mailbox or a phone: one
-source alone may be the reason of its failures, so rules can ask for several sources that agree.
+source alone may be the reason of its failures, so rules can ask for several sources that agree. The source None stands
+for a failure in which no source can have a part, e.g. a refused connection: it needs no others that agree.
 
 Nothing here does I/O or reads a clock: `now` is seconds of any monotonic clock, randomness is an argument.
 """
@@ -307,7 +308,8 @@ class Breaker:
 
     def _enough(self, tally: Tally, now: float) -> bool:
         rules = self.rules
-        if len(tally.sources) < rules.sources or not (rules.in_a_row or tally.answers < len(tally.sources)):
+        agreed = None in tally.sources or len(tally.sources) >= rules.sources
+        if not agreed or not (rules.in_a_row or tally.answers < len(tally.sources)):
             return False
         lasts = tally.failures > 1 and now - tally.began >= rules.lasting
         return lasts or tally.failures >= rules.failures

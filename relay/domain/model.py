@@ -220,6 +220,8 @@ class Lane:
     """None: all apps."""
     service: str | None = None
     """A push service of WebPush, by host and port; None: all."""
+    retried: bool | None = None
+    """True: only pushes that have failed before; False: only the others; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

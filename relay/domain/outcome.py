@@ -46,7 +46,8 @@ class RetryLater:
     remedy: str = ""
     """What an operator can do if it lasts; empty: only wait."""
     provider: bool = False
-    """Whether it concerns the provider as a whole (out of reach, overloaded, silent) and not just this push."""
+    """Whether it may concern the provider as a whole (out of reach, overloaded, silent) and not just this push. It does
+    if the provider did not answer; an answer counts when those to several devices agree."""
     reach: Reach = Reach.UNANSWERED
 
 
@@ -61,6 +62,8 @@ class Refused:
     reach: Reach = Reach.ANSWERED
     one_host: bool = False
     """Whether the fault may lie with the one host that was asked, e.g. its certificate, and not with the way there."""
+    passing: bool = False
+    """Whether it may pass by itself, e.g. when the phone is on again: the device is tried more often than otherwise."""
 
 
 Outcome: TypeAlias = Delivered | TokenGone | RetryLater | Refused

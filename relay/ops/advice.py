@@ -6,10 +6,12 @@ from typing import Final
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
-from relay.domain.model import Mailbox, Registration, RegistrationState
+from relay.domain.model import Mailbox, Platform, Registration, RegistrationState
 from relay.domain.outcome import OutcomeKind
 from relay.domain.reasons import row_of
 
+RESTS: Final = "push-service-rests"
+"""The beginning of the reason of a push that was not sent because its push service is away."""
 SLACK: Final = timedelta(minutes=10)
 """How much older than its heartbeat interval the last noted Ping may be: Pings are noted with a delay, and Syncs come
 between them."""
@@ -35,7 +37,11 @@ def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
     if known.candidate_pending:
         return "Nothing yet: its new credential waits for the mail server's word."
     if (quarantine := registration.quarantine) is not None:
-        return f"The provider refuses its device token ({quarantine.reason}): {quarantine.remedy}."
+        what = "subscription" if registration.platform is Platform.WEBPUSH else "device token"
+        again = f"{quarantine.recheck_at:%Y-%m-%d %H:%M} UTC"
+        return (
+            f"The provider refuses its {what} ({quarantine.reason}), tried again from {again} on: {quarantine.remedy}."
+        )
     return _waits(known, now) if known.marks else _idle(registration)
 
 
@@ -48,22 +54,35 @@ def _idle(registration: Registration) -> str:
 
 def _waits(known: KnownRegistration, now: datetime) -> str:
     """Return what to do about a registration with waiting pushes."""
-    last = _ended(known.registration)
+    kind = _ended(known.registration)
     if any(mark.parked for mark in known.marks):
         return "Its push breaks the relay: report it with the log lines `push set aside`; it is tried once an hour."
-    if last is OutcomeKind.REFUSED:
+    if kind is OutcomeKind.REFUSED:
         return "The provider refuses the push: /healthz of the push process names the setting to correct."
-    late = [mark for mark in known.marks if mark.attempts or now - mark.first_at > SLACK]
-    if not late:
+    if (retried := _retried(known)) is not None:
+        return retried
+    if all(now - mark.first_at <= SLACK for mark in known.marks):
         return "Nothing: a push is on its way."
-    if max(mark.attempts for mark in late):
-        return f"The provider did not take it so far; it is tried again at {min(m.due_at for m in late):%H:%M:%S} UTC."
-    if last is OutcomeKind.RETRY_LATER:
+    if kind is OutcomeKind.RETRY_LATER:
         return "The provider serves nobody: /healthz of the push process tells why; all is sent once it is back."
     # While their provider or push service is away, marks stay unclaimed, so nothing about them shows the cause.
     return (
         "No push process takes it: see that `relay serve` (role all or push) runs with its provider configured, and "
         "what its /healthz says: the provider or the push service may be away."
+    )
+
+
+def _retried(known: KnownRegistration) -> str | None:
+    """Return what to do about pushes that were tried, or held back; None: there are none."""
+    registration, last = known.registration, known.registration.last_outcome
+    again = f"it is tried again at {min(mark.due_at for mark in known.marks):%H:%M:%S} UTC."
+    if last is not None and last.kind is OutcomeKind.RETRY_LATER and last.reason.startswith(RESTS):
+        return f"Its push service rests{last.reason.removeprefix(RESTS)}; {again} See /healthz of the push process."
+    if not any(mark.attempts for mark in known.marks):
+        return None
+    said = "" if last is None or last.kind is OutcomeKind.DELIVERED else f" ({last.reason})"
+    return (
+        f"The provider did not take it so far{said}; {again}{_OWN if registration.platform is Platform.WEBPUSH else ''}"
     )
 
 
@@ -84,6 +103,10 @@ def _late(mailbox: Mailbox, now: datetime) -> bool:
     return now - mailbox.last_ping_at > timedelta(seconds=mailbox.heartbeat or 0.0) + SLACK
 
 
+_OWN: Final = (
+    " If other phones of this push service get theirs, open the app on this phone, and the app that its pushes come "
+    "through (e.g. ntfy)."
+)
 _BY_REGISTRATION: Final = {
     RegistrationState.VERIFYING: "Nothing yet: its credential waits for the mail server's word.",
     RegistrationState.ACTIVE: "Nothing.",

@@ -11,7 +11,7 @@ from relay.domain.ports.ops import TokenLevel
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
-from relay.push.stats import PushStats
+from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 
 OLD: Final = timedelta(minutes=5)  # neither a restart nor a retry delays a push for so long
@@ -38,7 +38,7 @@ def provider(platform: Platform, stats: PushStats, counts: CountsCache, clock: C
             since = f"{outage.since:%Y-%m-%d %H:%M} UTC"
             reason = f"serves nobody ({outage.environment.value}) since {since}: {outage.reason}"
             return Finding(PartState.FAILED, reason, _sentence(outage.remedy) or _reach(platform))
-        return OK if newest is None else _waiting(platform, newest, clock())
+        return OK if newest is None else _waiting(platform, newest, stats.doubts.values(), clock())
 
     return Part(platform.value, check)
 
@@ -112,7 +112,7 @@ def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:
     return share, Finding(PartState.FAILED if failed else PartState.DEGRADED, text, remedy)
 
 
-def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
+def _waiting(platform: Platform, counts: Counts, doubts: Collection[Outage], now: datetime) -> Finding:
     level = counts.outbox.get(platform)
     if level is None:
         return OK
@@ -123,6 +123,10 @@ def _waiting(platform: Platform, counts: Counts, now: datetime) -> Finding:
         return OK
     minutes = int((now - level.oldest_at).total_seconds() // 60)
     reason = f"{level.pending} pushes wait, the oldest for {minutes} minutes, {level.failing} have failed before"
+    for doubt in doubts:
+        # Too few phones to say that the provider serves nobody.
+        reason += f"; no push is taken since {doubt.since:%Y-%m-%d %H:%M} UTC: {doubt.reason}"
+        return Finding(PartState.DEGRADED, reason, _sentence(doubt.remedy) or _reach(platform))
     return Finding(PartState.DEGRADED, reason, f"Check that a push process runs. {_reach(platform)}")
 
 

@@ -12,7 +12,7 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
-from relay.push.breaker import ProviderBreakers
+from relay.push.breaker import OWN, ProviderBreakers
 from relay.push.stats import ChannelFault, Outage, PushStats
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,10 @@ TRIES: Final = 5
 """How often a push that breaks its sender is tried before its mark is parked."""
 PARKED: Final = 3600.0
 """Seconds until a parked mark is tried again; an upgrade may mend it."""
+OWN_FAULT: Final = (
+    "the provider takes pushes to other phones and none to this one: let the app register again if it lasts"
+)
+"""The remedy for a phone whose pushes alone fail."""
 BROKEN: Final = RetryLater("internal-error")
 """The outcome of a push whose sender raises."""
 
@@ -69,11 +73,14 @@ class OutcomeHandler:
                 self._note_environment(push, reach)
                 self._channel_faulty(push, outcome)
                 return Settlement(push, outcome, self._clock(), counted=False)
-            case Refused(reason, remedy, reach=reach):
+            case Refused(reach=reach):
                 self._note_reach(push, reach)
-                fields = {"registration": push.registration_id, "reason": reason, "remedy": remedy}
-                log.warning("push refused", extra=fields)
-                return self._settle_in(push, outcome, backoff.recheck(1, self._random))
+                return self._refused(push, outcome)
+
+    def _refused(self, push: DuePush, outcome: Refused) -> Settlement:
+        fields = {"registration": push.registration_id, "reason": outcome.reason, "remedy": outcome.remedy}
+        log.warning("push refused", extra=fields)
+        return self._settle_in(push, outcome, backoff.recheck(1, self._random, passing=outcome.passing))
 
     def _settle_in(self, push: DuePush, outcome: Outcome, seconds: float, *, counted: bool = True) -> Settlement:
         return Settlement(push, outcome, self._clock() + timedelta(seconds=seconds), counted)
@@ -96,8 +103,23 @@ class OutcomeHandler:
         breaker, environment, now = self._breakers.environment(push), push.environment, self._time()
         was_away = breaker.away
         self._breakers.channel(push).undecided(push, now)
-        failure = Failure(outcome.reason, certain=outcome.after is not None, retry_after=outcome.after)
-        if breaker.failed(push, push.registration_id, failure, now) and not was_away:
+        answered = outcome.reach >= Reach.ANSWERED
+        first = self._stats.doubts.get(environment)
+        since = self._clock() if first is None else first.since
+        self._stats.doubts[environment] = Outage(environment, outcome.reason, outcome.remedy, since)
+        contradicted = self._breakers.contradicted(push) if answered else 0
+        if contradicted and not was_away:
+            breaker.undecided(push, now)
+            own = contradicted >= OWN and outcome.after is None
+            return (
+                self._refused(push, Refused(outcome.reason, OWN_FAULT, passing=True))
+                if own
+                else self._later(push, outcome)
+            )
+        certain = outcome.after is not None and not answered
+        failure = Failure(outcome.reason, certain=certain, retry_after=outcome.after)
+        source = push.registration_id if answered else None
+        if breaker.failed(push, source, failure, now) and not was_away:
             fields = {"platform": self._platform, "environment": environment}
             log.warning("push provider away", extra=fields | {"reason": outcome.reason, "remedy": outcome.remedy})
         if not breaker.away:
@@ -105,7 +127,8 @@ class OutcomeHandler:
         known = self._stats.outages.get(environment)
         since = self._clock() if known is None else known.since
         self._stats.outages[environment] = Outage(environment, outcome.reason, outcome.remedy, since)
-        return Settlement(push, outcome, self._clock(), counted=False)
+        # The first failure counts: from then on the mark does not take the turn of those that have not failed.
+        return Settlement(push, outcome, self._clock(), counted=answered and not push.attempts)
 
     def _note_reach(self, push: DuePush, reach: Reach) -> None:
         """Note what the end of one push shows of its environment and its channel; the next push may show the rest."""
@@ -122,6 +145,8 @@ class OutcomeHandler:
             self._breakers.environment(push).undecided(push, self._time())
 
     def _environment_serves(self, push: DuePush) -> None:
+        self._breakers.answered(push)
+        self._stats.doubts.pop(push.environment, None)
         if self._breakers.environment(push).answered(push, self._time()):
             self._stats.outages.pop(push.environment, None)
             log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
@@ -129,7 +154,7 @@ class OutcomeHandler:
     def _channel_faulty(self, push: DuePush, refused: Refused) -> None:
         channel = (push.app, push.environment)
         failure = Failure(refused.reason, certain=True)
-        self._breakers.channel(push).failed(push, push.registration_id, failure, self._time())
+        self._breakers.channel(push).failed(push, None, failure, self._time())
         known = self._stats.faults.get(channel)
         since = self._clock() if known is None else known.since
         self._stats.faults[channel] = ChannelFault(*channel, refused.reason, refused.remedy, since)

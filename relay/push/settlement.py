@@ -162,10 +162,10 @@ def _quarantine(outcome: Outcome, before: Quarantine | None, now: datetime, rand
     match outcome:
         case Delivered() | TokenGone():
             return None
-        case Refused(reason, remedy, channel=False) if before is None or before.recheck_at <= now:
+        case Refused(reason, remedy, channel=False, passing=passing) if before is None or before.recheck_at <= now:
             rechecks = 1 if before is None else before.rechecks + 1
             since = now if before is None else before.since
-            recheck_at = now + timedelta(seconds=backoff.recheck(rechecks, random))
+            recheck_at = now + timedelta(seconds=backoff.recheck(rechecks, random, passing=passing))
             return Quarantine(since, reason, remedy, recheck_at, rechecks)
         case _:
             return before

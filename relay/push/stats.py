@@ -49,6 +49,8 @@ class PushStats:
     """The channels that were pushed to since the start, by app and environment."""
     outages: dict[Environment, Outage] = field(default_factory=dict)
     """By environment; their pushes wait until the provider serves again."""
+    doubts: dict[Environment, Outage] = field(default_factory=dict)
+    """By environment; the newest answer that a push cannot be served now, if no push was taken since the first."""
     on_accepted: Callable[[DuePush], None] = _ignore
     """Called when a provider accepts a push, e.g. to measure the time since `first_at`."""
 

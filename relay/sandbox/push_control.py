@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | GET received?at_least=N&within=SECONDS | | returns {"received": [...]}, after waiting until there are N |
 | DELETE received | | forgets them |
-| POST gone | token, since (WebPush: endpoint) | makes a device token invalid |
+| POST gone | token, since (WebPush: endpoint, status) | makes a device token invalid |
 | POST fail | kind, times, fields of the failure | lets the next requests fail |
 | POST mix | seed, failures: kind, share, fields of the failure | lets requests fail at random |
 | POST drop | | cuts all connections |
@@ -126,9 +126,9 @@ def _add_webpush(app: web.Application, webpush: WebPushSimulator) -> None:
     async def gone(request: web.Request) -> web.Response:
         fields = await _read_fields(request)
         try:
-            webpush.gone(str(fields.get("endpoint")))
-        except KeyError as error:
-            raise _bad_request("the endpoint of a subscription is wanted") from error
+            webpush.gone(str(fields.get("endpoint")), int(fields.get("status", web.HTTPGone.status_code)))
+        except (KeyError, TypeError) as error:
+            raise _bad_request("the endpoint of a subscription is wanted, and perhaps a status") from error
         return web.Response(status=NO_CONTENT)
 
     app.router.add_post("/webpush/subscriptions", subscribe)

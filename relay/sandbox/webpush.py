@@ -58,9 +58,9 @@ class WebPushSimulator(HttpSimulator[Failure]):
         """Forget all phones, as a push service that lost its data."""
         self._subscribers.clear()
 
-    def gone(self, endpoint: str) -> None:
-        """Answer 410 for a subscription from now on; raises KeyError."""
-        self._subscribers[endpoint].gone = True
+    def gone(self, endpoint: str, status: int = web.HTTPGone.status_code) -> None:
+        """Answer this status for a subscription from now on, 0: take its pushes again; raises KeyError."""
+        self._subscribers[endpoint].gone = status
 
     def app(self) -> web.Application:
         """Return the web application."""
@@ -95,7 +95,7 @@ class WebPushSimulator(HttpSimulator[Failure]):
             self.complaints.append(refusal.reason)
             return refusal
         if subscriber.gone:
-            return Refusal(410, "the phone has unsubscribed")
+            return Refusal(subscriber.gone, "the phone has unsubscribed, or listens no more")
         try:
             open_push(body, subscriber)
         except Unreadable as unreadable:

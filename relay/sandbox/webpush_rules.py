@@ -56,7 +56,8 @@ class Subscriber:
 
     vapid_key: str = ""
     """The only VAPID key that may push [RFC 8292 4.1]; empty: any."""
-    gone: bool = False
+    gone: int = 0
+    """The status that its pushes are answered with; 0: they are taken."""
     private: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()), repr=False)
     auth: bytes = b""
 

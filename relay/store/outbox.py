@@ -240,12 +240,15 @@ def _due(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select[A
     far = now + FAR
     free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > far)
     due = (outbox.c.due_at <= now) | (outbox.c.due_at > far)
+    # Such a lane takes one push, which shows whether its party is back: of a phone that has had one, if there is any.
+    probes = lanes.only is not None and lanes.only.retried is False
+    first = [sa.case((registration.c.last_push_at.is_(None), 1), else_=0)] if probes else []
     fresh = (outbox.c.last_at >= pacing.expires_before(now)) | outbox.c.mark.in_([mark.value for mark in LASTING])
     return (
         sa.select(*DUE)
         .join_from(outbox, registration)
         .where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
-        .order_by(outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
+        .order_by(*first, outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
         .limit(limit)
         .with_for_update(of=outbox, skip_locked=True)
     )
@@ -320,6 +323,8 @@ def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:
         found &= registration.c.app == lane.app
     if lane.service is not None:
         found &= registration.c.device_token.contains(naming(lane.service), autoescape=True)
+    if lane.retried is not None:
+        found &= (outbox.c.attempts > 0) if lane.retried else (outbox.c.attempts == 0)
     return found
 
 

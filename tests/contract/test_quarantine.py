@@ -178,6 +178,26 @@ async def test_lanes_are_claimed_or_left_out(site: OutboxSite) -> None:
     assert await site.outbox.next_due(Platform.APNS, [production, Lane(Environment.SANDBOX)]) is None
 
 
+async def test_pushes_that_failed_before_and_all_others_are_lanes_of_their_own(site: OutboxSite) -> None:
+    for name in ("ann", "ben", "eve"):
+        await site.activate(name)
+    await site.change("eve")
+    (push,) = await site.claim()
+    await site.outbox.settle([Settlement(push, Delivered())], NOW)
+    await site.change("ann")
+    (push,) = await site.claim()
+    await site.outbox.settle([Settlement(push, RetryLater("http-507"), NOW)], NOW)
+    await site.change("ben", "eve")
+    failed, others = (Lane(Environment.PRODUCTION, retried=retried) for retried in (True, False))
+
+    assert await _names(site, only=failed) == ["reg-ann-phone"]
+    shown = await _names(site, only=others)
+    assert shown == ["reg-eve-phone", "reg-ben-phone"], "a phone that has had a push shows more"
+    assert await _names(site, without=[failed]) == ["reg-ben-phone", "reg-eve-phone"]
+    assert await _names(site, without=[others]) == ["reg-ann-phone"]
+    assert await site.outbox.next_due(Platform.APNS, [failed, others]) is None
+
+
 async def test_push_services_are_claimed_or_left_out(site: OutboxSite) -> None:
     services = {"ann": "push_1.example.com", "ben": "pushX1.example.com", "eve": "push_1.example.com:8443"}
     for name, service in services.items():

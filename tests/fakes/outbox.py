@@ -215,7 +215,12 @@ class MemoryOutbox:
             and (row.last_at >= fresh or key[1] in LASTING)
         }
         found = [item for item in self._sendable(due, platform, only, without) if self._trusted(item[0][0], now)]
-        return heapq.nsmallest(limit, found, key=lambda item: (item[1].due_at, item[0]))
+        probes = only is not None and only.retried is False
+
+        def order(item: tuple[Key, StoredMark]) -> tuple[bool, datetime, Key]:
+            return probes and self.registrations[item[0][0]].last_push_at is None, item[1].due_at, item[0]
+
+        return heapq.nsmallest(limit, found, key=order)
 
     def _sendable(
         self, rows: Mapping[Key, StoredMark], platform: Platform, only: Lane | None, without: Collection[Lane]
@@ -225,9 +230,9 @@ class MemoryOutbox:
             wiped = registration.state is RegistrationState.WIPED and key[1] is Mark.ATTENTION
             if row.platform is not platform or not (registration.state is RegistrationState.ACTIVE or wiped):
                 continue
-            if any(_in_lane(registration, lane) for lane in without):
+            if any(_in_lane(registration, row, lane) for lane in without):
                 continue
-            if only is None or _in_lane(registration, only):
+            if only is None or _in_lane(registration, row, only):
                 yield key, row
 
     def _trusted(self, id_: RegistrationId, now: datetime) -> bool:
@@ -321,6 +326,7 @@ def _registration(push: DuePush) -> Registration:
     )
 
 
-def _in_lane(registration: Registration, lane: Lane) -> bool:
+def _in_lane(registration: Registration, row: StoredMark, lane: Lane) -> bool:
     named = lane.service is None or naming(lane.service) in registration.device_token
-    return registration.environment is lane.environment and lane.app in {None, registration.app} and named
+    tried = lane.retried in {None, row.attempts > 0}
+    return registration.environment is lane.environment and lane.app in {None, registration.app} and named and tried

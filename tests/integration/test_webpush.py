@@ -294,6 +294,25 @@ async def test_a_service_that_is_away_rests_and_the_other_goes_on(tmp_path: Path
         assert await around.sender.send(around.phone()) == Delivered()
 
 
+async def test_topics_that_nobody_listens_to_delay_no_living_phone(tmp_path: Path) -> None:
+    async with world(tmp_path) as around:
+        living, dead = around.phone(), [around.phone(number=number) for number in range(10, 10 + FEW)]
+        for push in dead:
+            around.simulator.gone(endpoint(push), 507)
+        assert [await around.sender.send(push) for push in dead[1:]] == [RetryLater("http-507")] * (FEW - 1)
+        assert await around.sender.send(living) == Delivered()
+
+        for _ in range(10):
+            outcomes = [await around.sender.send(push) for push in dead]
+            assert await around.sender.send(living) == Delivered()
+
+        assert around.sender.services.away == []
+        assert {type(outcome) for outcome in outcomes} == {Refused}
+        assert all("ntfy" in outcome.remedy for outcome in outcomes if isinstance(outcome, Refused))
+        around.simulator.gone(endpoint(dead[0]), 0)
+        assert await around.sender.send(dead[0]) == Delivered()
+
+
 async def test_a_service_that_never_answers_holds_half_of_the_places(tmp_path: Path) -> None:
     async with world(tmp_path, in_flight=8, time_limit=60.0) as around:
         around.simulator.fail(Stall(), 0)

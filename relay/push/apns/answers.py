@@ -77,7 +77,7 @@ def read_apns(status: int, reason: str, timestamp: int | None, after: float | No
     if code == "TooManyProviderTokenUpdates":
         return RetryLater(code, max(after or 0.0, TOKEN_UPDATES_PAUSE), _UPDATES, provider=True)
     if status >= SERVER_ERROR:
-        return RetryLater(code, after, _DOWN, provider=True)
+        return RetryLater(code, after, _DOWN, provider=True, reach=Reach.ANSWERED)
     if status == TOO_MANY or code == "IdleTimeout":
         return RetryLater(code, after, reach=Reach.ANSWERED)
     return _refused(status, code)

@@ -105,7 +105,8 @@ def _passing(status: int, error: FcmError, headers: Mapping[str, str], now: date
     if quota:
         if error.device_quota:
             return RetryLater(name, after, reach=Reach.ANSWERED)
-        return RetryLater(name, after, _QUOTA, provider=True)
+        return RetryLater(name, after, _QUOTA, provider=True, reach=Reach.ANSWERED)
     if error.code in PASSING or status == TIMED_OUT or status >= SERVER_ERROR:
-        return RetryLater(name, after, _DOWN if error.canonical else _FOREIGN, provider=True)
+        remedy = _DOWN if error.canonical else _FOREIGN
+        return RetryLater(name, after, remedy, provider=True, reach=Reach.ANSWERED)
     return RetryLater(name, after, reach=Reach.ANSWERED)

@@ -36,10 +36,21 @@ MISSING: Final = (
 REDIRECTED: Final = "the push service sends elsewhere, which is not followed: let the app subscribe again"
 LARGE: Final = "the push service takes no messages of this size; WebPush wants 4096 bytes taken: look at its limits"
 STRANGER: Final = "what answers is no push service: check the endpoint's host, and proxies before it"
+OWN_FAULT: Final = (
+    "the push service takes pushes to others and none to this subscription: open the app there, and the app that "
+    "its pushes come through (e.g. ntfy); if it lasts, the app must subscribe again"
+)
+NOBODY_LISTENS: Final = (
+    "the push service keeps nothing for this subscription, for no phone has listened to it for long: open the app that "
+    "the phone's pushes come through (e.g. ntfy) there; if it lasts, the app must subscribe again"
+)
 PAGE: Final = RetryLater(
     "not-a-push-service", remedy="a page answers in the push service's place: check proxies that open TLS, and its host"
 )
 """The outcome for a web page, whatever its status: no push service has accepted the push."""
+
+NO_STORAGE: Final = 507
+"""An answer of ntfy: the topic of a subscription has had no listener lately [observed: ntfy 2.11]."""
 
 REMEDIES: Final[Mapping[int, str]] = {NOT_FOUND: MISSING, TOO_LARGE: LARGE}
 
@@ -62,6 +73,17 @@ def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, prov
     if status in KEY_REFUSALS:
         return Refused(name, ALL_KEYS if proved else ONE_KEY, channel=proved)
     return Refused(name, REDIRECTED if status in REDIRECT else REMEDIES.get(status, STRANGER))
+
+
+def own_fault(outcome: RetryLater) -> RetryLater | Refused:
+    """Return what it means that a subscription fails again and again while others of its service are answered.
+
+    A time that the service named is waited for; all else is the fault of this subscription, and may pass by itself.
+    """
+    if outcome.after is not None:
+        return outcome
+    remedy = NOBODY_LISTENS if outcome.reason == f"http-{NO_STORAGE}" else OWN_FAULT
+    return Refused(outcome.reason, remedy, passing=True)
 
 
 def is_page(body: bytes) -> bool:

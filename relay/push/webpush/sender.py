@@ -25,7 +25,7 @@ from relay.push.egress.log import Egress, Unwritable
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import Notice, WebPushMessage
-from relay.push.webpush.answers import PAGE, TAKEN, is_page, read_webpush
+from relay.push.webpush.answers import PAGE, TAKEN, is_page, own_fault, read_webpush
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.encryption import SALT, encrypt
 from relay.push.webpush.services import Services
@@ -67,7 +67,7 @@ class WebPushSender:
         if service not in self._config.services:
             remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
             return Refused("push-service-not-listed", remedy, reach=Reach.HERE)
-        held = self._services.admit(service, push, _moment())
+        held = self._services.admit(service, push, _digest(push), _moment(), retried=push.attempts > 0)
         if held is not None:
             return RetryLater(held.reason, held.seconds, reach=Reach.HERE)
         try:
@@ -90,7 +90,7 @@ class WebPushSender:
 
     async def _send(self, push: DuePush, subscription: Subscription) -> Outcome:
         message = WebPushMessage(Notice.of(push))
-        service, device = subscription.service, sha256(push.device_token.encode()).digest()
+        service, device = subscription.service, _digest(push)
         body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT))
         lasting = False
         try:
@@ -112,9 +112,10 @@ class WebPushSender:
         match outcome:
             case RetryLater(reason, after, remedy):
                 why = Failure(reason, certain=lasting, retry_after=after)
-                self._services.failed(service, push, device, why, _moment(), remedy=remedy)
+                own = self._services.failed(service, push, device, why, _moment(), remedy=remedy)
                 # It concerns this one service: the others go on.
-                return replace(outcome, provider=False)
+                waits = replace(outcome, provider=False)
+                return own_fault(waits) if own else waits
             case Refused():
                 # The VAPID token may have been made while the clock of this host was wrong.
                 self._vapid.forget(service)
@@ -142,6 +143,10 @@ class WebPushSender:
         # The endpoint is used as the phone spelled it: another spelling of its path could be another path.
         http = self._inner if subscription.service in self._config.direct else self._outer
         return await http.post(subscription.endpoint, headers, body)
+
+
+def _digest(push: DuePush) -> bytes:
+    return sha256(push.device_token.encode()).digest()
 
 
 def _moment() -> float:

@@ -14,7 +14,7 @@ from typing import Final
 from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Lane
 from relay.domain.ports.outbox import Capacity
-from relay.push.breaker import SERVICE, LaneBreaker
+from relay.push.breaker import OWN, SERVICE, LaneBreaker, Witnesses
 from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 
 FEW: Final = 3
@@ -47,6 +47,7 @@ class Held:
 @dataclass(slots=True)
 class _Service:
     breaker: LaneBreaker
+    witnesses: Witnesses = field(default_factory=Witnesses)
     under_way: int = 0
     remedy: str = ""
     accepted_at: float | None = None
@@ -81,25 +82,28 @@ class Services:
         """List the services that take no push now, one that probes them, or not many more."""
         for name, state in self._services.items():
             lane = Lane(Environment.PRODUCTION, service=name)
-            probes = state.breaker.capacity(state.under_way, now)
-            if probes is not None:
-                due = state.breaker.due
-                yield Capacity(lane, probes, due if due is not None and now < due else None)
+            if state.breaker.away:
+                yield from state.breaker.capacities(lane, state.under_way, now)
             elif self._slots is not None and state.under_way * 2 >= self._slots:
                 yield Capacity(lane, max(0, self._slots - state.under_way))
 
-    def admit(self, service: str, push: object, now: float) -> Held | None:
-        """Return how long a push must wait and why; None: send it now, and report here how it ends."""
+    def admit(self, service: str, push: object, device: bytes, now: float, *, retried: bool = False) -> Held | None:
+        """Return how long a push must wait and why; None: send it now, and report here how it ends.
+
+        `retried`: its mark has failed before.
+        """
         state = self._services.get(service)
         if state is None:
             state = self._services[service] = _Service(LaneBreaker(SERVICE, self._random))
         breaker = state.breaker
-        if breaker.away and breaker.capacity(state.under_way, now) == 0:
-            wait = PROBE_WAIT if breaker.due is None else breaker.due - now
+        retried = retried or device in state.witnesses
+        if breaker.away and breaker.capacity(state.under_way, now, retried=retried) == 0:
+            due = breaker.due(retried=retried)
+            wait = PROBE_WAIT if due is None else due - now
             return Held(wait, f"push-service-rests: {breaker.detail}")
         if self._slots is not None and state.under_way >= self._slots:
             return Held(BUSY_WAIT, "push-service-busy")
-        breaker.began(push, now)
+        breaker.began(push, now, retried=retried)
         state.under_way += 1
         return None
 
@@ -111,15 +115,20 @@ class Services:
 
     def failed(
         self, service: str, push: object, device: bytes, failure: Failure, now: float, *, remedy: str = ""
-    ) -> None:
-        """Note an answer that the service cannot take a push now, or that none came.
+    ) -> bool:
+        """Note that a push cannot be taken now, or had no answer; return whether that is its subscription's own fault.
 
-        One subscription alone may be the reason of its failures, so several must fail before the service is away; a
+        One subscription alone may be the reason of its failures, so several must fail before the service is away, and
+        one that fails while others are answered counts no more: after OWN such failures it is the reason itself. A
         fault in which no subscription has a part and that no waiting mends, such as its certificate, is `certain`.
         """
         state = self._services[service]
-        if state.breaker.failed(push, device, failure, now):
+        contradicted = 0 if failure.certain else state.witnesses.failed(device)
+        if contradicted and not state.breaker.away:
+            state.breaker.undecided(push, now)
+        elif state.breaker.failed(push, None if failure.certain else device, failure, now):
             state.remedy = remedy
+        return contradicted >= OWN
 
     def answered(self, service: str, push: object, device: bytes, status: int, now: float) -> bool:
         """Note an answer's status; return whether other answers prove what it says (for 404, and for a refused key).
@@ -130,6 +139,7 @@ class Services:
             return False
         state = self._services[service]
         state.breaker.answered(push, now)
+        state.witnesses.answered(device)
         if status in TAKEN:
             state.accepted_at = now
             state.refused.clear()

@@ -6,7 +6,7 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
-from relay.domain.model import Mark, Quarantine, RegistrationState
+from relay.domain.model import Mark, Platform, Quarantine, RegistrationState
 from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import row_of
 from relay.ops.advice import SLACK, advise_on_mailbox, advise_on_registration
@@ -105,6 +105,10 @@ def in_quarantine(known: KnownRegistration) -> KnownRegistration:
     return replace(known, registration=replace(known.registration, quarantine=quarantine))
 
 
+def of_webpush(known: KnownRegistration) -> KnownRegistration:
+    return replace(known, registration=replace(known.registration, platform=Platform.WEBPUSH))
+
+
 @pytest.mark.parametrize(
     ("registration", "words"),
     [
@@ -112,7 +116,20 @@ def in_quarantine(known: KnownRegistration) -> KnownRegistration:
         (known(WAITING), "on its way"),
         (known(replace(WAITING, first_at=NOW - SLACK - timedelta(seconds=1))), "No push process"),
         (known(replace(WAITING, first_at=LONG_AGO), outcome="delivered"), "may be away"),
-        (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "tried again at 12:00:00 UTC"),
+        (known(replace(WAITING, attempts=1), outcome="retry-later: 503"), "(503); it is tried again at 12:00:00 UTC"),
+        (
+            known(WAITING, outcome="retry-later: push-service-rests: http-503"),
+            "push service rests: http-503; it is tried again at",
+        ),
+        (
+            of_webpush(known(replace(WAITING, attempts=1), outcome="retry-later: http-507")),
+            "(http-507); it is tried again",
+        ),
+        (of_webpush(known(replace(WAITING, attempts=1), outcome="retry-later: http-507")), "e.g. ntfy"),
+        (
+            of_webpush(in_quarantine(known(WAITING))),
+            "subscription (BadDeviceToken), tried again from 2026-11-24 12:00 UTC",
+        ),
         (known(WAITING, outcome="refused: TopicDisallowed"), "/healthz"),
         (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
         (known(replace(WAITING, parked="internal-error", attempts=5)), "breaks the relay"),

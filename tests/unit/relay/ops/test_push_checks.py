@@ -48,6 +48,14 @@ async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:
     assert apns.reason == "7 pushes wait, the oldest for 9 minutes, 3 have failed before"
     assert push_checks.provider(Platform.FCM, PushStats(), cache, clock).check() == OK
 
+    few = PushStats()
+    few.doubts[Environment.PRODUCTION] = Outage(Environment.PRODUCTION, "InternalServerError", "only wait", NOON)
+    apns = push_checks.provider(Platform.APNS, few, cache, clock).check()
+    assert apns.reason.endswith(
+        "3 have failed before; no push is taken since 2026-11-24 12:00 UTC: InternalServerError"
+    )
+    assert apns.remedy == "Only wait."
+
 
 async def test_parked_pushes_degrade_their_provider() -> None:
     clock = HandClock()
@@ -148,7 +156,7 @@ def test_a_push_service_that_is_away_degrades_and_all_of_them_fail() -> None:
     services = Services(100, Random(1))
     part = push_checks.push_services(services)
     for name in ("a.example.com", "b.example.com"):
-        services.admit(name, "push", 0.0)
+        services.admit(name, "push", b"device", 0.0)
     assert (part.name, part.check()) == ("push services", OK)
 
     for device in (b"1", b"2", b"3"):

@@ -8,10 +8,12 @@ from relay.push.breaker import (
     FIRST_SLOTS,
     IN_A_ROW,
     LASTING,
+    REMEMBERED,
     SERVICE,
     LaneBreaker,
     Plan,
     ProviderBreakers,
+    Witnesses,
     environment_rules,
 )
 from tests.unit.relay.push.pushes import due_push
@@ -28,18 +30,18 @@ SLOTS = 10
 @pytest.mark.parametrize(
     ("rules", "failures", "after"),
     [
-        pytest.param(environment_rules(SLOTS), [(0.0, "ann")] * IN_A_ROW, Away("timed-out", 2.0, 1), id="in a row"),
+        pytest.param(environment_rules(SLOTS), [(0.0, None)] * IN_A_ROW, Away("timed-out", 2.0, 1), id="in a row"),
         pytest.param(
             environment_rules(SLOTS),
-            [(0.0, "ann"), (LASTING, "ann")],
+            [(0.0, None), (LASTING, None)],
             Away("timed-out", 12.0, 1),
             id="two that take their time",
         ),
-        pytest.param(CHANNEL, [(0.0, "ann")], Away("timed-out", 30.0, 1), id="a channel"),
-        pytest.param(SERVICE, [(0.0, "ann"), (9.0, "ben"), (99.0, "eve")], Away("timed-out", 129.0, 1), id="a service"),
+        pytest.param(CHANNEL, [(0.0, None)], Away("timed-out", 30.0, 1), id="a channel"),
+        pytest.param(SERVICE, [(0.0, "ann"), (9.0, "ben"), (99.0, "eve")], Away("timed-out", 101.0, 1), id="a service"),
     ],
 )
-def test_each_kind_of_lane_has_its_rules(rules: Rules, failures: list[tuple[float, str]], after: State) -> None:
+def test_each_kind_of_lane_has_its_rules(rules: Rules, failures: list[tuple[float, str | None]], after: State) -> None:
     breaker = Breaker(rules)
     for now, source in failures:
         assert isinstance(breaker.state, Serving)
@@ -59,7 +61,7 @@ def test_any_answer_ends_the_absence_of_a_lane(rules: Rules, after: State) -> No
 def absent(now: float = 100.0, rules: Rules = CHANNEL) -> LaneBreaker:
     """Return the breaker of a lane that has just gone away."""
     lane = LaneBreaker(rules, MIDDLE)
-    assert lane.failed("first", "ann", FAULT, now)
+    assert lane.failed("first", None, FAULT, now)
     return lane
 
 
@@ -69,17 +71,17 @@ def test_a_lane_without_a_failure_serves() -> None:
     assert lane.began("push", 0.0) is Turn.PASSES
     lane.undecided("push", 0.0)
     assert not lane.answered("push", 0.0)
-    assert (lane.away, lane.detail, lane.due, lane.capacity(0, 0.0)) == (False, "", None, None)
+    assert (lane.away, lane.detail, lane.due(), lane.capacity(0, 0.0)) == (False, "", None, None)
 
 
 def test_one_push_probes_a_lane_while_the_others_wait() -> None:
     lane = absent(100.0)
-    assert (lane.away, lane.detail, lane.due, lane.capacity(0, 129.9)) == (True, "TopicDisallowed", 130.0, 0)
+    assert (lane.away, lane.detail, lane.due(), lane.capacity(0, 129.9)) == (True, "TopicDisallowed", 130.0, 0)
     assert lane.began("early", 129.9) is Turn.WAITS
 
     assert lane.capacity(0, 130.0) == 1
     assert lane.began("probe", 130.0) is Turn.PROBES
-    assert (lane.capacity(0, 130.0), lane.due) == (0, None)
+    assert (lane.capacity(0, 130.0), lane.due()) == (0, None)
     assert lane.began("other", 130.0) is Turn.WAITS
 
 
@@ -87,9 +89,9 @@ def test_a_probe_that_fails_makes_the_next_one_wait_longer() -> None:
     lane = absent(100.0)
     lane.began("probe", 130.0)
 
-    assert lane.failed("probe", "ann", FAULT, 131.0)
+    assert lane.failed("probe", None, FAULT, 131.0)
 
-    assert (lane.due, lane.capacity(0, 190.0), lane.capacity(0, 191.0)) == (191.0, 0, 1)
+    assert (lane.due(), lane.capacity(0, 190.0), lane.capacity(0, 191.0)) == (191.0, 0, 1)
 
 
 def test_pushes_that_were_under_way_delay_no_probe_and_take_no_turn_of_it() -> None:
@@ -98,7 +100,7 @@ def test_pushes_that_were_under_way_delay_no_probe_and_take_no_turn_of_it() -> N
 
     assert not lane.failed("late", "ann", FAULT, 110.0)
     lane.undecided("later", 110.0)
-    assert lane.due == 130.0
+    assert lane.due() == 130.0
 
     lane.began("probe", 130.0)
     assert not lane.failed("latest", "ann", FAULT, 130.5)
@@ -124,18 +126,18 @@ def test_any_push_that_is_answered_ends_an_absence_once(push: str) -> None:
     assert not lane.answered("next", 131.0)
 
     assert not lane.away
-    assert lane.failed("next", "ann", FAULT, 132.0)
-    assert lane.due == 162.0, "it starts with the shortest wait again"
+    assert lane.failed("next", None, FAULT, 132.0)
+    assert lane.due() == 162.0, "it starts with the shortest wait again"
 
 
 def test_the_end_of_an_earlier_absences_probe_is_that_of_any_push() -> None:
     lane = absent(100.0)
     lane.began("old", 130.0)
     lane.answered("of before", 131.0)
-    lane.failed("next", "ann", FAULT, 132.0)
+    lane.failed("next", None, FAULT, 132.0)
 
     lane.undecided("old", 133.0)
-    assert lane.due == 162.0
+    assert lane.due() == 162.0
 
     lane.began("new", 162.0)
     assert not lane.failed("old", "ann", FAULT, 163.0)
@@ -149,22 +151,70 @@ def test_news_of_a_remedy_ends_the_wait_but_not_its_memory() -> None:
     lane.hurry(101.0)
 
     assert lane.began("probe", 101.0) is Turn.PROBES
-    lane.failed("probe", "ann", FAULT, 102.0)
-    assert lane.due == 162.0
+    lane.failed("probe", None, FAULT, 102.0)
+    assert lane.due() == 162.0
+
+
+def test_what_others_answers_contradict_is_counted_until_the_source_is_answered_itself() -> None:
+    witnesses = Witnesses()
+    assert [witnesses.failed("ann") for _ in range(3)] == [0, 0, 0]
+    witnesses.answered("ben")
+    assert [witnesses.failed("ann"), witnesses.failed("eve"), witnesses.failed("ann")] == [1, 0, 2]
+    assert "ann" in witnesses
+
+    witnesses.answered("ann")
+
+    assert "ann" not in witnesses
+    assert witnesses.failed("ann") == 0
+
+
+def test_the_number_of_remembered_phones_is_limited() -> None:
+    witnesses = Witnesses()
+    for number in range(REMEMBERED + 1):
+        witnesses.failed(number)
+
+    assert 0 not in witnesses
+    assert 1 in witnesses
+
+
+def test_a_failure_that_phones_may_cause_needs_several_that_agree() -> None:
+    lane = LaneBreaker(environment_rules(SLOTS), MIDDLE)
+
+    assert not any(lane.failed(number, phone, LOST, 0.0) for number in range(20) for phone in ("ann", "ben"))
+    assert lane.failed("last", "eve", LOST, 0.0)
+
+
+def test_pushes_that_failed_before_have_a_turn_of_their_own() -> None:
+    lane, place = LaneBreaker(SERVICE, MIDDLE), Lane(Environment.PRODUCTION, service="a")
+    for phone in ("ann", "ben", "eve"):
+        lane.failed(phone, phone, LOST, 0.0)
+    again, others = (Lane(Environment.PRODUCTION, service="a", retried=retried) for retried in (True, False))
+    assert lane.began("retry", 2.0, retried=True) is Turn.PROBES
+    assert list(lane.capacities(place, 0, 2.0)) == [Capacity(others, 1), Capacity(again, 0)]
+
+    lane.undecided("retry", 2.0)
+    assert lane.began("retry", 2.0, retried=True) is Turn.PROBES
+    assert lane.failed("retry", "ann", LOST, 2.0)
+    assert list(lane.capacities(place, 0, 2.0)) == [Capacity(others, 1), Capacity(again, 0, 6.0)]
+    lane.hurry(3.0)
+    assert [each.slots for each in lane.capacities(place, 0, 3.0)] == [1, 1]
+
+    assert lane.answered("retry", 3.0)
+    assert list(lane.capacities(place, 0, 3.0)) == []
 
 
 def fail(breakers: ProviderBreakers, now: float, push: DuePush | None = None) -> ProviderBreakers:
     """Let the environment of a push go away."""
     push = push or due_push()
     for _ in range(IN_A_ROW):
-        breakers.environment(push).failed(push, push.registration_id, LOST, now)
+        breakers.environment(push).failed(push, None, LOST, now)
     return breakers
 
 
 def fault(breakers: ProviderBreakers, now: float, push: DuePush | None = None) -> ProviderBreakers:
     """Let the channel of a push go away."""
     push = push or due_push()
-    breakers.channel(push).failed(push, push.registration_id, FAULT, now)
+    breakers.channel(push).failed(push, None, FAULT, now)
     return breakers
 
 

@@ -84,6 +84,31 @@ async def test_a_few_failures_are_no_outage_and_count_as_tries() -> None:
     assert under_test.stats.outage is None
 
 
+@pytest.mark.parametrize("after", [None, 30.0])
+async def test_a_phone_or_an_app_whose_pushes_fail_delays_no_other(after: float | None) -> None:
+    outbox, provider = MemoryOutbox(), Provider()
+    dead, sick, living = range(3), range(10, 15), range(20, 23)
+    failed = RetryLater("InternalServerError", after, provider=True, reach=Reach.ANSWERED)
+    provider.answer = lambda push: failed if int(push.device_token, 16) < 20 else Delivered()
+    under_test = dispatcher(outbox, provider)
+
+    async with running(under_test):
+        for mail in range(60):
+            for number in dead:
+                outbox.put(due_push(number))
+            for number in sick:
+                outbox.put(due_push(number, app="com.example.sick"))
+            await asyncio.sleep(5)
+            for number in living:
+                outbox.put(due_push(number))
+            # From the first answer on, those that fail are known.
+            await asyncio.sleep(0.5 if mail else after or 4.0)
+            assert not any(int(id_.rpartition("-")[2]) in living for id_, _ in outbox.rows)
+            await asyncio.sleep(60)
+
+    assert under_test.stats.outages == {}
+
+
 async def test_a_time_the_provider_names_for_all_is_kept_by_all() -> None:
     outbox, provider = MemoryOutbox(), Provider()
     answers = iter([RetryLater("QUOTA_EXCEEDED", 60.0, provider=True)])
