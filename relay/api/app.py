@@ -4,7 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -15,6 +15,7 @@ from relay.api.rate import RateLimit
 from relay.api.routes import Routes
 from relay.domain.errors import RelayError
 from relay.http import problems
+from relay.http.addresses import Proxies
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ class Limits:
     body_seconds: float = 10.0
     registrations_per_minute: float = 30.0
     """New registrations per client address; a burst may have as many."""
-    behind_proxy: bool = False
-    """Whether a proxy that writes X-Forwarded-For stands before the relay; otherwise the relay ignores that header."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """The reverse proxies that the relay believes about their clients."""
 
 
 def create_app(
@@ -52,7 +53,7 @@ def create_app(
     routes = Routes(
         service,
         rate,
-        behind_proxy=limits.behind_proxy,
+        proxies=limits.proxies,
         body_seconds=limits.body_seconds,
         vapid_public_key=vapid_public_key,
     )

@@ -10,9 +10,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.api import documents
 from relay.api.problems import BrokenBody, NotJson, TooSlow
-from relay.api.rate import RateLimit, client_address
+from relay.api.rate import RateLimit
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
+from relay.http.addresses import Proxies
 from relay.registration.errors import NotAuthorized
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
@@ -42,7 +43,7 @@ class Routes:
         service: Registrations,
         rate: RateLimit,
         *,
-        behind_proxy: bool,
+        proxies: Proxies,
         body_seconds: float,
         vapid_public_key: str,
     ) -> None:
@@ -53,7 +54,7 @@ class Routes:
         self._vapid_public_key = vapid_public_key
         self._service = service
         self._rate = rate
-        self._behind_proxy = behind_proxy
+        self._proxies = proxies
         self._body_seconds = body_seconds
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -68,8 +69,8 @@ class Routes:
 
     async def register(self, request: web.Request) -> web.Response:
         """Answer 201 with an active registration, 202 with one that has no verdict yet."""
-        forwarded = ",".join(request.headers.getall(hdrs.X_FORWARDED_FOR, [])) or None
-        self._rate.take(client_address(request.remote, forwarded, behind_proxy=self._behind_proxy))
+        said = request.headers.getall(self._proxies.header, [])
+        self._rate.take(self._proxies.client(request.remote, said))
         registered = await self._service.register((await self._read(request, RegistrationBody)).request())
         own = registered.view.registration
         active = own.state is not RegistrationState.VERIFYING

@@ -23,7 +23,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
     settings = running.settings
     api = required(settings.api)
-    store, lockout = SqlRegistrationStore(running.engine, running.wakeups), Lockout()
+    store, lockout = SqlRegistrationStore(running.engine, running.wakeups, running.reads), Lockout()
     service = Registrations(
         store,
         VerdictWaiter(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
@@ -43,7 +43,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         ),
         settings.webpush.services,
     )
-    limits = Limits(registrations_per_minute=api.registrations_per_minute, behind_proxy=api.behind_proxy)
+    limits = Limits(registrations_per_minute=api.registrations_per_minute, proxies=api.proxies)
     tls = None
     if api.certificate_file is not None and api.key_file is not None:
         tls = server_tls(api.certificate_file, api.key_file)

@@ -24,7 +24,7 @@ from relay.store.ops import SqlOpsStore
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of health and metrics; call it last, because it shows what `running` holds by then."""
     settings, mailboxes = running.settings, running.mailboxes
-    counts, lag = CountsCache(SqlOpsStore(running.engine), now), LoopLag()
+    counts, lag = CountsCache(SqlOpsStore(running.reads), now), LoopLag()
     await counts.refresh()
     parts = [checks.database(counts, now), checks.loop(lag)]
     if mailboxes is not None:

@@ -35,6 +35,8 @@ class Running:
 
     settings: Settings
     engine: AsyncEngine
+    reads: AsyncEngine
+    """The same database over connections that only read, for the questions of phones and of operations."""
     wakeups: Wakeups
     node: str
     random: Random
@@ -64,6 +66,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
         engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
+        reads = await stack.enter_async_context(open_engine(database.dsn, database.ca_file, reads=True))
         if database.file is not None:
             await upgrade(engine)
             wakeups = LocalWakeups()
@@ -72,7 +75,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
                 raise MigrationsPending
             wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
             jobs.append(("wake-ups", wakeups.run))
-        yield Running(settings, engine, wakeups, node, random, jobs=jobs)
+        yield Running(settings, engine, reads, wakeups, node, random, jobs=jobs)
 
 
 def required(value: T | None) -> T:

@@ -63,5 +63,5 @@ class TooManyRequests(RelayError):
 
     def __init__(self, seconds: float) -> None:
         """Set up with the seconds until the next request is allowed."""
-        super().__init__("too many registrations from this address; wait before the next one")
+        super().__init__("too many requests from this address; wait before the next one")
         self.retry_after = max(1, math.ceil(seconds))

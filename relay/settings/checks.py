@@ -6,13 +6,14 @@ from types import MappingProxyType
 from typing import Final
 
 from relay.domain.model import Platform, Role
+from relay.http.addresses import Proxies
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files
-from relay.settings.network import NetworkChecks
+from relay.settings.network import NetworkChecks, read_networks
 from relay.settings.sections import (
     ApiSection,
     ApnsSection,
@@ -145,9 +146,9 @@ class Checks:
             if certificate and key:
                 paths = self._files.path(certificate), self._files.path(key)
                 self._files.certificate("api.certificate_file", paths[0], "api.key_file", paths[1])
-        elif not api.behind_proxy and not is_loopback(api.host):
+        elif not api.proxies and not is_loopback(api.host):
             remedy = (
-                "Set api.certificate_file and api.key_file; or, behind a TLS reverse proxy, api.behind_proxy = true; "
+                "Set api.certificate_file and api.key_file; or, behind a TLS reverse proxy, api.proxies; "
                 'or api.host = "127.0.0.1".'
             )
             self._faults.require("api.certificate_file", None, remedy)
@@ -156,7 +157,7 @@ class Checks:
             port=api.port,
             certificate_file=None if certificate is None else self._files.path(certificate),
             key_file=None if key is None else self._files.path(key),
-            behind_proxy=api.behind_proxy,
+            proxies=Proxies(read_networks("api.proxies", api.proxies, self._faults), api.proxy_header),
             verdict_wait=api.verdict_wait,
             registrations_per_minute=api.registrations_per_minute,
         ), listener

@@ -1,9 +1,10 @@
 """Checks of [network] and of each provider's own proxy: the routes to Apple, Google and push services."""
 
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 
+from relay.http.addresses import Network
 from relay.network.route import DIRECT, Proxy, Route
 from relay.settings.files import Files
 from relay.settings.sections import NetworkSection
@@ -99,4 +100,20 @@ def read_addresses(key: str, texts: Iterable[str], faults: Faults) -> tuple[str,
             faults.add(key, "holds an address nobody can come from", "Write addresses of this host.")
             return ()
         found.append(str(address))
+    return tuple(dict.fromkeys(found))
+
+
+def read_networks(key: str, texts: Iterable[str], faults: Faults) -> tuple[Network, ...]:
+    """Return addresses and networks, an address as the network of itself; empty if one of them is faulty."""
+    found: list[Network] = []
+    for text in texts:
+        try:
+            network = ip_network(text, strict=False)
+        except ValueError:
+            faults.add(key, "holds what is no address or network", "Write addresses or networks, not names.")
+            return ()
+        if network.prefixlen == 0:
+            faults.add(key, "holds a network that everybody is in", "Write the addresses of your proxies alone.")
+            return ()
+        found.append(network)
     return tuple(dict.fromkeys(found))

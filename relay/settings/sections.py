@@ -83,8 +83,13 @@ class ApiSection(Section):
         default=None, description="PEM file with the server certificate and its chain"
     )
     key_file: Text | None = Field(default=None, description="PEM file with the key of api.certificate_file")
-    behind_proxy: bool = Field(
-        default=False, description="true when a TLS reverse proxy stands before it: plain HTTP, X-Forwarded-For trusted"
+    proxies: Texts = Field(
+        default=(),
+        description="addresses or networks of the TLS reverse proxies before it: plain HTTP; the relay believes what "
+        "they alone say about their clients",
+    )
+    proxy_header: Literal["X-Forwarded-For", "Forwarded"] = Field(
+        default="X-Forwarded-For", description="header in which they name the client, X-Forwarded-For or Forwarded"
     )
     verdict_wait: float = Field(
         default=6.0, ge=0, le=60, description="seconds that a registration waits for the mail server's verdict, 0 to 60"
@@ -336,6 +341,14 @@ class LogSection(Section):
         default="json", description="json: one object per line, for collectors; text: for people"
     )
 
+
+RETIRED: Final[dict[str, tuple[str, str]]] = {
+    "api.behind_proxy": (
+        "is no setting any more",
+        'Remove it; behind a TLS reverse proxy, list its addresses instead: api.proxies = ["192.0.2.10"].',
+    ),
+}
+"""Keys of earlier versions: what is wrong with them now, and what to write instead."""
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     "relay": RelaySection,

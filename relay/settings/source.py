@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.domain.errors import SettingsInvalid
-from relay.settings.sections import NAMED, SECTIONS, ApnsAccountSection, Section, ServerSection
+from relay.settings.sections import NAMED, RETIRED, SECTIONS, ApnsAccountSection, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
@@ -112,7 +112,7 @@ class Sections:
     def _explain(self, name: str, problem: ErrorDetails, model: type[Section]) -> tuple[str, str]:
         key = str(problem["loc"][0])
         if problem["type"] == "extra_forbidden":
-            wrong, remedy = _unknown(key, list(model.model_fields))
+            wrong, remedy = RETIRED.get(name) or _unknown(key, list(model.model_fields))
         else:
             # The text never repeats the value: an operator may have put a secret there by mistake.
             wrong = problem["msg"].replace("Input should be", "must be").replace("String should", "must", 1)

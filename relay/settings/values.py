@@ -9,6 +9,7 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from relay.domain.model import Platform, Role
+from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.push.webpush.config import WebPushConfig
@@ -67,8 +68,8 @@ class ApiSettings:
     certificate_file: Path | None
     key_file: Path | None
     """If this and the certificate are None: plain HTTP, on loopback or behind a proxy."""
-    behind_proxy: bool
-    """Whether a reverse proxy sets X-Forwarded-For."""
+    proxies: Proxies
+    """The reverse proxies whose word about their clients counts."""
     verdict_wait: float
     """Seconds that a registration waits for the mail server to accept the password."""
     registrations_per_minute: int

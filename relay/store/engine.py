@@ -27,6 +27,7 @@ BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a comm
 SCRUB: Final = 1.0  # seconds a clean-up waits for other users of the file; the next one catches up
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
+READERS: Final = 2  # connections that only read, per process
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
 CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
 
@@ -46,13 +47,18 @@ _POSTGRES_AWAY: Final = ("08", "40", "53", "57", "58", "25006", "55P03")
 
 
 @asynccontextmanager
-async def open_engine(url: str, ca_file: Path | None = None) -> AsyncIterator[AsyncEngine]:
+async def open_engine(url: str, ca_file: Path | None = None, *, reads: bool = False) -> AsyncIterator[AsyncEngine]:
     """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections at the end.
 
-    With a file of CAs, the PostgreSQL server must prove by TLS that it is the host of the URL.
+    With a file of CAs, the PostgreSQL server must prove by TLS that it is the host of the URL. An engine for `reads`
+    has a few connections, on which every statement that writes fails; with SQLite they never wait for the writer, nor
+    it for them.
     """
     parsed = _with_driver(sa.make_url(url))
-    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed, ca_file)
+    if parsed.get_backend_name() == "sqlite":
+        engine = _sqlite(parsed, reads=reads)
+    else:
+        engine = _postgres(parsed, ca_file, reads=reads)
     try:
         yield engine
     finally:
@@ -155,15 +161,17 @@ def _with_driver(url: sa.URL) -> sa.URL:
     return url.set(drivername=driver)
 
 
-def _sqlite(url: sa.URL) -> AsyncEngine:
+def _sqlite(url: sa.URL, *, reads: bool) -> AsyncEngine:
     """Build the engine of an embedded database.
 
-    It has one connection: the transactions of the process wait in a fair queue, and none finds the file locked by
-    another one of ours.
+    One that writes has one connection: the transactions of the process wait in a fair queue, and none finds the file
+    locked by another one of ours. Readers see the last commit before they began [SQLite: Write-Ahead Logging].
     """
     if not url.database or url.database == ":memory:":
         raise ValueError("an embedded database needs a file: sqlite:////var/lib/relay/relay.db")
-    engine = create_async_engine(url, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=ANSWER)
+    engine = create_async_engine(
+        url, hide_parameters=True, pool_size=READERS if reads else 1, max_overflow=0, pool_timeout=ANSWER
+    )
     path = url.database
 
     def connecting(*_: object) -> None:
@@ -176,11 +184,13 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
+        if reads:
+            cursor.execute("PRAGMA query_only=ON")
         cursor.close()
 
     def begun(connection: sa.Connection) -> None:
-        # A transaction that starts as a reader may fail to become a writer; nearly all of ours write.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # A transaction that starts as a reader may fail to become a writer, so one that may write starts as a writer.
+        connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "do_connect", connecting)
     event.listen(engine.sync_engine, "connect", connected)
@@ -188,8 +198,9 @@ def _sqlite(url: sa.URL) -> AsyncEngine:
     return engine
 
 
-def _postgres(url: sa.URL, ca_file: Path | None) -> AsyncEngine:
+def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
     settings = {
+        "default_transaction_read_only": "on" if reads else "off",
         "application_name": "push-relay",
         "timezone": "UTC",
         "statement_timeout": str(ANSWER * 1000),
@@ -202,8 +213,8 @@ def _postgres(url: sa.URL, ca_file: Path | None) -> AsyncEngine:
         url,
         connect_args=arguments | _tls(ca_file),
         hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
-        pool_size=POOL,
-        max_overflow=OVERFLOW,
+        pool_size=READERS if reads else POOL,
+        max_overflow=0 if reads else OVERFLOW,
         pool_timeout=CONNECT,
         pool_pre_ping=True,
         pool_recycle=1800,  # seconds; firewalls forget idle connections

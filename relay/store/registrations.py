@@ -45,15 +45,19 @@ _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token"
 class SqlRegistrationStore:
     """The RegistrationStore of the api role."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
-        """Keep registrations in a database, and wake the roles that wait for what changed."""
+    def __init__(self, engine: AsyncEngine, wakeups: Wakeups, reads: AsyncEngine | None = None) -> None:
+        """Keep registrations in a database, and wake the roles that wait for what changed.
+
+        With an engine for `reads` no question of a phone waits for a writer, and none makes a writer wait.
+        """
         self._engine = engine
+        self._reads = engine if reads is None else reads
         self._wakeups = wakeups
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
         query = sa.select(*MAILBOX).where(mailbox.c.server == server, mailbox.c.user == user)
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else read_mailbox(row)
 
@@ -85,7 +89,7 @@ class SqlRegistrationStore:
             .outerjoin(candidate)
             .where(registration.c.id == registration_id)
         )
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reads) as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None

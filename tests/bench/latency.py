@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench.site import figure, open_house, open_sandbox, register, token, user
+from tests.bench.site import figure, mail_to_push, open_house, open_sandbox, register
 
 SETTLE = 2.0  # seconds between the last registration and the first mail
 DRAIN = 30.0  # seconds the last pushes may take
@@ -26,21 +26,8 @@ async def measure(mailboxes: int, rate: float, jitter: float) -> None:
             await register(api, mailboxes)
             await sandbox.held(mailboxes)
             await asyncio.sleep(SETTLE)
-            clock = asyncio.get_running_loop().time
-            began = clock()
-            for number in range(1, mailboxes + 1):
-                await asyncio.sleep(max(0.0, began + (number - 1) / rate - clock()))
-                await sandbox.post("/eas/mail", {"user": user(number)})
-            seconds = clock() - began
-            path = f"/push/apns/received?at_least={mailboxes}&within={DRAIN + jitter}"
-            arrived = {push["device_token"]: push["moment"] for push in (await sandbox.get(path))["received"]}
-            left = {
-                n: (await sandbox.get(f"/eas/mailboxes/{user(n)}"))["ping_answered_at"] for n in range(1, mailboxes + 1)
-            }
-    late = sorted((arrived[token(n)] - left[n]) / 1e6 for n in left if token(n) in arrived)
-    if len(late) < mailboxes:
-        raise SystemExit(f"{mailboxes - len(late)} mails led to no push")
-    figure(f"{name}.mails_per_s", mailboxes / seconds, "1/s")
+            late, reached = await mail_to_push(sandbox, mailboxes, rate, within=DRAIN + jitter)
+    figure(f"{name}.mails_per_s", reached, "1/s")
     figure(f"{name}.change_to_apns.p50_ms", late[len(late) // 2], "ms")
     figure(f"{name}.change_to_apns.p99_ms", late[len(late) * 99 // 100], "ms")
     figure(f"{name}.change_to_apns.max_ms", late[-1], "ms")

@@ -123,6 +123,31 @@ async def register(api: aiohttp.ClientSession, mailboxes: int) -> None:
             clients.create_task(client())
 
 
+async def mail_to_push(sandbox: Sandbox, mailboxes: int, rate: float, *, within: float) -> tuple[list[float], float]:
+    """Deliver a mail to each mailbox, `rate` a second; return the sorted latencies in milliseconds, and the true rate.
+
+    A latency begins when the Ping's answer leaves the mail server and ends when the push arrives at APNs, within
+    `within` seconds after the last mail.
+    """
+    before = len((await sandbox.get("/push/apns/received"))["received"])
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    for number in range(1, mailboxes + 1):
+        await asyncio.sleep(max(0.0, began + (number - 1) / rate - clock()))
+        await sandbox.post("/eas/mail", {"user": user(number)})
+    seconds = clock() - began
+    pushes: list[dict[str, Any]] = []
+    while len(pushes) < mailboxes and clock() < began + seconds + within:
+        path = f"/push/apns/received?at_least={before + mailboxes}&within={min(within, 30.0)}"
+        pushes = (await sandbox.get(path))["received"][before:]
+    arrived = {push["device_token"]: push["moment"] for push in pushes}
+    left = {n: (await sandbox.get(f"/eas/mailboxes/{user(n)}"))["ping_answered_at"] for n in range(1, mailboxes + 1)}
+    late = sorted((arrived[token(n)] - left[n]) / 1e6 for n in left if token(n) in arrived)
+    if len(late) < mailboxes:
+        raise SystemExit(f"{mailboxes - len(late)} mails led to no push")
+    return late, mailboxes / seconds
+
+
 def memory_kb(pid: int) -> int:
     """Return the resident memory of a process in kB (1,024 bytes), as Linux reports it."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")

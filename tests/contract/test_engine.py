@@ -4,6 +4,7 @@ import asyncio
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -12,8 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.errors import DatabaseInUse, StoreUnavailable
+from relay.domain.model import RegistrationId
 from relay.store.engine import away, connect_arguments, embedded_lock, open_engine, transaction
+from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import node
+from relay.store.wakeups import LocalWakeups
 from tests.contract.samples import NOW
 from tests.postgres import PostgresServer
 
@@ -220,3 +224,39 @@ def test_the_sqlstate_shows_whether_the_database_is_away(state: str, expected: b
 
     assert away(error) is expected
     assert away(sa.exc.DBAPIError("SELECT 1", None, error)) is expected
+
+
+@pytest.fixture
+async def reads(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with open_engine(database_url, reads=True) as opened:
+        yield opened
+
+
+async def test_questions_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
+    async with transaction(engine) as connection:
+        await connection.execute(sa.insert(node), NODE)
+        async with asyncio.timeout(10):
+            assert await number_of_nodes(reads) == 0
+    assert await number_of_nodes(reads) == 1
+
+
+async def test_a_question_holds_no_writer_up(engine: AsyncEngine, reads: AsyncEngine) -> None:
+    async with transaction(reads) as connection:
+        assert await connection.scalar(sa.select(sa.func.count()).select_from(node)) == 0
+        async with asyncio.timeout(10), transaction(engine) as writing:
+            await writing.execute(sa.insert(node), NODE)
+
+
+async def test_a_connection_for_questions_changes_nothing(engine: AsyncEngine, reads: AsyncEngine) -> None:
+    with pytest.raises((sa.exc.DBAPIError, StoreUnavailable), match=r"readonly|read-only"):
+        async with transaction(reads) as connection:
+            await connection.execute(sa.insert(node), NODE)
+    assert await number_of_nodes(engine) == 0
+
+
+async def test_questions_of_phones_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
+    store = SqlRegistrationStore(engine, LocalWakeups(), reads)
+    async with asyncio.timeout(10), transaction(engine) as connection:
+        await connection.execute(sa.insert(node), NODE)
+        assert await store.view(RegistrationId("none")) is None
+        assert await store.mailbox_of("main", "ann@example.com") is None

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from eas_watcher.machine.memory import WatchState
 from relay.api.app import Limits, create_app
 from relay.domain.model import Mark, RegistrationId, RegistrationState
+from relay.http.addresses import Proxies
 from relay.http.listeners import open_listener
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, RegistrationRequest
@@ -307,9 +309,9 @@ async def test_one_address_may_not_register_too_often() -> None:
 
 
 async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
-    async with serving(Limits(registrations_per_minute=1, behind_proxy=True)) as api:
+    async with serving(Limits(registrations_per_minute=1, proxies=Proxies((ip_network("127.0.0.1"),)))) as api:
         for client in ("198.51.100.7", "198.51.100.8"):
-            headers = {"X-Forwarded-For": f"203.0.113.1, {client}"}
+            headers = {"X-Forwarded-For": f"203.0.113.1, {client}:51234"}
             await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {}, headers=headers)
             await api.problem((429, "too-many-requests"), "POST", "/v1/registrations", {}, headers=headers)
 

@@ -1,6 +1,8 @@
+from ipaddress import IPv6Address
+
 import pytest
 
-from relay.api.rate import RateLimit, client_address
+from relay.api.rate import RateLimit
 from relay.registration.errors import TooManyRequests
 
 
@@ -76,20 +78,34 @@ def test_memory_is_bounded() -> None:
         limit.take("192.0.2.4")
 
 
-@pytest.mark.parametrize(
-    ("peer", "forwarded", "behind_proxy", "client"),
-    [
-        ("192.0.2.1", None, False, "192.0.2.1"),
-        ("192.0.2.1", "198.51.100.7", False, "192.0.2.1"),
-        ("192.0.2.1", "198.51.100.7", True, "198.51.100.7"),
-        ("192.0.2.1", "203.0.113.9, 198.51.100.7", True, "198.51.100.7"),
-        ("192.0.2.1", "203.0.113.9, nonsense", True, "192.0.2.1"),
-        ("192.0.2.1", "", True, "192.0.2.1"),
-        ("192.0.2.1", None, True, "192.0.2.1"),
-        (None, None, False, "unknown"),
-    ],
-)
-def test_only_the_last_address_that_a_trusted_proxy_wrote_counts(
-    peer: str | None, forwarded: str | None, behind_proxy: bool, client: str
-) -> None:
-    assert client_address(peer, forwarded, behind_proxy=behind_proxy) == client
+@pytest.mark.parametrize(("bits", "clients"), [(64, 1), (56, 4), (48, 16)])
+def test_a_network_of_ipv6_has_a_few_limits_and_not_one_for_each_address(bits: int, clients: int) -> None:
+    limit = RateLimit(2, Seconds())
+    network = int(IPv6Address("2001:db8:1::"))
+    step = {64: 1, 56: 1 << 64, 48: 1 << 72}[bits]  # from one narrower network to the next
+
+    def ask() -> int:
+        taken = 0
+        for number in range(40):
+            try:
+                limit.take(str(IPv6Address(network + number * step)))
+            except TooManyRequests:
+                break
+            taken += 1
+        return taken
+
+    assert ask() == 2 * clients
+
+
+def test_a_refused_request_counts_nowhere() -> None:
+    seconds = Seconds()
+    limit = RateLimit(1, seconds)
+    limit.take("2001:db8:0:1::1")
+    for _ in range(10):
+        with pytest.raises(TooManyRequests):
+            limit.take("2001:db8:0:1::1")
+
+    for net in (2, 3, 4):
+        limit.take(f"2001:db8:0:{net}::1")
+    with pytest.raises(TooManyRequests):
+        limit.take("2001:db8:0:5::1")  # the fifth of one /56

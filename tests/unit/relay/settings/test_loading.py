@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Platform, Role
+from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.config import FcmConfig
 from relay.security.sealing import generate
@@ -137,7 +139,7 @@ def test_the_environment_overrides_the_file(site: Installation) -> None:
     site.replace("[servers.main]", "[servers.main-site]")
     environ = {
         "RELAY__API__PORT": "8444",
-        "RELAY__API__BEHIND_PROXY": "true",
+        "RELAY__API__PROXIES": "192.0.2.10, 10.1.0.0/28",
         "RELAY__SERVERS__MAIN_SITE__URL": "https://other.example.com/eas",
         "RELAY__SERVERS__MAIN_SITE__VERSIONS": "14.1, 12.1",
         "RELAY__LOG__LEVEL": "debug",
@@ -147,11 +149,31 @@ def test_the_environment_overrides_the_file(site: Installation) -> None:
     settings = site.load(environ=environ)
 
     assert settings.api is not None
-    assert (settings.api.port, settings.api.behind_proxy) == (8444, True)
+    assert (settings.api.port, settings.api.proxies) == (
+        8444,
+        Proxies((ip_network("192.0.2.10"), ip_network("10.1.0.0/28"))),
+    )
     assert settings.servers.keys() == {"main-site"}
     assert settings.servers["main-site"].url == "https://other.example.com/eas"
     assert settings.servers["main-site"].policy.versions == (ProtocolVersion.V12_1, ProtocolVersion.V14_1)
     assert settings.log.level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('proxies = ["proxy.example.com"]', ("api.proxies", "holds what is no address or network")),
+        ('proxies = ["192.0.2.10:443"]', ("api.proxies", "holds what is no address or network")),
+        ('proxies = ["192.0.2.10", "0.0.0.0/0"]', ("api.proxies", "holds a network that everybody is in")),
+        ('proxies = ["::/0"]', ("api.proxies", "holds a network that everybody is in")),
+        ("behind_proxy = true", ("api.behind_proxy", "is no setting any more")),
+        ("behind_proxy = false", ("api.behind_proxy", "is no setting any more")),
+    ],
+)
+def test_only_addresses_say_who_is_a_proxy(site: Installation, line: str, fault: tuple[str, str]) -> None:
+    site.replace("[api]", f"[api]\n{line}")
+
+    assert site.faults() == [fault]
 
 
 def test_a_fault_from_the_environment_names_the_variable(site: Installation) -> None:
@@ -252,7 +274,7 @@ def test_plain_http_needs_loopback_or_a_proxy(site: Installation) -> None:
     site.replace('certificate_file = "api.pem"\nkey_file = "api.key"\n', "")
 
     assert site.faults() == [("api.certificate_file", "is missing")]
-    assert site.faults(environ={"RELAY__API__BEHIND_PROXY": "yes"}) == []
+    assert site.faults(environ={"RELAY__API__PROXIES": "192.0.2.10"}) == []
     for host in ("127.0.0.1", "::1", "localhost"):
         assert site.faults(environ={"RELAY__API__HOST": host}) == []
     assert site.faults(environ={"RELAY__API__HOST": "192.0.2.1"}) == [("api.certificate_file", "is missing")]
