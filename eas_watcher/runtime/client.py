@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ R_co = TypeVar("R_co", covariant=True)
 Admitted = Callable[[], Awaitable[object]]
 """Called once a request may be sent, which may be long after the client wanted to; if it raises, none is sent."""
 
+OPTIONS: Final = "OPTIONS"  # the name of the request without a command, in the counts
+AUTODISCOVER: Final = "Autodiscover"  # that of a question where a mailbox is
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
@@ -168,10 +171,15 @@ class EasClient:
         self.address(partnership.url)
         standing = self._standing
         standing.refusals = refusals
-        async with _Admitted(self._admission, standing, self._admitted, holds=isinstance(command, Ping)):
-            request = self._compose(command, partnership)
-            http = await self._transmit(command, request)
-            reply = self._read(command, http, request)
+        try:
+            async with _Admitted(self._admission, standing, self._admitted, holds=isinstance(command, Ping)):
+                request = self._compose(command, partnership)
+                http = await self._transmit(command, request)
+                reply = self._read(command, http, request)
+        except EasError as error:
+            self._admissions.count(command.name or OPTIONS, error)
+            raise
+        self._admissions.count(command.name or OPTIONS, None)
         self._admission.accepted(standing)
         return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
 
@@ -183,7 +191,8 @@ class EasClient:
         self.address(partnership.url)
         request = self._compose(command, partnership)
         admitted = _Admitted(self._admission, self._standing, self._admitted)
-        return await _fetch(admitted, lambda: self._transmit(command, request), self._admissions)
+        transmit = partial(self._transmit, command, request)
+        return await _fetch(command.name or OPTIONS, admitted, transmit, self._admissions)
 
     def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
         cookie = self._cookies.header(self._url, self._admissions.now())
@@ -282,7 +291,8 @@ class AutodiscoverClient:
             async with admission.short:
                 return await self._transport.send(request)
 
-        fetched = await _fetch(_Admitted(admission, standing, self._admitted), transmit, self._admissions)
+        admitted = _Admitted(admission, standing, self._admitted)
+        fetched = await _fetch(AUTODISCOVER, admitted, transmit, self._admissions)
         return fetched.http
 
 
@@ -296,7 +306,7 @@ def raise_for_cut(http: HttpReply, held: float) -> None:
 
 
 async def _fetch(
-    admitted: "_Admitted", transmit: Callable[[], Awaitable[HttpReply]], admissions: Admissions
+    name: str, admitted: "_Admitted", transmit: Callable[[], Awaitable[HttpReply]], admissions: Admissions
 ) -> Fetched:
     """Return the answer to a request; its admission learns what the status means for the whole server."""
     error: EasError | None = None
@@ -308,7 +318,9 @@ async def _fetch(
                 raise error
     except EasError as raised:
         if raised is not error:
+            admissions.count(name, raised)
             raise
+    admissions.count(name, error)
     return Fetched(http, error)
 
 

@@ -18,8 +18,6 @@ class FleetStats:
     held: dict[MailboxId, float] = field(default_factory=dict)
     """Heartbeat in seconds of every Ping held now."""
     changes: Counter[CollectionClass] = field(default_factory=Counter)
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By command and result: "answered" or the kind of failure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,13 +121,10 @@ class Runner:
             self._context.stats.changes[change.cls] += change.count
 
     async def _send(self, command: Command[Any]) -> Event:
-        requests = self._context.stats.requests
         try:
             answer = await self._exchange(command)
         except EasError as error:
-            requests[command.name or "OPTIONS", type(error).__name__] += 1
             return await self._failed(error)
-        requests[command.name or "OPTIONS", "answered"] += 1
         return Answered(answer.reply, self._context.now(), answer.held)
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:

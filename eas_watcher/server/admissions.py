@@ -1,8 +1,10 @@
 """The admissions to all mail servers of a process, by URL."""
 
+from collections import Counter
 from collections.abc import Mapping
 from random import Random
 
+from eas_watcher.errors import EasError
 from eas_watcher.ports import Now
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
@@ -28,6 +30,8 @@ class Admissions:
         self._random = random
         self._lessons = dict(lessons or {})
         self._admissions: dict[str, ServerAdmission] = {}
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """How many requests ended how, those of candidates too: by command and result, as `count` names it."""
 
     def admission(self, url: str, rate: float) -> ServerAdmission:
         """Return the admission to a server; `rate` is how many mailboxes per second a new one lets in."""
@@ -38,6 +42,10 @@ class Admissions:
             admission = ServerAdmission(rate, self._short_requests, self._random, self.now, path)
             self._admissions[url] = admission
         return admission
+
+    def count(self, command: str, error: EasError | None) -> None:
+        """Count a request: its result is "answered", or the kind of error."""
+        self.requests[command, "answered" if error is None else type(error).__name__] += 1
 
     def known(self, url: str) -> ServerAdmission | None:
         """Return the admission to a server; None if no request has gone there."""

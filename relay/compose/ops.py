@@ -31,6 +31,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         parts += [
             checks.leases(lambda: mailboxes.leased),
             checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
+            checks.credential_checks(lambda: None if counts.newest is None else counts.newest.mailboxes),
         ]
         parts += [
             mail_server(name, partial(required(running.admissions).known, server.url), now)
@@ -55,6 +56,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         health=health,
         lag=lag,
         fleet=running.fleet,
+        requests=lambda: {} if running.admissions is None else running.admissions.requests,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
         certificates=certificates,

@@ -87,7 +87,12 @@ def _device(remedy: str, recheck: Recheck = Recheck.HOURLY) -> Row:
 def _url(remedy: str, recheck: Recheck = Recheck.HOURLY) -> Row:
     """Return the row of a URL that does not serve the mailbox."""
     words = "The relay asks for the mailbox at a place that does not serve it: its administrator must correct that."
-    return Row(Actor.ADMINISTRATOR, words, remedy, recheck)
+    return Row(Actor.ADMINISTRATOR, words, remedy, recheck, Concern.SERVER)
+
+
+def _elsewhere(remedy: str) -> Row:
+    """Return the row of a mailbox that another server has than the one which serves the others."""
+    return replace(_url(remedy), concern=Concern.MAILBOX)
 
 
 def _relay(remedy: str, recheck: Recheck = Recheck.HOURLY) -> Row:
@@ -228,7 +233,7 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
             "A publishing gateway before the mail server (TMG, UAG, AD FS web application proxy) wants a login in a "
             "form: let it pass the path of ActiveSync without a form, or name an inner URL."
         ),
-        Reason.HTTP_451: _url(
+        Reason.HTTP_451: _elsewhere(
             "Another server has the mailbox, and this one does not name it: set the ExternalUrl of that server's "
             "ActiveSync (Set-ActiveSyncVirtualDirectory), or let servers.NAME.url lead to that server."
         ),
@@ -271,11 +276,11 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
             "ActiveSync is off for the user: switch it on.",
             "ActiveSync is off for the user: Set-CASMailbox -ActiveSyncEnabled $true.",
         ),
-        Reason.EAS_127: _url(
+        Reason.EAS_127: _elsewhere(
             "The mailbox is on a newer server with another URL: add that server as another [servers.NAME], or let "
             "servers.NAME.url lead to it."
         ),
-        Reason.EAS_128: _url(
+        Reason.EAS_128: _elsewhere(
             "The mailbox is on an older server with another URL: add that server as another [servers.NAME], or move "
             "the mailbox to the newer one."
         ),

@@ -5,6 +5,7 @@ from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
+from eas_watcher.reasons import Reason
 from relay.domain.explanation import KnownRegistration, MailboxExplanation
 from relay.domain.model import Mailbox, Platform, Registration, RegistrationState
 from relay.domain.outcome import OutcomeKind
@@ -29,9 +30,11 @@ def advise_on_mailbox(explanation: MailboxExplanation, now: datetime) -> str:
     return " ".join(filter(None, (row.remedy, _allow(mailbox) if row.access_rule else "", again)))
 
 
-def advise_on_registration(known: KnownRegistration, now: datetime) -> str:
-    """Return what to do about the pushes of a registration."""
+def advise_on_registration(known: KnownRegistration, reason: Reason | None, now: datetime) -> str:
+    """Return what to do about the pushes of a registration; `reason` is that of its mailbox."""
     registration = known.registration
+    if registration.state is RegistrationState.VERIFYING and reason not in {None, Reason.NOT_ASKED}:
+        return "Its credential waits for the mail server's word: do what is said above about the mailbox."
     if registration.state is not RegistrationState.ACTIVE:
         return _BY_REGISTRATION[registration.state]
     if known.candidate_pending:

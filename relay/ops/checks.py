@@ -68,6 +68,28 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
     return Part(f"server {server}" if server else "mail servers", check)
 
 
+def credential_checks(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None]) -> Part:
+    """Return the part of new mailboxes, checked by the share whose credential the mail server does not judge.
+
+    On the first day that is all of them, if the server's URL, name or CA is wrong. `levels` is that of `mailboxes`.
+    """
+
+    def check() -> Finding:
+        known = levels() or {}
+        stuck = {key: n for key, n in known.items() if _unproved(*key)}
+        number = sum(stuck.values())
+        total = number + sum(n for (state, _), n in known.items() if state not in _NOT_WATCHED)
+        if not stuck or number < SOME * total:
+            return OK
+        state, reason = max(stuck, key=lambda key: stuck[key])
+        row = row_of(state, reason)
+        remedy = f"{row.remedy} {ALLOW}" if row.access_rule else row.remedy
+        text = f"{number} new mailboxes wait, most: {write_reason(reason)}; {total - number} others have been accepted"
+        return Finding(PartState.FAILED if number >= MOST * total else PartState.DEGRADED, text, remedy)
+
+    return Part("credential checks", check)
+
+
 def leases(leased: Callable[[], bool]) -> Part:
     """Return the part that fails when this process may watch no mailbox."""
 
@@ -139,7 +161,10 @@ def _ill(state: WatchState, reason: Reason | None) -> bool:
             return True
         case WatchState.WAITING:
             return row_of(state, reason).concern is Concern.SERVER
-        case WatchState.VERIFYING:
-            return row_of(state, reason).concern is Concern.RELAY
         case _:
             return False
+
+
+def _unproved(state: WatchState, reason: Reason | None) -> bool:
+    """Return True for mailboxes without an accepted credential whose server was asked, or should have been, in vain."""
+    return state is WatchState.VERIFYING and reason not in {None, Reason.NOT_ASKED}

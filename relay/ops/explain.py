@@ -37,7 +37,7 @@ def document(explanation: MailboxExplanation, now: datetime) -> dict[str, object
             "lease_until": _moment(explanation.owned_until),
             "to_do": advise_on_mailbox(explanation, now),
         },
-        "registrations": [_registration(known, now) for known in explanation.registrations],
+        "registrations": [_registration(known, mailbox, now) for known in explanation.registrations],
     }
 
 
@@ -66,12 +66,12 @@ def text(explanation: MailboxExplanation, now: datetime) -> str:
             f"  provider     {_last_outcome(own) or 'said nothing so far'}",
             *([f"  quarantine   {_quarantined(own.quarantine, now)}"] if own.quarantine else []),
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
-            f"  to do        {advise_on_registration(known, now)}",
+            f"  to do        {advise_on_registration(known, mailbox.reason, now)}",
         ]
     return "\n".join(lines) + "\n"
 
 
-def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
+def _registration(known: KnownRegistration, mailbox: Mailbox, now: datetime) -> dict[str, object]:
     own = known.registration
     return {
         "id": own.id,
@@ -105,7 +105,7 @@ def _registration(known: KnownRegistration, now: datetime) -> dict[str, object]:
             }
             for mark in known.marks
         ],
-        "to_do": advise_on_registration(known, now),
+        "to_do": advise_on_registration(known, mailbox.reason, now),
     }
 
 

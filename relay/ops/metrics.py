@@ -39,6 +39,7 @@ class Metrics:
         health: Health,
         lag: LoopLag,
         fleet: FleetStats,
+        requests: Callable[[], Mapping[tuple[str, str], int]],
         servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
@@ -47,9 +48,9 @@ class Metrics:
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
-        `servers` returns the admissions to mail servers with their URLs, `shards` the number of leases held;
-        `certificates` are those that the relay shows to others, by their keys in relay.toml. Sets the hook
-        `on_accepted` of every PushStats in `push`.
+        `requests` returns how many requests to mail servers ended how, by command and result, `servers` the admissions
+        to them with their URLs, `shards` the number of leases held; `certificates` are those that the relay shows to
+        others, by their keys in relay.toml. Sets the hook `on_accepted` of every PushStats in `push`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -62,7 +63,7 @@ class Metrics:
         )
         build = {"version": version, "role": role}
         self._registry.register(
-            _RelayCollector(build, counts, health, lag, fleet, servers, push, certificates, shards, clock)
+            _RelayCollector(build, counts, health, lag, fleet, requests, servers, push, certificates, shards, clock)
         )
         ProcessCollector(registry=self._registry)
         for platform, stats in push.items():
@@ -87,6 +88,7 @@ class _RelayCollector(Collector):
         health: Health,
         lag: LoopLag,
         fleet: FleetStats,
+        requests: Callable[[], Mapping[tuple[str, str], int]],
         servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
@@ -98,6 +100,7 @@ class _RelayCollector(Collector):
         self._health = health
         self._lag = lag
         self._fleet = fleet
+        self._requests = requests
         self._servers = servers
         self._push = push
         self._certificates = certificates
@@ -143,7 +146,7 @@ class _RelayCollector(Collector):
         requests = CounterMetricFamily(
             "relay_eas_requests", "ActiveSync requests by their outcome.", labels=["command", "outcome"]
         )
-        for (command, outcome), count in list(self._fleet.requests.items()):
+        for (command, outcome), count in list(self._requests().items()):
             requests.add_metric([command, outcome], count)
         yield requests
         yield from self._admissions()

@@ -21,7 +21,7 @@ in `mailbox.reason`. [eas-statuses.md](eas-statuses.md) says which answer of a m
 SECTIONS: Final = {
     Concern.SERVER: (
         "The mail server, or the path to it",
-        "Most of these pass by themselves. If many mailboxes have one, health says so.",
+        "A server that is down comes back by itself, a wrong URL does not. If many mailboxes have one, health says so.",
     ),
     Concern.RELAY: (
         "What the relay itself lacks",

@@ -46,24 +46,31 @@ def advise(view: RegistrationView) -> Advice:
 def visible_reason(view: RegistrationView) -> Reason | None:
     """Return the reason of the mailbox as far as the app may know it.
 
-    Before the mail server has accepted a credential of this registration, the app learns only what the relay itself
-    lacks; anything else would tell strangers about a mailbox.
+    Before the mail server has accepted a credential of this registration, the app learns only what the relay or the
+    whole server lacks; anything else would tell strangers about a mailbox.
     """
     mailbox = view.mailbox
-    if proved(view) or mailbox.reason is None or _relay_lacks(mailbox):
+    if proved(view) or mailbox.reason is None or _concern(mailbox) is not Concern.MAILBOX:
         return mailbox.reason
     return Reason.NOT_ASKED
 
 
-def _relay_lacks(mailbox: Mailbox) -> bool:
-    return row_of(mailbox.state, mailbox.reason).concern is Concern.RELAY
+def _concern(mailbox: Mailbox) -> Concern:
+    return row_of(mailbox.state, mailbox.reason).concern
 
 
 def _verifying(mailbox: Mailbox) -> Advice:
-    if _relay_lacks(mailbox):
-        return Advice(Actor.ADMINISTRATOR, "The relay cannot ask the mailbox's server: its administrator sees why.")
-    row = REASONS[Reason.NOT_ASKED]
-    return Advice(row.actor, row.words)
+    match _concern(mailbox):
+        case Concern.RELAY:
+            return Advice(Actor.ADMINISTRATOR, "The relay cannot ask the mailbox's server: its administrator sees why.")
+        case Concern.SERVER:
+            text = (
+                "The mailbox's server does not answer as it should; the relay asks again. Its administrator sees why."
+            )
+            return Advice(Actor.ADMINISTRATOR, text)
+        case Concern.MAILBOX:  # pragma: no branch -- mypy proves that there is no other
+            row = REASONS[Reason.NOT_ASKED]
+            return Advice(row.actor, row.words)
 
 
 def _active(view: RegistrationView) -> Advice:

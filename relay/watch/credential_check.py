@@ -20,10 +20,12 @@ from eas_watcher.errors import (
     AccessDenied,
     CredentialVoid,
     EasError,
+    ProtocolViolation,
     Redirected,
     ServerBusy,
     ServerRenewed,
     Unauthorized,
+    Unreachable,
 )
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.machine.remedies import redirect_target
@@ -53,7 +55,7 @@ class Finding:
     result: CheckResult
     detail: str = ""
     reason: Reason | None = None
-    """Why access is denied, which an administrator must correct first; None if it is not."""
+    """Why there is no result; None: nothing in particular."""
     url: str | None = None
     """Where the server was that accepted the candidate; None: none was asked."""
     retry_in: float | None = None
@@ -121,10 +123,25 @@ async def check_credential(
 def _unknown(error: EasError, client: EasClient) -> Finding:
     """Return the finding of a check that failed without a result."""
     if concerns_server(error) and client.admission.state == "away":
-        return Finding(CheckResult.UNKNOWN, str(error), retry_in=client.admission.expected_wait(), queues=True)
-    reason = error.reason if isinstance(error, AccessDenied) else None
+        wait = client.admission.expected_wait()
+        return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=wait, queues=True)
     retry_in = error.retry_after if isinstance(error, ServerBusy) else None
-    return Finding(CheckResult.UNKNOWN, str(error), reason, retry_in=retry_in)
+    return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=retry_in)
+
+
+def reason_of(error: EasError) -> Reason | None:
+    """Return the reason why a candidate waits after a failed check; None: nothing in particular."""
+    match error:
+        case AccessDenied(reason=reason):
+            return reason
+        case Unreachable():
+            return Reason.UNREACHABLE
+        case ServerBusy():
+            return Reason.SERVER_BUSY
+        case ProtocolViolation():
+            return Reason.PROTOCOL_VIOLATION
+        case _:
+            return None
 
 
 async def _show(connection: Connection, client: EasClient, url: str, guards: OptionsGuards) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 
 from eas_watcher import backoff
-from eas_watcher.errors import AccessDenied, EasError, Unauthorized
+from eas_watcher.errors import EasError, Unauthorized
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
@@ -19,7 +19,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential
+from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, reason_of
 from relay.watch.discovery import Searches
 
 log = logging.getLogger(__name__)
@@ -185,8 +185,7 @@ class Verification:
                 return Finding(CheckResult.REFUSED)
             except EasError as error:
                 log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
-                reason = error.reason if isinstance(error, AccessDenied) else None
-                return Finding(CheckResult.UNKNOWN, str(error), reason)
+                return Finding(CheckResult.UNKNOWN, str(error), reason_of(error))
         client = EasClient(
             account,
             opened.transport,
@@ -197,7 +196,8 @@ class Verification:
             admitted=admitted,
         )
         if not before.queues and (obstacle := client.admission.obstacle):
-            await self._show_waiting(record, Reason.NOT_ASKED, obstacle, client.admission.expected_wait())
+            why = Reason.UNREACHABLE if client.admission.state == "away" else Reason.HTTP_401_MANY
+            await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
 
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:

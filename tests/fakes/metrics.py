@@ -1,6 +1,7 @@
 """Metrics with all objects that they measure, for tests to fill and to read."""
 
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from random import Random
@@ -37,6 +38,7 @@ class Bench:
         self.store = OpsCounts()
         self.counts = CountsCache(self.store, self.clock)
         self.fleet = FleetStats()
+        self.requests: Counter[tuple[str, str]] = Counter()
         self.servers: dict[str, ServerAdmission] = {}
         self.apns = PushStats()
         self.lag = LoopLag()
@@ -47,6 +49,7 @@ class Bench:
             health=Health([checks.database(self.counts, self.clock)], self.clock),
             lag=self.lag,
             fleet=self.fleet,
+            requests=lambda: self.requests,
             servers=self.servers.items,
             push={Platform.APNS: self.apns},
             certificates=certificates or {},
@@ -67,7 +70,7 @@ class Bench:
         """Let every metric have a sample."""
         self.fleet.held = {MailboxId("a"): 300}
         self.fleet.changes[CollectionClass.EMAIL] = 1
-        self.fleet.requests["Ping", "answered"] = 1
+        self.requests["Ping", "answered"] = 1
         self.servers["https://mail.example.com/eas"] = cut_admission()
         self.apns.outcomes[OutcomeKind.DELIVERED] = 1
         self.store.mailboxes = {(WatchState.WATCHING, None): 1}

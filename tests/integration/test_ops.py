@@ -40,6 +40,7 @@ class Ops:
             health=health,
             lag=lag,
             fleet=FleetStats(),
+            requests=dict,
             servers=list,
             push={Platform.APNS: PushStats()},
             certificates={},

@@ -182,12 +182,12 @@ async def test_many_mailboxes_wait_for_one_probe_and_return_at_the_rate(many: in
 @hurried
 async def test_a_connection_that_nobody_takes_is_tried_by_one_mailbox_only() -> None:
     async with town("ann", "ben", "cleo", "dora") as place:
-        place.context.stats.requests.clear()
+        place.context.admissions.requests.clear()
         place.wire.astray = True
         place.simulator.pings.close()
         await place.pass_time(120)
 
-        failures = place.context.stats.requests
+        failures = place.context.admissions.requests
         assert failures["Ping", "Unreachable"] == 4
         assert 4 <= failures.total() - 4 <= 12  # one mailbox after the other, at 5, 15, 35 … seconds
         assert place.door.state == "away"

@@ -91,7 +91,7 @@ async def test_counts_what_it_does() -> None:
     async with running(world, mails("k2", "5:1", "5:2"), EMPTY, (40.0, Unreachable("x", 40.0)), EMPTY):
         stats = world.context.stats
         assert stats.changes == {CollectionClass.EMAIL: 2}
-        assert stats.requests == {("Sync", "answered"): 3, ("Ping", "Unreachable"): 1}
+        assert world.context.admissions.requests == {("Sync", "answered"): 3, ("Ping", "Unreachable"): 1}
         assert stats.held == {MAILBOX: 60}
     assert stats.held == {}
 

@@ -143,4 +143,11 @@ def of_webpush(known: KnownRegistration) -> KnownRegistration:
     ],
 )
 def test_each_state_of_a_registration_has_its_remedy(registration: KnownRegistration, words: str) -> None:
-    assert words in advise_on_registration(registration, NOW)
+    assert words in advise_on_registration(registration, None, NOW)
+
+
+def test_a_new_registration_waits_for_what_its_mailbox_waits_for() -> None:
+    new = known(state=RegistrationState.VERIFYING)
+
+    assert "above about the mailbox" in advise_on_registration(new, Reason.UNREACHABLE, NOW)
+    assert "Nothing yet" in advise_on_registration(new, Reason.NOT_ASKED, NOW)

@@ -50,7 +50,6 @@ async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
         ({(WatchState.WATCHING, None): 1, (WatchState.WAITING, Reason.SERVER_BUSY): 1}, PartState.FAILED, "50% of 2"),
         ({(WatchState.VERIFYING, Reason.NOT_ASKED): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
         ({(WatchState.VERIFYING, Reason.EAS_126): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
-        ({(WatchState.VERIFYING, Reason.KERBEROS_TICKET): 1}, PartState.FAILED, "100% of 1 mailboxes"),
         ({(WatchState.BLOCKED, Reason.HTTP_403): 4, (WatchState.WIPED, None): 9}, PartState.FAILED, "blocked http-403"),
     ],
 )
@@ -62,6 +61,36 @@ def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
     finding = part.check()
 
     assert (part.name, finding.state) == ("mail servers", state)
+    assert text in finding.reason
+    assert bool(finding.remedy) == (state is not PartState.OK)
+
+
+@pytest.mark.parametrize(
+    ("levels", "state", "text"),
+    [
+        (None, PartState.OK, ""),
+        ({(WatchState.VERIFYING, Reason.NOT_ASKED): 12}, PartState.OK, ""),
+        ({(WatchState.VERIFYING, None): 12, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
+        ({(WatchState.VERIFYING, Reason.EAS_126): 1, (WatchState.WATCHING, None): 10}, PartState.OK, ""),
+        (
+            {(WatchState.VERIFYING, Reason.HTTP_404): 12},
+            PartState.FAILED,
+            "12 new mailboxes wait, most: http-404; 0 others have been accepted",
+        ),
+        ({(WatchState.VERIFYING, Reason.KERBEROS_TICKET): 1}, PartState.FAILED, "1 new mailboxes wait"),
+        (
+            {(WatchState.VERIFYING, Reason.UNREACHABLE): 2, (WatchState.WATCHING, None): 8},
+            PartState.DEGRADED,
+            "most: unreachable; 8 others",
+        ),
+    ],
+)
+def test_new_mailboxes_that_nobody_judges_are_told(
+    levels: dict[tuple[WatchState, Reason | None], int] | None, state: PartState, text: str
+) -> None:
+    finding = checks.credential_checks(lambda: levels).check()
+
+    assert finding.state == state
     assert text in finding.reason
     assert bool(finding.remedy) == (state is not PartState.OK)
 

@@ -53,8 +53,8 @@ def test_certificates_have_the_time_until_they_expire_and_unreadable_ones_have_n
 def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
     bench.fleet.held = {MailboxId("a"): 300, MailboxId("b"): 600}
     bench.fleet.changes[CollectionClass.EMAIL] = 4
-    bench.fleet.requests["Ping", "answered"] = 5
-    bench.fleet.requests["Sync", "Unreachable"] = 6
+    bench.requests["Ping", "answered"] = 5
+    bench.requests["Sync", "Unreachable"] = 6
     bench.servers["https://mail.example.com/eas"] = cut_admission()
     bench.apns.outcomes[OutcomeKind.DELIVERED] = 7
     bench.apns.lowered = 3

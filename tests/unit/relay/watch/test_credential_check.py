@@ -94,8 +94,14 @@ async def check(server: Server, *, answers_all: bool = False, seeker: Seeker | N
     [
         (GOOD, Finding(CheckResult.ACCEPTED, url=ACCOUNT.url)),
         (REFUSED, Finding(CheckResult.REFUSED)),
-        (HttpReply(503, {}, b"", ()), Finding(CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)")),
-        (Unreachable("no connection: refused"), Finding(CheckResult.UNKNOWN, "no connection: refused")),
+        (
+            HttpReply(503, {}, b"", ()),
+            Finding(CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)", Reason.SERVER_BUSY),
+        ),
+        (
+            Unreachable("no connection: refused"),
+            Finding(CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE),
+        ),
         (
             AccessDenied("no ticket", Reason.KERBEROS_TICKET),
             Finding(CheckResult.UNKNOWN, "no ticket", Reason.KERBEROS_TICKET),
@@ -232,7 +238,7 @@ async def test_a_result_is_unknown_while_it_is_unknown_whether_options_is_guarde
     server = Server(GOOD, Unreachable("cut"), GOOD, REFUSED)
     world = World(server, server, guards)
 
-    assert await world.check() == Finding(CheckResult.UNKNOWN, "cut")
+    assert await world.check() == Finding(CheckResult.UNKNOWN, "cut", Reason.UNREACHABLE)
     assert (await world.check()).result is CheckResult.ACCEPTED
 
     assert guards.asked == 2
@@ -269,13 +275,17 @@ async def test_a_credential_that_is_void_for_certain_is_refused() -> None:
 async def test_a_server_that_names_a_time_is_left_alone_until_then() -> None:
     finding = await check(Server(HttpReply(503, {"retry-after": "600"}, b"")))
 
-    assert finding == Finding(CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)", retry_in=600.0)
+    assert finding == Finding(
+        CheckResult.UNKNOWN, "the server cannot serve now (HTTP 503)", Reason.SERVER_BUSY, retry_in=600.0
+    )
 
 
 async def test_a_candidate_whose_server_is_away_queues_for_it() -> None:
     finding = await check(Server(Unreachable("no connection: refused", reached=False)))
 
-    assert finding == Finding(CheckResult.UNKNOWN, "no connection: refused", retry_in=5.0, queues=True)
+    assert finding == Finding(
+        CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE, retry_in=5.0, queues=True
+    )
 
 
 async def test_all_requests_of_a_check_are_one_turn_at_the_server() -> None:

@@ -204,7 +204,7 @@ async def test_a_server_without_a_result_is_asked_until_the_candidate_is_withdra
         await asyncio.sleep(60)
         asked = here.server.asked
         assert asked > 1
-        assert here.shown[-1].reason == "not-asked"
+        assert here.shown[-1].reason == "server-busy"
 
         here.store.present = replace(here.store.present, candidates=())
         await asyncio.sleep(7200)
@@ -240,7 +240,7 @@ async def test_a_password_is_not_tried_while_the_server_refuses_many(tmp_path: P
         await asyncio.sleep(800)
         assert here.server.asked == 0
         assert [condition.detail for condition in here.shown] == ["the server refuses many credentials at once"]
-        assert here.shown[0].reason == "not-asked"
+        assert here.shown[0].reason == "http-401-many"
 
         here.admission.answered(confirms)
         here.admission.accepted(confirms)
