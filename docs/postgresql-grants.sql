@@ -42,6 +42,8 @@ GRANT UPDATE ON shard TO relay_watch;
 GRANT SELECT ON path TO relay_watch;
 GRANT INSERT ON path TO relay_watch;
 GRANT UPDATE ON path TO relay_watch;
+GRANT SELECT ON sealed_anew TO relay_watch;
+GRANT INSERT ON sealed_anew TO relay_watch;
 GRANT SELECT ("id", "state", "reason") ON mailbox TO relay_push;
 GRANT UPDATE ("dirty") ON mailbox TO relay_push;
 GRANT SELECT ("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state", "mailbox_id", "last_push_at", "last_outcome", "pushed", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON registration TO relay_push;

@@ -1,7 +1,8 @@
 """The values that the roles exchange through the store: mailboxes, registrations and dirty marks."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
@@ -199,6 +200,20 @@ class WatchRecord:
     candidates: tuple[Candidate, ...]
     registrations: int
     """How many registrations, in any state, name this mailbox; none: the mailbox may be forgotten."""
+
+    @property
+    def seals(self) -> list[bytes]:
+        """Every seal of the mailbox: of its credential, and of its candidates."""
+        own = [] if self.sealed_credential is None else [self.sealed_credential]
+        return own + [candidate.sealed for candidate in self.candidates]
+
+    def resealed(self, seals: Mapping[bytes, bytes]) -> "WatchRecord":
+        """Return the record after some of its credentials were sealed again: seal before -> seal now."""
+        own = self.sealed_credential
+        candidates = (replace(each, sealed=seals.get(each.sealed, each.sealed)) for each in self.candidates)
+        return replace(
+            self, sealed_credential=None if own is None else seals.get(own, own), candidates=tuple(candidates)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class Registrations:
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
             raise OtherMailbox("the credential names another user: remove this registration and make a new one")
         credential = await self._logins.credential(mailbox.server, mailbox.user, login)
-        sealed = self._key.seal(mailbox.id, credential)
+        sealed = self._key.seal(mailbox, credential)
         begun = self._begin(mailbox.server, mailbox.user, mailbox)
         try:
             await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
@@ -199,7 +199,7 @@ class Registrations:
         """Store a new registration on its mailbox, which another request may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
-            sealed = self._key.seal(mailbox.id, credential)
+            sealed = self._key.seal(mailbox, credential)
             registration = self._registration(request, mailbox.id, secret)
             try:
                 await self._store.create(mailbox, registration, sealed)

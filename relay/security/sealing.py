@@ -1,15 +1,23 @@
 """The encryption of stored credentials: the api role seals with the public key, only the watch role can open.
 
-HPKE [RFC 9180] in base mode, X25519 with HKDF-SHA256 and ChaCha20-Poly1305. Each seal is bound to its mailbox, so a
-sealed credential that is moved to another row does not open.
+HPKE [RFC 9180] in base mode, X25519 with HKDF-SHA256 and ChaCha20-Poly1305. A seal is
+
+    1 byte    02: the form of what follows
+    8 bytes   the id of the public key that sealed: which private key opens
+    the rest  HPKE's encapsulated key and ciphertext; the plaintext is JSON, filled with blanks to a multiple of `BLOCK`
+
+Each seal is bound to its mailbox, the mailbox's server and the mailbox's user, so a sealed credential does not open in
+another row, nor after somebody has written another server or user into its row. Seals of the form 01, of earlier
+versions, were bound to the mailbox alone: `renewed` takes them once, at the upgrade, and `open` never.
 """
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import (
@@ -27,8 +35,31 @@ from relay.domain.errors import SealBroken
 from relay.security import credentials
 from relay.security.credentials import StoredCredential
 
-FORMAT: Final = b"\x01"  # first byte of every seal: the suite below, the plaintext as JSON
+FORM: Final = b"\x02"  # first byte of every seal
+OLD_FORM: Final = b"\x01"  # of seals that are bound to their mailbox alone, unpadded, without the id of their key
+BLOCK: Final = 512  # bytes; with a user of 60 characters, all passwords up to 400 characters make one block
+OTHER_KEY: Final = "the stored credential does not open with this sealing key: restore the key, or register again"
+MISPLACED: Final = "the stored credential was sealed for another mailbox, server or user: register again"
+OLD: Final = "the stored credential has the form of an older version: upgrade all processes, then register again"
+_ID: Final = slice(1, 9)
+_HEADER: Final = 9  # bytes: form and key id
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
+
+
+class Owner(Protocol):
+    """The mailbox that a credential is sealed for."""
+
+    @property
+    def id(self) -> MailboxId:
+        """The id of the mailbox."""
+
+    @property
+    def server(self) -> str:
+        """The name of the mailbox's server."""
+
+    @property
+    def user(self) -> str:
+        """The user whose mailbox it is."""
 
 
 class SealingPublicKey:
@@ -39,6 +70,8 @@ class SealingPublicKey:
         self._key = key
         self.raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         """The 32 bytes of the key."""
+        self.id = hashlib.sha256(b"relay sealing key\0" + self.raw).digest()[:8]
+        """Names the key in each of its seals."""
 
     @classmethod
     def load(cls, path: Path) -> "SealingPublicKey":
@@ -48,38 +81,95 @@ class SealingPublicKey:
             raise ValueError("not an X25519 public key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)
 
-    def seal(self, mailbox: MailboxId, credential: StoredCredential) -> bytes:
-        """Return a credential, sealed for the watch role and bound to its mailbox."""
-        return FORMAT + _SUITE.encrypt(credentials.write(credential), self._key, _info(mailbox))
+    def seal(self, owner: Owner, credential: StoredCredential) -> bytes:
+        """Return a credential, sealed for the watch role and bound to the mailbox that it is for."""
+        plain = credentials.write(credential)
+        padded = plain.ljust(-(-len(plain) // BLOCK) * BLOCK)
+        header = FORM + self.id
+        return header + _SUITE.encrypt(padded, self._key, _info(header, owner))
 
 
 class SealingPrivateKey:
-    """Opens sealed credentials; only the watch role has this key."""
+    """Opens sealed credentials; only the watch role has this key, and the former ones while it is being replaced."""
 
-    def __init__(self, key: X25519PrivateKey) -> None:
-        """Use `load` for a file."""
-        self._key = key
+    def __init__(self, key: X25519PrivateKey, former: Sequence[X25519PrivateKey] = ()) -> None:
+        """Use `load` for files; `former` keys open as well, but nothing is sealed for them any more."""
+        self._public = SealingPublicKey(key.public_key())
+        self._keys = {SealingPublicKey(each.public_key()).id: each for each in (key, *former)}
 
     @classmethod
-    def load(cls, path: Path) -> "SealingPrivateKey":
-        """Load a PEM file; raises ValueError if it holds no X25519 private key."""
-        key = load_pem_private_key(path.read_bytes(), None)
-        if not isinstance(key, X25519PrivateKey):
-            raise ValueError("not an X25519 private key")  # noqa: TRY004 -- the fault is in the file
-        return cls(key)
+    def load(cls, path: Path, *former: Path) -> "SealingPrivateKey":
+        """Load a PEM file, and those of former keys; raises ValueError if one holds no X25519 private key."""
+        return cls(read_private(path.read_bytes()), [read_private(each.read_bytes()) for each in former])
+
+    @property
+    def ids(self) -> frozenset[bytes]:
+        """The ids of the keys whose seals this opens."""
+        return frozenset(self._keys)
 
     def public_key(self) -> SealingPublicKey:
         """Return the public half, which seals for this key."""
-        return SealingPublicKey(self._key.public_key())
+        return self._public
 
-    def open(self, mailbox: MailboxId, sealed: bytes) -> StoredCredential:
-        """Return the credential in a seal; raises SealBroken for another key, another mailbox or changed bytes."""
-        if sealed[:1] != FORMAT:
-            raise SealBroken("the seal has an unknown format")
+    def open(self, owner: Owner, sealed: bytes) -> StoredCredential:
+        """Return the credential in a seal; raises SealBroken.
+
+        That is for an unknown key, another mailbox, server or user, for changed bytes and for the old form.
+        """
+        if sealed[:1] != FORM:
+            raise SealBroken(OLD)
+        key = self._keys.get(sealed[_ID])
+        if key is None:
+            raise SealBroken(OTHER_KEY)
+        return _opened(key, sealed[_HEADER:], _info(sealed[:_HEADER], owner), owner)
+
+    def renewed(self, owner: Owner, sealed: bytes, *, take_old: bool) -> bytes | None:
+        """Return a credential sealed anew if its seal is for a former key or, with `take_old`, of the old form.
+
+        None: the seal is as it should be, or does not open.
+        """
+        if sealed[:_HEADER] == FORM + self._public.id:
+            return None
         try:
-            return credentials.read(_SUITE.decrypt(sealed[1:], self._key, _info(mailbox)))
-        except (InvalidTag, ValueError, KeyError, TypeError, EasError) as error:
-            raise SealBroken("the seal does not open with this key for this mailbox") from error
+            if take_old and is_old(sealed):
+                return self._public.seal(owner, self._open_old(owner, sealed))
+            return self._public.seal(owner, self.open(owner, sealed))
+        except SealBroken:
+            return None
+
+    def _open_old(self, owner: Owner, sealed: bytes) -> StoredCredential:
+        for key in self._keys.values():
+            try:
+                return _opened(key, sealed[1:], b"relay credential v1\0" + owner.id.encode(), owner)
+            except SealBroken:
+                continue
+        raise SealBroken(OTHER_KEY)
+
+
+def is_old(sealed: bytes) -> bool:
+    """Return whether a seal has the form of earlier versions, which is taken once, at the upgrade."""
+    return sealed[:1] == OLD_FORM
+
+
+def _opened(key: X25519PrivateKey, ciphertext: bytes, info: bytes, owner: Owner) -> StoredCredential:
+    try:
+        credential = credentials.read(_SUITE.decrypt(ciphertext, key, info))
+    except (InvalidTag, ValueError, KeyError, TypeError, EasError) as error:
+        raise SealBroken(MISPLACED) from error
+    if credential.user != owner.user:
+        raise SealBroken(MISPLACED)
+    return credential
+
+
+def read_private(pem: bytes) -> X25519PrivateKey:
+    """Return the private key in a PEM text; raises ValueError if that is no unencrypted X25519 key."""
+    try:
+        key = load_pem_private_key(pem, None)
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError("the key is encrypted or of an unknown kind") from error
+    if not isinstance(key, X25519PrivateKey):
+        raise ValueError("not an X25519 private key")  # noqa: TRY004 -- the fault is in the file
+    return key
 
 
 def generate() -> tuple[bytes, bytes]:
@@ -95,5 +185,7 @@ def derive_device_id(key: SealingPublicKey, server: str, user: str) -> DeviceId:
     return DeviceId(base64.b32encode(digest).decode("ascii")[:32])
 
 
-def _info(mailbox: MailboxId) -> bytes:
-    return b"relay credential v1\0" + mailbox.encode()
+def _info(header: bytes, owner: Owner) -> bytes:
+    """Return what a seal is bound to: no two owners have the same."""
+    fields = (part.encode() for part in (owner.id, owner.server, owner.user))
+    return b"relay credential v2\0" + header + b"".join(len(each).to_bytes(4) + each for each in fields)

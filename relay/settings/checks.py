@@ -114,7 +114,8 @@ class Checks:
         private_file, public_file = key_files(self._files.folder, relay, section)
         private = public = None
         if self._role in KNOWS_PASSWORDS:
-            private = self._files.sealing_private("sealing.private_key_file", private_file)
+            former = [self._files.path(name) for name in section.former_private_key_files]
+            private = self._files.sealing_private("sealing.private_key_file", private_file, former)
             if private is not None:
                 public = private.public_key()
         if self._role is Role.API or (

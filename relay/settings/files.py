@@ -2,14 +2,17 @@
 
 import json
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from relay.network.urls import secure_url
 from relay.security.certificates import is_p256, public_key_of, read_certificate
-from relay.security.sealing import SealingPrivateKey, SealingPublicKey
+from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
 from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
@@ -137,14 +140,23 @@ class Files:
         if not secure_url(account["token_uri"]):
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
 
-    def sealing_private(self, key: str, path: Path) -> SealingPrivateKey | None:
-        """Return the key that opens credentials; None if the file holds none."""
-        if self.read(key, path, secret=True, remedy=KEYGEN) is None:
+    def sealing_private(self, key: str, path: Path, former: Sequence[Path] = ()) -> SealingPrivateKey | None:
+        """Return the key that opens credentials, with those before it; None if a file holds none."""
+        pems = [(key, path, self.read(key, path, secret=True, remedy=KEYGEN))]
+        former_key = "sealing.former_private_key_files"
+        pems += [(former_key, each, self.read(former_key, each, secret=True)) for each in former]
+        keys = [self._x25519(*each) for each in pems]
+        present = keys[0]
+        return None if present is None else SealingPrivateKey(present, [each for each in keys[1:] if each is not None])
+
+    def _x25519(self, key: str, path: Path, pem: bytes | None) -> X25519PrivateKey | None:
+        if pem is None:
             return None
         try:
-            return SealingPrivateKey.load(path)
-        except (ValueError, TypeError):
-            self.faults.add(key, f"{path} holds no X25519 private key", KEYGEN)
+            return read_private(pem)
+        except ValueError:
+            remedy = KEYGEN if key == "sealing.private_key_file" else "Give the file that `relay keygen` made then."
+            self.faults.add(key, f"{path} holds no X25519 private key", remedy)
             return None
 
     def sealing_public(self, key: str, path: Path) -> SealingPublicKey | None:

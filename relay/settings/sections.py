@@ -69,6 +69,10 @@ class SealingSection(Section):
     public_key_file: Text | None = Field(
         default=None, description="PEM file that seals credentials; unset: sealing-public.pem in relay.state_dir"
     )
+    former_private_key_files: Texts = Field(
+        default=(),
+        description="PEM files of replaced keys, whose credentials are sealed for the present key at the start",
+    )
 
 
 class ApiSection(Section):

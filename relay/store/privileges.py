@@ -6,7 +6,18 @@ from typing import Final
 import sqlalchemy as sa
 
 from relay.store.rows import MAILBOX, QUARANTINE
-from relay.store.tables import candidate, collection, hierarchy, mailbox, node, outbox, path, registration, shard
+from relay.store.tables import (
+    candidate,
+    collection,
+    hierarchy,
+    mailbox,
+    node,
+    outbox,
+    path,
+    registration,
+    sealed_anew,
+    shard,
+)
 
 API: Final = "relay_api"
 WATCH: Final = "relay_watch"
@@ -59,6 +70,7 @@ GRANTS: Final = (
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
+    *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.
     Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),

@@ -1,4 +1,4 @@
-"""The schema: nine tables, the same on SQLite and PostgreSQL."""
+"""The schema: ten tables, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 
@@ -189,3 +189,11 @@ path = sa.Table(
     sa.Column("cut_longest", sa.Double),
     sa.Column("learnt_at", Moment, nullable=False),
 )
+
+sealed_anew = sa.Table(
+    "sealed_anew",
+    metadata,
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+)
+"""The shards whose seals of the old form were sealed anew, so that the watch role takes none of that form any more. The
+watch role's database user may only add rows: who has that user cannot bring the old form back."""

@@ -4,11 +4,12 @@ Progress, the hot path, is committed in `commits`. Each method is one transactio
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
@@ -30,7 +31,7 @@ from relay.store.rows import (
     read_mailbox,
     read_memory,
 )
-from relay.store.tables import candidate, collection, hierarchy, mailbox, registration, shard
+from relay.store.tables import candidate, collection, hierarchy, mailbox, registration, sealed_anew, shard
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -187,20 +188,43 @@ class SqlWatchStore:
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""
-        own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
         async with transaction(self._engine) as connection:
-            if await _lock(connection, mailbox_id):
-                await connection.execute(
-                    sa.update(mailbox)
-                    .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
-                    .values(sealed_credential=after)
-                )
-                await connection.execute(
-                    sa.update(candidate)
-                    .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
-                    .values(sealed=after)
-                )
+            await _reseal(connection, mailbox_id, {before: after})
         await scrub(self._engine)
+
+    async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
+        """Return those of some shards from which no seals of the old form are taken any more."""
+        async with transaction(self._engine) as connection:
+            return frozenset((await connection.scalars(sa.select(sealed_anew.c.shard))).all()) & frozenset(shards)
+
+    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
+        """Replace many seals, and note for good that no seals of the old form are taken from `shards`."""
+        async with transaction(self._engine) as connection:
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            for mailbox_id in sorted(seals):
+                await _reseal(connection, mailbox_id, seals[mailbox_id])
+            if shards:
+                statement = insert(sealed_anew).on_conflict_do_nothing()
+                await connection.execute(statement, [{"shard": number} for number in sorted(shards)])
+        await scrub(self._engine)
+
+
+async def _reseal(connection: AsyncConnection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
+    """Replace seals, before -> after, where the mailbox has them."""
+    if not await _lock(connection, mailbox_id):
+        return
+    own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
+    for before, after in seals.items():
+        await connection.execute(
+            sa.update(mailbox)
+            .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
+            .values(sealed_credential=after)
+        )
+        await connection.execute(
+            sa.update(candidate)
+            .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
+            .values(sealed=after)
+        )
 
 
 async def take_records(

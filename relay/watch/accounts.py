@@ -13,14 +13,13 @@ from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.autodiscover.urls import eas_location
 from eas_watcher.machine.memory import Condition, Memory, WatchState
 from eas_watcher.machine.state import Policy
-from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.errors import SealBroken
-from relay.domain.model import Mailbox
+from relay.domain.model import Mailbox, WatchRecord
 from relay.security import credentials
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey
@@ -99,12 +98,11 @@ class Accounts:
             detail = f"server {mailbox.server!r} is not configured any more: add [servers.{mailbox.server}] again"
             return Condition(WatchState.BLOCKED, Reason.SERVER_UNKNOWN, detail=detail)
         try:
-            credential = self._key.open(mailbox.id, sealed)
-        except SealBroken:
-            detail = "the stored credential does not open with this sealing key: restore the key, or register again"
-            return Condition(WatchState.BLOCKED, Reason.SEAL_BROKEN, detail=detail)
+            credential = self._key.open(mailbox, sealed)
+        except SealBroken as error:
+            return Condition(WatchState.BLOCKED, Reason.SEAL_BROKEN, detail=str(error))
         try:
-            transport = self._transport(mailbox.id, sealed, credential, server, shown_at)
+            transport = self._transport(mailbox, sealed, credential, server, shown_at)
         except UnusableCredential as error:
             return Condition(WatchState.CREDENTIAL_REFUSED, Reason.CREDENTIAL_UNUSABLE, detail=str(error))
         if transport is None:
@@ -114,7 +112,7 @@ class Accounts:
         account = Account(mailbox.id, server.url, credential.user, mailbox.device_id, credential)
         return Connection(account, transport, server)
 
-    def alike(self, mailbox: MailboxId, left: bytes | None, right: bytes | None) -> bool:
+    def alike(self, mailbox: Mailbox, left: bytes | None, right: bytes | None) -> bool:
         """Return True if two sealed credentials of a mailbox are the same credential; False if one is None."""
         if left is None or right is None:
             return False
@@ -123,7 +121,7 @@ class Accounts:
         except SealBroken:
             return False
 
-    def newest(self, mailbox: MailboxId, sealed: bytes, present: bytes | None) -> bytes:
+    def newest(self, mailbox: Mailbox, sealed: bytes, present: bytes | None) -> bytes:
         """Return the newest seal of a credential: `sealed`, unless it is a grant that was rotated since.
 
         `present` is the mailbox's credential, which may be the same grant.
@@ -134,14 +132,22 @@ class Accounts:
             return sealed
         if not isinstance(credential, OAuthCredential):
             return sealed
-        known = None if self._grants is None else self._grants.newest(mailbox, credential)
+        known = None if self._grants is None else self._grants.newest(mailbox.id, credential)
         if known is not None:
             return known
         return present if present is not None and self.alike(mailbox, sealed, present) else sealed
 
+    def renewals(self, record: WatchRecord, *, take_old: bool) -> dict[bytes, bytes]:
+        """Return the seals of a mailbox that are not as they should be, sealed anew: before -> after.
+
+        See `SealingPrivateKey.renewed`.
+        """
+        renewals = ((sealed, self._key.renewed(record.mailbox, sealed, take_old=take_old)) for sealed in record.seals)
+        return {before: after for before, after in renewals if after is not None}
+
     def _transport(
         self,
-        mailbox: MailboxId,
+        mailbox: Mailbox,
         sealed: bytes,
         credential: StoredCredential,
         server: EasServer,

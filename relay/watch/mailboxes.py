@@ -17,6 +17,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.ports.watch import WatchStore
+from relay.security.sealing import is_old
 from relay.watch.accounts import Accounts, Connection
 from relay.watch.leases import Lease, Leases
 from relay.watch.verification import Verification
@@ -168,12 +169,40 @@ class Mailboxes:
             gained = await self._leases.gained()
             try:
                 records = await self._store.records(sorted(gained), self._context.now())
+                records = await self._sealed_anew(records, gained)
             except StoreUnavailable:
                 log.warning("mailboxes of shards gained not read: the database is away")
                 continue  # the next renewal reports the shards again
             self._leases.watch(gained)
             log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
             await self._apply(records)
+
+    async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
+        """Seal the credentials of gained shards anew where their seals are for a former key or of the old form.
+
+        Seals of the old form are taken once. A shard is noted as done unless it has such seals and none opens in any of
+        these shards: then this process has another key than the one that they were sealed for.
+        """
+        open_shards = frozenset(gained) - await self._store.sealed_anew(gained)
+        renewals: dict[MailboxId, dict[bytes, bytes]] = {}
+        old = old_renewed = 0
+        for record in records:
+            await asyncio.sleep(0)  # each renewal takes a fraction of a millisecond: leases are renewed meanwhile
+            take_old = record.mailbox.shard in open_shards
+            mine = self._accounts.renewals(record, take_old=take_old)
+            if mine:
+                renewals[record.mailbox.id] = mine
+            if take_old:
+                old += sum(is_old(sealed) for sealed in record.seals)
+                old_renewed += sum(is_old(sealed) for sealed in mine)
+        done = open_shards if old_renewed or not old else frozenset[int]()
+        if renewals or done:
+            await self._store.seal_anew(renewals, done)
+        if renewals:
+            log.info("credentials sealed anew", extra={"mailboxes": len(renewals)})
+        if old > old_renewed:
+            log.error("credentials of an older version do not open", extra={"credentials": old - old_renewed})
+        return [record.resealed(renewals.get(record.mailbox.id, {})) for record in records]
 
     async def _follow_dirty(self) -> None:
         while True:
@@ -262,7 +291,7 @@ class Mailboxes:
         now = WatchInputs.of(record)
         if record.mailbox.state.ended or replace(before, sealed=now.sealed) != now:
             return False
-        return before.sealed == now.sealed or self._accounts.alike(record.mailbox.id, before.sealed, now.sealed)
+        return before.sealed == now.sealed or self._accounts.alike(record.mailbox, before.sealed, now.sealed)
 
     async def _show(self, mailbox: MailboxId, condition: Condition, wipe: bool | None = None) -> None:
         """Record why a mailbox is not watched.

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.transport.tokens import TokenEndpoint, Tokens
+from relay.domain.model import Mailbox
 from relay.domain.ports.watch import WatchStore
 from relay.security.sealing import SealingPrivateKey
 from relay.watch.committer import until_durable
@@ -27,7 +28,7 @@ class _Keep:
 
     __slots__ = ("_grants", "_mailbox", "sealed")
 
-    def __init__(self, grants: "Grants", mailbox: MailboxId, sealed: bytes) -> None:
+    def __init__(self, grants: "Grants", mailbox: Mailbox, sealed: bytes) -> None:
         self._grants = grants
         self._mailbox = mailbox
         self.sealed = sealed
@@ -63,9 +64,9 @@ class Grants:
         """Call `resealed` for each credential that is sealed again."""
         self._listeners.append(resealed)
 
-    def tokens(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential, endpoint: TokenEndpoint) -> Tokens:
+    def tokens(self, mailbox: Mailbox, sealed: bytes, credential: OAuthCredential, endpoint: TokenEndpoint) -> Tokens:
         """Return the one holder of a grant's tokens, which lives as long as it is in use or renews."""
-        name = _name(mailbox, credential)
+        name = _name(mailbox.id, credential)
         tokens = self._tokens.get(name)
         if tokens is None:
             tokens = GrantTokens(credential, endpoint, _Keep(self, mailbox, sealed), self._random)
@@ -85,16 +86,16 @@ class Grants:
             for task in late:
                 task.cancel()
 
-    async def keep(self, mailbox: MailboxId, sealed: bytes, credential: OAuthCredential) -> bytes:
+    async def keep(self, mailbox: Mailbox, sealed: bytes, credential: OAuthCredential) -> bytes:
         """Seal a rotated credential and store it in place of the old seal; return the new seal once it is durable."""
         fresh = self._key.seal(mailbox, credential)
 
         def warn() -> None:
-            log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox})
+            log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox.id})
 
-        await until_durable(lambda: self._store.reseal(mailbox, sealed, fresh), self._random, warn)
+        await until_durable(lambda: self._store.reseal(mailbox.id, sealed, fresh), self._random, warn)
         for listener in self._listeners:
-            listener(mailbox, sealed, fresh)
+            listener(mailbox.id, sealed, fresh)
         return fresh
 
 

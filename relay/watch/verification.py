@@ -218,7 +218,7 @@ class Verification:
 
     async def _newest(self, candidate: Candidate, record: WatchRecord) -> Candidate:
         """Return a candidate with the newest seal of its grant: the app's is spent once the grant was rotated."""
-        newest = self._accounts.newest(candidate.mailbox_id, candidate.sealed, record.sealed_credential)
+        newest = self._accounts.newest(record.mailbox, candidate.sealed, record.sealed_credential)
         if newest == candidate.sealed:
             return candidate
         await self._store.reseal(candidate.mailbox_id, candidate.sealed, newest)
@@ -229,7 +229,7 @@ class Verification:
         """Return True if a candidate is the very credential that the mailbox's watch already uses with success."""
         if record.mailbox.state.ended or record.memory.refusals:
             return False
-        return self._accounts.alike(record.mailbox.id, record.sealed_credential, candidate.sealed)
+        return self._accounts.alike(record.mailbox, record.sealed_credential, candidate.sealed)
 
 
 class _Withdrawn(Exception):

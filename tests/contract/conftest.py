@@ -21,13 +21,14 @@ from tests.contract.outbox_sites import MemorySite, OutboxSite, SqlSite
 from tests.fakes.outbox import MemoryOutbox
 from tests.postgres import PostgresServer, running_postgres
 
-# What an earlier test left is ended first: it may hold locks. The rows of `shard` are those of the first migration.
+# What an earlier test left is ended first: it may hold locks. The rows are those of the migrations.
 RESET: Final = "\n".join(
     [
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
         "  WHERE datname = current_database() AND pid <> pg_backend_pid();",
         *(f"{table.delete()};" for table in reversed(metadata.sorted_tables)),
         f"INSERT INTO shard (number) SELECT generate_series(0, {SHARDS - 1});",
+        "INSERT INTO sealed_anew (shard) SELECT number FROM shard;",
     ]
 )
 

@@ -145,6 +145,8 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await registrations.change(ann.id, RegistrationChange(device_token="newer"), NOW)
 
     await watches.reseal(ann.mailbox_id, b"sealed", b"sealed again")
+    await watches.seal_anew({ann.mailbox_id: {b"sealed again": b"sealed anew"}}, [SHARD])
+    assert await watches.sealed_anew([SHARD]) == {SHARD}
 
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))], NOW)
     (farewell,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
@@ -159,6 +161,11 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
         assert await ops.outbox()
         await ops.tokens()
         assert not await migrate.pending(engine)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM sealed_anew", "UPDATE sealed_anew SET shard = -1"])
+async def test_the_watch_role_cannot_bring_the_old_form_of_seals_back(watch: AsyncEngine, statement: str) -> None:
+    assert await denied(watch, statement)
 
 
 async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(

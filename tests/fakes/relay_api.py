@@ -104,8 +104,8 @@ class ApiWorld:
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:
         """Return user and password of a registration's candidate, or else of its mailbox's credential."""
-        mailbox = self.store.registrations[registration_id].mailbox_id
-        sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox]
+        mailbox = self.store.mailboxes[self.store.registrations[registration_id].mailbox_id]
+        sealed = self.store.candidates.get(registration_id) or self.store.credentials[mailbox.id]
         credential = self.key.open(mailbox, sealed)
         if isinstance(credential, KerberosCredential):
             return credential.user, GOOD

@@ -1,6 +1,6 @@
 """A WatchStore of which a test implements only the methods that it needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from eas_watcher.names import MailboxId
@@ -38,6 +38,12 @@ class NoWatches:
         raise NotImplementedError
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+        raise NotImplementedError
+
+    async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
+        raise NotImplementedError
+
+    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
         raise NotImplementedError
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

@@ -42,9 +42,9 @@ class Results(NoWatches):
 
     def add(self, number: int, key: SealingPrivateKey) -> tuple[Candidate, WatchRecord]:
         id_, user = MailboxId(f"m{number}"), f"m{number}@example.com"
-        sealed = key.public_key().seal(id_, BasicCredential(user, PASSWORD))
-        candidate = Candidate(RegistrationId(f"r{number}"), id_, sealed)
         mailbox = records.mailbox(id=id_, user=user, state=WatchState.VERIFYING)
+        sealed = key.public_key().seal(mailbox, BasicCredential(user, PASSWORD))
+        candidate = Candidate(RegistrationId(f"r{number}"), id_, sealed)
         self.kept[id_] = WatchRecord(mailbox, None, Memory(), (candidate,), 1)
         return candidate, self.kept[id_]
 

@@ -49,7 +49,7 @@ async def recorded(role: WatchRole) -> WatchRecord:
 async def stored(role: WatchRole) -> OAuthCredential:
     record = await recorded(role)
     assert record.sealed_credential is not None
-    credential = role.key.open(MAILBOX, record.sealed_credential)
+    credential = role.key.open(record.mailbox, record.sealed_credential)
     assert isinstance(credential, OAuthCredential)
     return credential
 

@@ -126,7 +126,7 @@ class WatchRole:
             state=RegistrationState.VERIFYING,
             created_at=now(),
         )
-        sealed = public.seal(MAILBOX, credential or BasicCredential(user, password))
+        sealed = public.seal(mailbox, credential or BasicCredential(user, password))
         await self.registrations.create(mailbox, registration, sealed)
         return registration.id
 
@@ -134,7 +134,7 @@ class WatchRole:
         await self.change_credential(id_, BasicCredential(ANN, password))
 
     async def change_credential(self, id_: RegistrationId, credential: StoredCredential) -> None:
-        sealed = self.key.public_key().seal(MAILBOX, credential)
+        sealed = self.key.public_key().seal((await self.view(id_)).mailbox, credential)
         await self.registrations.change(id_, RegistrationChange(sealed_candidate=sealed), now())
 
     async def view(self, id_: RegistrationId) -> RegistrationView:

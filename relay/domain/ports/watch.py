@@ -1,6 +1,6 @@
 """What the watch role needs from the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -70,6 +70,15 @@ class WatchStore(Protocol):
 
         For a credential that changed without its user, e.g. a rotated refresh token. If `before` is gone, a newer
         credential replaced it, which stays. Marks nothing dirty.
+        """
+
+    async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
+        """Return those of some shards from which no seals of the old form are taken any more."""
+
+    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
+        """Replace many seals as `reseal` does, before -> after.
+
+        Note for good that no seals of the old form are taken from `shards`.
         """
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

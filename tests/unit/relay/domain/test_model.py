@@ -2,8 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eas_watcher.machine.memory import Memory
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.domain.model import SHARDS, Mark, shard_of
+from relay.domain.model import SHARDS, Candidate, Mark, RegistrationId, WatchRecord, shard_of
+from tests.fakes import records
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,19 @@ def test_mailboxes_spread_over_all_shards() -> None:
 @pytest.mark.parametrize("cls", list(CollectionClass))
 def test_new_items_of_each_class_set_a_mark_of_its_name(cls: CollectionClass) -> None:
     assert Mark.of(cls).value == cls.value
+
+
+def test_a_record_has_the_seals_of_its_credential_and_its_candidates_and_takes_new_ones() -> None:
+    ann = records.mailbox()
+    candidates = tuple(Candidate(RegistrationId(name), ann.id, name.encode()) for name in ("first", "second"))
+    record = WatchRecord(ann, b"own", Memory(), candidates, 2)
+    fresh = WatchRecord(ann, None, Memory(), (), 0)
+
+    assert record.seals == [b"own", b"first", b"second"]
+    assert record.resealed({b"own": b"own anew", b"second": b"second anew"}).seals == [
+        b"own anew",
+        b"first",
+        b"second anew",
+    ]
+    assert fresh.seals == []
+    assert fresh.resealed({b"own": b"own anew"}) == fresh

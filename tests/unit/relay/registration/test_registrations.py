@@ -485,7 +485,7 @@ async def test_the_seal_opens_for_its_own_mailbox_only() -> None:
     made = await registered(world, SILENT)
     sealed = world.store.candidates[made.view.registration.id]
 
-    assert world.key.open(made.view.mailbox.id, sealed) == BasicCredential("ann@example.com", SILENT)
+    assert world.key.open(made.view.mailbox, sealed) == BasicCredential("ann@example.com", SILENT)
 
 
 async def test_a_device_that_registers_again_has_one_registration() -> None:

@@ -1,7 +1,7 @@
 """Test the leases while their mailboxes are slow to start, and the fleet while a lease is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,7 +28,7 @@ from relay.watch.discovery import Discovery
 from relay.watch.leases import LEASE, RENEW, Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from tests.fakes.watches import NoWatches
-from tests.unit.relay.watch.test_verification import ANN, MAILBOX, NOW
+from tests.unit.relay.watch.test_verification import MAILBOX, NOW
 
 pytestmark = pytest.mark.looptime
 
@@ -80,6 +80,12 @@ class Store(NoWatches):
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         return self.kept
 
+    async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
+        return frozenset(shards)
+
+    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
+        raise AssertionError("all seals are as they should be")
+
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         taken, self.dirty = self.dirty, []
         return taken
@@ -123,7 +129,7 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
 @pytest.fixture
 def sealed(tmp_path: Path) -> bytes:
     (tmp_path / "key.pem").write_bytes(generate()[0])
-    return SealingPrivateKey.load(tmp_path / "key.pem").public_key().seal(ANN, CREDENTIAL)
+    return SealingPrivateKey.load(tmp_path / "key.pem").public_key().seal(MAILBOX, CREDENTIAL)
 
 
 def record_of(sealed: bytes) -> WatchRecord:
@@ -212,7 +218,7 @@ async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
     async with running(tmp_path, store, SlowJournal(0.0), server):
         await asyncio.sleep(1)
         mailbox = replace(record.mailbox, state=state, reason=reason)
-        sealed = public.seal(ANN, BasicCredential("ann@example.com", "new"))
+        sealed = public.seal(MAILBOX, BasicCredential("ann@example.com", "new"))
         store.kept = store.dirty = [WatchRecord(mailbox, sealed, Memory(refusals=2, retry_in=900.0), (), 1)]
         store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(1)

@@ -122,7 +122,7 @@ class World:
         return self.admissions.admission(URL, self.rate)
 
     def seal(self, password: str) -> bytes:
-        return self.key.public_key().seal(ANN, BasicCredential("ann@example.com", password))
+        return self.key.public_key().seal(MAILBOX, BasicCredential("ann@example.com", password))
 
     def start(self) -> None:
         self.verification.start(self.candidate, self.store.present)
