@@ -11,7 +11,6 @@ from relay.process.clock import now
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
 from relay.registration.identity import ServerDirectory
-from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VerdictWaiter
 from relay.store.registrations import SqlRegistrationStore
@@ -23,10 +22,10 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
     settings = running.settings
     api = required(settings.api)
-    store, lockout = SqlRegistrationStore(running.engine, running.wakeups, running.reads), Lockout()
+    store = SqlRegistrationStore(running.engine, running.wakeups, running.reads)
     service = Registrations(
         store,
-        VerdictWaiter(store, running.wakeups, now, lockout, seconds=api.verdict_wait),
+        VerdictWaiter(store, running.wakeups, seconds=api.verdict_wait),
         required(settings.sealing.public),
         ServerDirectory(
             {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
@@ -34,7 +33,6 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         settings.apps,
         now,
         secrets.token_urlsafe,
-        lockout,
         Logins(
             {name: server.credentials for name, server in settings.servers.items()},
             CertificateProcess(),
@@ -42,6 +40,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
             {name: server.kerberos.invited for name, server in settings.servers.items() if server.kerberos is not None},
         ),
         settings.webpush.services,
+        settings.limits,
     )
     limits = Limits(registrations_per_minute=api.registrations_per_minute, proxies=api.proxies)
     tls = None

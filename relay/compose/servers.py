@@ -71,6 +71,7 @@ async def open_servers(
             tokens=await _open_tokens(server.oauth, trust, clock, stack),
             basic=CredentialKind.BASIC in server.credentials,
             identify=_identification(own[name], server, trust, clock),
+            tries=server.tries,
             delegate=_delegation(server, single_use.get(host_and_port(server.url) or ""), single_use, stack),
         )
         for name, server in configured.items()
@@ -78,7 +79,7 @@ async def open_servers(
     if found.hosts:
         router = HostRouter(searched, elsewhere)
         discovery = Discovery(router, found.hosts, admissions, found.policy.return_rate)
-        servers[AUTODISCOVER] = EasServer("", router, found.policy, discovery=discovery)
+        servers[AUTODISCOVER] = EasServer("", router, found.policy, tries=found.tries, discovery=discovery)
     return servers
 
 

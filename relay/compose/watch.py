@@ -31,7 +31,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
     servers = await open_servers(settings.servers, settings.autodiscover, _trust, admissions, stack)
-    store = SqlWatchStore(running.engine, running.wakeups)
+    store = SqlWatchStore(running.engine, running.wakeups, settings.limits)
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)

@@ -99,9 +99,6 @@ class Mailbox:
     heartbeat: float | None
     """Heartbeat interval of the last Ping, in seconds."""
     last_change_at: datetime | None
-    candidate_refusals: int
-    """How many candidates were refused since the last accepted one."""
-    candidate_refused_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +184,8 @@ class Candidate:
     registration_id: RegistrationId
     mailbox_id: MailboxId
     sealed: bytes
+    created_at: datetime | None = None
+    """None: an older version of the relay stored it."""
 
 
 @dataclass(frozen=True, slots=True)

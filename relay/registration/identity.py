@@ -41,7 +41,6 @@ class ServerDirectory:
         self._names = frozenset(servers)
         self._discovered = discovered
         self._by_domain = {domain.lower(): name for name, domains in servers.items() for domain in domains}
-        self._only_domain = {name: domains[0].lower() for name, domains in servers.items() if len(domains) == 1}
 
     def find(self, name: str | None, mailbox: str, user: str | None = None) -> str:
         """Return the name of a server: the given name, else by the address's domain, else the only configured one.
@@ -62,14 +61,3 @@ class ServerDirectory:
         if len(self._names) == 1:
             return next(iter(self._names))
         raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")
-
-    def account(self, server: str, user: str) -> tuple[str, str]:
-        r"""Return one key for all spellings that a server may take for one account; only for counting refused tries.
-
-        `ann`, `EXAMPLE\ann` and, where the server has one mail domain, `ann@DOMAIN` have the same key, since a
-        directory counts them together. Two users of one name in two Windows domains share their tries: at worst one of
-        them waits.
-        """
-        name = user.rpartition("\\")[2].casefold()
-        domain = self._only_domain.get(server)
-        return server, name if domain is None else name.removesuffix(f"@{domain}")

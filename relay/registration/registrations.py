@@ -7,14 +7,13 @@ server, and this role waits until the verdict is in the store.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
 
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.errors import MailboxExists, StoreUnavailable
 from relay.domain.model import (
-    Mailbox,
     Mark,
     NewMailbox,
     Platform,
@@ -26,6 +25,7 @@ from relay.domain.model import (
     shard_of,
 )
 from relay.domain.ports.registration import RegistrationStore
+from relay.domain.tries import DEFAULT, TryLimits, account_key
 from relay.registration.credentials import Logins
 from relay.registration.errors import (
     CredentialRefused,
@@ -37,7 +37,6 @@ from relay.registration.errors import (
     UnknownApp,
 )
 from relay.registration.identity import ServerDirectory, normalise
-from relay.registration.lockout import LIMIT, WINDOW, Lockout, Try
 from relay.registration.requests import Login, RegistrationRequest, check_device
 from relay.registration.secret import Access, grants, hash_secret
 from relay.registration.verdicts import Verdict, VerdictWaiter
@@ -69,11 +68,11 @@ class Registrations:
         apps: Mapping[Platform, frozenset[str]],
         clock: Clock,
         tokens: Callable[[int], str],
-        lockout: Lockout,
         logins: Logins,
         services: frozenset[str] = frozenset(),
+        limits: Mapping[str, TryLimits] = MappingProxyType({}),
     ) -> None:
-        """Set up with the parts that registrations need; `lockout` must be the one that `verdicts` has.
+        """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
 
         `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
         returns URL-safe text of that many random bytes.
@@ -86,7 +85,7 @@ class Registrations:
         self._apps = apps
         self._clock = clock
         self._tokens = tokens
-        self._lockout = lockout
+        self._limits = limits
         self._logins = logins
 
     async def register(self, request: RegistrationRequest) -> Registered:
@@ -104,14 +103,10 @@ class Registrations:
         user = address if request.login.user is None else _user("credential.user", request.login.user)
         server = self._servers.find(request.server, address, user)
         credential = await self._logins.credential(server, user, request.login)
-        known = await self._store.mailbox_of(server, user)
-        begun = self._begin(server, user, known)
+        await self._check_tries(server, user, owner=False)
         secret = self._tokens(32)
-        try:
-            id_ = await self._create(request, server, credential, secret)
-            verdict, view = await self._verdicts.wait(id_, begun)
-        finally:
-            self._lockout.undecided(begun)
+        id_ = await self._create(request, server, credential, secret)
+        verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
             await self._withdraw(id_)
             raise CredentialRefused("the server of the mailbox refused user or password; no registration was made")
@@ -149,23 +144,20 @@ class Registrations:
             raise NotActive("the mailbox was wiped, this registration with it: register again")
         check_device(view.registration.platform, change.device_token, change.environment, self._services)
         if login is not None:
-            return await self._change_login(access.registration_id, view.mailbox, change, login)
+            return await self._change_login(view, change, login)
         await self._store.change(access.registration_id, change, self._clock())
         return await self.view(access)
 
-    async def _change_login(
-        self, id_: RegistrationId, mailbox: Mailbox, change: RegistrationChange, login: Login
-    ) -> RegistrationView:
+    async def _change_login(self, view: RegistrationView, change: RegistrationChange, login: Login) -> RegistrationView:
+        id_, mailbox = view.registration.id, view.mailbox
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
             raise OtherMailbox("the credential names another user: remove this registration and make a new one")
         credential = await self._logins.credential(mailbox.server, mailbox.user, login)
         sealed = self._key.seal(mailbox, credential)
-        begun = self._begin(mailbox.server, mailbox.user, mailbox)
-        try:
-            await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
-            verdict, view = await self._verdicts.wait(id_, begun)
-        finally:
-            self._lockout.undecided(begun)
+        owner = view.registration.state is RegistrationState.ACTIVE
+        await self._check_tries(mailbox.server, mailbox.user, owner=owner)
+        await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
+        verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
             raise CredentialRefused("the server of the mailbox refused user or password; the old ones stay in use")
         return view
@@ -184,14 +176,15 @@ class Registrations:
         await self._store.mark(access.registration_id, Mark.TEST, self._clock())
         return view
 
-    def _begin(self, server: str, user: str, known: Mailbox | None) -> Try:
-        """Count a try of a credential; raise TooManyRefusals by the counts of this process or of the store."""
-        now = self._clock()
-        if known is not None and known.candidate_refusals >= LIMIT and known.candidate_refused_at is not None:
-            rest: timedelta = known.candidate_refused_at + WINDOW - now
-            if rest > timedelta():
-                raise TooManyRefusals(rest.total_seconds())
-        return self._lockout.begin(self._servers.account(server, user), now)
+    async def _check_tries(self, server: str, user: str, *, owner: bool) -> None:
+        """Raise TooManyRefusals if the watch role could not show a credential now; that counts what it shows.
+
+        It asks for every user alike, whether the relay knows a mailbox of that name or not.
+        """
+        load = await self._store.load_of(server, account_key(user))
+        wait = load.wait(self._limits.get(server, DEFAULT), self._clock(), owner=owner)
+        if wait is not None:
+            raise TooManyRefusals(wait)
 
     async def _create(
         self, request: RegistrationRequest, server: str, credential: StoredCredential, secret: str

@@ -7,13 +7,11 @@ import asyncio
 from enum import Enum, auto
 from typing import Final
 
-from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationId, RegistrationState, RegistrationView
 from relay.domain.ports.registration import RegistrationStore
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.registration.errors import Replaced
-from relay.registration.lockout import Lockout, Try
 
 VERDICT_WAIT: Final = 6.0  # seconds a request waits for the verdict; well below the time limits of HTTP clients
 LOOK: Final = 1.0  # seconds between two looks at the store, since wake-ups may be lost
@@ -29,26 +27,16 @@ class Verdict(Enum):
 
 
 class VerdictWaiter:
-    """Waits for verdicts, and reports them to the count of tries."""
+    """Waits for verdicts."""
 
-    def __init__(
-        self,
-        store: RegistrationStore,
-        wakeups: Wakeups,
-        clock: Clock,
-        lockout: Lockout,
-        *,
-        seconds: float = VERDICT_WAIT,
-    ) -> None:
+    def __init__(self, store: RegistrationStore, wakeups: Wakeups, *, seconds: float = VERDICT_WAIT) -> None:
         """Set up with the store and its wake-ups; `seconds` is the longest wait."""
         self._store = store
         self._wakeups = wakeups
-        self._clock = clock
-        self._lockout = lockout
         self._seconds = seconds
         self._waiting = 0
 
-    async def wait(self, id_: RegistrationId, begun: Try) -> tuple[Verdict, RegistrationView]:
+    async def wait(self, id_: RegistrationId) -> tuple[Verdict, RegistrationView]:
         """Return the verdict on the candidate of a registration; PENDING if there is none in time.
 
         Raises Replaced if the registration is removed meanwhile, StoreUnavailable if it was never read.
@@ -67,7 +55,6 @@ class VerdictWaiter:
                     if seen is None and clock() >= until:
                         raise
                 if seen is not None and (verdict := read(seen)) is not Verdict.PENDING:
-                    self._settle(begun, verdict)
                     return verdict, seen
                 if seen is not None and clock() >= until:
                     return Verdict.PENDING, seen
@@ -81,12 +68,6 @@ class VerdictWaiter:
         if view is None:
             raise Replaced("it was removed, or the same app on the same device registered again")
         return view
-
-    def _settle(self, begun: Try, verdict: Verdict) -> None:
-        if verdict is Verdict.ACCEPTED:
-            self._lockout.accepted(begun)
-        else:
-            self._lockout.refused(begun, self._clock())
 
 
 def read(view: RegistrationView) -> Verdict:

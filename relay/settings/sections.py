@@ -114,6 +114,8 @@ Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
 VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
 LONGEST_HEARTBEAT: Final = 3540  # seconds, Exchange's upper bound [MS-ASCMD 2.2.3.79.1]
 Seconds = Annotated[int, Field(ge=1, le=LONGEST_HEARTBEAT)]
+LockoutWindow = Annotated[int, Field(ge=60, le=86_400)]
+RefusedLogins = Annotated[int, Field(ge=4, le=1_000_000)]
 
 
 class ServerSection(Section):
@@ -189,6 +191,12 @@ class ServerSection(Section):
         le=10_000,
         description="mailboxes per second that start, or return after an outage, 0.1 to 10000",
     )
+    lockout_window: LockoutWindow = Field(
+        default=1800, description="seconds after which the directory forgets failed logins of an account, 60 to 86400"
+    )
+    refused_logins: RefusedLogins = Field(
+        default=100, description="refused logins of apps that the relay brings in such a time, 4 to 1000000"
+    )
 
 
 class AutodiscoverSection(Section):
@@ -202,6 +210,12 @@ class AutodiscoverSection(Section):
         description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
+    lockout_window: LockoutWindow = Field(
+        default=1800, description="as in [servers.NAME], for all servers that Autodiscover finds"
+    )
+    refused_logins: RefusedLogins = Field(
+        default=100, description="as in [servers.NAME], for all servers that Autodiscover finds together"
+    )
 
 
 class ApnsAccountSection(Section):

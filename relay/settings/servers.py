@@ -1,6 +1,7 @@
 """Checks of [servers.NAME] and [autodiscover]: mail servers, their policies, and where others may be discovered."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.model import AUTODISCOVER, Role
+from relay.domain.tries import TryLimits
 from relay.network.urls import secure_url
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
@@ -63,7 +65,7 @@ class ServerChecks:
                 self._faults.add(f"servers.{AUTODISCOVER}", wrong, "Name the server otherwise.")
         allowed = frozenset(hosts) if section.enabled else frozenset[str]()
         ca_file = self._ca("autodiscover.ca_file", section.ca_file)
-        return AutodiscoverSettings(allowed, ca_file, Policy(hosts=allowed, discovered=True))
+        return AutodiscoverSettings(allowed, ca_file, Policy(hosts=allowed, discovered=True), _tries(section))
 
     def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
         """Return the mail servers by name; each may redirect a mailbox to the others, and to the hosts `discovered`."""
@@ -87,6 +89,7 @@ class ServerChecks:
                 self._oauth(table, section),
                 check_kerberos(self._files, name, section, domains, opens=self._role in KNOWS_PASSWORDS),
                 read_addresses(f"{table}.source_addresses", section.source_addresses, self._faults),
+                _tries(section),
             )
         return servers
 
@@ -145,3 +148,7 @@ class ServerChecks:
             poll_interval=section.poll_interval if section.mode == "poll" else None,
             return_rate=section.return_rate,
         )
+
+
+def _tries(section: ServerSection | AutodiscoverSection) -> TryLimits:
+    return TryLimits(timedelta(seconds=section.lockout_window), section.refused_logins)

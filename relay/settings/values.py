@@ -8,7 +8,8 @@ from typing import Literal
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
-from relay.domain.model import Platform, Role
+from relay.domain.model import AUTODISCOVER, Platform, Role
+from relay.domain.tries import DEFAULT, TryLimits
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
@@ -117,6 +118,8 @@ class ServerSettings:
     """None unless the server takes Kerberos."""
     sources: tuple[str, ...] = ()
     """Addresses of this host that the relay connects from in turn; empty: the operating system chooses."""
+    tries: TryLimits = DEFAULT
+    """What the server's directory bears of refused logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,8 @@ class AutodiscoverSettings:
     """Lower-case, with the port unless it is 443; empty: the relay looks nowhere."""
     ca_file: Path | None
     policy: Policy
+    tries: TryLimits = DEFAULT
+    """What the directory of all these servers bears of refused logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +193,8 @@ class Settings:
     push: PushSettings
     egress: EgressSettings
     log: LogSettings
+
+    @property
+    def limits(self) -> Mapping[str, TryLimits]:
+        """What the directory of each server bears of refused logins, by the server's name in mailboxes."""
+        return {name: server.tries for name, server in self.servers.items()} | {AUTODISCOVER: self.autodiscover.tries}

@@ -1,12 +1,13 @@
 """The hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, and by key within each, so
-that transactions wait for each other, but never in a circle. A candidate is locked only while its mailbox is.
+Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, tries, and by key within each,
+so that transactions wait for each other, but never in a circle. A candidate is locked only while its mailbox is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from relay.domain.model import CommitEntry, Mark, RegistrationState
 from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import write_reason
+from relay.domain.tries import TryLimits
+from relay.store import tries
 from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.marks import NewMark, set_marks
 from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
@@ -56,7 +59,7 @@ _LOCK: Final = (
     .order_by(*in_order(mailbox.c.id))
     .with_for_update(key_share=True)
 )
-_PRESENT: Final = sa.select(mailbox.c.id, *_MUTABLE).where(Among("ids", mailbox.c.id))
+_PRESENT: Final = sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
 _MOVED: Final = sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
 _LISTENERS: Final = sa.select(
     registration.c.id,
@@ -92,19 +95,28 @@ class Committed:
     """Whether a credential was destroyed."""
 
 
-async def commit(connection: AsyncConnection, batch: Sequence[CommitEntry], now: datetime) -> Committed:
-    """Commit the entries whose lease is still good; the others change nothing."""
+async def commit(
+    connection: AsyncConnection,
+    batch: Sequence[CommitEntry],
+    now: datetime,
+    limits: Mapping[str, TryLimits] = MappingProxyType({}),
+) -> Committed:
+    """Commit the entries whose lease is still good; the others change nothing.
+
+    `limits` has what the directory of each server bears.
+    """
     epochs = await _epochs(connection, {entry.shard for entry in batch})
     leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
     shards = await _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
     good = [entry for entry in leased if shards.get(entry.mailbox_id) == entry.shard]
-    await _update_mailboxes(connection, good, now)
+    refused = await _update_mailboxes(connection, good, now)
     wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
     await _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
     if wiped:
         await _wipe(connection, wiped)
     marks = await _fan_out(connection, good, wiped)
     topics = await set_marks(connection, marks, now)
+    await tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
     fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)
     return Committed(fenced, topics, wiped=bool(wiped))
@@ -122,16 +134,24 @@ async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> M
     return {MailboxId(id_): number for id_, number in rows.all()}
 
 
-async def _update_mailboxes(connection: AsyncConnection, entries: Sequence[CommitEntry], now: datetime) -> None:
+async def _update_mailboxes(
+    connection: AsyncConnection, entries: Sequence[CommitEntry], now: datetime
+) -> list[tries.Login]:
+    """Write what changed of mailboxes; return the users of those whose credential was refused for the first time.
+
+    The later refusals of a credential are counted before it is shown.
+    """
     moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
     if moved:
         await connection.execute(_MOVED, {"ids": moved, "now": now})
     changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
     if not changing:
-        return
+        return []
     found = await connection.execute(_PRESENT, {"ids": sorted({entry.mailbox_id for entry in changing})})
     # One statement sets all of them, so each names every column.
     rows: dict[MailboxId, dict[str, Any]] = {row.pop("id"): row for row in map(dict, found.mappings())}
+    logins = {id_: tries.Login(row.pop("server"), row.pop("user")) for id_, row in rows.items()}
+    refused: list[tries.Login] = []
     for entry in changing:
         row, progress = rows[entry.mailbox_id], entry.progress
         if progress.partnership is not None:
@@ -139,8 +159,11 @@ async def _update_mailboxes(connection: AsyncConnection, entries: Sequence[Commi
         if progress.condition is not None:
             row |= _condition(progress.condition, row, now)
         if progress.refusals is not None:
+            if not row["refusals"] and progress.refusals:
+                refused.append(logins[entry.mailbox_id])
             row["refusals"] = progress.refusals
     await connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
+    return refused
 
 
 def _changes_mailbox(progress: Progress) -> bool:

@@ -17,6 +17,7 @@ from relay.store.tables import (
     registration,
     sealed_anew,
     shard,
+    tries,
 )
 
 API: Final = "relay_api"
@@ -24,6 +25,8 @@ WATCH: Final = "relay_watch"
 PUSH: Final = "relay_push"
 
 _FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
+_UNUSED: Final = ("candidate_refusals", "candidate_refused_at")
+"""Columns of mailboxes that the version before reads; a later migration drops them."""
 _QUARANTINE: Final = tuple(column.name for column in QUARANTINE)
 _FOR_PUSH: Final = (
     *("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state"),
@@ -49,12 +52,13 @@ def _whole(user: str, table: sa.Table, *rights: str) -> tuple[Grant, ...]:
 
 GRANTS: Final = (
     # The api role registers and shows; of credentials it reads only whether one waits.
-    Grant(API, "mailbox", "SELECT", tuple(column.name for column in MAILBOX)),
+    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), *_UNUSED)),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty",)),
     *_whole(API, registration, "SELECT", "INSERT", "UPDATE", "DELETE"),
-    Grant(API, "candidate", "SELECT", ("registration_id",)),
+    Grant(API, "candidate", "SELECT", ("registration_id", "account")),
     *_whole(API, candidate, "INSERT", "DELETE"),
+    *_whole(API, tries, "SELECT"),
     *_whole(API, outbox, "SELECT", "INSERT", "UPDATE"),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
@@ -66,9 +70,10 @@ GRANTS: Final = (
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
-    Grant(WATCH, "candidate", "UPDATE", ("sealed",)),
+    Grant(WATCH, "candidate", "UPDATE", ("sealed", "account")),
     *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, shard, "UPDATE"),
+    *_whole(WATCH, tries, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.

@@ -13,7 +13,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
-from eas_watcher.names import MailboxId
 from relay.domain.errors import MailboxExists
 from relay.domain.model import (
     Mailbox,
@@ -26,6 +25,8 @@ from relay.domain.model import (
     RegistrationView,
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.tries import Load, account_key
+from relay.store import tries
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, outbox_topics, set_marks
 from relay.store.rows import (
@@ -37,7 +38,7 @@ from relay.store.rows import (
     write_outcome,
     write_quarantine,
 )
-from relay.store.tables import candidate, mailbox, outbox, registration
+from relay.store.tables import Moment, candidate, mailbox, outbox, registration
 
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
@@ -61,6 +62,18 @@ class SqlRegistrationStore:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else read_mailbox(row)
 
+    async def load_of(self, server: str, account: str) -> Load:
+        """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings."""
+        waiting = (
+            sa.select(sa.func.count())
+            .select_from(candidate)
+            .join(registration)
+            .join(mailbox)
+            .where(candidate.c.account == account, mailbox.c.server == server)
+        )
+        async with transaction(self._reads) as connection:
+            return Load(await tries.read(connection, server, account), await connection.scalar(waiting) or 0)
+
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
@@ -72,7 +85,12 @@ class SqlRegistrationStore:
             await _delete_unchecked(connection, registration)
             await _insert_registration(connection, registration)
             await connection.execute(
-                sa.insert(candidate).values(registration_id=registration.id, sealed=sealed_candidate)
+                sa.insert(candidate).values(
+                    registration_id=registration.id,
+                    sealed=sealed_candidate,
+                    created_at=registration.created_at,
+                    account=account_key(mailbox.user),
+                )
             )
         self._wakeups.wake(Topic.MAILBOXES)
 
@@ -110,7 +128,8 @@ class SqlRegistrationStore:
         revives = change.device_token is not None or change.environment is not None
         platforms: set[str] = set()
         async with transaction(self._engine) as connection:
-            if not await _mark_dirty(connection, registration_id) or await _wiped(connection, registration_id):
+            user = await _mark_dirty(connection, registration_id)
+            if user is None or await _wiped(connection, registration_id):
                 return
             values = _values(change, now)
             if values:
@@ -126,8 +145,10 @@ class SqlRegistrationStore:
                 await connection.execute(sa.delete(candidate).where(candidate.c.registration_id == registration_id))
                 # From the registration's row, which the transaction that held the mailbox before may have deleted.
                 sealed = sa.literal(change.sealed_candidate, sa.LargeBinary)
-                waits = sa.select(registration.c.id, sealed).where(registration.c.id == registration_id)
-                await connection.execute(sa.insert(candidate).from_select(["registration_id", "sealed"], waits))
+                given = (sealed, sa.literal(now, Moment), sa.literal(account_key(user), sa.Text))
+                waits = sa.select(registration.c.id, *given).where(registration.c.id == registration_id)
+                columns = ["registration_id", "sealed", "created_at", "account"]
+                await connection.execute(sa.insert(candidate).from_select(columns, waits))
         self._wakeups.wake(Topic.MAILBOXES)
         if revives:
             # Even if there was no mark: one that another transaction is setting is invisible to this one.
@@ -139,7 +160,7 @@ class SqlRegistrationStore:
     async def remove(self, registration_id: RegistrationId) -> None:
         """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
         async with transaction(self._engine) as connection:
-            if not await _mark_dirty(connection, registration_id):
+            if await _mark_dirty(connection, registration_id) is None:
                 return
             await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
         self._wakeups.wake(Topic.MAILBOXES)
@@ -151,7 +172,7 @@ class SqlRegistrationStore:
         same = sa.and_(*(getattr(registration.c, name) == getattr(mine.c, name) for name in _DEVICE))
         others = sa.select(registration.c.id).join_from(registration, mine, same & (registration.c.id != mine.c.id))
         async with transaction(self._engine) as connection:
-            if not await _mark_dirty(connection, registration_id):
+            if await _mark_dirty(connection, registration_id) is None:
                 return 0
             ids = list(await connection.scalars(others.where(mine.c.id == registration_id)))
             if ids:
@@ -229,12 +250,12 @@ async def _wiped(connection: AsyncConnection, registration_id: RegistrationId) -
     return state == RegistrationState.WIPED.value
 
 
-async def _mark_dirty(connection: AsyncConnection, registration_id: RegistrationId) -> MailboxId | None:
-    """Mark and lock a registration's mailbox; return its id, or None when there is no such registration."""
+async def _mark_dirty(connection: AsyncConnection, registration_id: RegistrationId) -> str | None:
+    """Mark and lock a registration's mailbox; return its user, or None when there is no such registration."""
     owner = sa.select(registration.c.mailbox_id).where(registration.c.id == registration_id).scalar_subquery()
-    statement = sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True).returning(mailbox.c.id)
-    found = await connection.scalar(statement)
-    return None if found is None else MailboxId(found)
+    statement = sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True).returning(mailbox.c.user)
+    user: str | None = await connection.scalar(statement)
+    return user
 
 
 def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:

@@ -55,8 +55,6 @@ MAILBOX: Final = (
     mailbox.c.last_ping_at,
     mailbox.c.heartbeat,
     mailbox.c.last_change_at,
-    mailbox.c.candidate_refusals,
-    mailbox.c.candidate_refused_at,
 )
 """What the api and watch roles may read of a mailbox."""
 
@@ -165,8 +163,6 @@ def read_mailbox(row: AnyRow) -> Mailbox:
         last_ping_at=row.last_ping_at,
         heartbeat=row.heartbeat,
         last_change_at=row.last_change_at,
-        candidate_refusals=row.candidate_refusals,
-        candidate_refused_at=row.candidate_refused_at,
     )
 
 

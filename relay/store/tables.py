@@ -82,6 +82,7 @@ mailbox = sa.Table(
     sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false(), index=True),
     sa.UniqueConstraint("server", "user"),
 )
+"""`candidate_refusals` and `candidate_refused_at` are unused: they stay until a migration drops them."""
 
 collection = sa.Table(
     "collection",
@@ -138,7 +139,25 @@ candidate = sa.Table(
     metadata,
     sa.Column("registration_id", sa.Text, sa.ForeignKey("registration.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Moment),
+    sa.Column("account", sa.Text, index=True),
 )
+"""`account` is set while a candidate waits for its try: so the api role counts those of an account. Rows that an older
+version wrote have neither it nor `created_at`."""
+
+tries = sa.Table(
+    "tries",
+    metadata,
+    sa.Column("server", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("user", sa.Text, primary_key=True),
+    sa.Column("spent", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("strangers", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("owners", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_at", Moment, nullable=False),
+)
+"""How often credentials of an account were shown lately, by the spelling of its user: in all, as candidates of
+strangers, and as candidates of active registrations. The row without account and user is the lock of its server."""
 
 outbox = sa.Table(
     "outbox",

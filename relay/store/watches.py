@@ -6,6 +6,7 @@ Progress, the hot path, is committed in `commits`. Each method is one transactio
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, CommitEntry, RegistrationId, RegistrationState, WatchRecord
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.tries import DEFAULT, TryLimits, Wait
+from relay.store import tries
 from relay.store.bulk import in_order
 from relay.store.commits import commit
 from relay.store.engine import scrub, transaction
@@ -41,6 +44,9 @@ _NOTE_PINGS: Final = (
     .where(mailbox.c.id == sa.bindparam("_id"))
     .values(last_ping_at=sa.bindparam("_at"), heartbeat=sa.bindparam("_heartbeat"))
 )
+_HAS_ITS_TRY: Final = (
+    sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=None)
+)
 _WAITS_FOR_CREDENTIAL: Final = (
     WatchState.VERIFYING.value,
     WatchState.CREDENTIAL_REFUSED.value,
@@ -51,10 +57,16 @@ _WAITS_FOR_CREDENTIAL: Final = (
 class SqlWatchStore:
     """The WatchStore of the watch role."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Wakeups) -> None:
-        """Keep watches in a database, and wake the roles that wait for what changed."""
+    def __init__(
+        self, engine: AsyncEngine, wakeups: Wakeups, limits: Mapping[str, TryLimits] = MappingProxyType({})
+    ) -> None:
+        """Keep watches in a database, and wake the roles that wait for what changed.
+
+        `limits` has what the directory of each server bears; other servers have the default.
+        """
         self._engine = engine
         self._wakeups = wakeups
+        self._limits = limits
 
     # --- leases
 
@@ -119,7 +131,7 @@ class SqlWatchStore:
         if not batch:
             return frozenset()
         async with transaction(self._engine) as connection:
-            committed = await commit(connection, batch, now)
+            committed = await commit(connection, batch, now, self._limits)
         for topic in committed.topics:
             self._wakeups.wake(topic)
         if committed.wiped:
@@ -173,18 +185,49 @@ class SqlWatchStore:
         await scrub(self._engine)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
-        """Drop a refused candidate and count it on the mailbox; one that was replaced meanwhile is only counted."""
+        """Drop a refused candidate; nothing happens if it was replaced meanwhile."""
         async with transaction(self._engine) as connection:
-            if await _lock(connection, candidate.mailbox_id):
-                await connection.execute(
-                    sa.update(mailbox)
-                    .where(mailbox.c.id == candidate.mailbox_id)
-                    .values(candidate_refusals=mailbox.c.candidate_refusals + 1, candidate_refused_at=now)
-                )
-                if await _drop(connection, candidate):
-                    await _set_refused(connection, candidate, now)
+            if await _lock(connection, candidate.mailbox_id) and await _drop(connection, candidate):
+                await _set_refused(connection, candidate, now)
         self._wakeups.wake(Topic.VERDICTS)
         await scrub(self._engine)
+
+    async def expire(self, candidate: Candidate) -> None:
+        """Drop a candidate that nobody could check in time; its registration waits for another one."""
+        async with transaction(self._engine) as connection:
+            if not await _lock(connection, candidate.mailbox_id) or not await _drop(connection, candidate):
+                return
+            # For an active registration the older credential stays in use; a verifying one stays so.
+            unproved = registration.c.state == RegistrationState.VERIFYING.value
+            await connection.execute(
+                sa.update(registration)
+                .where(registration.c.id == candidate.registration_id)
+                .values(candidate_refused=~unproved)
+            )
+        self._wakeups.wake(Topic.VERDICTS)
+        await scrub(self._engine)
+
+    # --- tries
+
+    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+        """Count a try of a mailbox's account before its credential, or a candidate, is shown; return a wait instead."""
+        async with transaction(self._engine) as connection:
+            login = await _login(connection, mailbox_id)
+            if login is None:
+                return None
+            owner = candidate is not None and await _active(connection, candidate)
+            limits = self._limits.get(login.server, DEFAULT)
+            wait = await tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
+            if wait is None and candidate is not None:
+                await connection.execute(_HAS_ITS_TRY, {"_registration": candidate.registration_id})
+            return wait
+
+    async def succeeded(self, mailbox_id: MailboxId) -> None:
+        """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
+        async with transaction(self._engine) as connection:
+            login = await _login(connection, mailbox_id)
+            if login is not None:
+                await tries.clear(connection, login)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""
@@ -265,6 +308,7 @@ async def _complete(connection: AsyncConnection, rows: Sequence[AnyRow], now: da
             registration.c.subfolders,
             registration.c.state,
             candidate.c.sealed,
+            candidate.c.created_at,
         )
         .outerjoin_from(registration, candidate)
         .where(registration.c.mailbox_id.in_(ids))
@@ -283,7 +327,9 @@ def _record(row: AnyRow, collections: Sequence[AnyRow], registrations: Sequence[
         sealed_credential=row.sealed_credential,
         memory=read_memory(row, map(read_collection, collections), classes, subfolders, now),
         candidates=tuple(
-            Candidate(RegistrationId(r.id), MailboxId(row.id), r.sealed) for r in registrations if r.sealed is not None
+            Candidate(RegistrationId(r.id), MailboxId(row.id), r.sealed, r.created_at)
+            for r in registrations
+            if r.sealed is not None
         ),
         registrations=len(registrations),
     )
@@ -307,6 +353,19 @@ async def _lock(connection: AsyncConnection, mailbox_id: MailboxId) -> bool:
     return await connection.scalar(query) is not None
 
 
+async def _login(connection: AsyncConnection, mailbox_id: MailboxId) -> tries.Login | None:
+    """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
+    query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
+    row = (await connection.execute(query.with_for_update(key_share=True))).one_or_none()
+    return None if row is None else tries.Login(row.server, row.user)
+
+
+async def _active(connection: AsyncConnection, shown: Candidate) -> bool:
+    """Return whether a candidate came with the secret of an active registration."""
+    query = sa.select(registration.c.state).where(registration.c.id == shown.registration_id)
+    return await connection.scalar(query) == RegistrationState.ACTIVE.value
+
+
 async def _drop(connection: AsyncConnection, tried: Candidate) -> bool:
     """Delete a candidate; return False when another one is in its place, or none."""
     statement = sa.delete(candidate).where(
@@ -327,8 +386,6 @@ async def _set_credential(connection: AsyncConnection, accepted: Candidate, now:
             accepted=True,
             url=mailbox.c.url if url is None else url,
             refusals=0,
-            candidate_refusals=0,
-            candidate_refused_at=None,
             dirty=True,
             next_try_at=sa.case((at_once, None), else_=mailbox.c.next_try_at),
             since=sa.case((waiting, now), else_=mailbox.c.since),

@@ -20,6 +20,7 @@ from eas_watcher.transport.bearer import BearerTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.errors import SealBroken
 from relay.domain.model import Mailbox, WatchRecord
+from relay.domain.tries import DEFAULT, TryLimits
 from relay.security import credentials
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey
@@ -52,6 +53,8 @@ class EasServer:
 
     With a time, the invitation must still be valid at that time.
     """
+    tries: TryLimits = DEFAULT
+    """What its directory bears of refused logins."""
     discovery: Discovery | None = None
     """Finds the URL of a mailbox that has none yet; None: all mailboxes are at `url`."""
 

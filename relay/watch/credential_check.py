@@ -62,6 +62,8 @@ class Finding:
     """Seconds until the next check, where the server says so; None: it does not."""
     queues: bool = False
     """Whether the next check waits for the admission of its server, which is away, and so needs no wait before."""
+    in_doubt: bool = False
+    """Whether the server may have refused the candidate in an answer that was lost."""
 
 
 class OptionsGuards:
@@ -124,9 +126,11 @@ def _unknown(error: EasError, client: EasClient) -> Finding:
     """Return the finding of a check that failed without a result."""
     if concerns_server(error) and client.admission.state == "away":
         wait = client.admission.expected_wait()
-        return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=wait, queues=True)
+        return Finding(
+            CheckResult.UNKNOWN, str(error), reason_of(error), None, wait, queues=True, in_doubt=in_doubt(error)
+        )
     retry_in = error.retry_after if isinstance(error, ServerBusy) else None
-    return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=retry_in)
+    return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=retry_in, in_doubt=in_doubt(error))
 
 
 def reason_of(error: EasError) -> Reason | None:
@@ -142,6 +146,20 @@ def reason_of(error: EasError) -> Reason | None:
             return Reason.PROTOCOL_VIOLATION
         case _:
             return None
+
+
+def in_doubt(error: EasError) -> bool:
+    """Return True if the server may have refused a credential in an answer that was lost on the way.
+
+    Any other answer than 401 shows that the server took the credential, or did not look at it.
+    """
+    match error:
+        case Unreachable(reached=reached):
+            return reached
+        case ServerBusy(shared=shared, reached=reached):
+            return shared and reached  # a gateway's: the server behind it may have answered
+        case _:
+            return False
 
 
 async def _show(connection: Connection, client: EasClient, url: str, guards: OptionsGuards) -> None:

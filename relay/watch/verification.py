@@ -18,8 +18,9 @@ from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
+from relay.domain.tries import TryLimits, Wait
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, reason_of
+from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, in_doubt, reason_of
 from relay.watch.discovery import Searches
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Verification:
         self._clock = admissions.now
         self._random = random
         self._guards = OptionsGuards()
+        self._warned: dict[str, float] = {}
+        """Server -> when its used-up budget may be logged again, by the loop's clock."""
         self._running: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
 
     def start(self, candidate: Candidate, record: WatchRecord) -> None:
@@ -98,9 +101,10 @@ class Verification:
 
     async def _check_until_known(self, candidate: Candidate, record: WatchRecord, opened: Connection) -> None:
         """Check a candidate until its result is stored; raises _Withdrawn."""
-        still_wanted = partial(self._still_wanted, candidate)
+        still_wanted = partial(self._still_wanted, candidate, opened.server.tries)
+        turn = _Turn(still_wanted, partial(self._spend, candidate))
         discovery = opened.server.discovery
-        searches = None if discovery is None else discovery.for_candidate(still_wanted)
+        searches = None if discovery is None else discovery.for_candidate(turn)
         finding = Finding(CheckResult.UNKNOWN)
         failures = 0
         while True:
@@ -108,10 +112,17 @@ class Verification:
                 # Before the first check, too: `record` may be from before an earlier check of the candidate ended.
                 record = await still_wanted()
                 if finding.result is CheckResult.UNKNOWN:
-                    finding = await self._check(candidate, record, opened, searches, still_wanted, finding)
+                    async with turn.until(self._seconds_left(candidate, opened.server.tries)):
+                        finding = await self._check(candidate, record, opened, searches, turn, finding)
+                    turn.ended(finding)
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 waits = finding
+            except NoTryLeft as no_try:
+                self._warn(record.mailbox.server, no_try.wait)
+                waits = Finding(CheckResult.UNKNOWN, no_try.detail, retry_in=no_try.wait.seconds)
+            except TimeoutError:
+                continue  # too old: dropped by the next look at it
             except StoreUnavailable:
                 # The result is kept meanwhile: another check would try a wrong password again [promise 4].
                 waits = Finding(CheckResult.UNKNOWN, "the database is away")
@@ -119,19 +130,42 @@ class Verification:
             seconds = self._wait_of(waits, failures)
             await self._show_waiting(record, waits.reason or Reason.NOT_ASKED, waits.detail, seconds)
             if not waits.queues:
-                await asyncio.sleep(seconds)
+                left = self._seconds_left(candidate, opened.server.tries)
+                await asyncio.sleep(seconds if left is None else min(seconds, left))
 
-    async def _still_wanted(self, candidate: Candidate) -> WatchRecord:
+    async def _still_wanted(self, candidate: Candidate, limits: TryLimits) -> WatchRecord:
         """Return the present record of a candidate's mailbox; raises _Withdrawn if the candidate is not to be checked.
 
-        It may have its result already, or be replaced or withdrawn, or its mailbox may be another process's.
+        It may have its result already, or be replaced or withdrawn, or its mailbox may be another process's. One that
+        is a window old is dropped: its user may have noticed by now that it was wrong, or changed it.
         """
         if not self._watched(candidate.mailbox_id):
             raise _Withdrawn
         record = await self._store.record(candidate.mailbox_id, self._clock())
         if record is None or self._present(candidate) not in record.candidates:
             raise _Withdrawn
+        left = self._seconds_left(candidate, limits)
+        if left is not None and left <= 0:
+            log.info("candidate not checked in time", extra={"mailbox": candidate.mailbox_id})
+            await self._store.expire(self._present(candidate))
+            raise _Withdrawn
         return record
+
+    def _seconds_left(self, candidate: Candidate, limits: TryLimits) -> float | None:
+        """Return for how many seconds a candidate may still be checked; None: an older version stored it."""
+        if candidate.created_at is None:
+            return None
+        return max(0.0, (candidate.created_at + limits.window - self._clock()).total_seconds())
+
+    async def _spend(self, candidate: Candidate) -> Wait | None:
+        return await self._store.spend(candidate.mailbox_id, self._clock(), candidate)
+
+    def _warn(self, server: str, wait: Wait) -> None:
+        """Log once per window that a server's budget of refused candidates is used up."""
+        now = asyncio.get_running_loop().time()
+        if wait.of_server and self._warned.get(server, now) <= now:
+            self._warned[server] = now + wait.seconds
+            log.warning("too many credentials were refused: others wait", extra={"server": server})
 
     def _wait_of(self, waits: Finding, failures: int) -> float:
         """Return how many seconds a candidate without a result waits."""
@@ -185,7 +219,7 @@ class Verification:
                 return Finding(CheckResult.REFUSED)
             except EasError as error:
                 log.info("mailbox not discovered", extra={"mailbox": account.mailbox, "detail": str(error)})
-                return Finding(CheckResult.UNKNOWN, str(error), reason_of(error))
+                return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), in_doubt=in_doubt(error))
         client = EasClient(
             account,
             opened.transport,
@@ -207,6 +241,8 @@ class Verification:
         """
         match finding.result:
             case CheckResult.ACCEPTED:
+                if finding.url is not None:
+                    await self._store.succeeded(candidate.mailbox_id)
                 candidate = await self._newest(candidate, record)
                 url = None if opened.server.discovery is None else finding.url
                 await self._store.accept(candidate, self._clock(), url)
@@ -230,6 +266,55 @@ class Verification:
         if record.mailbox.state.ended or record.memory.refusals:
             return False
         return self._accounts.alike(record.mailbox, record.sealed_credential, candidate.sealed)
+
+
+class _Turn:
+    """The right to show one candidate: it is still wanted, and a try of its account was spent on it.
+
+    A try is used up by a refusal, and by a request whose answer was lost; any other answer leaves it to the next one.
+    """
+
+    def __init__(self, wanted: Admitted, spend: Callable[[], Awaitable[Wait | None]]) -> None:
+        self._wanted = wanted
+        self._spend = spend
+        self._spent = False
+        self._limit: asyncio.Timeout | None = None
+
+    def until(self, seconds: float | None) -> asyncio.Timeout:
+        """Return the time limit of a check: it ends when the candidate may be shown; None: there is none."""
+        self._limit = asyncio.timeout(seconds)
+        return self._limit
+
+    async def __call__(self) -> None:
+        """Return when the candidate may be shown; raises _Withdrawn, NoTryLeft, StoreUnavailable."""
+        await self._wanted()
+        if not self._spent:
+            wait = await self._spend()
+            if wait is not None:
+                raise NoTryLeft(wait)
+            self._spent = True
+        if self._limit is not None:
+            self._limit.reschedule(None)
+
+    def ended(self, finding: Finding) -> None:
+        """Note how a check ended."""
+        if finding.in_doubt:
+            self._spent = False
+
+
+class NoTryLeft(Exception):
+    """The account of a candidate, or its server, has no try left."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(wait)
+        self.wait = wait
+
+    @property
+    def detail(self) -> str:
+        """Why, for the operator."""
+        if self.wait.of_server:
+            return "so many credentials were refused at this server that others wait"
+        return "so many credentials of this account were refused that one more could lock it"
 
 
 class _Withdrawn(Exception):

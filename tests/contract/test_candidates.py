@@ -74,7 +74,6 @@ async def test_accepting_starts_all_refusals_from_nothing(
     record = await recorded(watches)
     mailbox = record.mailbox
     assert record.memory.refusals == 0
-    assert (mailbox.candidate_refusals, mailbox.candidate_refused_at) == (0, None)
     assert (mailbox.state, mailbox.reason, mailbox.detail) == (WatchState.STARTING, None, "")
     assert not (await viewed(registrations)).candidate_refused
 
@@ -136,7 +135,6 @@ async def test_the_check_of_a_replaced_candidate_leaves_the_new_one_waiting(
     assert record.sealed_credential is None
     assert [candidate.sealed for candidate in record.candidates] == [b"new"]
     assert record.mailbox.state is WatchState.VERIFYING
-    assert record.mailbox.candidate_refusals == 1
     view = await viewed(registrations)
     assert view.registration.state is RegistrationState.VERIFYING
     assert view.candidate_pending
@@ -155,7 +153,6 @@ async def test_refusing_the_first_candidate_refuses_registration_and_mailbox(
     assert not view.candidate_pending
     assert not view.candidate_refused
     assert (view.mailbox.state, view.mailbox.since) == (WatchState.CREDENTIAL_REFUSED, LATER)
-    assert (view.mailbox.candidate_refusals, view.mailbox.candidate_refused_at) == (1, LATER)
     assert verdicts.woken
 
 
@@ -170,7 +167,7 @@ async def test_refusing_a_newcomer_leaves_the_mailbox_and_its_other_registration
     assert (await viewed(registrations, "tablet")).registration.state is RegistrationState.REFUSED
     view = await viewed(registrations, "phone")
     assert view.registration.state is RegistrationState.ACTIVE
-    assert (view.mailbox.state, view.mailbox.candidate_refusals) == (WatchState.STARTING, 1)
+    assert view.mailbox.state is WatchState.STARTING
     assert (await recorded(watches)).sealed_credential == b"sealed"
 
 

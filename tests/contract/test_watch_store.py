@@ -129,7 +129,7 @@ async def test_dirty_mailboxes_are_taken_once(registrations: SqlRegistrationStor
 
     (record,) = await watches.take_dirty([SHARD], NOW)
 
-    assert record.candidates == (candidate_of(registration),)
+    assert record.candidates == (replace(candidate_of(registration), created_at=NOW),)
     assert (record.sealed_credential, record.memory.accepted) == (None, False)
     assert record.memory.classes == frozenset()
     assert await watches.take_dirty([SHARD], NOW) == []

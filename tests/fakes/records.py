@@ -26,8 +26,6 @@ def mailbox(**changes: object) -> Mailbox:
         last_ping_at=None,
         heartbeat=None,
         last_change_at=None,
-        candidate_refusals=0,
-        candidate_refused_at=None,
     )
     return replace(sample, **changes)  # type: ignore[arg-type]
 

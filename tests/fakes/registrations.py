@@ -18,6 +18,7 @@ from relay.domain.model import (
     RegistrationView,
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.tries import Load, Tries, TryLimits, account_key
 
 
 class MemoryRegistrationStore:
@@ -36,11 +37,18 @@ class MemoryRegistrationStore:
         self.candidates: dict[RegistrationId, bytes] = {}
         self.credentials: dict[MailboxId, bytes] = {}
         self.refused: set[RegistrationId] = set()
+        self.tries: dict[tuple[str, str], Tries] = {}
         self.marks: list[tuple[RegistrationId, Mark]] = []
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         self._reach("mailbox_of")
         return next((m for m in self.mailboxes.values() if (m.server, m.user) == (server, user)), None)
+
+    async def load_of(self, server: str, account: str) -> Load:
+        self._reach("load_of")
+        mailboxes = {m.id for m in self.mailboxes.values() if (m.server, account_key(m.user)) == (server, account)}
+        waiting = sum(self.registrations[id_].mailbox_id in mailboxes for id_ in self.candidates)
+        return Load(self.tries.get((server, account), Tries()), waiting)
 
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         self._reach("create")
@@ -136,7 +144,8 @@ class MemoryRegistrationStore:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)
-        self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=0, candidate_refused_at=None)
+        self.mailboxes[mailbox.id] = mailbox
+        self.tries.pop((mailbox.server, account_key(mailbox.user)), None)
         self.wakeups.wake(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:
@@ -151,8 +160,9 @@ class MemoryRegistrationStore:
         if mailbox.id not in self.credentials:
             since = mailbox.since if mailbox.state is WatchState.CREDENTIAL_REFUSED else now
             mailbox = replace(mailbox, state=WatchState.CREDENTIAL_REFUSED, reason=Reason.HTTP_401, since=since)
-        refusals = mailbox.candidate_refusals + 1
-        self.mailboxes[mailbox.id] = replace(mailbox, candidate_refusals=refusals, candidate_refused_at=now)
+        self.mailboxes[mailbox.id] = mailbox
+        account = mailbox.server, account_key(mailbox.user)
+        self.tries[account] = Tries(self.tries.get(account, Tries()).present(TryLimits(), now).spent + 1, now)
         self.wakeups.wake(Topic.VERDICTS)
 
     def forget_unused(self) -> None:
@@ -181,8 +191,6 @@ def _new(mailbox: NewMailbox, now: datetime) -> Mailbox:
         last_ping_at=None,
         heartbeat=None,
         last_change_at=None,
-        candidate_refusals=0,
-        candidate_refused_at=None,
     )
 
 

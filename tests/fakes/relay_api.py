@@ -17,7 +17,6 @@ from relay.domain.subscription import Subscription
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.identity import ServerDirectory
-from relay.registration.lockout import Lockout
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VERDICT_WAIT, VerdictWaiter
 from relay.security.credentials import CredentialKind
@@ -84,10 +83,9 @@ class ApiWorld:
         self.inviting = Ed25519PrivateKey.generate()
         naming = Naming("EXAMPLE.COM", frozenset(SERVERS["branch"]))
         guests = {"branch": InvitedUsers("branch", Invitations([self.inviting.public_key()]), naming)}
-        lockout = Lockout()
         self.service = Registrations(
             self.store,
-            VerdictWaiter(self.store, self.wakeups, self.time, lockout, seconds=verdict_wait),
+            VerdictWaiter(self.store, self.wakeups, seconds=verdict_wait),
             self.key.public_key(),
             ServerDirectory(SERVERS),
             {
@@ -97,7 +95,6 @@ class ApiWorld:
             },
             self.time,
             self.tokens,
-            lockout,
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
             frozenset({SERVICE}),
         )

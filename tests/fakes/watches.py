@@ -5,6 +5,7 @@ from datetime import datetime
 
 from eas_watcher.names import MailboxId
 from relay.domain.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.tries import Wait
 
 
 class NoWatches:
@@ -35,6 +36,15 @@ class NoWatches:
         raise NotImplementedError
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
+        raise NotImplementedError
+
+    async def expire(self, candidate: Candidate) -> None:
+        raise NotImplementedError
+
+    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+        raise NotImplementedError
+
+    async def succeeded(self, mailbox_id: MailboxId) -> None:
         raise NotImplementedError
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:

@@ -17,6 +17,7 @@ from eas_watcher.names import MailboxId
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
+from relay.domain.tries import Wait
 from relay.process.clock import now
 from relay.sandbox.eas.failures import Delay, FailurePlan
 from relay.sandbox.eas.server import open_eas_simulator
@@ -50,6 +51,12 @@ class Results(NoWatches):
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         return self.kept[mailbox_id]
+
+    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+        return None
+
+    async def succeeded(self, mailbox_id: MailboxId) -> None:
+        pass
 
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         self.accepted += 1

@@ -12,6 +12,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationView,
 )
+from relay.domain.tries import Load
 
 
 class RegistrationStore(Protocol):
@@ -19,6 +20,9 @@ class RegistrationStore(Protocol):
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
+
+    async def load_of(self, server: str, account: str) -> Load:
+        """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings."""
 
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.

@@ -7,6 +7,7 @@ from typing import Protocol
 from eas_watcher.names import MailboxId
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.tries import Wait
 
 
 class WatchStore(Protocol):
@@ -54,16 +55,30 @@ class WatchStore(Protocol):
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         `url` is where Autodiscover found the mailbox; None leaves the known URL.
-        The mailbox's refusals (of candidates, and of the credential) start from 0; its state becomes `starting` if it
+        The mailbox's refusals start from 0; its state becomes `starting` if it
         was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
         Does nothing when the candidate was replaced meanwhile.
         """
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
-        """Drop a refused candidate and count it on the mailbox.
+        """Drop a refused candidate.
 
         A registration that was never active becomes `credential-refused`, and a mailbox without any credential too.
         """
+
+    async def expire(self, candidate: Candidate) -> None:
+        """Drop a candidate that could not be checked in time; its app must send the credential again."""
+
+    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+        """Count a try of a mailbox's account, before a candidate of it is shown to the server.
+
+        Without a candidate: before the mailbox's own credential is shown again after the server refused it; the first
+        refusal, which nobody could foresee, is counted with the commit that records it. Returns how long the try must
+        wait if none is left; then nothing was counted. The account is that of the mailbox's row.
+        """
+
+    async def succeeded(self, mailbox_id: MailboxId) -> None:
+        """Forget the tries of a mailbox's user: the server accepted a credential that was shown, so it forgets them."""
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate.

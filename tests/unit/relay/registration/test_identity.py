@@ -54,25 +54,6 @@ def test_a_normalised_user_stays_as_it_is(written: str) -> None:
     assert normalise(once) == once
 
 
-def test_tries_are_counted_for_one_account_however_it_is_spelt() -> None:
-    servers = ServerDirectory({"head-office": ["Example.com"], "branch": []})
-
-    for user in ("aNN", "EXAMPLE\\ann", "ann@example.com", "example\\Ann@example.com"):
-        assert servers.account("head-office", user) == ("head-office", "ann")
-    assert servers.account("branch", "ann") == ("branch", "ann")
-
-
-@pytest.mark.parametrize("domains", [(), ("example.com", "example.org")])
-def test_addresses_of_a_server_with_other_mail_domains_are_accounts_of_their_own(domains: tuple[str, ...]) -> None:
-    servers = ServerDirectory({"main": domains})
-
-    assert servers.account("main", "info@example.com") == ("main", "info@example.com")
-    assert ServerDirectory({"main": ("example.org",)}).account("main", "info@example.com") == (
-        "main",
-        "info@example.com",
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "mailbox", "server"),
     [

@@ -100,7 +100,7 @@ async def check(server: Server, *, answers_all: bool = False, seeker: Seeker | N
         ),
         (
             Unreachable("no connection: refused"),
-            Finding(CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE),
+            Finding(CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE, in_doubt=True),
         ),
         (
             AccessDenied("no ticket", Reason.KERBEROS_TICKET),
@@ -238,7 +238,7 @@ async def test_a_result_is_unknown_while_it_is_unknown_whether_options_is_guarde
     server = Server(GOOD, Unreachable("cut"), GOOD, REFUSED)
     world = World(server, server, guards)
 
-    assert await world.check() == Finding(CheckResult.UNKNOWN, "cut", Reason.UNREACHABLE)
+    assert await world.check() == Finding(CheckResult.UNKNOWN, "cut", Reason.UNREACHABLE, in_doubt=True)
     assert (await world.check()).result is CheckResult.ACCEPTED
 
     assert guards.asked == 2

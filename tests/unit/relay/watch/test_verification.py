@@ -21,6 +21,7 @@ from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.mass_refusals import LEAST
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
+from relay.domain.tries import Wait
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.watch.accounts import Accounts, EasServer
 from relay.watch.verification import Verification
@@ -77,10 +78,28 @@ class Results(NoWatches):
         self.away = False
         self.url: str | None = None
         self.results: list[tuple[str, RegistrationId]] = []
+        self.waits: list[Wait] = []
+        """What the next tries must wait."""
+        self.spent = 0
+        self.successes = 0
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         self._check()
         return self.present if mailbox_id == self.present.mailbox.id else None
+
+    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+        self._check()
+        if self.waits:
+            return self.waits.pop(0)
+        self.spent += 1
+        return None
+
+    async def succeeded(self, mailbox_id: MailboxId) -> None:
+        self._check()
+        self.successes += 1
+
+    async def expire(self, candidate: Candidate) -> None:
+        self._settle("expired", candidate)
 
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         self._settle("accepted", candidate)
