@@ -22,6 +22,12 @@ class NotConnected(OSError):
         """True if the fault may concern this one host only."""
 
 
+def floods(what: str) -> NotConnected:
+    """Return the fault of a server whose answer never comes to an end; `what` says of what there is too much."""
+    remedy = f"what answers sends {what} and no end: check the host, and whether a proxy answers in its place"
+    return NotConnected("server-floods", remedy)
+
+
 def source_unusable(error: OSError) -> NotConnected:
     """Return the fault of a source address that cannot be used; the error names the address."""
     remedy = f"set network.source_address to addresses of this host ({error.strerror})"

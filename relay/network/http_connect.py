@@ -9,6 +9,8 @@ from relay.network.route import Proxy, authority
 LARGEST: Final = 65536
 """Bytes of an answer's head at most; real ones have a few hundred, and a longer one may never end."""
 
+INTERIM: Final = 8
+"""Answers 1xx before the answer; proxies send none or one."""
 BEGINNING: Final = b"HTTP/1."
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?", re.ASCII)
 SCHEME: Final = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9-]*)(?=\s|,|$)", re.ASCII)
@@ -49,6 +51,7 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._head = b""
+        self._interim = 0
 
     def feed(self, data: bytes) -> Answer | None:
         """Return the answer when its head is whole; raises NotHttp.
@@ -69,6 +72,9 @@ class AnswerReader:
                 return None
             answer = _read(head)
             if answer.status // 100 == 1:
+                self._interim += 1
+                if self._interim > INTERIM:
+                    raise NotHttp("it sends answers 1xx without end")
                 self._head = rest
                 continue
             if answer.opened and rest:

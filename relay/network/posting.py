@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiohttp
+from aiohttp import StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawResponseMessage
 from yarl import URL
 
 from relay.network.dialling import Dialler
+from relay.network.faults import floods
 from relay.network.route import Route
 
 KEPT: Final = 60.0
@@ -30,12 +33,42 @@ VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 """The characters of a request's first line and of a header [RFC 9110 5.5]: no line may end early."""
 
 
+INTERIM: Final = 8
+"""Answers 1xx to one request; servers send one, if any."""
+SLICE: Final = 16_384
+"""Bytes that are parsed before the number of answers is looked at: one read can hold 10,000 of them."""
+
+
 class Reply(NamedTuple):
     """An answer; its headers are found by names in any case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Connection(ResponseHandler):
+    """A connection whose server may send few answers to a request; aiohttp limits the size of their heads."""
+
+    _answers = 0
+
+    def expect(self) -> None:
+        """Be ready for the answer to one request. A compressed one was not asked for, and is left as it is."""
+        self._answers = 0
+        self.set_response_params(read_until_eof=True, auto_decompress=False)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Note one more answer."""
+        self._answers += 1
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse bytes of answers, unless there are too many of them."""
+        for start in range(0, max(1, len(data)), SLICE):
+            if self._answers > INTERIM:
+                self.abort()
+                return
+            super().data_received(data[start : start + SLICE])
 
 
 class Poster:
@@ -108,10 +141,10 @@ class Poster:
                 connection.abort()
         return reply
 
-    async def _dial(self, loop: asyncio.AbstractEventLoop, origin: "Origin") -> ResponseHandler:
+    async def _dial(self, loop: asyncio.AbstractEventLoop, origin: "Origin") -> _Connection:
         if not self._closed:
             tls = self._tls if origin.tls else None
-            connection = await self._dialler.connect(partial(ResponseHandler, loop), origin.host, origin.port, tls)
+            connection = await self._dialler.connect(partial(_Connection, loop), origin.host, origin.port, tls)
             if not self._closed:
                 return connection
             connection.abort()
@@ -161,11 +194,11 @@ class _Pool:
         """The number of requests that have a connection or wait for one."""
         self.slots = asyncio.Semaphore(limit)
         """First come, first served."""
-        self.busy: set[ResponseHandler] = set()
-        self.idle: list[tuple[ResponseHandler, float]] = []
+        self.busy: set[_Connection] = set()
+        self.idle: list[tuple[_Connection, float]] = []
         """With the moment of the last use; the connection that was used last stands last."""
 
-    def take(self, since: float) -> ResponseHandler | None:
+    def take(self, since: float) -> _Connection | None:
         """Return the connection that was used last, if that was after a moment: it is the most likely to be open."""
         while self.idle:
             connection, used_at = self.idle.pop()
@@ -193,7 +226,7 @@ class _Pool:
         self.idle.clear()
 
 
-def _usable(connection: ResponseHandler) -> bool:
+def _usable(connection: _Connection) -> bool:
     """Return True if the server has neither closed an idle connection nor sent anything that was not asked for."""
     return connection.is_connected() and not connection.should_close
 
@@ -205,16 +238,18 @@ def _lines(*headers: tuple[str, str]) -> str:
     return "".join([f"{name}: {value}\r\n" for name, value in headers])
 
 
-async def _exchange(connection: ResponseHandler, request: bytes) -> Reply:
+async def _exchange(connection: _Connection, request: bytes) -> Reply:
     """Write a request and read the whole answer, or slightly more than the limit."""
     if connection.transport is None:
         raise aiohttp.ServerDisconnectedError
-    connection.set_response_params(read_until_eof=True)
+    connection.expect()
     connection.transport.write(request)
-    while True:
+    for _ in range(INTERIM + 1):
         message, payload = await connection.read()
         if message.code >= 200:  # noqa: PLR2004  # 1xx are not the answer yet [RFC 9110 15.2]
             break
+    else:
+        raise floods("answers 1xx")
     body = await payload.readany()
     while not payload.at_eof() and len(body) <= LARGEST:
         body += await payload.readany()

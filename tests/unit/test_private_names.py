@@ -177,9 +177,11 @@ REGISTER = (
         ("__init__", lambda it: accepts(it.__init__, "loop"), "read the answers of a connection"),
         (
             "set_response_params",
-            lambda it: accepts(it.set_response_params, "read_until_eof"),
+            lambda it: accepts(it.set_response_params, "read_until_eof", "auto_decompress"),
             "begin to read an answer",
         ),
+        ("feed_data", lambda it: accepts(it.feed_data, "data", "size"), "count the answers to a request"),
+        ("data_received", lambda it: accepts(it.data_received, "data"), "parse few bytes at once"),
         ("read", lambda it: inspect.iscoroutinefunction(it.read) and accepts(it.read), "wait for an answer"),
         ("should_close", has_property("should_close"), "know whether a connection can be used again"),
         ("is_connected", lambda it: accepts(it.is_connected), "know whether a connection can be used again"),
@@ -187,6 +189,12 @@ REGISTER = (
         ("abort", lambda it: accepts(it.abort), "cut a connection"),
         ("closed", has_property("closed"), "wait for the end of a connection"),
         ("transport", lambda it: hasattr(it, "transport"), "write a request"),
+    ),
+    *uses(
+        "aiohttp",
+        "aiohttp.http_parser",
+        POSTING,
+        ("RawResponseMessage", lambda it: hasattr(it, "RawResponseMessage"), "name the type of an answer"),
     ),
     *uses(
         "aiohttp",

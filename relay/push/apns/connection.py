@@ -23,6 +23,7 @@ from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import ChangedSetting, SettingCodes
 
 from relay.push.apns.exchange import Answer, Ending, MaybeSent, NotBegun, NotSent, Request
+from relay.push.apns.frame_budget import Flooded
 from relay.push.apns.h2_engine import Engine, GoAway, error_name
 from relay.push.apns.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
@@ -34,6 +35,10 @@ UNANNOUNCED: Final = 100
 
 USER_TIMEOUT: Final = 30_000
 """Milliseconds that sent bytes may stay unacknowledged until the kernel drops the connection [tcp(7)]."""
+
+GIVEN_UP: Final = 3
+"""Requests in a row that were cancelled without an answer, as their time was over: the next ones use another
+connection. The server may send signs of life and serve nothing."""
 
 PING: Final = b"is there"  # 8 bytes of our choice [RFC 9113 6.7]
 
@@ -57,7 +62,7 @@ class ApnsConnection(asyncio.Protocol):
         self.lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._engine = Engine()
+        self._engine = Engine(self._loop.time())
         # One stream until the server has announced its limit: it would reset more than that.
         self._slots = StreamSlots(1, in_flight, lambda: self._engine.window)
         self._requests = InFlight(self._engine, self._slots)
@@ -69,6 +74,12 @@ class ApnsConnection(asyncio.Protocol):
         self._greeted = False
         self._leaving = False
         self._writing = False
+        self._reading_on = False
+        """Whether frames that were received wait for the next turn of the loop."""
+        self.flood = ""
+        """The kind of frames that the server floods us with; empty: it does not."""
+        self._unanswered = 0
+        """Requests that were cancelled since the last answer."""
         self._ending = Ending.CONNECTION_LOST
         self._detail = ""
         self._ticking: asyncio.TimerHandle | None = None
@@ -132,7 +143,10 @@ class ApnsConnection(asyncio.Protocol):
             except H2Error:
                 self._give_up(Ending.CONNECTION_BROKEN)
             self._write_soon()
-        self._requests.end(stream_id)
+        if self._requests.end(stream_id) is not None:
+            self._unanswered += 1
+        if self._unanswered >= GIVEN_UP:
+            self._refuse_new(Ending.CONNECTION_SILENT)
         self._close_when_empty()
 
     # --- called by asyncio
@@ -151,12 +165,39 @@ class ApnsConnection(asyncio.Protocol):
         self._tick()
 
     def data_received(self, data: bytes) -> None:
-        """Handle frames; a server that breaks the protocol is cut off."""
-        self._silence.heard(self._loop.time())
+        """Handle frames, a limited number at once; a server that breaks the protocol or floods us is cut off."""
+        self._engine.refill(self._loop.time(), len(self._requests))
+        self._read(data)
+        if self._engine.more and self._transport is not None and not self._reading_on:
+            self._reading_on = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Handle more of the frames that were received; read from the socket again when none is left."""
+        if self.lost.is_set() or self._transport is None or self._transport.is_closing():
+            return
+        self._read(b"")
+        if self._engine.more:
+            self._loop.call_soon(self._read_on)
+        elif not self._transport.is_closing():
+            self._reading_on = False
+            self._transport.resume_reading()
+
+    def _read(self, data: bytes) -> None:
         try:
             events, goaways = self._engine.receive(data)
+            if self._engine.heard:
+                self._silence.heard(self._loop.time())
             for event in events:
                 self._handle(event)
+        except Flooded as flood:
+            self.flood = str(flood)
+            fields = {"host": self._host.decode(), "frames": self.flood}
+            log.warning("APNs connection given up: the server floods it", extra=fields)
+            self._ending, self._detail = Ending.SERVER_FLOODS, self.flood
+            self.close()
+            return
         except H2Error:
             self._write()
             self._give_up(Ending.CONNECTION_BROKEN if self._greeted else Ending.NO_HTTP2)
@@ -179,6 +220,8 @@ class ApnsConnection(asyncio.Protocol):
         log.debug("APNs connection lost", extra={"reason": self._ending, "detail": self._detail or str(exc or "")})
         if self._ticking is not None:
             self._ticking.cancel()
+        while self._engine.more and not self.flood:
+            self._read(b"")  # answers that came before the end
         self.lost.set()
         self._refuse_new(self._ending)
         self._requests.fail(MaybeSent, self._ending, self._detail)
@@ -237,7 +280,10 @@ class ApnsConnection(asyncio.Protocol):
 
     def _handle(self, event: Event) -> None:
         match event:
-            case ResponseReceived() | DataReceived() | StreamEnded() | StreamReset():
+            case StreamEnded():
+                self._unanswered = 0
+                self._requests.handle(event)
+            case ResponseReceived() | DataReceived() | StreamReset():
                 self._requests.handle(event)
             case WindowUpdated():
                 self._slots.admit()

@@ -17,6 +17,8 @@ class Ending(StrEnum):
     CONNECTION_BROKEN = "connection-broken"
     """One side broke HTTP/2."""
     CONNECTION_SILENT = "connection-silent"
+    SERVER_FLOODS = "server-floods"
+    """It sends far more frames than pushes need."""
     SERVER_GOES_AWAY = "server-goes-away"
     SERVER_HANGS_UP = "server-hangs-up"
     """With an error, in a GOAWAY."""
@@ -35,6 +37,7 @@ class Ending(StrEnum):
             Ending.CONNECTION_LOST,
             Ending.CONNECTION_BROKEN,
             Ending.CONNECTION_SILENT,
+            Ending.SERVER_FLOODS,
             Ending.SERVER_GOES_AWAY,
             Ending.SERVER_HANGS_UP,
             Ending.NO_HTTP2,

@@ -18,6 +18,8 @@ from h2.settings import SettingCodes
 from h2.stream import H2Stream, StreamInputs
 from hpack import Encoder
 
+from relay.push.apns.frame_budget import GOAWAY, FrameBudget
+
 UNCHECKED: Final = H2Configuration(
     header_encoding=None,
     validate_outbound_headers=False,
@@ -36,7 +38,8 @@ must hold the provider token, they would push out all other entries."""
 
 FRAME_HEADER: Final = 9  # bytes: length 3, type 1, flags 1, stream 4 [RFC 9113 4.1]
 FRAME_LIMIT: Final = 16384  # bytes of a frame's payload; the relay never announces more
-GOAWAY: Final = 7  # [RFC 9113 6.8]: last stream id 4, error code 4, text
+AT_ONCE: Final = 512.0
+"""Units of the frame budget that one read may take, about 10 ms; the rest waits until the loop has done other work."""
 REQUEST_SENT: Final = (StreamInputs.SEND_HEADERS, StreamInputs.SEND_DATA, StreamInputs.SEND_END_STREAM)
 SHORT: Final = 127  # a length below this takes one byte [RFC 7541 5.1]
 INDEXED: Final = 0x80  # the first bit of a header that is a reference to the table [RFC 7541 6.1]
@@ -45,7 +48,7 @@ ENDED_KEPT: Final = 128  # streams that may have ended before h2 drops them: eac
 
 
 class GoAway(NamedTuple):
-    """The content of a GOAWAY frame."""
+    """The content of a GOAWAY frame: last stream id 4, error code 4, text [RFC 9113 6.8]."""
 
     last: int
     """The last stream that the server processed or may have processed; it did nothing with later ones."""
@@ -57,31 +60,40 @@ class GoAway(NamedTuple):
         return self.code == ErrorCodes.NO_ERROR
 
 
-class GoAwayFilter:
-    """A filter that takes GOAWAY frames out of a byte stream.
+class FrameFilter:
+    """A filter that counts the frames of a byte stream, and takes GOAWAY frames out of it.
 
     h2 rejects every frame after a GOAWAY, so the answers that the server still sends would be lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: FrameBudget) -> None:
+        self._budget = budget
         self._rest = b""
+        self.more = False
+        """Whether whole frames may be left for the next call, as enough were read at once."""
+        self.whole = False
+        """Whether the last call found a whole frame; its bytes one by one are no sign of life."""
 
     def sift(self, data: bytes) -> tuple[bytes, list[GoAway]]:
-        """Return all other whole frames, and the GOAWAYs; raises FrameTooLargeError.
+        """Return other whole frames, as many as may be read at once, and the GOAWAYs; raises FrameTooLargeError.
 
         h2 would wait for the whole of a frame that is too long, for ever if the peer does not speak HTTP/2 at all.
+        Raises Flooded for frames beyond the budget.
         """
         data = self._rest + data if self._rest else data
+        self._rest, self.more, self.whole = b"", False, False
         kept: list[bytes] = []
         goaways: list[GoAway] = []
         start = begin = 0
-        while len(data) >= start + FRAME_HEADER:
+        price = 0.0
+        while len(data) >= start + FRAME_HEADER and price < AT_ONCE:
             length = int.from_bytes(data[start : start + 3])
             if length > FRAME_LIMIT:
                 raise FrameTooLargeError
             end = start + FRAME_HEADER + length
             if len(data) < end:
                 break
+            price += self._budget.spend(data[start + 3], length)
             if data[start + 3] == GOAWAY:
                 payload = data[start + FRAME_HEADER : end]
                 goaways.append(GoAway(int.from_bytes(payload[:4]) & 0x7FFF_FFFF, int.from_bytes(payload[4:8])))
@@ -90,6 +102,7 @@ class GoAwayFilter:
             start = end
         kept.append(data[begin:start])
         self._rest = data[start:]
+        self.more, self.whole = price >= AT_ONCE, price > 0.0
         return b"".join(kept), goaways
 
 
@@ -142,10 +155,13 @@ class HeaderWriter:
 class Engine:
     """One client's side of an HTTP/2 connection; the caller counts the streams and chooses their ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self._h2 = _Connection(UNCHECKED)
+        # A server that promises pushes of its own breaks the protocol then [RFC 9113 8.4].
+        self._h2.local_settings.enable_push = 0
         self._headers = HeaderWriter()
-        self._goaways = GoAwayFilter()
+        self._budget = FrameBudget(now)
+        self._frames = FrameFilter(self._budget)
         self._unsent: list[bytes] = []
         self._sweep_at = ENDED_KEPT
 
@@ -163,9 +179,23 @@ class Engine:
         """Write the preface and our settings."""
         self._h2.initiate_connection()
 
+    @property
+    def more(self) -> bool:
+        """True if frames may be left that were received: `receive` reads a limited number at once."""
+        return self._frames.more
+
+    @property
+    def heard(self) -> bool:
+        """True if the last call of `receive` found a whole frame."""
+        return self._frames.whole
+
+    def refill(self, now: float, in_flight: int) -> None:
+        """Let the server send more frames, for the time that passed and the requests that wait for answers."""
+        self._budget.refill(now, in_flight)
+
     def receive(self, data: bytes) -> tuple[list[Event], list[GoAway]]:
-        """Read what the server sent; raises H2Error, and then `data_to_send` has our GOAWAY."""
-        frames, goaways = self._goaways.sift(data)
+        """Read what the server sent; raises H2Error, and then `data_to_send` has our GOAWAY. Raises Flooded."""
+        frames, goaways = self._frames.sift(data)
         events = self._h2.receive_data(frames)
         for event in events:
             if isinstance(event, RemoteSettingsChanged) and SettingCodes.HEADER_TABLE_SIZE in event.changed_settings:
@@ -185,6 +215,7 @@ class Engine:
         The id must be higher than all before, the window must have room for the body, and the body must fit into one
         frame.
         """
+        self._budget.asked()
         h2 = self._h2
         if len(h2.streams) >= self._sweep_at:
             self._sweep_at = 2 * h2.open_outbound_streams + ENDED_KEPT  # to count the open ones, h2 drops the others

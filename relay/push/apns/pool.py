@@ -148,7 +148,9 @@ class ApnsPool:
         self._breaker = self._breaker.failed(None, Failure(), self._loop.time(), self._random, probe=True)
 
     def _leave(self, connection: ApnsConnection) -> None:
-        if connection.answered:
+        if connection.flood:
+            self._failed(NotSent(Ending.SERVER_FLOODS, connection.flood))
+        elif connection.answered:
             self._breaker = self._breaker.answered(self._loop.time(), probe=True)
         else:
             # A server that accepts connections and answers nothing on them counts as unreachable.

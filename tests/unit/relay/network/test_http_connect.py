@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.network.http_connect import LARGEST, Answer, AnswerReader, NotHttp, request
+from relay.network.http_connect import INTERIM, LARGEST, Answer, AnswerReader, NotHttp, request
 from relay.network.route import Proxy
 
 PLAIN = Proxy("proxy.example.com", 3128)
@@ -127,3 +127,11 @@ def test_endless_headers_end() -> None:
 
     with pytest.raises(NotHttp, match="65536"):
         reader.feed(line)
+
+
+def test_a_proxy_that_sends_interim_answers_without_end_is_no_proxy() -> None:
+    reader = AnswerReader()
+    assert reader.feed(b"HTTP/1.1 100 Continue\r\n\r\n" * INTERIM) is None
+
+    with pytest.raises(NotHttp, match="1xx"):
+        reader.feed(b"HTTP/1.1 100 Continue\r\n\r\n" * 10)
