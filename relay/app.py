@@ -6,6 +6,7 @@ A role is imported when it is opened, so that a process loads only the libraries
 import asyncio
 import logging
 import resource
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 
 from relay.compose.ops import open_ops
@@ -15,10 +16,14 @@ from relay.domain.explanation import MailboxExplanation
 from relay.domain.model import Role
 from relay.process import gc_tuning
 from relay.process.clock import now
+from relay.security.sealing import foreign
 from relay.settings import Settings
+from relay.settings.values import DatabaseSettings
+from relay.store import seals
 from relay.store.engine import embedded_lock, open_engine
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
+from relay.store.seals import seal_heads
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,29 @@ async def migrate(settings: Settings) -> None:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
         await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn, settings.database.ca_file)))
+
+
+async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes]) -> int:
+    """Return how many credentials a database holds if none opens with `keys`; 0: it has no credentials, or no tables.
+
+    Raises DatabaseRefuses, StoreUnavailable.
+    """
+    if database.file is not None and not database.file.exists():
+        return 0
+    async with open_engine(database.dsn, database.ca_file) as engine:
+        return foreign(await seal_heads(engine), keys)
+
+
+async def forget_credentials(database: DatabaseSettings) -> int:
+    """Destroy all credentials, whose key is lost; return how many there were.
+
+    Raises DatabaseInUse, DatabaseRefuses, StoreUnavailable.
+    """
+    async with AsyncExitStack() as stack:
+        if database.file is not None:
+            stack.enter_context(embedded_lock(database.file))
+        engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
+        return await seals.forget_credentials(engine, now())
 
 
 async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:

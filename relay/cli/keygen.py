@@ -3,9 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from relay.push.webpush.vapid import make_key
 from relay.security.sealing import generate
+
+SEALED: Final = 'stored credentials open with it alone. To replace it, see docs/operate.md, "Replace the sealing key".'
 
 
 class KeysExist(Exception):
@@ -14,8 +17,14 @@ class KeysExist(Exception):
 
 def write_sealing_keys(private: Path, public: Path) -> None:
     """Make the sealing keys; raises as `write_key_pair` does."""
-    warning = "stored credentials open with it alone. Move it away only to start anew."
-    write_key_pair(private, public, generate, warning)
+    write_key_pair(private, public, generate, SEALED)
+
+
+def refuse_existing(*files: Path) -> None:
+    """Raise KeysExist if a file of the sealing keys exists."""
+    for path in files:
+        if path.exists():
+            raise KeysExist(f"{path} exists: {SEALED}")
 
 
 def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, bytes]], warning: str) -> None:

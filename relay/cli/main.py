@@ -17,12 +17,13 @@ import typer
 
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults
-from relay.domain.errors import SettingsInvalid
+from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
 from relay.domain.model import Role
+from relay.process import core_dumps
 from relay.sandbox.eas.personality import Family
 
 if TYPE_CHECKING:
-    from relay.settings import Settings
+    from relay.settings.values import KeyMaking, Settings
 
 T = TypeVar("T")
 
@@ -69,19 +70,35 @@ def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 
 
 @cli.command()
-def keygen(config: Config = DEFAULT) -> None:
+def keygen(
+    config: Config = DEFAULT,
+    *,
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Destroy the stored credentials, whose key is lost: users must log in again."),
+    ] = False,
+) -> None:
     """Make the sealing keys: the private one for the watch role, the public one for the api role."""
-    from relay.cli.keygen import KeysExist, write_sealing_keys
+    from relay import app
+    from relay.cli.keygen import KeysExist, refuse_existing, write_sealing_keys
+    from relay.process import log
 
-    private, public = _sealing_key_files(config)
+    making = _key_making(config)
+    log.configure("error", "text", sys.stderr)
     try:
-        write_sealing_keys(private, public)
+        refuse_existing(making.private_key_file, making.public_key_file)
+        if forget:
+            with failing("cannot reach the database"):
+                note(f"{_run(app.forget_credentials(making.database))} credentials destroyed")
+        else:
+            _refuse_lost_keys(making)
+        write_sealing_keys(making.private_key_file, making.public_key_file)
     except KeysExist as error:
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"the sealing keys cannot be written: {error}", FAILED)
-    say(f"{private}: for the watch role alone; keep a copy in a safe place")
-    say(f"{public}: for the api role")
+    say(f"{making.private_key_file}: for the watch role alone; keep a copy in a safe place")
+    say(f"{making.public_key_file}: for the api role")
 
 
 @cli.command()
@@ -245,6 +262,7 @@ def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, 
 
 def main() -> None:
     """Run the program `relay`."""
+    core_dumps.forbid()
     cli()
 
 
@@ -257,27 +275,42 @@ def _load(config: Path, role: Role) -> "Settings":
         show_faults(error)
 
 
-def _sealing_key_files(config: Path) -> tuple[Path, Path]:
-    from relay.settings import sealing_key_files
+def _key_making(config: Path) -> "KeyMaking":
+    from relay.settings import key_making
 
     try:
-        return sealing_key_files(config, os.environ)
+        return key_making(config, os.environ)
     except SettingsInvalid as error:
         show_faults(error)
+
+
+def _refuse_lost_keys(making: "KeyMaking") -> None:
+    """End the command if the database holds credentials that only a key opens which is not here.
+
+    A database that does not answer does not stop it: the watch role looks again when it starts.
+    """
+    from relay import app
+
+    try:
+        lost = _run(app.sealed_for_others(making.database, making.former))
+    except (RelayError, OSError) as error:
+        note(f"not asked whether the database holds credentials of another key: {error}")
+        return
+    if lost:
+        fail(str(KeyLost(lost, making.private_key_file)), FAILED)
 
 
 def _make_first_keys(config: Path) -> None:
     """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault."""
     from relay.cli.keygen import write_sealing_keys
-    from relay.settings import sealing_key_files
 
+    making = _key_making(config)
+    private, public = making.private_key_file, making.public_key_file
     try:
-        private, public = sealing_key_files(config, os.environ)
         if not private.exists() and not public.exists():
+            _refuse_lost_keys(making)
             write_sealing_keys(private, public)
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
-    except SettingsInvalid as error:
-        show_faults(error)
     except OSError as error:
         fail(f"the sealing keys cannot be written: {error}", FAILED)
 

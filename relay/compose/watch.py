@@ -9,8 +9,11 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
+from relay.domain.errors import KeyLost
 from relay.process.clock import now
+from relay.security.sealing import foreign
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
+from relay.store.seals import seal_heads
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts
 from relay.watch.committer import GroupCommitter, StoreJournal
@@ -24,9 +27,12 @@ SHORT_REQUESTS: Final = 64
 
 
 async def open_watch(running: Running, stack: AsyncExitStack) -> None:
-    """Open the mail servers, and add the jobs that watch mailboxes."""
+    """Open the mail servers, and add the jobs that watch mailboxes; raises KeyLost if no stored credential opens."""
     settings, random = running.settings, running.random
     key = required(settings.sealing.private)
+    lost = foreign(await seal_heads(running.engine), key.ids)
+    if lost:
+        raise KeyLost(lost, settings.sealing.private_key_file)
     paths = SqlIdleTimeoutStore(running.engine)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)

@@ -40,6 +40,17 @@ class SealBroken(RelayError):
     """A sealed credential does not open: another key, another mailbox, or changed bytes."""
 
 
+class KeyLost(RelayError):
+    """The database holds credentials that are sealed for keys which are not here."""
+
+    def __init__(self, credentials: int, file: Path) -> None:
+        super().__init__(
+            f"the database holds {credentials} credentials that were sealed for another key: restore {file} from your "
+            "backup, or name that key in sealing.former_private_key_files. If it is lost for good, "
+            "`relay keygen --forget` destroys these credentials, and users must log in again"
+        )
+
+
 class SettingsInvalid(RelayError):
     """The settings have faults; `faults` has all of them, as (key, what is wrong, remedy)."""
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12
 from eas_watcher.auth.credential import UnusableCredential
+from relay.process import core_dumps
 from relay.registration.requests import CertificateLogin
 
 SECONDS: Final = 10.0  # the most that the process may run
@@ -83,7 +84,7 @@ def main() -> None:
     """Answer the question on standard input, within limits that this process cannot raise."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    core_dumps.forbid()
     now = datetime.now(UTC)  # noqa: TID251 -- no clock is passed to this process
     json.dump(answer(json.load(sys.stdin), now), sys.stdout)
 

@@ -13,7 +13,7 @@ versions, were bound to the mailbox alone: `renewed` takes them once, at the upg
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -144,6 +144,16 @@ class SealingPrivateKey:
             except SealBroken:
                 continue
         raise SealBroken(OTHER_KEY)
+
+
+def foreign(heads: Mapping[bytes, int], keys: Collection[bytes]) -> int:
+    """Return how many credentials are sealed for keys other than `keys`, if none is for one of these.
+
+    `heads` has the number of seals by their first bytes. Seals of the old form do not name their key: they count as
+    foreign without any key.
+    """
+    ours = sum(count for head, count in heads.items() if head[_ID] in keys or (keys and is_old(head)))
+    return 0 if ours else sum(heads.values())
 
 
 def is_old(sealed: bytes) -> bool:

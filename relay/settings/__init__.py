@@ -1,6 +1,6 @@
 """The public names of the settings."""
 
-from relay.settings.loading import load, sealing_key_files, vapid_key_file
+from relay.settings.loading import key_making, load, vapid_key_file
 from relay.settings.values import Settings
 
-__all__ = ["Settings", "load", "sealing_key_files", "vapid_key_file"]
+__all__ = ["Settings", "key_making", "load", "vapid_key_file"]

@@ -141,21 +141,24 @@ class Files:
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
 
     def sealing_private(self, key: str, path: Path, former: Sequence[Path] = ()) -> SealingPrivateKey | None:
-        """Return the key that opens credentials, with those before it; None if a file holds none."""
-        pems = [(key, path, self.read(key, path, secret=True, remedy=KEYGEN))]
-        former_key = "sealing.former_private_key_files"
-        pems += [(former_key, each, self.read(former_key, each, secret=True)) for each in former]
-        keys = [self._x25519(*each) for each in pems]
-        present = keys[0]
-        return None if present is None else SealingPrivateKey(present, [each for each in keys[1:] if each is not None])
+        """Return the key that opens credentials, with those before it; None if its file holds none."""
+        before = self.former_keys(former)
+        present = self._x25519(key, path, KEYGEN)
+        return None if present is None else SealingPrivateKey(present, before)
 
-    def _x25519(self, key: str, path: Path, pem: bytes | None) -> X25519PrivateKey | None:
+    def former_keys(self, paths: Sequence[Path]) -> list[X25519PrivateKey]:
+        """Return the keys that were replaced."""
+        remedy = "Give the file that `relay keygen` made then."
+        keys = [self._x25519("sealing.former_private_key_files", path, remedy) for path in paths]
+        return [key for key in keys if key is not None]
+
+    def _x25519(self, key: str, path: Path, remedy: str) -> X25519PrivateKey | None:
+        pem = self.read(key, path, secret=True, remedy=remedy)
         if pem is None:
             return None
         try:
             return read_private(pem)
         except ValueError:
-            remedy = KEYGEN if key == "sealing.private_key_file" else "Give the file that `relay keygen` made then."
             self.faults.add(key, f"{path} holds no X25519 private key", remedy)
             return None
 

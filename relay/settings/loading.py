@@ -9,11 +9,13 @@ from pathlib import Path
 
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
+from relay.security.sealing import SealingPrivateKey
 from relay.settings.checks import Checks, key_files
+from relay.settings.database import database_settings
 from relay.settings.files import Files
-from relay.settings.sections import RelaySection, SealingSection, WebPushSection
+from relay.settings.sections import DatabaseSection, RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
-from relay.settings.values import Settings
+from relay.settings.values import KeyMaking, Settings
 
 
 def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None) -> Settings:
@@ -30,14 +32,20 @@ def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | Non
     return settings
 
 
-def sealing_key_files(path: Path, environ: Mapping[str, str]) -> tuple[Path, Path]:
-    """Return the paths of the private and the public sealing key, which need not exist; raises SettingsInvalid."""
+def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
+    """Return what making the sealing keys needs; their files need not exist. Raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()
+    files = Files(path.absolute().parent, faults, datetime.now(UTC))  # noqa: TID251 -- the process begins here
     relay = sections.read("relay", RelaySection, faults)
     sealing = sections.read("sealing", SealingSection, faults)
+    state_dir = files.path(relay.state_dir)
+    database = database_settings(sections.read("database", DatabaseSection, faults), files, Role.ALL, state_dir)
+    former = files.former_keys([files.path(name) for name in sealing.former_private_key_files])
     if faults.list:
         raise SettingsInvalid(faults.list)
-    return key_files(path.absolute().parent, relay, sealing)
+    private, public = key_files(files.folder, relay, sealing)
+    ids = SealingPrivateKey(former[0], former[1:]).ids if former else frozenset[bytes]()
+    return KeyMaking(private, public, ids, database)
 
 
 def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:

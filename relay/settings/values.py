@@ -61,6 +61,17 @@ class SealingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyMaking:
+    """Where new sealing keys go, and the database whose credentials they must open."""
+
+    private_key_file: Path
+    public_key_file: Path
+    former: frozenset[bytes]
+    """The ids of the keys in sealing.former_private_key_files."""
+    database: DatabaseSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
     """The listener of the registration API."""
 

@@ -7,6 +7,7 @@ import pytest
 from relay.domain.errors import (
     DatabaseInUse,
     DatabaseRefuses,
+    KeyLost,
     MigrationsPending,
     RelayBroke,
     RelayError,
@@ -20,6 +21,7 @@ from relay.domain.errors import (
     [
         (DatabaseInUse(Path("/var/lib/relay.db")), "/var/lib/relay.db: stop it"),
         (DatabaseRefuses("no such role"), "no such role. Check database.url"),
+        (KeyLost(3, Path("key.pem")), "restore key.pem from your backup"),
         (SchemaNewer(), "install that version again"),
         (MigrationsPending(), "run `relay migrate` first"),
         (RelayBroke(), "see the log"),

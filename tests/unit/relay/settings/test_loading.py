@@ -16,7 +16,7 @@ from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.config import FcmConfig
 from relay.security.sealing import generate
-from relay.settings import load, sealing_key_files
+from relay.settings import key_making, load
 from tests.installation import GOOD, Installation
 
 
@@ -430,12 +430,28 @@ def test_the_paths_of_the_sealing_keys_are_known_before_the_keys_exist(site: Ins
     (site.folder / "state/sealing-private.pem").unlink()
     site.replace("[relay]", '[sealing]\npublic_key_file = "seal.pub"\n[relay]')
 
-    assert sealing_key_files(site.toml, {}) == (
-        site.folder / "state/sealing-private.pem",
-        site.folder / "seal.pub",
-    )
+    making = key_making(site.toml, {})
+    assert making.private_key_file == site.folder / "state/sealing-private.pem"
+    assert making.public_key_file == site.folder / "seal.pub"
+    assert making.former == frozenset()
     with pytest.raises(SettingsInvalid):
-        sealing_key_files(site.toml, {"RELAY__SEALING__KEY": "x"})
+        key_making(site.toml, {"RELAY__SEALING__KEY": "x"})
+
+
+def test_former_keys_open_too_and_one_that_is_none_is_a_fault(site: Installation) -> None:
+    private, _ = generate()
+    site.write("former.pem", private)
+    site.replace("[relay]", '[sealing]\nformer_private_key_files = ["former.pem"]\n[relay]')
+    keys = site.load().sealing.private
+    assert keys is not None
+    assert len(keys.ids) == 2
+    assert key_making(site.toml, {}).former < keys.ids
+
+    site.write("former.pem", b"no key")
+
+    assert [fault[0] for fault in site.faults()] == ["sealing.former_private_key_files"]
+    with pytest.raises(SettingsInvalid, match="holds no X25519 private key"):
+        key_making(site.toml, {})
 
 
 def test_a_pem_file_of_a_ca_may_contain_comments(site: Installation) -> None:

@@ -1,0 +1,146 @@
+"""Test that no new sealing key is made beside credentials that it would not open."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eas_watcher.auth.basic import BasicCredential
+from relay.domain.model import Mark
+from relay.security.sealing import SealingPrivateKey, foreign, generate
+from relay.store.engine import open_engine, transaction
+from relay.store.migrate import upgrade
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.seals import LOST, forget_credentials, seal_heads
+from relay.store.tables import candidate, outbox
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import LATER, NOW, activate, candidate_of, new_mailbox, new_registration, register
+from tests.fakes.seals import old_seal
+from tests.installation import Installation
+
+PRIVATE = X25519PrivateKey.generate()
+KEY = SealingPrivateKey(PRIVATE)
+KEY_PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+ANN = new_mailbox("ann")
+SEAL = KEY.public_key().seal(ANN, BasicCredential(ANN.user, "canary"))
+OLD_SEAL = old_seal(KEY.public_key(), ANN, BasicCredential(ANN.user, "canary"))
+
+
+async def add_ann(engine: AsyncEngine, sealed: bytes) -> None:
+    registration = new_registration("ann")
+    await SqlRegistrationStore(engine, LocalWakeups()).create(ANN, registration, sealed)
+    await SqlWatchStore(engine, LocalWakeups()).accept(candidate_of(registration, sealed), LATER)
+
+
+@pytest.mark.parametrize(("sealed", "head"), [(SEAL, SEAL[:9]), (OLD_SEAL, OLD_SEAL[:9])])
+async def test_the_database_knows_for_which_keys_its_credentials_are(
+    engine: AsyncEngine, sealed: bytes, head: bytes
+) -> None:
+    assert await seal_heads(engine) == {}
+    await add_ann(engine, sealed)
+
+    heads = await seal_heads(engine)
+
+    assert heads == {head: 1}
+    assert foreign(heads, KEY.ids) == 0
+    assert foreign(heads, frozenset()) == 1
+
+
+async def test_forgotten_credentials_are_as_if_their_server_had_refused_them(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    ann = await activate(registrations, watches)
+    ben = await register(registrations, "ben")
+
+    assert await forget_credentials(engine, LATER) == 1
+
+    view = await registrations.view(ann.id)
+    assert view is not None
+    assert (view.mailbox.state, view.mailbox.reason, view.mailbox.detail) == (
+        "credential-refused",
+        "credential-unusable",
+        LOST,
+    )
+    bens = await registrations.view(ben.id)
+    assert bens is not None
+    assert bens.registration.state == "credential-refused"
+    async with transaction(engine) as connection:
+        assert (await connection.scalars(sa.select(candidate.c.sealed))).all() == []
+        marks = (await connection.execute(sa.select(outbox.c.registration_id, outbox.c.mark))).all()
+    assert [tuple(row) for row in marks] == [(ann.id, Mark.ATTENTION.value)]
+    record = await watches.record(ann.mailbox_id, NOW)
+    assert record is not None
+    assert record.sealed_credential is None
+
+
+# --- the commands, on an embedded database
+
+
+def relay(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "relay", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(params=[SEAL, OLD_SEAL], ids=["present form", "old form"])
+def lost(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
+    """Return an installation with a stored credential, without its keys."""
+    return lose(tmp_path, request.param)
+
+
+def lose(folder: Path, sealed: bytes) -> Installation:
+    site = Installation(folder)
+
+    async def fill() -> None:
+        async with open_engine(f"sqlite:///{site.folder / 'state/relay.sqlite3'}") as engine:
+            await upgrade(engine)
+            await add_ann(engine, sealed)
+
+    asyncio.run(fill())
+    for name in ("sealing-private.pem", "sealing-public.pem"):
+        (site.folder / "state" / name).unlink()
+    return site
+
+
+@pytest.mark.parametrize("command", ["serve", "keygen"])
+def test_no_new_key_is_made_beside_credentials_of_a_lost_one(lost: Installation, command: str) -> None:
+    ended = relay(command, "--config", str(lost.toml))
+
+    assert ended.returncode == 1
+    assert "1 credentials that were sealed for another key: restore" in ended.stderr
+    assert "sealing-private.pem" in ended.stderr
+    assert not (lost.folder / "state/sealing-private.pem").exists()
+
+
+def test_a_replaced_key_may_be_followed_by_a_new_one(lost: Installation) -> None:
+    lost.write("state/former.pem", KEY_PEM)
+    lost.replace("[relay]", '[sealing]\nformer_private_key_files = ["state/former.pem"]\n[relay]')
+
+    ended = relay("keygen", "--config", str(lost.toml))
+
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_administrator_may_give_the_credentials_up(lost: Installation) -> None:
+    ended = relay("keygen", "--forget", "--config", str(lost.toml))
+
+    assert ended.returncode == 0, ended.stderr
+    assert "1 credentials destroyed" in ended.stderr
+    assert (lost.folder / "state/sealing-private.pem").exists()
+
+
+def test_a_relay_with_another_key_does_not_start(tmp_path: Path) -> None:
+    lost = lose(tmp_path, SEAL)
+    private, public = generate()
+    lost.write("state/sealing-private.pem", private)
+    lost.write("state/sealing-public.pem", public, 0o644)
+
+    ended = relay("serve", "--config", str(lost.toml))
+
+    assert ended.returncode == 1
+    assert "sealed for another key" in ended.stderr
