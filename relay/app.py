@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from relay.compose.ops import open_ops
 from relay.compose.running import open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
-from relay.domain.explanation import MailboxExplanation
+from relay.domain.explanation import MailboxExplanation, UnreadableMailbox
 from relay.domain.model import Role
 from relay.process import gc_tuning
 from relay.process.clock import now
@@ -94,7 +94,7 @@ async def forget_credentials(database: DatabaseSettings) -> int:
         return await seals.forget_credentials(engine, now())
 
 
-async def explain(settings: Settings, name: str) -> list[MailboxExplanation]:
+async def explain(settings: Settings, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
     """Return what the database says about the mailboxes that `name` means; the relay may run or not.
 
     Raises MigrationsPending, StoreUnavailable.

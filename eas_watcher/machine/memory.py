@@ -150,8 +150,6 @@ class Memory:
     collections: tuple[Collection, ...] = ()
     classes: frozenset[CollectionClass] = frozenset({CollectionClass.EMAIL})
     """The classes that registrations ask for."""
-    accepted: bool = False
-    """True if a server has accepted the present credential."""
     refusals: int = 0
     retry_in: float = 0.0
     """Seconds to wait before the first request: the rest of a wait that a restart cut short."""

@@ -22,7 +22,8 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
     settings = running.settings
     api = required(settings.api)
-    store = SqlRegistrationStore(running.engine, running.wakeups, running.reads)
+    store = SqlRegistrationStore(running.engine, running.wakeups, running.reads, running.unreadable)
+    running.looks.append(store.look_again)
     service = Registrations(
         store,
         VerdictWaiter(store, running.wakeups, seconds=api.verdict_wait),

@@ -15,6 +15,7 @@ from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
+from relay.ops.unreadable import look_again, unreadable_rows
 from relay.process.clock import now
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
@@ -24,9 +25,9 @@ from relay.store.ops import SqlOpsStore
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of health and metrics; call it last, because it shows what `running` holds by then."""
     settings, mailboxes = running.settings, running.mailboxes
-    counts, lag = CountsCache(SqlOpsStore(running.reads), now), LoopLag()
+    counts, lag = CountsCache(SqlOpsStore(running.reads, running.unreadable), now), LoopLag()
     await counts.refresh()
-    parts = [checks.database(counts, now), checks.loop(lag)]
+    parts = [checks.database(counts, now), checks.loop(lag), unreadable_rows(running.unreadable)]
     if mailboxes is not None:
         parts += [
             checks.leases(lambda: mailboxes.leased),
@@ -62,11 +63,13 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
         clock=now,
+        unreadable=running.unreadable,
     )
     await stack.enter_async_context(
         open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
     )
     running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
+    running.jobs.append(("rows set aside", partial(look_again, running.looks, now)))
 
 
 def _certificates(settings: Settings) -> dict[str, Path]:

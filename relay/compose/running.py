@@ -16,6 +16,8 @@ from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Wakeups
+from relay.domain.unreadable import UnreadableRows
+from relay.ops.unreadable import Look
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
@@ -48,6 +50,9 @@ class Running:
     """The key files that the relay watches for changes."""
     push_services: Services | None = None
     """The push services of WebPush."""
+    unreadable: UnreadableRows = field(default_factory=UnreadableRows)
+    looks: list[Look] = field(default_factory=list)
+    """How the stores look again at the rows that they have set aside."""
     jobs: list[Job] = field(default_factory=list)
 
 

@@ -33,11 +33,11 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     lost = foreign(await seal_heads(running.engine), key.ids)
     if lost:
         raise KeyLost(lost, settings.sealing.private_key_file)
-    paths = SqlIdleTimeoutStore(running.engine)
+    paths = SqlIdleTimeoutStore(running.engine, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
     servers = await open_servers(settings.servers, settings.autodiscover, _trust, admissions, stack)
-    store = SqlWatchStore(running.engine, running.wakeups, settings.limits)
+    store = SqlWatchStore(running.engine, running.wakeups, settings.limits, running.unreadable)
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)
@@ -49,6 +49,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     context = WatchContext(journal, random, admissions, running.fleet)
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context)
     grants.listen(mailboxes.resealed)
+    running.looks += [store.look_again, paths.look_again]
     running.admissions = admissions
     running.mailboxes = mailboxes
     running.jobs += [

@@ -15,6 +15,13 @@ class StoreUnavailable(RelayError):
     """The database did not answer; it is unknown whether the transaction is durable."""
 
 
+class RowUnreadable(StoreUnavailable):
+    """The one row that a request concerns cannot be read; it may be mended, so the request may come again."""
+
+    def __init__(self, key: str, fault: str) -> None:
+        super().__init__(f"row {key} cannot be read: {fault}")
+
+
 class DatabaseInUse(RelayError):
     """Another process uses the embedded database."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.domain.model import Mailbox, Mark, Registration
+from relay.domain.unreadable import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,13 @@ class MailboxExplanation:
     """The process that may watch it; None: no process."""
     owned_until: datetime | None
     registrations: tuple[KnownRegistration, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    """The rows that belong to it and cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableMailbox:
+    """A mailbox of which nothing can be explained but what is wrong with its row."""
+
+    id: str
+    unreadable: tuple[Unreadable, ...]

@@ -4,19 +4,24 @@ Neither has a device token, secret or credential.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
+from relay.domain.explanation import KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
 from relay.domain.model import Mailbox, Quarantine, Registration
 from relay.domain.reasons import write_reason
 from relay.ops.advice import advise_on_mailbox, advise_on_registration
+from relay.ops.unreadable import REMEDY
 
 
-def document(explanation: MailboxExplanation, now: datetime) -> dict[str, object]:
+def document(explanation: MailboxExplanation | UnreadableMailbox, now: datetime) -> dict[str, object]:
     """Return an explanation as JSON values; moments as ISO 8601 in UTC, null where there is none."""
+    unreadable = [asdict(row) for row in explanation.unreadable]
+    if isinstance(explanation, UnreadableMailbox):
+        return {"mailbox": {"id": explanation.id, "to_do": REMEDY}, "registrations": [], "unreadable": unreadable}
     mailbox = explanation.mailbox
     return {
         "mailbox": {
@@ -38,11 +43,15 @@ def document(explanation: MailboxExplanation, now: datetime) -> dict[str, object
             "to_do": advise_on_mailbox(explanation, now),
         },
         "registrations": [_registration(known, mailbox, now) for known in explanation.registrations],
+        "unreadable": unreadable,
     }
 
 
-def text(explanation: MailboxExplanation, now: datetime) -> str:
+def text(explanation: MailboxExplanation | UnreadableMailbox, now: datetime) -> str:
     """Return an explanation as lines for people."""
+    if isinstance(explanation, UnreadableMailbox):
+        lines = [f"mailbox {explanation.id}: its row cannot be read, so nothing is known of it", *_aside(explanation)]
+        return "\n".join(lines) + "\n"
     mailbox = explanation.mailbox
     state = f"{mailbox.state.value} {write_reason(mailbox.reason)}".rstrip()
     lines = [
@@ -68,7 +77,13 @@ def text(explanation: MailboxExplanation, now: datetime) -> str:
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
             f"  to do        {advise_on_registration(known, mailbox.reason, now)}",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _aside(explanation)) + "\n"
+
+
+def _aside(explanation: MailboxExplanation | UnreadableMailbox) -> list[str]:
+    """Return the lines about rows that cannot be read."""
+    rows = [f"{row.table} {row.key}: cannot be read, so set aside: {row.fault}" for row in explanation.unreadable]
+    return [*rows, f"  to do        {REMEDY}"] if rows else []
 
 
 def _registration(known: KnownRegistration, mailbox: Mailbox, now: datetime) -> dict[str, object]:

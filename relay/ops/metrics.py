@@ -1,5 +1,6 @@
 """The metrics of a process; a scrape reads values that exist already and never waits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
 from relay.domain.reasons import write_reason
+from relay.domain.unreadable import UnreadableRows
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
@@ -45,6 +47,7 @@ class Metrics:
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
         clock: Clock,
+        unreadable: UnreadableRows,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -63,7 +66,9 @@ class Metrics:
         )
         build = {"version": version, "role": role}
         self._registry.register(
-            _RelayCollector(build, counts, health, lag, fleet, requests, servers, push, certificates, shards, clock)
+            _RelayCollector(
+                build, counts, health, lag, fleet, requests, servers, push, certificates, shards, clock, unreadable
+            )
         )
         ProcessCollector(registry=self._registry)
         for platform, stats in push.items():
@@ -94,6 +99,7 @@ class _RelayCollector(Collector):
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
         clock: Clock,
+        unreadable: UnreadableRows,
     ) -> None:
         self._build = build
         self._counts = counts
@@ -106,6 +112,7 @@ class _RelayCollector(Collector):
         self._certificates = certificates
         self._shards = shards
         self._clock = clock
+        self._unreadable = unreadable
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric with its present value."""
@@ -122,6 +129,7 @@ class _RelayCollector(Collector):
         yield from self._watching()
         yield from self._pushing()
         yield self._expiring()
+        yield self._set_aside()
         newest = self._counts.newest
         yield GaugeMetricFamily(
             "relay_database_up", "Whether the database answered last time.", float(self._counts.reachable)
@@ -205,6 +213,12 @@ class _RelayCollector(Collector):
             except (OSError, ValueError):
                 continue  # health reports it
         return left
+
+    def _set_aside(self) -> Metric:
+        rows = GaugeMetricFamily("relay_rows_aside", "Rows that this process cannot read.", labels=["table"])
+        for table, count in Counter(row.table for row in self._unreadable.rows()).items():
+            rows.add_metric([table], count)
+        return rows
 
     def _counted(self, counts: Counts) -> Iterable[Metric]:
         now = self._clock()

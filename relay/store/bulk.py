@@ -42,6 +42,15 @@ def in_order(*key: sa.Column[Any]) -> list[ByCharacter]:
     return [ByCharacter(column) for column in key]
 
 
+ENOUGH: Final = 1_000_000
+"""Counters stop here: one that overflows its column would fail the statement for all rows."""
+
+
+def count_up(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Return one more than a counter, up to ENOUGH."""
+    return sa.case((column < ENOUGH, column + 1), else_=column)
+
+
 ROWS: Final = "rows"
 """The parameter of the inserts below: a list of rows, each a list of values in the order of the given columns, with
 moments as their text."""

@@ -23,6 +23,7 @@ from relay.domain.tries import TryLimits
 from relay.store import tries
 from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.marks import NewMark, set_marks
+from relay.store.reading import fetch
 from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
@@ -79,9 +80,17 @@ class Listener(NamedTuple):
     registration_id: str
     mailbox_id: str
     platform: str
-    classes: list[str]
-    subfolders: list[str] | None
+    classes: object
+    subfolders: object
     """None: written by a version that knew no sub-folders."""
+
+    def wants(self, change: Change) -> bool:
+        """Return True if it asked for a class, and for its sub-folders if the change is in one.
+
+        Of a row that was damaged since the watch began it is said that it wants nothing: another look names it.
+        """
+        asked = [self.classes, self.subfolders] if change.sub else [self.classes]
+        return all(isinstance(names, list) and change.cls.value in names for names in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +218,6 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
         .where(mailbox.c.id.in_(ids))
         .values(
             sealed_credential=None,
-            accepted=False,
             version=None,
             policy_key=None,
             hierarchy_key=NO_SYNC_KEY,
@@ -250,8 +258,9 @@ async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], 
     if not mailboxes:
         return []
     marks: list[NewMark] = []
-    rows = await connection.execute(_LISTENERS, {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)})
-    for listener in map(Listener._make, rows.all()):
+    parameters = {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}
+    rows, _ = await fetch(connection, _LISTENERS, [registration.c.id], parameters)
+    for listener in map(Listener._make, rows):
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
         if listener.mailbox_id in alarmed:
             marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=True))
@@ -263,7 +272,7 @@ def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
     marks: dict[str, NewMark] = {}
     for change in changes:
         name = change.cls.value
-        if name not in listener.classes or (change.sub and name not in (listener.subfolders or ())):
+        if not listener.wants(change):
             continue
         mark = marks.get(name) or NewMark(listener.registration_id, name, listener.platform, 0, certain=False)
         marks[name] = mark._replace(changes=mark.changes + change.count, certain=mark.certain or change.certain)

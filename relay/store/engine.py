@@ -7,7 +7,7 @@ import os
 import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -175,8 +175,10 @@ def _sqlite(url: sa.URL, *, reads: bool) -> AsyncEngine:
     path = url.database
 
     def connecting(*_: object) -> None:
-        # SQLite gives its -wal and -shm files the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite gives its -wal and -shm files the mode of the database. A file that is there is not opened: to close it
+        # would end the locks of all our connections, and another process would take away the log under them.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         # The driver must not begin transactions by itself: it begins none before DDL and SELECT.

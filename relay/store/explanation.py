@@ -1,87 +1,125 @@
 """How `relay explain` finds a mailbox, and reads it with everything that explains its state."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
-from relay.domain.explanation import KnownRegistration, MailboxExplanation, WaitingMark
+from relay.domain.explanation import KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
 from relay.domain.model import Mark
+from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import transaction
+from relay.store.reading import Reader, faults
 from relay.store.rows import MAILBOX, REGISTRATION, AnyRow, read_mailbox, read_registration
 from relay.store.tables import candidate, mailbox, outbox, registration, shard
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
 
+FORBIDDEN: Final = "42501"
+"""The SQLSTATE of a statement that its user may not run."""
 MOST: Final = 20
 """Mailboxes of one user; there is one per server."""
 
 
 class SqlExplanationStore:
-    """Finds mailboxes to explain; the api role's database user may read all that it reads."""
+    """Finds mailboxes to explain; the api role's database user may read all that it must read."""
 
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
         """Read from a database; the clock says which claims have run out."""
         self._engine = engine
         self._clock = clock
 
-    async def find(self, name: str) -> list[MailboxExplanation]:
+    async def find(self, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
         """Find a mailbox by its id, the id of one of its registrations, or its user."""
         owner = sa.select(registration.c.mailbox_id).where(registration.c.id == name)
         wanted = (mailbox.c.id == name) | mailbox.c.id.in_(owner) | (sa.func.lower(mailbox.c.user) == name.lower())
-        query = (
-            sa.select(*MAILBOX, shard.c.owner, shard.c.lease_until)
-            .outerjoin_from(mailbox, shard, shard.c.number == mailbox.c.shard)
-            .where(wanted)
-            .order_by(mailbox.c.server, mailbox.c.user)
-            .limit(MOST)
-        )
+        unreadable = UnreadableRows()
         async with transaction(self._engine) as connection:
-            rows = (await connection.execute(query)).all()
-            return [
-                MailboxExplanation(
-                    read_mailbox(row),
-                    row.owner,
-                    row.lease_until,
-                    await _registrations(connection, row.id, self._clock()),
-                )
-                for row in rows
+            query = _MAILBOXES.query.where(wanted).order_by(mailbox.c.server, mailbox.c.user).limit(MOST)
+            found, bad = await _MAILBOXES.all(connection, query)
+            for each in bad:
+                unreadable.looked("mailbox", each.name, {each.name: each.fault})
+            registrations = [
+                await _registrations(connection, known.id, self._clock(), unreadable) for known, _, _ in found
             ]
+        for known, _, _ in found:
+            await self._look_as_the_watch(known.id, unreadable)
+        explained: list[MailboxExplanation | UnreadableMailbox] = [
+            MailboxExplanation(known, owner, until, own, tuple(unreadable.of(known.id)))
+            for (known, owner, until), own in zip(found, registrations, strict=True)
+        ]
+        return [*explained, *(UnreadableMailbox(each.name, tuple(unreadable.of(each.name))) for each in bad)]
+
+    async def _look_as_the_watch(self, id_: MailboxId, unreadable: UnreadableRows) -> None:
+        """Note what the watch role cannot read of a mailbox, if our database user may read it."""
+        try:
+            await SqlWatchStore(self._engine, LocalWakeups(), unreadable=unreadable).record(id_, self._clock())
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
+                raise
 
 
-async def _registrations(connection: AsyncConnection, owner: str, now: datetime) -> tuple[KnownRegistration, ...]:
-    query = (
-        sa.select(
-            *REGISTRATION,
-            registration.c.candidate_refused,
-            candidate.c.registration_id.is_not(None).label("candidate_pending"),
-        )
-        .outerjoin_from(registration, candidate)
-        .where(registration.c.mailbox_id == owner)
-        .order_by(registration.c.created_at, registration.c.id)
-    )
-    rows = (await connection.execute(query)).all()
-    of_outbox = sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count"))
-    of_outbox = of_outbox.where(outbox.c.registration_id.in_([row.registration_id for row in rows]))
-    marks = (await connection.execute(of_outbox.order_by(outbox.c.first_at, outbox.c.mark))).all()
-    return tuple(
-        KnownRegistration(
-            read_registration(row),
-            candidate_pending=bool(row.candidate_pending),
-            candidate_refused=row.candidate_refused,
-            marks=tuple(_mark(mark, now) for mark in marks if mark.registration_id == row.registration_id),
-        )
-        for row in rows
-    )
-
-
-def _mark(row: AnyRow, now: datetime) -> WaitingMark:
-    return WaitingMark(
+def _read_mark(row: AnyRow) -> tuple[str, WaitingMark]:
+    mark = WaitingMark(
         mark=Mark(row.mark),
         count=row.changes,
         first_at=row.first_at,
         due_at=row.due_at,
         attempts=row.attempts,
-        claimed=row.claimed_until is not None and row.claimed_until > now,
+        claimed=False,
         parked=row.aside,
+    )
+    return row.registration_id, mark
+
+
+_MAILBOXES: Final = Reader(
+    sa.select(*MAILBOX, shard.c.owner, shard.c.lease_until).outerjoin_from(
+        mailbox, shard, shard.c.number == mailbox.c.shard
+    ),
+    [mailbox.c.id],
+    lambda row: (read_mailbox(row), row.owner, row.lease_until),
+)
+_REGISTRATIONS: Final = Reader(
+    sa.select(
+        *REGISTRATION,
+        registration.c.candidate_refused,
+        candidate.c.registration_id.is_not(None).label("candidate_pending"),
+    ).outerjoin_from(registration, candidate),
+    [registration.c.id],
+    lambda row: (read_registration(row), bool(row.candidate_pending), row.candidate_refused),
+)
+_MARKS: Final = Reader(
+    sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count")),
+    [outbox.c.registration_id, outbox.c.mark],
+    lambda row: (_read_mark(row), row.claimed_until),
+)
+
+
+async def _registrations(
+    connection: AsyncConnection, owner: MailboxId, now: datetime, unreadable: UnreadableRows
+) -> tuple[KnownRegistration, ...]:
+    query = _REGISTRATIONS.query.where(registration.c.mailbox_id == owner)
+    known, bad = await _REGISTRATIONS.all(connection, query.order_by(registration.c.created_at, registration.c.id))
+    unreadable.looked("registration", owner, faults(bad))
+    of_registrations = outbox.c.registration_id.in_([own.id for own, _, _ in known])
+    query = _MARKS.query.where(of_registrations).order_by(outbox.c.first_at, outbox.c.mark)
+    marks, bad = await _MARKS.all(connection, query)
+    unreadable.looked("outbox", owner, faults(bad))
+    waiting = [
+        (id_, replace(mark, claimed=claimed_until is not None and claimed_until > now))
+        for (id_, mark), claimed_until in marks
+    ]
+    return tuple(
+        KnownRegistration(
+            own,
+            candidate_pending=pending,
+            candidate_refused=refused,
+            marks=tuple(mark for id_, mark in waiting if id_ == own.id),
+        )
+        for own, pending, refused in known
     )

@@ -2,28 +2,42 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
+from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import transaction
+from relay.store.reading import Reader, faults
+from relay.store.rows import AnyRow
 from relay.store.tables import path
 
 
 class SqlIdleTimeoutStore:
     """The IdleTimeoutStore of the watch role."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        """Keep lessons in a database."""
+    def __init__(self, engine: AsyncEngine, unreadable: UnreadableRows | None = None) -> None:
+        """Keep lessons in a database, note what cannot be read."""
         self._engine = engine
+        self._unreadable = unreadable or UnreadableRows()
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
         """Return the lessons since a moment, by URL."""
         async with transaction(self._engine) as connection:
-            rows = await connection.execute(sa.select(path).where(path.c.learnt_at >= since))
-            return {row.url: Lesson(row.interval, _read_cut_off(row)) for row in rows}
+            found, bad = await _LESSONS.all(connection, _LESSONS.query.where(path.c.learnt_at >= since))
+        for each in bad:
+            self._unreadable.looked("path", each.name, {each.name: each.fault})
+        return dict(found)
+
+    async def look_again(self, _now: datetime) -> None:
+        """Look at the rows set aside; those that are readable serve from the next start on."""
+        async with transaction(self._engine) as connection:
+            for url in self._unreadable.owners("path"):
+                _, bad = await _LESSONS.all(connection, _LESSONS.query.where(path.c.url == url))
+                self._unreadable.looked("path", url, faults(bad))
 
     async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
         """Keep a lesson, which replaces the one before."""
@@ -39,8 +53,12 @@ class SqlIdleTimeoutStore:
             await connection.execute(_UPSERT[connection.dialect.name], row)
 
 
-def _read_cut_off(row: sa.Row[tuple[object, ...]]) -> IdleTimeout | None:
-    return None if row.cut_shortest is None else IdleTimeout(row.cut_shortest, row.cut_longest)
+def _read_lesson(row: AnyRow) -> tuple[str, Lesson]:
+    cut = None if row.cut_shortest is None else IdleTimeout(row.cut_shortest, row.cut_longest)
+    return row.url, Lesson(row.interval, cut)
+
+
+_LESSONS: Final = Reader(sa.select(path), [path.c.url], _read_lesson)
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:

@@ -1,7 +1,8 @@
 """What health and metrics count in the database."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,16 +12,20 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.domain.reasons import read_reason
+from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import transaction
+from relay.store.reading import WRONG, describe
+from relay.store.rows import AnyRow
 from relay.store.tables import mailbox, outbox, registration
 
 
 class SqlOpsStore:
     """The OpsStore of every role."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        """Count in a database."""
+    def __init__(self, engine: AsyncEngine, unreadable: UnreadableRows | None = None) -> None:
+        """Count in a database, note what cannot be read."""
         self._engine = engine
+        self._unreadable = unreadable or UnreadableRows()
 
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
@@ -33,8 +38,8 @@ class SqlOpsStore:
         async with transaction(self._engine) as connection:
             rows = await connection.execute(sa.select(*group, sa.func.count()).group_by(*group))
             counts: Counter[tuple[WatchState, Reason | None]] = Counter()
-            for state, reason, number in rows:  # two reasons of a newer version are one to this version
-                counts[WatchState(state), read_reason(reason)] += number
+            for state, reason, number in self._known(rows, mailbox, WatchState):
+                counts[state, read_reason(reason)] += number  # two reasons of a newer version are one to this version
             return counts
 
     async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:
@@ -42,7 +47,8 @@ class SqlOpsStore:
         group = (registration.c.platform, registration.c.state)
         async with transaction(self._engine) as connection:
             rows = await connection.execute(sa.select(*group, sa.func.count()).group_by(*group))
-            return {(Platform(platform), RegistrationState(state)): number for platform, state, number in rows}
+            known = self._known(rows, registration, Platform, RegistrationState)
+            return {(platform, state): number for platform, state, number in known}
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         """Measure the outbox of each platform; marks of registrations in quarantine are not counted."""
@@ -58,8 +64,12 @@ class SqlOpsStore:
         )
         levels = {platform: OutboxLevel(0, None, 0) for platform in Platform}
         async with transaction(self._engine) as connection:
-            rows = await connection.execute(query)
-            levels |= {Platform(platform): OutboxLevel(*level) for platform, *level in rows}
+            try:
+                rows = (await connection.execute(query)).all()
+            except WRONG:  # of a moment; the claims find and name it
+                rows = (await connection.execute(query.with_only_columns(*_without_age(query)))).all()
+            for platform, *level in self._known(rows, outbox, Platform):
+                levels[platform] = OutboxLevel(*level)
         return levels
 
     async def tokens(self) -> Sequence[TokenLevel]:
@@ -69,7 +79,22 @@ class SqlOpsStore:
         query = sa.select(*group, sa.func.count()).where(registration.c.state == RegistrationState.ACTIVE.value)
         async with transaction(self._engine) as connection:
             rows = await connection.execute(query.group_by(*group).order_by(*group))
-            return [
-                TokenLevel(Platform(platform), app, Environment(environment), *rest)
-                for platform, app, environment, *rest in rows
-            ]
+            known = self._known(rows, registration, Platform, str, Environment)
+            return [TokenLevel(*level) for level in known]
+
+    def _known(self, rows: Iterable[AnyRow], table: sa.Table, *kinds: Callable[[Any], Any]) -> list[list[Any]]:
+        """Return counted rows with their first values turned into these kinds, and set aside those that are of none."""
+        found: list[list[Any]] = []
+        strange: dict[str, str] = {}
+        for row in rows:
+            try:
+                found.append([*(kind(value) for kind, value in zip(kinds, row, strict=False)), *row[len(kinds) :]])
+            except WRONG as error:
+                strange[describe(error)] = f"{row[-1]} rows" if table is not outbox else "some rows"
+        self._unreadable.looked(table.name, f"counted by {', '.join(kind.__name__ for kind in kinds)}", strange)
+        return found
+
+
+def _without_age(query: sa.Select[Any]) -> list[sa.ColumnElement[Any]]:
+    platform, pending, _, *rest = query.selected_columns
+    return [platform, pending, sa.null(), *rest]

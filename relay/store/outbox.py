@@ -20,6 +20,7 @@ from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.subscription import naming
+from relay.domain.unreadable import UnreadableRows
 from relay.push.settlement import (
     MarkKey,
     PendingMark,
@@ -28,15 +29,15 @@ from relay.push.settlement import (
     may_end_registrations,
     settle,
 )
-from relay.store.bulk import Among, in_order
+from relay.store.bulk import Among, count_up, in_order
 from relay.store.engine import scrub, transaction
 from relay.store.marks import outbox_topics
+from relay.store.reading import WRONG, Bad, Reader, faults
 from relay.store.rows import (
     DUE,
     FREE,
     PENDING,
     RECIPIENT,
-    AnyRow,
     DueMark,
     read_due,
     read_pending,
@@ -67,6 +68,7 @@ _UPDATE_MARK: Final = sa.update(outbox).where(
 _CLAIM: Final = (
     sa.update(outbox).where(_MARKS).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until"))
 )
+_PARK: Final = _UPDATE_MARK.values(attempts=count_up(outbox.c.attempts))
 _DELETE_MARKS: Final = sa.delete(outbox).where(_MARKS)
 _UPDATE_REGISTRATION: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
 _TOKEN_GONE: Final = _UPDATE_REGISTRATION.values(state=RegistrationState.TOKEN_GONE.value)
@@ -83,6 +85,9 @@ _LOCK_PENDING: Final = (
     .order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     .with_for_update(key_share=True)
 )
+_DUE: Final = Reader(
+    sa.select(*DUE).join_from(outbox, registration), [outbox.c.registration_id, outbox.c.mark], read_due
+)
 _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
     (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
 )
@@ -91,11 +96,21 @@ _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
 class SqlOutboxStore:
     """The OutboxStore of the push role."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Wakeups, pacing: Pacing = AT_ONCE) -> None:
-        """Keep marks in a database, let them leave at a pace, and wake the dispatchers of those that are free again."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        wakeups: Wakeups,
+        pacing: Pacing = AT_ONCE,
+        unreadable: UnreadableRows | None = None,
+    ) -> None:
+        """Keep marks in a database, let them leave at a pace, and wake the dispatchers of those that are free again.
+
+        What cannot be read is noted in `unreadable`.
+        """
         self._engine = engine
         self._wakeups = wakeups
         self._pacing = pacing
+        self._unreadable = unreadable or UnreadableRows()
 
     async def claim(
         self,
@@ -112,10 +127,26 @@ class SqlOutboxStore:
         lanes = Lanes(platform, only, without)
         async with transaction(self._engine) as connection:
             claims, parked = await claim_marks(connection, lanes, limit, owner, until, now, self._pacing)
-        for row in parked:
-            fields = {"registration": row["_registration"], "mark": row["_mark"], "reason": row["aside"]}
-            log.error("push set aside", extra=fields)
+        for each in parked:
+            log.error(
+                "push set aside", extra={"registration": each.key[0], "mark": each.key[1], "reason": _aside(each.fault)}
+            )
+            self._unreadable.looked("outbox", each.name, {each.name: each.fault})
         return claims
+
+    async def look_again(self, now: datetime) -> None:
+        """Look at the marks set aside; those that are readable are due at once."""
+        for name in self._unreadable.owners("outbox"):
+            registration_id, _, mark = name.rpartition("/")
+            mine = (outbox.c.registration_id == registration_id) & (outbox.c.mark == mark)
+            async with transaction(self._engine) as connection:
+                found, bad = await _DUE.all(connection, _DUE.query.where(mine))
+                if found:
+                    due = {"_registration": registration_id, "_mark": mark, "due_at": now, "aside": ""}
+                    await connection.execute(_UPDATE_MARK, [due])
+            self._unreadable.looked("outbox", name, faults(bad))
+            for topic in outbox_topics({each.push.platform.value for each in found}):
+                self._wakeups.wake(topic)
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
@@ -176,7 +207,10 @@ class SqlOutboxStore:
         chosen = Lanes(platform, without=without).conditions()
         query = sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *chosen)
         async with transaction(self._engine) as connection:
-            found: datetime | None = await connection.scalar(query)
+            try:
+                found: datetime | None = await connection.scalar(query)
+            except WRONG:
+                return None  # a moment that cannot be read is claimed with the next look, and set aside
         return found
 
 
@@ -200,35 +234,35 @@ class Lanes:
 
 @dataclass(slots=True)
 class _Sorted:
-    """What becomes of due marks; rows are in the form that `_UPDATE_MARK` takes."""
+    """What becomes of due marks that can be read; rows are in the form that `_UPDATE_MARK` takes."""
 
     claimed: list[DuePush] = field(default_factory=list)
     delayed: list[dict[str, Any]] = field(default_factory=list)
-    parked: list[dict[str, Any]] = field(default_factory=list)
 
 
 async def claim_marks(
     connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
-) -> tuple[Claims, list[dict[str, Any]]]:
-    """Claim up to `limit` marks; return them, and the new values of marks that cannot be read and so are parked."""
+) -> tuple[Claims, list[Bad]]:
+    """Claim up to `limit` marks; return them, and those that cannot be read and so are parked."""
     pushes: list[DuePush] = []
-    parked: list[dict[str, Any]] = []
+    parked: list[Bad] = []
     delayed: list[datetime] = []
     for _ in range(ROUNDS):
         missing = limit - len(pushes)
-        rows = (await connection.execute(_due(lanes, now, pacing, missing))).all()
-        trials = await _hold({row.registration_id for row in rows if row.recheck_at is not None}, connection, now)
-        found = _sort(rows, trials, now, pacing)
+        marks, bad = await _DUE.all(connection, _due(lanes, now, pacing, missing))
+        trials = await _hold({mark.push.registration_id for mark in marks if mark.quarantined}, connection, now)
+        found = _sort(marks, trials, now, pacing)
         if found.claimed:
-            marks = [(push.registration_id, push.mark) for push in found.claimed]
-            await connection.execute(_CLAIM, {"marks": marks, "owner": owner, "until": until})
-        for changed in (found.delayed, found.parked):
-            if changed:
-                await connection.execute(_UPDATE_MARK, changed)
+            keys = [(push.registration_id, push.mark) for push in found.claimed]
+            await connection.execute(_CLAIM, {"marks": keys, "owner": owner, "until": until})
+        if found.delayed:
+            await connection.execute(_UPDATE_MARK, found.delayed)
+        if bad:
+            await connection.execute(_PARK, [_parked(each, now) for each in bad])
         pushes += found.claimed
-        parked += found.parked
+        parked += bad
         delayed += [row["due_at"] for row in found.delayed]
-        if len(rows) < missing or len(pushes) == limit:
+        if len(marks) + len(bad) < missing or len(pushes) == limit:
             unfinished = False
             break
     else:
@@ -245,9 +279,7 @@ def _due(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select[A
     first = [sa.case((registration.c.last_push_at.is_(None), 1), else_=0)] if probes else []
     fresh = (outbox.c.last_at >= pacing.expires_before(now)) | outbox.c.mark.in_([mark.value for mark in LASTING])
     return (
-        sa.select(*DUE)
-        .join_from(outbox, registration)
-        .where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
+        _DUE.query.where(*lanes.conditions(), due, free, fresh, _SENDABLE, _trusted(now))
         .order_by(*first, outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
         .limit(limit)
         .with_for_update(of=outbox, skip_locked=True)
@@ -285,17 +317,11 @@ async def _hold(quarantined: Collection[str], connection: AsyncConnection, now: 
     return frozenset(held.difference(await connection.scalars(tried)))
 
 
-def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing: Pacing) -> _Sorted:
-    """Choose which marks are claimed, put off for their pace, or parked since they cannot be read."""
+def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, pacing: Pacing) -> _Sorted:
+    """Choose which marks are claimed, and which are put off for their pace."""
     found = _Sorted()
     tried: set[str] = set()
-    for row in rows:
-        key = {"_registration": row.registration_id, "_mark": row.mark}
-        due = _read(row)
-        if isinstance(due, Exception):
-            values = {"due_at": now + PARKED, "attempts": row.attempts + 1}
-            found.parked.append({**key, **FREE, **values, "aside": f"cannot be read: {type(due).__name__}"})
-            continue
+    for due in marks:
         push = due.push
         if due.quarantined:
             if push.registration_id in tried or push.registration_id not in trials:
@@ -303,18 +329,22 @@ def _sort(rows: Iterable[AnyRow], trials: Collection[str], now: datetime, pacing
             tried.add(push.registration_id)
         seconds = 0.0 if due.paced else pacing.wait(push.mark, due.pushed_at, now)
         if seconds > 0.0:
+            key = {"_registration": push.registration_id, "_mark": push.mark.value}
             found.delayed.append({**key, "due_at": now + timedelta(seconds=seconds), "paced": True})
         else:
             found.claimed.append(push)
     return found
 
 
-def _read(row: AnyRow) -> DueMark | Exception:
-    """Read a due mark; return what is wrong with one written by another version, or by hand."""
-    try:
-        return read_due(row)
-    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        return error
+def _parked(bad: Bad, now: datetime) -> dict[str, Any]:
+    """Return the new values of a mark that cannot be read."""
+    registration_id, mark = bad.key
+    key = {"_registration": registration_id, "_mark": mark}
+    return {**key, **FREE, "due_at": now + PARKED, "aside": _aside(bad.fault)}
+
+
+def _aside(fault: str) -> str:
+    return f"cannot be read: {fault}"
 
 
 def _in_lane(lane: Lane) -> sa.ColumnElement[bool]:
@@ -353,8 +383,8 @@ async def _mark_mailboxes_dirty(connection: AsyncConnection, ids: Sequence[Regis
 async def _lock_recipients(
     connection: AsyncConnection, ids: Sequence[RegistrationId]
 ) -> Mapping[RegistrationId, Recipient]:
-    rows = await connection.execute(_LOCK_RECIPIENTS, {"ids": ids})
-    return {RegistrationId(row.id): read_recipient(row) for row in rows.all()}
+    rows = (await connection.execute(_LOCK_RECIPIENTS, {"ids": ids})).all()
+    return {RegistrationId(row.id): read_recipient(row) for row in rows}
 
 
 async def _lock_pending(

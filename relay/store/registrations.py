@@ -4,6 +4,8 @@ It never reads a credential. Every transaction that changes something locks the 
 watch role do: so none waits for another in a circle, and no mailbox is forgotten that just got a registration.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.errors import MailboxExists
+from relay.domain.errors import MailboxExists, RowUnreadable
 from relay.domain.model import (
     Mailbox,
     Mark,
@@ -26,12 +28,15 @@ from relay.domain.model import (
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import Load, account_key
+from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
 from relay.store.engine import scrub, transaction
 from relay.store.marks import NewMark, outbox_topics, set_marks
+from relay.store.reading import Bad, Reader, faults
 from relay.store.rows import (
     MAILBOX,
     REGISTRATION,
+    AnyRow,
     read_mailbox,
     read_registration,
     write_classes,
@@ -46,21 +51,29 @@ _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token"
 class SqlRegistrationStore:
     """The RegistrationStore of the api role."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Wakeups, reads: AsyncEngine | None = None) -> None:
-        """Keep registrations in a database, and wake the roles that wait for what changed.
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        wakeups: Wakeups,
+        reads: AsyncEngine | None = None,
+        unreadable: UnreadableRows | None = None,
+    ) -> None:
+        """Keep registrations in a database, wake the roles that wait for what changed, note what cannot be read.
 
         With an engine for `reads` no question of a phone waits for a writer, and none makes a writer wait.
         """
         self._engine = engine
         self._reads = engine if reads is None else reads
         self._wakeups = wakeups
+        self._unreadable = unreadable or UnreadableRows()
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
-        query = sa.select(*MAILBOX).where(mailbox.c.server == server, mailbox.c.user == user)
+        query = _MAILBOXES.query.where(mailbox.c.server == server, mailbox.c.user == user)
         async with transaction(self._reads) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else read_mailbox(row)
+            found, bad = await _MAILBOXES.all(connection, query)
+        self._refuse(bad)
+        return found[0] if found else None
 
     async def load_of(self, server: str, account: str) -> Load:
         """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings."""
@@ -96,27 +109,22 @@ class SqlRegistrationStore:
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
-        query = (
-            sa.select(
-                *MAILBOX,
-                *REGISTRATION,
-                registration.c.candidate_refused,
-                candidate.c.registration_id.is_not(None).label("candidate_pending"),
-            )
-            .join_from(registration, mailbox)
-            .outerjoin(candidate)
-            .where(registration.c.id == registration_id)
-        )
         async with transaction(self._reads) as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            return None
-        return RegistrationView(
-            registration=read_registration(row),
-            mailbox=read_mailbox(row),
-            candidate_pending=bool(row.candidate_pending),
-            candidate_refused=row.candidate_refused,
-        )
+            found, bad = await _VIEWS.all(connection, _VIEWS.query.where(registration.c.id == registration_id))
+        self._unreadable.looked("registration", registration_id, faults(bad))
+        self._refuse(bad)
+        return found[0] if found else None
+
+    async def look_again(self, _now: datetime) -> None:
+        """Look at the rows set aside; those that are readable are served again."""
+        for owner in self._unreadable.owners("registration"):
+            with suppress(RowUnreadable):
+                await self.view(RegistrationId(owner))
+
+    @staticmethod
+    def _refuse(bad: Sequence[Bad]) -> None:
+        for each in bad:
+            raise RowUnreadable(each.name, each.fault)
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.
@@ -193,6 +201,30 @@ class SqlRegistrationStore:
             topics = await set_marks(connection, [new], now)
         for topic in topics:
             self._wakeups.wake(topic)
+
+
+def _read_view(row: AnyRow) -> RegistrationView:
+    return RegistrationView(
+        registration=read_registration(row),
+        mailbox=read_mailbox(row),
+        candidate_pending=bool(row.candidate_pending),
+        candidate_refused=row.candidate_refused,
+    )
+
+
+_MAILBOXES: Final = Reader(sa.select(*MAILBOX), [mailbox.c.id], read_mailbox)
+_VIEWS: Final = Reader(
+    sa.select(
+        *REGISTRATION,
+        *MAILBOX,
+        registration.c.candidate_refused,
+        candidate.c.registration_id.is_not(None).label("candidate_pending"),
+    )
+    .join_from(registration, mailbox)
+    .outerjoin(candidate),
+    [registration.c.id],
+    _read_view,
+)
 
 
 async def _insert_mailbox(connection: AsyncConnection, new: NewMailbox, now: datetime) -> None:

@@ -34,7 +34,7 @@ from relay.domain.model import (
 from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
-from relay.store.tables import Moment, collection, hierarchy, mailbox, outbox, registration
+from relay.store.tables import Moment, collection, mailbox, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
 """Seconds; a watch waits an hour and 10 % at most, so a later next try was written while the clock was wrong."""
@@ -66,9 +66,7 @@ PARTNERSHIP: Final = (
     mailbox.c.acknowledged,
     mailbox.c.url,
     mailbox.c.horizon,
-    mailbox.c.accepted,
     mailbox.c.refusals,
-    hierarchy.c.folders,
 )
 """What only the watch role needs of it, except its credential."""
 
@@ -192,6 +190,8 @@ def read_registration(row: AnyRow) -> Registration:
 def _read_quarantine(row: AnyRow) -> Quarantine | None:
     if row.quarantined_at is None:
         return None
+    if row.recheck_at is None:
+        raise ValueError("recheck_at: missing in a quarantine")
     return Quarantine(row.quarantined_at, row.quarantine_reason, row.quarantine_remedy, row.recheck_at, row.rechecks)
 
 
@@ -206,14 +206,11 @@ def write_quarantine(value: Quarantine | None) -> dict[str, object]:
     }
 
 
-def read_memory(
-    row: AnyRow,
-    collections: Iterable[Collection],
-    classes: frozenset[CollectionClass],
-    subfolders: frozenset[CollectionClass],
-    now: datetime,
-) -> Memory:
-    """Read the columns MAILBOX and PARTNERSHIP into the memory that a watch starts from."""
+def read_memory(row: AnyRow) -> Memory:
+    """Read the columns MAILBOX and PARTNERSHIP into the memory that a watch starts from, without what is elsewhere.
+
+    Collections, classes and hierarchy are in other tables; the wait depends on the time.
+    """
     partnership = Partnership(
         version=None if row.version is None else ProtocolVersion(row.version),
         policy_key=None if row.policy_key is None else PolicyKey(row.policy_key),
@@ -223,20 +220,14 @@ def read_memory(
         url=row.url,
         horizon=row.horizon,
     )
-    wait = 0.0 if row.next_try_at is None else max(0.0, (row.next_try_at - now).total_seconds())
-    if wait > LONGEST_WAIT:
-        wait = 0.0
-    return Memory(
-        partnership,
-        tuple(collections),
-        classes,
-        row.accepted,
-        row.refusals,
-        wait,
-        subfolders,
-        None if row.folders is None else tuple(map(_read_folder, row.folders)),
-        row.reason == WIPES[True] if row.state == WatchState.WIPING.value else None,
-    )
+    wiping = row.state == WatchState.WIPING.value
+    return Memory(partnership, refusals=row.refusals, wipe=row.reason == WIPES[True] if wiping else None)
+
+
+def rest_of_wait(next_try_at: datetime | None, now: datetime) -> float:
+    """Return how many seconds are left until a watch's next try; 0 for a moment written while the clock was wrong."""
+    wait = 0.0 if next_try_at is None else max(0.0, (next_try_at - now).total_seconds())
+    return 0.0 if wait > LONGEST_WAIT else wait
 
 
 def read_collection(row: AnyRow) -> Collection:
@@ -247,7 +238,7 @@ def read_collection(row: AnyRow) -> Collection:
         sync_key=SyncKey(row.sync_key),
         tries=row.tries,
         newest=row.newest,
-        seen=tuple(ServerId(item) for item in row.seen),
+        seen=tuple(map(ServerId, read_texts("seen", row.seen))),
         sub=row.sub,
     )
 
@@ -263,8 +254,14 @@ def write_hierarchy(owner: MailboxId, folders: Iterable[Folder]) -> dict[str, ob
     return {"mailbox_id": owner, "folders": [[folder.id, folder.parent, folder.type] for folder in folders]}
 
 
-def _read_folder(value: list[Any]) -> Folder:
-    id_, parent, folder_type = value
+def read_hierarchy(row: AnyRow) -> tuple[Folder, ...]:
+    """Read the folders of a mailbox."""
+    return tuple(_read_folder(*value) for value in row.folders)
+
+
+def _read_folder(id_: object, parent: object, folder_type: object) -> Folder:
+    if not (isinstance(id_, str) and isinstance(parent, str) and isinstance(folder_type, int)):
+        raise TypeError("folders: not two texts and a number")
     return Folder(CollectionId(id_), CollectionId(parent), folder_type)
 
 
@@ -310,9 +307,18 @@ def read_due(row: AnyRow) -> DueMark:
         mode=Mode(row.mode),
         locale=row.locale,
     )
-    seconds = (row.pushed or {}).get(push.mark.value)
+    seconds = _read_pushed(row.pushed).get(push.mark.value)
     pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return DueMark(push, pushed_at, row.paced, row.recheck_at is not None)
+
+
+def _read_pushed(value: object) -> Mapping[str, float]:
+    """Read when each mark was last delivered; null: none was."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(seconds, (int, float)) for seconds in value.values()):
+        raise TypeError("pushed: no moments by marks")
+    return value
 
 
 def read_recipient(row: AnyRow) -> Recipient:
@@ -323,7 +329,7 @@ def read_recipient(row: AnyRow) -> Recipient:
         device_token=row.device_token,
         token_since=row.token_since,
         state=RegistrationState(row.state),
-        pushed=row.pushed or {},
+        pushed=_read_pushed(row.pushed),
         quarantine=_read_quarantine(row),
     )
 
@@ -363,9 +369,27 @@ def write_mark_update(update: MarkUpdate) -> dict[str, object]:
     }
 
 
-def read_classes(names: Iterable[str] | None) -> frozenset[CollectionClass]:
-    """Read a registration's classes, or those whose sub-folders it asked for; old rows have none of the latter."""
-    return frozenset(CollectionClass(name) for name in names or ())
+def read_classes(names: object) -> frozenset[CollectionClass]:
+    """Read a registration's classes, or those whose sub-folders it asked for; old rows have none of the latter.
+
+    Classes that only a newer version knows are left out; `strange_classes` names them. Raises TypeError.
+    """
+    return frozenset(_CLASSES[name] for name in read_texts("classes", names or []) if name in _CLASSES)
+
+
+def strange_classes(names: object) -> list[str]:
+    """Return the names among a registration's classes that this version does not know; raises TypeError."""
+    return sorted(name for name in read_texts("classes", names or []) if name not in _CLASSES)
+
+
+_CLASSES: Final = {cls.value: cls for cls in CollectionClass}
+
+
+def read_texts(name: str, value: object) -> list[str]:
+    """Return a JSON value that must be a list of texts; raises TypeError."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{name}: not a list of texts")
+    return value
 
 
 def write_classes(classes: Iterable[CollectionClass]) -> list[str]:

@@ -3,27 +3,32 @@
 Progress, the hot path, is committed in `commits`. Each method is one transaction; wake-ups follow its commit.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection as Several
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from eas_watcher.machine.memory import WatchState
-from eas_watcher.names import MailboxId
+from eas_watcher.commands.folder_sync import Folder
+from eas_watcher.machine.memory import Collection, Memory, WatchState
+from eas_watcher.names import CollectionClass, CollectionId, MailboxId, SyncKey
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
-from relay.domain.model import Candidate, CommitEntry, RegistrationId, RegistrationState, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, Mailbox, RegistrationId, RegistrationState, WatchRecord
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import DEFAULT, TryLimits, Wait
+from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
-from relay.store.bulk import in_order
+from relay.store.bulk import count_up, in_order
 from relay.store.commits import commit
 from relay.store.engine import scrub, transaction
+from relay.store.reading import SHOWN, Bad, Reader
 from relay.store.rows import (
     COLLECTION,
     MAILBOX,
@@ -31,14 +36,19 @@ from relay.store.rows import (
     AnyRow,
     read_classes,
     read_collection,
+    read_hierarchy,
     read_mailbox,
     read_memory,
+    rest_of_wait,
+    strange_classes,
 )
 from relay.store.tables import candidate, collection, hierarchy, mailbox, registration, sealed_anew, shard
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
-_MAILBOXES: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential).outerjoin_from(mailbox, hierarchy)
+_MAILBOXES: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential)
+_TABLES: Final = ("mailbox", "collection", "hierarchy", "registration")
+"""The tables whose rows belong to a mailbox, as `UnreadableRows` names them."""
 _NOTE_PINGS: Final = (
     sa.update(mailbox)
     .where(mailbox.c.id == sa.bindparam("_id"))
@@ -58,15 +68,20 @@ class SqlWatchStore:
     """The WatchStore of the watch role."""
 
     def __init__(
-        self, engine: AsyncEngine, wakeups: Wakeups, limits: Mapping[str, TryLimits] = MappingProxyType({})
+        self,
+        engine: AsyncEngine,
+        wakeups: Wakeups,
+        limits: Mapping[str, TryLimits] = MappingProxyType({}),
+        unreadable: UnreadableRows | None = None,
     ) -> None:
-        """Keep watches in a database, and wake the roles that wait for what changed.
+        """Keep watches in a database, wake the roles that wait for what changed, note what cannot be read.
 
         `limits` has what the directory of each server bears; other servers have the default.
         """
         self._engine = engine
         self._wakeups = wakeups
         self._limits = limits
+        self._unreadable = unreadable or UnreadableRows()
 
     # --- leases
 
@@ -74,9 +89,13 @@ class SqlWatchStore:
         """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now."""
         mine = shard.c.owner == node
         free = shard.c.owner.is_(None) | (shard.c.lease_until <= now)
-        query = sa.select(shard.c.number, shard.c.owner, shard.c.epoch).order_by(shard.c.number).with_for_update()
+        query = _SHARDS.query.order_by(shard.c.number).with_for_update()
         async with transaction(self._engine) as connection:
-            rows = (await connection.execute(query if take_over else query.where(mine | free))).all()
+            rows, bad = await _SHARDS.all(connection, query if take_over else query.where(mine | free))
+            for row in rows:
+                self._unreadable.looked("shard", str(row.number))
+            for each in bad:
+                self._unreadable.looked("shard", each.name, {each.name: each.fault})
             kept = {row.number: row.epoch for row in rows if row.owner == node and not take_over}
             taken = {row.number: row.epoch + 1 for row in rows if row.number not in kept}
             if kept:
@@ -99,7 +118,7 @@ class SqlWatchStore:
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""
         async with transaction(self._engine) as connection:
-            return await take_records(connection, shards, now, only_dirty=False)
+            return await take_records(connection, shards, now, self._unreadable, only_dirty=False)
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction.
@@ -110,7 +129,7 @@ class SqlWatchStore:
         taken: list[WatchRecord] = []
         try:
             async with transaction(self._engine) as connection:
-                taken = await take_records(connection, shards, now, only_dirty=True)
+                taken = await take_records(connection, shards, now, self._unreadable, only_dirty=True)
         except StoreUnavailable:
             if not taken:
                 raise
@@ -119,8 +138,28 @@ class SqlWatchStore:
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""
         async with transaction(self._engine) as connection:
-            rows = (await connection.execute(_MAILBOXES.where(mailbox.c.id == mailbox_id))).all()
-            found = await _complete(connection, rows, now)
+            return await self._record(connection, mailbox_id, now)
+
+    async def look_again(self, now: datetime) -> None:
+        """Look at the rows set aside; mark their mailboxes dirty once they are readable, so that they are taken up."""
+        owners = sorted({MailboxId(owner) for table in _TABLES for owner in self._unreadable.owners(table)})
+        for owner in owners:
+            before = self._unreadable.of(owner)
+            async with transaction(self._engine) as connection:
+                await self._record(connection, owner, now)
+                if self._unreadable.of(owner) == before:
+                    continue
+                await connection.execute(sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True))
+            self._wakeups.wake(Topic.MAILBOXES)
+
+    async def _record(self, connection: AsyncConnection, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
+        owned, bad = await _OWNED.all(connection, _OWNED.query.where(mailbox.c.id == mailbox_id))
+        if not owned and not bad:
+            for table in _TABLES:
+                self._unreadable.looked(table, mailbox_id)
+            return None
+        _note_mailboxes(self._unreadable, owned, bad)
+        found = await _complete(connection, owned, now, self._unreadable)
         return found[0] if found else None
 
     async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
@@ -235,12 +274,12 @@ class SqlWatchStore:
             await _reseal(connection, mailbox_id, {before: after})
         await scrub(self._engine)
 
-    async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
+    async def sealed_anew(self, shards: Several[int]) -> frozenset[int]:
         """Return those of some shards from which no seals of the old form are taken any more."""
         async with transaction(self._engine) as connection:
             return frozenset((await connection.scalars(sa.select(sealed_anew.c.shard))).all()) & frozenset(shards)
 
-    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
+    async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Several[int]) -> None:
         """Replace many seals, and note for good that no seals of the old form are taken from `shards`."""
         async with transaction(self._engine) as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
@@ -270,79 +309,209 @@ async def _reseal(connection: AsyncConnection, mailbox_id: MailboxId, seals: Map
         )
 
 
+_SHARDS: Final = Reader(sa.select(shard.c.number, shard.c.owner, shard.c.epoch), [shard.c.number], lambda row: row)
+
+
+class Owned(NamedTuple):
+    """A row of the mailbox table, without what other tables have of the mailbox."""
+
+    mailbox: Mailbox
+    memory: Memory
+    sealed_credential: bytes | None
+
+
+class Wish(NamedTuple):
+    """What the watch of a mailbox needs of one of its registrations, with the candidate that waits."""
+
+    mailbox_id: MailboxId
+    id: RegistrationId
+    active: bool
+    classes: frozenset[CollectionClass]
+    subfolders: frozenset[CollectionClass]
+    sealed: bytes | None
+    created_at: datetime | None
+    strange: str
+    """The fault of a registration that asks for classes of a newer version; the others are served."""
+
+
+def _read_owned(row: AnyRow) -> Owned:
+    return Owned(read_mailbox(row), read_memory(row), row.sealed_credential)
+
+
+def _read_wish(row: AnyRow) -> Wish:
+    strange = strange_classes(row.classes)
+    classes = read_classes(row.classes)
+    return Wish(
+        MailboxId(row.mailbox_id),
+        RegistrationId(row.id),
+        RegistrationState(row.state) is RegistrationState.ACTIVE,
+        classes,
+        classes & read_classes(row.subfolders),
+        row.sealed,
+        row.created_at,
+        f"classes: {', '.join(strange)}"[:SHOWN] if strange else "",
+    )
+
+
+def _read_bare_collection(row: AnyRow) -> tuple[MailboxId, Collection]:
+    cls = CollectionClass(row._mapping["class"])  # noqa: SLF001 - documented, for a column whose name is a keyword
+    return MailboxId(row.mailbox_id), Collection(CollectionId(row.collection_id), cls, SyncKey(row.sync_key))
+
+
+_OWNED: Final = Reader(_MAILBOXES, [mailbox.c.id], _read_owned)
+_WISHES: Final = Reader(
+    sa.select(
+        registration.c.mailbox_id,
+        registration.c.id,
+        registration.c.classes,
+        registration.c.subfolders,
+        registration.c.state,
+        candidate.c.sealed,
+        candidate.c.created_at,
+    ).outerjoin_from(registration, candidate),
+    [registration.c.mailbox_id, registration.c.id],
+    _read_wish,
+)
+_COLLECTIONS: Final = Reader(
+    sa.select(*COLLECTION),
+    [collection.c.mailbox_id, collection.c.collection_id],
+    lambda row: (MailboxId(row.mailbox_id), read_collection(row)),
+)
+_BARE_COLLECTIONS: Final = Reader(
+    sa.select(collection.c.mailbox_id, collection.c.collection_id, collection.c["class"], collection.c.sync_key),
+    [collection.c.mailbox_id, collection.c.collection_id],
+    _read_bare_collection,
+)
+"""A collection whose position is readable loses no mail, whatever else is wrong with its row."""
+_HIERARCHIES: Final = Reader(
+    sa.select(hierarchy), [hierarchy.c.mailbox_id], lambda row: (MailboxId(row.mailbox_id), read_hierarchy(row))
+)
+
+
 async def take_records(
-    connection: AsyncConnection, shards: Sequence[int], now: datetime, *, only_dirty: bool, at_once: int = AT_ONCE
+    connection: AsyncConnection,
+    shards: Sequence[int],
+    now: datetime,
+    unreadable: UnreadableRows,
+    *,
+    only_dirty: bool,
+    at_once: int = AT_ONCE,
 ) -> list[WatchRecord]:
-    """Lock and read mailboxes of some shards, and clear their dirty flags; all of them: count a try on their keys."""
-    query = _MAILBOXES.where(mailbox.c.shard.in_(shards)).order_by(*in_order(mailbox.c.id))
+    """Lock and read mailboxes of some shards, and clear their dirty flags; all of them: count a try on their keys.
+
+    Those that cannot be read stay as they are, dirty or not.
+    """
+    query = _OWNED.query.where(mailbox.c.shard.in_(shards)).order_by(*in_order(mailbox.c.id))
     query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)
+    owned, bad = await _OWNED.all(connection, query)
+    _note_mailboxes(unreadable, owned, bad)
     records: list[WatchRecord] = []
-    for rows in _slices((await connection.execute(query)).all(), at_once):
-        ids = [row.id for row in rows]
+    for some in _slices(owned, at_once):
+        ids = [each.mailbox.id for each in some]
         # By id: a mailbox that became dirty since the statement above keeps its flag.
         await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
         if not only_dirty:
             # After the lock on their mailboxes: `commit` and `forget` take the locks in that order, too.
             tried = sa.update(collection).where(collection.c.mailbox_id.in_(ids))
-            await connection.execute(tried.values(tries=collection.c.tries + 1))
-        records += await _complete(connection, rows, now)
+            await connection.execute(tried.values(tries=count_up(collection.c.tries)))
+        records += await _complete(connection, some, now, unreadable)
     return records
 
 
-async def _complete(connection: AsyncConnection, rows: Sequence[AnyRow], now: datetime) -> list[WatchRecord]:
-    """Join rows of the mailbox table with the collections, registrations and candidates that belong to them."""
-    if not rows:
+def _note_mailboxes(unreadable: UnreadableRows, owned: Iterable[Owned], bad: Iterable[Bad]) -> None:
+    for each in bad:
+        unreadable.looked("mailbox", each.name, {each.name: each.fault})
+    for one in owned:
+        unreadable.looked("mailbox", one.mailbox.id)
+
+
+async def _complete(
+    connection: AsyncConnection, owned: Sequence[Owned], now: datetime, unreadable: UnreadableRows
+) -> list[WatchRecord]:
+    """Join mailboxes with the collections, hierarchies, registrations and candidates that belong to them."""
+    if not owned:
         return []
-    ids = [row.id for row in rows]
-    of_collection = sa.select(*COLLECTION).where(collection.c.mailbox_id.in_(ids))
-    collections = _by_mailbox(
-        (await connection.execute(of_collection.order_by(collection.c.mailbox_id, collection.c.collection_id))).all()
-    )
-    of_registration = (
-        sa.select(
-            registration.c.mailbox_id,
-            registration.c.id,
-            registration.c.classes,
-            registration.c.subfolders,
-            registration.c.state,
-            candidate.c.sealed,
-            candidate.c.created_at,
-        )
-        .outerjoin_from(registration, candidate)
-        .where(registration.c.mailbox_id.in_(ids))
-        .order_by(registration.c.id)
-    )
-    registrations = _by_mailbox((await connection.execute(of_registration)).all())
-    return [_record(row, collections[row.id], registrations[row.id], now) for row in rows]
+    ids = [each.mailbox.id for each in owned]
+    collections = await _collections(connection, ids, unreadable)
+    folders, bad = await _HIERARCHIES.all(connection, _HIERARCHIES.query.where(hierarchy.c.mailbox_id.in_(ids)))
+    _note(unreadable, "hierarchy", ids, bad)
+    hierarchies = dict(folders)
+    query = _WISHES.query.where(registration.c.mailbox_id.in_(ids)).order_by(registration.c.id)
+    wishes, bad = await _WISHES.all(connection, query)
+    strange = [Bad((each.mailbox_id, each.id), each.strange) for each in wishes if each.strange]
+    _note(unreadable, "registration", ids, [*bad, *strange])
+    wished = _grouped((each.mailbox_id, each) for each in wishes)
+    lost = Counter(each.key[0] for each in bad)
+    return [
+        _record(each, collections[id_], hierarchies.get(id_), wished[id_], lost[id_], now)
+        for id_, each in zip(ids, owned, strict=True)
+    ]
 
 
-def _record(row: AnyRow, collections: Sequence[AnyRow], registrations: Sequence[AnyRow], now: datetime) -> WatchRecord:
-    active = [r for r in registrations if r.state == RegistrationState.ACTIVE.value]
-    classes = frozenset(cls for r in active for cls in read_classes(r.classes))
-    subfolders = frozenset(cls for r in active for cls in read_classes(r.classes) & read_classes(r.subfolders))
+async def _collections(
+    connection: AsyncConnection, ids: Sequence[MailboxId], unreadable: UnreadableRows
+) -> Mapping[MailboxId, list[Collection]]:
+    """Read the collections of mailboxes; of one that cannot be read as a whole at least its position, if that can."""
+    key = (collection.c.mailbox_id, collection.c.collection_id)
+    query = _COLLECTIONS.query.where(collection.c.mailbox_id.in_(ids)).order_by(*key)
+    found, bad = await _COLLECTIONS.all(connection, query)
+    _note(unreadable, "collection", ids, bad)
+    for each in bad:
+        mine = sa.and_(*(column == value for column, value in zip(key, each.key, strict=True)))
+        found += (await _BARE_COLLECTIONS.all(connection, _BARE_COLLECTIONS.query.where(mine)))[0]
+    return _grouped(found)
+
+
+def _note(unreadable: UnreadableRows, table: str, owners: Iterable[MailboxId], bad: Iterable[Bad]) -> None:
+    """Note the end of a look at the rows of a table that belong to mailboxes."""
+    found = _grouped((each.key[0], each) for each in bad)
+    for owner in owners:
+        unreadable.looked(table, owner, {"/".join(each.key[1:]) or owner: each.fault for each in found[owner]})
+
+
+def _record(
+    owned: Owned,
+    collections: Sequence[Collection],
+    folders: tuple[Folder, ...] | None,
+    wishes: Sequence[Wish],
+    lost: int,
+    now: datetime,
+) -> WatchRecord:
+    """Build a record; `lost` registrations cannot be read, but the mailbox is theirs too."""
+    active = [each for each in wishes if each.active]
+    id_ = owned.mailbox.id
     return WatchRecord(
-        mailbox=read_mailbox(row),
-        sealed_credential=row.sealed_credential,
-        memory=read_memory(row, map(read_collection, collections), classes, subfolders, now),
-        candidates=tuple(
-            Candidate(RegistrationId(r.id), MailboxId(row.id), r.sealed, r.created_at)
-            for r in registrations
-            if r.sealed is not None
+        mailbox=owned.mailbox,
+        sealed_credential=owned.sealed_credential,
+        memory=replace(
+            owned.memory,
+            collections=tuple(collections),
+            classes=frozenset().union(*(each.classes for each in active)),
+            subfolders=frozenset().union(*(each.subfolders for each in active)),
+            retry_in=rest_of_wait(owned.mailbox.next_try_at, now),
+            hierarchy=folders,
         ),
-        registrations=len(registrations),
+        candidates=tuple(
+            Candidate(each.id, id_, each.sealed, each.created_at) for each in wishes if each.sealed is not None
+        ),
+        registrations=len(wishes) + lost,
     )
 
 
-def _by_mailbox(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
-    grouped: dict[str, list[AnyRow]] = defaultdict(list)
-    for row in rows:
-        grouped[row.mailbox_id].append(row)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    grouped: dict[K, list[V]] = defaultdict(list)
+    for key, value in pairs:
+        grouped[key].append(value)
     return grouped
 
 
-def _slices(rows: Sequence[AnyRow], length: int) -> Iterator[Sequence[AnyRow]]:
+def _slices(rows: Sequence[Owned], length: int) -> Iterator[Sequence[Owned]]:
     for start in range(0, len(rows), length):
         yield rows[start : start + length]
 
@@ -383,7 +552,6 @@ async def _set_credential(connection: AsyncConnection, accepted: Candidate, now:
         .where(mailbox.c.id == accepted.mailbox_id)
         .values(
             sealed_credential=accepted.sealed,
-            accepted=True,
             url=mailbox.c.url if url is None else url,
             refusals=0,
             dirty=True,

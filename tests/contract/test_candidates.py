@@ -47,7 +47,6 @@ async def test_an_accepted_candidate_becomes_the_credential(
 
     record = await recorded(watches)
     assert record.sealed_credential == b"sealed"
-    assert record.memory.accepted
     assert record.candidates == ()
     assert (record.mailbox.state, record.mailbox.since) == (WatchState.STARTING, LATER)
     view = await viewed(registrations)

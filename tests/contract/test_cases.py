@@ -19,7 +19,9 @@ from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwr
 
 
 async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
-    return await SqlExplanationStore(engine, lambda: LATER).find(name)
+    found = await SqlExplanationStore(engine, lambda: LATER).find(name)
+    assert all(isinstance(each, MailboxExplanation) for each in found)
+    return [each for each in found if isinstance(each, MailboxExplanation)]
 
 
 @pytest.mark.parametrize("name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com"])

@@ -186,7 +186,7 @@ async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
     await watches.commit([entry(epoch, last)], LATER)
 
     record = await recorded(watches)
-    assert (record.sealed_credential, record.memory.accepted, record.memory.collections) == (None, False, ())
+    assert (record.sealed_credential, record.memory.collections) == (None, ())
     assert record.memory.partnership == Partnership()
     assert (record.mailbox.state, record.mailbox.since) == (WatchState.WIPED, LATER)
     assert set(await marks(engine)) == {("reg-ann-phone", "attention"), ("reg-ben-phone", "email")}

@@ -260,3 +260,20 @@ async def test_questions_of_phones_wait_for_no_writer(engine: AsyncEngine, reads
         await connection.execute(sa.insert(node), NODE)
         assert await store.view(RegistrationId("none")) is None
         assert await store.mailbox_of("main", "ann@example.com") is None
+
+
+async def test_a_process_that_looks_at_the_file_takes_no_log_away(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    look = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('SELECT 1 FROM sqlite_master'); c.close()"  # noqa: S608
+    async with open_engine(f"sqlite:///{path}") as engine, open_engine(f"sqlite:///{path}", reads=True) as reads:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("CREATE TABLE t (x integer)"))
+        async with transaction(reads) as connection:
+            await connection.execute(sa.text("SELECT x FROM t"))
+
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", look], check=True)
+
+        assert path.with_name("relay.db-wal").exists()
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+            assert await connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"

@@ -224,7 +224,7 @@ async def test_a_mark_that_cannot_be_read_is_parked_and_stops_no_other(
 
     assert [push.registration_id for push in await sql.claim()] == ["reg-ben-phone"]
     row = (await sql.marks())["reg-ann-phone", "telepathy"]
-    assert (row.parked, row.attempts, row.due_at) == ("cannot be read: ValueError", 1, NOW + HOUR)
+    assert (row.parked, row.attempts, row.due_at) == ("cannot be read: 'telepathy' is not a valid Mark", 1, NOW + HOUR)
     assert "push set aside" in caplog.messages
 
 
@@ -250,4 +250,4 @@ async def test_a_registration_that_cannot_be_read_stops_no_other(sql: SqlSite) -
         await connection.execute(strange)
 
     assert [push.registration_id for push in await sql.claim()] == ["reg-ben-phone"]
-    assert (await sql.marks())["reg-ann-phone", "email"].parked == "cannot be read: TypeError"
+    assert (await sql.marks())["reg-ann-phone", "email"].parked == "cannot be read: pushed: no moments by marks"

@@ -14,6 +14,7 @@ from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKe
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationChange, RegistrationState
+from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import transaction
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore, take_records
@@ -79,7 +80,7 @@ async def test_records_hold_all_that_was_committed(registrations: SqlRegistratio
     record = await watches.record(ANN, LATER)
 
     assert record is not None
-    assert record.memory == Memory(PARTNERSHIP, (MAIL,), registration.classes, accepted=True, refusals=1, retry_in=30.0)
+    assert record.memory == Memory(PARTNERSHIP, (MAIL,), registration.classes, refusals=1, retry_in=30.0)
     assert record.sealed_credential == b"sealed"
     assert (record.candidates, record.registrations) == ((), 1)
     assert (record.mailbox.state, record.mailbox.reason, record.mailbox.detail) == (
@@ -130,7 +131,7 @@ async def test_dirty_mailboxes_are_taken_once(registrations: SqlRegistrationStor
     (record,) = await watches.take_dirty([SHARD], NOW)
 
     assert record.candidates == (replace(candidate_of(registration), created_at=NOW),)
-    assert (record.sealed_credential, record.memory.accepted) == (None, False)
+    assert record.sealed_credential is None
     assert record.memory.classes == frozenset()
     assert await watches.take_dirty([SHARD], NOW) == []
     assert [record.mailbox.id for record in await watches.take_dirty([SHARD, 8], NOW)] == [MailboxId("mb-ben")]
@@ -177,7 +178,7 @@ async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
         await register(registrations, name)
 
     async with transaction(engine) as connection:
-        taken = await take_records(connection, [SHARD], NOW, only_dirty=True, at_once=2)
+        taken = await take_records(connection, [SHARD], NOW, UnreadableRows(), only_dirty=True, at_once=2)
 
     assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
     assert all(len(record.candidates) == 1 for record in taken)

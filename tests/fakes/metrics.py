@@ -16,6 +16,7 @@ from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.unreadable import UnreadableRows
 from relay.ops import checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
@@ -42,6 +43,7 @@ class Bench:
         self.servers: dict[str, ServerAdmission] = {}
         self.apns = PushStats()
         self.lag = LoopLag()
+        self.unreadable = UnreadableRows()
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -55,6 +57,7 @@ class Bench:
             certificates=certificates or {},
             shards=lambda: 256,
             clock=self.clock,
+            unreadable=self.unreadable,
         )
 
     def samples(self) -> dict[str, float]:
@@ -73,6 +76,7 @@ class Bench:
         self.requests["Ping", "answered"] = 1
         self.servers["https://mail.example.com/eas"] = cut_admission()
         self.apns.outcomes[OutcomeKind.DELIVERED] = 1
+        self.unreadable.looked("mailbox", "mb-1", {"mb-1": "state: 'bogus'"})
         self.store.mailboxes = {(WatchState.WATCHING, None): 1}
         self.store.registrations = {(Platform.APNS, RegistrationState.ACTIVE): 1}
         refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)

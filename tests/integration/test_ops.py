@@ -9,6 +9,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from relay.domain.model import Platform
+from relay.domain.unreadable import UnreadableRows
 from relay.ops import checks
 from relay.ops.app import create_ops_app
 from relay.ops.counts import CountsCache
@@ -46,6 +47,7 @@ class Ops:
             certificates={},
             shards=lambda: 1,
             clock=self.clock,
+            unreadable=UnreadableRows(),
         )
         self.app = create_ops_app(health, metrics)
 

@@ -51,7 +51,6 @@ class Diary:
             partnership,
             tuple(collections.values()),
             classes,
-            accepted=bool(self.commits),
             refusals=refusals,
             subfolders=subfolders,
             hierarchy=hierarchy,
