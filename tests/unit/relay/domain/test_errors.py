@@ -37,3 +37,10 @@ def test_all_faults_of_the_settings_are_named_at_once() -> None:
 
     assert error.faults == faults
     assert str(error) == "api.port: is taken. Choose another.\napns.topics: is empty. Name an app."
+
+
+def test_a_row_that_cannot_be_read_is_named_and_asked_for_again_later() -> None:
+    error = RowUnreadable("reg-1", "state: 'paused'")
+
+    assert str(error) == "row reg-1 cannot be read: state: 'paused'"
+    assert isinstance(error, StoreUnavailable)
