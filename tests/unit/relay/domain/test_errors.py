@@ -11,8 +11,10 @@ from relay.domain.errors import (
     MigrationsPending,
     RelayBroke,
     RelayError,
+    RowUnreadable,
     SchemaNewer,
     SettingsInvalid,
+    StoreUnavailable,
 )
 
 
