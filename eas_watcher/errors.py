@@ -3,7 +3,7 @@
 EasError
 ├── Unreachable          no whole answer arrived: back off, Sync with the stored key, then Ping
 ├── ServerBusy           the server cannot serve now: wait as long as it asks, else back off
-├── Unauthorized         the credential was refused: wait, confirm it twice, then end the watch
+├── Unauthorized         the credential was refused: wait, confirm it twice, then end the watch or doubt the server
 ├── CredentialVoid       the credential has certainly ended: end the watch, alert its user
 ├── AccessDenied         the account, device or URL may not sync: check again hourly, inform the operator
 ├── NotProvisioned       acknowledge the policy, repeat
@@ -66,11 +66,16 @@ class ServerBusy(EasError):
 
 
 class Unauthorized(EasError):
-    """The server refused the credential (HTTP 401); `shared`: it refuses those of many mailboxes at this time."""
+    """The server refused the credential (HTTP 401).
 
-    def __init__(self, detail: str, shared: bool = False) -> None:
+    `shared`: it refuses those of many mailboxes at this time. `others_accepted`: it accepted another mailbox since it
+    last refused this one.
+    """
+
+    def __init__(self, detail: str, shared: bool = False, others_accepted: bool = False) -> None:
         super().__init__(detail)
         self.shared = shared
+        self.others_accepted = others_accepted
 
 
 class CredentialVoid(EasError):

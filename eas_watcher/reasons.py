@@ -20,6 +20,7 @@ class Reason(StrEnum):
     # The server refuses the credential; the user, or what issued the credential, must act.
     HTTP_401 = "http-401"
     HTTP_401_MANY = "http-401-many"
+    HTTP_401_DOUBTFUL = "http-401-doubtful"
     CREDENTIAL_UNUSABLE = "credential-unusable"
     CERTIFICATE_EXPIRED = "certificate-expired"
     OAUTH_INVALID_GRANT = "oauth-invalid_grant"

@@ -17,7 +17,8 @@ sign, something that was done or observed, and is the only place that says which
     ping_changed too fast            fast_pings
     ping_cut after a while           time                        failures, remedies
     ping_cut soon                    time
-    sync_answered                                                quiet_for, redirects, refusals
+    sync_answered                                                quiet_for, redirects, refusals,
+                                                                 doubt_left
       and a new item is shown                                    silent_for, fast_pings, failures, remedies
       and other activity is shown                                silent_for, fast_pings
       and a new item is inferred                                 silent_for
@@ -26,7 +27,9 @@ sign, something that was done or observed, and is the only place that says which
     restarted                        restarts
     provisioned                      provisions
     provisions_used_up                                           provisions but for one, an hour later
-    refused                          refusals
+    asked_early                      doubt_left
+    refused                          refusals                    doubt_left
+    refused when asked early                                     doubt_left
     redirected                       redirects
     returned                                                     redirects
 
@@ -37,8 +40,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 HOUR: Final = 3600.0
-CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; a third one is final (lock-outs)
-MOST_REFUSALS: Final = len(CONFIRM_AFTER) + 1  # in a row, over restarts; the credential is not sent again
+CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; the third one decides (lock-outs)
+MOST_REFUSALS: Final = len(CONFIRM_AFTER) + 1  # in a row, over restarts; then the credential is dead, or doubtful
+DOUBT_FOR: Final = (HOUR, 24 * HOUR)  # seconds after the third 401 and after each later one, if the server is in doubt
+MOST_IN_DOUBT: Final = MOST_REFUSALS + len(DOUBT_FOR)  # in a row, of a server that meanwhile accepts others
 PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
 
 
@@ -70,6 +75,8 @@ class Counters:
 
     refusals: int = 0
     """How many times in a row the credential was refused (401)."""
+    doubt_left: float = 0.0
+    """Seconds that were left of a wait in doubt when a sign of the server ended it early; 0: it ended in time."""
     failures: int = 0
     """Failures in a row; they set the backoff."""
     remedies: int = 0
@@ -147,6 +154,7 @@ class Counters:
             quiet_for=0.0,
             redirects=0,
             refusals=0,
+            doubt_left=0.0,
             silent_for=0.0 if news or activity or inferred else self.silent_for,
             fast_pings=0 if news or activity else self.fast_pings,
             failures=0 if news else self.failures,
@@ -173,9 +181,13 @@ class Counters:
         """Allow one more policy key in an hour, and none after it before an hour without any has passed."""
         return replace(self, provisions=HourlyCount(PROVISIONS - 1, -HOUR))
 
+    def asked_early(self, left: float) -> "Counters":
+        """Note that a doubtful credential is shown `left` seconds before its time."""
+        return replace(self, doubt_left=left)
+
     def refused(self) -> "Counters":
-        """Count a refused credential."""
-        return replace(self, refusals=self.refusals + 1)
+        """Count a refused credential; one that was shown early waits on as if it had not been shown."""
+        return replace(self, refusals=self.refusals + (not self.doubt_left), doubt_left=0.0)
 
     def redirected(self) -> "Counters":
         """Count a redirect that the watch follows."""

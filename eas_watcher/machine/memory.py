@@ -138,6 +138,8 @@ class Progress:
     """How many times in a row the credential was refused; None: unchanged."""
     attention: bool = False
     """True if the phones get an `attention` push: the watch needs their user."""
+    in_doubt: bool = False
+    """True if that push says that the mail server may be at fault, not the user."""
     hierarchy: tuple[Folder, ...] | None = None
     """All folders, kept to find sub-folders; None: unchanged, empty: not kept any more."""
 

@@ -31,9 +31,9 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS, PROVISIONS
+from eas_watcher.machine.counters import CONFIRM_AFTER, DOUBT_FOR, MOST_IN_DOUBT, MOST_REFUSALS, PROVISIONS
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
-from eas_watcher.machine.state import AcknowledgeWipe, Ended, Move, Pause, Pausing, Record, Watch, Wiping
+from eas_watcher.machine.state import AcknowledgeWipe, Doubt, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.reasons import Reason
 
@@ -155,8 +155,12 @@ def pause(
     *,
     shown: WatchState = WatchState.WAITING,
     failures: int | None = None,
+    doubt: Doubt | None = None,
 ) -> Move:
-    """Record why the watch waits, and wait; `failures` replaces the counted failures for the backoff."""
+    """Record why the watch waits, and wait; `failures` replaces the counted failures for the backoff.
+
+    A wait in `doubt` may end early; the phones hear of the doubt when it begins.
+    """
     counters = watch.counters.failed()
     failures = failures or counters.failures
     counters = counters.waited(backoff.least(failures) if seconds is None else seconds)
@@ -164,7 +168,9 @@ def pause(
     condition = Condition(shown, reason, detail=str(error))
     tried = tuple(c for c in watch.watched if c.drain is None and c.tries and c.sync_key != NO_SYNC_KEY)
     progress = Progress(condition=condition, collections=tried, refusals=counters.refusals or None)
-    return Pausing(watch), [Pause(progress, failures, seconds)]
+    if doubt is not None and doubt.begins:
+        progress = replace(progress, attention=True, in_doubt=True)
+    return Pausing(watch), [Pause(progress, failures, seconds, doubt=doubt)]
 
 
 def wipe(watch: Watch, *, account_only: bool) -> Move:
@@ -196,13 +202,29 @@ def _named_wait(watch: Watch, seconds: float | None) -> float | None:
 
 
 def _refused(watch: Watch, error: Unauthorized) -> Move:
-    """Wait for one of two spaced confirmations, because some servers answer 401 when only their backend is down."""
+    """Wait for one of two spaced confirmations; the third refusal is the user's fault, or the server's.
+
+    Some servers answer 401 when only their backend is down [observed: SOGo 5.8, Z-Push 2.7.1, 2026-11].
+    """
+    left = watch.counters.doubt_left
     watch = replace(watch, counters=watch.counters.refused())
     refusals = watch.counters.refusals
-    if refusals >= MOST_REFUSALS:
+    if refusals < MOST_REFUSALS:
+        reason = Reason.HTTP_401_MANY if error.shared else Reason.HTTP_401
+        return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
+    if error.others_accepted and not (error.shared and refusals < MOST_IN_DOUBT):
         return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail=str(error)))
-    reason = Reason.HTTP_401_MANY if error.shared else Reason.HTTP_401
-    return pause(watch, error, reason, CONFIRM_AFTER[refusals - 1])
+    return _doubt(watch, error, left)
+
+
+def _doubt(watch: Watch, error: Unauthorized, left: float) -> Move:
+    """Wait for a sign of the server, or an hour, then a day; a try that a sign caused does not prolong the wait."""
+    refusals, window = watch.counters.refusals, watch.policy.lockout_window
+    seconds = left or DOUBT_FOR[min(refusals - MOST_REFUSALS, len(DOUBT_FOR) - 1)]
+    meanwhile = "though it accepted others" if error.others_accepted else "while it refused everyone who was asked"
+    doubtful = Unauthorized(f"{error}; it refused this credential {refusals} times, {meanwhile}")
+    doubt = Doubt(window, error.others_accepted, begins=refusals == MOST_REFUSALS and not left)
+    return pause(watch, doubtful, Reason.HTTP_401_DOUBTFUL, max(seconds, window), doubt=doubt)
 
 
 def _redirected(watch: Watch, error: Redirected) -> Watch | Move:

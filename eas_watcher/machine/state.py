@@ -20,6 +20,7 @@ from eas_watcher.machine.memory import Collection, Partnership, Progress, WatchS
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
 
 RATE: Final = 50.0  # mailboxes per second that start at a server or return to it, unless the operator says otherwise
+LOCKOUT_WINDOW: Final = 1800.0  # seconds; the directory's "reset account lockout counter after" is as long by default
 MOST_COLLECTIONS: Final = 20  # in one Sync, of 25 items each at most
 MOST_FOLDERS: Final = 200  # in one Ping; a server that takes fewer says so [MS-ASCMD 2.2.3.107]
 
@@ -41,6 +42,8 @@ class Policy:
     """Seconds between two Syncs that stand in for Pings; None: Pings are held."""
     return_rate: float = RATE
     """Mailboxes per second that may start at the server, or return after an outage."""
+    lockout_window: float = LOCKOUT_WINDOW
+    """Seconds for which the directory remembers a refused login."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +241,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """The pause is over."""
+    """The pause is over; `early`: how many seconds before its time, because a doubtful server gave a sign."""
+
+    early: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +287,18 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """What may end a pause early: a sign that the server, which refused the credential, takes credentials again."""
+
+    rest: float
+    """Seconds in which the credential is not shown whatever the server does: the user could be locked out."""
+    others_accepted: bool = False
+    """True if the server accepts others, so that one more of them is no sign."""
+    begins: bool = False
+    """True if the doubt begins with this pause: the phones hear of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Record the condition with the time of the next try, wait, then `Woken` is the next event.
 
@@ -293,6 +310,8 @@ class Pause:
     seconds: float | None = None
     polls: bool = False
     """True if the wait stands in for a Ping."""
+    doubt: Doubt | None = None
+    """Set if the credential is doubtful; None: only time ends the pause."""
 
 
 Action: TypeAlias = Send | NegotiatePolicy | AcknowledgeWipe | Record | Pause

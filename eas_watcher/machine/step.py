@@ -33,7 +33,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import healthy
-from eas_watcher.machine.counters import MOST_REFUSALS
+from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.ping import poll, read_ping
@@ -41,6 +41,7 @@ from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Answered,
     Discovering,
+    Doubt,
     Ended,
     Event,
     Failed,
@@ -67,6 +68,9 @@ from eas_watcher.machine.sync import ask_sync, read_sync, take_back_try
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.reasons import Reason
 
+OTHERS_FIRST: Final = 15.0
+"""Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the
+server accepts anybody, in this process and in others."""
 BREATH: Final = 100  # requests in a row, then a pause, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -78,12 +82,28 @@ def begin(memory: Memory, policy: Policy, jitter: float = 0.0) -> Move:
     watch, forgotten = recall(memory, policy, jitter)
     if memory.wipe is not None:
         return wipe(watch, account_only=memory.wipe)
+    wait, doubt = memory.retry_in, None
+    if memory.refusals >= MOST_REFUSALS - 1:
+        wait = max(wait, OTHERS_FIRST)
     if memory.refusals >= MOST_REFUSALS:
-        return Ended(watch), []
-    if memory.retry_in > 0:
-        return Pausing(watch), [*forgotten, Pause(Progress(), 0, memory.retry_in)]
+        # The last refusal may have been a moment ago: a sign of the server that came before counts for nothing.
+        doubt = Doubt(min(wait, policy.lockout_window))
+    if wait > 0:
+        return Pausing(watch), [*forgotten, Pause(Progress(), 0, wait, doubt=doubt)]
     state, actions = proceed(watch)
     return state, [*forgotten, *actions]
+
+
+def refused_ago(memory: Memory, policy: Policy) -> float | None:
+    """Return how many seconds ago at least the credential was refused last; None: the server accepts it.
+
+    Each refusal is followed by a wait of a known least length, of which `retry_in` is left.
+    """
+    if not memory.refusals:
+        return None
+    decided = memory.refusals >= MOST_REFUSALS
+    wait = policy.lockout_window if decided else CONFIRM_AFTER[memory.refusals - 1]
+    return max(0.0, wait - memory.retry_in)
 
 
 def step(state: State, event: Event) -> Move:
@@ -103,8 +123,8 @@ def step(state: State, event: Event) -> Move:
             return next_state, [*keep, *actions]
         case Pinging(watch), Answered(PingReply() as reply, _, held):
             return _go(read_ping(watch, reply, held))
-        case Pausing(watch), Woken():
-            return proceed(watch.resync_all())
+        case Pausing(watch), Woken(early):
+            return proceed(replace(watch.resync_all(), counters=watch.counters.asked_early(early)))
         case Wiping(watch, account_only), WipeAcknowledged() | Failed():
             return end(watch, Condition(WatchState.WIPED, WIPES[account_only]))
         case Ended(), _:

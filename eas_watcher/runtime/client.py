@@ -13,11 +13,13 @@ from types import TracebackType
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from eas_watcher.auth.anonymous import NoCredential
 from eas_watcher.auth.credential import Credential
 from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.cookies import CookieJar
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import GATEWAY, raise_for_http
+from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpReply, HttpRequest
 from eas_watcher.errors import EasError, RequestRefused, ServerRenewed, Unreachable
@@ -30,6 +32,7 @@ from eas_watcher.runtime.http_request import compose, compose_lookup
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import concerns_server
+from eas_watcher.server.doubts import Look, read_look
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -40,6 +43,7 @@ Admitted = Callable[[], Awaitable[object]]
 
 OPTIONS: Final = "OPTIONS"  # the name of the request without a command, in the counts
 AUTODISCOVER: Final = "Autodiscover"  # that of a question where a mailbox is
+LOOK: Final = "look"  # what an OPTIONS without credential is counted as: its refusal says nothing about passwords
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
@@ -130,15 +134,18 @@ class EasClient:
         """The admission to the server at that URL."""
         return self._admission
 
-    def watch_begins(self, *, refused: bool) -> None:
-        """Count the mailbox among those watched at its server; `refused`: its credential was refused last time."""
+    def watch_begins(self, refused_ago: float | None) -> None:
+        """Count the mailbox among those watched at its server.
+
+        `refused_ago`: how many seconds ago at least its credential was refused last; None: it is accepted.
+        """
         self._watches = True
-        self._admission.watch_begins(self._account.mailbox, refused=refused)
+        self._admission.watch_begins(self._account.mailbox, refused_ago)
 
     def watch_ends(self) -> None:
         """Count the mailbox no longer."""
         self._watches = False
-        self._admission.watch_ends()
+        self._admission.watch_ends(self._account.mailbox)
 
     def address(self, url: str | None) -> None:
         """Send to a URL from now on; None: the account's."""
@@ -150,8 +157,8 @@ class EasClient:
         self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
         self._cookies.forget()  # cookies are for the host that set them
         if self._watches:
-            before.watch_ends()
-            self._admission.watch_begins(self._account.mailbox, refused=False)
+            before.watch_ends(self._account.mailbox)
+            self._admission.watch_begins(self._account.mailbox, None)
 
     def showing(self, credential: Credential, transport: Transport) -> "EasClient":
         """Return a client that shows another credential at the same URL, admitted as this one is; no cookie is shared.
@@ -180,19 +187,35 @@ class EasClient:
             self._admissions.count(command.name or OPTIONS, error)
             raise
         self._admissions.count(command.name or OPTIONS, None)
-        self._admission.accepted(standing)
+        if command.name:  # some servers answer OPTIONS to everybody
+            self._admission.accepted(standing)
         return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
 
-    async def fetch(self, command: Command[Any], partnership: Partnership) -> Fetched:
+    async def fetch(self, command: Command[Any], partnership: Partnership, counted_as: str = "") -> Fetched:
         """Send one command and return its answer whatever its status, to see how a server refuses.
 
-        Raises an EasError that came instead of an answer.
+        The request is counted under the name of its command, unless `counted_as` is another one. Raises an EasError
+        that came instead of an answer.
         """
         self.address(partnership.url)
         request = self._compose(command, partnership)
         admitted = _Admitted(self._admission, self._standing, self._admitted)
         transmit = partial(self._transmit, command, request)
-        return await _fetch(command.name or OPTIONS, admitted, transmit, self._admissions)
+        return await _fetch(counted_as or command.name or OPTIONS, admitted, transmit, self._admissions)
+
+    async def look(self, transport: Transport) -> Look | None:
+        """Ask the server for its options without any credential; return what its answer shows, None if none came.
+
+        `transport` shows no credential either.
+        """
+        account = replace(self._account, url=self._url, credential=NoCredential(self._account.user))
+        anonymous = EasClient(account, transport, self._admissions, self._rate)
+        try:
+            http = (await anonymous.fetch(Options(), Partnership(url=self._url), LOOK)).http
+        except EasError as error:
+            log.debug("look failed", extra={"url": self._url, "detail": str(error)})
+            return None
+        return read_look(http.status, http.headers)
 
     def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
         cookie = self._cookies.header(self._url, self._admissions.now())

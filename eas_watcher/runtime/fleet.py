@@ -39,12 +39,21 @@ class Fleet:
         return mailbox in self._tasks
 
     def start(
-        self, account: Account, transport: Transport, memory: Memory, policy: Policy, seeker: Seeker | None = None
+        self,
+        account: Account,
+        transport: Transport,
+        memory: Memory,
+        policy: Policy,
+        seeker: Seeker | None = None,
+        bare: Transport | None = None,
     ) -> None:
-        """Start a watch; the mailbox must have none. `seeker` looks for the mailbox if it may have moved."""
+        """Start a watch; the mailbox must have none.
+
+        `seeker` looks for the mailbox if it may have moved; `bare` is a transport that shows no credential.
+        """
         if account.mailbox in self._tasks:
             raise ValueError("a mailbox has one watch, never two")
-        runner = Runner(account, transport, self._context, memory, policy, seeker)
+        runner = Runner(account, transport, self._context, memory, policy, seeker, bare)
         task = asyncio.get_running_loop().create_task(runner.run(), name=f"watch {account.mailbox}")
         self._tasks[account.mailbox] = task
         task.add_done_callback(partial(self._ended, account.mailbox))

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,7 +32,7 @@ from eas_watcher.machine.state import (
     WipeAcknowledged,
     Woken,
 )
-from eas_watcher.machine.step import begin, step
+from eas_watcher.machine.step import begin, refused_ago, step
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
@@ -47,7 +48,7 @@ R = TypeVar("R")
 class Runner:
     """Runs the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_actions", "_client", "_context", "_refused", "_seeker", "_state")
+    __slots__ = ("_account", "_actions", "_bare", "_client", "_context", "_refused_ago", "_seeker", "_state")
 
     def __init__(
         self,
@@ -57,15 +58,18 @@ class Runner:
         memory: Memory,
         policy: Policy,
         seeker: Seeker | None = None,
+        bare: Transport | None = None,
     ) -> None:
         """Take the mailbox's account, the transport to its server, and what the watch starts from.
 
-        `seeker` looks for the mailbox if it may have moved; None: it is where the operator says.
+        `seeker` looks for the mailbox if it may have moved; None: it is where the operator says. `bare` is a transport
+        to the server that shows no credential; None: `transport` shows none that the request does not have.
         """
         self._account = account
+        self._bare = bare or transport
         self._context = context
         self._seeker = seeker
-        self._refused = bool(memory.refusals)
+        self._refused_ago = refused_ago(memory, policy)
         self._client = EasClient(
             account, transport, context.admissions, policy.return_rate, url=memory.partnership.url, pings=context
         )
@@ -76,7 +80,7 @@ class Runner:
 
     async def run(self) -> None:
         """Watch until the watch ends for good; raises Fenced when another process owns the mailbox."""
-        self._client.watch_begins(refused=self._refused)
+        self._client.watch_begins(self._refused_ago)
         try:
             await self._watch()
         finally:
@@ -112,8 +116,7 @@ class Runner:
                     return Failed(error)
                 return WipeAcknowledged()
             case Pause():  # pragma: no branch -- mypy proves that there is no other
-                await self._pause(action, cause)
-                return Woken()
+                return Woken(await self._pause(action, cause))
 
     async def _commit(self, progress: Progress) -> None:
         await self._context.journal.commit(self._account.mailbox, progress)
@@ -161,10 +164,11 @@ class Runner:
             case _:
                 pass
 
-    async def _pause(self, pause: Pause, cause: Event | None) -> None:
+    async def _pause(self, pause: Pause, cause: Event | None) -> float:
         """Record why and until when the watch waits, then wait: for a time, or, if the server is away, for admission.
 
         In the second case this returns at once: the next request waits with those of the server's other mailboxes.
+        Returns how many seconds a sign of a doubtful server cut the wait short.
         """
         context, admission = self._context, self._client.admission
         seconds = (
@@ -187,14 +191,18 @@ class Runner:
             )
         if pause.polls:
             context.journal.pinged(self._account.mailbox, seconds)
+        if pause.doubt is not None:
+            look = partial(self._client.look, self._bare)
+            return await admission.doubtful.wait(self._account.mailbox, seconds, pause.doubt, look)
         if not queues:
             await context.timers.sleep(seconds)
+        return 0.0
 
 
 def explained(progress: Progress, cause: Event | None) -> Progress:
     """Return what a failure led to; its condition also says what a search for the mailbox elsewhere found."""
     match cause, progress.condition:
-        case Failed(error, note=note), Condition(detail=detail) as condition if note and detail == str(error):
+        case Failed(error, note=note), Condition(detail=detail) as condition if note and detail.startswith(str(error)):
             return replace(progress, condition=replace(condition, detail=f"{detail}; {note}"))
         case _:
             return progress

@@ -27,8 +27,9 @@ from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.ports import Now
 from eas_watcher.server.breaker import concerns_server, read_failure, rules
+from eas_watcher.server.doubtful import DoubtfulMailboxes
 from eas_watcher.server.idle_timeout import PathKnowledge
-from eas_watcher.server.mass_refusals import MassRefusals
+from eas_watcher.server.mass_refusals import SKEW, MassRefusals
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """Why a waiting client is let through: to find out how the server is, as one of many, or to confirm a refusal."""
@@ -56,7 +57,7 @@ class ClientAdmission:
     began: float = 0.0
     """When its request was let through, by the loop's clock."""
     holding: asyncio.TimerHandle | None = None
-    """Ends the probe when a Ping that probes has been held long enough."""
+    """Reports that a Ping has been held long enough, while it probes or other mailboxes are refused."""
 
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class ServerAdmission:
         self.watched = 0
         """How many mailboxes are watched at this server."""
         self.refusals = MassRefusals()
+        self.doubtful = DoubtfulMailboxes(rate)
+        """Mailboxes whose credential this server refused three times, and which it may accept again."""
         self.path = path or PathKnowledge()
         self.since: datetime = now()
         """Since when the breaker is in its present state."""
@@ -149,15 +152,19 @@ class ServerAdmission:
             case Returning():  # pragma: no branch -- mypy proves that there is no other
                 return self.waiting / self._rate
 
-    def watch_begins(self, mailbox: Hashable, *, refused: bool) -> None:
-        """Count one more watched mailbox; `refused`: the server refused its credential before this process began."""
-        self.watched += 1
-        if refused:
-            self.refusals.known(mailbox, asyncio.get_running_loop().time())
+    def watch_begins(self, mailbox: Hashable, refused_ago: float | None) -> None:
+        """Count one more watched mailbox.
 
-    def watch_ends(self) -> None:
+        `refused_ago`: how many seconds ago at least the server refused its credential; None: it accepts it.
+        """
+        self.watched += 1
+        if refused_ago is not None:
+            self.refusals.known(mailbox, asyncio.get_running_loop().time(), refused_ago)
+
+    def watch_ends(self, mailbox: Hashable) -> None:
         """Count one watched mailbox less."""
         self.watched -= 1
+        self.refusals.forget(mailbox)
 
     async def enter(self, client: ClientAdmission, *, holds: bool = False) -> None:
         """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late.
@@ -168,7 +175,8 @@ class ServerAdmission:
         if not client.waits and self._is_away_at(loop.time()):
             raise self._absence()
         turn: Turn | None = None
-        if self.refusals.suspected and (client.candidate or client.refusals):
+        waits_for_others = client.candidate or 0 < client.refusals < MOST_REFUSALS
+        if self.refusals.suspected and waits_for_others:
             turn = await self._wait(
                 self._suspended if client.candidate else self._refused[min(client.refusals, LAST_TRY)], client
             )
@@ -182,8 +190,8 @@ class ServerAdmission:
         client.probe = turn == "probes"
         client.passed = self._absences
         client.began = loop.time()
-        if client.probe and holds:
-            client.holding = loop.call_later(HELD, self._probe_ended, client)
+        if holds and (client.probe or self.refusals.example is not None):
+            client.holding = loop.call_later(HELD, self._holds, client)
 
     def answered(self, client: ClientAdmission) -> None:
         """Note that the server answered, with success or with a refusal that concerns this mailbox alone."""
@@ -198,7 +206,8 @@ class ServerAdmission:
         if client.candidate or (self.refusals.suspected and client.began < self._suspected_at):
             return  # it is not counted, or it was accepted before the trouble began
         was = self.refusals.suspected
-        self.refusals.accepted(client.mailbox)
+        was_refused = self.refusals.accepted(client.mailbox, client.began)
+        self.doubtful.accepted(client.mailbox, client.began, was_refused=was_refused)
         if was and not self.refusals.suspected:
             log.warning("refused credentials are tried again", extra={"mailboxes": self.held_back})
             self._release()
@@ -243,18 +252,26 @@ class ServerAdmission:
         """Note that a held Ping was cut."""
         self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
 
+    def accepted_elsewhere(self, began: float) -> None:
+        """Note that the server accepted a mailbox that another process watches, by the clock of that process's host."""
+        self.refusals.elsewhere(began)
+        self.doubtful.accepted(None, began - SKEW, was_refused=False)
+
     def _compare(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
-        """Return a refusal as one of many, if it is; a mailbox's last try concerns that mailbox alone."""
+        """Return a refusal with what it means beside those of other mailboxes."""
         now = asyncio.get_running_loop().time()
         was = self.refusals.suspected
+        others_accepted = self.refusals.others_accepted(client.mailbox)
         self.refusals.refused(client.mailbox, self.watched, now)
         if self.refusals.suspected and not was:
             self._suspected_at = now
             log.warning("mail server refuses many credentials at once", extra={"mailboxes": len(self.refusals)})
-        if not self.refusals.suspected or client.refusals >= LAST_TRY:
-            return error
+        last = client.refusals >= LAST_TRY
+        shared = self.refusals.is_one_of_many(client.mailbox, self.watched) if last else self.refusals.suspected
+        if not shared:
+            return Unauthorized(str(error), others_accepted=others_accepted) if others_accepted else error
         detail = f"{error}, as those of many others: its directory or its store may be down"
-        return Unauthorized(detail, shared=True)
+        return Unauthorized(detail, shared=True, others_accepted=others_accepted)
 
     def _passes(self, client: ClientAdmission) -> bool:
         """Return whether a client need not queue: none does, or it has passed since the server was last away."""
@@ -304,6 +321,12 @@ class ServerAdmission:
             self.refusals.given_up(now)
             self._pump()
 
+    def _holds(self, client: ClientAdmission) -> None:
+        """Note that the server holds a Ping: it serves, and it accepted the credential, else it would have answered."""
+        if client.probe:
+            self._probe_ended(client)
+        self.accepted(client)
+
     def _probe_ended(self, client: ClientAdmission) -> None:
         """Let the others follow a probe that was answered, or is held."""
         client.probe = False
@@ -311,6 +334,7 @@ class ServerAdmission:
             self._absences += 1
             client.passed = self._absences
             self._become(self._breaker.answered(asyncio.get_running_loop().time(), probe=True))
+            self.doubtful.changed()
 
     def _release(self) -> None:
         """Let those that waited because the server was suspected return like those of a server that was away."""

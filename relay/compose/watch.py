@@ -15,6 +15,7 @@ from relay.security.sealing import foreign
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.seals import seal_heads
 from relay.store.watches import SqlWatchStore
+from relay.watch.acceptances import AcceptanceReader
 from relay.watch.accounts import Accounts
 from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.idle_timeouts import IdleTimeoutKeeper, recall
@@ -55,6 +56,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),
+        ("acceptances", AcceptanceReader(store, admissions.items, now).run),
         ("paths", IdleTimeoutKeeper(paths, admissions.items, lessons, now).run),
         ("mailboxes", mailboxes.run),
     ]

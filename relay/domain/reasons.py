@@ -38,7 +38,8 @@ class Recheck(StrEnum):
 
     BACKOFF = "after 5 s, later after up to 10 min"
     AS_ASKED = "when the mail server says, else after 5 s, later after up to 10 min"
-    CONFIRMED = "after 1 min and after 15 min; the third refusal ends the watch"
+    CONFIRMED = "after 1 min and after 15 min; the third refusal ends the watch, or leaves the server in doubt"
+    IN_DOUBT = "when the mail server accepts others again or changes, else after an hour, then once a day"
     QUARTER_HOURLY = "every 15 min"
     HOURLY = "every hour"
     SIX_HOURLY = "every 6 hours"
@@ -143,6 +144,15 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
             "The mail server refuses many credentials at once: look at its directory and its mailbox store; the relay "
             "asks no user to log in again.",
             Recheck.CONFIRMED,
+        ),
+        Reason.HTTP_401_DOUBTFUL: Row(
+            Actor.USER,
+            "The mailbox's server refused the credential three times, perhaps by a fault of its own: log in again only "
+            "if you changed the password; the relay tries the present one again by itself.",
+            "The mail server refused this credential three times, and not this one alone as far as the relay saw: look "
+            "at its directory and its mailbox store. A user who changed the password logs in again in the app.",
+            Recheck.IN_DOUBT,
+            Concern.SERVER,
         ),
         Reason.CREDENTIAL_UNUSABLE: _credential(
             Actor.USER,

@@ -27,6 +27,10 @@ def advise_on_mailbox(explanation: MailboxExplanation, now: datetime) -> str:
         return "The last Ping is older than it may be: look at the log of the process that watches, and restart it."
     row = row_of(mailbox.state, mailbox.reason)
     again = f"The relay checks again {row.recheck}." if mailbox.state is WatchState.BLOCKED else ""
+    if mailbox.reason is Reason.HTTP_401_DOUBTFUL and mailbox.next_try_at is not None:
+        again = (
+            f"The credential is tried again at {mailbox.next_try_at:%Y-%m-%d %H:%M} UTC, or on a sign of the server."
+        )
     return " ".join(filter(None, (row.remedy, _allow(mailbox) if row.access_rule else "", again)))
 
 

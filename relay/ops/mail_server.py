@@ -38,6 +38,15 @@ def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
         refused = f"{len(admission.refusals)} of {admission.watched} mailboxes"
         text = f"refuses the credentials of {refused} at once: no user was told"
         return Finding(PartState.FAILED, text, REASONS[Reason.HTTP_401_MANY].remedy)
+    doubtful, wait = len(admission.doubtful), admission.doubtful.expected_wait
+    if doubtful and wait is not None:
+        next_at = clock() + timedelta(seconds=wait)
+        text = (
+            f"refused the credentials of {doubtful} of {admission.watched} mailboxes three times, while it refused "
+            f"everyone who was asked: asked again at {next_at:%H:%M} UTC, or when it accepts others or changes"
+        )
+        state = PartState.FAILED if doubtful * 2 >= admission.watched else PartState.DEGRADED
+        return Finding(state, text, REASONS[Reason.HTTP_401_DOUBTFUL].remedy)
     waiting = f"{admission.waiting} of {admission.watched}"
     if admission.state == "returning":
         text = f"is back: {waiting} mailboxes still wait for their turn"

@@ -168,6 +168,11 @@ class _RelayCollector(Collector):
         refused = GaugeMetricFamily(
             "relay_server_refused", "Mailboxes held back while their server refuses many.", labels=["url"]
         )
+        doubtful = GaugeMetricFamily(
+            "relay_server_doubtful",
+            "Mailboxes refused three times, perhaps by a fault of their server.",
+            labels=["url"],
+        )
         cuts = GaugeMetricFamily(
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
@@ -175,9 +180,10 @@ class _RelayCollector(Collector):
             states.add_metric([url], SERVER_STATES[admission.state])
             waiting.add_metric([url], admission.waiting)
             refused.add_metric([url], admission.held_back)
+            doubtful.add_metric([url], len(admission.doubtful))
             if admission.path.cut_off is not None:
                 cuts.add_metric([url], admission.path.cut_off.middle)
-        yield from (states, waiting, refused, cuts)
+        yield from (states, waiting, refused, doubtful, cuts)
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])

@@ -54,11 +54,28 @@ TEXTS: Final[Mapping[str, Mapping[Mark, tuple[str, str]]]] = {
     },
 }
 
+IN_DOUBT: Final[Mapping[str, tuple[str, str]]] = {
+    "en": ("Attention needed", "Your mail server refuses your login; maybe the server has a fault. Open the app."),
+    "de": (
+        "Bitte beachten",
+        "Ihr Mailserver lehnt Ihre Anmeldung ab; vielleicht ist der Server gestört. Öffnen Sie die App.",
+    ),
+    "fr": (
+        "Attention requise",
+        "Votre serveur refuse votre identification; c'est peut-être une panne du serveur. Ouvrez l'application.",
+    ),
+}
+"""The texts of an `attention` whose cause may be the mail server."""
 
-def text(mark: Mark, locale: str) -> tuple[str, str]:
-    """Return title and body in the language of a locale ("de", "de-AT", "de_CH"); other languages get English."""
+
+def text(mark: Mark, locale: str, *, certain: bool = True) -> tuple[str, str]:
+    """Return title and body in the language of a locale ("de", "de-AT", "de_CH"); other languages get English.
+
+    `certain` is that of the notice.
+    """
     language = locale.replace("_", "-").partition("-")[0].lower()
-    return TEXTS.get(language, TEXTS[FALLBACK])[mark]
+    language = language if language in TEXTS else FALLBACK
+    return IN_DOUBT[language] if mark is Mark.ATTENTION and not certain else TEXTS[language][mark]
 
 
 SCHEMA: Final = 1
@@ -107,13 +124,13 @@ class Notice:
 
     @property
     def uncertain(self) -> bool:
-        """True if new items are only inferred; the two notices without a class are always certain."""
-        return self.kind == "new-items" and not self.certain
+        """True if new items are only inferred, or if `attention` may be the mail server's fault and not the user's."""
+        return self.kind != "test" and not self.certain
 
     @property
     def silent(self) -> bool:
         """True if the push goes in the background; an inferred change must not ring."""
-        return self.mode is Mode.BACKGROUND or self.uncertain
+        return self.mode is Mode.BACKGROUND or (self.kind == "new-items" and not self.certain)
 
     @property
     def collapse_id(self) -> str:
@@ -155,7 +172,7 @@ class ApnsMessage:
     def _aps(self) -> dict[str, object]:
         if self.notice.silent:
             return {"content-available": 1}
-        title, body = text(self.notice.mark, self.notice.locale)
+        title, body = text(self.notice.mark, self.notice.locale, certain=self.notice.certain)
         return {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
 
 

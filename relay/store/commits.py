@@ -245,16 +245,17 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
 async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
     """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
 
-    A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else.
+    A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else. An `attention`
+    mark is certain unless the mail server may be at fault.
     """
     changes: dict[MailboxId, list[Change]] = {}
-    alarmed = set(wiped)
+    alarmed = dict.fromkeys(wiped, True)
     for entry in entries:
         if entry.mailbox_id not in wiped and entry.progress.changes:
             changes.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
         if entry.progress.attention:
-            alarmed.add(entry.mailbox_id)
-    mailboxes = changes.keys() | alarmed
+            alarmed[entry.mailbox_id] = not entry.progress.in_doubt
+    mailboxes = changes.keys() | alarmed.keys()
     if not mailboxes:
         return []
     marks: list[NewMark] = []
@@ -262,8 +263,9 @@ async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], 
     rows, _ = await fetch(connection, _LISTENERS, [registration.c.id], parameters)
     for listener in map(Listener._make, rows):
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
-        if listener.mailbox_id in alarmed:
-            marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=True))
+        certain = alarmed.get(MailboxId(listener.mailbox_id))
+        if certain is not None:
+            marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=certain))
     return marks
 
 

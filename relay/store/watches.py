@@ -57,6 +57,17 @@ _NOTE_PINGS: Final = (
 _HAS_ITS_TRY: Final = (
     sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=None)
 )
+_REFUSED: Final = mailbox.alias("refused")
+_ACCEPTED_BESIDE: Final = (
+    sa.select(sa.func.max(mailbox.c.last_ping_at))
+    .join_from(_REFUSED, mailbox, mailbox.c.server == _REFUSED.c.server)
+    .where(
+        _REFUSED.c.id == sa.bindparam("_id"),
+        mailbox.c.id != _REFUSED.c.id,
+        sa.func.coalesce(mailbox.c.url, "") == sa.func.coalesce(_REFUSED.c.url, ""),
+        mailbox.c.state == WatchState.WATCHING.value,
+    )
+)
 _WAITS_FOR_CREDENTIAL: Final = (
     WatchState.VERIFYING.value,
     WatchState.CREDENTIAL_REFUSED.value,
@@ -184,6 +195,12 @@ class SqlWatchStore:
         rows = [{"_id": id_, "_at": pings[id_][0], "_heartbeat": pings[id_][1]} for id_ in sorted(pings)]
         async with transaction(self._engine) as connection:
             await connection.execute(_NOTE_PINGS, rows)
+
+    async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
+        """Return when the server of a mailbox accepted another one last, which any process watches; None: never."""
+        async with transaction(self._engine) as connection:
+            moment: datetime | None = await connection.scalar(_ACCEPTED_BESIDE, {"_id": mailbox_id})
+        return moment
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
         """Delete a mailbox that no registration names any more; return whether it is gone."""

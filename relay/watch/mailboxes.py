@@ -25,6 +25,7 @@ from relay.watch.verification import Verification
 log = logging.getLogger(__name__)
 
 SLOW_POLL: Final = 15.0  # seconds between looks for dirty mailboxes, in case a wake-up was lost
+_REFUSALS: Final = frozenset({Reason.HTTP_401, Reason.HTTP_401_MANY, Reason.HTTP_401_DOUBTFUL})
 BROKEN: Final = 4  # a watch that broke by a fault of ours waits as after this many failures in a row: about 40 s
 
 
@@ -284,7 +285,7 @@ class Mailboxes:
             return
         server = opened.server
         seeker = None if server.discovery is None else server.discovery.watches
-        self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker)
+        self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker, server.transport)
 
     def _unchanged(self, before: WatchInputs, record: WatchRecord) -> bool:
         """Return True if a watch may go on as it was started; a credential that was sealed again is the same one."""
@@ -313,8 +314,6 @@ def _with_fresh_credential(record: WatchRecord) -> WatchRecord:
     if not memory.refusals:
         return record
     state = WatchState.STARTING if state is WatchState.CREDENTIAL_REFUSED else state
-    retry_in = (
-        0.0 if record.mailbox.reason is Reason.HTTP_401 else memory.retry_in
-    )  # a wait that a server asked for stays
+    retry_in = 0.0 if record.mailbox.reason in _REFUSALS else memory.retry_in  # a wait that a server asked for stays
     memory = replace(memory, refusals=0, retry_in=retry_in)
     return replace(record, mailbox=replace(record.mailbox, state=state), memory=memory)

@@ -17,7 +17,7 @@ from relay.domain.ports.wakeups import Topic
 from relay.store.engine import transaction
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import candidate, mailbox, shard
+from relay.store.tables import candidate, mailbox, outbox, shard
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, register
@@ -154,6 +154,23 @@ async def test_attention_marks_every_active_registration(
 
     assert set(await marks(engine)) == {("reg-ann-phone", "attention"), ("reg-ann-tablet", "attention")}
     assert (await recorded(watches)).mailbox.last_change_at is None
+
+
+async def test_an_attention_that_may_be_the_servers_fault_is_uncertain_until_a_certain_one_joins_it(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+) -> None:
+    async def certain() -> list[bool]:
+        async with transaction(engine) as connection:
+            return list(await connection.scalars(sa.select(outbox.c.certain)))
+
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+
+    await watches.commit([entry(epoch, Progress(attention=True, in_doubt=True))], NOW)
+    assert await certain() == [False]
+
+    await watches.commit([entry(epoch, Progress(attention=True))], NOW)
+    assert await certain() == [True]
 
 
 async def test_progress_without_changes_wakes_no_dispatcher(

@@ -17,6 +17,7 @@ from relay.domain.model import RegistrationChange, RegistrationState
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import transaction
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import mailbox
 from relay.store.watches import SqlWatchStore, take_records
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
 from tests.transactions import recorded, touching
@@ -336,3 +337,31 @@ async def test_a_hierarchy_is_kept_replaced_and_forgotten(
     ben = await watches.record(MailboxId("mb-ben"), NOW)
     assert ben is not None
     assert ben.memory.hierarchy is None
+
+
+async def test_a_neighbour_counts_as_accepted_when_its_last_ping_began(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    assert await watches.accepted_beside(ANN) is None
+    rows = {
+        "mb-ben": {"state": "watching", "last_ping_at": NOW},
+        "mb-cleo": {"state": "waiting", "last_ping_at": LATER},
+        "mb-elsewhere": {"state": "watching", "last_ping_at": LATER, "url": "https://mail2.example.com/eas"},
+        "mb-other": {"state": "watching", "last_ping_at": LATER, "server": "other"},
+    }
+    async with transaction(engine) as connection:
+        server = await connection.scalar(sa.select(mailbox.c.server).where(mailbox.c.id == ANN))
+        for id_, row in rows.items():
+            given = {"server": server, "url": None} | row
+            await connection.execute(
+                sa.insert(mailbox).values(id=id_, user=id_, device_id=id_, shard=1, since=NOW, **given)
+            )
+        own = sa.update(mailbox).where(mailbox.c.id == ANN)
+        await connection.execute(own.values(state="watching", last_ping_at=LATER))
+
+    assert await watches.accepted_beside(ANN) == NOW
+    await watches.commit([entry(epoch, Progress(PARTNERSHIP))], NOW)
+    assert await watches.accepted_beside(ANN) == LATER
+    assert await watches.accepted_beside(MailboxId("mb-gone")) is None

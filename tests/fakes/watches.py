@@ -32,6 +32,9 @@ class NoWatches:
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         raise NotImplementedError
 
+    async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
+        raise NotImplementedError
+
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ import pytest
 from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
+from eas_watcher.reasons import Reason
 from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Cut, Delay, Failure, FailurePlan, Garble, Stall
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
@@ -488,13 +489,14 @@ async def test_a_wrong_password_is_tried_once_and_confirmed_sparingly(family: Fa
             await asyncio.sleep(0.05)
             assert len(watched.simulator.log(ANN)) == requests
             hurry(2.0 + wait * 0.1)
-        await until(lambda: not watched.fleet)
+        await until(lambda: len(watched.ann.conditions) == 3)
 
         first, second, third = (logged.moment for logged in watched.simulator.log(ANN))
         assert 60.0 <= second - first <= 70.0
         assert 900.0 <= third - second <= 1000.0
         assert watched.simulator.records.refusals == {ANN: 3}
-        assert watched.ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED
+        last = watched.ann.conditions[-1]
+        assert (last.state, last.reason) == (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL)
 
 
 @each_family

@@ -412,7 +412,7 @@ def test_a_mailbox_whose_old_server_is_broken_for_good_is_found() -> None:
     scenario()
 
 
-def test_a_mailbox_that_is_refused_and_found_nowhere_ends_after_its_third_try() -> None:
+def test_a_mailbox_that_is_refused_and_found_nowhere_is_doubtful_after_its_third_try() -> None:
     @hurried
     async def scenario() -> None:
         async with two_servers(reuse=False) as world:
@@ -428,7 +428,7 @@ def test_a_mailbox_that_is_refused_and_found_nowhere_ends_after_its_third_try() 
 
             condition = world.journal.condition
             assert condition is not None
-            assert (condition.state, condition.reason) == (WatchState.CREDENTIAL_REFUSED, "http-401")
+            assert (condition.state, condition.reason) == (WatchState.WAITING, "http-401-doubtful")
             assert "looked for elsewhere: Autodiscover tells nothing without the credential" in condition.detail
             assert (world.asked("OPTIONS"), world.asked("Autodiscover")) == (3, 0)
 

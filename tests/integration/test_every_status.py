@@ -51,6 +51,7 @@ MAIL: Final = Change(CollectionClass.EMAIL, 1)
 ENDS: Final = {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
 CLASSES: Final = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
 ELSEWHERE: Final = {
+    "HTTP: 401 while another mailbox is accepted": "it takes two mailboxes: test_server_outage.py",
     "HTTP: any with X-MS-RP": "said once for each value: below",
     "Network: refused": "no server is there to play it: test_server_outage.py",
     "Provision, of the policy: 2": "a server without policies is another one: test_eas_watch.py",

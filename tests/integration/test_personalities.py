@@ -8,6 +8,7 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, ProtocolVersion
+from eas_watcher.reasons import Reason
 from relay.sandbox.eas.failures import Crash, Cut, FailurePlan
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
@@ -238,7 +239,7 @@ async def test_a_policy_that_shows_only_as_a_changed_hierarchy_is_taken_in_a_bou
 
 
 @hurried
-async def test_a_backend_that_refuses_every_password_for_long_ends_the_watch_but_never_locks_the_account() -> None:
+async def test_a_backend_that_refuses_every_password_for_long_is_asked_sparingly_and_comes_back() -> None:
     async with world(rules=ZPUSH) as watched:
         watched.start()
         await watched.until_held()
@@ -249,10 +250,10 @@ async def test_a_backend_that_refuses_every_password_for_long_ends_the_watch_but
             hurry(60.0)
             await asyncio.sleep(0.005)
 
-        assert not watched.fleet
-        # One when the Ping was lost, and two confirmations.
-        assert len(watched.simulator.log(ANN)) - before == 3
-        assert watched.ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED
+        # One when the Ping was lost, two confirmations, and one after an hour.
+        assert len(watched.simulator.log(ANN)) - before == 4
+        last = watched.ann.conditions[-1]
+        assert (last.state, last.reason) == (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL)
 
 
 @hurried

@@ -13,8 +13,9 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.machine.counters import HOUR
 from eas_watcher.machine.memory import Change, Condition, WatchState
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import LOCKOUT_WINDOW, Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
@@ -251,6 +252,88 @@ async def test_when_all_are_refused_nobody_is_told_and_no_credential_is_tried_a_
         assert not place.door.refusals.suspected
         assert {kept.refusals for kept in place.journal.kept.values()} == {0}
         assert all(kept.changes == [Change(CollectionClass.EMAIL, 1)] for kept in place.journal.kept.values())
+
+
+def most_in_a_window(tries: list[tuple[float, str]]) -> int:
+    """Return how many tries of one mailbox fell into one lock-out window of the directory at most."""
+    by_user: dict[str, list[float]] = {}
+    for moment, user in tries:
+        by_user.setdefault(user, []).append(moment)
+    return max(
+        sum(first <= moment < first + LOCKOUT_WINDOW for moment in moments)
+        for moments in by_user.values()
+        for first in moments
+    )
+
+
+@pytest.mark.parametrize("names", [("ann",), ("ann", "ben"), ("ann", "ben", "cleo")])
+@hurried
+async def test_few_mailboxes_that_a_server_refuses_while_its_store_is_down_come_back_by_themselves(
+    names: tuple[str, ...],
+) -> None:
+    async with town(*names) as place:
+        place.fail(AnswerHttp(401, {"WWW-Authenticate": "Basic"}))
+        began = time()
+        for name in names:
+            place.simulator.deliver(f"{name}@example.com")
+        await until(lambda: place.simulator.held == 0)
+        await place.pass_time(19 * 60, step=2.0)
+        refused = place.since(began)
+        assert place.conditions() == {(WatchState.WAITING, Reason.HTTP_401_DOUBTFUL): len(names)}
+
+        place.simulator.failures.clear()
+        await place.hurry_until(lambda: place.simulator.held == len(names), step=2.0)
+
+        assert most_in_a_window(refused) == 3
+        assert time() - began <= 16 * 60 + 1.1 * HOUR + 120
+        kept = [place.journal.kept[MailboxId(name)] for name in names]
+        assert all(each.changes == [Change(CollectionClass.EMAIL, 1)] for each in kept)
+        attention = [[commit.in_doubt for commit in each.commits if commit.attention] for each in kept]
+        assert attention == [[True]] * len(names)
+        assert place.conditions() == {(WatchState.WATCHING, None): len(names)}
+
+
+@hurried
+async def test_of_many_mailboxes_the_one_with_a_changed_password_ends_and_is_never_asked_again() -> None:
+    names = [f"m{number}" for number in range(20)]
+    async with town(*names) as place:
+        user = "m7@example.com"
+        place.simulator.add_mailbox(user, "changed")
+        place.simulator.deliver(user)
+        gone = place.journal.kept[MailboxId("m7")]
+        await place.hurry_until(lambda: len(place.fleet) == 19, step=2.0)
+
+        assert gone.conditions[-1].state is WatchState.CREDENTIAL_REFUSED
+        assert [commit.in_doubt for commit in gone.commits if commit.attention] == [False]
+        assert place.simulator.records.refusals[user] == 3
+        assert not place.door.doubtful
+
+        place.fail(AnswerHttp(401, {"WWW-Authenticate": "Basic"}))  # an outage of all the others, later
+        place.simulator.pings.close()
+        await place.pass_time(20 * 60, step=2.0)
+        place.simulator.failures.clear()
+        await place.hurry_until(lambda: place.simulator.held == 19, step=2.0)
+        assert place.simulator.records.refusals[user] == 3
+
+
+@hurried
+async def test_a_password_that_changed_before_an_outage_ends_its_watch_after_it() -> None:
+    async with town("ann", "ben") as place:
+        place.fail(AnswerHttp(401, {"WWW-Authenticate": "Basic"}))
+        began = time()
+        place.simulator.add_mailbox(ANN, "changed")
+        place.simulator.pings.close()
+        await place.pass_time(20 * 60, step=2.0)
+        assert place.conditions() == {(WatchState.WAITING, Reason.HTTP_401_DOUBTFUL): 2}
+
+        place.simulator.failures.clear()
+        await place.hurry_until(lambda: len(place.fleet) == 1, step=2.0)
+
+        ann = place.journal.kept[MailboxId("ann")]
+        assert ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED
+        assert [commit.in_doubt for commit in ann.commits if commit.attention] == [True, False]
+        assert place.simulator.held == 1
+        assert most_in_a_window([each for each in place.since(began) if each[1] == ANN]) == 3
 
 
 @hurried

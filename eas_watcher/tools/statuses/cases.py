@@ -4,7 +4,7 @@ from typing import Final
 
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.commands.status import COMMON
-from eas_watcher.errors import ServerRenewed, Unreachable
+from eas_watcher.errors import ServerRenewed, Unauthorized, Unreachable
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, ELSEWHERE, INBOX, Case, first_key, wbxml
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, PROVISION, SETTINGS, Element
 
@@ -25,7 +25,9 @@ def http() -> dict[str, Case]:
     retry = HttpReply(503, {"retry-after": "90"}, b"")
     throttled = HttpReply(503, {"x-ms-asthrottle": "CommandFrequency"}, b"")
     wipe = wbxml(AIRSYNC("Sync", AIRSYNC("Status", "140")))
+    known = Unauthorized("the server refuses the credential, but accepts others", others_accepted=True)
     return cases | {
+        "401 while another mailbox is accepted": Case("Sync", known),
         "403 with status 140 in its body": Case("Sync", HttpReply(403, wipe.headers, wipe.body)),
         "451 to an allowed host": Case("Sync", HttpReply(451, {"x-ms-location": ELSEWHERE}, b"")),
         "451 to another host": Case("Sync", HttpReply(451, {"x-ms-location": "https://cloud.example.net/"}, b"")),

@@ -51,6 +51,13 @@ class WatchStore(Protocol):
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         """Note when each mailbox's last Ping began and its heartbeat in seconds."""
 
+    async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
+        """Return when the mail server of a mailbox accepted another one last, which any process watches; None: never.
+
+        A Ping begins only after an answer that accepted the credential, so this is the newest beginning of a Ping that
+        was noted of a watched mailbox at the same server and URL.
+        """
+
     async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 

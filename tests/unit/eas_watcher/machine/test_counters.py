@@ -12,6 +12,7 @@ Sign = Callable[[Counters], Counters]
 
 BUSY = Counters(
     refusals=2,
+    doubt_left=300.0,
     failures=5,
     remedies=3,
     requests=40,
@@ -26,7 +27,7 @@ BUSY = Counters(
 """The counters of a watch, none of them at its start."""
 WELL = {"failures": 0, "remedies": 0}
 MINUTE_LATER = {"provisions": HourlyCount(3, 160.0), "restarts": HourlyCount(2, 260.0)}
-SYNC = {"quiet_for": 0.0, "redirects": 0, "refusals": 0}
+SYNC = {"quiet_for": 0.0, "redirects": 0, "refusals": 0, "doubt_left": 0.0}
 SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
     ("requested", lambda c: c.requested(), {"requests": 41}),
     ("waited", lambda c: c.waited(60.0), MINUTE_LATER | {"requests": 0}),
@@ -57,7 +58,9 @@ SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
     ("restarted", lambda c: c.restarted(), {"restarts": HourlyCount(3)}),
     ("provisioned", lambda c: c.provisioned(), {"provisions": HourlyCount(4, 100.0)}),
     ("provisions_used_up", lambda c: c.provisions_used_up(), {"provisions": HourlyCount(PROVISIONS - 1, -HOUR)}),
-    ("refused", lambda c: c.refused(), {"refusals": 3}),
+    ("asked_early", lambda c: c.asked_early(60.0), {"doubt_left": 60.0}),
+    ("refused", lambda c: c.asked_early(0.0).refused(), {"refusals": 3, "doubt_left": 0.0}),
+    ("refused when asked early", lambda c: c.refused(), {"doubt_left": 0.0}),
     ("redirected", lambda c: c.redirected(), {"redirects": 3}),
     ("returned", lambda c: c.returned(), {"redirects": 0}),
 ]

@@ -36,7 +36,9 @@ from eas_watcher.machine.remedies import (
     remedy,
 )
 from eas_watcher.machine.state import (
+    LOCKOUT_WINDOW,
     AcknowledgeWipe,
+    Doubt,
     Ended,
     Pause,
     Pausing,
@@ -388,21 +390,64 @@ def test_a_remedy_at_once_counts_as_a_failure() -> None:
     assert at_once(watch_of(failures=2), ServerBusy("x"), Reason.HEARTBEAT) == watch_of(failures=3, remedies=1)
 
 
-def test_a_refused_credential_is_tried_twice_more_with_long_waits_then_never() -> None:
+def test_a_refused_credential_is_tried_twice_more_with_long_waits() -> None:
     watch = watch_of()
     for refusals, seconds in enumerate(CONFIRM_AFTER, start=1):
         action = decide(watch, Unauthorized("x"))
-        assert (action.seconds, action.progress.refusals) == (seconds, refusals)
+        assert (action.seconds, action.progress.refusals, action.doubt) == (seconds, refusals, None)
         watch = altered(watch, refusals=refusals)
+    assert CONFIRM_AFTER == (60.0, 900.0)
 
-    decided = remedy(watch, Unauthorized("x"))
+
+def test_the_third_refusal_ends_the_watch_if_the_server_accepts_others() -> None:
+    decided = remedy(watch_of(refusals=2), Unauthorized("x", others_accepted=True))
 
     condition = Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, detail="x")
     assert decided == (
-        Ended(altered(watch, refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
+        Ended(watch_of(refusals=3, shown=WatchState.CREDENTIAL_REFUSED)),
         [Record(Progress(condition=condition, refusals=3, attention=True))],
     )
-    assert CONFIRM_AFTER == (60.0, 900.0)
+
+
+def test_a_server_that_accepts_no_other_is_in_doubt_for_an_hour_then_for_days_and_phones_hear_of_it_once() -> None:
+    waits = [decide(watch_of(refusals=refusals), Unauthorized("x")) for refusals in (2, 3, 4, 5, 50)]
+
+    assert [action.seconds for action in waits] == [HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR]
+    assert [action.progress.attention for action in waits] == [True, False, False, False, False]
+    assert [action.progress.in_doubt for action in waits] == [True, False, False, False, False]
+    assert waits[0].doubt == Doubt(LOCKOUT_WINDOW, begins=True)
+    condition = waits[0].progress.condition
+    assert condition is not None
+    assert (condition.state, condition.reason) == (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL)
+    assert condition.detail == "x; it refused this credential 3 times, while it refused everyone who was asked"
+
+
+def test_no_wait_in_doubt_is_shorter_than_the_lock_out_window_of_the_directory() -> None:
+    watch = watch_of(refusals=2, policy=Policy(lockout_window=7200.0))
+
+    assert decide(watch, Unauthorized("x")).seconds == 7200.0
+    assert decide(altered(watch, refusals=3, doubt_left=60.0), Unauthorized("x")).seconds == 7200.0
+
+
+def test_of_many_that_are_refused_each_is_tried_after_an_hour_and_a_day_although_others_are_accepted() -> None:
+    refused = Unauthorized("x", shared=True, others_accepted=True)
+
+    first, second = (decide(watch_of(refusals=refusals), refused) for refusals in (2, 3))
+    third = remedy(watch_of(refusals=4), refused)
+
+    assert (first.seconds, second.seconds) == (HOUR, 24 * HOUR)
+    assert first.doubt == Doubt(LOCKOUT_WINDOW, others_accepted=True, begins=True)
+    assert first.progress.condition is not None
+    assert first.progress.condition.detail.endswith("though it accepted others")
+    assert isinstance(third, tuple)
+    assert isinstance(third[0], Ended)
+
+
+def test_a_credential_in_doubt_ends_once_the_server_accepts_others() -> None:
+    decided = remedy(watch_of(refusals=3, doubt_left=1000.0), Unauthorized("x", others_accepted=True))
+
+    assert isinstance(decided, tuple)
+    assert isinstance(decided[0], Ended)
 
 
 def test_a_pause_records_the_tries_of_a_key_but_nothing_of_a_drain() -> None:

@@ -25,12 +25,14 @@ from eas_watcher.errors import (
     VersionRefused,
 )
 from eas_watcher.machine.condition import SILENT
+from eas_watcher.machine.counters import DOUBT_FOR
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Answered,
     Discovering,
+    Doubt,
     Ended,
     Event,
     Failed,
@@ -52,7 +54,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.step import BREATH, begin, proceed, step
+from eas_watcher.machine.step import BREATH, OTHERS_FIRST, begin, proceed, refused_ago, step
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.reasons import Reason
@@ -111,10 +113,48 @@ def test_begins_with_the_rest_of_a_wait() -> None:
     assert sent(step(state, Woken())[1]) == SYNC
 
 
-def test_never_begins_with_a_credential_refused_for_good() -> None:
-    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=3), POLICY)
+def test_a_doubtful_credential_waits_out_its_time_after_a_restart_and_no_early_sign_counts() -> None:
+    state, actions = begin(Memory(PARTNERSHIP, (INBOX,), refusals=3, retry_in=3000.0), POLICY)
+    late, last = begin(Memory(PARTNERSHIP, (INBOX,), refusals=5, retry_in=60.0), POLICY)
 
-    assert (type(state), actions) == (Ended, [])
+    assert (type(state), actions) == (Pausing, [Pause(Progress(), 0, 3000.0, doubt=Doubt(POLICY.lockout_window))])
+    assert (type(late), last) == (Pausing, [Pause(Progress(), 0, 60.0, doubt=Doubt(60.0))])
+
+
+def test_others_go_first_after_a_start_when_the_next_refusal_decides() -> None:
+    _, overdue = begin(Memory(PARTNERSHIP, (INBOX,), refusals=2), POLICY)
+    _, doubtful = begin(Memory(PARTNERSHIP, (INBOX,), refusals=3), POLICY)
+    _, first = begin(Memory(PARTNERSHIP, (INBOX,), refusals=1), POLICY)
+
+    assert overdue == [Pause(Progress(), 0, OTHERS_FIRST)]
+    assert doubtful == [Pause(Progress(), 0, OTHERS_FIRST, doubt=Doubt(OTHERS_FIRST))]
+    assert isinstance(first[0], Send)
+
+
+@pytest.mark.parametrize(
+    ("refusals", "retry_in", "ago"),
+    [(0, 0.0, None), (1, 50.0, 10.0), (2, 0.0, 900.0), (2, 950.0, 0.0), (3, 600.0, 1200.0), (9, 80_000.0, 0.0)],
+)
+def test_a_start_knows_when_the_credential_was_refused_last_at_the_latest(
+    refusals: int, retry_in: float, ago: float | None
+) -> None:
+    memory = Memory(PARTNERSHIP, (INBOX,), refusals=refusals, retry_in=retry_in)
+
+    assert refused_ago(memory, POLICY) == ago
+
+
+def test_a_doubtful_credential_that_a_sign_shows_early_waits_on_if_it_is_refused() -> None:
+    waiting = Pausing(watch_of(refusals=3))
+
+    state, _ = step(waiting, Woken(early=2500.0))
+    again, [action] = step(state, Failed(Unauthorized("no")))
+
+    assert isinstance(action, Pause)
+    assert (action.seconds, action.progress.refusals, action.progress.attention) == (2500.0, 3, False)
+    later, [action] = step(step(again, Woken())[0], Failed(Unauthorized("no")))
+    assert isinstance(action, Pause)
+    assert (action.seconds, action.progress.refusals) == (DOUBT_FOR[1], 4)
+    assert isinstance(later, Pausing)
 
 
 # --- what is due first

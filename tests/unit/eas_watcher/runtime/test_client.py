@@ -214,7 +214,7 @@ async def test_an_account_without_a_url_makes_no_admission_of_its_own() -> None:
 
 async def test_a_watched_mailbox_is_counted_where_it_is() -> None:
     bench = Bench()
-    bench.client.watch_begins(refused=False)
+    bench.client.watch_begins(None)
 
     bench.client.address(ELSEWHERE)
     assert {url: admission.watched for url, admission in bench.admissions.items()} == {account().url: 0, ELSEWHERE: 1}

@@ -4,8 +4,10 @@ import logging
 import pytest
 
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.errors import CredentialVoid
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.runtime.fleet import Fleet
 from tests.fakes.eas import ScriptedTransport
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, World, account, mails
@@ -91,9 +93,8 @@ async def test_stopping_what_does_not_run_does_nothing() -> None:
 
 async def test_a_watch_that_ends_is_gone_and_not_broken() -> None:
     here = Watched()
-    refused = HttpReply(401, {}, b"")
 
-    here.start(ANN, ScriptedTransport(refused, refused, refused))
+    here.start(ANN, ScriptedTransport(CredentialVoid("gone", Reason.OAUTH_INVALID_GRANT)))
     await here.gone(ANN)
 
     assert here.broken == []

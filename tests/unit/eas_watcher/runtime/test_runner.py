@@ -1,8 +1,11 @@
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import inf
+from typing import Final
 
 import pytest
 
@@ -12,9 +15,9 @@ from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRef
 from eas_watcher.machine.counters import CONFIRM_AFTER
 from eas_watcher.machine.memory import Change, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import HOPELESS
-from eas_watcher.machine.state import Failed, Policy, Provisioning
+from eas_watcher.machine.state import LOCKOUT_WINDOW, Failed, Policy, Provisioning
 from eas_watcher.names import CollectionClass, MailboxId, PolicyKey, SyncKey
-from eas_watcher.ports import Fenced
+from eas_watcher.ports import Fenced, Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.runner import Runner
 from eas_watcher.server.admission import ClientAdmission
@@ -141,26 +144,111 @@ async def test_a_restart_keeps_the_wait_that_was_under_way() -> None:
         assert [progress.condition for progress in world.journal.commits] == [Condition(WatchState.WATCHING)]
 
 
-async def test_a_refused_credential_ends_the_watch_after_two_spaced_confirmations() -> None:
+NO = HttpReply(401, {}, b"")
+SIGNS: Final = {"server": "nginx"}
+
+
+class RefusingServer:
+    """A server that refuses every credential until `back_at` seconds; it answers OPTIONS without one by 401."""
+
+    def __init__(self, back_at: float, renewed_at: float = inf) -> None:
+        self.back_at = back_at
+        self.renewed_at = renewed_at
+        self.tried: list[float] = []
+        """When a credential was shown."""
+        self.looked: list[float] = []
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        now = clock()
+        if "Authorization" not in request.headers:
+            self.looked.append(now)
+            return HttpReply(401, SIGNS | ({"x-version": "2"} if now >= self.renewed_at else {}), b"")
+        if command_of(request) == "Ping":
+            await asyncio.sleep(600)
+        else:
+            self.tried.append(now)
+        return HttpReply(401, SIGNS, b"") if now < self.back_at else EMPTY
+
+
+async def watching(world: World, server: Transport, *names: str, seconds: float, memory: Memory = KNOWN) -> None:
+    """Watch mailboxes for a time."""
+    tasks = [asyncio.ensure_future(world.run(server, memory, name)) for name in names]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_after_the_third_refusal_a_credential_is_shown_again_after_an_hour_and_the_phone_hears_of_the_doubt() -> (
+    None
+):
+    world, server = World(), RefusingServer(back_at=1200.0)
+
+    await watching(world, server, "m1", seconds=6000.0)
+
+    assert server.tried[:4] == [0.0, 63.0, 1008.0, 1008.0 + 3780.0]
+    assert server.tried[4] > 4788.0 + 600.0
+    assert [commit.in_doubt for commit in world.journal.commits if commit.attention] == [True]
+    assert world.journal.refusals in {0, 3}
+    assert world.journal.condition == Condition(WatchState.WATCHING)
+
+
+async def test_a_doubtful_server_is_looked_at_without_a_credential_and_its_change_shows_the_credential_early() -> None:
+    world, server = World(), RefusingServer(back_at=3000.0, renewed_at=3100.0)
+
+    await watching(world, server, "m1", seconds=4000.0)
+
+    assert server.looked[:8] == [1008.0 + 300.0 * number for number in range(8)]
+    assert server.tried[3] == 1008.0 + 7 * 300.0
+    assert world.journal.condition == Condition(WatchState.WATCHING)
+
+
+async def test_no_sign_shows_a_credential_again_within_the_lock_out_window() -> None:
+    world, server = World(), RefusingServer(back_at=1500.0, renewed_at=1500.0)
+
+    await watching(world, server, "m1", seconds=4000.0)
+
+    assert server.tried[:4] == [0.0, 63.0, 1008.0, 1008.0 + LOCKOUT_WINDOW]
+
+
+async def test_one_accepted_mailbox_brings_all_doubtful_ones_of_its_server_back() -> None:
+    world, server = World(), RefusingServer(back_at=1100.0)
+    names = [f"m{number}" for number in range(4)]
+    late = asyncio.get_running_loop().call_at(
+        3000.0, lambda: asyncio.ensure_future(watching(world, server, "late", seconds=500.0))
+    )
+
+    await watching(world, server, *names, seconds=3400.0)
+
+    late.cancel()
+    back = [moment for moment in server.tried if moment >= 3000.0]
+    assert len(back) == 1 + len(names)
+    assert back[-1] <= 3001.0
+    assert max(Counter(int(moment) for moment in server.tried if 1000 < moment < 2900).values()) == len(names)
+
+
+async def test_a_credential_refused_while_another_is_accepted_ends_the_watch() -> None:
     world = World()
-    refused = HttpReply(401, {}, b"")
-    transport = ScriptedTransport(refused, refused, refused)
+    well, ill = RefusingServer(back_at=0.0), RefusingServer(back_at=inf)
+    other = asyncio.ensure_future(watching(world, well, "other", seconds=5000.0))
+    await world.run(ill, KNOWN, "m1")
 
-    await world.run(transport)
-
+    other.cancel()
     assert clock() == (60.0 + 900.0) * 1.05
     assert world.journal.refusals == 3
-    assert world.journal.commits[-1].attention
-    assert world.journal.condition is not None
-    assert world.journal.condition.state is WatchState.CREDENTIAL_REFUSED
+    [told] = [commit for commit in world.journal.commits if commit.attention]
+    assert not told.in_doubt
+    assert told.condition is not None
+    assert told.condition.state is WatchState.CREDENTIAL_REFUSED
 
 
-async def test_a_credential_refused_for_good_is_never_sent_again() -> None:
-    transport = ScriptedTransport()
+async def test_a_restart_in_doubt_waits_on_and_shows_nothing_within_the_lock_out_window() -> None:
+    world, server = World(), RefusingServer(back_at=0.0, renewed_at=10.0)
 
-    await World().run(transport, replace(KNOWN, refusals=3))
+    await watching(world, server, "m1", seconds=5000.0, memory=replace(KNOWN, refusals=3, retry_in=4000.0))
 
-    assert transport.requests == []
+    assert server.looked[0] == 0.0
+    assert server.tried[0] == LOCKOUT_WINDOW
 
 
 async def test_provisions_in_two_requests_and_uses_the_final_key() -> None:

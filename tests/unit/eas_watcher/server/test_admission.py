@@ -9,9 +9,11 @@ import pytest
 
 from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.machine.state import Doubt
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.breaker import DISTINCT
+from eas_watcher.server.mass_refusals import REMEMBERED, SKEW
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
 
@@ -383,7 +385,7 @@ async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the
     assert all(after - before >= 0.99 / RATE for before, after in pairwise(tried[3:]))
 
 
-async def test_the_refusal_of_a_last_try_concerns_its_user() -> None:
+async def test_a_last_try_is_one_of_many_if_the_mailbox_was_refused_with_many() -> None:
     admission = new_admission()
     admission.watched = 100
     for name in range(20):
@@ -393,7 +395,60 @@ async def test_the_refusal_of_a_last_try_concerns_its_user() -> None:
     error = await refuse(admission, ann)
 
     assert clock() == 60.0
-    assert not error.shared
+    assert (error.shared, error.others_accepted) == (True, False)
+
+
+async def test_a_refusal_says_whether_another_mailbox_was_accepted_since_the_one_before() -> None:
+    admission, ann, ben = new_admission(), here("ann"), here("ben")
+    await refuse(admission, ann)
+    assert not (await refuse(admission, ann)).others_accepted
+
+    await asyncio.sleep(REMEMBERED + 1)
+    await admission.enter(ben)
+    admission.accepted(ben)
+    assert (await refuse(admission, ann)).others_accepted
+    assert not (await refuse(admission, ann)).others_accepted
+
+    await asyncio.sleep(1)
+    await admission.enter(ben, holds=True)
+    await asyncio.sleep(HELD + 1)
+    admission.leave(ben)
+    assert (await refuse(admission, ann)).others_accepted
+
+    admission.accepted_elsewhere(clock() + SKEW + 1)
+    assert (await refuse(admission, ann)).others_accepted
+
+
+async def test_a_mailbox_in_doubt_waits_for_no_confirmation_of_others() -> None:
+    admission = new_admission()
+    admission.watched = 10
+    for name in range(5):
+        await refuse(admission, here(name))
+    assert admission.refusals.suspected
+
+    await admission.enter(here("ann", refusals=3))
+
+    assert clock() == 0.0
+
+
+async def test_a_server_that_comes_back_has_one_of_its_doubtful_mailboxes_asked() -> None:
+    admission, probe = new_admission(), here("probe")
+    doubt = Doubt(rest=10.0)
+
+    async def nothing() -> None:
+        return None
+
+    waiting = [asyncio.ensure_future(admission.doubtful.wait(name, 3600.0, doubt, nothing)) for name in range(3)]
+    await asyncio.sleep(20)
+    await go_away(admission)
+    await admission.enter(probe)
+    admission.answered(probe)
+    await asyncio.sleep(0)
+
+    assert [task.done() for task in waiting] == [True, False, False]
+    assert len(admission.doubtful) == 2
+    for task in waiting:
+        task.cancel()
 
 
 async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:

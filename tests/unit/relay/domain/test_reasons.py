@@ -69,6 +69,9 @@ def test_every_answer_of_a_mail_server_ends_with_a_reason_whose_row_says_when_it
         assert row.recheck in {Recheck.NEW_CREDENTIAL, Recheck.NEVER}
         return
     last = conduct.waits[-1]
+    if last.doubt is not None:
+        assert row.recheck is Recheck.IN_DOUBT
+        return
     assert row.recheck in expected(last), (name, reason, last)
 
 

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from eas_watcher.errors import Unauthorized, Unreachable
+from eas_watcher.machine.state import Doubt
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from relay.domain.reasons import REASONS
@@ -100,6 +101,30 @@ async def test_a_server_that_refuses_many_has_failed_and_no_user_was_asked() -> 
         "refuses the credentials of 5 of 40 mailboxes at once: no user was told",
         REASONS[Reason.HTTP_401_MANY].remedy,
     )
+
+
+async def test_a_server_with_doubtful_mailboxes_says_when_one_is_asked_again() -> None:
+    server = Server()
+    server.admission.watched = 3
+
+    async def nothing() -> None:
+        return None
+
+    wait = server.admission.doubtful.wait
+    waiting = [asyncio.ensure_future(wait(name, 3600.0, Doubt(1800.0), nothing)) for name in ("ann", "ben")]
+    await asyncio.sleep(0)
+    finding = server.check()
+
+    assert finding == Finding(
+        PartState.FAILED,
+        "refused the credentials of 2 of 3 mailboxes three times, while it refused everyone who was asked: asked again "
+        "at 13:00 UTC, or when it accepts others or changes",
+        REASONS[Reason.HTTP_401_DOUBTFUL].remedy,
+    )
+    server.admission.watched = 5
+    assert server.check().state is PartState.DEGRADED
+    for task in waiting:
+        task.cancel()
 
 
 async def test_an_idle_timeout_on_the_path_is_a_hint_and_no_fault() -> None:

@@ -131,13 +131,34 @@ def test_a_change_that_is_only_inferred_goes_silently_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("mark", "kind", "lifetime"), [(Mark.ATTENTION, "attention", 604_800), (Mark.TEST, "test", 3600)]
 )
-def test_notices_without_a_class_carry_no_count_and_are_always_certain(mark: Mark, kind: str, lifetime: int) -> None:
-    notice = Notice.of(due_push(mark=mark, certain=False))
+def test_notices_without_a_class_carry_no_count(mark: Mark, kind: str, lifetime: int) -> None:
+    notice = Notice.of(due_push(mark=mark))
 
     assert notice.lifetime == lifetime
     assert not notice.silent
     assert ApnsMessage(notice).body["relay"] == {"v": 1, "registration": "registration-1", "kind": kind}
     assert FcmMessage(notice).data == {"v": "1", "registration": "registration-1", "kind": kind}
+
+
+def test_an_attention_that_may_be_the_servers_fault_rings_and_says_so() -> None:
+    notice = Notice.of(due_push(mark=Mark.ATTENTION, certain=False))
+
+    said = {"v": 1, "registration": "registration-1", "kind": "attention", "certain": False}
+    assert not notice.silent
+    assert ApnsMessage(notice).body["relay"] == said
+    assert "maybe the server" in ApnsMessage(notice).rendered
+    assert FcmMessage(notice).data == {
+        "v": "1",
+        "registration": "registration-1",
+        "kind": "attention",
+        "certain": "false",
+    }
+    assert FcmMessage(notice).wakes
+    assert WebPushMessage(notice).body == said
+
+
+def test_a_test_is_always_certain() -> None:
+    assert "certain" not in FcmMessage(Notice.of(due_push(mark=Mark.TEST, certain=False))).data
 
 
 def test_fcm_gets_data_only_all_of_it_strings() -> None:

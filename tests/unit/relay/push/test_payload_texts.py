@@ -1,7 +1,7 @@
 import pytest
 
 from relay.domain.model import Mark
-from relay.push.payload import FALLBACK, TEXTS, text
+from relay.push.payload import FALLBACK, IN_DOUBT, TEXTS, text
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,16 @@ def test_every_language_has_words_for_every_mark() -> None:
         assert all(title and body for title, body in words.values())
 
 
+def test_an_attention_that_may_be_the_servers_fault_says_so_in_every_language() -> None:
+    assert IN_DOUBT.keys() == TEXTS.keys()
+    assert "maybe the server" in text(Mark.ATTENTION, "tlh", certain=False)[1]
+    assert text(Mark.ATTENTION, "de-AT", certain=False) == IN_DOUBT["de"]
+    assert text(Mark.ATTENTION, "de") == TEXTS["de"][Mark.ATTENTION]
+    assert text(Mark.EMAIL, "de", certain=False) == TEXTS["de"][Mark.EMAIL]
+
+
 def test_no_words_have_room_for_something_to_be_filled_in() -> None:
     everything = "".join(title + body for words in TEXTS.values() for title, body in words.values())
+    everything += "".join(title + body for title, body in IN_DOUBT.values())
 
     assert not {"{", "%", "$"} & set(everything)

@@ -12,6 +12,7 @@ import pytest
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.errors import CredentialVoid
 from eas_watcher.machine.memory import Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, MailboxId
@@ -203,6 +204,7 @@ async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_error_is
     ("state", "reason", "asked"),
     [
         (WatchState.WAITING, Reason.HTTP_401, 2),
+        (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL, 2),
         (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, 2),
         (WatchState.WAITING, Reason.SERVER_BUSY, 1),
         (WatchState.WIPED, Reason.REMOTE_WIPE, 1),
@@ -227,15 +229,15 @@ async def test_a_new_credential_does_not_wait_for_refusals_of_the_old_one(
 
 
 class Refusing(HeldForEver):
-    """Refuses every credential."""
+    """A server whose login has certainly ended for every user."""
 
     async def send(self, _: HttpRequest) -> HttpReply:
         self.asked += 1
-        return HttpReply(401, {}, b"")
+        raise CredentialVoid("gone", Reason.OAUTH_INVALID_GRANT)
 
 
 async def test_a_record_read_before_the_watch_ended_does_not_start_it_again(tmp_path: Path, sealed: bytes) -> None:
-    before = replace(record_of(sealed), memory=Memory(refusals=2))
+    before = record_of(sealed)
     store, server = Store(before), Refusing()
 
     async with running(tmp_path, store, SlowJournal(0.0), server):

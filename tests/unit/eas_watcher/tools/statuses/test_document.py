@@ -35,7 +35,7 @@ def test_a_sync_is_from_key_0_only_when_all_its_folders_are() -> None:
 
 
 def test_a_refused_credential_is_rehearsed_to_its_end() -> None:
-    conduct = rehearse(Case("", Unauthorized("no")))
+    conduct = rehearse(Case("", Unauthorized("no", others_accepted=True)))
 
     assert conduct.ended
     assert conduct.remedy == ("wait 1 min", "OPTIONS")
