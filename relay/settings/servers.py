@@ -65,7 +65,12 @@ class ServerChecks:
                 self._faults.add(f"servers.{AUTODISCOVER}", wrong, "Name the server otherwise.")
         allowed = frozenset(hosts) if section.enabled else frozenset[str]()
         ca_file = self._ca("autodiscover.ca_file", section.ca_file)
-        return AutodiscoverSettings(allowed, ca_file, Policy(hosts=allowed, discovered=True), _tries(section))
+        return AutodiscoverSettings(
+            allowed,
+            ca_file,
+            Policy(hosts=allowed, discovered=True, lockout_window=section.lockout_window),
+            _tries(section),
+        )
 
     def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
         """Return the mail servers by name; each may redirect a mailbox to the others, and to the hosts `discovered`."""
@@ -147,6 +152,7 @@ class ServerChecks:
             heartbeat=Heartbeat(start, least, most),
             poll_interval=section.poll_interval if section.mode == "poll" else None,
             return_rate=section.return_rate,
+            lockout_window=section.lockout_window,
         )
 
 

@@ -382,7 +382,7 @@ def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
         "[servers.main]\nacknowledgement = 1\nacknowledgement_fallback = [4, 1, 2, 4]\n"
         'versions = ["14.1"]\nca_file = "ca.pem"\n'
         "heartbeat_start = 300\nheartbeat_minimum = 120\nheartbeat_maximum = 900\n"
-        'mode = "poll"\npoll_interval = 120\nreturn_rate = 2.5',
+        'mode = "poll"\npoll_interval = 120\nreturn_rate = 2.5\nlockout_window = 7200',
     )
 
     main = site.load().servers["main"]
@@ -396,6 +396,7 @@ def test_an_operators_choices_reach_the_policy(site: Installation) -> None:
         heartbeat=Heartbeat(300, 120, 900),
         poll_interval=120,
         return_rate=2.5,
+        lockout_window=7200.0,
     )
 
 
