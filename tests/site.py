@@ -1,7 +1,7 @@
 """A small site for tests: the sandbox in this process, and real relay processes that start and end beside it."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,10 @@ class Site:
     environ: Mapping[str, str]
 
     @asynccontextmanager
-    async def relay(self) -> AsyncIterator[RelayProcess]:
-        async with open_relay(self.sandbox.toml, self.sandbox.ports.ops, environ=self.environ) as process:
+    async def relay(self, within: Sequence[str] = ()) -> AsyncIterator[RelayProcess]:
+        async with open_relay(
+            self.sandbox.toml, self.sandbox.ports.ops, environ=self.environ, within=within
+        ) as process:
             yield process
 
     async def register(

@@ -3,19 +3,23 @@
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from relay.api.guard import Busy, Guard
 from relay.api.problems import refusal
-from relay.api.rate import RateLimit
-from relay.api.routes import Routes
+from relay.api.routes import COLLECTION, Routes, shown
 from relay.domain.errors import RelayError
 from relay.http import problems
 from relay.http.addresses import Proxies
+from relay.http.listeners import hung_up
+from relay.registration.errors import TooManyRequests
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
@@ -32,33 +36,69 @@ class Limits:
     body_seconds: float = 10.0
     registrations_per_minute: float = 30.0
     """New registrations per client address; a burst may have as many."""
+    requests_per_minute: float = 600.0
+    """All requests per client address; a burst may have as many."""
+    reads: int = 32
+    """Questions that the database is asked at once; the next ones are refused."""
+    writes: int = 256
+    """All other requests that are served at once; a registration takes as long as the mail server's answer."""
     proxies: Proxies = field(default_factory=Proxies)
     """The reverse proxies that the relay believes about their clients."""
 
 
 def create_app(
-    service: Registrations, limits: Limits, tokens: Callable[[int], str], vapid_public_key: str = ""
+    service: Registrations,
+    limits: Limits,
+    tokens: Callable[[int], str],
+    vapid_public_key: str = "",
+    refused: Counter[str] | None = None,
 ) -> web.Application:
     """Return the API; `tokens` returns URL-safe text of that many random bytes, by which a failure is found in the log.
 
-    Apps subscribe by WebPush with `vapid_public_key`; empty: the relay does not push that way.
+    Apps subscribe by WebPush with `vapid_public_key`; empty: the relay does not push that way. `refused` counts the
+    requests that are refused because too many come, by the code of the problem.
 
     The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler whose
     client is gone.
     """
-    app = web.Application(middlewares=[_logged(), _refusing(tokens)], client_max_size=limits.body)
-    app.on_response_prepare.append(_mark)
     # The clock of the loop at each use: the app may be built before its loop runs.
-    rate = RateLimit(limits.registrations_per_minute, lambda: asyncio.get_running_loop().time())
+    guard = Guard(
+        limits.requests_per_minute, limits.registrations_per_minute, lambda: asyncio.get_running_loop().time(), refused
+    )
+    app = web.Application(
+        middlewares=[_guarded(guard, limits.proxies), _logged(), _refusing(tokens)], client_max_size=limits.body
+    )
+    app.on_response_prepare.append(_mark)
     routes = Routes(
         service,
-        rate,
-        proxies=limits.proxies,
+        guard.gate(limits.reads),
+        guard.gate(limits.writes),
         body_seconds=limits.body_seconds,
         vapid_public_key=vapid_public_key,
     )
     routes.add_to(app.router)
     return app
+
+
+def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse a request before anything is done for it; in a flood the log would be one too."""
+        access = shown(request)
+        client = proxies.client(request.remote, request.headers.getall(proxies.header, []))
+        try:
+            guard.admit(client, access, registers=request.method == hdrs.METH_POST and request.path == COLLECTION)
+        except (TooManyRequests, Busy) as error:
+            answer = refusal(error)
+            if answer is None:
+                raise
+            return answer
+        response = await handler(request)
+        if access is not None and response.status < HTTPStatus.BAD_REQUEST:
+            guard.opened(access)
+        return response
+
+    return guarded
 
 
 def _logged() -> Middleware:
@@ -85,6 +125,10 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
             return await handler(request)
         except web.HTTPException as error:
             return problems.framework_refusal(error)
+        except OSError as error:
+            if hung_up(request, error):
+                raise
+            return _failed(error, tokens(9))
         except RelayError as error:
             return refusal(error) or _failed(error, tokens(9))
         except Exception as error:  # noqa: BLE001 -- the boundary: the log has our fault, the client gets its number
@@ -104,4 +148,3 @@ def _failed(error: Exception, instance: str) -> web.Response:
 async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers[hdrs.SERVER] = "push-relay"

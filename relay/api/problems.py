@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from relay.api.guard import PAUSE, Busy
 from relay.api.schema import MalformedJson
 from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
 from relay.http.problems import Kind, document
@@ -62,6 +63,7 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     OtherMailbox: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "other-mailbox", "A registration keeps its mailbox"),
     TooManyRefusals: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-refusals", "Too many credentials were refused"),
     TooManyRequests: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
+    Busy: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many requests come at once"),
     StoreUnavailable: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
     MailboxExists: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
 }
@@ -85,10 +87,15 @@ def refusal(error: RelayError) -> web.Response | None:
             headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE
         case TooManyRefusals() | TooManyRequests():
             headers[hdrs.RETRY_AFTER] = str(error.retry_after)
+        case Busy():
+            headers[hdrs.RETRY_AFTER] = str(PAUSE)
         case StoreUnavailable() | MailboxExists():
             # The text of the error may name hosts and drivers.
             detail = "the database did not answer; ask again"
             headers[hdrs.RETRY_AFTER] = str(STORE_PAUSE)
         case _:
             pass
-    return document(kind, detail, headers=headers, errors=errors)
+    answer = document(kind, detail, headers=headers, errors=errors)
+    if isinstance(error, (TooManyRequests, Busy)):
+        answer.force_close()  # the client connects again at the pace of the listener
+    return answer

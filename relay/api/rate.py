@@ -19,11 +19,14 @@ class _Bucket:
 
 
 class RateLimit:
-    """Allows each client `per_minute` requests, and a burst of as many; networks of IPv6 have limits of their own."""
+    """Allows each client `per_minute` requests, and a burst of some; networks of IPv6 have limits of their own."""
 
-    def __init__(self, per_minute: float, clock: Callable[[], float], *, capacity: int = CAPACITY) -> None:
-        """Set up with the rate, at least 1, and a clock in seconds that never goes back."""
-        self._burst = max(1.0, per_minute)
+    def __init__(
+        self, per_minute: float, clock: Callable[[], float], *, burst: float | None = None, capacity: int = CAPACITY
+    ) -> None:
+        """Set up with the rate, at least 1, and a clock in seconds that never goes back; a burst may be a minute's."""
+        self._per_minute = max(1.0, per_minute)
+        self._burst = self._per_minute if burst is None else burst
         self._clock = clock
         self._capacity = capacity
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -31,19 +34,20 @@ class RateLimit:
     def take(self, client: str) -> None:
         """Count a request of an address; raise TooManyRequests, and count nothing, if it has asked too often."""
         now = self._clock()
-        filled = [(self._filled(key, self._burst * times, now), times) for key, times in shares(client)]
-        wait = max((1 - bucket.tokens) * 60 / (self._burst * times) for bucket, times in filled)
+        filled = [(self._filled(key, times, now), times) for key, times in shares(client)]
+        wait = max((1 - bucket.tokens) * 60 / (self._per_minute * times) for bucket, times in filled)
         if wait > 0:
             raise TooManyRequests(wait)
         for bucket, _ in filled:
             bucket.tokens -= 1
 
-    def _filled(self, key: str, most: float, now: float) -> _Bucket:
+    def _filled(self, key: str, times: int, now: float) -> _Bucket:
         """Return a bucket with what has flown into it since it was used last."""
+        most = self._burst * times
         bucket = self._buckets.setdefault(key, _Bucket(most, now))
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._capacity:
             self._buckets.popitem(last=False)
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * most / 60)
+        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self._per_minute * times / 60)
         bucket.at = now
         return bucket

@@ -9,11 +9,10 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.api import documents
+from relay.api.guard import Gate
 from relay.api.problems import BrokenBody, NotJson, TooSlow
-from relay.api.rate import RateLimit
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
-from relay.http.addresses import Proxies
 from relay.registration.errors import NotAuthorized
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
@@ -41,20 +40,20 @@ class Routes:
     def __init__(
         self,
         service: Registrations,
-        rate: RateLimit,
+        reads: Gate,
+        writes: Gate,
         *,
-        proxies: Proxies,
         body_seconds: float,
         vapid_public_key: str,
     ) -> None:
-        """Set up with the use cases and the limits; a body must arrive within `body_seconds`.
+        """Set up with the use cases, and the gates to the database; a body must arrive within `body_seconds`.
 
         Apps subscribe by WebPush with the key; empty: the relay does not push that way.
         """
         self._vapid_public_key = vapid_public_key
         self._service = service
-        self._rate = rate
-        self._proxies = proxies
+        self._reads = reads
+        self._writes = writes
         self._body_seconds = body_seconds
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -69,9 +68,9 @@ class Routes:
 
     async def register(self, request: web.Request) -> web.Response:
         """Answer 201 with an active registration, 202 with one that has no verdict yet."""
-        said = request.headers.getall(self._proxies.header, [])
-        self._rate.take(self._proxies.client(request.remote, said))
-        registered = await self._service.register((await self._read(request, RegistrationBody)).request())
+        wanted = (await self._read(request, RegistrationBody)).request()
+        with self._writes.passing():
+            registered = await self._service.register(wanted)
         own = registered.view.registration
         active = own.state is not RegistrationState.VERIFYING
         return web.json_response(
@@ -82,24 +81,32 @@ class Routes:
 
     async def view(self, request: web.Request) -> web.Response:
         """Answer 200 with the registration."""
-        return web.json_response(documents.registration(await self._service.view(_access(request))))
+        access = _access(request)
+        with self._reads.passing():
+            view = await self._service.view(access)
+        return web.json_response(documents.registration(view))
 
     async def change(self, request: web.Request) -> web.Response:
         """Answer 200 with the changed registration, 202 if its new credential has no verdict yet."""
         access = _access(request)
         body = await self._read(request, ChangeBody)
-        view = await self._service.change(access, body.change(), body.login())
+        with self._writes.passing():
+            view = await self._service.change(access, body.change(), body.login())
         pending = body.credential is not None and view.candidate_pending
         return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED if pending else HTTPStatus.OK)
 
     async def remove(self, request: web.Request) -> web.Response:
         """Answer 204."""
-        await self._service.remove(_access(request))
+        access = _access(request)
+        with self._writes.passing():
+            await self._service.remove(access)
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def test_push(self, request: web.Request) -> web.Response:
         """Answer 202 with the registration."""
-        view = await self._service.test_push(_access(request))
+        access = _access(request)
+        with self._writes.passing():
+            view = await self._service.test_push(access)
         return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED)
 
     async def webpush(self, _: web.Request) -> web.Response:
@@ -122,3 +129,13 @@ class Routes:
 
 def _access(request: web.Request) -> Access:
     return read_bearer(request.match_info["id"], request.headers.get(hdrs.AUTHORIZATION))
+
+
+def shown(request: web.Request) -> Access | None:
+    """Return the registration that a request is for, with the secret that it shows; None if either is missing."""
+    if "id" not in request.match_info:
+        return None
+    try:
+        return _access(request)
+    except NotAuthorized:
+        return None

@@ -1,11 +1,14 @@
 """Builds the api role: the listener where phones register."""
 
 import logging
+import resource
 import secrets
 from contextlib import AsyncExitStack
+from typing import Final
 
 from relay.api.app import Limits, create_app
 from relay.compose.running import Running, required
+from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import open_listener, server_tls
 from relay.process.clock import now
 from relay.registration.certificate_process import CertificateProcess
@@ -16,6 +19,10 @@ from relay.registration.verdicts import VerdictWaiter
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)
+
+
+CONNECTIONS_PER_SECOND: Final = 100.0
+"""TLS handshakes that begin in a second, some 1 ms of the loop's time each: a tenth of it."""
 
 
 async def open_api(running: Running, stack: AsyncExitStack) -> None:
@@ -43,10 +50,18 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         settings.webpush.services,
         settings.limits,
     )
-    limits = Limits(registrations_per_minute=api.registrations_per_minute, proxies=api.proxies)
+    limits = Limits(
+        registrations_per_minute=api.registrations_per_minute,
+        requests_per_minute=api.requests_per_minute,
+        proxies=api.proxies,
+    )
     tls = None
     if api.certificate_file is not None and api.key_file is not None:
         tls = server_tls(api.certificate_file, api.key_file)
-    app = create_app(service, limits, secrets.token_urlsafe, settings.webpush.public_key)
-    port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls))
+    app = create_app(service, limits, secrets.token_urlsafe, settings.webpush.public_key, running.refused_requests)
+    most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    door = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
+    running.listeners["api"] = door
+    pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND)
+    port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls, admission=door, pace=pace))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

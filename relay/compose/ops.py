@@ -4,9 +4,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from relay.compose.running import Running, required
 from relay.domain.model import Role
+from relay.http.admission import Admission, Pace
 from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.app import create_ops_app
@@ -20,6 +22,11 @@ from relay.process.clock import now
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
 from relay.store.ops import SqlOpsStore
+
+CONNECTIONS: Final = 64  # connections at once; monitoring needs a handful
+CONNECTIONS_PER_SECOND: Final = 20.0  # of those with TLS; without it four times as many
+SPARE: Final = 8
+"""Files that only this listener uses: health and metrics answer even when the process has no other file left."""
 
 
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
@@ -50,6 +57,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     certificates = _certificates(settings)
     parts += [checks.certificate(name, file, now) for name, file in certificates.items()]
     health = Health(parts, now)
+    door = running.listeners["ops"] = Admission(CONNECTIONS, CONNECTIONS // 2)
     metrics = Metrics(
         version=version("push-relay"),
         role=settings.role.value,
@@ -64,9 +72,18 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
         clock=now,
         unreadable=running.unreadable,
+        listeners=running.listeners,
+        refused=running.refused_requests,
     )
     await stack.enter_async_context(
-        open_listener(create_ops_app(health, metrics), settings.ops.host, settings.ops.port)
+        open_listener(
+            create_ops_app(health, metrics, {settings.ops.host, *settings.ops.hosts}),
+            settings.ops.host,
+            settings.ops.port,
+            admission=door,
+            pace=Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND),
+            spare=SPARE,
+        )
     )
     running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]
     running.jobs.append(("rows set aside", partial(look_again, running.looks, now)))

@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Wakeups
 from relay.domain.unreadable import UnreadableRows
+from relay.http.admission import Admission
 from relay.ops.unreadable import Look
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
@@ -53,6 +55,10 @@ class Running:
     unreadable: UnreadableRows = field(default_factory=UnreadableRows)
     looks: list[Look] = field(default_factory=list)
     """How the stores look again at the rows that they have set aside."""
+    listeners: dict[str, Admission] = field(default_factory=dict)
+    """The connections of the listeners, "api" and "ops"."""
+    refused_requests: Counter[str] = field(default_factory=Counter)
+    """Requests to the API that were refused because too many came, by the code of the problem."""
     jobs: list[Job] = field(default_factory=list)
 
 

@@ -75,6 +75,9 @@ class Proxies:
         return client
 
 
+NO_PROXIES: Final = Proxies()
+
+
 def _entries(values: Sequence[str], *, forwarded: bool) -> Iterator[str]:
     """Return what the header says, the last proxy's word first; blank entries are left out."""
     left = HOPS

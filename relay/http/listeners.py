@@ -7,26 +7,32 @@ uses a file descriptor that a Ping may need.
 
 import asyncio
 import logging
+import socket
 import ssl
 import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from relay.http import problems
+from relay.http.acceptor import BACKLOG, Acceptor
+from relay.http.admission import Admission, Pace, Refused
 
 log = logging.getLogger(__name__)
 
 GOODBYE: Final = 10.0  # seconds for requests in progress when the relay stops; a registration waits less for its check
 HANDSHAKE: Final = 10.0  # seconds for a client's TLS handshake
+FAREWELL: Final = 2.0  # seconds for a client to end TLS too; a closed connection keeps its file so long
 IDLE: Final = 75.0  # seconds between two requests of a connection; long enough for a proxy to use it again
 FIRST: Final = 20.0  # seconds until the first request of a connection has come with all its headers
-MOST: Final = 4096  # connections at once to one listener; Pings and pushes need the rest of the open files
+UNREAD: Final = 30.0  # seconds that a client may leave an answer unread
+PLAIN: Final = 0.25  # cost of a connection without TLS, compared with one whose handshake signs with a key
+UNPACED: Final = 10_000.0  # connections per second
 
 
 @asynccontextmanager
@@ -36,34 +42,68 @@ async def open_listener(
     port: int,
     tls: ssl.SSLContext | None = None,
     *,
+    admission: Admission | None = None,
+    pace: Pace | None = None,
+    spare: int = 0,
     first: float = FIRST,
-    most: int = MOST,
 ) -> AsyncIterator[int]:
     """Serve an application until the block ends; yield the port, which matters when `port` is 0. Raises OSError.
 
-    The listener cuts a connection that brings no request within `first` seconds, and one more than `most`.
+    `admission` decides which connections the listener takes, `pace` how fast, by default as fast as they come. The
+    listener keeps `spare` files for them, and cuts a connection that brings no request within `first` seconds.
     """
     loop = asyncio.get_running_loop()
+    door = Admission() if admission is None else admission
     app.middlewares.insert(0, _note_request)
+    app.on_response_prepare.append(_remove_banner)
     runner = web.AppRunner(app, shutdown_timeout=GOODBYE)
-    await runner.setup()
-    manager = runner.server
-    if manager is None:
-        raise AssertionError("a runner that is set up has a server")
-    try:
-        listener = await loop.create_server(
-            lambda: _Connection(manager, loop, first, most),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE,
-        )
-        try:
-            yield int(listener.sockets[0].getsockname()[1])
-        finally:
-            listener.close()
-    finally:
-        await runner.cleanup()
+    async with AsyncExitStack() as stack:
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        manager = runner.server
+        if manager is None:
+            raise AssertionError("a runner that is set up has a server")
+
+        async def serve(accepted: socket.socket, leave: Callable[[], None]) -> None:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD * 1000))
+            await loop.connect_accepted_socket(
+                lambda: _Connection(manager, loop, first, door, leave),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else HANDSHAKE,
+                ssl_shutdown_timeout=None if tls is None else FAREWELL,
+            )
+
+        common = Pace(UNPACED, UNPACED) if pace is None else pace
+        listening = await _listen(host, port)
+        for each in listening:
+            acceptor = Acceptor(each, serve, door, pace=common, cost=PLAIN if tls is None else 1.0, spare=spare)
+            stack.push_async_callback(acceptor.close)
+        yield int(listening[0].getsockname()[1])
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of a host, all with one port; raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with ExitStack() as opened:
+        listening: list[socket.socket] = []
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            each = opened.enter_context(socket.socket(family, kind, protocol))
+            each.settimeout(0)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                each.bind((address[0], port, *address[2:]))
+                each.listen(BACKLOG)
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"{address[0]} port {port}: {(error.strerror or str(error)).lower()}"
+                ) from error
+            port = each.getsockname()[1]
+            listening.append(each)
+        opened.pop_all()
+    return listening
 
 
 def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -81,29 +121,50 @@ async def _note_request(request: web.Request, handler: Handler) -> web.StreamRes
     return await handler(request)
 
 
+async def _remove_banner(_: web.Request, response: web.StreamResponse) -> None:
+    """Leave out which programs answer, in which versions."""
+    response.headers.popall(hdrs.SERVER, None)
+
+
+class _Bare(web.Response):
+    """The answer to bytes that are no HTTP: no application prepares it."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall(hdrs.SERVER, None)
+
+
 class _Connection(web.RequestHandler):
     """One connection; neither answers nor the log repeat anything that came over it."""
 
-    __slots__ = ("_first", "_most", "_patience", "_server")
+    __slots__ = ("_door", "_first", "_leave", "_patience")
 
-    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, first: float, most: int) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        first: float,
+        door: Admission,
+        leave: Callable[[], None],
+    ) -> None:
         super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]  # None: no log
-        self._server = server
         self._first = first
-        self._most = most
+        self._door = door
+        self._leave = leave
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._server.connections) > self._most:
-            log.warning("connection refused: too many are open", extra={"most": self._most})
-            self.force_close()
-            return
-        self._patience = asyncio.get_running_loop().call_later(self._first, self.force_close)
+        self._patience = asyncio.get_running_loop().call_later(self._first, self._cut)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.stop_waiting()
+        self._leave()
         super().connection_lost(exc)
+
+    def _cut(self) -> None:
+        self._door.refused[Refused.SILENT] += 1
+        self.force_close()
 
     def stop_waiting(self) -> None:
         """Leave the connection open: a request has come."""
@@ -119,6 +180,8 @@ class _Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 -- aiohttp's text, which repeats the request
     ) -> web.StreamResponse:
         """Answer bytes that are no HTTP, or an error that no application caught; the connection ends."""
+        if hung_up(request, exc):
+            raise ConnectionError("the client is gone")
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             log.info("request is no HTTP", extra={"error": type(exc).__name__})
             kind = problems.BAD_REQUEST
@@ -128,7 +191,8 @@ class _Connection(web.RequestHandler):
             kind = problems.INTERNAL
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        answer = problems.document(kind, "")
+        document = problems.document(kind, "")
+        answer = _Bare(body=document.body, status=document.status, headers=document.headers)
         answer.force_close()
         return answer
 
@@ -143,3 +207,9 @@ class _Connection(web.RequestHandler):
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
         """Log that a connection ended by an error, without the error's text."""
         log.info("connection broken", extra={"error": type(exc_info).__name__})
+
+
+def hung_up(request: web.BaseRequest, error: BaseException | None) -> bool:
+    """Return True if an error says no more than that the client of the request is gone."""
+    transport = request.transport
+    return isinstance(error, OSError) and (transport is None or transport.is_closing())

@@ -1,15 +1,25 @@
 """The routes of the ops listener: /livez, /readyz, /healthz and /metrics; plain HTTP, on loopback by default."""
 
-from typing import Any
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 
+from relay.http import problems
+from relay.http.addresses import read_address
 from relay.ops.health import Health, PartState, Report, worst
 from relay.ops.metrics import CONTENT_TYPE, Metrics
 
+ELSEWHERE: Final = problems.Kind(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "The listener has another name")
 
-def create_ops_app(health: Health, metrics: Metrics) -> web.Application:
-    """Return the application; it holds no state of its own."""
+
+def create_ops_app(health: Health, metrics: Metrics, hosts: Collection[str] = ()) -> web.Application:
+    """Return the application; it holds no state of its own.
+
+    It answers to the names of loopback, to the address that it was reached at, and to `hosts`.
+    """
 
     async def livez(_: web.Request) -> web.Response:
         """Answer 200: that this arrives shows that the event loop runs."""
@@ -29,7 +39,7 @@ def create_ops_app(health: Health, metrics: Metrics) -> web.Application:
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application()
+    app = web.Application(middlewares=[_answering_to(hosts)])
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/healthz", healthz)
@@ -45,3 +55,32 @@ def _part(report: Report) -> dict[str, Any]:
         "reason": report.finding.reason,
         "remedy": report.finding.remedy,
     }
+
+
+def _answering_to(hosts: Collection[str]) -> Middleware:
+    """Refuse requests for other hosts: a page of a stranger may have its own name resolved to this address."""
+    names = {"localhost", *(host.lower() for host in hosts)}
+
+    @web.middleware
+    async def answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked = request.headers.getall(hdrs.HOST, [])
+        # No browser leaves the header out; probes that speak HTTP/1.0 do.
+        if not asked or (len(asked) == 1 and _own(_name(asked[0]), request, names)):
+            return await handler(request)
+        return problems.document(ELSEWHERE, "the header Host names none of this listener; see ops.hosts in relay.toml")
+
+    return answering
+
+
+def _name(host: str) -> str:
+    """Return the host of the header Host, without its port."""
+    name, bracket, _ = host.strip().removeprefix("[").partition("]")
+    return (name if bracket else name.rpartition(":")[0] or name).rstrip(".").lower()
+
+
+def _own(name: str, request: web.Request, names: Collection[str]) -> bool:
+    address = read_address(name)
+    if address is None:
+        return name in names
+    reached = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return address.is_loopback or name in names or (reached is not None and address == read_address(str(reached[0])))

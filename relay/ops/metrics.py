@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
@@ -16,6 +17,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
 from relay.domain.reasons import write_reason
 from relay.domain.unreadable import UnreadableRows
+from relay.http.admission import Admission, Refused
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
@@ -48,12 +50,16 @@ class Metrics:
         shards: Callable[[], int],
         clock: Clock,
         unreadable: UnreadableRows,
+        listeners: Mapping[str, Admission] = MappingProxyType({}),
+        refused: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
         `requests` returns how many requests to mail servers ended how, by command and result, `servers` the admissions
         to them with their URLs, `shards` the number of leases held; `certificates` are those that the relay shows to
-        others, by their keys in relay.toml. Sets the hook `on_accepted` of every PushStats in `push`.
+        others, by their keys in relay.toml, `listeners` the connections of clients by the name of their listener,
+        `refused` the requests that the API refused because too many came, by problem code. Sets the hook `on_accepted`
+        of every PushStats in `push`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -67,7 +73,20 @@ class Metrics:
         build = {"version": version, "role": role}
         self._registry.register(
             _RelayCollector(
-                build, counts, health, lag, fleet, requests, servers, push, certificates, shards, clock, unreadable
+                build,
+                counts,
+                health,
+                lag,
+                fleet,
+                requests,
+                servers,
+                push,
+                certificates,
+                shards,
+                clock,
+                unreadable,
+                listeners,
+                refused,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -100,6 +119,8 @@ class _RelayCollector(Collector):
         shards: Callable[[], int],
         clock: Clock,
         unreadable: UnreadableRows,
+        listeners: Mapping[str, Admission],
+        refused: Mapping[str, int],
     ) -> None:
         self._build = build
         self._counts = counts
@@ -113,6 +134,8 @@ class _RelayCollector(Collector):
         self._shards = shards
         self._clock = clock
         self._unreadable = unreadable
+        self._listeners = listeners
+        self._refused = refused
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric with its present value."""
@@ -126,6 +149,7 @@ class _RelayCollector(Collector):
         for report in self._health.review():
             parts.add_metric([report.part], SEVERITY[report.finding.state])
         yield parts
+        yield from self._listening()
         yield from self._watching()
         yield from self._pushing()
         yield self._expiring()
@@ -136,6 +160,24 @@ class _RelayCollector(Collector):
         )
         if newest is not None:
             yield from self._counted(newest)
+
+    def _listening(self) -> Iterable[Metric]:
+        connections = GaugeMetricFamily(
+            "relay_connections_open", "Connections of clients, from their acceptance on.", labels=["listener"]
+        )
+        refused = CounterMetricFamily(
+            "relay_connections_refused", "Connections closed before a request.", labels=["listener", "kind"]
+        )
+        for listener, door in self._listeners.items():
+            connections.add_metric([listener], door.open)
+            for kind in Refused:
+                refused.add_metric([listener, kind.value], door.refused[kind])
+        requests = CounterMetricFamily(
+            "relay_api_requests_refused", "Requests refused because too many came, by problem code.", labels=["code"]
+        )
+        for code, count in self._refused.items():
+            requests.add_metric([code], count)
+        yield from (connections, refused, requests)
 
     def _watching(self) -> Iterable[Metric]:
         held = list(self._fleet.held.values())

@@ -132,7 +132,7 @@ class Checks:
 
     def _listeners(self, api: ApiSection, ops: OpsSection) -> tuple[ApiSettings | None, OpsSettings]:
         """Return the two listeners; the first is None for a role without the registration API."""
-        listener = OpsSettings(ops.host, ops.port)
+        listener = OpsSettings(ops.host, ops.port, ops.hosts)
         if self._role not in SERVES_PHONES:
             return None, listener
         if api.port == ops.port and (api.host == ops.host or ANY_ADDRESS & {api.host, ops.host}):
@@ -161,6 +161,8 @@ class Checks:
             proxies=Proxies(read_networks("api.proxies", api.proxies, self._faults), api.proxy_header),
             verdict_wait=api.verdict_wait,
             registrations_per_minute=api.registrations_per_minute,
+            requests_per_minute=api.requests_per_minute,
+            connections_per_address=api.connections_per_address,
         ), listener
 
     def _servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:

@@ -101,6 +101,12 @@ class ApiSection(Section):
     registrations_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"
     )
+    requests_per_minute: int = Field(
+        default=600, ge=1, le=100_000, description="requests per minute and client address, at least 1"
+    )
+    connections_per_address: int = Field(
+        default=256, ge=1, le=4096, description="connections at once of one client address, 1 to 4096"
+    )
 
 
 class OpsSection(Section):
@@ -108,6 +114,9 @@ class OpsSection(Section):
 
     host: Text = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
     port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
+    hosts: Texts = Field(
+        default=(), description="names and addresses that monitoring reaches it by, besides localhost and ops.host"
+    )
 
 
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]

@@ -85,7 +85,9 @@ class ApiSettings:
     verdict_wait: float
     """Seconds that a registration waits for the mail server to accept the password."""
     registrations_per_minute: int
-    """Per client address."""
+    requests_per_minute: int
+    connections_per_address: int
+    """At once; all three for one client address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class OpsSettings:
 
     host: str
     port: int
+    hosts: tuple[str, ...] = ()
+    """Further names and addresses that requests may be for."""
 
 
 @dataclass(frozen=True, slots=True)

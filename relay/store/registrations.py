@@ -4,8 +4,9 @@ It never reads a credential. Every transaction that changes something locks the 
 watch role do: so none waits for another in a circle, and no mailbox is forgotten that just got a registration.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -45,6 +46,9 @@ from relay.store.rows import (
 )
 from relay.store.tables import Moment, candidate, mailbox, outbox, registration
 
+WRITES: Final = 2
+"""Transactions of phones that write or wait to write at once: a push never stands behind more of them."""
+
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
@@ -64,8 +68,15 @@ class SqlRegistrationStore:
         """
         self._engine = engine
         self._reads = engine if reads is None else reads
+        self._turn = asyncio.Semaphore(WRITES)
         self._wakeups = wakeups
         self._unreadable = unreadable or UnreadableRows()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        """Run one transaction that may write, when it is this store's turn; raises StoreUnavailable."""
+        async with self._turn, transaction(self._engine) as connection:
+            yield connection
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
@@ -93,7 +104,7 @@ class SqlRegistrationStore:
         It replaces an earlier registration of the same app on the same device whose credential was never checked.
         Raises MailboxExists when (server, user) has another id already.
         """
-        async with transaction(self._engine) as connection:
+        async with self._writing() as connection:
             await _insert_mailbox(connection, mailbox, registration.created_at)
             await _delete_unchecked(connection, registration)
             await _insert_registration(connection, registration)
@@ -135,7 +146,7 @@ class SqlRegistrationStore:
         """
         revives = change.device_token is not None or change.environment is not None
         platforms: set[str] = set()
-        async with transaction(self._engine) as connection:
+        async with self._writing() as connection:
             user = await _mark_dirty(connection, registration_id)
             if user is None or await _wiped(connection, registration_id):
                 return
@@ -167,7 +178,7 @@ class SqlRegistrationStore:
 
     async def remove(self, registration_id: RegistrationId) -> None:
         """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
-        async with transaction(self._engine) as connection:
+        async with self._writing() as connection:
             if await _mark_dirty(connection, registration_id) is None:
                 return
             await connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
@@ -179,7 +190,7 @@ class SqlRegistrationStore:
         mine = registration.alias("mine")
         same = sa.and_(*(getattr(registration.c, name) == getattr(mine.c, name) for name in _DEVICE))
         others = sa.select(registration.c.id).join_from(registration, mine, same & (registration.c.id != mine.c.id))
-        async with transaction(self._engine) as connection:
+        async with self._writing() as connection:
             if await _mark_dirty(connection, registration_id) is None:
                 return 0
             ids = list(await connection.scalars(others.where(mine.c.id == registration_id)))
@@ -193,7 +204,7 @@ class SqlRegistrationStore:
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         """Set a dirty mark for a test push; does nothing for a registration that is gone."""
         query = sa.select(registration.c.platform).where(registration.c.id == registration_id)
-        async with transaction(self._engine) as connection:
+        async with self._writing() as connection:
             platform = await connection.scalar(query.with_for_update(read=True, key_share=True))
             if platform is None:
                 return

@@ -17,6 +17,7 @@ from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.domain.unreadable import UnreadableRows
+from relay.http.admission import Admission
 from relay.ops import checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
@@ -44,6 +45,7 @@ class Bench:
         self.apns = PushStats()
         self.lag = LoopLag()
         self.unreadable = UnreadableRows()
+        self.listeners = {"api": Admission()}
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -58,6 +60,8 @@ class Bench:
             shards=lambda: 256,
             clock=self.clock,
             unreadable=self.unreadable,
+            listeners=self.listeners,
+            refused={"busy": 2},
         )
 
     def samples(self) -> dict[str, float]:

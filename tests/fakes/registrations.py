@@ -1,5 +1,6 @@
 """A RegistrationStore in memory, with the results of credential checks at hand."""
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,6 +27,9 @@ class MemoryRegistrationStore:
 
     def __init__(self, wakeups: Wakeups) -> None:
         self.wakeups = wakeups
+        self.views = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.down = False
         self.failing: set[str] = set()
         """Methods that fail although the database is not down."""
@@ -74,6 +78,8 @@ class MemoryRegistrationStore:
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         self._reach("view")
+        self.views += 1
+        await self.answering.wait()
         registration = self.registrations.get(registration_id)
         if registration is None:
             return None

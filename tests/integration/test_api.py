@@ -17,6 +17,7 @@ from eas_watcher.machine.memory import WatchState
 from relay.api.app import Limits, create_app
 from relay.domain.model import Mark, RegistrationId, RegistrationState
 from relay.http.addresses import Proxies
+from relay.http.admission import Admission
 from relay.http.listeners import open_listener
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, RegistrationRequest
@@ -35,7 +36,7 @@ from tests.fakes.relay_api import (
 )
 from tests.waiting import until
 
-MANY = Limits(registrations_per_minute=100_000)
+MANY = Limits(registrations_per_minute=100_000, requests_per_minute=100_000)
 Json = dict[str, Any]
 
 
@@ -308,12 +309,84 @@ async def test_one_address_may_not_register_too_often() -> None:
         assert 1 <= int(response.headers["Retry-After"]) <= 30
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "secret"),
+    [
+        ("GET", "/v1/registrations/none", None),
+        ("GET", "/v1/registrations/none", "guess"),
+        ("DELETE", "/v1/registrations/none", "guess"),
+        ("POST", "/v1/registrations/none/test-push", None),
+        ("GET", "/v1/nowhere", None),
+        ("PUT", "/v1/registrations", None),
+    ],
+)
+async def test_no_address_may_ask_anything_too_often(method: str, path: str, secret: str | None) -> None:
+    async with serving(Limits(requests_per_minute=2)) as api:
+        for _ in range(2):
+            response, _ = await api.call(method, path, secret=secret)
+            assert response.status in {401, 404, 405}
+        touched = api.world.store.views
+        response, answer = await api.call(method, path, secret=secret)
+
+        assert (response.status, answer["code"]) == (429, "too-many-requests")
+        assert response.headers["Connection"] == "close"
+        assert api.world.store.views == touched
+
+
+async def test_an_app_gets_through_while_a_stranger_asks_from_its_address() -> None:
+    async with serving(Limits(requests_per_minute=5)) as api:
+        made = await api.register()
+        path = f"/v1/registrations/{made['id']}"
+        assert (await api.call("GET", path, secret=made["secret"]))[0].status == 200
+        for _ in range(3):
+            await api.problem((401, "not-authorized"), "GET", path, None, "guess")
+        await api.problem((429, "too-many-requests"), "GET", path, None, "guess")
+
+        for _ in range(10):
+            assert (await api.call("GET", path, secret=made["secret"]))[0].status == 200
+
+
+async def test_more_requests_than_the_database_is_asked_at_once_are_refused_before_it() -> None:
+    async with serving(Limits(reads=1, requests_per_minute=1000)) as api:
+        made = await api.register()
+        path = f"/v1/registrations/{made['id']}"
+        api.world.store.answering.clear()
+        asked = api.world.store.views
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(api.call("GET", path, secret=made["secret"]))
+            await until(lambda: api.world.store.views == asked + 1)
+            response, answer = await api.call("GET", path, secret=made["secret"])
+            api.world.store.answering.set()
+
+        assert (response.status, answer["code"], response.headers["Retry-After"]) == (503, "busy", "5")
+        assert first.result()[0].status == 200
+        assert api.world.store.views == asked + 1
+
+
 async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
     async with serving(Limits(registrations_per_minute=1, proxies=Proxies((ip_network("127.0.0.1"),)))) as api:
         for client in ("198.51.100.7", "198.51.100.8"):
             headers = {"X-Forwarded-For": f"203.0.113.1, {client}:51234"}
             await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {}, headers=headers)
             await api.problem((429, "too-many-requests"), "POST", "/v1/registrations", {}, headers=headers)
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"mailbox": '])
+async def test_an_app_that_hangs_up_is_no_error(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    world, door = ApiWorld(verdict_wait=0.3), Admission()
+    app = create_app(world.service, MANY, world.tokens)
+    head = "POST /v1/registrations HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
+    caplog.set_level(logging.INFO)
+    async with open_listener(app, "127.0.0.1", 0, admission=door) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{head}Content-Length: 500\r\n\r\n".encode() + sent)
+        await writer.drain()
+        await until(lambda: door.open == 1)
+        writer.transport.abort()
+        await until(lambda: door.open == 0)
+        await asyncio.sleep(0.01)
+
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
 
 
 class BrokenWorld(ApiWorld):

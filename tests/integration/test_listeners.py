@@ -1,11 +1,21 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import ClientSession, web
 
+from relay.http import listeners
+from relay.http.admission import Admission, Pace, Refused
 from relay.http.listeners import open_listener
+from tests.waiting import until
 
 CANARY = "canary-hunter2"
 POST = "POST / HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
@@ -41,11 +51,29 @@ def application() -> web.Application:
     return app
 
 
-async def talk(port: int, text: str) -> str:
-    """Send raw bytes and return all bytes that come until the listener closes, within 5 seconds."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def client_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+async def talk(port: int, text: str, tls: ssl.SSLContext | None = None) -> str:
+    """Send raw bytes and return the first answer, within 30 seconds."""
+    name = None if tls is None else "localhost"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
     writer.write(text.encode("latin-1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head = await reader.readuntil(b"\r\n\r\n")
         size = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
         body = await reader.readexactly(int(size.partition(b":")[2]))
@@ -128,7 +156,7 @@ async def test_a_request_may_take_longer_than_the_wait_for_the_first_one() -> No
 
 
 async def test_more_connections_than_allowed_are_cut_and_those_before_go_on() -> None:
-    async with open_listener(application(), "127.0.0.1", 0, most=1) as port:
+    async with open_listener(application(), "127.0.0.1", 0, admission=Admission(1)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
         async with asyncio.timeout(5):
@@ -139,3 +167,256 @@ async def test_more_connections_than_allowed_are_cut_and_those_before_go_on() ->
             await reader.readuntil(b"0 bytes")
         unwelcome.close()
         writer.close()
+
+
+# --- connections are counted, paced and limited when they are accepted
+
+
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.both_loops
+async def test_a_connection_counts_before_its_handshake(ca: trustme.CA) -> None:
+    door = Admission(1)
+    async with open_listener(application(), "127.0.0.1", 0, server_context(ca), admission=door) as port:
+        _, silent = await connect(port)
+        await until(lambda: door.open == 1)
+        reader, more = await connect(port)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+
+        silent.close()
+        more.close()
+        await until(lambda: door.open == 0)
+        assert door.refused == {Refused.FULL: 1, Refused.HANDSHAKE: 1}
+        assert "0 bytes" in await talk(port, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n", client_context(ca))
+        await until(lambda: door.open == 0)
+
+
+@pytest.mark.both_loops
+async def test_a_handshake_that_takes_too_long_frees_its_place(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "HANDSHAKE", 0.2)
+    door = Admission()
+    async with open_listener(application(), "127.0.0.1", 0, server_context(ca), admission=door) as port:
+        reader, silent = await connect(port)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        silent.close()
+        await until(lambda: door.open == 0)
+        assert door.refused == {Refused.HANDSHAKE: 1}
+
+
+async def test_a_silent_connection_frees_its_place() -> None:
+    door = Admission()
+    async with open_listener(application(), "127.0.0.1", 0, admission=door, first=0.1) as port:
+        reader, silent = await connect(port)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        silent.close()
+        await until(lambda: door.open == 0)
+        assert door.refused == {Refused.SILENT: 1}
+
+
+async def test_connections_begin_no_faster_than_the_pace() -> None:
+    door, pace = Admission(), Pace(20, 1)
+    async with open_listener(application(), "127.0.0.1", 0, admission=door, pace=pace) as port:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        connections = [await connect(port) for _ in range(20)]  # each costs a quarter
+        await until(lambda: door.open == 20)
+        assert clock() - began >= (20 * 0.25 - 1 - 0.25) / 20 * 0.9
+        for _, writer in connections:
+            writer.close()
+
+
+@pytest.fixture
+def no_file_left() -> Iterator[Callable[[], None]]:
+    """Return what takes every file that the process may still open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    def take() -> None:
+        if not taken:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 50, hard))
+        while True:
+            try:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                return
+
+    yield take
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for each in taken:
+        os.close(each)
+
+
+def client_socket() -> socket.socket:
+    made = socket.socket()
+    made.settimeout(0)
+    return made
+
+
+async def test_without_a_file_the_listener_rests_and_goes_on_later(
+    no_file_left: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Admission()
+    async with open_listener(application(), "127.0.0.1", 0, admission=door) as port:
+        with client_socket() as client:
+            no_file_left()
+            client.connect_ex(("127.0.0.1", port))  # the kernel takes it
+            await until(lambda: door.refused[Refused.FILES] == 1)
+            for _ in range(1000):  # turns of the loop, in which it does not try again
+                await asyncio.sleep(0)
+            assert door.refused[Refused.FILES] == 1
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft + 10, hard))
+            await until(lambda: door.open == 1)
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "connections are refused"
+    ]
+
+
+async def test_with_spare_files_the_listener_answers_when_no_other_is_left(no_file_left: Callable[[], None]) -> None:
+    door, loop = Admission(), asyncio.get_running_loop()
+    async with open_listener(application(), "127.0.0.1", 0, admission=door, spare=1) as port:
+        for _ in range(3):
+            with client_socket() as client:
+                no_file_left()
+                client.connect_ex(("127.0.0.1", port))  # the kernel takes it
+                async with asyncio.timeout(30):
+                    await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+                    assert b"200 OK" in await loop.sock_recv(client, 4096)
+            await until(lambda: door.open == 0)
+    assert door.refused == {}
+
+
+async def test_an_address_in_use_is_named() -> None:
+    async with open_listener(application(), "127.0.0.1", 0) as port:
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}: address already in use"):
+            async with open_listener(application(), "127.0.0.1", port):
+                pass
+
+
+async def test_a_name_is_listened_to_at_each_of_its_addresses() -> None:
+    async with open_listener(application(), "localhost", 0) as port:
+        assert "0 bytes" in await talk(port, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
+
+
+# --- nobody learns what answers, and who hangs up is no fault of the relay
+
+
+ANSWERS = [
+    "GET / HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET /nowhere HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "DELETE /broken HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET /broken HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET /refused HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET / HTTP/1.0\r\n\r\n",
+    "nonsense\r\n\r\n",
+    f"{POST}Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\n{{}}",
+    *NO_HTTP,
+]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("text", ANSWERS)
+async def test_no_answer_names_a_program(ca: trustme.CA, text: str, *, encrypted: bool) -> None:
+    tls = server_context(ca) if encrypted else None
+    async with open_listener(application(), "127.0.0.1", 0, tls) as port:
+        answer = (await talk(port, text, client_context(ca) if encrypted else None)).lower()
+
+    assert answer.startswith("http/1.")
+    assert not [word for word in ("server:", "aiohttp", "python", "push-relay") if word in answer]
+
+
+CLIENT_HELLO = bytes.fromhex("16 03 01 02 00 01 00 01 FC 03 03")
+# 16 03 01 02 00: TLS record of a handshake, 512 bytes; 01 00 01 FC 03 03: ClientHello, TLS 1.2; then nothing more
+GARBAGE = [b"", b"\x00" * 512, b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", CLIENT_HELLO, b"\x15\x03\x03\x00\x02\x02\x28"]
+
+
+def reset(client: socket.socket) -> None:
+    """Hang up with a RST."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("rude", [False, True])
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_who_ends_in_the_handshake_is_counted_and_no_error(
+    ca: trustme.CA, garbage: bytes, caplog: pytest.LogCaptureFixture, *, rude: bool
+) -> None:
+    door, loop = Admission(), asyncio.get_running_loop()
+    async with open_listener(application(), "127.0.0.1", 0, server_context(ca), admission=door) as port:
+        client = client_socket()
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await until(lambda: door.open == 1)
+        await loop.sock_sendall(client, garbage)
+        reset(client) if rude else client.close()
+        await until(lambda: door.open == 0)
+        assert door.refused == {Refused.HANDSHAKE: 1}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def wait_for_ever(request: web.Request) -> web.Response:
+    """Answer once the client is gone."""
+    request.app[WAITS].set()
+    transport = request.transport
+    await until(lambda: transport is None or transport.is_closing())
+    return web.Response(body=b"x" * 1_000_000)
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Send for as long as somebody listens."""
+    request.app[WAITS].set()
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b"x" * 100_000)
+        await asyncio.sleep(0)
+
+
+WAITS = web.AppKey("WAITS", asyncio.Event)
+IN_A_BODY = "POST / HTTP/1.1\r\nHost: relay\r\nContent-Length: 1000\r\n\r\n{"
+HANGING = [
+    IN_A_BODY,
+    IN_A_BODY.replace("Content-Length: 1000", "Transfer-Encoding: chunked"),
+    "GET / HTTP/1.1\r\nHost: rel",
+    "GET /waits HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET /streams HTTP/1.1\r\nHost: relay\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: relay\r\n\r\n" * 50,
+    "nonsense\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("way", ["closes", "resets", "resets below TLS", "sends garbage below TLS"])
+@pytest.mark.parametrize("text", HANGING)
+async def test_who_hangs_up_is_no_error(ca: trustme.CA, text: str, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    door, app = Admission(), application()
+    app[WAITS] = asyncio.Event()
+    app.router.add_get("/waits", wait_for_ever)
+    app.router.add_get("/streams", stream)
+    tls = server_context(ca) if "TLS" in way else None
+    caplog.set_level(logging.INFO)
+    async with open_listener(app, "127.0.0.1", 0, tls, admission=door) as port:
+        await asyncio.to_thread(_hang_up, port, text, way, client_context(ca) if tls else None)
+        await until(lambda: door.open == 0)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
+
+
+def _hang_up(port: int, text: str, way: str, tls: ssl.SSLContext | None) -> None:
+    client = socket.create_connection(("127.0.0.1", port))
+    if tls is not None:
+        below = socket.socket(fileno=os.dup(client.fileno()))
+        client = tls.wrap_socket(client, server_hostname="localhost")
+        client.sendall(text.encode())
+        client.settimeout(0.1)
+        if "garbage" in way:
+            below.sendall(b"\x17\x03\x03\x00\x20" + b"garbage!" * 4)  # 17 03 03 00 20: a record of data, 32 bytes
+            below.shutdown(socket.SHUT_WR)
+        os.close(client.detach())
+        reset(below)
+        return
+    client.sendall(text.encode())
+    reset(client) if way == "resets" else client.close()

@@ -10,6 +10,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from relay.domain.model import Platform
 from relay.domain.unreadable import UnreadableRows
+from relay.http.listeners import open_listener
 from relay.ops import checks
 from relay.ops.app import create_ops_app
 from relay.ops.counts import CountsCache
@@ -33,12 +34,12 @@ class Ops:
             checks.mailboxes(lambda: self.counts.newest.mailboxes if self.counts.newest else None),
             checks.leases(lambda: self.leased),
         ]
-        health, lag = Health(parts, self.clock), LoopLag()
-        metrics = Metrics(
+        self.health, lag = Health(parts, self.clock), LoopLag()
+        self.metrics = Metrics(
             version="1.2.3",
             role="watch",
             counts=self.counts,
-            health=health,
+            health=self.health,
             lag=lag,
             fleet=FleetStats(),
             requests=dict,
@@ -49,7 +50,7 @@ class Ops:
             clock=self.clock,
             unreadable=UnreadableRows(),
         )
-        self.app = create_ops_app(health, metrics)
+        self.app = create_ops_app(self.health, self.metrics)
 
 
 @pytest.fixture
@@ -112,6 +113,47 @@ async def test_metrics_answer_while_the_database_hangs(ops: Ops, client: Client)
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert 'relay_build_info{role="watch",version="1.2.3"} 1.0' in text
     assert "relay_database_up 0.0" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost.:9090", 200),
+        ("127.0.0.1:9090", 200),
+        ("127.1.2.3", 200),
+        ("[::1]:9090", 200),
+        ("[::ffff:127.0.0.1]", 200),
+        ("relay.example.com:9090", 200),
+        ("192.0.2.10", 200),
+        ("192.0.2.11", 421),
+        ("stranger.example.net", 421),
+        ("stranger.example.net:9090", 421),
+        ("localhost.example.net", 421),
+        ("127.0.0.1.example.net", 421),
+        ("x@localhost", 421),
+        ("[::1", 421),
+        (":9090", 421),
+    ],
+)
+async def test_it_answers_to_its_own_names_alone(ops: Ops, host: str, status: int) -> None:
+    app = create_ops_app(ops.health, ops.metrics, {"0.0.0.0", "Relay.example.com", "192.0.2.10"})
+    async with TestClient[Request, Application](TestServer(app)) as client:
+        for path in ("/livez", "/metrics", "/none"):
+            answer = await client.get(path, headers={"Host": host})
+            assert answer.status == (404 if status == 200 and path == "/none" else status)
+
+
+async def test_two_hosts_are_none_and_an_old_probe_needs_none(ops: Ops) -> None:
+    async with open_listener(ops.app, "127.0.0.1", 0) as port:
+        answers = []
+        for hosts in ("Host: localhost\r\nHost: stranger.example.net\r\n", "Host: \r\n", ""):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET /livez HTTP/1.0\r\n{hosts}\r\n".encode())
+            answers.append((await reader.readline()).split()[1])
+            writer.close()
+
+    assert answers == [b"400", b"421", b"200"]
 
 
 async def test_it_only_reads(client: Client) -> None:

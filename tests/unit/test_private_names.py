@@ -248,6 +248,16 @@ REGISTER = (
     ),
     *uses(
         "aiohttp",
+        "aiohttp.web_response.StreamResponse",
+        LISTENERS,
+        (
+            "_prepare_headers",
+            lambda it: inspect.iscoroutinefunction(it._prepare_headers) and accepts(it._prepare_headers),
+            "answer bytes that are no HTTP without naming the server",
+        ),
+    ),
+    *uses(
+        "aiohttp",
         "aiohttp.http_writer.StreamWriter",
         LISTENERS,
         ("output_size", lambda it: isinstance(it.output_size, int), "know whether an answer has begun"),

@@ -10,6 +10,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel
+from relay.http.admission import Refused
 from relay.push.stats import ChannelFault
 from tests.fakes.metrics import Bench, cut_admission
 from tests.fakes.ops import NOON
@@ -61,6 +62,8 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
     bench.apns.in_flight = 8
     bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)
     bench.lag._lags.append(0.25)
+    bench.listeners["api"].enter("192.0.2.1")
+    bench.listeners["api"].refused[Refused.ADDRESS] = 5
 
     samples = bench.samples()
 
@@ -83,6 +86,10 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_channel_faults{provider=apns}": 1,
         "relay_shards_leased{}": 256,
         "relay_loop_lag_seconds{}": 0.25,
+        "relay_connections_open{listener=api}": 1,
+        "relay_api_requests_refused_total{code=busy}": 2,
+        "relay_connections_refused_total{kind=address,listener=api}": 5,
+        "relay_connections_refused_total{kind=full,listener=api}": 0,
         "relay_database_up{}": 0,
         "relay_part_state{part=database}": 2,
     }.items() <= samples.items()

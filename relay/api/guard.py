@@ -1,0 +1,104 @@
+"""Which requests the API serves while more come than it can: decided before body and database are read."""
+
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from relay.api.rate import RateLimit
+from relay.domain.errors import RelayError
+from relay.registration.errors import TooManyRequests
+from relay.registration.secret import Access
+
+STRANGERS: Final = 12_000.0
+"""Requests per minute of all clients whose secret the relay does not know yet: 200 a second, some 60 ms of the loop."""
+AT_ONCE: Final = 100.0  # of these, after a pause
+ONE: Final = 60.0  # requests per minute of a registration whose secret the relay knows
+KNOWN: Final = (
+    10_000  # secrets that are remembered, some 150 bytes each; the one unused for the longest time goes first
+)
+PAUSE: Final = 5  # seconds until a client asks again
+EVERYBODY: Final = "everybody"
+
+
+class Busy(RelayError):
+    """The API serves as many requests as it can without delaying pushes."""
+
+
+class Guard:
+    """Counts the requests of each client, of all strangers together, and of each registration that showed its secret.
+
+    A registration that showed its secret is counted by itself alone: it gets through while strangers, perhaps behind
+    the same NAT address, use up the shares of all others. A wrong secret costs what no secret costs, so the answers
+    say nothing about a guess but that it was wrong.
+    """
+
+    def __init__(
+        self, per_minute: float, registrations: float, clock: Callable[[], float], refused: Counter[str] | None = None
+    ) -> None:
+        """Set up with the requests and the new registrations per minute of one client, and a clock in seconds.
+
+        `refused` counts refused requests by the code of the problem.
+        """
+        self._clients = RateLimit(per_minute, clock)
+        self._registering = RateLimit(registrations, clock)
+        self._strangers = RateLimit(STRANGERS, clock, burst=AT_ONCE, capacity=1)
+        self._registrations = RateLimit(ONE, clock)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._refused = Counter[str]() if refused is None else refused
+
+    def admit(self, client: str, access: Access | None, *, registers: bool) -> None:
+        """Count a request, perhaps for a new registration; raise TooManyRequests or Busy if it must not be served."""
+        try:
+            if access is not None and _digest(access) in self._known:
+                self._registrations.take(access.registration_id)
+                return
+            self._clients.take(client)
+            if registers:
+                self._registering.take(client)
+        except TooManyRequests:
+            self._refused["too-many-requests"] += 1
+            raise
+        try:
+            self._strangers.take(EVERYBODY)
+        except TooManyRequests as error:
+            self._refused["busy"] += 1
+            raise Busy("too many requests come at once; ask again") from error
+
+    def opened(self, access: Access) -> None:
+        """Remember a secret that opened its registration."""
+        digest = _digest(access)
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+
+    def gate(self, most: int) -> "Gate":
+        """Return a gate to the database, whose refusals count here."""
+        return Gate(most, self._refused)
+
+
+class Gate:
+    """Lets so many requests to the database at once, and refuses the next ones before they wait there."""
+
+    def __init__(self, most: int, refused: Counter[str]) -> None:
+        self._most = most
+        self._inside = 0
+        self._refused = refused
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Pass; raises Busy."""
+        if self._inside >= self._most:
+            self._refused["busy"] += 1
+            raise Busy("as many requests as the relay serves at once are being served; ask again")
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+
+def _digest(access: Access) -> bytes:
+    return hashlib.sha256(f"{access.registration_id} {access.secret}".encode()).digest()

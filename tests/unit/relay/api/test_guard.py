@@ -1,0 +1,96 @@
+from collections import Counter
+
+import pytest
+
+from relay.api import guard as guards
+from relay.api.guard import Busy, Guard
+from relay.domain.model import RegistrationId
+from relay.registration.errors import TooManyRequests
+from relay.registration.secret import Access
+
+ANN = Access(RegistrationId("ann"), "secret-of-ann")
+GUESS = Access(RegistrationId("ann"), "a guess")
+NAT = "192.0.2.1"
+
+
+class Seconds:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def admitted(guard: Guard, client: str, access: Access | None = None, *, registers: bool = False) -> int:
+    """Ask until the guard refuses; return how often it did not."""
+    count = 0
+    while count < 100_000:
+        try:
+            guard.admit(client, access, registers=registers)
+        except (TooManyRequests, Busy):
+            return count
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("access", [None, GUESS])
+def test_requests_without_the_secret_are_limited_for_each_client(access: Access | None) -> None:
+    refused = Counter[str]()
+    guard = Guard(10, 2, Seconds(), refused)
+
+    assert admitted(guard, NAT, access) == 10
+    assert admitted(guard, "192.0.2.2", access) == 10
+    assert refused == {"too-many-requests": 2}
+
+
+def test_new_registrations_have_a_narrower_limit() -> None:
+    guard = Guard(10, 2, Seconds())
+
+    assert admitted(guard, NAT, registers=True) == 2
+    assert admitted(guard, NAT) == 7
+
+
+def test_a_registration_that_showed_its_secret_gets_through_beside_strangers_at_its_address() -> None:
+    guard = Guard(10, 2, Seconds())
+    guard.opened(ANN)
+    admitted(guard, NAT)
+
+    assert admitted(guard, NAT, GUESS) == 0
+    assert admitted(guard, NAT, ANN) == guards.ONE
+
+
+def test_all_strangers_together_leave_time_to_pushes() -> None:
+    refused = Counter[str]()
+    guard = Guard(40, 2, seconds := Seconds(), refused)
+    guard.opened(ANN)
+
+    assert sum(admitted(guard, f"192.0.2.{number}") for number in range(5)) == guards.AT_ONCE
+    with pytest.raises(Busy):
+        guard.admit("192.0.2.200", None, registers=False)
+    guard.admit(NAT, ANN, registers=False)
+    seconds.now += 1.5 * 60 / guards.STRANGERS
+    guard.admit("192.0.2.200", None, registers=False)
+    assert refused["busy"] == 4
+
+
+def test_the_memory_of_secrets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "KNOWN", 2)
+    guard = Guard(1, 1, Seconds())
+    for name in ("ann", "ben", "ann", "cay"):
+        guard.opened(Access(RegistrationId(name), "secret"))
+    admitted(guard, NAT)
+
+    assert admitted(guard, NAT, Access(RegistrationId("ben"), "secret")) == 0
+    assert admitted(guard, NAT, Access(RegistrationId("ann"), "secret")) == guards.ONE
+
+
+def test_a_gate_lets_so_many_in_and_refuses_the_next_at_once() -> None:
+    refused = Counter[str]()
+    gate = Guard(1, 1, Seconds(), refused).gate(1)
+    with gate.passing(), pytest.raises(Busy), gate.passing():
+        pass
+    with pytest.raises(ZeroDivisionError), gate.passing():
+        raise ZeroDivisionError
+
+    with gate.passing():
+        pass
+    assert refused == {"busy": 1}
