@@ -22,6 +22,7 @@ from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.limits import AnswerLimits
 from eas_watcher.transport.sources import Sources
+from eas_watcher.transport.tls import client_context, in_words
 
 if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientTimeout
@@ -203,7 +204,7 @@ async def open_transport(
             ttl_dns_cache=60,
             keepalive_timeout=KEEP_IDLE if reuse else None,
             force_close=not reuse,
-            ssl=tls or ssl.create_default_context(),
+            ssl=tls or client_context(),
             ssl_shutdown_timeout=GOODBYE,
             socket_factory=make_socket,
         )
@@ -318,8 +319,8 @@ async def _read_limited(response: aiohttp.ClientResponse, largest: int) -> bytes
 
 def _describe(error: OSError) -> str:
     """Return the text of an error of the network or of TLS, without addresses that change."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return in_words(error)
     return error.strerror or type(error).__name__
 
 

@@ -1,13 +1,14 @@
-"""A probe of a server's TLS: one connection without a request."""
+"""A probe of a server's TLS: connections without a request."""
 
 import asyncio
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from eas_watcher.errors import Unreachable
+from eas_watcher.transport.tls import in_words
 
 PATIENCE: Final = 20.0  # seconds for TCP and TLS
 
@@ -20,19 +21,34 @@ class Handshake:
     """In OpenSSL's spelling, e.g. "TLSv1.3"."""
     valid_until: datetime | None
     """The expiry of the server's certificate (aware UTC); None: unknown."""
+    flaw: str = ""
+    """Why newer software does not trust the certificate or its CA, in OpenSSL's words; empty: it does."""
 
 
-async def shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
-    """Make one TLS handshake and close; raises Unreachable, which says what is wrong with the certificate."""
+async def shake_hands(host: str, port: int, tls: ssl.SSLContext, strict: ssl.SSLContext | None = None) -> Handshake:
+    """Make a TLS handshake, and one with `strict`, which checks the form of certificates too.
+
+    Raises Unreachable, which says what is wrong with the certificate, if the first one fails.
+    """
+    found = await _shake_hands(host, port, tls)
+    if strict is None:
+        return found
+    try:
+        await _shake_hands(host, port, strict)
+    except Unreachable as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            return replace(found, flaw=error.__cause__.verify_message)
+    return found
+
+
+async def _shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
     try:
         async with asyncio.timeout(PATIENCE):
             _, writer = await asyncio.open_connection(host, port, ssl=tls)
     except TimeoutError as error:
         raise Unreachable("no connection in time", reached=False) from error
-    except ssl.SSLCertVerificationError as error:
-        raise Unreachable(f"certificate not trusted: {error.verify_message}", reached=False) from error
     except ssl.SSLError as error:
-        raise Unreachable(f"no TLS: {error.reason or type(error).__name__}", reached=False) from error
+        raise Unreachable(in_words(error), reached=False) from error
     except OSError as error:
         raise Unreachable(f"no connection: {error.strerror or type(error).__name__}", reached=False) from error
     agreed = writer.get_extra_info("ssl_object")

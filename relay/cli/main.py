@@ -6,6 +6,7 @@ loads only the libraries of its own role.
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from relay.cli.invitations import invitations
-from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults
+from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
 from relay.domain.model import Role
 from relay.process import core_dumps
@@ -53,6 +54,8 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
+    for key, wrong, remedy in settings.warnings:
+        logging.getLogger(__name__).warning("setting noted", extra={"key": key, "wrong": wrong, "remedy": remedy})
     with failing("cannot listen or reach the database"):
         _run(app.serve(settings))
 
@@ -62,6 +65,7 @@ def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Check the configuration of a role and name every fault at once."""
     settings = _load(config, role)
     say(f"{config}: good for role {role.value}.", green=True)
+    show_warnings(settings.warnings)
     for name, server in settings.servers.items():
         say(f"  server {name}: {server.url}")
     for platform, apps in settings.apps.items():

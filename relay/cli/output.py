@@ -3,7 +3,7 @@
 Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -42,6 +42,12 @@ def show_faults(error: SettingsInvalid) -> NoReturn:
     for key, wrong, remedy in faults:
         note(f"  {typer.style(key, bold=True)} {wrong}. {remedy}")
     raise typer.Exit(FAULTY)
+
+
+def show_warnings(warnings: Iterable[tuple[str, str, str]]) -> None:
+    """Print what works but should change; the command goes on."""
+    for key, wrong, remedy in warnings:
+        note(f"  warning: {typer.style(key, bold=True)} {wrong}. {remedy}")
 
 
 def fail(text: str, status: int) -> NoReturn:

@@ -1,12 +1,11 @@
 """The composition of the watch role, which holds a Ping for every mailbox."""
 
-import ssl
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.tls import client_context
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
 from relay.domain.errors import KeyLost
@@ -37,7 +36,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     paths = SqlIdleTimeoutStore(running.engine, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
-    servers = await open_servers(settings.servers, settings.autodiscover, _trust, admissions, stack)
+    servers = await open_servers(settings.servers, settings.autodiscover, client_context, admissions, stack)
     store = SqlWatchStore(running.engine, running.wakeups, settings.limits, running.unreadable)
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
@@ -60,8 +59,3 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         ("paths", IdleTimeoutKeeper(paths, admissions.items, lessons, now).run),
         ("mailboxes", mailboxes.run),
     ]
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts the CAs of a file; None: those of the system."""
-    return ssl.create_default_context(cafile=ca_file)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 from aiohappyeyeballs import start_connection
 
 from eas_watcher.transport.sources import Sources
+from eas_watcher.transport.tls import client_context, in_words, remedy_of
 from relay.network import faults
 from relay.network.http_connect import Answer, AnswerReader, NotHttp, request
 from relay.network.route import Proxy, Route, authority
@@ -49,7 +50,7 @@ class Dialler:
         self._limit = limit
         self._proxy_tls: ssl.SSLContext | None = None
         if route.proxy is not None and route.proxy.tls:
-            self._proxy_tls = ssl.create_default_context(cafile=route.proxy.ca_file)
+            self._proxy_tls = client_context(route.proxy.ca_file)
         self._sources = Sources(route.sources)
         self._look_up = look_up
         self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[AddressInfo]]] = {}
@@ -94,9 +95,9 @@ class Dialler:
         try:
             return await _start(lambda: _Tunnel(connect), sock, self._proxy_tls, proxy.host)
         except ssl.SSLCertVerificationError as error:
-            raise faults.proxy_not_trusted(proxy, error.verify_message) from error
+            raise faults.proxy_not_trusted(proxy, error.verify_message, remedy_of(error)) from error
         except ssl.SSLError as error:
-            raise faults.proxy_without_tls(proxy, error.reason or "no reason given") from error
+            raise faults.proxy_without_tls(proxy, in_words(error)) from error
         except TimeoutError:
             raise
         except OSError as error:

@@ -67,9 +67,10 @@ def proxy_timed_out(proxy: Proxy, waited_for: str) -> NotConnected:
     return NotConnected("proxy-timed-out", remedy)
 
 
-def proxy_not_trusted(proxy: Proxy, wrong: str) -> NotConnected:
-    """Return the fault of a proxy whose own certificate does not verify."""
-    remedy = f"{wrong or 'it does not verify'}: set network.proxy_ca_file to the CA that signs for the proxy {proxy}"
+def proxy_not_trusted(proxy: Proxy, wrong: str, to_do: str = "") -> NotConnected:
+    """Return the fault of a proxy whose own certificate does not verify; `to_do`: the remedy if its CA is known."""
+    to_do = to_do or "set network.proxy_ca_file to the CA that signs for it"
+    remedy = f"the certificate of the proxy {proxy}: {wrong or 'it does not verify'}: {to_do}"
     return NotConnected("proxy-certificate-not-trusted", remedy, lasting=True)
 
 

@@ -7,7 +7,6 @@ because aiohttp's connectors accept those of a dialler only through a private me
 
 import asyncio
 import re
-import ssl
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from yarl import URL
 
+from eas_watcher.transport.tls import client_context
 from relay.network.dialling import Dialler
 from relay.network.faults import floods
 from relay.network.route import Route
@@ -79,7 +79,7 @@ class Poster:
 
         A connection is kept for so many seconds without traffic. Raises OSError when a file holds no CA.
         """
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls = client_context(ca_file)
         self._dialler = Dialler(route)
         self._in_flight = in_flight
         self._kept = kept

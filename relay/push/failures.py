@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from socket import gaierror
 from typing import Final
 
+from eas_watcher.transport.tls import remedy_of
 from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.network.faults import NotConnected
 
@@ -37,9 +38,11 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's own error has no message; the ssl error that it was raised from has.
         messages = (getattr(cause, "verify_message", "") for cause in causes)
+        known = next(filter(None, map(remedy_of, causes)), "")
+        to_do = known or f"set {ca_setting} to the CA that signs for the provider (or for the proxy that inspects TLS)"
         remedy = (
-            f"{next(filter(None, messages), 'it does not verify')}: set {ca_setting} to the CA that signs for the "
-            "provider (or for the proxy that inspects TLS), and check that nothing else answers under its name"
+            f"{next(filter(None, messages), 'it does not verify')}: {to_do}, and check that nothing else answers under "
+            "the provider's name"
         )
         return _lasting("certificate-not-trusted", remedy, one_host=True)
     return _read(causes)

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from eas_watcher.transport.tls import client_context
+
 BEGIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
 END: Final = datetime(2049, 12, 31, tzinfo=UTC)
 """The last year of UTCTime [RFC 5280 4.1.2.5]."""
@@ -74,7 +76,7 @@ class ThrowAwayCa:
 
     def client_context(self) -> ssl.SSLContext:
         """Return the TLS context of a client that trusts only this CA."""
-        return ssl.create_default_context(cadata=self.ca_pem.decode())
+        return client_context(ca_pem=self.ca_pem)
 
     def _issue(self, subject: x509.Name, purpose: x509.ObjectIdentifier, names: Sequence[str]) -> bytes:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,6 +15,7 @@ from rich.panel import Panel
 from rich.syntax import Syntax
 
 from eas_watcher.names import ServerId
+from eas_watcher.transport.tls import client_context
 from relay.sandbox.installation import APP, DOMAIN
 from relay.sandbox.process import RelayEnded, RelayProcess, open_relay
 from relay.sandbox.sandbox import Sandbox, open_sandbox
@@ -65,7 +65,7 @@ async def _run_steps(out: Console, folder: Path, *, once: bool) -> None:
         out.print(f"   FCM         {sandbox.fcm.url}\n   WebPush     {sandbox.webpush.url}")
         relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports.ops))
         _step(out, 2, "`relay serve` runs on an embedded database and is ready.")
-        trust = ssl.create_default_context(cafile=sandbox.folder / "ca.pem")
+        trust = client_context(sandbox.folder / "ca.pem")
         connector = aiohttp.TCPConnector(ssl=trust)
         api = await stack.enter_async_context(aiohttp.ClientSession(sandbox.api_url, connector=connector))
         await _register_phones(out, api, sandbox)

@@ -1,5 +1,6 @@
 """Reads PEM certificates and private keys, and checks their kind."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID
 
 SHORTEST_RSA: Final = 1024  # bits
 
@@ -34,6 +36,32 @@ def read_certificate(pem: bytes) -> Certificate:
         raise ValueError("the certificate's key is of an unknown kind") from error
     der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Certificate(first.not_valid_before_utc, first.not_valid_after_utc, der)
+
+
+def ca_flaws(pem: bytes) -> list[str]:
+    """Return, for the CAs of a PEM text, what strict software such as Python from 3.13 on refuses them for [RFC 5280].
+
+    The chain of such a CA is sound; only the form of its certificate is not as RFC 5280 4.2 wants it.
+    """
+    try:
+        return [flaw for certificate in x509.load_pem_x509_certificates(pem) for flaw in _flaws(certificate)]
+    except ValueError:  # an extension that cannot be read; OpenSSL judges the file
+        return []
+
+
+def _flaws(certificate: x509.Certificate) -> Iterator[str]:
+    extensions = {extension.oid: extension for extension in certificate.extensions}
+    constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if constraints is None or not constraints.value.ca:
+        return
+    if not constraints.critical:
+        yield "basic constraints not critical"
+    if ExtensionOID.KEY_USAGE not in extensions:
+        yield "no key usage"
+    if ExtensionOID.SUBJECT_KEY_IDENTIFIER not in extensions:
+        yield "no subject key identifier"
+    if certificate.issuer != certificate.subject and ExtensionOID.AUTHORITY_KEY_IDENTIFIER not in extensions:
+        yield "no authority key identifier"
 
 
 def read_expiry(file: Path) -> datetime:

@@ -10,12 +10,14 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from eas_watcher.transport.tls import client_context
 from relay.network.urls import secure_url
-from relay.security.certificates import is_p256, public_key_of, read_certificate
+from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
 from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
+RENEW_CA: Final = "The relay accepts it; have the CA renewed with these extensions before other software meets it."
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
 
 
@@ -55,11 +57,14 @@ class Files:
         pem = self.read(key, path, secret=False)
         if pem is not None:
             try:
-                ssl.create_default_context(cafile=path)
+                client_context(path)
             except ssl.SSLError:
                 self.faults.add(
                     key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE."
                 )
+            else:
+                for flaw in ca_flaws(pem):
+                    self.faults.warn(key, f"{path} holds a CA that newer software refuses: {flaw}", RENEW_CA)
         return path
 
     def certificate(self, key: str, path: Path, key_of: str, key_path: Path) -> None:

@@ -4,6 +4,7 @@ Only `relay.settings` reads relay.toml and the variables RELAY__*; all other cod
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | Non
     settings = Checks(sections, Files(path.absolute().parent, faults, moment), role).settings()
     if faults.list:
         raise SettingsInvalid(faults.list)
-    return settings
+    return replace(settings, warnings=tuple(faults.warnings))
 
 
 def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:

@@ -27,10 +27,16 @@ class Faults:
 
     def __init__(self) -> None:
         self.list: list[tuple[str, str, str]] = []
+        self.warnings: list[tuple[str, str, str]] = []
+        """What works, but an operator should change; of the same form."""
 
     def add(self, key: str, wrong: str, remedy: str) -> None:
         """Add one fault: `wrong` continues a sentence that begins with the key, `remedy` is a whole sentence."""
         self.list.append((key, wrong, remedy))
+
+    def warn(self, key: str, noted: str, remedy: str) -> None:
+        """Add one warning, worded as a fault."""
+        self.warnings.append((key, noted, remedy))
 
     def require(self, key: str, given: object, remedy: str) -> bool:
         """Return whether a key is set; if not, add that it is missing, unless it has another fault already."""

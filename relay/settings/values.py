@@ -208,6 +208,8 @@ class Settings:
     push: PushSettings
     egress: EgressSettings
     log: LogSettings
+    warnings: tuple[tuple[str, str, str], ...] = ()
+    """What works, but should change: key as in TOML, what is wrong, what to do."""
 
     @property
     def limits(self) -> Mapping[str, TryLimits]:

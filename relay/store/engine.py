@@ -5,7 +5,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def connect_arguments(url: str, ca_file: Path | None = None) -> dict[str, Any]:
 
 def _tls(ca_file: Path | None) -> dict[str, Any]:
     """Verify the server and its name, as libpq's `verify-full` does; without a file the URL decides."""
-    return {} if ca_file is None else {"ssl": ssl.create_default_context(cafile=ca_file)}
+    return {} if ca_file is None else {"ssl": client_context(ca_file)}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from eas_watcher.tools.probe.arguments import PASSWORD as VARIABLE
 from eas_watcher.tools.probe.arguments import Order, run_probe
 from eas_watcher.tools.probe.device import probe_device
 from eas_watcher.tools.probe.finding import Finding, Grade, works
+from eas_watcher.transport.tls import client_context
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.failures import AnswerHttp, AnswerStatus, Crash, Cut, FailurePlan, Garble
 from relay.sandbox.eas.families import FAMILIES
@@ -22,6 +23,7 @@ from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
+from tests.fakes import chains
 from tests.fakes.tls import Authority
 from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, world
 from tests.waiting import until
@@ -140,6 +142,22 @@ async def test_an_untrusted_certificate_gets_no_password() -> None:
         assert list(findings) == ["TLS"]
         assert "certificate not trusted" in findings["TLS"].text
         assert simulator.records.requests == {}
+
+
+async def test_a_ca_that_newer_software_refuses_is_noted_and_used() -> None:
+    ca = chains.Authority(critical=False)
+    async with open_eas_simulator(tls=chains.serving_context(ca.server(["127.0.0.1"]))) as simulator:
+        simulator.add_mailbox(ANN, PASSWORD)
+        asked = replace(
+            order(simulator, Authority()),
+            tls=client_context(ca_pem=ca.pem),
+            strict=client_context(ca_pem=ca.pem, strict=True),
+        )
+        findings = await probe(asked)
+
+    assert works(findings.values())
+    assert findings["TLS"].grade is Grade.NOTE
+    assert "not marked critical" in findings["TLS"].text
 
 
 async def test_a_server_that_is_not_there_is_reported() -> None:

@@ -34,6 +34,7 @@ from eas_watcher.tools.probe.finding import Finding, works
 from eas_watcher.tools.probe.steps import Probe
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
+from eas_watcher.transport.tls import client_context
 from eas_watcher.transport.tls_probe import Handshake, shake_hands
 
 PASSWORD: Final = "EAS_WATCHER_PASSWORD"
@@ -59,6 +60,8 @@ class Order:
     """Seconds to wait for the answer to a Ping."""
     target: str = ""
     """The server's Kerberos principal; empty: the one of its host."""
+    strict: ssl.SSLContext | None = field(default=None, repr=False)
+    """Checks the form of certificates too, as newer software does; None: not checked."""
 
     @property
     def kerberos(self) -> bool:
@@ -107,7 +110,7 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
     account = Account(MailboxId("probe"), order.url, credential.user, device_id, credential)
 
     async def shake() -> Handshake:
-        return await shake_hands(order.host, order.port, order.tls)
+        return await shake_hands(order.host, order.port, order.tls, order.strict)
 
     findings = []
     async with AsyncExitStack() as stack:
@@ -143,10 +146,11 @@ def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callab
         return Order(
             url,
             _read_credential(given, environ, ask),
-            ssl.create_default_context(cafile=given.ca_file),
+            client_context(given.ca_file),
             Acknowledgement(given.acknowledge),
             given.patience,
             given.target,
+            client_context(given.ca_file, strict=True),
         )
     except EasError as fault:
         raise ArgumentsFaulty(str(fault)) from fault

@@ -201,7 +201,10 @@ def judge_tls(shaken: Handshake, now: datetime) -> Finding:
     if shaken.valid_until is None:
         return Finding("TLS", Grade.GOOD, shaken.version)
     text = f"{shaken.version}, trusted certificate, valid until {shaken.valid_until:%Y-%m-%d}"
-    return Finding("TLS", Grade.NOTE if shaken.valid_until - now < EXPIRY else Grade.GOOD, text)
+    if shaken.flaw:
+        text = f"{text}; newer software refuses it: {shaken.flaw} (renew the certificate or its CA)"
+    noted = shaken.flaw or shaken.valid_until - now < EXPIRY
+    return Finding("TLS", Grade.NOTE if noted else Grade.GOOD, text)
 
 
 def _explain(error: EasError) -> str:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from aioapns.connection import JWTAuthorizationHeaderProvider
 
+from eas_watcher.transport.tls import client_context
 from relay.domain.clock import Clock
 from relay.domain.model import Environment
 from relay.network.dialling import Dialler
@@ -138,7 +139,7 @@ class Account:
             await pool.drain(patience)
 
     def _tls(self) -> ssl.SSLContext:
-        tls = ssl.create_default_context(cafile=self._ca_file)
+        tls = client_context(self._ca_file)
         tls.set_alpn_protocols(["h2"])
         if self.tokens is None:
             tls.load_cert_chain(self._path)
@@ -181,7 +182,7 @@ def read_pem(path: Path) -> Pem:
     if own != certified.public_key:
         raise ValueError("holds a key that is not the certificate's")
     try:
-        ssl.create_default_context().load_cert_chain(path, password="")
+        client_context().load_cert_chain(path, password="")
     except ssl.SSLError as error:
         raise ValueError(f"holds a certificate or key that TLS does not take ({error.reason})") from error
     return Pem(pem)

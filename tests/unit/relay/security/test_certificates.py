@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from relay.security.certificates import is_p256, public_key_of, read_certificate, read_expiry
+from eas_watcher.transport.tls import client_context
+from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate, read_expiry
+from tests.fakes import chains
 
 END = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -62,3 +64,35 @@ def test_a_certificate_with_a_key_of_an_unknown_kind_is_a_value_error() -> None:
 
     with pytest.raises(ValueError, match="unknown kind"):
         read_certificate(ssl.DER_cert_to_PEM_cert(unknown).encode())
+
+
+ROOT = chains.Authority()
+
+
+@pytest.mark.parametrize(
+    ("ca", "flaws"),
+    [
+        (ROOT, []),
+        (chains.Authority("Issuing CA", issuer=ROOT), []),
+        (chains.Authority(critical=False), ["basic constraints not critical"]),
+        (chains.Authority(key_usage=False), ["no key usage"]),
+        (chains.Authority(subject_id=False), ["no subject key identifier"]),
+        (chains.Authority("Issuing CA", issuer=ROOT, authority_id=False), ["no authority key identifier"]),
+    ],
+)
+def test_names_the_flaws_of_a_ca_that_strict_software_refuses(ca: chains.Authority, flaws: list[str]) -> None:
+    chain = chains.serving_context(ca.server(chain=ca.pem))
+    anchors = ROOT.pem if ca.issuer else ca.pem
+
+    assert ca_flaws(ROOT.pem + ca.pem) == flaws
+    assert chains.shake(chain, client_context(ca_pem=anchors)) == "TLSv1.3"
+    if flaws:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            chains.shake(chain, client_context(ca_pem=anchors, strict=True))
+    else:
+        chains.shake(chain, client_context(ca_pem=anchors, strict=True))
+
+
+def test_a_certificate_that_is_no_ca_or_cannot_be_read_has_no_flaws() -> None:
+    assert ca_flaws(ROOT.server()) == []
+    assert ca_flaws(b"nothing") == []

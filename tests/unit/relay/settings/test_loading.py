@@ -17,6 +17,7 @@ from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, Apn
 from relay.push.fcm.config import FcmConfig
 from relay.security.sealing import generate
 from relay.settings import key_making, load
+from tests.fakes.chains import Authority
 from tests.installation import GOOD, Installation
 
 
@@ -52,6 +53,17 @@ def test_a_good_file_becomes_settings(site: Installation) -> None:
     assert settings.sealing.public is not None
     assert settings.sealing.private is not None
     assert settings.sealing.private.public_key().raw == settings.sealing.public.raw
+
+
+def test_a_ca_that_newer_software_refuses_is_a_warning_and_no_fault(site: Installation) -> None:
+    site.write("ca.pem", Authority(critical=False).pem)
+    site.configure(GOOD.replace("[servers.main]", '[servers.main]\nca_file = "ca.pem"'))
+    settings = site.load()
+
+    [(key, wrong, remedy)] = settings.warnings
+    assert key == "servers.main.ca_file"
+    assert wrong.endswith("ca.pem holds a CA that newer software refuses: basic constraints not critical")
+    assert remedy.startswith("The relay accepts it")
 
 
 def test_one_bad_file_reports_its_faults_all_at_once(site: Installation) -> None:

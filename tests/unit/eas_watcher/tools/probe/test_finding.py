@@ -32,6 +32,13 @@ def test_a_certificate_that_expires_soon_is_noted(left: timedelta, grade: Grade)
     assert judge_tls(Handshake("TLSv1.3", NOW + left), NOW).grade is grade
 
 
+def test_what_newer_software_refuses_is_noted() -> None:
+    finding = judge_tls(Handshake("TLSv1.3", NOW + 2 * EXPIRY, "Basic Constraints of CA cert not marked critical"), NOW)
+
+    assert finding.grade is Grade.NOTE
+    assert "newer software refuses it: Basic Constraints of CA cert not marked critical" in finding.text
+
+
 def test_a_probes_device_is_constant_and_of_its_own() -> None:
     url = "https://mail.example.com/Microsoft-Server-ActiveSync"
     device = probe_device(url, "ann")
