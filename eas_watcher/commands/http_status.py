@@ -43,6 +43,7 @@ DENIED: Final = MappingProxyType(
 )
 """Status -> reason and text of AccessDenied. 440 and 441 come from publishing gateways, not the specification."""
 
+REASON: Final = 4096  # octets; the body of a refusal that gives the cause has about 50
 OK: Final = 200
 FORBIDDEN: Final = 403
 UNAUTHORIZED: Final = 401
@@ -78,7 +79,8 @@ def _raise_for_reason(reply: HttpReply) -> None:
 
     Nothing else is read from an answer with another status than 200.
     """
-    if not reply.headers.get("content-type", "").lower().startswith("application/vnd.ms-sync"):
+    wbxml = reply.headers.get("content-type", "").lower().startswith("application/vnd.ms-sync")
+    if not wbxml or len(reply.body) > REASON:
         return
     try:
         status = read_number(decode(reply.body), "Status")

@@ -1,5 +1,6 @@
 """The admissions to all mail servers of a process, by URL."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from random import Random
@@ -26,6 +27,8 @@ class Admissions:
         `lessons` are what earlier processes learnt about the path to each server, by URL.
         """
         self.now = now
+        self.large_answer = asyncio.Lock()
+        """Held while a large answer is read: two threads at once would take the interpreter from the loop."""
         self._short_requests = short_requests
         self._random = random
         self._lessons = dict(lessons or {})

@@ -16,7 +16,7 @@ from eas_watcher.wbxml.encode import CONTINUES, END, HAS_CONTENT, OPAQUE, STR_I,
 
 MAX_SIZE: Final = 8 * 1024 * 1024  # bytes; a Sync answer of 100 items without bodies has about 50 KiB
 MAX_DEPTH: Final = 64  # nested elements; a Sync answer needs 8
-MAX_TOKENS: Final = 200_000  # 14 for each of 14,000 folders; limits time to about 0.3 s and memory to about 15 MiB
+MAX_TOKENS: Final = 150_000  # 14 for each of 10,700 folders; limits time to about 0.15 s and memory to about 12 MiB
 
 VERSIONS: Final = frozenset({0x01, 0x02, 0x03})  # WBXML 1.1 to 1.3
 UTF_8: Final = 0x6A  # IANA MIB 106
@@ -25,9 +25,17 @@ HAS_ATTRIBUTES: Final = 0x80
 TOKEN: Final = 0x3F
 MB_U_INT32_BYTES: Final = 5
 
-APPLICATION_DATA: Final = TOKENS["AirSync", "ApplicationData"]
-KEPT_OF_ITEMS: Final = frozenset({TOKENS["Email", "Read"], TOKENS["Email", "DateReceived"]})
-SKIPPED: Final = frozenset({TOKENS["FolderHierarchy", "DisplayName"]})
+PAGE: Final = 6  # bits of a token; a name is one number here, the code page above the token
+
+
+def _name(page: str, tag: str) -> int:
+    number, token = TOKENS[page, tag]
+    return number << PAGE | token
+
+
+APPLICATION_DATA: Final = _name("AirSync", "ApplicationData")
+KEPT_OF_ITEMS: Final = frozenset({_name("Email", "Read"), _name("Email", "DateReceived")})
+SKIPPED: Final = frozenset({_name("FolderHierarchy", "DisplayName")})
 
 
 class WbxmlError(ProtocolViolation):
@@ -48,7 +56,7 @@ def decode(body: bytes, *, sparse: bool = False) -> Element:
         raise WbxmlError("the document is too large", MAX_SIZE)
     reader = _Reader(body)
     _read_header(reader)
-    return _read_root(reader, _Tree(sparse))
+    return _read_root(reader, sparse=sparse)
 
 
 class _Reader:
@@ -73,12 +81,19 @@ class _Reader:
 
     def mb_u_int32(self) -> int:
         """Return the next number, in groups of seven bits, the highest first [WBXML 1.3, 5.1]."""
+        if self.at < len(self.body) and self.body[self.at] < CONTINUES:
+            self.at += 1
+            return self.body[self.at - 1]
+        groups = self.body[self.at : self.at + MB_U_INT32_BYTES]
         value = 0
-        for _ in range(MB_U_INT32_BYTES):
-            group = self.byte()
-            value = value << 7 | group & ~CONTINUES
+        for count, group in enumerate(groups, 1):
             if group < CONTINUES:
-                return value
+                self.at += count
+                return value << 7 | group
+            value = value << 7 | group - CONTINUES
+        self.at += len(groups)
+        if len(groups) < MB_U_INT32_BYTES:
+            raise self.fail("the document ends too early", 0)
         raise self.fail("a number is too long")
 
     def skip(self, length: int) -> slice:
@@ -115,123 +130,104 @@ class _Open:
 
     __slots__ = ("children", "name", "opaque", "text")
 
-    def __init__(self, name: tuple[int, int]) -> None:
+    def __init__(self, name: int) -> None:
         self.name = name
-        self.children: list[Element] = []
-        self.text: bytearray | None = None
-        self.opaque = True
+        self.children: list[Element] | None = None
+        self.text: bytes | bytearray | None = None
+        self.opaque = False
+
+    def add_text(self, text: bytes, *, opaque: bool) -> None:
+        """Append text; it may come in pieces, split even within a character."""
+        if self.text is None:
+            self.text, self.opaque = text, opaque
+            return
+        if isinstance(self.text, bytes):
+            self.text = bytearray(self.text)
+        self.text += text
+        self.opaque = self.opaque and opaque
+
+    def add(self, child: Element) -> None:
+        """Append a child."""
+        if self.children is None:
+            self.children = [child]
+        else:
+            self.children.append(child)
 
     def close(self) -> Element:
         """Return the element."""
-        if not self.children and self.text is None:
+        if self.text is None and self.children is None:
             return _empty(self.name)
-        page, tag = names_of(*self.name)
-        return Element(page, tag, tuple(self.children), self._read_text())
+        page, tag = names_of(self.name >> PAGE, self.name & TOKEN)
+        return Element(page, tag, tuple(self.children or ()), self._read_text())
 
     def _read_text(self) -> str | bytes:
-        if self.text is None:
-            return ""
+        text = b"" if self.text is None else bytes(self.text)
         if self.opaque:
-            return bytes(self.text)
+            return text
         try:
-            return self.text.decode()
+            return text.decode()
         except UnicodeDecodeError:
-            return bytes(self.text)
+            return text
 
 
-class _Tree:
-    """Builds the tree from the tokens, without the elements that are skipped."""
+def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0912 -- one loop, because each call costs
+    """Read the root element; bytes after it are ignored.
 
-    __slots__ = ("_open", "_skipped", "_sparse", "root")
-
-    def __init__(self, sparse: bool) -> None:
-        self.root: Element | None = None
-        self._open: list[_Open] = []
-        self._skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
-        self._sparse = sparse
-
-    @property
-    def depth(self) -> int:
-        """How many elements are open."""
-        return len(self._open) + self._skipped
-
-    def add_text(self, body: bytes, where: slice, *, opaque: bool) -> None:
-        """Append text to the open element; it may come in pieces, split even within a character."""
-        if self._skipped:
-            return
-        element = self._open[-1]
-        if self._sparse and element.name == APPLICATION_DATA:
-            return
-        element.opaque = element.opaque and opaque
-        if element.text is None:
-            element.text = bytearray()
-        element.text += memoryview(body)[where]
-
-    def begin(self, name: tuple[int, int], *, has_content: bool) -> None:
-        """Open an element, or add it if it is empty."""
-        if self._skipped or self._skips(name):
-            self._skipped += has_content
-            return
-        if has_content:
-            self._open.append(_Open(name))
-        else:
-            self._add(_empty(name))
-
-    def end(self) -> None:
-        """Close the element that was opened last."""
-        if self._skipped:
-            self._skipped -= 1
-        else:
-            self._add(self._open.pop().close())
-
-    def _add(self, element: Element) -> None:
-        if self._open:
-            self._open[-1].children.append(element)
-        else:
-            self.root = element
-
-    def _skips(self, name: tuple[int, int]) -> bool:
-        if not self._sparse or not self._open:
-            return False
-        parent = self._open[-1].name
-        if parent == APPLICATION_DATA:
-            return name not in KEPT_OF_ITEMS
-        return parent in KEPT_OF_ITEMS or name in SKIPPED
-
-
-def _read_root(reader: _Reader, tree: _Tree) -> Element:
-    """Read the root element; bytes after it are ignored."""
+    A hostile answer costs as much time as this loop takes for MAX_TOKENS tokens, so it calls little.
+    """
+    body, size = reader.body, len(reader.body)
     page = 0  # [WBXML 1.3, 5.8.1]
+    elements: list[_Open] = []
+    skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
     for _ in range(MAX_TOKENS):
-        token = reader.byte()
+        if reader.at >= size:
+            raise reader.fail("the document ends too early", 0)
+        token = body[reader.at]
+        reader.at += 1
         if token == SWITCH_PAGE:
-            page = reader.byte()
-        elif token in {STR_I, OPAQUE, END}:
-            if not tree.depth:
+            page = reader.byte() << PAGE
+        elif token == END:
+            if skipped:
+                skipped -= 1
+                continue
+            if not elements:
                 raise reader.fail("text or END outside of the root element")
-            if token == END:
-                tree.end()
-            else:
-                where = reader.skip_string() if token == STR_I else reader.skip(reader.mb_u_int32())
-                tree.add_text(reader.body, where, opaque=token == OPAQUE)
+            element = elements.pop().close()
+            if not elements:
+                return element
+            elements[-1].add(element)
+        elif token in {STR_I, OPAQUE}:
+            if not elements:
+                raise reader.fail("text or END outside of the root element")
+            where = reader.skip_string() if token == STR_I else reader.skip(reader.mb_u_int32())
+            if not skipped and not (sparse and elements[-1].name == APPLICATION_DATA):
+                elements[-1].add_text(body[where], opaque=token == OPAQUE)
         else:
-            _check_tag(reader, tree, token)
-            tree.begin((page, token & TOKEN), has_content=bool(token & HAS_CONTENT))
-        if tree.root is not None:
-            return tree.root
+            name = page | token & TOKEN
+            if token & TOKEN < FIRST_TOKEN:
+                raise reader.fail("a global token that ActiveSync does not use")
+            if token & HAS_ATTRIBUTES:
+                raise reader.fail("an element has attributes")
+            if len(elements) + skipped >= MAX_DEPTH:
+                raise reader.fail("elements are nested too deep")
+            if skipped or (sparse and elements and _skips(elements[-1].name, name)):
+                skipped += bool(token & HAS_CONTENT)
+            elif token & HAS_CONTENT:
+                elements.append(_Open(name))
+            elif elements:
+                elements[-1].add(_empty(name))
+            else:
+                return _empty(name)
     raise reader.fail("too many tokens", 0)
 
 
-def _check_tag(reader: _Reader, tree: _Tree, token: int) -> None:
-    if token & TOKEN < FIRST_TOKEN:
-        raise reader.fail("a global token that ActiveSync does not use")
-    if token & HAS_ATTRIBUTES:
-        raise reader.fail("an element has attributes")
-    if tree.depth >= MAX_DEPTH:
-        raise reader.fail("elements are nested too deep")
+def _skips(parent: int, name: int) -> bool:
+    if parent == APPLICATION_DATA:
+        return name not in KEPT_OF_ITEMS
+    return parent in KEPT_OF_ITEMS or name in SKIPPED
 
 
 @cache
-def _empty(name: tuple[int, int]) -> Element:
+def _empty(name: int) -> Element:
     """Return the one value for all empty elements of a name, so that one byte of input does not take 100 of memory."""
-    return Element(*names_of(*name))
+    return Element(*names_of(name >> PAGE, name & TOKEN))

@@ -19,7 +19,11 @@ class Element:
 
     def find(self, tag: str, page: str | None = None) -> "Element | None":
         """Return the first child of that name, on `page` or by default on the page of this element."""
-        return next(self.all(tag, page), None)
+        page = page or self.page
+        for child in self.children:
+            if child.tag == tag and child.page == page:
+                return child
+        return None
 
     def all(self, tag: str, page: str | None = None) -> "Iterator[Element]":
         """Yield the children of that name in order, on `page` or by default on the page of this element."""

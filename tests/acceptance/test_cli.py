@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fakes.chains import Authority
 from tests.installation import Installation
 from tests.site import ANN, PASSWORD, Site
 
@@ -45,6 +46,17 @@ async def test_check_accepts_a_good_configuration(installation: Installation) ->
     assert ended.status == 0, ended.err
     assert "good" in ended.out
     assert "https://mail.example.com" in ended.out
+
+
+async def test_check_names_the_flaw_of_a_ca_and_accepts_it(installation: Installation) -> None:
+    installation.write("ca.pem", Authority(critical=False).pem)
+    installation.replace("[servers.main]", '[servers.main]\nca_file = "ca.pem"')
+
+    ended = await relay("check", "--config", str(installation.toml))
+
+    assert ended.status == 0, ended.err
+    assert "warning: servers.main.ca_file" in ended.err
+    assert "basic constraints not critical" in ended.err
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

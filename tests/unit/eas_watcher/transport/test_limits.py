@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.errors import ProtocolViolation
-from eas_watcher.transport.limits import FRAMING, HEADS, INTERIM, LINES, AnswerLimits
+from eas_watcher.transport.limits import BODY_LINES, FRAMING, HEADS, INTERIM, LINES, AnswerLimits
 
 LARGEST = 1000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
@@ -58,6 +58,7 @@ def test_leaves_out_empty_lines_before_a_head() -> None:
         (b"\r\n" * HEADS, "larger than 64 KiB"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * LINES + b"\r\n", "lines"),
         (HEAD + bytes(FRAMING * LARGEST + HEADS + 1), "too large"),
+        (HEAD + b"1\r\nx\r\n" * 20_000, "too large"),
         (b"220 mail.example.com ESMTP\r\n", "not HTTP"),
         (b"HTTX", "not HTTP"),
         (b"HTTP/1.1 1000 OK\r\n\r\n", "not HTTP"),
@@ -70,6 +71,14 @@ def test_refuses_an_answer_beyond_a_limit(answer: bytes, error: str) -> None:
         passed(answer)
     with pytest.raises(ProtocolViolation, match=error):
         passed(*(answer[at : at + 1000] for at in range(0, len(answer), 1000)))
+
+
+def test_refuses_a_body_in_too_many_chunks() -> None:
+    limits = AnswerLimits(LARGEST * 10_000)
+    limits.pass_on(HEAD + b"1\r\nx\r\n" * (BODY_LINES // 2))
+
+    with pytest.raises(ProtocolViolation, match="too many chunks"):
+        limits.pass_on(b"1\r\nx\r\n")
 
 
 @given(st.lists(st.binary(max_size=80)))
