@@ -244,6 +244,7 @@ class RegistrationBody(Strict):
     subfolders: Subfolders = frozenset()
     mode: Mode = Mode.ALERT
     locale: Locale = "en"
+    invitation: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_INVITATION)] | None = None
 
     def request(self) -> RegistrationRequest:
         """Return what the app asks for."""
@@ -256,6 +257,7 @@ class RegistrationBody(Strict):
             subfolders=self.subfolders,
             mode=self.mode,
             locale=self.locale,
+            invitation="" if self.invitation is None else self.invitation.get_secret_value(),
         )
 
 

@@ -31,7 +31,7 @@ def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are wri
     except OSError as error:
         fail(f"the keys cannot be written: {error}", FAILED)
     say(f"{private}: for whoever invites; the relay's hosts need it not")
-    say(f"{public}: for servers.NAME.kerberos_invitation_key_file")
+    say(f"{public}: for api.invitation_key_file, or servers.NAME.kerberos_invitation_key_file")
 
 
 @invitations.command()

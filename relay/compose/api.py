@@ -49,6 +49,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         ),
         settings.webpush.services,
         settings.limits,
+        api.invitations,
     )
     limits = Limits(
         registrations_per_minute=api.registrations_per_minute,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
+from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.errors import MailboxExists, StoreUnavailable
@@ -37,10 +38,11 @@ from relay.registration.errors import (
     UnknownApp,
 )
 from relay.registration.identity import ServerDirectory, normalise
-from relay.registration.requests import Login, RegistrationRequest, check_device
+from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
 from relay.registration.secret import Access, grants, hash_secret
 from relay.registration.verdicts import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
+from relay.security.invitations import Invitations
 from relay.security.sealing import SealingPublicKey, derive_device_id
 
 log = logging.getLogger(__name__)
@@ -71,12 +73,15 @@ class Registrations:
         logins: Logins,
         services: frozenset[str] = frozenset(),
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
+        invitations: Invitations | None = None,
     ) -> None:
         """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
 
         `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
-        returns URL-safe text of that many random bytes.
+        returns URL-safe text of that many random bytes. With `invitations`, only users whom the operator
+        invited may register.
         """
+        self._invitations = invitations
         self._services = services
         self._store = store
         self._verdicts = verdicts
@@ -102,6 +107,7 @@ class Registrations:
         address = _user("mailbox", request.mailbox)
         user = address if request.login.user is None else _user("credential.user", request.login.user)
         server = self._servers.find(request.server, address, user)
+        self._check_invitation(request, server, user)
         credential = await self._logins.credential(server, user, request.login)
         await self._check_tries(server, user, owner=False)
         secret = self._tokens(32)
@@ -114,6 +120,17 @@ class Registrations:
             await self._supersede(id_)
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
+
+    def _check_invitation(self, request: RegistrationRequest, server: str, user: str) -> None:
+        """Raise InvalidRequest if the user needs an invitation and has none; one of Kerberos has its own check."""
+        if self._invitations is None or isinstance(request.login, KerberosLogin):
+            return
+        if not request.invitation:
+            raise InvalidRequest([("invitation", "is missing: ask the administrator of the company for one")])
+        try:
+            self._invitations.check(request.invitation, server, user, self._clock())
+        except UnusableCredential as error:
+            raise InvalidRequest([("invitation", str(error))]) from error
 
     async def _supersede(self, id_: RegistrationId) -> None:
         """Remove older registrations of the same app on the same device: it may not have got the answer to them."""

@@ -84,6 +84,8 @@ class RegistrationRequest:
     locale: str = "en"
     subfolders: frozenset[CollectionClass] = frozenset()
     """The classes whose sub-folders count too."""
+    invitation: str = field(default="", repr=False)
+    """The operator's invitation of the user; empty: none was given."""
 
 
 def check_device(

@@ -13,6 +13,7 @@ from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import database_settings
 from relay.settings.files import Files
+from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
 from relay.settings.sections import (
     ApiSection,
@@ -163,6 +164,9 @@ class Checks:
             registrations_per_minute=api.registrations_per_minute,
             requests_per_minute=api.requests_per_minute,
             connections_per_address=api.connections_per_address,
+            invitations=None
+            if api.invitation_key_file is None
+            else read_invitations(self._files, "api.invitation_key_file", api.invitation_key_file),
         ), listener
 
     def _servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:

@@ -42,7 +42,7 @@ def check_kerberos(
     if "@" not in principal:
         principal = f"{principal}@{realm}"
     service = _service(files, table, principal, section) if opens else None
-    invitations = _invitations(files, f"{table}.kerberos_invitation_key_file", key_file)
+    invitations = read_invitations(files, f"{table}.kerberos_invitation_key_file", key_file)
     if invitations is None:
         return None
     naming = Naming(realm, domains, addresses=section.kerberos_users == "address")
@@ -64,7 +64,8 @@ def _service(files: Files, table: str, principal: str, section: ServerSection) -
     return Service(principal, path, section.kerberos_target or "")
 
 
-def _invitations(files: Files, key: str, name: str) -> Invitations | None:
+def read_invitations(files: Files, key: str, name: str) -> Invitations | None:
+    """Return the public keys of a file that the setting `key` names; report one that holds none."""
     path = files.path(name)
     pem = files.read(key, path, secret=False, remedy=INVITATIONS)
     if pem is None:

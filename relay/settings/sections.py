@@ -98,6 +98,10 @@ class ApiSection(Section):
     verdict_wait: float = Field(
         default=6.0, ge=0, le=60, description="seconds that a registration waits for the mail server's verdict, 0 to 60"
     )
+    invitation_key_file: Text | None = Field(
+        default=None,
+        description="PEM file of public keys: a registration needs an invitation for its user that one of them signed",
+    )
     registrations_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"
     )

@@ -15,7 +15,7 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.push.webpush.config import WebPushConfig
 from relay.security.credentials import CredentialKind
-from relay.security.invitations import InvitedUsers
+from relay.security.invitations import Invitations, InvitedUsers
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 from relay.settings.urls import with_password
 
@@ -88,6 +88,8 @@ class ApiSettings:
     requests_per_minute: int
     connections_per_address: int
     """At once; all three for one client address."""
+    invitations: Invitations | None = None
+    """None: everybody may register who has a credential."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,13 @@ class Tokens:
 class ApiWorld:
     """The use cases with their store, their clock and a simulated watch role."""
 
-    def __init__(self, *, verdict_wait: float = VERDICT_WAIT, certificates: CertificateReader | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        verdict_wait: float = VERDICT_WAIT,
+        certificates: CertificateReader | None = None,
+        invites: bool = False,
+    ) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
         self.key = SealingPrivateKey(X25519PrivateKey.generate())
@@ -97,6 +103,7 @@ class ApiWorld:
             self.tokens,
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
             frozenset({SERVICE}),
+            Invitations([self.inviting.public_key()]) if invites else None,
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -33,6 +34,7 @@ from relay.registration.errors import (
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, Device, RegistrationRequest
 from relay.registration.secret import Access, hash_secret
+from relay.security.invitations import invite
 from relay.security.sealing import derive_device_id
 from tests.fakes.relay_api import (
     APNS_APP,
@@ -573,3 +575,37 @@ async def test_a_subscription_is_taken_at_a_listed_push_service_only_and_changes
 
     assert world.store.registrations[made.view.registration.id].device_token == changed
     assert "canary" not in repr(made)
+
+
+async def test_without_an_invitation_nobody_registers_where_one_is_demanded() -> None:
+    world = ApiWorld(invites=True)
+
+    with pytest.raises(InvalidRequest, match="invitation: is missing"):
+        await world.service.register(request())
+    with pytest.raises(InvalidRequest, match="invitation: is no invitation"):
+        await world.service.register(replace(request(), invitation="made up"))
+
+    assert (world.store.registrations, world.judged) == ({}, [])
+
+
+async def test_an_invitation_is_for_its_own_user_and_server() -> None:
+    world = ApiWorld(invites=True)
+    until = world.time.now + timedelta(days=1)
+
+    for server, user in (("head-office", "ben@example.com"), ("branch", "ann@example.com")):
+        other = invite(world.inviting, server, user, until)
+        with pytest.raises(InvalidRequest, match="another user or server"):
+            await world.service.register(replace(request(), invitation=other))
+    late = invite(world.inviting, "head-office", "ann@example.com", world.time.now)
+    with pytest.raises(InvalidRequest, match="has expired"):
+        await world.service.register(replace(request(), invitation=late))
+
+
+async def test_an_invited_user_registers_and_needs_no_invitation_for_a_new_password() -> None:
+    world = ApiWorld(invites=True)
+    invitation = invite(world.inviting, "head-office", "ann@example.com", world.time.now + timedelta(days=1))
+    async with judging(world):
+        made = await world.service.register(replace(request(), invitation=invitation))
+        changed = await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD))
+
+    assert changed.registration.state is RegistrationState.ACTIVE

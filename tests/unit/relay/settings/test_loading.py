@@ -15,6 +15,7 @@ from relay.domain.model import Platform, Role
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.config import FcmConfig
+from relay.security.invitations import generate as invitation_keys
 from relay.security.sealing import generate
 from relay.settings import key_making, load
 from tests.fakes.chains import Authority
@@ -535,3 +536,20 @@ def test_numbers_in_the_environment_are_comma_separated(site: Installation) -> N
     )
     with pytest.raises(SettingsInvalid, match="acknowledgement_fallback"):
         site.load(environ={name: "2,x"})
+
+
+def test_everybody_may_need_an_invitation(site: Installation) -> None:
+    site.write("invitation-public.pem", invitation_keys()[1], 0o644)
+    site.replace("[api]", '[api]\ninvitation_key_file = "invitation-public.pem"')
+
+    api = site.load().api
+
+    assert api is not None
+    assert api.invitations is not None
+
+
+def test_a_file_without_keys_of_invitations_is_a_fault(site: Installation) -> None:
+    site.write("invitation-public.pem", b"none", 0o644)
+    site.replace("[api]", '[api]\ninvitation_key_file = "invitation-public.pem"')
+
+    assert [key for key, _ in site.faults()] == ["api.invitation_key_file"]
