@@ -12,14 +12,14 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.api.guard import Busy, Guard
+from relay.api.guard import Guard
 from relay.api.problems import refusal
 from relay.api.routes import COLLECTION, Routes, shown
 from relay.domain.errors import RelayError
 from relay.http import problems
 from relay.http.addresses import Proxies
 from relay.http.listeners import hung_up
-from relay.registration.errors import TooManyRequests
+from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)

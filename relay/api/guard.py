@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from relay.api.rate import RateLimit
-from relay.domain.errors import RelayError
-from relay.registration.errors import TooManyRequests
+from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.secret import Access
 
 STRANGERS: Final = 12_000.0
@@ -20,10 +19,6 @@ KNOWN: Final = (
 )
 PAUSE: Final = 5  # seconds until a client asks again
 EVERYBODY: Final = "everybody"
-
-
-class Busy(RelayError):
-    """The API serves as many requests as it can without delaying pushes."""
 
 
 class Guard:

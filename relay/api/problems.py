@@ -9,11 +9,12 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from relay.api.guard import PAUSE, Busy
+from relay.api.guard import PAUSE
 from relay.api.schema import MalformedJson
-from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
+from relay.domain.errors import MailboxExists, MailboxFull, RelayError, StoreUnavailable
 from relay.http.problems import Kind, document
 from relay.registration.errors import (
+    Busy,
     CredentialRefused,
     InvalidRequest,
     NotActive,
@@ -22,6 +23,7 @@ from relay.registration.errors import (
     Replaced,
     TooManyRefusals,
     TooManyRequests,
+    TooManyTests,
     UnknownApp,
     UnknownServer,
     UnsupportedCredential,
@@ -62,6 +64,8 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     ),
     OtherMailbox: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "other-mailbox", "A registration keeps its mailbox"),
     TooManyRefusals: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-refusals", "Too many credentials were refused"),
+    TooManyTests: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-tests", "Too many test pushes"),
+    MailboxFull: Kind(HTTPStatus.CONFLICT, "mailbox-full", "The mailbox has too many registrations"),
     TooManyRequests: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many requests"),
     Busy: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Too many requests come at once"),
     StoreUnavailable: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
@@ -85,7 +89,7 @@ def refusal(error: RelayError) -> web.Response | None:
             errors = [{"field": field, "detail": fault} for field, fault in error.faults]
         case NotAuthorized():
             headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE
-        case TooManyRefusals() | TooManyRequests():
+        case TooManyRefusals() | TooManyRequests() | TooManyTests():
             headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         case Busy():
             headers[hdrs.RETRY_AFTER] = str(PAUSE)

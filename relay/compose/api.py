@@ -4,6 +4,7 @@ import logging
 import resource
 import secrets
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from relay.api.app import Limits, create_app
@@ -13,6 +14,7 @@ from relay.http.listeners import open_listener, server_tls
 from relay.process.clock import now
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
+from relay.registration.expiry import expire_unproved
 from relay.registration.identity import ServerDirectory
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VerdictWaiter
@@ -49,7 +51,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         ),
         settings.webpush.services,
         settings.limits,
-        api.invitations,
+        invitations=api.invitations,
     )
     limits = Limits(
         registrations_per_minute=api.registrations_per_minute,
@@ -65,4 +67,5 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     running.listeners["api"] = door
     pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND)
     port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls, admission=door, pace=pace))
+    running.jobs.append(("expiry", partial(expire_unproved, store, now)))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

@@ -11,6 +11,10 @@ class MailboxExists(RelayError):
     """This server and user already have a mailbox with another id: look it up and try again."""
 
 
+class MailboxFull(RelayError):
+    """A mailbox has as many registrations as it may have, and each of them works or may soon."""
+
+
 class StoreUnavailable(RelayError):
     """The database did not answer; it is unknown whether the transaction is durable."""
 

@@ -12,6 +12,8 @@ from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.outcome import LastOutcome
 
+MOST_REGISTRATIONS: Final = 20
+"""Of one mailbox: more phones than one person has, and few enough that each change costs little."""
 AUTODISCOVER: Final = "autodiscover"  # the server's name in mailboxes whose server was found by Autodiscover
 
 RegistrationId = NewType("RegistrationId", str)

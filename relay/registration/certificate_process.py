@@ -17,12 +17,17 @@ from typing import Any, Final
 from eas_watcher.auth.certificate import CertificateCredential, read_pem, read_pkcs12
 from eas_watcher.auth.credential import UnusableCredential
 from relay.process import core_dumps
+from relay.registration.errors import Busy
 from relay.registration.requests import CertificateLogin
 
 SECONDS: Final = 10.0  # the most that the process may run
 CPU_SECONDS: Final = 4  # seconds of CPU time at most; 600,000 rounds take a quarter of a second
 MEMORY: Final = 1 << 30  # bytes of address space, most of it libraries
 AT_ONCE: Final = 2  # processes
+QUEUE: Final = 20  # certificates that wait for one of them; the last one waits for 100 s at worst
+NICE: Final = 10  # added to the niceness of the process, so that pushes and Pings come first
+PROGRAM: Final = f"import os, runpy; os.nice({NICE}); runpy.run_module({__spec__.name!r}, run_name='__main__')"
+"""Loading the libraries takes more time than reading a usual certificate, so the niceness comes first."""
 NO_ANSWER: Final = "cannot be read in reasonable time: use fewer rounds of key derivation, e.g. 2048"
 
 
@@ -31,13 +36,26 @@ class CertificateProcess:
 
     def __init__(self) -> None:
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def read(self, user: str, login: CertificateLogin) -> CertificateCredential:
-        """Return the certificate with its key; raise UnusableCredential, also when reading takes too long."""
+        """Return the certificate with its key; raise UnusableCredential, also when reading takes too long.
+
+        Raises Busy, and reads nothing, if too many wait already.
+        """
+        if self._waiting >= QUEUE:
+            raise Busy("too many certificates wait to be read; ask again")
         question = {"user": user, "pem": login.pem, "passphrase": login.passphrase}
         question["pkcs12"] = b64encode(login.pkcs12).decode()
-        async with self._gate:
+        self._waiting += 1
+        try:
+            await self._gate.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             answer = await _run(json.dumps(question).encode())
+        finally:
+            self._gate.release()
         if "fault" in answer:
             raise UnusableCredential(answer["fault"])
         return CertificateCredential(user, answer["chain"], answer["key"])
@@ -46,8 +64,8 @@ class CertificateProcess:
 async def _run(question: bytes) -> dict[str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        __spec__.name,
+        "-c",
+        PROGRAM,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

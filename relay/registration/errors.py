@@ -58,6 +58,19 @@ class TooManyRefusals(RelayError):
         self.retry_after = max(1, math.ceil(seconds))
 
 
+class Busy(RelayError):
+    """As many requests are being served as the relay serves at once, or as many certificates wait to be read."""
+
+
+class TooManyTests(RelayError):
+    """A registration asks for test pushes too often."""
+
+    def __init__(self, seconds: float) -> None:
+        """Set up with the seconds until the next test push is allowed."""
+        super().__init__("a test push was asked for a moment ago; wait before the next one")
+        self.retry_after = max(1, math.ceil(seconds))
+
+
 class TooManyRequests(RelayError):
     """One client address asks too often."""
 

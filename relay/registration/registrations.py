@@ -7,6 +7,7 @@ server, and this role waits until the verdict is in the store.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -35,6 +36,7 @@ from relay.registration.errors import (
     NotAuthorized,
     OtherMailbox,
     TooManyRefusals,
+    TooManyTests,
     UnknownApp,
 )
 from relay.registration.identity import ServerDirectory, normalise
@@ -47,6 +49,8 @@ from relay.security.sealing import SealingPublicKey, derive_device_id
 
 log = logging.getLogger(__name__)
 
+TEST_PAUSE: Final = timedelta(seconds=10)
+"""Between two test pushes of a registration: a person looks at the phone in between."""
 RACES: Final = 3  # tries while other requests register the same mailbox
 
 
@@ -97,7 +101,8 @@ class Registrations:
         """Make a registration and wait for the verdict on its credential.
 
         The registration is active, or verifying if the server has not answered yet. Raises InvalidRequest,
-        UnknownServer, UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, StoreUnavailable, and
+        UnknownServer, UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, MailboxFull,
+        StoreUnavailable, and
         CredentialRefused: then no registration is left.
         """
         device = request.device
@@ -186,11 +191,14 @@ class Registrations:
         log.info("registration removed", extra={"registration": access.registration_id})
 
     async def test_push(self, access: Access) -> RegistrationView:
-        """Mark a registration for a test push; raises NotAuthorized, NotActive."""
+        """Mark a registration for a test push; raises NotAuthorized, NotActive, TooManyTests."""
         view = await self.view(access)
         if view.registration.state is not RegistrationState.ACTIVE:
             raise NotActive(f"the registration is {view.registration.state.value}, not active")
-        await self._store.mark(access.registration_id, Mark.TEST, self._clock())
+        now = self._clock()
+        if not await self._store.may_test(access.registration_id, now, TEST_PAUSE):
+            raise TooManyTests(TEST_PAUSE.total_seconds())
+        await self._store.mark(access.registration_id, Mark.TEST, now)
         return view
 
     async def _check_tries(self, server: str, user: str, *, owner: bool) -> None:

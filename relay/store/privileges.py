@@ -65,9 +65,12 @@ GRANTS: Final = (
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
     Grant(
-        WATCH, "registration", "SELECT", ("id", "mailbox_id", "platform", "classes", "subfolders", "state", *_TOKENS)
+        WATCH,
+        "registration",
+        "SELECT",
+        ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", *_TOKENS),
     ),
-    Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused")),
+    Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused", "proved_at")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
     Grant(WATCH, "candidate", "UPDATE", ("sealed", "account")),

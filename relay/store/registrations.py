@@ -7,7 +7,7 @@ watch role do: so none waits for another in a circle, and no mailbox is forgotte
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,8 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.errors import MailboxExists, RowUnreadable
+from relay.domain.errors import MailboxExists, MailboxFull, RowUnreadable
 from relay.domain.model import (
+    MOST_REGISTRATIONS,
     Mailbox,
     Mark,
     NewMailbox,
@@ -49,6 +50,8 @@ from relay.store.tables import Moment, candidate, mailbox, outbox, registration
 WRITES: Final = 2
 """Transactions of phones that write or wait to write at once: a push never stands behind more of them."""
 
+_UNPROVED: Final = (RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value)
+_SLICE: Final = 500  # mailboxes that one transaction locks
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
@@ -102,11 +105,12 @@ class SqlRegistrationStore:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked.
-        Raises MailboxExists when (server, user) has another id already.
+        Raises MailboxExists when (server, user) has another id already, MailboxFull when there is no room.
         """
         async with self._writing() as connection:
             await _insert_mailbox(connection, mailbox, registration.created_at)
             await _delete_unchecked(connection, registration)
+            await _make_room(connection, registration)
             await _insert_registration(connection, registration)
             await connection.execute(
                 sa.insert(candidate).values(
@@ -201,6 +205,38 @@ class SqlRegistrationStore:
             await scrub(self._engine)
         return len(ids)
 
+    async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
+        """Note a test push and return True, unless one was noted within `pause`."""
+        last = registration.c.tested_at
+        # One noted in the future was noted by a clock that was wrong.
+        free = sa.or_(last.is_(None), last <= now - pause, last > now + pause)
+        update = sa.update(registration).where(registration.c.id == registration_id, free).values(tested_at=now)
+        async with transaction(self._engine) as connection:
+            return await connection.scalar(update.returning(registration.c.id)) is not None
+
+    async def expire(self, before: datetime) -> int:
+        """Delete registrations made before a moment that no mail server ever accepted; return how many.
+
+        Mailboxes without any registration are marked dirty, so that the watch role forgets them.
+        """
+        old = (registration.c.proved_at.is_(None), registration.c.created_at < before)
+        owners = sa.select(registration.c.mailbox_id).where(*old).distinct()
+        named = sa.exists().where(registration.c.mailbox_id == mailbox.c.id)
+        ghosts = sa.select(mailbox.c.id).where(mailbox.c.since < before, ~named)
+        async with transaction(self._engine) as connection:
+            ids = sorted(
+                {*await connection.scalars(owners.limit(_SLICE)), *await connection.scalars(ghosts.limit(_SLICE))}
+            )
+            gone = 0
+            for id_ in ids:  # mailboxes in the order of their ids, as all that lock several do
+                await connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(dirty=True))
+                deleted = sa.delete(registration).where(registration.c.mailbox_id == id_, *old)
+                gone += len(list(await connection.scalars(deleted.returning(registration.c.id))))
+        if ids:
+            self._wakeups.wake(Topic.MAILBOXES)
+            await scrub(self._engine)
+        return gone
+
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         """Set a dirty mark for a test push; does nothing for a registration that is gone."""
         query = sa.select(registration.c.platform).where(registration.c.id == registration_id)
@@ -263,6 +299,32 @@ async def _delete_unchecked(connection: AsyncConnection, new: Registration) -> N
     unchecked = registration.c.state == RegistrationState.VERIFYING.value
     same = (getattr(registration.c, name) == getattr(new, name) for name in _DEVICE)
     await connection.execute(sa.delete(registration).where(unchecked, *same))
+
+
+async def _make_room(connection: AsyncConnection, new: Registration) -> None:
+    """Raise MailboxFull if the mailbox, which must be locked, has no room for a registration.
+
+    Those whose credential was refused, or whose check came to nothing, make room, the oldest first. A device that
+    registers again takes no room.
+    """
+    state, waits = (
+        registration.c.state,
+        sa.exists(candidate.c.registration_id).where(candidate.c.registration_id == registration.c.id),
+    )
+    useless = sa.and_(state.in_(_UNPROVED), ~waits)
+    same = sa.and_(*(getattr(registration.c, name) == getattr(new, name) for name in _DEVICE))
+    query = (
+        sa.select(registration.c.id, useless.label("useless"))
+        .where(registration.c.mailbox_id == new.mailbox_id, ~same)
+        .order_by(registration.c.created_at, registration.c.id)
+    )
+    rows = (await connection.execute(query)).all()
+    surplus = len(rows) - MOST_REGISTRATIONS + 1
+    going = [row.id for row in rows if row.useless][: max(0, surplus)]
+    if len(going) < surplus:
+        raise MailboxFull(f"a mailbox has {MOST_REGISTRATIONS} registrations at most: remove one first")
+    if going:
+        await connection.execute(sa.delete(registration).where(registration.c.id.in_(going)))
 
 
 async def _insert_registration(connection: AsyncConnection, new: Registration) -> None:

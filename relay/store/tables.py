@@ -124,6 +124,8 @@ registration = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("candidate_refused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("created_at", Moment, nullable=False),
+    sa.Column("proved_at", Moment),
+    sa.Column("tested_at", Moment),
     sa.Column("last_push_at", Moment),
     sa.Column("last_outcome", sa.Text, nullable=False, server_default=""),
     sa.Column("pushed", sa.JSON),

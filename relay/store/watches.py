@@ -234,7 +234,7 @@ class SqlWatchStore:
             await connection.execute(
                 sa.update(registration)
                 .where(registration.c.id == candidate.registration_id)
-                .values(state=state, candidate_refused=False)
+                .values(state=state, candidate_refused=False, proved_at=sa.func.coalesce(registration.c.proved_at, now))
             )
         self._wakeups.wake(Topic.MAILBOXES)
         self._wakeups.wake(Topic.VERDICTS)

@@ -120,6 +120,8 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     assert await registrations.mailbox_of("office", "ann@example.com")
     await registrations.change(ben.id, RegistrationChange(device_token="t", sealed_candidate=b"new"), NOW)
     await watches.refuse(candidate_of(ben, b"new"), NOW)
+    assert await registrations.may_test(ann.id, NOW, timedelta(seconds=10))
+    assert await registrations.expire(NOW) == 0
     await registrations.mark(ann.id, Mark.TEST, NOW)
     await registrations.mark(ann.id, Mark.TEST, NOW)
     epoch = await own_all(watches)

@@ -19,7 +19,7 @@ from tests.fakes.registrations import MemoryRegistrationStore
 
 NAMES = ("ann", "ben")
 DEVICES = ("phone", "pad")
-STEPS = 60
+STEPS = 100
 
 
 def some_change(random: Random) -> RegistrationChange:
@@ -55,8 +55,17 @@ class Pair:
         name, device = random.choice(NAMES), random.choice(DEVICES)
         id_ = RegistrationId(f"reg-{name}-{device}")
         now = NOW + timedelta(minutes=number)
-        what = random.choice(("create", "rival", "change", "change", "accept", "refuse", "remove", "mark", "supersede"))
+        what = random.choice(
+            ("create", "rival", "change", "change", "accept", "refuse", "remove", "mark", "supersede", "test", "expire")
+        )
         self.done.append(f"{what} {id_}")
+        calls: dict[str, Callable[[RegistrationStore], Awaitable[object]]] = {
+            "remove": lambda store: store.remove(id_),
+            "supersede": lambda store: store.supersede(id_),
+            "mark": lambda store: store.mark(id_, Mark.TEST, now),
+            "test": lambda store: store.may_test(id_, now, timedelta(minutes=3)),
+            "expire": lambda store: store.expire(now - timedelta(minutes=20)),
+        }
         match what:
             case "create" if id_ not in self.memory.registrations:
                 token = random.choice(("one-token", f"token-{device}"))
@@ -75,12 +84,8 @@ class Pair:
                 candidate = Candidate(id_, self.memory.registrations[id_].mailbox_id, self.memory.candidates[id_])
                 getattr(self.memory, what)(id_, now)
                 await getattr(self.watches, what)(candidate, now)
-            case "remove":
-                await self.both(lambda store: store.remove(id_))
-            case "supersede":
-                await self.both(lambda store: store.supersede(id_))
-            case "mark":
-                await self.both(lambda store: store.mark(id_, Mark.TEST, now))
+            case _ if what in calls:
+                await self.both(calls[what])
             case _:
                 self.done.pop()
 

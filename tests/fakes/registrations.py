@@ -2,13 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
-from relay.domain.errors import MailboxExists, StoreUnavailable
+from relay.domain.errors import MailboxExists, MailboxFull, StoreUnavailable
 from relay.domain.model import (
+    MOST_REGISTRATIONS,
     Mailbox,
     Mark,
     NewMailbox,
@@ -43,6 +44,8 @@ class MemoryRegistrationStore:
         self.refused: set[RegistrationId] = set()
         self.tries: dict[tuple[str, str], Tries] = {}
         self.marks: list[tuple[RegistrationId, Mark]] = []
+        self.proved: set[RegistrationId] = set()
+        self.tested: dict[RegistrationId, datetime] = {}
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         self._reach("mailbox_of")
@@ -71,6 +74,7 @@ class MemoryRegistrationStore:
         for earlier in [*self.registrations.values()]:
             if earlier.state is RegistrationState.VERIFYING and _device(earlier) == _device(registration):
                 await self.remove(earlier.id)
+        await self._make_room(registration)
         self.registrations[registration.id] = registration
         self.candidates[registration.id] = sealed_candidate
         self.down = self.down or self.falls_after_create
@@ -120,6 +124,8 @@ class MemoryRegistrationStore:
         self._reach("remove")
         self.registrations.pop(registration_id, None)
         self.candidates.pop(registration_id, None)
+        self.proved.discard(registration_id)
+        self.tested.pop(registration_id, None)
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
         self.wakeups.wake(Topic.MAILBOXES)
 
@@ -132,6 +138,33 @@ class MemoryRegistrationStore:
         for other in others:
             await self.remove(other)
         return len(others)
+
+    async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
+        self._reach("may_test")
+        last = self.tested.get(registration_id)
+        if registration_id not in self.registrations or (last is not None and now - pause < last <= now + pause):
+            return False
+        self.tested[registration_id] = now
+        return True
+
+    async def expire(self, before: datetime) -> int:
+        self._reach("expire")
+        old = [r.id for r in self.registrations.values() if r.id not in self.proved and r.created_at < before]
+        for id_ in old:
+            await self.remove(id_)
+        return len(old)
+
+    async def _make_room(self, new: Registration) -> None:
+        same_mailbox = (r for r in self.registrations.values() if r.mailbox_id == new.mailbox_id)
+        others = [r for r in same_mailbox if _device(r) != _device(new)]
+        unproved = {RegistrationState.VERIFYING, RegistrationState.REFUSED}
+        useless = [r for r in others if r.state in unproved and r.id not in self.candidates]
+        useless.sort(key=lambda r: (r.created_at, r.id))
+        surplus = max(0, len(others) - MOST_REGISTRATIONS + 1)
+        if len(useless) < surplus:
+            raise MailboxFull("full")
+        for r in useless[:surplus]:
+            await self.remove(r.id)
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
         self._reach("mark")
@@ -146,6 +179,7 @@ class MemoryRegistrationStore:
         mailbox = self.mailboxes[registration.mailbox_id]
         self.credentials[mailbox.id] = sealed
         self.refused.discard(registration_id)
+        self.proved.add(registration_id)
         if registration.state is not RegistrationState.TOKEN_GONE:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:

@@ -103,7 +103,7 @@ class ApiWorld:
             self.tokens,
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
             frozenset({SERVICE}),
-            Invitations([self.inviting.public_key()]) if invites else None,
+            invitations=Invitations([self.inviting.public_key()]) if invites else None,
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

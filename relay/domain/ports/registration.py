@@ -1,6 +1,6 @@
 """What the API needs from the store."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from relay.domain.model import (
@@ -28,7 +28,8 @@ class RegistrationStore(Protocol):
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked: an
-        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already.
+        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already, and
+        MailboxFull when MOST_REGISTRATIONS of other devices are left after those whose check came to nothing are gone.
         """
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
@@ -48,6 +49,15 @@ class RegistrationStore(Protocol):
         """Delete the mailbox's other registrations of the same app on the same device; return how many there were.
 
         An app that lost the answer to its registration registers again, and its phone would get every push twice.
+        """
+
+    async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
+        """Note a test push and return True, unless one was noted within `pause`."""
+
+    async def expire(self, before: datetime) -> int:
+        """Delete registrations made before a moment that no mail server ever accepted; return how many.
+
+        Mailboxes without any registration are marked dirty, so that the watch role forgets them.
         """
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:

@@ -3,9 +3,9 @@ from collections import Counter
 import pytest
 
 from relay.api import guard as guards
-from relay.api.guard import Busy, Guard
+from relay.api.guard import Guard
 from relay.domain.model import RegistrationId
-from relay.registration.errors import TooManyRequests
+from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.secret import Access
 
 ANN = Access(RegistrationId("ann"), "secret-of-ann")
