@@ -45,7 +45,8 @@ class ServerBusy(EasError):
 
     `retry_after`: seconds, if the server named a time. `reached`: False if the server did not process the request (503,
     429). `suspect`: the hierarchy key may be the cause, if the failure repeats. `shared`: it may concern all mailboxes
-    (503, 502, 504), and is not the throttling of one. `again`: the server asks for a repetition at once.
+    (503, 502, 504), and is not the throttling of one. `again`: the server asks for a repetition at once. `full`: Pings
+    occupied all workers of the server.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ServerBusy(EasError):
         suspect: bool = False,
         shared: bool = False,
         again: bool = False,
+        full: bool = False,
     ) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
@@ -63,6 +65,7 @@ class ServerBusy(EasError):
         self.suspect = suspect
         self.shared = shared
         self.again = again
+        self.full = full
 
 
 class Unauthorized(EasError):

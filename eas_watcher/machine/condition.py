@@ -44,6 +44,8 @@ def healthy(watch: Watch) -> Condition:
             "no item was shown so far: some servers show a new device nothing for a quarter of an hour, until they "
             "know what it is"
         )
+    if watch.capacity:
+        notes.append(watch.capacity)
     if watch.heartbeat.hold is not None:
         notes.append(f"the server ends every Ping after {watch.heartbeat.hold:.0f} s, whatever it is asked for")
     parked = [c for c in watch.wanted if c.id in watch.parked]

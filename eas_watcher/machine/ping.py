@@ -9,6 +9,7 @@ from typing import Final
 
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
+from eas_watcher.heartbeat import EARLY
 from eas_watcher.machine.folders import newest_mail
 from eas_watcher.machine.memory import Progress
 from eas_watcher.machine.remedies import at_once, pause, remedy
@@ -24,20 +25,25 @@ QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks 
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
 
 
-def poll(watch: Watch, interval: float, before: list[Action]) -> Move:
-    """Do `before`, then pause for `interval` seconds instead of a Ping; as after any pause, a Sync comes next."""
+def poll(watch: Watch, interval: float, before: list[Action], *, in_turn: bool = False) -> Move:
+    """Do `before`, then pause for `interval` seconds instead of a Ping; as after any pause, a Sync comes next.
+
+    `in_turn`: the pause ends sooner if it is the mailbox's turn to hold a Ping.
+    """
     watch = replace(watch, counters=watch.counters.polled(interval))
     if watch.counters.polled_for >= HIERARCHY:
         watch = replace(watch.unparked(), hierarchy_due=True, counters=watch.counters.hierarchy_polled())
-    return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True)]
+    return Pausing(watch), [*before, Pause(Progress(), 0, interval, polls=True, in_turn=in_turn)]
 
 
-def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
+def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = None) -> Watch | Move:
     """Read an answer that came after `held` seconds, with one of eight statuses [MS-ASCMD 2.2.3.177.11].
 
+    `asked` is the heartbeat of the Ping, if it was shorter than the watch wanted; its end says nothing of longer ones.
     Return a watch that goes on at once, or a move that waits.
     """
-    if reply.status is PingStatus.EXPIRED:
+    shortened = asked is not None and held >= asked * EARLY
+    if reply.status is PingStatus.EXPIRED and not shortened:
         watch = replace(watch, heartbeat=watch.heartbeat.ended(held))
     watch = replace(watch, counters=watch.counters.ping_answered(held, at_once=_is_hasty(watch, held)))
     if watch.subfolders and held >= SETTLED:
@@ -45,7 +51,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float) -> Watch | Move:
         watch = replace(watch, announced_until=newest_mail(watch.collections))
     match reply.status:
         case PingStatus.EXPIRED:
-            return _expired(watch, held)
+            return _expired(watch, held, shortened=shortened)
         case PingStatus.CHANGED:
             return _changed(watch, frozenset(reply.changed), held)
         case PingStatus.HEARTBEAT_OUT_OF_RANGE:
@@ -73,7 +79,7 @@ def _fewer(watch: Watch, limit: int | None) -> int:
     return max(1, min(limit or len(watch.watched) - 1, watch.max_folders))
 
 
-def _expired(watch: Watch, held: float) -> Watch | Move:
+def _expired(watch: Watch, held: float, *, shortened: bool) -> Watch | Move:
     """Ping again, unless Pings end at once in a row, as when a second client uses our device id."""
     fast = _is_hasty(watch, held)
     counters = watch.counters.ping_expired(held, fast=fast)
@@ -83,8 +89,8 @@ def _expired(watch: Watch, held: float) -> Watch | Move:
             error = ServerBusy("Pings end at once: is the device id in use twice?")
             return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - 1)
         return watch.resync_all()
-    early = watch.heartbeat.is_early(held)
-    if not early:
+    early = watch.heartbeat.is_early(held) and not shortened
+    if not early and not shortened:
         watch = replace(watch, heartbeat=watch.heartbeat.expired())
     if counters.quiet_for >= QUIET:
         # Some servers never report that folders came or went [observed: SOGo 5.8, 2026-11].

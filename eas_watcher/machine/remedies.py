@@ -93,6 +93,9 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return at_once(watch, error, Reason.SERVER_BUSY)
         case ServerBusy(suspect=True) if watch.counters.failures >= IMMEDIATE:
             return pause(_forget_hierarchy(watch), error, Reason.SERVER_BUSY)
+        case ServerBusy(full=True):
+            # The Pings that are too many end within minutes; a wait that grows with each failure would outlast them.
+            return pause(watch, error, Reason.SERVER_BUSY, failures=min(watch.counters.failures + 1, IMMEDIATE))
         case ServerBusy(retry_after=seconds):
             return pause(watch, error, Reason.SERVER_BUSY, _named_wait(watch, seconds))
         case Unreachable(stale=True) if not watch.counters.remedies:

@@ -85,6 +85,8 @@ class Watch:
     counters: Counters = field(default_factory=Counters)
 
     # shown to operators
+    capacity: str = ""
+    """What the server's capacity means for its mailboxes; empty: all are held."""
     shown: WatchState | None = None
     """The state that was last recorded."""
     shown_detail: str = ""
@@ -216,6 +218,19 @@ class Answered:
     reply: Capabilities | FolderSyncReply | SyncReply | PingReply | None
     at: datetime
     held: float = 0.0
+    asked: int | None = None
+    """Seconds that a Ping asked for, if that is less than the watch wanted, because others wait for their turn."""
+    note: str = ""
+    """What the server's capacity means for its mailboxes; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The Ping was not sent: the server holds no more. A Sync is due in `seconds`, or sooner."""
+
+    seconds: float
+    note: str = ""
+    """What the server's capacity means for its mailboxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +266,7 @@ class WipeAcknowledged:
     """The acknowledgement of the wipe was sent."""
 
 
-Event: TypeAlias = Answered | Granted | Failed | Woken | WipeAcknowledged
+Event: TypeAlias = Answered | Full | Granted | Failed | Woken | WipeAcknowledged
 
 
 # --- actions: what to do next
@@ -312,6 +327,8 @@ class Pause:
     """True if the wait stands in for a Ping."""
     doubt: Doubt | None = None
     """Set if the credential is doubtful; None: only time ends the pause."""
+    in_turn: bool = False
+    """True if the wait ends as soon as it is the mailbox's turn to hold a Ping."""
 
 
 Action: TypeAlias = Send | NegotiatePolicy | AcknowledgeWipe | Record | Pause

@@ -39,12 +39,14 @@ from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Pr
 from eas_watcher.machine.ping import poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
+    Action,
     Answered,
     Discovering,
     Doubt,
     Ended,
     Event,
     Failed,
+    Full,
     Granted,
     Informing,
     Move,
@@ -71,6 +73,7 @@ from eas_watcher.reasons import Reason
 OTHERS_FIRST: Final = 15.0
 """Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the
 server accepts anybody, in this process and in others."""
+POLL_AGAIN: Final = 60.0  # seconds until the Sync after a Ping for which the server had no worker
 BREATH: Final = 100  # requests in a row, then a pause, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -121,8 +124,12 @@ def step(state: State, event: Event) -> Move:
             keep, decided = read_sync(state, reply, at)
             next_state, actions = _go(decided)
             return next_state, [*keep, *actions]
-        case Pinging(watch), Answered(PingReply() as reply, _, held):
-            return _go(read_ping(watch, reply, held))
+        case Pinging(watch), Answered(PingReply() as reply, _, held, asked, note):
+            return _go(read_ping(replace(watch, capacity=note), reply, held, asked))
+        case Pinging(watch), Full(seconds, note):
+            return _take_turns(replace(watch, capacity=note), seconds)
+        case Pinging(watch), Failed(ServerBusy(full=True)):
+            return _take_turns(watch, POLL_AGAIN)
         case Pausing(watch), Woken(early):
             return proceed(replace(watch.resync_all(), counters=watch.counters.asked_early(early)))
         case Wiping(watch, account_only), WipeAcknowledged() | Failed():
@@ -220,14 +227,27 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
 def _ping(watch: Watch) -> Move:
     """Send a Ping; or pause until the next Sync, where the operator configured polling."""
     watch, actions = note_horizon(watch)
-    condition = healthy(watch)
-    if watch.shown is not WatchState.WATCHING or watch.shown_detail != condition.detail:
-        actions.append(Record(Progress(condition=condition)))
-        watch = replace(watch, shown=WatchState.WATCHING, shown_detail=condition.detail)
+    watch, shown = _show(watch)
+    actions += shown
     if watch.policy.poll_interval is not None:
         return poll(watch, watch.policy.poll_interval, actions)
     seconds = watch.heartbeat.spread(watch.jitter)
     return Pinging(watch), [*actions, Send(Ping(seconds, tuple((c.id, c.cls) for c in watch.watched)))]
+
+
+def _take_turns(watch: Watch, seconds: float) -> Move:
+    """Pause until the next Sync, or until it is this mailbox's turn to hold a Ping."""
+    watch, actions = _show(watch)
+    return poll(watch, seconds, actions, in_turn=True)
+
+
+def _show(watch: Watch) -> tuple[Watch, list[Action]]:
+    """Record that the watch works, with what operators should know, unless that is recorded."""
+    condition = healthy(watch)
+    if watch.shown is WatchState.WATCHING and watch.shown_detail == condition.detail:
+        return watch, []
+    watch = replace(watch, shown=WatchState.WATCHING, shown_detail=condition.detail)
+    return watch, [Record(Progress(condition=condition))]
 
 
 def _cut(watch: Watch, error: Unreachable) -> Move:

@@ -29,9 +29,11 @@ from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose, compose_lookup
+from eas_watcher.runtime.timers import Timers
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import concerns_server
+from eas_watcher.server.capacity import Hold, Poll
 from eas_watcher.server.doubts import Look, read_look
 
 log = logging.getLogger(__name__)
@@ -146,7 +148,16 @@ class EasClient:
     def watch_ends(self) -> None:
         """Count the mailbox no longer."""
         self._watches = False
-        self._admission.watch_ends(self._account.mailbox)
+        self._admission.watch_ends(self._standing)
+
+    def ask(self) -> Hold | Poll:
+        """Return whether a Ping may be sent now."""
+        return self._admission.ask(self._standing)
+
+    async def rest(self, seconds: float, timers: Timers) -> None:
+        """Return after so many seconds, or sooner when it is the mailbox's turn to hold a Ping."""
+        with self._admission.polling(self._standing) as turn:
+            await timers.sleep(seconds, turn)
 
     def address(self, url: str | None) -> None:
         """Send to a URL from now on; None: the account's."""
@@ -154,11 +165,11 @@ class EasClient:
         if url == self._url:
             return
         before, self._admission = self._admission, self._admissions.admission(url, self._rate)
-        self._url = url
+        left, self._url = self._standing, url
         self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
         self._cookies.forget()  # cookies are for the host that set them
         if self._watches:
-            before.watch_ends(self._account.mailbox)
+            before.watch_ends(left)
             self._admission.watch_begins(self._account.mailbox, None)
 
     def showing(self, credential: Credential, transport: Transport) -> "EasClient":
@@ -226,7 +237,9 @@ class EasClient:
         """Send one request; a Ping is held, everything else is one of the few short requests at a time."""
         if not isinstance(command, Ping):
             async with self._admission.short:
+                self._admission.sends(self._standing, ping=False)
                 return await self._exchange(request)
+        self._admission.sends(self._standing, ping=True)
         clock, pings, mailbox = asyncio.get_running_loop().time, self._pings, self._account.mailbox
         began = clock()
         if pings is not None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from eas_watcher import backoff
 from eas_watcher.commands.flow import converse
-from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
 from eas_watcher.commands.request import Command
 from eas_watcher.errors import EasError, Unreachable, VersionRefused
@@ -21,6 +21,7 @@ from eas_watcher.machine.state import (
     Ended,
     Event,
     Failed,
+    Full,
     Granted,
     NegotiatePolicy,
     Pause,
@@ -40,6 +41,7 @@ from eas_watcher.runtime.client import Answer, EasClient
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.relocation import Seeker, astray, look_for
 from eas_watcher.server.breaker import concerns_server
+from eas_watcher.server.capacity import Poll
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -124,11 +126,23 @@ class Runner:
             self._context.stats.changes[change.cls] += change.count
 
     async def _send(self, command: Command[Any]) -> Event:
+        asked = None
+        if isinstance(command, Ping):
+            turn = self._client.ask()
+            if isinstance(turn, Poll):
+                return Full(turn.seconds, self._capacity())
+            longest = max(turn.longest or 0, self._state.watch.heartbeat.minimum)
+            if turn.longest is not None and longest < command.heartbeat:
+                asked, command = longest, replace(command, heartbeat=longest)
         try:
             answer = await self._exchange(command)
         except EasError as error:
             return await self._failed(error)
-        return Answered(answer.reply, self._context.now(), answer.held)
+        return Answered(answer.reply, self._context.now(), answer.held, asked, self._capacity())
+
+    def _capacity(self) -> str:
+        """Return what the server's capacity means for its mailboxes, in words; empty: all are held."""
+        return self._client.admission.capacity.describe(urlsplit(self._client.url).hostname or "")
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
@@ -182,7 +196,7 @@ class Runner:
         if queues:
             seconds = admission.expected_wait() or 0.0
         if progress.condition is not None:
-            known = "" if failure is None else admission.path.describe(urlsplit(failure.url).hostname or "")
+            known = "" if failure is None else admission.describe(urlsplit(failure.url).hostname or "")
             condition = replace(progress.condition, retry_in=seconds, detail=known or progress.condition.detail)
             await self._commit(replace(progress, condition=condition))
             log.info(
@@ -194,7 +208,9 @@ class Runner:
         if pause.doubt is not None:
             look = partial(self._client.look, self._bare)
             return await admission.doubtful.wait(self._account.mailbox, seconds, pause.doubt, look)
-        if not queues:
+        if pause.in_turn:
+            await self._client.rest(seconds, context.timers)
+        elif not queues:
             await context.timers.sleep(seconds)
         return 0.0
 

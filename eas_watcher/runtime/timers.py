@@ -27,10 +27,10 @@ class Timers:
         """Return how many tasks sleep."""
         return self._live
 
-    async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+    async def sleep(self, seconds: float, ends: "asyncio.Future[None] | None" = None) -> None:
+        """Return after so many seconds, or sooner when `ends` is done."""
         loop = asyncio.get_running_loop()
-        ends: asyncio.Future[None] = loop.create_future()
+        ends = loop.create_future() if ends is None else ends
         heappush(self._heap, (loop.time() + seconds, next(self._numbers), ends))
         self._live += 1
         self._set(loop)

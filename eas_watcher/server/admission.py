@@ -14,21 +14,23 @@ with the accepted credential is.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
 from typing import Final, Literal, TypeAlias
 
 from eas_watcher.breaker import Away, Breaker, Returning, Serving
 from eas_watcher.breaker import Turn as BreakerTurn
-from eas_watcher.errors import EasError, Unauthorized, Unreachable
+from eas_watcher.errors import EasError, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.ports import Now
 from eas_watcher.server.breaker import concerns_server, read_failure, rules
+from eas_watcher.server.capacity import Capacity, Hold, Poll
 from eas_watcher.server.doubtful import DoubtfulMailboxes
-from eas_watcher.server.idle_timeout import PathKnowledge
+from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 from eas_watcher.server.mass_refusals import SKEW, MassRefusals
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
@@ -37,7 +39,7 @@ NEVER: Final = -1  # a client has not passed yet
 LAST_TRY: Final = MOST_REFUSALS - 1  # refusals after which the next one is the last
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ClientAdmission:
     """How one client stands with the admission to its server."""
 
@@ -56,6 +58,8 @@ class ClientAdmission:
     """Whether its request is the one that finds out how the server takes refused credentials."""
     began: float = 0.0
     """When its request was let through, by the loop's clock."""
+    sent: Literal["", "short", "Ping"] = ""
+    """What its request under way is, once it was sent."""
     holding: asyncio.TimerHandle | None = None
     """Reports that a Ping has been held long enough, while it probes or other mailboxes are refused."""
 
@@ -70,20 +74,25 @@ class ServerAdmission:
     """Lets the clients of one server send, or wait; made for the running event loop."""
 
     def __init__(
-        self, rate: float, short_requests: int, random: Random, now: Now, path: PathKnowledge | None = None
+        self,
+        rate: float,
+        short_requests: int,
+        random: Random,
+        now: Now,
+        path: PathKnowledge | None = None,
+        capacity: Capacity[ClientAdmission] | None = None,
     ) -> None:
         """Take how many mailboxes per second start or return, and how many short requests go at once.
 
-        `path` is what an earlier process learnt about the path to the server.
+        `path` and `capacity` are what an earlier process learnt about the path to the server, and about the server.
         """
         self.short = asyncio.Semaphore(short_requests)
         """Requests other than held Pings that may still be sent now."""
-        self.watched = 0
-        """How many mailboxes are watched at this server."""
         self.refusals = MassRefusals()
         self.doubtful = DoubtfulMailboxes(rate)
         """Mailboxes whose credential this server refused three times, and which it may accept again."""
         self.path = path or PathKnowledge()
+        self.capacity: Capacity[ClientAdmission] = capacity or Capacity()
         self.since: datetime = now()
         """Since when the breaker is in its present state."""
         self._rate = rate
@@ -99,6 +108,8 @@ class ServerAdmission:
         self._suspended: deque[asyncio.Future[Turn]] = deque()
         """Candidates that wait because the server is suspected."""
         self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
+        self._polling: dict[ClientAdmission, asyncio.Future[None]] = {}
+        """Those that poll until it is their turn to hold a Ping."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
         self._suspected_at = 0.0
@@ -132,6 +143,17 @@ class ServerAdmission:
         return ""
 
     @property
+    def watched(self) -> int:
+        """How many mailboxes are watched at this server."""
+        return self.capacity.watched
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What the next process should know of the server and the path to it; None: nothing."""
+        lesson, limit = self.path.lesson, self.capacity.limit
+        return lesson if limit is None else replace(lesson or Lesson(None), capacity=limit)
+
+    @property
     def waiting(self) -> int:
         """How many clients wait for the server to return, or for their turn."""
         return sum(not turn.done() for queue in (self._watches, self._candidates) for turn in queue)
@@ -157,14 +179,33 @@ class ServerAdmission:
 
         `refused_ago`: how many seconds ago at least the server refused its credential; None: it accepts it.
         """
-        self.watched += 1
+        self.capacity.begins()
         if refused_ago is not None:
             self.refusals.known(mailbox, asyncio.get_running_loop().time(), refused_ago)
 
-    def watch_ends(self, mailbox: Hashable) -> None:
+    def watch_ends(self, client: ClientAdmission) -> None:
         """Count one watched mailbox less."""
-        self.watched -= 1
-        self.refusals.forget(mailbox)
+        self.capacity.ends(client)
+        self.refusals.forget(client.mailbox)
+
+    def describe(self, server: str) -> str:
+        """Return in words for an operator how many Pings are held, or what cuts them; empty if nothing is wrong."""
+        return self.capacity.describe(server) or self.path.describe(server)
+
+    def ask(self, client: ClientAdmission) -> Hold | Poll:
+        """Return whether a client may send a Ping now, or Syncs until it is its turn."""
+        return self.capacity.ask(client, asyncio.get_running_loop().time())
+
+    @contextmanager
+    def polling(self, client: ClientAdmission) -> "Iterator[asyncio.Future[None]]":
+        """Return a future that is done when it is the turn of a client to hold a Ping, while it polls."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._polling[client] = turn
+        self._give_turns()
+        try:
+            yield turn
+        finally:
+            del self._polling[client]
 
     async def enter(self, client: ClientAdmission, *, holds: bool = False) -> None:
         """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late.
@@ -193,8 +234,23 @@ class ServerAdmission:
         if holds and (client.probe or self.refusals.example is not None):
             client.holding = loop.call_later(HELD, self._holds, client)
 
+    def sends(self, client: ClientAdmission, *, ping: bool) -> None:
+        """Note that a client's request goes out now."""
+        now = asyncio.get_running_loop().time()
+        client.sent = "Ping" if ping else "short"
+        (self.capacity.ping_sent if ping else self.capacity.short_sent)(client, now)
+
     def answered(self, client: ClientAdmission) -> None:
         """Note that the server answered, with success or with a refusal that concerns this mailbox alone."""
+        if client.sent:
+            sent, client.sent = client.sent, ""
+            now = asyncio.get_running_loop().time()
+            (self.capacity.ping_answered if sent == "Ping" else self.capacity.short_answered)(client, now)
+            self._give_turns()
+        self._served(client)
+
+    def _served(self, client: ClientAdmission) -> None:
+        """Note that a request ended with a sign that the server serves."""
         client.confirms = False
         if client.probe:
             self._probe_ended(client)
@@ -223,9 +279,13 @@ class ServerAdmission:
         if isinstance(error, Unauthorized) and not client.candidate:
             error = self._compare(client, error)
         clock = asyncio.get_running_loop().time()
+        if self._is_full(client, error, clock):
+            return ServerBusy(f"no worker of the server was free ({error})", reached=True, shared=True, full=True)
         cut = self.path.cut_off
         expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
-        if expected or not concerns_server(error):
+        if expected:
+            self._served(client)
+        elif not concerns_server(error):
             self.answered(client)
         else:
             probe, client.probe = client.probe, False
@@ -238,6 +298,12 @@ class ServerAdmission:
         if client.holding is not None:
             client.holding.cancel()
             client.holding = None
+        if client.sent == "Ping":
+            self.capacity.ping_over(client, asyncio.get_running_loop().time())
+        elif client.sent:
+            self.capacity.short_over(client)
+        client.sent = ""
+        self._give_turns()
         if client.probe:
             self._hand_on("probes")
         if client.confirms:
@@ -250,12 +316,35 @@ class ServerAdmission:
 
     def cut(self, heartbeat: Heartbeat, survived: float) -> None:
         """Note that a held Ping was cut."""
+        self.capacity.ping_lost()
         self.path = self.path.cut(heartbeat, survived, asyncio.get_running_loop().time())
 
     def accepted_elsewhere(self, began: float) -> None:
         """Note that the server accepted a mailbox that another process watches, by the clock of that process's host."""
         self.refusals.elsewhere(began)
         self.doubtful.accepted(None, began - SKEW, was_refused=False)
+
+    def _is_full(self, client: ClientAdmission, error: EasError, now: float) -> bool:
+        """Return True if a request failed because Pings occupy all workers of the server."""
+        if not client.sent or client.probe:
+            return False
+        match error:
+            case Unreachable(reached=True):
+                turned_away = False
+            case ServerBusy(shared=True, retry_after=None, reached=reached):
+                turned_away = not reached
+            case _:
+                return False
+        return self.capacity.explains(client, now, ping=client.sent == "Ping", turned_away=turned_away)
+
+    def _give_turns(self) -> None:
+        """Wake those whose turn it is to hold a Ping."""
+        if not self._polling:
+            return
+        for client in self.capacity.turns(self._polling, asyncio.get_running_loop().time()):
+            turn = self._polling[client]
+            if not turn.done():
+                turn.set_result(None)
 
     def _compare(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
         """Return a refusal with what it means beside those of other mailboxes."""
@@ -351,6 +440,7 @@ class ServerAdmission:
         if self.state != before:
             self.since = self._now()
             if breaker.away:
+                self.capacity.lost()
                 log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": self.detail})
                 for turn in self._impatient:
                     if not turn.done():

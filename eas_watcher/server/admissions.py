@@ -7,7 +7,8 @@ from random import Random
 
 from eas_watcher.errors import EasError
 from eas_watcher.ports import Now
-from eas_watcher.server.admission import ServerAdmission
+from eas_watcher.server.admission import ClientAdmission, ServerAdmission
+from eas_watcher.server.capacity import Capacity
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 
 
@@ -24,7 +25,7 @@ class Admissions:
     ) -> None:
         """Take how many requests other than held Pings may be under way at one server.
 
-        `lessons` are what earlier processes learnt about the path to each server, by URL.
+        `lessons` are what earlier processes learnt about each server and the path to it, by URL.
         """
         self.now = now
         self.large_answer = asyncio.Lock()
@@ -42,7 +43,8 @@ class Admissions:
         if admission is None:
             lesson = self._lessons.get(url)
             path = None if lesson is None else PathKnowledge.recalled(lesson)
-            admission = ServerAdmission(rate, self._short_requests, self._random, self.now, path)
+            capacity = None if lesson is None else Capacity[ClientAdmission](lesson.capacity)
+            admission = ServerAdmission(rate, self._short_requests, self._random, self.now, path, capacity)
             self._admissions[url] = admission
         return admission
 

@@ -36,11 +36,13 @@ class IdleTimeout:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is kept of a path for the next process."""
+    """What is kept of a server and the path to it for the next process."""
 
-    interval: int
-    """A heartbeat that survived, in seconds."""
+    interval: int | None
+    """A heartbeat that survived, in seconds; None: unknown."""
     cut_off: IdleTimeout | None = None
+    capacity: int | None = None
+    """How many Pings the server holds at once; None: as many as it is asked to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class PathKnowledge:
         span = f"{low} s" if low == high else f"{low}\N{EN DASH}{high} s"
         timeout = round(self.cut_off.middle)
         text = f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"
-        lesson = self.lesson
-        if lesson is not None and lesson.interval < OFTEN:
-            text += f", and each mailbox asks anew every {lesson.interval} s"
+        interval = self.remembered if self.proven is None else self.proven.interval
+        if interval is not None and interval < OFTEN:
+            text += f", and each mailbox asks anew every {interval} s"
         return text

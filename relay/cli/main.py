@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -209,11 +210,18 @@ def sandbox(
     personality: Annotated[
         Family, typer.Option(help="The family of servers that the mail server behaves like, oddities included.")
     ] = Family.EXCHANGE,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Requests that the mail server serves at once, held Pings included.")
+    ] = None,
+    queue_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a proxy answers 504 to a request that finds no worker.")
+    ] = 60.0,
 ) -> None:
     """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
     from rich.console import Console
 
     from relay.process import log
+    from relay.sandbox.eas.families import FAMILIES
     from relay.sandbox.installation import Ports
     from relay.sandbox.sandbox import run_sandbox
 
@@ -227,7 +235,7 @@ def sandbox(
                 Console(highlight=False, markup=False, soft_wrap=True),
                 mailboxes=mailboxes,
                 level=level,
-                family=personality,
+                rules=replace(FAMILIES[personality], workers=workers, patience=queue_seconds),
             )
         )
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The health of one mail server, by its admission and by what is known about idle timeouts on the path to it."""
+"""The health of one mail server, by its admission and by what is known about its workers and the path to it."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +13,10 @@ from relay.ops.health import OK, Finding, Part, PartState
 BRIEF: Final = timedelta(minutes=1)
 """A server that is away for a shorter time may just be restarting."""
 BACK: Final = "Nothing: they come by themselves; raise servers.{name}.return_rate if the server can take more at once."
+FEW: Final = (
+    "Give the mail server more workers, at least one for each mailbox and some for the users' own phones (SOGo: "
+    'WOWorkersCount; PHP-FPM: pm.max_children), or set servers.{name}.mode = "poll".'
+)
 CUT: Final = (
     "Pushes are not late by it. To save requests, let firewalls, balancers and proxies on the way keep idle "
     "connections for 30 minutes."
@@ -47,6 +51,11 @@ def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
         )
         state = PartState.FAILED if doubtful * 2 >= admission.watched else PartState.DEGRADED
         return Finding(state, text, REASONS[Reason.HTTP_401_DOUBTFUL].remedy)
+    few = admission.capacity.describe(name)
+    return Finding(PartState.DEGRADED, few, FEW.format(name=name)) if few else _judge_serving(name, admission)
+
+
+def _judge_serving(name: str, admission: ServerAdmission) -> Finding:
     waiting = f"{admission.waiting} of {admission.watched}"
     if admission.state == "returning":
         text = f"is back: {waiting} mailboxes still wait for their turn"

@@ -218,14 +218,23 @@ class _RelayCollector(Collector):
         cuts = GaugeMetricFamily(
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
+        capacities = GaugeMetricFamily(
+            "relay_server_pings_limit", "Pings the server holds at once, where mailboxes take turns.", labels=["url"]
+        )
+        polled = GaugeMetricFamily(
+            "relay_server_polled", "Mailboxes polled because their server holds no more Pings.", labels=["url"]
+        )
         for url, admission in self._servers():
+            if admission.capacity.limit is not None and admission.capacity.crowded:
+                capacities.add_metric([url], admission.capacity.limit)
+            polled.add_metric([url], admission.capacity.polled)
             states.add_metric([url], SERVER_STATES[admission.state])
             waiting.add_metric([url], admission.waiting)
             refused.add_metric([url], admission.held_back)
             doubtful.add_metric([url], len(admission.doubtful))
             if admission.path.cut_off is not None:
                 cuts.add_metric([url], admission.path.cut_off.middle)
-        yield from (states, waiting, refused, doubtful, cuts)
+        yield from (states, waiting, refused, doubtful, cuts, capacities, polled)
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])

@@ -16,8 +16,6 @@ from relay.push.webpush.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.eas.control import control_app
-from relay.sandbox.eas.families import FAMILIES
-from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
@@ -112,18 +110,22 @@ async def run_sandbox(
     *,
     mailboxes: int = 0,
     level: str = "info",
-    family: Family = Family.EXCHANGE,
+    rules: EasRules | None = None,
 ) -> None:
     """Print the addresses of a sandbox and how to use it, and serve it until cancelled.
 
-    The mail server behaves like the servers of `family`. It has the mailboxes ann and ben, and `mailboxes` more: user1,
-    user2, ..., all at example.com.
+    `rules` are those of the mail server; None: those of Exchange. It has the mailboxes ann and ben, and `mailboxes`
+    more: user1, user2, ..., all at example.com.
     """
-    async with open_sandbox(folder, ports, level=level, rules=FAMILIES[family]) as sandbox:
+    rules = rules or EasRules()
+    like = (
+        rules.personality.name.value if rules.workers is None else f"{rules.personality.name}, {rules.workers} workers"
+    )
+    async with open_sandbox(folder, ports, level=level, rules=rules) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
         lines = (
-            f"mail server  {sandbox.eas.url}  (like {family.value}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
+            f"mail server  {sandbox.eas.url}  (like {like}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
             f"APNs         127.0.0.1:{sandbox.ports.apns}",
             f"FCM          {sandbox.fcm.url}",
             f"push service {sandbox.webpush.url}  (WebPush, as distributors of UnifiedPush speak it)",

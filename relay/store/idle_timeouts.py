@@ -1,4 +1,4 @@
-"""What the relay learnt of the paths to mail servers: a row for each URL that was ever asked."""
+"""What the relay learnt of mail servers and the paths to them: a row for each URL that was ever asked."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -47,6 +47,7 @@ class SqlIdleTimeoutStore:
             "interval": lesson.interval,
             "cut_shortest": None if cut is None else cut.shortest,
             "cut_longest": None if cut is None else cut.longest,
+            "capacity": lesson.capacity,
             "learnt_at": now,
         }
         async with transaction(self._engine) as connection:
@@ -55,14 +56,14 @@ class SqlIdleTimeoutStore:
 
 def _read_lesson(row: AnyRow) -> tuple[str, Lesson]:
     cut = None if row.cut_shortest is None else IdleTimeout(row.cut_shortest, row.cut_longest)
-    return row.url, Lesson(row.interval, cut)
+    return row.url, Lesson(row.interval, cut, row.capacity)
 
 
 _LESSONS: Final = Reader(sa.select(path), [path.c.url], _read_lesson)
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
-    replaced = ("interval", "cut_shortest", "cut_longest", "learnt_at")
+    replaced = ("interval", "cut_shortest", "cut_longest", "capacity", "learnt_at")
     return insert.on_conflict_do_update(index_elements=["url"], set_={name: insert.excluded[name] for name in replaced})
 
 

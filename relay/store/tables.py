@@ -205,9 +205,10 @@ path = sa.Table(
     "path",
     metadata,
     sa.Column("url", sa.Text, primary_key=True),
-    sa.Column("interval", sa.Integer, nullable=False),
+    sa.Column("interval", sa.Integer),
     sa.Column("cut_shortest", sa.Double),
     sa.Column("cut_longest", sa.Double),
+    sa.Column("capacity", sa.Integer),
     sa.Column("learnt_at", Moment, nullable=False),
 )
 

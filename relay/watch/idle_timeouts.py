@@ -1,6 +1,7 @@
-"""Stores what a process learns about the idle timeouts on the paths to mail servers, for itself and other processes.
+"""Stores what a process learns about mail servers and the paths to them, for itself and other processes.
 
-Otherwise every restart would have to learn the timeout of each firewall again, by thousands of cut Pings.
+Otherwise every restart would have to learn the timeout of each firewall again, by thousands of cut Pings, and how many
+Pings each server holds, by requests that wait for a minute.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ class IdleTimeoutKeeper:
     async def keep(self) -> None:
         """Store what was learnt since the last time; what cannot be stored now is stored later."""
         for url, admission in self._servers():
-            lesson = admission.path.lesson
+            lesson = admission.lesson
             if lesson is None or lesson == self._kept.get(url):
                 continue
             try:

@@ -27,6 +27,13 @@ async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> N
     assert await store.lessons(NOW) == {URL: Lesson(1680), "https://other.example.com/": Lesson(600)}
 
 
+async def test_how_many_pings_a_server_holds_is_kept_with_or_without_a_heartbeat(engine: AsyncEngine) -> None:
+    store = SqlIdleTimeoutStore(engine)
+    for lesson in (Lesson(None, capacity=4), Lesson(300, capacity=0), Lesson(300)):
+        await store.keep_lesson(URL, lesson, NOW)
+        assert await store.lessons(NOW) == {URL: lesson}
+
+
 async def test_lessons_before_a_moment_are_left_out(engine: AsyncEngine) -> None:
     store = SqlIdleTimeoutStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)

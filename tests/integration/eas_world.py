@@ -87,6 +87,7 @@ class WatchWorld:
     """The context of the server's clients."""
     policy: Policy
     classes: frozenset[CollectionClass]
+    admissions: Admissions
     subfolders: frozenset[CollectionClass] = frozenset()
 
     def start(self, user: str = ANN, password: str = PASSWORD) -> None:
@@ -153,7 +154,8 @@ async def world(
     async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournals()
-        fleet = Fleet(WatchContext(journal, Random(1), Admissions(4, Random(1), now)), broken.append)
+        admissions = Admissions(4, Random(1), now)
+        fleet = Fleet(WatchContext(journal, Random(1), admissions), broken.append)
         try:
             yield WatchWorld(
                 simulator,
@@ -163,6 +165,7 @@ async def world(
                 trusting,
                 policy or Policy(),
                 classes,
+                admissions,
                 subfolders,
             )
         finally:

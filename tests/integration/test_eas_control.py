@@ -75,6 +75,7 @@ async def test_the_state_counts_everything(client: Client, simulator: EasSimulat
         "mailboxes": 1,
         "held": 0,
         "max_held": 0,
+        "queued": 0,
         "max_at_once": 0,
         "requests": {"Sync": 1},
         "refusals": {ANN: 1},
@@ -154,3 +155,11 @@ async def test_what_goes_wrong_is_a_problem_document(
 
     assert (problem["type"], problem["status"]) == ("about:blank", status)
     assert problem["detail"].startswith(detail)
+
+
+async def test_the_number_of_workers_can_be_changed(client: Client, simulator: EasSimulator) -> None:
+    assert simulator.workers.number is None
+    await post(client, "/workers", {"workers": 5})
+    assert simulator.workers.number == 5
+    await post(client, "/workers", {"workers": None})
+    assert simulator.workers.number is None

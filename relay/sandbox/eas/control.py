@@ -17,6 +17,7 @@
 | POST /fail | user, command, times, failure | lets the next requests fail (see failures.py) |
 | DELETE /fail | | ends all failures |
 | POST /backend | broken | takes mail store and directory down, or up again |
+| POST /workers | workers | changes how many requests are served at once, held Pings included; null: any number |
 | POST /restart | | ends all held Pings, as a restart of the server does |
 
 Fields with a default in orders.py may be left out. Errors are problem documents [RFC 9457].
@@ -46,6 +47,7 @@ from relay.sandbox.eas.orders import (
     NewMail,
     NewMailbox,
     ReadFlag,
+    WorkersOrder,
 )
 from relay.sandbox.eas.simulator import EasSimulator, UnknownMailbox
 
@@ -74,6 +76,7 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_post("/fail", control.fail)
     app.router.add_delete("/fail", control.stop_failing)
     app.router.add_post("/backend", control.break_backend)
+    app.router.add_post("/workers", control.resize)
     app.router.add_post("/restart", control.restart)
     return app
 
@@ -93,6 +96,7 @@ class _Control:
                 "mailboxes": len(self._simulator.users),
                 "held": self._simulator.held,
                 "max_held": records.max_held,
+                "queued": self._simulator.workers.queued,
                 "max_at_once": records.max_at_once,
                 "requests": records.requests,
                 "refusals": records.refusals,
@@ -214,6 +218,12 @@ class _Control:
         """Take the backend down, or up again."""
         order = await _read(request, BackendOrder)
         self._simulator.break_backend(broken=order.broken)
+        return web.Response(status=204)
+
+    async def resize(self, request: web.Request) -> web.Response:
+        """Change the number of workers."""
+        order = await _read(request, WorkersOrder)
+        self._simulator.resize(order.workers)
         return web.Response(status=204)
 
     async def restart(self, _: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ from relay.sandbox.eas.ping import PingAnswer, answer_ping, write_limit, write_p
 from relay.sandbox.eas.records import EasRecords
 from relay.sandbox.eas.refusals import Refused
 from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +26,11 @@ class HeldPing:
 class HeldPings:
     """The held Pings, one per user and device."""
 
-    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records")
+    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records", "_workers")
 
-    def __init__(self, records: EasRecords, now: Now) -> None:
-        """Count overlaps in `records`; `now` is the time for filters by age."""
+    def __init__(self, records: EasRecords, now: Now, workers: Workers) -> None:
+        """Count overlaps in `records`; `now` is the time for filters by age, `workers` are those that Pings occupy."""
+        self._workers = workers
         self._records = records
         self._now = now
         self._held: dict[str, dict[str, HeldPing]] = {}
@@ -74,6 +76,7 @@ class HeldPings:
                 key = session.mailbox.user, device_id
                 self._end_abandoned(key)
                 remaining = max(0.0, timer.when() - loop.time())
+                self._workers.keep()
                 self._abandoned[key] = loop.call_later(remaining, self._end_abandoned, key)
             raise
         finally:
@@ -121,6 +124,7 @@ class HeldPings:
         timer = self._abandoned.pop(key, None)
         if timer is not None:
             timer.cancel()
+            self._workers.release()
 
 
 def _expire(held: HeldPing) -> None:

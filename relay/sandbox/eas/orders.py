@@ -105,6 +105,14 @@ class BackendOrder(BaseModel):
     broken: bool
 
 
+class WorkersOrder(BaseModel):
+    """How many requests are served at once; null: any number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workers: Annotated[int, Field(ge=1)] | None
+
+
 class FailureOrder(BaseModel):
     """A failure of the next requests of a user, or of all users."""
 

@@ -29,7 +29,9 @@ class EasRules:
     personality: Personality = EXCHANGE
     """The oddities of the server's family."""
     workers: int | None = None
-    """The most concurrent requests, held Pings included [observed: SOGo 5.8, 2026-11]; None: unlimited."""
+    """The most concurrent requests, held Pings included [observed: SOGo 5.8, 2026-11]; others queue. None: no limit."""
+    patience: float | None = 60.0
+    """Seconds after which the proxy before the server answers 504 to a request that no worker took; None: never."""
     any_password: str | None = None
     """A password that adds a mailbox for any user who sends it; None: only mailboxes that were added exist."""
 

@@ -37,6 +37,7 @@ SHUTDOWN_TIMEOUT: Final = 5.0  # seconds that requests in flight have when the s
 GARBLED_PART: Final = 0.5  # the part of a garbled answer that is sent
 CRASHED_PART: Final = 0.95  # the part of an answer that is sent before a crash; it includes the key
 RETRY_AFTER: Final = 30  # seconds
+GAVE_UP: Final = "<html><head><title>504 Gateway Time-out</title></head></html>"
 RETRY_LATER: Final = 111  # [MS-ASCMD 2.2.2]
 
 
@@ -102,20 +103,60 @@ class EasServer:
         """Answer by the mailboxes, the rules and the scripted failures of `simulator`."""
         self._simulator = simulator
         self._closing = asyncio.Event()
+        self._left: set[asyncio.Task[web.StreamResponse]] = set()
+        """Requests whose clients have gone, and which are served all the same."""
 
     def close(self) -> None:
-        """End all requests that are stalled or delayed."""
+        """End all requests that are stalled or delayed, or whose clients have gone."""
         self._closing.set()
+        for serving in self._left:
+            serving.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, then close its connection if the personality `closes` connections."""
-        response = await self._handle(request)
+        response = await self._in_turn(request)
         transport = request.transport
         if self._simulator.rules.personality.closes and transport is not None and not transport.is_closing():
             await response.prepare(request)
             await response.write_eof()
             transport.close()
         return response
+
+    async def _in_turn(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request when a worker is free for it, or as a proxy whose patience ends before that."""
+        await request.read()  # a server that hands requests to workers has read them
+        began = asyncio.Event()
+
+        async def serve() -> web.StreamResponse:
+            async with self._simulator.workers.one():
+                began.set()
+                return await self._handle(request)
+
+        if self._simulator.workers.number is None:
+            return await self._handle(request)
+        serving = asyncio.get_running_loop().create_task(serve())
+        try:
+            async with asyncio.timeout(self._simulator.rules.patience):
+                await wait_first(serving, began)
+        except TimeoutError:
+            self._leave(serving)
+            return web.Response(status=504, text=GAVE_UP, content_type="text/html")
+        except asyncio.CancelledError:
+            self._leave(serving)
+            raise
+        try:
+            return await serving
+        except asyncio.CancelledError:
+            serving.cancel()
+            raise
+
+    def _leave(self, serving: "asyncio.Task[web.StreamResponse]") -> None:
+        """Leave a request in the queue whose client has gone, unless the server notices that."""
+        if self._simulator.rules.personality.notices_hang_up:
+            serving.cancel()
+            return
+        self._left.add(serving)
+        serving.add_done_callback(self._left.discard)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or let it fail as the script or the outage of the backend says."""
@@ -128,7 +169,7 @@ class EasServer:
             await self._wait(failure.seconds)
             return web.Response(status=failure.status, headers=failure.headers, body=failure.body.encode() or None)
         outage = self._simulator.rules.personality.outage if self._simulator.backend_down else None
-        if outage is Outage.UNAVAILABLE or self._simulator.is_crowded:
+        if outage is Outage.UNAVAILABLE:
             return self._respond(503, headers={"Retry-After": str(RETRY_AFTER)})
         if outage is Outage.UNAUTHORIZED or not authenticated:
             refusal = self._respond(401)
@@ -261,6 +302,15 @@ class EasServer:
         if COOKIE not in request.cookies:
             response.set_cookie(COOKIE, "mailbox-server-1", path=PATH, secure=request.secure, httponly=True)
         return response
+
+
+async def wait_first(serving: "asyncio.Task[web.StreamResponse]", began: asyncio.Event) -> None:
+    """Return when a worker serves a request, or the request is over."""
+    begins = asyncio.get_running_loop().create_task(began.wait())
+    try:
+        await asyncio.wait({serving, begins}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        begins.cancel()
 
 
 def _cut(request: web.Request) -> web.Response:

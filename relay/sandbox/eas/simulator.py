@@ -17,6 +17,7 @@ from relay.sandbox.eas.provision import WIPES
 from relay.sandbox.eas.records import Complaint, EasRecords, LoggedRequest
 from relay.sandbox.eas.requests import EasRequest
 from relay.sandbox.eas.rules import EasRules, Session
+from relay.sandbox.eas.workers import Workers
 
 R = TypeVar("R")
 SENDER: Final = "ben@example.com"
@@ -35,7 +36,8 @@ class EasSimulator:
         self.records = EasRecords()
         self.failures = FailureScript()
         self.identities = Identities()
-        self.pings = HeldPings(self.records, now)
+        self.workers = Workers(rules.workers)
+        self.pings = HeldPings(self.records, now, self.workers)
         self.url = ""
         """The URL of the server; set when it listens."""
         self.port = 0
@@ -195,6 +197,10 @@ class EasSimulator:
         for user in self._mailboxes:
             self.pings.wake(user)
 
+    def resize(self, workers: int | None) -> None:
+        """Change how many requests are served at once; None: any number. Held Pings stay, whatever their number."""
+        self.workers.resize(workers)
+
     def restart(self) -> None:
         """End all held Pings, as a restart of the server does."""
         self.pings.restart()
@@ -215,11 +221,6 @@ class EasSimulator:
             return True
         self.records.refusals[user] += 1
         return False
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether Pings occupy all workers, including Pings of clients that closed their connections."""
-        return self.rules.workers is not None and self.pings.busy >= self.rules.workers
 
     def policy_first(self, user: str, device_id: str, command: str) -> bool:
         """Return whether the server demands a policy or a wipe before it checks the password of this request."""

@@ -36,6 +36,7 @@ from eas_watcher.machine.state import (
     Ended,
     Event,
     Failed,
+    Full,
     Granted,
     Informing,
     NegotiatePolicy,
@@ -465,17 +466,17 @@ FAILURES: Final = [
         ProtocolViolation("x"),
     )
 ]
-EVENTS: Final[list[Event]] = [*REPLIES, Granted(None), Woken(), WipeAcknowledged(), *FAILURES]
+EVENTS: Final[list[Event]] = [*REPLIES, Full(90.0), Granted(None), Woken(), WipeAcknowledged(), *FAILURES]
 LEGAL: Final[dict[type[State], list[Event]]] = {
     Discovering: REPLIES[:1],
     ReadingHierarchy: REPLIES[1:2],
     Informing: REPLIES[2:3],
     Syncing: REPLIES[3:4],
-    Pinging: REPLIES[4:5],
+    Pinging: [*REPLIES[4:5], Full(90.0)],
     Provisioning: [Granted(None)],
     Pausing: [Woken()],
     Wiping: [WipeAcknowledged()],
-    Ended: [*REPLIES, Granted(None), Woken(), WipeAcknowledged()],
+    Ended: [*REPLIES, Full(90.0), Granted(None), Woken(), WipeAcknowledged()],
 }
 
 

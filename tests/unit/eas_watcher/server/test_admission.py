@@ -349,14 +349,14 @@ async def refuse(admission: ServerAdmission, client: ClientAdmission) -> Unautho
 
 async def test_a_single_refusal_concerns_its_user() -> None:
     admission = new_admission()
-    admission.watched = 100
+    admission.capacity.watched = 100
 
     assert not (await refuse(admission, here("ann"))).shared
 
 
 async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the_rate() -> None:
     admission, tried = new_admission(), []
-    admission.watched = 100
+    admission.capacity.watched = 100
     clients = [here(name) for name in range(100)]
     shared = [(await refuse(admission, client)).shared for client in clients]
     assert shared == [False] * 9 + [True] * 91
@@ -387,7 +387,7 @@ async def test_many_refusals_at_once_wait_for_one_confirmation_and_return_at_the
 
 async def test_a_last_try_is_one_of_many_if_the_mailbox_was_refused_with_many() -> None:
     admission = new_admission()
-    admission.watched = 100
+    admission.capacity.watched = 100
     for name in range(20):
         await refuse(admission, here(name))
     ann = here("ann", refusals=2)
@@ -421,7 +421,7 @@ async def test_a_refusal_says_whether_another_mailbox_was_accepted_since_the_one
 
 async def test_a_mailbox_in_doubt_waits_for_no_confirmation_of_others() -> None:
     admission = new_admission()
-    admission.watched = 10
+    admission.capacity.watched = 10
     for name in range(5):
         await refuse(admission, here(name))
     assert admission.refusals.suspected
@@ -453,7 +453,7 @@ async def test_a_server_that_comes_back_has_one_of_its_doubtful_mailboxes_asked(
 
 async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
     admission, tried = new_admission(), []
-    admission.watched = 100
+    admission.capacity.watched = 100
     for number in range(20):
         await refuse(admission, here(number))
 
@@ -471,7 +471,7 @@ async def test_those_with_more_than_their_last_try_left_confirm_first() -> None:
 
 async def suspect(admission: ServerAdmission) -> list[asyncio.Task[None]]:
     """Let the server be suspected, and two refused mailboxes wait to confirm."""
-    admission.watched = 100
+    admission.capacity.watched = 100
     for number in range(20):
         await refuse(admission, here(number))
     waiting = [asyncio.ensure_future(admission.enter(here(name, refusals=1))) for name in ("first", "second")]
@@ -492,7 +492,7 @@ async def test_a_client_that_is_stopped_as_its_turn_to_confirm_comes_hands_it_on
 
 async def test_a_client_that_is_stopped_while_it_confirms_hands_its_turn_on() -> None:
     admission = new_admission()
-    admission.watched = 100
+    admission.capacity.watched = 100
     for number in range(20):
         await refuse(admission, here(number))
     first = here("first", refusals=1)
@@ -538,7 +538,7 @@ async def test_a_turn_to_confirm_that_was_used_is_not_handed_on() -> None:
 
 async def test_an_acceptance_from_before_the_suspicion_does_not_end_it() -> None:
     admission, early = new_admission(), here("early")
-    admission.watched = 10
+    admission.capacity.watched = 10
     await admission.enter(early)
     await asyncio.sleep(1)
     for name in range(5):
@@ -567,7 +567,7 @@ async def test_says_why_a_candidate_waits_as_long_as_others_find_out() -> None:
     admission.answered(probe)
     assert admission.obstacle == ""
 
-    admission.watched = 10
+    admission.capacity.watched = 10
     for name in range(5):
         await refuse(admission, here(name))
     assert admission.obstacle == "the server refuses many credentials at once"
@@ -651,7 +651,7 @@ async def test_a_candidate_that_is_withdrawn_leaves_the_queue_and_its_turn_to_ot
 
 async def test_refused_candidates_do_not_make_a_server_suspected() -> None:
     admission = new_admission()
-    admission.watched = 10
+    admission.capacity.watched = 10
     for name in range(MANY):
         client = candidate(name)
         await admission.enter(client)
@@ -663,7 +663,7 @@ async def test_refused_candidates_do_not_make_a_server_suspected() -> None:
 
 async def test_a_candidate_is_not_tried_while_many_are_refused_and_its_acceptance_ends_nothing() -> None:
     admission, early = new_admission(), candidate(3)
-    admission.watched = 10
+    admission.capacity.watched = 10
     await admission.enter(early)
     for name in range(5):
         await refuse(admission, here(name))
@@ -691,7 +691,7 @@ async def test_a_candidate_is_not_tried_while_many_are_refused_and_its_acceptanc
 
 async def test_candidates_go_at_the_rate_when_a_confirmation_is_due_and_no_refused_mailbox_waits() -> None:
     admission = new_admission()
-    admission.watched = 10
+    admission.capacity.watched = 10
     for name in range(5):
         await refuse(admission, here(name))
     async with asyncio.TaskGroup() as tasks:

@@ -56,7 +56,7 @@ async def test_a_server_that_is_away_fails_after_a_minute() -> None:
 
 async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> None:
     server = Server()
-    server.admission.watched = 20
+    server.admission.capacity.watched = 20
     await server.fail_first_request()
     clients = [ClientAdmission(name) for name in range(20)]
     async with asyncio.TaskGroup() as tasks:
@@ -75,7 +75,7 @@ async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> No
 
 async def test_a_start_of_many_mailboxes_is_a_hint_and_no_fault() -> None:
     server = Server()
-    server.admission.watched = 20
+    server.admission.capacity.watched = 20
     async with asyncio.TaskGroup() as tasks:
         for name in range(20):
             tasks.create_task(server.admission.enter(ClientAdmission(name)))
@@ -90,7 +90,7 @@ async def test_a_start_of_many_mailboxes_is_a_hint_and_no_fault() -> None:
 
 async def test_a_server_that_refuses_many_has_failed_and_no_user_was_asked() -> None:
     server = Server()
-    server.admission.watched = 40
+    server.admission.capacity.watched = 40
     for name in range(5):
         client = ClientAdmission(name)
         await server.admission.enter(client)
@@ -105,7 +105,7 @@ async def test_a_server_that_refuses_many_has_failed_and_no_user_was_asked() -> 
 
 async def test_a_server_with_doubtful_mailboxes_says_when_one_is_asked_again() -> None:
     server = Server()
-    server.admission.watched = 3
+    server.admission.capacity.watched = 3
 
     async def nothing() -> None:
         return None
@@ -121,10 +121,24 @@ async def test_a_server_with_doubtful_mailboxes_says_when_one_is_asked_again() -
         "at 13:00 UTC, or when it accepts others or changes",
         REASONS[Reason.HTTP_401_DOUBTFUL].remedy,
     )
-    server.admission.watched = 5
+    server.admission.capacity.watched = 5
     assert server.check().state is PartState.DEGRADED
     for task in waiting:
         task.cancel()
+
+
+async def test_a_server_that_holds_few_pings_is_degraded_and_the_remedy_is_more_workers() -> None:
+    server = Server()
+    server.admission.capacity.watched, server.admission.capacity.limit = 36, 5
+
+    finding = server.check()
+
+    assert (finding.state, finding.reason) == (
+        PartState.DEGRADED,
+        "main holds about 5 Pings at once: 31 mailboxes are polled every 90 s, in turns",
+    )
+    assert "WOWorkersCount" in finding.remedy
+    assert 'servers.main.mode = "poll"' in finding.remedy
 
 
 async def test_an_idle_timeout_on_the_path_is_a_hint_and_no_fault() -> None:

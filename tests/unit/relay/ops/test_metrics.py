@@ -80,6 +80,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_server_waiting{url=https://mail.example.com/eas}": 0,
         "relay_server_refused{url=https://mail.example.com/eas}": 0,
         "relay_path_cut_seconds{url=https://mail.example.com/eas}": 300,
+        "relay_server_polled{url=https://mail.example.com/eas}": 0,
         "relay_pushes_total{outcome=delivered,provider=apns}": 7,
         "relay_pushes_lowered_total{provider=apns}": 3,
         "relay_pushes_in_flight{provider=apns}": 8,

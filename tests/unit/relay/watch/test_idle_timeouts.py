@@ -55,6 +55,17 @@ async def test_only_what_is_new_is_kept_and_seldom() -> None:
     assert store.writes == 1
 
 
+async def test_how_many_pings_a_server_holds_is_kept() -> None:
+    store, full = Store(), door()
+    full.capacity.limit = 4
+    await IdleTimeoutKeeper(store, {URL: full}.items, {}, lambda: NOW).keep()
+
+    assert store.rows == {URL: (Lesson(None, capacity=4), NOW)}
+    lessons = await recall(store, lambda: NOW)
+    admission = Admissions(8, Random(1), lambda: NOW, lessons).admission(URL, 10.0)
+    assert (admission.capacity.limit, admission.path.lesson) == (4, None)
+
+
 async def test_a_lesson_that_is_stored_already_is_not_written_again() -> None:
     store = Store()
     await IdleTimeoutKeeper(store, {URL: door(PathKnowledge.recalled(SHORT))}.items, {URL: SHORT}, lambda: NOW).keep()
