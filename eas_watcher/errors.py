@@ -4,6 +4,7 @@ EasError
 ├── Unreachable          no whole answer arrived: back off, Sync with the stored key, then Ping
 ├── ServerBusy           the server cannot serve now: wait as long as it asks, else back off
 ├── Unauthorized         the credential was refused: wait, confirm it twice, then end the watch or doubt the server
+├── Withheld             the credential, refused before, may not be shown now: wait as long as it says
 ├── CredentialVoid       the credential has certainly ended: end the watch, alert its user
 ├── AccessDenied         the account, device or URL may not sync: check again hourly, inform the operator
 ├── NotProvisioned       acknowledge the policy, repeat
@@ -81,6 +82,17 @@ class Unauthorized(EasError):
         self.others_accepted = others_accepted
 
 
+class Withheld(EasError):
+    """A credential that was refused is not shown again yet: one more refusal could lock its user out.
+
+    `seconds`: how long it must wait.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("so many credentials of this account were refused that one more could lock its user out")
+        self.seconds = seconds
+
+
 class CredentialVoid(EasError):
     """The credential has certainly expired or was withdrawn; `reason` says which."""
 
@@ -147,3 +159,17 @@ class Redirected(EasError):
 
 class ProtocolViolation(EasError):
     """An answer violates the protocol; the text never quotes the answer."""
+
+
+def in_doubt(error: EasError) -> bool:
+    """Return True if the server may have refused a credential in an answer that was lost on the way.
+
+    Any other answer than 401 shows that the server took the credential, or did not look at it.
+    """
+    match error:
+        case Unreachable(reached=reached):
+            return reached
+        case ServerBusy(shared=shared, reached=reached):
+            return shared and reached  # a gateway's: the server behind it may have answered
+        case _:
+            return False

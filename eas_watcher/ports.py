@@ -29,6 +29,16 @@ class Journal(Protocol):
         """Note that a Ping of `heartbeat` seconds is held from now on; the note need not be durable."""
 
 
+class Tries(Protocol):
+    """Counts how often the credentials of accounts are shown, so that no directory locks a user out."""
+
+    async def spend(self, mailbox: MailboxId) -> float | None:
+        """Return None when a credential that was refused may be shown again; else how many seconds it must wait.
+
+        Raises Fenced when another process owns the mailbox now.
+        """
+
+
 class Now(Protocol):
     """A clock."""
 

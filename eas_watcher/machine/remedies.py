@@ -30,6 +30,7 @@ from eas_watcher.errors import (
     Unauthorized,
     Unreachable,
     VersionRefused,
+    Withheld,
 )
 from eas_watcher.machine.counters import CONFIRM_AFTER, DOUBT_FOR, MOST_IN_DOUBT, MOST_REFUSALS, PROVISIONS
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, restart
@@ -57,6 +58,9 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
     match error:
         case Unauthorized():
             return _refused(watch, error)
+        case Withheld(seconds=seconds):
+            doubtful = watch.counters.refusals >= MOST_REFUSALS
+            return pause(watch, error, Reason.HTTP_401_DOUBTFUL if doubtful else Reason.HTTP_401, seconds)
         case CredentialVoid(reason=reason):
             return end(watch, Condition(WatchState.CREDENTIAL_REFUSED, reason, detail=str(error)))
         case RemoteWipeRequested(account_only=account_only):

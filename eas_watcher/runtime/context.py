@@ -6,7 +6,7 @@ from datetime import datetime
 from random import Random
 
 from eas_watcher.names import CollectionClass, MailboxId
-from eas_watcher.ports import Journal
+from eas_watcher.ports import Journal, Tries
 from eas_watcher.runtime.timers import Timers
 from eas_watcher.server.admissions import Admissions
 
@@ -29,6 +29,8 @@ class WatchContext:
     admissions: Admissions
     stats: FleetStats = field(default_factory=FleetStats)
     timers: Timers = field(default_factory=Timers)
+    tries: Tries | None = None
+    """Counts the tries of refused credentials; None: nobody else shows credentials of these accounts."""
 
     def now(self) -> datetime:
         """Return now as an aware UTC datetime."""

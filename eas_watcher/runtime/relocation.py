@@ -51,21 +51,21 @@ def astray(state: State, error: EasError) -> bool:
             return False
 
 
-async def look_for(account: Account, seeker: Seeker, error: EasError) -> tuple[EasError, str]:
+async def look_for(account: Account, seeker: Seeker, error: EasError, *, refused: bool = False) -> tuple[EasError, str]:
     """Look for an account's mailbox after a failure at its URL.
 
     Return the failure as the watch should understand it, and a note for the operator about what the search found:
     Redirected when the mailbox is elsewhere; Unauthorized when Autodiscover refuses the credential, which counts like
-    any other refusal; else the failure as it was, with the note. After the last refusal the credential is not shown
-    once more: a fourth try could lock the user out.
+    any other refusal; else the failure as it was, with the note. A credential that was `refused` is not shown once
+    more: another try could lock the user out.
     """
-    show = not isinstance(error, Unauthorized)
+    show = not (refused or isinstance(error, Unauthorized))
     try:
         url = await seeker.seek(account, show=show)
-    except Unauthorized as refused:
+    except Unauthorized as void:
         if show:
-            return refused, ""
-        found = str(refused)
+            return void, ""
+        found = str(void)
     except EasError as unknown:
         found = str(unknown)
     else:

@@ -11,7 +11,7 @@ from eas_watcher.commands.flow import converse
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
 from eas_watcher.commands.request import Command
-from eas_watcher.errors import EasError, Unreachable, VersionRefused
+from eas_watcher.errors import EasError, Unauthorized, Unreachable, VersionRefused, Withheld, in_doubt
 from eas_watcher.heartbeat import JITTER
 from eas_watcher.machine.memory import Condition, Memory, Progress
 from eas_watcher.machine.state import (
@@ -50,7 +50,17 @@ R = TypeVar("R")
 class Runner:
     """Runs the watch of one mailbox until it ends or is cancelled."""
 
-    __slots__ = ("_account", "_actions", "_bare", "_client", "_context", "_refused_ago", "_seeker", "_state")
+    __slots__ = (
+        "_account",
+        "_actions",
+        "_bare",
+        "_client",
+        "_context",
+        "_has_try",
+        "_refused_ago",
+        "_seeker",
+        "_state",
+    )
 
     def __init__(
         self,
@@ -73,8 +83,15 @@ class Runner:
         self._seeker = seeker
         self._refused_ago = refused_ago(memory, policy)
         self._client = EasClient(
-            account, transport, context.admissions, policy.return_rate, url=memory.partnership.url, pings=context
+            account,
+            transport,
+            context.admissions,
+            policy.return_rate,
+            url=memory.partnership.url,
+            pings=context,
+            admitted=self._spend_try,
         )
+        self._has_try = False
         heartbeat = self._client.admission.path.start(policy.heartbeat)
         self._state, self._actions = begin(
             memory, replace(policy, heartbeat=heartbeat), context.random.uniform(0.0, JITTER)
@@ -159,13 +176,33 @@ class Runner:
 
     async def _exchange(self, command: Command[R]) -> Answer[R]:
         watch = self._state.watch
-        return await self._client.send(command, watch.partnership, watch.counters.refusals)
+        try:
+            return await self._client.send(command, watch.partnership, watch.counters.refusals)
+        except EasError as error:
+            if isinstance(error, Unauthorized) or in_doubt(error):
+                self._has_try = False
+            raise
+
+    async def _spend_try(self) -> None:
+        """Count a try before a credential is shown again after it was refused; raises Withheld if none is left.
+
+        A try is used up by a refusal, and by a request whose answer was lost; any other answer leaves it to the next
+        request.
+        """
+        tries = self._context.tries
+        if tries is None or self._has_try or not self._state.watch.counters.refusals:
+            return
+        seconds = await tries.spend(self._account.mailbox)
+        if seconds is not None:
+            raise Withheld(seconds)
+        self._has_try = True
 
     async def _failed(self, error: EasError) -> Failed:
         """Return the event of a failure, after a search for the mailbox elsewhere if it seems to have moved."""
         url, note = self._client.url, ""
         if self._seeker is not None and astray(self._state, error):
-            error, note = await look_for(replace(self._account, url=url), self._seeker, error)
+            refused = bool(self._state.watch.counters.refusals)
+            error, note = await look_for(replace(self._account, url=url), self._seeker, error, refused=refused)
         return Failed(error, url, concerns_server(error), note)
 
     def _learn(self, before: State, event: Event) -> None:

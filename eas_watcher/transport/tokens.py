@@ -107,6 +107,10 @@ class Tokens:
         if self._token is refused:
             self._token = None
 
+    def expire(self) -> None:
+        """Drop the present token, so that the next request shows whether the grant is still valid."""
+        self._token = None
+
     async def replace(self, refused: AccessToken) -> AccessToken:
         """Drop a refused token and return another one; raises like `get`."""
         self.forget(refused)

@@ -32,7 +32,8 @@ SPARE: Final = 8
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of health and metrics; call it last, because it shows what `running` holds by then."""
     settings, mailboxes = running.settings, running.mailboxes
-    counts, lag = CountsCache(SqlOpsStore(running.reads, running.unreadable), now), LoopLag()
+    limits = {} if mailboxes is None else settings.limits
+    counts, lag = CountsCache(SqlOpsStore(running.reads, running.unreadable, limits), now), LoopLag()
     await counts.refresh()
     parts = [checks.database(counts, now), checks.loop(lag), unreadable_rows(running.unreadable)]
     if mailboxes is not None:
@@ -45,6 +46,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
             mail_server(name, partial(required(running.admissions).known, server.url), now)
             for name, server in settings.servers.items()
         ]
+        parts += [checks.refused_logins(name, counts) for name in settings.limits]
     for platform, stats in running.pushes.items():
         parts += [push_checks.provider(platform, stats, counts, now), push_checks.tokens(platform, counts)]
     if running.pushes:

@@ -46,7 +46,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     held = HeldMailboxes(leases)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, held.lease_of, now, random)
-    context = WatchContext(journal, random, admissions, running.fleet)
+    context = WatchContext(journal, random, admissions, running.fleet, tries=journal)
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context)
     grants.listen(mailboxes.resealed)
     running.looks += [store.look_again, paths.look_again]

@@ -24,6 +24,7 @@ STALE: Final = timedelta(seconds=60)
 SOME: Final = 0.1  # of all mailboxes; fewer are a problem of single users
 MOST: Final = 0.5  # of all mailboxes; more are a problem of the server
 RENEWAL: Final = timedelta(days=14)  # before the end of a certificate, when it should be renewed
+SPRAYED: Final = 0.4  # of the refused logins that a server bears; more are hardly slips of single users
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
 
@@ -88,6 +89,26 @@ def credential_checks(levels: Callable[[], Mapping[tuple[WatchState, Reason | No
         return Finding(PartState.FAILED if number >= MOST * total else PartState.DEGRADED, text, remedy)
 
     return Part("credential checks", check)
+
+
+def refused_logins(server: str, counts: CountsCache) -> Part:
+    """Return the part of the credentials that a mail server refuses, checked by the share of the budget they take."""
+
+    def check() -> Finding:
+        newest = counts.newest
+        found = None if newest is None else newest.refused_logins.get(server)
+        if found is None or found.refused < SPRAYED * found.most:
+            return OK
+        text = f"{found.refused} credentials of apps were refused within {found.minutes} minutes"
+        remedy = (
+            "Look in the log of the reverse proxy from where they come, and bar it: somebody tries passwords. "
+            f"If many users mistype at once, raise servers.{server}.refused_logins."
+        )
+        if found.wait:
+            return Finding(PartState.FAILED, f"{text}: new ones wait", remedy)
+        return Finding(PartState.DEGRADED, text, remedy)
+
+    return Part(f"refused logins {server}", check)
 
 
 def leases(leased: Callable[[], bool]) -> Part:

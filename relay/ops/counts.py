@@ -11,7 +11,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform, RegistrationState
-from relay.domain.ports.ops import OpsStore, OutboxLevel, TokenLevel
+from relay.domain.ports.ops import OpsStore, OutboxLevel, RefusedLogins, TokenLevel
 
 PERIOD: Final = 5.0  # seconds between two refreshes; a scrape every 15 s sees fresh numbers
 PATIENCE: Final = 10.0  # seconds a refresh may take; after that the database counts as away
@@ -25,6 +25,7 @@ class Counts:
     registrations: Mapping[tuple[Platform, RegistrationState], int]
     outbox: Mapping[Platform, OutboxLevel]
     tokens: Sequence[TokenLevel]
+    refused_logins: Mapping[str, RefusedLogins]
     read_at: datetime
 
 
@@ -49,10 +50,11 @@ class CountsCache:
                 registrations = await self._store.registrations_by_state()
                 outbox = await self._store.outbox()
                 tokens = await self._store.tokens()
+                refused = await self._store.refused_logins(self._clock())
         except (StoreUnavailable, TimeoutError):
             self.reachable = False
             return
-        self.newest = Counts(mailboxes, registrations, outbox, tokens, self._clock())
+        self.newest = Counts(mailboxes, registrations, outbox, tokens, refused, self._clock())
         self.reachable = True
 
     async def run(self) -> None:

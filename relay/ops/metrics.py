@@ -299,6 +299,14 @@ class _RelayCollector(Collector):
             age = 0.0 if level.oldest_at is None else max(0.0, (now - level.oldest_at).total_seconds())
             oldest.add_metric([platform.value], age)
             parked.add_metric([platform.value], level.parked)
+        logins = GaugeMetricFamily(
+            "relay_refused_logins", "Credentials of apps refused in the lock-out window.", labels=["server"]
+        )
+        most = GaugeMetricFamily("relay_refused_logins_most", "How many of them the settings bear.", labels=["server"])
+        for server, found in counts.refused_logins.items():
+            logins.add_metric([server], found.refused)
+            most.add_metric([server], found.most)
+        yield from (logins, most)
         refused = GaugeMetricFamily(
             "relay_tokens_refused",
             "Registrations in quarantine.",

@@ -32,7 +32,7 @@ def advise(view: RegistrationView) -> Advice:
     """Return the advice for a registration in its present state."""
     match view.registration.state:
         case RegistrationState.VERIFYING:
-            return _verifying(view.mailbox)
+            return _verifying(view)
         case RegistrationState.REFUSED:
             return Advice(Actor.USER, "The mailbox's server refused the credential: enter it again.")
         case RegistrationState.TOKEN_GONE:
@@ -59,8 +59,14 @@ def _concern(mailbox: Mailbox) -> Concern:
     return row_of(mailbox.state, mailbox.reason).concern
 
 
-def _verifying(mailbox: Mailbox) -> Advice:
-    match _concern(mailbox):
+def _verifying(view: RegistrationView) -> Advice:
+    if not view.candidate_pending:
+        text = (
+            "Enter the credential of the mailbox again: another phone has sent a new one, or the relay could not check "
+            "the last one in time."
+        )
+        return Advice(Actor.USER, text)
+    match _concern(view.mailbox):
         case Concern.RELAY:
             return Advice(Actor.ADMINISTRATOR, "The relay cannot ask the mailbox's server: its administrator sees why.")
         case Concern.SERVER:
@@ -88,7 +94,7 @@ def _watched(view: RegistrationView) -> Advice:
     mailbox = view.mailbox
     if mailbox.state in {WatchState.WATCHING, WatchState.STARTING}:
         if view.candidate_refused:
-            text = "All is well: the last new credential was refused, the one before is in use."
+            text = "All is well: the last new credential was refused, or not checked in time; the one before is in use."
             return Advice(Actor.NOBODY, text)
         row = STATES[mailbox.state]  # the hints about a watched mailbox are for administrators
     else:

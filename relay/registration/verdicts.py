@@ -72,8 +72,8 @@ class VerdictWaiter:
 
 def read(view: RegistrationView) -> Verdict:
     """Return the verdict on the last candidate of a registration."""
-    if view.candidate_pending:
-        return Verdict.PENDING
+    if view.candidate_pending or view.registration.state is RegistrationState.VERIFYING:
+        return Verdict.PENDING  # a verifying registration without a candidate has none that was judged
     if view.candidate_refused or view.registration.state is RegistrationState.REFUSED:
         return Verdict.REFUSED
     return Verdict.ACCEPTED

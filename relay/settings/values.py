@@ -216,4 +216,5 @@ class Settings:
     @property
     def limits(self) -> Mapping[str, TryLimits]:
         """What the directory of each server bears of refused logins, by the server's name in mailboxes."""
-        return {name: server.tries for name, server in self.servers.items()} | {AUTODISCOVER: self.autodiscover.tries}
+        found = {AUTODISCOVER: self.autodiscover.tries} if self.autodiscover.hosts else {}
+        return {name: server.tries for name, server in self.servers.items()} | found

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
-from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
 from relay.domain.reasons import read_reason
+from relay.domain.tries import TryLimits
 from relay.domain.unreadable import UnreadableRows
+from relay.store import tries
 from relay.store.engine import transaction
 from relay.store.reading import WRONG, describe
 from relay.store.rows import AnyRow
@@ -22,10 +26,19 @@ from relay.store.tables import mailbox, outbox, registration
 class SqlOpsStore:
     """The OpsStore of every role."""
 
-    def __init__(self, engine: AsyncEngine, unreadable: UnreadableRows | None = None) -> None:
-        """Count in a database, note what cannot be read."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        unreadable: UnreadableRows | None = None,
+        limits: Mapping[str, TryLimits] = MappingProxyType({}),
+    ) -> None:
+        """Count in a database, note what cannot be read.
+
+        `limits` has what the directory of each server bears, for a role that shows credentials.
+        """
         self._engine = engine
         self._unreadable = unreadable or UnreadableRows()
+        self._limits = limits
 
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
@@ -71,6 +84,18 @@ class SqlOpsStore:
             for platform, *level in self._known(rows, outbox, Platform):
                 levels[platform] = OutboxLevel(*level)
         return levels
+
+    async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
+        """Count by server the credentials of apps that were refused; empty for a role that shows none."""
+        found = {}
+        if self._limits:
+            async with transaction(self._engine) as connection:
+                for server, limits in self._limits.items():
+                    budget = await tries.budget(connection, server, limits, now)
+                    wait = budget.wait(limits, now, owner=False) is not None
+                    minutes = round(limits.window.total_seconds() / 60)
+                    found[server] = RefusedLogins(budget.strangers + budget.owners, limits.refusals, minutes, wait)
+        return found
 
     async def tokens(self) -> Sequence[TokenLevel]:
         """Count active registrations by app, environment and the reason why their device tokens are refused."""

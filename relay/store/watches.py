@@ -42,7 +42,7 @@ from relay.store.rows import (
     rest_of_wait,
     strange_classes,
 )
-from relay.store.tables import candidate, collection, hierarchy, mailbox, registration, sealed_anew, shard
+from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew, shard
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -218,7 +218,9 @@ class SqlWatchStore:
 
     # --- candidates
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
@@ -236,6 +238,8 @@ class SqlWatchStore:
                 .where(registration.c.id == candidate.registration_id)
                 .values(state=state, candidate_refused=False, proved_at=sa.func.coalesce(registration.c.proved_at, now))
             )
+            if replaces:
+                await _doubt_others(connection, candidate)
         self._wakeups.wake(Topic.MAILBOXES)
         self._wakeups.wake(Topic.VERDICTS)
         await scrub(self._engine)
@@ -558,6 +562,22 @@ async def _drop(connection: AsyncConnection, tried: Candidate) -> bool:
         candidate.c.registration_id == tried.registration_id, candidate.c.sealed == tried.sealed
     )
     return await connection.scalar(statement.returning(candidate.c.registration_id)) is not None
+
+
+async def _doubt_others(connection: AsyncConnection, accepted: Candidate) -> None:
+    """Make the mailbox's other registrations show the credential that was accepted; until then they get no push.
+
+    One whose app is gone from the device is among them: a new device token would make it active again.
+    """
+    others = (
+        sa.update(registration)
+        .where(registration.c.mailbox_id == accepted.mailbox_id, registration.c.id != accepted.registration_id)
+        .where(registration.c.state.in_((RegistrationState.ACTIVE.value, RegistrationState.TOKEN_GONE.value)))
+        .values(state=RegistrationState.VERIFYING.value, candidate_refused=False)
+    )
+    ids = list(await connection.scalars(others.returning(registration.c.id)))
+    if ids:
+        await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(ids)))
 
 
 async def _set_credential(connection: AsyncConnection, accepted: Candidate, now: datetime, url: str | None) -> None:

@@ -140,6 +140,12 @@ class Accounts:
             return known
         return present if present is not None and self.alike(mailbox, sealed, present) else sealed
 
+    def renew(self, mailbox: Mailbox, sealed: bytes) -> None:
+        """Have the next request with a credential show that it is valid now: an access token outlives its grant."""
+        credential = self._key.open(mailbox, sealed)
+        if isinstance(credential, OAuthCredential) and self._grants is not None:
+            self._grants.renew(mailbox.id, credential)
+
     def renewals(self, record: WatchRecord, *, take_old: bool) -> dict[bytes, bytes]:
         """Return the seals of a mailbox that are not as they should be, sealed anew: before -> after.
 

@@ -83,6 +83,19 @@ class StoreJournal:
 
         await until_durable(write, self._random)
 
+    async def spend(self, mailbox: MailboxId) -> float | None:
+        """Return None when a refused credential may be shown again, else how many seconds it must wait; raise Fenced.
+
+        While the database is away it is not shown: nobody can count the try.
+        """
+        if self._lease_of(mailbox) is None:
+            raise Fenced
+        try:
+            wait = await self._store.spend(mailbox, self._clock())
+        except StoreUnavailable:
+            return STORE_CEILING
+        return None if wait is None else wait.seconds
+
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
         """Note that a Ping is held from now on."""
         self._pings[mailbox] = (asyncio.get_running_loop().time(), heartbeat)

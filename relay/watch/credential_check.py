@@ -26,6 +26,7 @@ from eas_watcher.errors import (
     ServerRenewed,
     Unauthorized,
     Unreachable,
+    in_doubt,
 )
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.machine.remedies import redirect_target
@@ -62,6 +63,8 @@ class Finding:
     """Seconds until the next check, where the server says so; None: it does not."""
     queues: bool = False
     """Whether the next check waits for the admission of its server, which is away, and so needs no wait before."""
+    replaces: bool = False
+    """Whether the credential that the mailbox had before is void, now that the candidate was accepted."""
     in_doubt: bool = False
     """Whether the server may have refused the candidate in an answer that was lost."""
 
@@ -146,20 +149,6 @@ def reason_of(error: EasError) -> Reason | None:
             return Reason.PROTOCOL_VIOLATION
         case _:
             return None
-
-
-def in_doubt(error: EasError) -> bool:
-    """Return True if the server may have refused a credential in an answer that was lost on the way.
-
-    Any other answer than 401 shows that the server took the credential, or did not look at it.
-    """
-    match error:
-        case Unreachable(reached=reached):
-            return reached
-        case ServerBusy(shared=shared, reached=reached):
-            return shared and reached  # a gateway's: the server behind it may have answered
-        case _:
-            return False
 
 
 async def _show(connection: Connection, client: EasClient, url: str, guards: OptionsGuards) -> None:

@@ -78,6 +78,12 @@ class Grants:
         tokens = self._tokens.get(_name(mailbox, credential))
         return None if tokens is None else tokens.kept.sealed
 
+    def renew(self, mailbox: MailboxId, credential: OAuthCredential) -> None:
+        """Have the next request of a grant in use get a new access token first."""
+        tokens = self._tokens.get(_name(mailbox, credential))
+        if tokens is not None:
+            tokens.expire()
+
     async def stop(self) -> None:
         """Wait a moment for running renewals: a refresh token that was issued and not stored locks the user out."""
         running = {task for tokens in self._tokens.values() if (task := tokens.renewing) is not None}

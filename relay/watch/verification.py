@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 
 from eas_watcher import backoff
-from eas_watcher.errors import EasError, Unauthorized
+from eas_watcher.errors import EasError, Unauthorized, in_doubt
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
@@ -20,7 +20,7 @@ from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
 from relay.domain.tries import TryLimits, Wait
 from relay.watch.accounts import Accounts, Connection
-from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, in_doubt, reason_of
+from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, reason_of
 from relay.watch.discovery import Searches
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,9 @@ class Verification:
                     async with turn.until(self._seconds_left(candidate, opened.server.tries)):
                         finding = await self._check(candidate, record, opened, searches, turn, finding)
                     turn.ended(finding)
+                    if finding.url is not None and finding.result is CheckResult.ACCEPTED:
+                        await self._store.succeeded(candidate.mailbox_id)
+                        finding = replace(finding, replaces=await self._replaces(candidate, record, finding.url))
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 waits = finding
@@ -234,6 +237,29 @@ class Verification:
             await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
 
+    async def _replaces(self, accepted: Candidate, record: WatchRecord, url: str) -> bool:
+        """Return True if the credential that the mailbox had is void now; in doubt it is.
+
+        Whoever has just sent a new one may have changed the password, while the Ping that is held shows nothing of it;
+        or the server takes several, as with passwords for single apps. So the server that took the new one is asked
+        about the old one, once.
+        """
+        mailbox, before = record.mailbox, record.sealed_credential
+        alone = record.registrations == 1
+        if alone or before is None or self._accounts.alike(mailbox, before, self._present(accepted).sealed):
+            return False
+        if mailbox.state is WatchState.CREDENTIAL_REFUSED or record.memory.refusals:
+            return True
+        opened = self._accounts.open(mailbox, before)
+        if isinstance(opened, Condition) or await self._store.spend(mailbox.id, self._clock()) is not None:
+            return True
+        self._accounts.renew(mailbox, before)
+        rate = opened.server.policy.return_rate
+        client = EasClient(opened.account, opened.transport, self._admissions, rate, url=url, candidate=True)
+        found = await check_credential(opened, client, self._guards)
+        log.info("new credential", extra={"mailbox": mailbox.id, "before": found.result.name})
+        return found.result is not CheckResult.ACCEPTED
+
     async def _settled(self, candidate: Candidate, finding: Finding, opened: Connection, record: WatchRecord) -> bool:
         """Store a result; return False when there is none yet.
 
@@ -241,11 +267,9 @@ class Verification:
         """
         match finding.result:
             case CheckResult.ACCEPTED:
-                if finding.url is not None:
-                    await self._store.succeeded(candidate.mailbox_id)
                 candidate = await self._newest(candidate, record)
                 url = None if opened.server.discovery is None else finding.url
-                await self._store.accept(candidate, self._clock(), url)
+                await self._store.accept(candidate, self._clock(), url, replaces=finding.replaces)
             case CheckResult.REFUSED:
                 await self._store.refuse(candidate, self._clock())
             case CheckResult.UNKNOWN:

@@ -34,6 +34,7 @@ def end_the_wait(site: Site) -> None:
     connection = sqlite3.connect(database_of(site))
     with connection:
         changed = connection.execute("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL").rowcount
+        connection.execute("UPDATE tries SET last_at = datetime(last_at, '-1 day')")
     connection.close()
     assert changed == 1, "nothing waits: the time of the next try is not stored"
 

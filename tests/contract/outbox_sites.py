@@ -185,7 +185,9 @@ class _Watches(NoWatches):
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         return dict.fromkeys(range(256), 1)
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         self._registrations.accept(candidate.registration_id, now)
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

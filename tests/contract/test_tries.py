@@ -10,7 +10,9 @@ from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, NewMailbox, RegistrationChange, RegistrationState
+from relay.domain.ports.ops import RefusedLogins
 from relay.domain.tries import Tries, TryLimits, Wait
+from relay.store.ops import SqlOpsStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -128,6 +130,12 @@ async def test_the_budget_of_a_server_holds_over_all_accounts(
 
     assert waits == [None] * 6 + [Wait(1800.0, of_server=True)] * 2
     assert await watches.spend(phone.mailbox_id, NOW, candidate_of(phone)) is None
+    counts = SqlOpsStore(engine, None, {"office": TryLimits(WINDOW, 8), "other": TryLimits()})
+    assert await counts.refused_logins(NOW) == {
+        "office": RefusedLogins(7, 8, 30, wait=True),
+        "other": RefusedLogins(0, 100, 30, wait=False),
+    }
+    assert await SqlOpsStore(engine).refused_logins(NOW) == {}
     assert await watches.spend(MailboxId("mb-user7"), NOW + WINDOW, candidates[7]) is None
 
 

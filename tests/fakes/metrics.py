@@ -15,7 +15,7 @@ from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.outcome import OutcomeKind
-from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops import checks
@@ -86,4 +86,5 @@ class Bench:
         refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)
         self.store.token_levels = [refused]
         self.store.levels = {Platform.APNS: OutboxLevel(1, NOON - timedelta(seconds=1), 0)}
+        self.store.logins = {"main": RefusedLogins(1, 100, 30, wait=False)}
         await self.counts.refresh()

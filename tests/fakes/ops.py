@@ -9,7 +9,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform, RegistrationState
-from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -34,6 +34,7 @@ class OpsCounts:
     mailboxes: dict[tuple[WatchState, Reason | None], int] = field(default_factory=dict)
     registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)
     levels: dict[Platform, OutboxLevel] = field(default_factory=dict)
+    logins: dict[str, RefusedLogins] = field(default_factory=dict)
     token_levels: list[TokenLevel] = field(default_factory=list)
     away: bool = False
     hanging: bool = False
@@ -54,6 +55,9 @@ class OpsCounts:
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         return dict(self.levels)
+
+    async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
+        return dict(self.logins)
 
     async def tokens(self) -> Sequence[TokenLevel]:
         return list(self.token_levels)

@@ -35,7 +35,9 @@ class NoWatches:
     async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
         raise NotImplementedError
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         raise NotImplementedError
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:

@@ -58,7 +58,9 @@ class Results(NoWatches):
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         pass
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         self.accepted += 1
         self.kept[candidate.mailbox_id] = replace(self.kept[candidate.mailbox_id], candidates=())
 

@@ -325,7 +325,7 @@ async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRol
 
     assert view.registration.state is RegistrationState.ACTIVE
     assert await url_of(role, view.mailbox.id) == url
-    assert role.eas.records.refusals[LOCAL] == 0
+    assert role.eas.records.refusals[LOCAL] == 1  # the old password, to see whether it is void
 
 
 async def test_a_search_for_the_watch_keeps_no_new_credential_from_being_proved(role: WatchRole) -> None:

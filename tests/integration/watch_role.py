@@ -198,7 +198,7 @@ async def open_watch_role(
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, held.lease_of, now, random)
         stats = FleetStats()
-        context = WatchContext(journal, random, Admissions(8, random, now), stats)
+        context = WatchContext(journal, random, Admissions(8, random, now), stats, tries=journal)
         mailboxes = Mailboxes(store, wakeups, accounts, held, leases, context)
         grants.listen(mailboxes.resealed)
         role = WatchRole(

@@ -35,6 +35,19 @@ class TokenLevel:
     registrations: int
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedLogins:
+    """The credentials of apps that one mail server refused lately, over all accounts."""
+
+    refused: int
+    most: int
+    """So many may be refused in a lock-out window, by the settings."""
+    minutes: int
+    """The length of that window."""
+    wait: bool
+    """Whether others wait, since too many were refused."""
+
+
 class OpsStore(Protocol):
     """Counts for health and metrics."""
 
@@ -49,6 +62,9 @@ class OpsStore(Protocol):
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         """Measure the outbox of each platform, without marks of registrations in quarantine."""
+
+    async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
+        """Count by server the credentials of apps that were refused; empty for a role that shows none."""
 
     async def tokens(self) -> Sequence[TokenLevel]:
         """Count active registrations by app, environment and the reason why their device tokens are refused."""

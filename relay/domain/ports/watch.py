@@ -58,8 +58,13 @@ class WatchStore(Protocol):
         was noted of a watched mailbox at the same server and URL.
         """
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
+
+        `replaces`: the server takes the credential before no longer, so the mailbox's other registrations came with a
+        secret that is void: they become `verifying`, and get no push until they show the new credential.
 
         `url` is where Autodiscover found the mailbox; None leaves the known URL.
         The mailbox's refusals start from 0; its state becomes `starting` if it

@@ -19,6 +19,7 @@ from eas_watcher.errors import (
     Unauthorized,
     Unreachable,
     VersionRefused,
+    Withheld,
 )
 from eas_watcher.machine.counters import CONFIRM_AFTER, HOUR, PROVISIONS, HourlyCount
 from eas_watcher.machine.memory import Condition, Drain, Partnership, Progress, WatchState
@@ -83,6 +84,7 @@ def sent_to(url: str | None, *, discovered: bool = False, failures: int = 0) -> 
         (ServerBusy("x"), Reason.SERVER_BUSY, WatchState.WAITING, None),
         (ServerBusy("x", 77.0), Reason.SERVER_BUSY, WatchState.WAITING, 77.0),
         (ProtocolViolation("x"), Reason.PROTOCOL_VIOLATION, WatchState.WAITING, None),
+        (Withheld(40.0), Reason.HTTP_401, WatchState.WAITING, 40.0),
         (AccessDenied("x", Reason.EAS_130), Reason.EAS_130, WatchState.BLOCKED, RECHECK),
         (AccessDenied("x", Reason.EAS_129), Reason.EAS_129, WatchState.BLOCKED, SELDOM),
         (AccessDenied("x", Reason.HTTP_457), Reason.HTTP_457, WatchState.BLOCKED, DAILY),

@@ -23,6 +23,7 @@ from eas_watcher.errors import (
     Unauthorized,
     Unreachable,
     VersionRefused,
+    Withheld,
 )
 from eas_watcher.machine.condition import SILENT
 from eas_watcher.machine.counters import DOUBT_FOR
@@ -457,6 +458,7 @@ FAILURES: Final = [
         ServerBusy("x"),
         ServerBusy("x", 9.0, reached=False),
         Unauthorized("x"),
+        Withheld(1.0),
         AccessDenied("x", Reason.HTTP_403),
         NotProvisioned("x"),
         RemoteWipeRequested("x"),

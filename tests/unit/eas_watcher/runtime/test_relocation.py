@@ -106,6 +106,14 @@ async def test_a_credential_that_autodiscover_refuses_counts_as_refused() -> Non
     assert await look_for(account(), Seeker(refused), denied(Reason.HTTP_404)) == (refused, "")
 
 
+async def test_a_credential_that_was_refused_before_is_not_shown_to_autodiscover_either() -> None:
+    seeker = Seeker(Unauthorized("no login"))
+
+    await look_for(account(), seeker, denied(Reason.HTTP_404), refused=True)
+
+    assert seeker.shown == [False]
+
+
 async def test_a_refused_credential_is_not_shown_once_more() -> None:
     error, seeker = (
         Unauthorized("the server refuses the credential (HTTP 401)"),

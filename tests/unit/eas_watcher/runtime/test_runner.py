@@ -555,3 +555,46 @@ async def test_a_sync_that_is_to_be_repeated_is_repeated_at_once_but_not_twice()
         assert commands(transport) == ["Sync", "Sync", "FolderSync"]
         assert [commit.condition.reason for commit in world.journal.commits if commit.condition] == ["server-busy"]
         assert clock() == 10.0
+
+
+class Tries:
+    """Count the tries of a refused credential; the next ones wait as a test says."""
+
+    def __init__(self, *waits: float) -> None:
+        self.waits = list(waits)
+        self.spent = 0
+
+    async def spend(self, _: MailboxId) -> float | None:
+        if self.waits:
+            return self.waits.pop(0)
+        self.spent += 1
+        return None
+
+
+async def test_a_refused_credential_is_shown_again_only_when_its_account_has_a_try_left() -> None:
+    tries = Tries(1800.0)
+    world = World()
+    world.context = replace(world.context, tries=tries)
+    at: list[float] = []
+
+    def answer(_: HttpRequest) -> HttpReply:
+        at.append(clock())
+        return HttpReply(401, {}, b"")
+
+    async with running(world, answer, answer, answer):
+        pass
+
+    assert [round(moment) for moment in at] == [0, 63 + 1890, 63 + 1890 + 945]
+    assert tries.spent == 2  # the first refusal was not to be foreseen
+
+
+async def test_a_try_lasts_until_the_server_refuses_the_credential_or_its_answer_is_lost() -> None:
+    tries = Tries()
+    world = World()
+    world.context = replace(world.context, tries=tries)
+    refused, busy, lost = HttpReply(401, {}, b""), HttpReply(503, {}, b""), Unreachable("cut")
+
+    async with running(world, refused, busy, EMPTY):
+        assert tries.spent == 1
+    async with running(world, refused, lost, EMPTY):
+        assert tries.spent == 3

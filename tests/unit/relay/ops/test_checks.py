@@ -6,6 +6,7 @@ import trustme
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
+from relay.domain.ports.ops import RefusedLogins
 from relay.domain.reasons import REASONS, Concern, row_of
 from relay.ops import checks
 from relay.ops.counts import CountsCache
@@ -116,6 +117,25 @@ def test_mailboxes_that_wait_for_their_server_count(reason: Reason) -> None:
 @pytest.mark.parametrize("reason", [Reason.HTTP_401, Reason.NO_FOLDER, Reason.PING_TOO_FAST])
 def test_mailboxes_that_wait_for_their_users_do_not_count(reason: Reason) -> None:
     assert checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check() == OK
+
+
+@pytest.mark.parametrize(
+    ("refused", "wait", "state"),
+    [(39, False, PartState.OK), (40, False, PartState.DEGRADED), (75, True, PartState.FAILED)],
+)
+async def test_many_refused_logins_are_told(refused: int, wait: bool, state: PartState) -> None:
+    counts = CountsCache(OpsCounts(logins={"main": RefusedLogins(refused, 100, 30, wait)}), HandClock())
+    part = checks.refused_logins("main", counts)
+    assert part.check() == OK
+
+    await counts.refresh()
+
+    finding = part.check()
+    assert finding.state is state
+    if state is not PartState.OK:
+        assert f"{refused} credentials of apps were refused within 30 minutes" in finding.reason
+        assert ("new ones wait" in finding.reason) is wait
+        assert "servers.main.refused_logins" in finding.remedy
 
 
 def test_a_process_without_leases_watches_nothing() -> None:

@@ -13,7 +13,7 @@ async def test_counts_are_kept_with_the_moment_they_were_read() -> None:
     await cache.refresh()
 
     assert cache.reachable
-    assert cache.newest == Counts({(WatchState.WATCHING, None): 3}, {}, {}, [], NOON)
+    assert cache.newest == Counts({(WatchState.WATCHING, None): 3}, {}, {}, [], {}, NOON)
 
 
 async def test_nothing_is_known_before_the_database_has_answered() -> None:

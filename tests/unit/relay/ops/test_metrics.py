@@ -9,7 +9,7 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.domain.outcome import OutcomeKind
-from relay.domain.ports.ops import OutboxLevel
+from relay.domain.ports.ops import OutboxLevel, RefusedLogins
 from relay.http.admission import Refused
 from relay.push.stats import ChannelFault
 from tests.fakes.metrics import Bench, cut_admission
@@ -105,6 +105,7 @@ async def test_counts_of_the_database_are_exposed_with_their_age(bench: Bench) -
         Platform.APNS: OutboxLevel(5, NOON - timedelta(seconds=50), 2),
         Platform.FCM: OutboxLevel(0, None, 0),
     }
+    bench.store.logins = {"main": RefusedLogins(7, 100, 30, wait=False)}
     await bench.counts.refresh()
     bench.clock.forward(10)
 
@@ -116,6 +117,8 @@ async def test_counts_of_the_database_are_exposed_with_their_age(bench: Bench) -
         "relay_outbox_failing{provider=apns}": 2,
         "relay_outbox_oldest_seconds{provider=apns}": 60,
         "relay_outbox_oldest_seconds{provider=fcm}": 0,
+        "relay_refused_logins{server=main}": 7,
+        "relay_refused_logins_most{server=main}": 100,
         "relay_counts_age_seconds{}": 10,
         "relay_database_up{}": 1,
         "relay_part_state{part=database}": 0,

@@ -16,7 +16,9 @@ def view(
     reason: Reason | None = None,
 ) -> RegistrationView:
     mailbox, registration = records.mailbox(state=watch, reason=reason), records.registration(state=state)
-    return RegistrationView(registration, mailbox, candidate_pending=False, candidate_refused=False)
+    return RegistrationView(
+        registration, mailbox, candidate_pending=state is RegistrationState.VERIFYING, candidate_refused=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,13 @@ def test_a_refused_new_password_is_shown_while_the_old_one_works() -> None:
 
     assert advice.by is Actor.NOBODY
     assert "new credential was refused" in advice.text
+
+
+def test_a_verifying_registration_without_a_candidate_needs_its_user() -> None:
+    advice = advise(replace(view(RegistrationState.VERIFYING), candidate_pending=False))
+
+    assert advice.by is Actor.USER
+    assert "again" in advice.text
 
 
 def test_only_a_registration_whose_credential_was_accepted_once_counts_as_proved() -> None:

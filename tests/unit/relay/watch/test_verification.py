@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from eas_watcher.errors import EasError, Unauthorized, Unreachable
 from eas_watcher.machine.memory import Condition, Memory, Partnership, WatchState
 from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.mass_refusals import LEAST
@@ -39,6 +40,10 @@ OFFER = {"ms-asprotocolversions": "14.1,16.1", "ms-asprotocolcommands": "FolderS
 MAILBOX = records.mailbox(id=ANN, state=WatchState.VERIFYING)
 
 
+def time() -> datetime:
+    return NOW + timedelta(seconds=asyncio.get_running_loop().time())
+
+
 @dataclass
 class Server:
     """Answer everybody with a credential with one status, and count them."""
@@ -47,6 +52,8 @@ class Server:
     takes: float = 0.0
     error: EasError | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    void: str = ""
+    """A password that is refused."""
     urls: list[str] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
     at_once: int = 0
@@ -67,6 +74,11 @@ class Server:
         self.at_once -= 1
         if self.error is not None:
             raise self.error
+        if (
+            self.void
+            and request.headers["Authorization"] == BasicCredential("ann@example.com", self.void).authorization()
+        ):
+            return HttpReply(401, {}, b"")
         return HttpReply(self.status, OFFER if self.status == 200 else self.headers, b"")
 
 
@@ -78,10 +90,11 @@ class Results(NoWatches):
         self.away = False
         self.url: str | None = None
         self.results: list[tuple[str, RegistrationId]] = []
-        self.waits: list[Wait] = []
-        """What the next tries must wait."""
+        self.waits: list[Wait | None] = []
+        """What the next tries must wait; None: nothing."""
         self.spent = 0
         self.successes = 0
+        self.replaces = False
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         self._check()
@@ -89,8 +102,8 @@ class Results(NoWatches):
 
     async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
         self._check()
-        if self.waits:
-            return self.waits.pop(0)
+        if self.waits and (wait := self.waits.pop(0)) is not None:
+            return wait
         self.spent += 1
         return None
 
@@ -101,9 +114,11 @@ class Results(NoWatches):
     async def expire(self, candidate: Candidate) -> None:
         self._settle("expired", candidate)
 
-    async def accept(self, candidate: Candidate, now: datetime, url: str | None = None) -> None:
+    async def accept(
+        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+    ) -> None:
         self._settle("accepted", candidate)
-        self.url = url
+        self.url, self.replaces = url, replaces
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         self._settle("refused", candidate)
@@ -129,7 +144,7 @@ class World:
         self.server = Server(status)
         self.watched = True
         self.shown: list[Condition] = []
-        self.admissions = Admissions(SHORT, Middle(), lambda: NOW)
+        self.admissions = Admissions(SHORT, Middle(), time)
         self.rate = rate
         accounts = Accounts(self.key, {"main": EasServer(URL, self.server, Policy(return_rate=rate))})
         self.verification = Verification(
@@ -357,3 +372,110 @@ async def test_a_thousand_candidates_pass_at_the_rate_and_few_at_once(
         assert here.server.asked == 1000
         assert here.server.most_at_once <= most_at_once
         assert max(Counter(int(moment) for moment in here.server.moments).values()) <= 51
+
+
+async def test_a_candidate_is_not_shown_until_its_account_has_a_try(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        here.store.waits = [Wait(1800.0)]
+        here.start()
+        await asyncio.sleep(1700)
+        assert here.server.asked == 0
+
+        await asyncio.sleep(300)
+
+        assert (here.server.asked, here.store.spent, here.store.successes) == (1, 1, 1)
+        assert here.store.results == [("accepted", "first")]
+        assert [(shown.reason, shown.state) for shown in here.shown] == [(Reason.NOT_ASKED, WatchState.VERIFYING)]
+
+
+async def test_a_used_up_budget_is_logged_once_per_window(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(tmp_path, 200) as here:
+        here.store.waits = [Wait(1800.0, of_server=True)] * 5
+        here.register(5)
+        await asyncio.sleep(60)
+
+    warnings = [record for record in caplog.records if record.message.startswith("too many credentials")]
+    assert [vars(record)["server"] for record in warnings] == ["main"]
+
+
+async def test_a_try_is_not_spent_twice_on_a_server_that_cannot_serve_and_is_on_one_whose_answer_was_lost(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, 500) as here:
+        here.start()
+        await asyncio.sleep(3600)
+        assert here.server.asked > 5
+        assert here.store.spent == 1
+    (tmp_path / "lost").mkdir()
+    async with world(tmp_path / "lost", 200) as here:
+        here.server.error = Unreachable("cut after the request")
+        here.start()
+        await asyncio.sleep(60)
+        assert here.server.asked == here.store.spent > 1
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_a_candidate_that_is_a_window_old_is_dropped_wherever_it_waits(tmp_path: Path, away: bool) -> None:
+    async with world(tmp_path, 500) as here, asyncio.TaskGroup() as tasks:
+        here.candidate = replace(here.candidate, created_at=NOW)
+        here.store.present = replace(here.store.present, candidates=(here.candidate,))
+        watch = ClientAdmission("watch", passed=0)
+
+        async def probe() -> None:
+            while True:
+                here.admission.failed(watch, Unreachable("no connection: refused", reached=False))
+                await here.admission.enter(watch)
+
+        probing = tasks.create_task(probe() if away else asyncio.sleep(0))
+        await asyncio.sleep(0)
+        here.start()
+        await asyncio.sleep(1790)
+        assert here.store.results == []
+
+        await asyncio.sleep(11)
+
+        assert here.store.results == [("expired", "first")]
+        assert (here.server.asked == 0) is away
+        probing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("present", "before", "shown", "replaces"),
+    [
+        ({}, None, 1, False),
+        ({}, "secret", 0, False),  # the same one, in good use
+        ({"refusals": 1}, "secret", 1, False),  # the same one, refused before
+        ({}, "valid", 2, False),  # the server takes both
+        ({}, "void", 2, True),  # nobody has noticed yet that it is void
+        ({"refusals": 2}, "void", 1, True),
+        ({"state": WatchState.CREDENTIAL_REFUSED}, "valid", 1, True),
+    ],
+)
+async def test_others_must_show_a_new_credential_when_the_one_before_is_void(
+    tmp_path: Path, present: dict[str, object], before: str | None, shown: int, replaces: bool
+) -> None:
+    async with world(tmp_path, 200) as here:
+        here.server.void = "void"
+        mailbox = records.mailbox(id=ANN, state=present.get("state", WatchState.WATCHING))
+        memory = Memory(refusals=present.get("refusals", 0))  # type: ignore[arg-type]
+        sealed = None if before is None else here.seal(before)
+        here.store.present = WatchRecord(mailbox, sealed, memory, (here.candidate,), 2)
+
+        here.start()
+        await asyncio.sleep(60)
+
+        assert here.store.results == [("accepted", "first")]
+        assert (here.server.asked, here.store.replaces) == (shown, replaces)
+        assert here.store.spent == shown
+
+
+async def test_in_doubt_whether_the_credential_before_is_void_others_must_show_the_new_one(tmp_path: Path) -> None:
+    async with world(tmp_path, 200) as here:
+        mailbox = records.mailbox(id=ANN, state=WatchState.WATCHING)
+        here.store.present = WatchRecord(mailbox, here.seal("valid"), Memory(), (here.candidate,), 2)
+        here.store.waits = [None, Wait(60.0)]
+
+        here.start()
+        await asyncio.sleep(60)
+
+        assert (here.server.asked, here.store.replaces) == (1, True)
