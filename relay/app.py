@@ -105,6 +105,12 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation | Un
         return await SqlExplanationStore(engine, now).find(name)
 
 
+async def unknown_registrations(settings: Settings, registrations: Collection[str]) -> set[str]:
+    """Return which of some ids the database does not have; raises StoreUnavailable."""
+    async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
+        return await SqlExplanationStore(engine, now).unknown(registrations)
+
+
 def _raise_file_limit() -> None:
     """Raise the soft limit of open files to the hard one: each held Ping is one open file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,34 +1,63 @@
 """The audit of egress logs, for `relay audit verify`."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from relay.push.egress.log import read_head
-from relay.push.egress.record import Fault, verify
+from relay.push.egress.keeping import KEY_FILE, Anchor, anchor_file, read_keys, read_removal, removal_file
+from relay.push.egress.record import Fault, Seen, verify
 
 
-def audit(files: Sequence[Path]) -> tuple[int, list[Fault]]:
-    """Check files of egress logs, each chain from its oldest file on; return the number of lines and all faults.
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found."""
 
-    The end of a chain is checked if its head file is in the same folder. Raises OSError if a file cannot be read.
+    seen: Seen
+    faults: list[Fault]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the auditor should know beside the faults."""
+        seen = self.seen
+        unkeyed = (
+            f"{seen.unkeyed} lines have no key: a version before the key wrote them, and whoever could write to the "
+            "folder could have changed them and chained them anew"
+        )
+        unverified = (
+            f"{seen.unverified} lines are chained with a key that is not here: pass the file egress.key of the push "
+            "role with --key to prove that none was changed"
+        )
+        return [text for count, text in ((seen.unkeyed, unkeyed), (seen.unverified, unverified)) if count]
+
+
+def audit(files: Sequence[Path], key_file: Path | None = None, anchors: Path | None = None) -> Audit:
+    """Check files of egress logs, each chain from its oldest file on.
+
+    Keys and anchors are looked for in the folder above each log's, as the relay keeps them by default, or where the
+    caller says. Without the anchor nobody can tell whether the end of a chain is whole. Raises OSError if a file cannot
+    be read, KeyUnreadable for a file without keys.
     """
-    count = 0
+    seen = Seen()
     faults: list[Fault] = []
-
-    def lines(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-        nonlocal count
-        for path in paths:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    count += 1
-                    yield f"{path}:{number}", line.rstrip(b"\n")
-
     for (folder, chain), paths in groupby(sorted(files), key=lambda path: (path.parent, path.name.rpartition("-")[0])):
+        state = folder.absolute().parent
+        key_path = state / KEY_FILE if key_file is None else key_file
+        keys = {key.id: key for key in (read_keys(key_path) if key_file is not None or key_path.exists() else [])}
+        anchor = removed = None
         try:
-            head = read_head(folder, chain)
-        except (KeyError, TypeError, ValueError):
-            faults.append(Fault(str(folder / f"{chain}.head"), "is no head of an egress log"))
-            head = None
-        faults += verify(lines(list(paths)), head)
-    return count, faults
+            path = anchor_file(state if anchors is None else anchors, chain)
+            anchor = Anchor.read(path) or Anchor.read(folder / f"{chain}.head")
+            removed = read_removal(removal_file(folder, chain), chain, keys) if keys else None
+        except ValueError as error:
+            faults.append(Fault(str(folder / chain), str(error)))
+        head, keyed_from = (None, None) if anchor is None else (anchor.end, anchor.keyed_from)
+        faults += verify(_lines(list(paths)), head, keys=keys, removed=removed, keyed_from=keyed_from, seen=seen)
+    return Audit(seen, faults)
+
+
+def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield f"{path}:{number}", line.rstrip(b"\n")

@@ -43,6 +43,7 @@ cli.add_typer(invitations, name="invitations")
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
 DEFAULT: Final = Path("config/relay.toml")
+MANY: Final = 10  # registrations that one note names
 
 
 @cli.command()
@@ -150,19 +151,49 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 @audits.command()
 def verify(
     files: Annotated[list[Path], typer.Argument(help="Files of the egress log, e.g. state/egress/*.jsonl.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The keys of the chain; else egress.key in the folder above.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="The folder with egress.anchor; else the folder above.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A relay.toml, to look registrations up in its database.")
+    ] = None,
+    role: RoleOption = Role.ALL,
 ) -> None:
     """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
     from relay.cli.audit import audit
 
+    settings = None if config is None else _load(config, role)
+    if settings is not None:
+        key, state = key or settings.egress.key_file, state or settings.state_dir
     try:
-        count, faults = audit(files)
-    except OSError as error:
+        found = audit(files, key, state)
+    except (OSError, ValueError) as error:
         fail(f"cannot be read: {error}", FAULTY)
-    for fault in faults:
+    for fault in found.faults:
         note(f"{fault.where}: {fault.text}")
-    if faults:
-        fail(f"{len(faults)} faults in {count} lines", FAILED)
-    say(f"{count} lines, unbroken, and every body is one of the templates")
+    for text in found.notes:
+        note(text)
+    if settings is not None:
+        _note_unknown(settings, found.seen.registrations)
+    if found.faults:
+        fail(f"{len(found.faults)} faults in {found.seen.lines} lines", FAILED)
+    say(f"{found.seen.lines} lines, unbroken, and every body is one of the templates")
+
+
+@audits.command()
+def new_key(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Add a new key for the chain of the egress log; the push role uses it from its next start on."""
+    from relay.push.egress.keeping import add_key
+
+    file = _load(config, role).egress.key_file
+    try:
+        key = add_key(file)
+    except (OSError, ValueError) as error:
+        fail(f"the key cannot be added: {error}", FAILED)
+    say(f"{file}: new key {key.id}; keep a copy, older lines need the older keys. Restart the push role.")
 
 
 @cli.command()
@@ -285,6 +316,20 @@ def _load(config: Path, role: Role) -> "Settings":
         return load(config, os.environ, role)
     except SettingsInvalid as error:
         show_faults(error)
+
+
+def _note_unknown(settings: "Settings", registrations: set[str]) -> None:
+    """Name the registrations of an egress log that the database does not have."""
+    from relay import app
+
+    with failing("cannot reach the database"):
+        unknown = sorted(_run(app.unknown_registrations(settings, registrations)) or ())
+    if unknown:
+        shown = ", ".join(unknown[:MANY])
+        note(
+            f"{len(unknown)} of {len(registrations)} registrations are not in the database, as they were removed since "
+            f"or never existed: {shown}{', ...' if len(unknown) > MANY else ''}"
+        )
 
 
 def _key_making(config: Path) -> "KeyMaking":

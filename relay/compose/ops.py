@@ -54,6 +54,9 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         essential = settings.role is Role.PUSH
         parts.append(push_checks.channels(running.pushes.values(), essential=essential))
     parts += [checks.key_file(file) for file in running.key_files]
+    if running.egress is not None:
+        alone = settings.role is Role.PUSH
+        parts.append(push_checks.egress_log(running.egress, settings.egress.low, now, essential=alone))
     if running.push_services is not None:
         parts.append(push_checks.push_services(running.push_services))
     certificates = _certificates(settings)
@@ -70,6 +73,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         requests=lambda: {} if running.admissions is None else running.admissions.requests,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
+        egress=running.egress,
         certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
         clock=now,

@@ -1,5 +1,6 @@
 """Builds the push role: a sender and a dispatcher for each configured provider."""
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -7,13 +8,13 @@ from functools import partial
 from relay.compose.running import Running
 from relay.domain.model import Platform
 from relay.domain.pacing import Pacing
-from relay.domain.ports.outbox import Capacities, PushSender
+from relay.domain.ports.outbox import Capacities, Capacity, PushSender
 from relay.process.clock import now
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.breaker import unbounded
 from relay.push.dispatch import Dispatcher
-from relay.push.egress.log import open_egress_log
+from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.push.webpush.sender import WebPushSender
 from relay.store.outbox import SqlOutboxStore
@@ -29,7 +30,12 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     if settings.database.file is not None:
         # This process holds the lock of the database, so the process that made any claim has ended.
         await store.release(None)
-    egress = stack.enter_context(open_egress_log(settings.egress.folder, now, largest=settings.egress.largest))
+    logged = settings.egress
+    limits = Limits(logged.largest, logged.keep, logged.most)
+    egress = stack.enter_context(
+        open_egress_log(logged.folder, now, limits, state=settings.state_dir, key_file=logged.key_file)
+    )
+    running.egress = egress
     running.jobs.append(("egress log", egress.run))
     # A dispatcher claims only as many pushes as may be in flight: the time limit of others would pass in a queue.
     senders: dict[Platform, tuple[PushSender, int]] = {}
@@ -59,13 +65,19 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
             running.random,
             running.node,
             slots=slots,
-            capacities=capacities.get(platform, unbounded),
+            capacities=partial(_capacities, egress, capacities.get(platform, unbounded)),
         )
         running.pushes[platform] = dispatcher.stats
         for file in running.key_files:
             if file.setting.startswith(f"{platform.value}."):
                 file.listen(partial(_hurry, dispatcher))
         running.jobs.append((f"pushes through {platform.value}", dispatcher.run))
+
+
+def _capacities(egress: EgressLog, others: Capacities, now: float) -> Iterator[Capacity]:
+    """List the lanes where a sender takes few pushes, and all while what leaves cannot be logged."""
+    yield from egress.capacities(now)
+    yield from others(now)
 
 
 def _hurry(dispatcher: Dispatcher, _: object) -> None:

@@ -20,6 +20,7 @@ from relay.domain.ports.wakeups import Wakeups
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.unreadable import Look
+from relay.push.egress.log import EgressLog
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
@@ -59,6 +60,7 @@ class Running:
     """The connections of the listeners, "api" and "ops"."""
     refused_requests: Counter[str] = field(default_factory=Counter)
     """Requests to the API that were refused because too many came, by the code of the problem."""
+    egress: EgressLog | None = None
     jobs: list[Job] = field(default_factory=list)
 
 

@@ -13,6 +13,8 @@ from relay.domain.reasons import row_of
 
 RESTS: Final = "push-service-rests"
 """The beginning of the reason of a push that was not sent because its push service is away."""
+UNLOGGED: Final = "egress-log: "
+"""The beginning of the reason of a push that was not sent because the egress log cannot be written."""
 SLACK: Final = timedelta(minutes=10)
 """How much older than its heartbeat interval the last noted Ping may be: Pings are noted with a delay, and Syncs come
 between them."""
@@ -85,6 +87,10 @@ def _retried(known: KnownRegistration) -> str | None:
     again = f"it is tried again at {min(mark.due_at for mark in known.marks):%H:%M:%S} UTC."
     if last is not None and last.kind is OutcomeKind.RETRY_LATER and last.reason.startswith(RESTS):
         return f"Its push service rests{last.reason.removeprefix(RESTS)}; {again} See /healthz of the push process."
+    if last is not None and last.kind is OutcomeKind.RETRY_LATER and last.reason.startswith(UNLOGGED):
+        return (
+            f"What leaves cannot be logged ({last.reason.removeprefix(UNLOGGED)}), so nothing leaves: make room there."
+        )
     if not any(mark.attempts for mark in known.marks):
         return None
     said = "" if last is None or last.kind is OutcomeKind.DELIVERED else f" ({last.reason})"

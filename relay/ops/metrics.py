@@ -21,6 +21,7 @@ from relay.http.admission import Admission, Refused
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
+from relay.push.egress.log import EgressState
 from relay.push.stats import PushStats
 from relay.security.certificates import read_expiry
 
@@ -52,6 +53,7 @@ class Metrics:
         unreadable: UnreadableRows,
         listeners: Mapping[str, Admission] = MappingProxyType({}),
         refused: Mapping[str, int] = MappingProxyType({}),
+        egress: EgressState | None = None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -87,6 +89,7 @@ class Metrics:
                 unreadable,
                 listeners,
                 refused,
+                egress,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -121,7 +124,9 @@ class _RelayCollector(Collector):
         unreadable: UnreadableRows,
         listeners: Mapping[str, Admission],
         refused: Mapping[str, int],
+        egress: EgressState | None,
     ) -> None:
+        self._egress = egress
         self._build = build
         self._counts = counts
         self._health = health
@@ -152,6 +157,8 @@ class _RelayCollector(Collector):
         yield from self._listening()
         yield from self._watching()
         yield from self._pushing()
+        if self._egress is not None:
+            yield from self._logging(self._egress)
         yield self._expiring()
         yield self._set_aside()
         newest = self._counts.newest
@@ -256,6 +263,12 @@ class _RelayCollector(Collector):
             faults.add_metric([platform.value], len(stats.faults))
             outages.add_metric([platform.value], len(stats.outages))
         yield from (pushes, lowered, in_flight, faults, outages)
+
+    def _logging(self, egress: EgressState) -> Iterable[Metric]:
+        yield GaugeMetricFamily("relay_egress_writable", "1 if what leaves can be logged.", 0 if egress.trouble else 1)
+        yield CounterMetricFamily("relay_egress_changed", "Changes of the egress log by others.", egress.incidents)
+        if egress.free is not None:
+            yield GaugeMetricFamily("relay_egress_free_bytes", "Room on the disk of the egress log.", egress.free)
 
     def _expiring(self) -> Metric:
         left = GaugeMetricFamily(

@@ -11,6 +11,7 @@ from relay.domain.ports.ops import TokenLevel
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
+from relay.push.egress.log import ROOM, EgressState
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 
@@ -18,6 +19,9 @@ OLD: Final = timedelta(minutes=5)  # neither a restart nor a retry delays a push
 SOME: Final = 0.1  # of an app's tokens; fewer are a problem of single phones
 MOST: Final = 0.5  # of an app's tokens; more are a problem of the app or of our settings
 FEW: Final = 5  # tokens; so few may belong to one tester
+
+SHOWN: Final = timedelta(days=1)  # health shows a change of the egress log for so long
+MEGABYTE: Final = 1_000_000  # bytes
 
 OTHER_ENVIRONMENT: Final = {
     Environment.PRODUCTION: "If these are development builds, their app has to register with environment = sandbox",
@@ -85,6 +89,26 @@ def push_services(services: Services) -> Part:
         return Finding(state, reason, _sentence(away[0].remedy) or remedy)
 
     return Part("push services", check)
+
+
+def egress_log(egress: EgressState, low: int, clock: Clock, *, essential: bool) -> Part:
+    """Return the part of the egress log: whether it can be written, what others did to it, and the room on its disk."""
+
+    def check() -> Finding:
+        if egress.trouble:
+            return Finding(PartState.FAILED, f"cannot be written, so no push leaves: {egress.trouble}", _sentence(ROOM))
+        incident = egress.incident
+        if incident is not None and clock() - datetime.fromisoformat(incident.at) < SHOWN:
+            remedy = "See who can write to egress.folder; let the relay remove old files (egress.keep_days)."
+            return Finding(
+                PartState.DEGRADED, f"was changed by somebody else at {incident.at}: {incident.what}", remedy
+            )
+        if egress.free is not None and egress.free < low:
+            text = f"its disk has {egress.free // MEGABYTE} MB left"
+            return Finding(PartState.DEGRADED, text, "Make room: without it no push leaves. See egress.keep_megabytes.")
+        return OK
+
+    return Part("egress log", check, essential=essential)
 
 
 def _refused(levels: Sequence[TokenLevel]) -> tuple[float, Finding]:

@@ -1,6 +1,7 @@
 """Makes the settings of one role from the sections: what the role requires, and what must fit together."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -42,6 +43,8 @@ from relay.settings.values import (
 )
 from relay.settings.webpush import PUSHES, WebPushChecks
 
+EGRESS_KEY: Final = "egress.key"
+"""The default file of the keys of its chain, in relay.state_dir."""
 EGRESS: Final = "egress"
 """The default folder of the egress log, in relay.state_dir."""
 HOUR: Final = 3600.0  # seconds
@@ -106,6 +109,10 @@ class Checks:
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,
+                self._files.path(egress.key_file) if egress.key_file else state_dir / EGRESS_KEY,
+                timedelta(days=egress.keep_days) if egress.keep_days else None,
+                egress.keep_megabytes * MEGABYTE if egress.keep_megabytes else None,
+                egress.free_megabytes * MEGABYTE,
             ),
             log=LogSettings(log.level, log.format),
         )

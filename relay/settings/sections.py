@@ -360,6 +360,18 @@ class EgressSection(Section):
     file_megabytes: int = Field(
         default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
     )
+    key_file: Text | None = Field(
+        default=None, description="file of the keys of the egress log's chain; unset: egress.key in relay.state_dir"
+    )
+    keep_days: int = Field(
+        default=0, ge=0, le=36_500, description="days after which a file of the egress log is removed; 0: never"
+    )
+    keep_megabytes: int = Field(
+        default=0, ge=0, description="size of all files of the egress log, beyond it the oldest goes; 0: no limit"
+    )
+    free_megabytes: int = Field(
+        default=256, ge=0, description="room on the disk of the egress log, below which health is degraded"
+    )
 
 
 class LogSection(Section):

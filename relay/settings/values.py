@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -155,6 +156,14 @@ class EgressSettings:
     folder: Path
     largest: int
     """Bytes at which a file is full."""
+    key_file: Path
+    """The keys of its chain."""
+    keep: timedelta | None = None
+    """Age at which a file is removed; None: never."""
+    most: int | None = None
+    """Bytes of all files beyond which the oldest is removed; None: no limit."""
+    low: int = 0
+    """Bytes of room on the disk below which health is degraded."""
 
 
 @dataclass(frozen=True, slots=True)

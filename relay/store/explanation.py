@@ -1,5 +1,6 @@
 """How `relay explain` finds a mailbox, and reads it with everything that explains its state."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -62,6 +63,12 @@ class SqlExplanationStore:
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
                 raise
+
+    async def unknown(self, registrations: Collection[str]) -> set[str]:
+        """Return which of some ids no registration has."""
+        async with transaction(self._engine) as connection:
+            known = set(await connection.scalars(sa.select(registration.c.id)))
+        return set(registrations) - known
 
 
 def _read_mark(row: AnyRow) -> tuple[str, WaitingMark]:

@@ -163,12 +163,25 @@ async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
     path = site.sandbox.folder / "state" / "egress" / "egress-000001.jsonl"
 
     untouched = await relay("audit", "verify", str(path))
+    known = await relay("audit", "verify", "-c", str(site.sandbox.toml), str(path))
+    copy = site.sandbox.folder / "copies" / "log" / path.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(path.read_bytes())
+    elsewhere = await relay("audit", "verify", str(copy))
+    new_key = await relay("audit", "new-key", "-c", str(site.sandbox.toml))
     path.write_bytes(path.read_bytes().replace(b"New mail", b"Minutes!", 1))
     changed = await relay("audit", "verify", str(path))
     missing = await relay("audit", "verify", str(path.with_name("none.jsonl")))
 
     assert untouched.status == 0, untouched.err
     assert "3 lines" in untouched.out
+    assert "key" not in untouched.err, "the key is where the relay keeps it"
+    assert known.status == 0, known.err
+    assert "registrations are not in the database" not in known.err
+    assert elsewhere.status == 0, elsewhere.err
+    assert "3 lines are chained with a key that is not here" in elsewhere.err
+    assert new_key.status == 0, new_key.err
+    assert len((path.parent.parent / "egress.key").read_text().split()) == 2
     assert changed.status == 1
     assert f"{path}:1" in changed.err
     assert missing.status == 2

@@ -57,8 +57,8 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
         assert states_by_part["file webpush.vapid_key_file"] == "ok"
         assert 'relay_pushes_total{outcome="delivered",provider="webpush"}' in await process.metrics()
     assert webpush.complaints == []
-    count, faults = audit(sorted((site.sandbox.folder / "state" / "egress").glob("*.jsonl")))
-    assert (count, faults) == (3, [])
+    found = audit(sorted((site.sandbox.folder / "state" / "egress").glob("*.jsonl")))
+    assert (found.seen.lines, found.faults) == (3, [])
 
 
 async def test_the_command_line_makes_the_key_once_and_prints_what_apps_need(tmp_path: Path) -> None:

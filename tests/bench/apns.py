@@ -30,7 +30,7 @@ from relay.process import gc_tuning
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import EgressLog, open_egress_log
+from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from tests.bench.site import figure
@@ -173,7 +173,7 @@ async def measure(turns: int, pushes: int) -> None:
                         for name, way in ways.items():
                             taken[name].append(await turn(way, in_flight, pushes))
                     _tell(in_flight, taken)
-            with open_egress_log(folder / "egress", now, largest=64_000_000) as egress:
+            with open_egress_log(folder / "egress", now, Limits(64_000_000)) as egress:
                 await _whole(config, egress, turns, pushes)
 
 

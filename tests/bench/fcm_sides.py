@@ -26,7 +26,7 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
 from relay.process.clock import now
-from relay.push.egress.log import Egress, open_egress_log
+from relay.push.egress.log import Egress, Limits, open_egress_log
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
@@ -87,7 +87,7 @@ def relay(server: Server, count: int) -> None:
 
 def relay_logged(server: Server, count: int) -> None:
     """Send pushes as the relay does."""
-    with open_egress_log(server.folder / "egress", now, largest=MEGABYTES) as egress:
+    with open_egress_log(server.folder / "egress", now, Limits(MEGABYTES)) as egress:
         uvloop.run(_push(server, count, egress))
 
 

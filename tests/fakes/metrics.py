@@ -3,6 +3,7 @@
 import pathlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
@@ -23,6 +24,7 @@ from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.metrics import Metrics
+from relay.push.egress.keeping import Incident
 from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
@@ -30,6 +32,16 @@ from tests.fakes.ops import NOON, HandClock, OpsCounts
 def cut_admission() -> ServerAdmission:
     """Return the admission to a server whose Pings are cut after 300 s."""
     return ServerAdmission(20.0, 8, Random(1), lambda: NOON, PathKnowledge(cut_off=IdleTimeout(299.0, 301.0)))
+
+
+@dataclass
+class QuietEgress:
+    """The state of an egress log in which nothing happens until a test changes it."""
+
+    trouble: str = ""
+    incidents: int = 0
+    free: int | None = 5_000_000_000
+    incident: Incident | None = None
 
 
 class Bench:
@@ -43,6 +55,7 @@ class Bench:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.servers: dict[str, ServerAdmission] = {}
         self.apns = PushStats()
+        self.egress = QuietEgress()
         self.lag = LoopLag()
         self.unreadable = UnreadableRows()
         self.listeners = {"api": Admission()}
@@ -62,6 +75,7 @@ class Bench:
             unreadable=self.unreadable,
             listeners=self.listeners,
             refused={"busy": 2},
+            egress=self.egress,
         )
 
     def samples(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
 from relay.push.apns.sender import ApnsSender
+from relay.push.egress.log import Unwritable, held
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close
 from tests.fakes.egress import MemoryEgress
@@ -277,7 +278,7 @@ async def test_both_environments_have_connections_and_failures_of_their_own(tmp_
 
 async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
     async with apns_world(tmp_path) as world, apns_sender(world.config, MemoryEgress(full=True)) as sender:
-        assert await sender.send(due_push()) == RetryLater("egress-log: No space left on device")
+        assert await sender.send(due_push()) == held(Unwritable("No space left on device"))
         assert world.simulator.received == []
 
 

@@ -12,6 +12,7 @@ from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
 from relay.process.clock import now
+from relay.push.egress.log import Unwritable, held
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
@@ -283,5 +284,5 @@ async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
     async with fcm(tmp_path) as (simulator, _):
         async with FcmSender(fcm_config(tmp_path, simulator), now, Random(1), MemoryEgress(full=True)) as sender:
             outcome = await sender.send(due_push(platform=Platform.FCM))
-        assert outcome == RetryLater("egress-log: No space left on device")
+        assert outcome == held(Unwritable("No space left on device"))
         assert simulator.received == []

@@ -12,6 +12,7 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater,
 from relay.http.listeners import open_listener
 from relay.network.route import Proxy, Route
 from relay.process.clock import now
+from relay.push.egress.log import Unwritable, held
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key
@@ -384,7 +385,7 @@ async def test_what_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
 
         outcome = await around.sender.send(around.phone())
 
-        assert outcome == RetryLater("egress-log: No space left on device")
+        assert outcome == held(Unwritable("No space left on device"))
         assert around.simulator.received == []
 
 

@@ -31,7 +31,7 @@ from relay.process.clock import now
 from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
-from relay.push.egress.log import open_egress_log
+from relay.push.egress.log import Limits, open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
@@ -125,7 +125,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
         watches = SqlWatchStore(engine, wakeups)
         await register_all(SqlRegistrationStore(engine, wakeups), watches)
         epochs = await watches.lease_shards("the test", clock() + timedelta(days=30), clock(), take_over=True)
-        egress = stack.enter_context(open_egress_log(folder / "egress", now, largest=16_000_000))
+        egress = stack.enter_context(open_egress_log(folder / "egress", now, Limits(16_000_000)))
         senders = await open_senders(simulators, egress, stack)
         store = SqlOutboxStore(engine, wakeups)
         dispatchers = [
@@ -162,9 +162,9 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
     assert (end.kinds - warm.kinds).total() < OBJECTS, (end.kinds - warm.kinds).most_common(20)
     assert end.kb - warm.kb < GROWTH_KB, [size.kb for size in sizes]
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    lines, faults = audit(sorted((folder / "egress").glob("*.jsonl")))
-    assert faults == []
-    assert lines >= len(received)  # the egress log has each try before it is made
+    found = audit(sorted((folder / "egress").glob("*.jsonl")))
+    assert found.faults == []
+    assert found.seen.lines >= len(received)  # the egress log has each try before it is made
 
 
 # --- the two providers, in a process of their own

@@ -24,7 +24,7 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
 from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
-from relay.push.egress.log import Egress, Unwritable
+from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import ApnsMessage, Notice
@@ -103,7 +103,7 @@ class ApnsSender:
             with self._deadlines.within(self.time_limit):
                 answer = await self._deliver(account, push.environment, self._request(push, message), note)
         except Unwritable as error:
-            return RetryLater(f"egress-log: {error}")
+            return held(error)
         except (NotSent, MaybeSent) as error:
             return _unanswered(error)
         except (TimeoutError, OSError) as error:

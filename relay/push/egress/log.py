@@ -1,21 +1,43 @@
-"""The files of the egress log: one writer per chain, appended before anything is sent, rotated by size."""
+"""The files of the egress log: one writer per chain, appended before anything is sent, rotated by size and age."""
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final, Protocol
 
 from relay.domain.clock import Clock
-from relay.domain.model import Platform
-from relay.push.egress.record import Position, device_hash, read_position, without_token, write_line
+from relay.domain.model import Environment, Lane, Platform
+from relay.domain.outcome import Reach, RetryLater
+from relay.domain.ports.outbox import Capacity
+from relay.push.egress.keeping import (
+    FOLDER,
+    KEY_FILE,
+    PRIVATE,
+    Anchor,
+    Incident,
+    anchor_file,
+    open_keys,
+    removal_file,
+    write_removal,
+)
+from relay.push.egress.record import (
+    ChainKey,
+    Position,
+    Removal,
+    device_hash,
+    read_position,
+    without_token,
+    write_line,
+)
 from relay.push.payload import ApnsMessage, WebPushMessage
 
 log = logging.getLogger(__name__)
@@ -23,10 +45,25 @@ log = logging.getLogger(__name__)
 SYNC: Final = 1.0  # seconds between two fsyncs; kill -9 loses nothing, a power cut the lines of this time
 TAIL: Final = 16_384  # bytes at the end that hold the whole last line; a line has about 500
 CHAINS: Final = 64  # push processes on one folder, at most
+PROBE: Final = bytes(65_536)
+"""What must fit on the disk before pushes go on after it could not be written: room for some 100 lines."""
+AGAIN: Final = 2.0
+"""Seconds until a push is tried again that could not be logged."""
+DAY: Final = timedelta(days=1)
+PRUNE: Final = 3600.0  # seconds between two looks for files that are too old
+ROOM: Final = (
+    "pushes wait until the egress log can be written, and go on by themselves: make room on the disk of egress.folder, "
+    "and see that the relay may write there"
+)
 
 
 class Unwritable(Exception):
     """A push cannot be logged, so it must not be sent."""
+
+
+def held(error: Unwritable) -> RetryLater:
+    """Return the outcome of a push that cannot be logged: it was not tried."""
+    return RetryLater(f"egress-log: {error}", AGAIN, ROOM, reach=Reach.HERE)
 
 
 class Egress(Protocol):
@@ -42,107 +79,292 @@ class Egress(Protocol):
         """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
 
 
-class EgressLog:
-    """Appends to the newest file of one chain."""
+class EgressState(Protocol):
+    """What health and metrics read of an egress log."""
 
-    def __init__(self, folder: Path, chain: str, key: bytes, clock: Clock, largest: int) -> None:
-        """Continue the chain where its files end; `largest` is the size in bytes at which a file is full."""
+    trouble: str
+    """Why it cannot be written; empty: it can."""
+    free: int | None
+    """Bytes that are free on its disk; None: not known yet."""
+    incidents: int
+    """Changes by somebody else that were noticed since the start."""
+    incident: Incident | None
+    """The last change by somebody else that was noticed, at this start or before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of the log is kept."""
+
+    largest: int
+    """Bytes at which a file is full."""
+    keep: timedelta | None = None
+    """Age at which a file is removed, and then a new file begins each day; None: never."""
+    most: int | None = None
+    """Bytes of all files of a chain from which on the oldest is removed; None: no limit."""
+
+
+class EgressLog(EgressState):
+    """Appends to the newest file of one chain; `run` must run beside it."""
+
+    def __init__(
+        self, folder: Path, state: Path, chain: str, keys: list[ChainKey], clock: Clock, limits: Limits
+    ) -> None:
+        """Continue the chain where the relay left it; `state` has its anchor. Raises OSError, ValueError."""
         self._folder = folder
+        self._anchor_file = anchor_file(state, chain)
         self._chain = chain
-        self._key = key
+        self._key = keys[0]
+        self._keys = {key.id: key for key in keys}
+        self._devices = _key(folder / "device.key")
         self._clock = clock
-        self._largest = largest
-        self._number, self.position = _resume(folder, chain)
-        self._file, self._size = self._open(self._number)
+        self._limits = limits
+        self.trouble = ""
+        self.free: int | None = None
+        self.incidents = 0
         self._dirty = False
         self._syncing = threading.Lock()
         """Held during an fsync, which runs in a thread, so that no rotation closes the file meanwhile."""
+        self.incident: Incident | None = None
+        self._number, end = self._resume()
+        self.position = self._remember(end)
+        self._file, self._size = self._open(self._number)
+        self._began = clock()
+        if self.position.n != end.n or end.digest not in {"", self.position.digest}:
+            self._changed(f"the lines after number {end.n} are gone or others: the relay had written {self.position.n}")
 
     def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
         """Record a push to APNs; raise Unwritable."""
-        self._append(Platform.APNS, app, device_hash(self._key, device_token), message.rendered)
+        self._append(Platform.APNS, app, device_hash(self._devices, device_token), message.rendered)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Record a push to FCM; raise Unwritable."""
-        device = device_hash(self._key, device_token)
+        device = device_hash(self._devices, device_token)
         self._append(Platform.FCM, app, device, without_token(body, device_token, device))
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
-        device = device_hash(self._key, device_token)
+        device = device_hash(self._devices, device_token)
         self._append(Platform.WEBPUSH, app, device, message.content.decode("ascii"))
 
+    def capacities(self, now: float) -> Iterator[Capacity]:
+        """List all lanes while the log cannot be written: no push is claimed then. `now` is `loop.time()`."""
+        if self.trouble:
+            for environment in Environment:
+                yield Capacity(Lane(environment), 0, now + SYNC)
+
     async def run(self) -> None:
-        """Sync the file to the disk every SYNC seconds until cancelled."""
+        """Look after the log every SYNC seconds until cancelled: its file, the disk, and what is too old."""
+        prune_at, loop = 0.0, asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SYNC)
-            if self._dirty:
-                self._dirty = False
-                try:
-                    await asyncio.to_thread(self._sync)
-                except OSError as error:
-                    log.error("egress log not on disk", extra={"detail": error.strerror})  # noqa: TRY400
+            try:
+                self._look()
+                if loop.time() >= prune_at:
+                    prune_at = loop.time() + PRUNE
+                    await asyncio.to_thread(self._prune)
+                await asyncio.to_thread(self._tend)
+            except OSError as error:
+                self._failed(error)
+            else:
+                self._works()
 
     def close(self) -> None:
         """Sync the file to the disk and close it."""
-        self._sync()
-        os.close(self._file)
+        try:
+            self._sync()
+        finally:
+            os.close(self._file)
+
+    # --- appending
 
     def _append(self, provider: Platform, app: str, device: str, body: str) -> None:
-        line, position = write_line(self.position, self._clock(), provider, app, device, body)
         try:
-            if self._size and self._size + len(line) > self._largest:
+            self._look()
+            line, position = write_line(self.position, self._clock(), provider, app, device, body, self._key)
+            if self._size and self._full(len(line)):
                 self._rotate()
             written = os.write(self._file, line)
             if written < len(line):
                 os.ftruncate(self._file, self._size)
-                raise Unwritable("the disk is full")
+                raise OSError(None, "the disk is full")  # noqa: TRY301
         except OSError as error:
-            raise Unwritable(error.strerror or type(error).__name__) from error
+            raise Unwritable(self._failed(error)) from error
         self._size += written
         self.position = position
         self._dirty = True
 
+    def _full(self, more: int) -> bool:
+        old = self._limits.keep is not None and self._clock() - self._began >= DAY
+        return old or self._size + more > self._limits.largest
+
+    def _failed(self, error: OSError) -> str:
+        """Note that the log cannot be written; return why."""
+        reason = error.strerror or type(error).__name__
+        if not self.trouble:
+            log.error(
+                "egress log cannot be written: pushes wait", extra={"reason": reason, "folder": str(self._folder)}
+            )
+        self.trouble = reason
+        return reason
+
+    def _works(self) -> None:
+        if self.trouble:
+            log.info("egress log can be written again", extra={"folder": str(self._folder)})
+        self.trouble = ""
+
+    # --- what others do to the files
+
+    def _look(self) -> None:
+        """Notice a file that somebody else removed, replaced, cut or wrote to, and begin a new one; raise OSError."""
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 -- for each push; Path.stat takes twice as long
+        except FileNotFoundError:
+            what = "was removed or renamed"
+        else:
+            if (found.st_ino, found.st_dev) == self._identity and found.st_size == self._size:
+                return
+            same = (found.st_ino, found.st_dev) == self._identity
+            cut = "was cut" if found.st_size < self._size else "was written to by another program"
+            what = cut if same else "was replaced by another file"
+        name = self._path.name
+        self._rotate()
+        self._changed(f"{name} {what}: `relay audit verify` names the lines that are missing")
+
+    def _changed(self, what: str) -> None:
+        self.incidents += 1
+        self.incident = Incident(self._clock().isoformat(timespec="seconds"), what)
+        self._dirty = True
+        log.error("egress log changed by somebody else", extra={"detail": what, "folder": str(self._folder)})
+
+    # --- files
+
     def _rotate(self) -> None:
-        self._sync()
+        with suppress(OSError):
+            self._sync()
+        self._folder.mkdir(mode=FOLDER, exist_ok=True)
+        numbers = [*self._numbers(), self._number]
         # The old file stays open until the new one is: another file may get the descriptor of a closed one.
-        fresh, size = self._open(self._number + 1)
+        old, (fresh, size) = self._file, self._open(max(numbers) + 1)
         with self._syncing:
-            os.close(self._file)
-            self._number, self._file, self._size = self._number + 1, fresh, size
+            os.close(old)
+            self._number, self._file, self._size = max(numbers) + 1, fresh, size
+        self._began = self._clock()
 
     def _open(self, number: int) -> tuple[int, int]:
         """Return a file's descriptor and its size in bytes; the chain's lock keeps other writers away."""
         path = self._folder / f"{self._chain}-{number:06}.jsonl"
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        return file, os.fstat(file).st_size
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        found = os.fstat(file)
+        if found.st_uid == os.geteuid():
+            os.fchmod(file, PRIVATE)
+        self._path, self._identity = path, (found.st_ino, found.st_dev)
+        return file, found.st_size
 
     def _sync(self) -> None:
-        """Sync the file to the disk, then write its last position to the head."""
+        """Sync the file to the disk, then write the end of the chain to its anchor."""
         with self._syncing:
-            position = self.position
+            anchor = Anchor(self.position, self._keyed_from, self.incident)
             os.fsync(self._file)
-            head = self._folder / f"{self._chain}.head"
-            fresh = head.with_suffix(".new")
-            fresh.write_text(json.dumps({"n": position.n, "hash": position.digest}), encoding="ascii")
-            fresh.replace(head)
+            anchor.write(self._anchor_file)
+
+    def _tend(self) -> None:
+        """Sync what was written, learn how much room is left, and try a disk that had none; raise OSError."""
+        found = os.statvfs(self._folder)
+        self.free = found.f_bavail * found.f_frsize
+        if self._dirty:
+            self._dirty = False
+            try:
+                self._sync()
+            except OSError:
+                self._dirty = True
+                raise
+        if self.trouble:
+            probe = self._folder / f"{self._chain}.probe"
+            try:
+                with probe.open("wb") as file:
+                    file.write(PROBE)
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem.rpartition("-")[2]) for path in self._folder.glob(f"{self._chain}-[0-9]*.jsonl"))
+
+    def _prune(self) -> None:
+        """Remove the oldest files as the limits say, and sign what was removed first; raise OSError."""
+        keep, most = self._limits.keep, self._limits.most
+        paths = [self._folder / f"{self._chain}-{number:06}.jsonl" for number in self._numbers()]
+        paths = [path for path in paths if path != self._path]
+        sizes = {path: path.stat().st_size for path in paths}
+        total = sum(sizes.values()) + self._size
+        now = self._clock()
+        for path in paths:
+            old = keep is not None and now.timestamp() - path.stat().st_mtime > keep.total_seconds()
+            if not old and (most is None or total <= most):
+                return
+            _, end = _read_end(path, self._keys)
+            if end is not None and end.digest:
+                removal = Removal(end, now.isoformat(timespec="seconds"))
+                write_removal(removal_file(self._folder, self._chain), self._chain, removal, self._key)
+            path.unlink()
+            total -= sizes[path]
+            log.info("egress log file removed", extra={"file": path.name, "why": "age" if old else "size"})
+
+    def _resume(self) -> tuple[int, Position]:
+        """Return the newest file's number and the chain's end; cut off a torn line, whose push was never sent."""
+        numbers = self._numbers()
+        for number in reversed(numbers):
+            path = self._folder / f"{self._chain}-{number:06}.jsonl"
+            if not path.is_file():
+                continue
+            whole, end = _read_end(path, self._keys)
+            if whole < path.stat().st_size:
+                os.truncate(path, whole)
+            if end is not None:
+                return numbers[-1], end
+        return (numbers[-1] if numbers else 1), Position()
+
+    def _remember(self, end: Position) -> Position:
+        """Return the position to go on from: the end of the files, or what the relay wrote last if that is gone."""
+        head = self._folder / f"{self._chain}.head"  # where version 0.1.0 kept it
+        try:
+            anchor = Anchor.read(self._anchor_file) or Anchor.read(head) or Anchor(end)
+        except ValueError:
+            anchor = Anchor(end)
+            self._changed(f"{self._anchor_file.name} cannot be read: whether lines are gone is not known")
+        head.unlink(missing_ok=True)
+        self.incident = self.incident or anchor.incident
+        self._keyed_from = anchor.keyed_from or end.n + 1
+        if anchor.end.n < end.n:
+            return end if end.digest else Position(end.n)  # the key of the last line is gone, and so is its digest
+        return anchor.end
 
 
 @contextmanager
-def open_egress_log(folder: Path, clock: Clock, *, largest: int) -> Iterator[EgressLog]:
-    """Open the first chain of a folder that no other process writes to; raises OSError."""
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    key = _key(folder / "device.key")
+def open_egress_log(
+    folder: Path, clock: Clock, limits: Limits, *, state: Path | None = None, key_file: Path | None = None
+) -> Iterator[EgressLog]:
+    """Open the first chain of a folder that no other process writes to; raises OSError, KeyUnreadable.
+
+    `state` is the folder of keys and anchors; None: the one above.
+    """
+    state = folder.parent if state is None else state
+    folder.mkdir(mode=FOLDER, parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.geteuid():
+        folder.chmod(FOLDER)
+    keys = open_keys(state / KEY_FILE if key_file is None else key_file)
     for number in range(1, CHAINS + 1):
         chain = "egress" if number == 1 else f"egress{number}"
-        descriptor = os.open(folder / f"{chain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / f"{chain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             continue
         try:
-            opened = EgressLog(folder, chain, key, clock, largest)
+            opened = EgressLog(folder, state, chain, keys, clock, limits)
             try:
                 yield opened
             finally:
@@ -153,31 +375,15 @@ def open_egress_log(folder: Path, clock: Clock, *, largest: int) -> Iterator[Egr
     raise OSError(f"{CHAINS} processes write to {folder} already")
 
 
-def read_head(folder: Path, chain: str) -> Position | None:
-    """Read the position that the relay last wrote to a chain's head, or None. Raises ValueError, OSError."""
-    path = folder / f"{chain}.head"
-    if not path.exists():
-        return None
-    head = json.loads(path.read_text(encoding="ascii"))
-    return Position(int(head["n"]), str(head["hash"]))
-
-
-def _resume(folder: Path, chain: str) -> tuple[int, Position]:
-    """Return the newest file's number and the chain's end; cut off a torn line, whose push was never sent."""
-    numbers = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"{chain}-[0-9]*.jsonl"))
-    for number in reversed(numbers):
-        path = folder / f"{chain}-{number:06}.jsonl"
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL))
-            tail = file.read()
-            whole = tail.rfind(b"\n") + 1
-            if whole < len(tail):
-                file.truncate(size - len(tail) + whole)
-        lines = tail[:whole].splitlines()
-        if lines:
-            return numbers[-1], read_position(lines[-1])
-    return (numbers[-1] if numbers else 1), Position()
+def _read_end(path: Path, keys: dict[str, ChainKey]) -> tuple[int, Position | None]:
+    """Return how many bytes of a file are whole lines, and the position after the last; None: it has none."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL))
+        tail = file.read()
+    whole = tail.rfind(b"\n") + 1
+    lines = tail[:whole].splitlines()
+    return size - len(tail) + whole, read_position(lines[-1], keys) if lines else None
 
 
 def _key(path: Path) -> bytes:

@@ -1,15 +1,18 @@
 """The lines of the egress log: what one contains, how they are chained, and how an auditor verifies them. No file I/O.
 
-One JSON object per line. `prev` is the SHA-256 of the line before, so that a changed, removed or reordered line breaks
-the chain; `n` counts from 1.
+One JSON object per line. `prev` is a digest of the line before, keyed with the key that the line before names, so that
+whoever lacks the key cannot change, remove or reorder a line and chain the rest anew; `n` counts from 1. Lines of
+versions before the key name none: their digest is the plain SHA-256, which proves less.
 """
 
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from itertools import product
 from typing import Any, Final
 
@@ -18,12 +21,30 @@ from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMe
 
 START: Final = "0" * 64
 """`prev` of the first line."""
-FIELDS: Final = frozenset({"n", "at", "provider", "app", "device", "body", "prev"})
+UNKEYED: Final = frozenset({"n", "at", "provider", "app", "device", "body", "prev"})
+"""The fields of a line without a key."""
+FIELDS: Final = UNKEYED | {"key"}
+ISSUED_ID: Final = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
+"""A registration id as the relay issues it: 18 random bytes in base64url."""
+DEVICE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+APP: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ChainKey:
+    """A key of the chain."""
+
+    secret: bytes = field(repr=False)
+
+    @cached_property
+    def id(self) -> str:
+        """What a line names the key by; it tells nothing of the key."""
+        return hashlib.sha256(b"egress chain key " + self.secret).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The end of a chain: the number of its last line and that line's hash."""
+    """The end of a chain: the number of its last line and that line's digest."""
 
     n: int = 0
     digest: str = START
@@ -38,6 +59,33 @@ class Fault:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A note of the relay: the lines up to a position were removed as too old, or for room."""
+
+    position: Position
+    at: str
+    """When, in ISO 8601."""
+
+    def sign(self, chain: str, key: ChainKey) -> str:
+        """Return the signature of the note, for one chain."""
+        text = f"{chain} removed {self.position.n} {self.position.digest} {self.at}"
+        return hmac.digest(key.secret, text.encode(), "sha256").hex()
+
+
+@dataclass(slots=True)
+class Seen:
+    """What an audit saw beside faults."""
+
+    lines: int = 0
+    unkeyed: int = 0
+    """Lines without a key."""
+    unverified: int = 0
+    """Lines whose key the auditor does not have."""
+    registrations: set[str] = field(default_factory=set)
+    """The ids in the bodies."""
+
+
 def without_token(body: bytes, device_token: str, device: str) -> str:
     """Return an FCM body with the device token replaced, which only FCM has in the body; the rest stays the same."""
     text = body.decode()
@@ -46,7 +94,7 @@ def without_token(body: bytes, device_token: str, device: str) -> str:
         return f'{before}"token":"{device}"{after}'
     document = json.loads(text)
     document["message"]["token"] = device
-    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return write_fcm(document)
 
 
 def device_hash(key: bytes, device_token: str) -> str:
@@ -55,125 +103,180 @@ def device_hash(key: bytes, device_token: str) -> str:
 
 
 def write_line(
-    position: Position, at: datetime, provider: Platform, app: str, device: str, body: str
+    position: Position, at: datetime, provider: Platform, app: str, device: str, body: str, key: ChainKey
 ) -> tuple[bytes, Position]:
     """Return the next line of a chain, newline included, and the chain's end after it."""
+    line = write_entry(position, at.isoformat(timespec="milliseconds"), provider.value, app, device, body, key.id)
+    return line + b"\n", Position(position.n + 1, hash_line(line, key))
+
+
+def write_entry(position: Position, at: str, provider: str, app: str, device: str, body: str, key: str | None) -> bytes:
+    """Return the line after a position, without its newline; `key` is the id of a key, None: as older versions did."""
     # Formatted by hand, since this runs for every push; only texts need JSON's escapes.
-    line = (
-        f'{{"n":{position.n + 1},"at":"{at.isoformat(timespec="milliseconds")}","provider":"{provider.value}",'
-        f'"app":{json.dumps(app)},"device":"{device}","body":{json.dumps(body)},"prev":"{position.digest}"}}'
+    named = "" if key is None else f'"key":"{key}",'
+    return (
+        f'{{"n":{position.n + 1},"at":"{at}","provider":"{provider}",'
+        f'"app":{json.dumps(app)},"device":"{device}","body":{json.dumps(body)},{named}"prev":"{position.digest}"}}'
     ).encode("ascii")
-    return line + b"\n", Position(position.n + 1, hash_line(line))
 
 
-def hash_line(line: bytes) -> str:
-    """Return the hash of a line without its newline."""
-    return hashlib.sha256(line).hexdigest()
+def hash_line(line: bytes, key: ChainKey | None) -> str:
+    """Return the digest of a line without its newline; None: without a key."""
+    return hashlib.sha256(line).hexdigest() if key is None else hmac.digest(key.secret, line, "sha256").hex()
 
 
-def read_position(line: bytes) -> Position:
-    """Return the end of a chain with this last line; raises ValueError for a line that is not of an egress log."""
+def read_position(line: bytes, keys: Mapping[str, ChainKey]) -> Position:
+    """Return the end of a chain with this last line; its digest is empty if the key that it names is not in `keys`.
+
+    Raises ValueError for a line that is not of an egress log.
+    """
     try:
-        return Position(int(json.loads(line)["n"]), hash_line(line))
-    except (KeyError, TypeError, RecursionError) as error:
+        entry = json.loads(line)
+        number, name = int(entry["n"]), entry.get("key")
+        if name is not None and name not in keys:
+            return Position(number, "")
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("not a line of an egress log") from error
+    return Position(number, hash_line(line, None if name is None else keys[name]))
 
 
-def verify(lines: Iterable[tuple[str, bytes]], head: Position | None = None) -> Iterator[Fault]:
+def verify(
+    lines: Iterable[tuple[str, bytes]],
+    head: Position | None = None,
+    *,
+    keys: Mapping[str, ChainKey],
+    removed: Removal | None = None,
+    keyed_from: int | None = None,
+    seen: Seen | None = None,
+) -> Iterator[Fault]:
     """Find everything that is wrong with a chain, given as (where, line) from its oldest line on.
 
-    The first line may have any number: older files may have been deleted. `head` is the end of the chain that the relay
-    wrote last; a chain that ends before it has lost lines.
+    The first line may have any number if it follows `removed`, a note of what the relay removed itself. `head` is the
+    end of the chain that the relay wrote last; a chain that ends before it has lost lines. `keyed_from` is the number
+    of its first line with a key; None: a line with a key is followed by such lines only.
     """
+    seen = Seen() if seen is None else seen
     before: Position | None = None
-    seen: dict[int, str] = {}
+    digests: dict[int, str] = {}
     for where, line in lines:
-        problem, position = _check(line, before)
+        seen.lines += 1
+        problem, position, keyed = _check(line, before, removed, keys, seen)
+        if position is not None and not keyed and keyed_from is not None and position.n >= keyed_from:
+            problem = problem or "has no key, as lines of older versions: it was written anew by somebody else"
+        if keyed and keyed_from is None and position is not None:
+            keyed_from = position.n
         if problem is not None:
             yield Fault(where, problem)
         # A broken line is reported once: the chain continues from it.
         before = position if position is not None else before
         if position is not None:
-            seen[position.n] = position.digest
-    if head is not None and head.n and seen.get(head.n) != head.digest:
+            digests[position.n] = position.digest
+    if head is not None and head.n and digests.get(head.n) not in {head.digest, ""}:
         yield Fault("the end", f"the relay wrote {head.n} lines; the last of them is missing or another one")
 
 
-def is_template(provider: str, body: str) -> bool:
-    """Return True if a body is one of the fixed templates: it is made again from its fields and compared."""
+def is_template(provider: str, body: str, device: str = "") -> bool:
+    """Return True if a body is one of the fixed templates, to the byte: it is made again from its fields and compared.
+
+    `device` stands in place of the device token in bodies of FCM.
+    """
     try:
         document = json.loads(body)
         if provider == Platform.APNS.value:
-            return _is_apns(document)
+            return any(ApnsMessage(notice).rendered == body for notice in _notices(document["relay"]))
         if provider == Platform.WEBPUSH.value:
-            return _is_webpush(document)
-        return provider == Platform.FCM.value and _is_fcm(document)
-    except (ValueError, KeyError, TypeError):
+            return any(WebPushMessage(notice).content.decode("ascii") == body for notice in _notices(document))
+        return provider == Platform.FCM.value and _is_fcm(document, body, device)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
-def _check(line: bytes, before: Position | None) -> tuple[str | None, Position | None]:
-    """Return what is wrong with a line, and the chain's end after it; None: it has none."""
+def _check(
+    line: bytes, before: Position | None, removed: Removal | None, keys: Mapping[str, ChainKey], seen: Seen
+) -> tuple[str | None, Position | None, bool]:
+    """Return what is wrong with a line, the chain's end after it, and whether it names a key; None: it has none."""
     try:
-        position = read_position(line)
+        position = read_position(line, keys)
     except ValueError:
-        return "is no line of an egress log", None
+        return "is no line of an egress log", None, False
     entry: dict[str, Any] = json.loads(line)
-    if entry.keys() != FIELDS:
-        return "has other fields than an egress log", position
-    return _break(entry, position, before) or _content(entry), position
+    keyed = "key" in entry
+    seen.unkeyed += not keyed
+    seen.unverified += not position.digest
+    if entry.keys() not in (FIELDS, UNKEYED):
+        return "has other fields than an egress log", position, keyed
+    problem = _break(entry, position, before, removed, keyed=keyed) or _form(entry, line) or _content(entry, seen)
+    return problem, position, keyed
 
 
-def _break(entry: Mapping[str, Any], position: Position, before: Position | None) -> str | None:
+def _break(
+    entry: Mapping[str, Any], position: Position, before: Position | None, removed: Removal | None, *, keyed: bool
+) -> str | None:
     """Return why a line does not follow the one before; None: it does."""
     if before is None:
-        first_names_another = position.n == 1 and entry["prev"] != START
-        return "is the first line and names one before it" if first_names_another else None
-    if entry["prev"] != before.digest:
+        if position.n == 1:
+            return None if entry["prev"] == START else "is the first line and names one before it"
+        if not keyed or (removed is not None and Position(position.n - 1, str(entry["prev"])) == removed.position):
+            return None
+        return f"is the first one: lines 1 to {position.n - 1} are missing, and the relay did not remove them"
+    if before.digest and entry["prev"] != before.digest:
         return f"does not follow line {before.n}: a line was changed, removed, added or moved"
     return None if position.n == before.n + 1 else f"is number {position.n}, not {before.n + 1}"
 
 
-def _content(entry: Mapping[str, Any]) -> str | None:
-    if is_template(str(entry["provider"]), str(entry["body"])):
+def _form(entry: Mapping[str, Any], line: bytes) -> str | None:
+    """Return why a line is not as the relay writes it, to the byte; None: it is."""
+    try:
+        at = datetime.fromisoformat(entry["at"]).isoformat(timespec="milliseconds")
+        provider, app, device, body = (str(entry[name]) for name in ("provider", "app", "device", "body"))
+        before = Position(entry["n"] - 1, str(entry["prev"]))
+        same = write_entry(before, at, provider, app, device, body, entry.get("key")) == line
+    except (TypeError, ValueError):
+        same = False
+    if same and DEVICE.fullmatch(str(entry["device"])) and APP.fullmatch(str(entry["app"])):
         return None
-    return "has a body that is none of the templates"
+    return "is written in another form than the relay's, which may hide something"
 
 
-def _is_apns(document: Mapping[str, Any]) -> bool:
-    data = document["relay"]
-    certain = data.get("certain", True)
-    return any(
-        ApnsMessage(notice).body == document
-        for notice in _notices(data, certain=certain is True, count=data.get("count"))
-    )
+def _content(entry: Mapping[str, Any], seen: Seen) -> str | None:
+    body = str(entry["body"])
+    if not is_template(str(entry["provider"]), body, str(entry["device"])):
+        return "has a body that is none of the templates"
+    registration = _registration(json.loads(body))
+    seen.registrations.add(registration)
+    if ISSUED_ID.fullmatch(registration):
+        return None
+    return "names a registration as the relay names none: its id may hide something"
 
 
-def _is_fcm(document: Mapping[str, Any]) -> bool:
-    message = document["message"]
-    data = message["data"]
-    count = int(data["count"]) if "count" in data else None
-    return any(
-        {
-            "message": {"android": rendered.android, "data": rendered.data, "token": message["token"]},
-            "validate_only": False,
-        }
-        == document
-        for rendered in map(FcmMessage, _notices(data, certain="certain" not in data, count=count))
-    )
+def _registration(document: Mapping[str, Any]) -> str:
+    message = document.get("message", {})
+    data = document.get("relay", message.get("data", document))
+    return str(data["registration"])
 
 
-def _is_webpush(document: Mapping[str, Any]) -> bool:
-    certain = document.get("certain", True)
-    return any(
-        WebPushMessage(notice).body == document
-        for notice in _notices(document, certain=certain is True, count=document.get("count"))
-    )
+def _is_fcm(document: Mapping[str, Any], body: str, device: str) -> bool:
+    data = document["message"]["data"]
+    fields = {**data, "count": int(data["count"])} if "count" in data else dict(data)
+    fields["certain"] = "certain" not in data
+    for message in (FcmMessage(notice, spare) for notice in _notices(fields) for spare in (False, True)):
+        made = {"android": message.android, "data": message.data, "token": device}
+        if write_fcm({"message": made, "validate_only": False}) == body:
+            return True
+    return False
 
 
-def _notices(data: Mapping[str, Any], *, certain: bool, count: int | None) -> Iterator[Notice]:
+def write_fcm(document: Mapping[str, Any]) -> str:
+    """Return the body of a push to FCM as pyfcm writes it."""
+    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def _notices(data: Mapping[str, Any]) -> Iterator[Notice]:
     """Make all notices that have this data; they differ in mode and locale, which the data does not contain."""
     kind = data["kind"]
     mark = Mark(data["class"]) if kind == "new-items" else Mark(kind)
+    count, certain = data.get("count") or 1, data.get("certain", True) is True
+    if type(count) is not int:  # true and 3.0 are numbers, too, and are written in another way
+        return
     for mode, locale in product(Mode, TEXTS):
-        yield Notice(mark, count or 1, certain, RegistrationId(data["registration"]), mode, locale)
+        yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale)

@@ -13,9 +13,9 @@ import aiohttp
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
-from relay.domain.outcome import Delivered, Outcome, RetryLater
+from relay.domain.outcome import Delivered, Outcome
 from relay.network.posting import Poster, Reply
-from relay.push.egress.log import Egress, Unwritable
+from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
 from relay.push.fcm.answers import read_fcm, token_refused
@@ -103,7 +103,7 @@ class FcmSender:
         except TokenNotGiven as error:
             return error.outcome
         except Unwritable as error:
-            return RetryLater(f"egress-log: {error}")
+            return held(error)
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             return read_failure(error, "fcm.ca_file")
         return read_fcm(reply.status, reply.body, reply.headers, self._clock())

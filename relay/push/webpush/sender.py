@@ -21,7 +21,7 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater,
 from relay.domain.subscription import Subscription, SubscriptionInvalid
 from relay.network.posting import Poster, Reply
 from relay.network.route import DIRECT
-from relay.push.egress.log import Egress, Unwritable
+from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import Notice, WebPushMessage
@@ -98,7 +98,7 @@ class WebPushSender:
             async with asyncio.timeout(self._config.time_limit):
                 reply = await self._post(subscription, message, body)
         except Unwritable as error:
-            return RetryLater(f"egress-log: {error}")
+            return held(error)
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             failure = read_failure(error, "webpush.ca_file")
             lasting = isinstance(failure, Refused)

@@ -131,6 +131,7 @@ def of_webpush(known: KnownRegistration) -> KnownRegistration:
             "subscription (BadDeviceToken), tried again from 2026-11-24 12:00 UTC",
         ),
         (known(WAITING, outcome="refused: TopicDisallowed"), "/healthz"),
+        (known(WAITING, outcome="retry-later: egress-log: No space left on device"), "(No space left on device), so"),
         (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
         (known(replace(WAITING, parked="internal-error", attempts=5)), "breaks the relay"),
         (known(outcome="expired: not delivered for 24 h"), "not delivered in time"),

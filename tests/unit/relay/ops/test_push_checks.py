@@ -9,8 +9,10 @@ from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import push_checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
+from relay.push.egress.keeping import Incident
 from relay.push.stats import ChannelFault, Outage, PushStats
 from relay.push.webpush.services import Services
+from tests.fakes.metrics import QuietEgress
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 APP = "com.example.mail"
@@ -169,3 +171,25 @@ def test_a_push_service_that_is_away_degrades_and_all_of_them_fail() -> None:
     for device in (b"1", b"2", b"3"):
         services.failed("b.example.com", device, device, Failure("http-503"), 0.0)
     assert part.check().state is PartState.FAILED
+
+
+def test_the_egress_log_shows_what_stops_pushes_who_changed_it_and_its_room() -> None:
+    egress, clock = QuietEgress(), HandClock()
+    part = push_checks.egress_log(egress, 256_000_000, clock, essential=True)
+    assert (part.name, part.essential, part.check()) == ("egress log", True, OK)
+
+    egress.free = 255_999_999
+    assert part.check().reason == "its disk has 255 MB left"
+    egress.incident = Incident(clock().isoformat(), "egress-000001.jsonl was cut")
+    found = part.check()
+    assert (found.state, found.reason.rpartition(": ")[2]) == (PartState.DEGRADED, "egress-000001.jsonl was cut")
+    egress.trouble = "No space left on device"
+    found = part.check()
+    assert (found.state, found.reason) == (
+        PartState.FAILED,
+        "cannot be written, so no push leaves: No space left on device",
+    )
+
+    egress.trouble, egress.free = "", None
+    clock.now += push_checks.SHOWN
+    assert part.check() == OK

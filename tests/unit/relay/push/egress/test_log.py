@@ -6,26 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.cli.audit import audit
 from relay.domain.model import Mark, Mode, RegistrationId
-from relay.push.egress.log import EgressLog, Unwritable, open_egress_log
+from relay.push.egress.log import EgressLog, Limits, Unwritable, open_egress_log
 from relay.push.egress.record import Fault
 from relay.push.payload import ApnsMessage, Notice
 
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 MESSAGE = ApnsMessage(
-    Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId("r"), mode=Mode.ALERT, locale="en")
+    Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId("r" * 24), mode=Mode.ALERT, locale="en")
 )
 LARGE = 64_000_000
 TOKEN = "4a" * 32
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder in a state folder of its own."""
+    return tmp_path / "egress"
+
+
 @contextmanager
-def opened(folder: Path, largest: int = LARGE) -> Iterator[EgressLog]:
-    with open_egress_log(folder, lambda: AT, largest=largest) as log:
+def opened(folder: Path, largest: int = LARGE, at: datetime = AT, **limits: Any) -> Iterator[EgressLog]:
+    with open_egress_log(folder, lambda: at, Limits(largest, **limits)) as log:
         yield log
 
 
@@ -39,94 +46,97 @@ def files(folder: Path) -> list[Path]:
 
 
 def audited(folder: Path) -> tuple[int, list[Fault]]:
-    return audit(files(folder))
+    found = audit(files(folder))
+    return found.seen.lines, found.faults
 
 
-def test_what_leaves_is_in_the_file_before_the_log_is_closed(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_what_leaves_is_in_the_file_before_the_log_is_closed(folder: Path) -> None:
+    with opened(folder) as log:
         note(log)
-        (path,) = files(tmp_path)
+        (path,) = files(folder)
         (line,) = path.read_text().splitlines()
 
     assert json.loads(json.loads(line)["body"]) == MESSAGE.body
     assert TOKEN not in line
-    assert audited(tmp_path) == (1, [])
+    assert audited(folder) == (1, [])
 
 
-def test_the_chain_goes_on_over_restarts_and_files(tmp_path: Path) -> None:
+def test_the_chain_goes_on_over_restarts_and_files(folder: Path) -> None:
     for _ in range(3):
-        with opened(tmp_path, largest=1500) as log:
+        with opened(folder, largest=1500) as log:
             note(log, 4)
 
-    assert len(files(tmp_path)) > 3
-    assert all(path.stat().st_size <= 1500 for path in files(tmp_path))
-    assert audited(tmp_path) == (12, [])
+    assert len(files(folder)) > 3
+    assert all(path.stat().st_size <= 1500 for path in files(folder))
+    assert audited(folder) == (12, [])
 
 
-def test_a_removed_file_is_found_unless_it_is_the_oldest(tmp_path: Path) -> None:
-    with opened(tmp_path, largest=1000) as log:
-        note(log, 8)
-    files(tmp_path)[0].unlink()
-    assert audited(tmp_path)[1] == []
+@pytest.mark.parametrize("number", [0, 3, 6])
+def test_a_removed_file_is_found(folder: Path, number: int) -> None:
+    with opened(folder, largest=1000) as log:
+        note(log, 7)
+    assert audited(folder) == (7, [])
 
-    files(tmp_path)[1].unlink()
+    files(folder)[number].unlink()
 
-    assert len(audited(tmp_path)[1]) == 1
+    assert len(audited(folder)[1]) == 1
 
 
-def test_a_removed_end_is_found(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_a_removed_end_is_found(folder: Path) -> None:
+    with opened(folder) as log:
         note(log, 3)
-    (path,) = files(tmp_path)
+    (path,) = files(folder)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
 
-    assert [fault.where for fault in audited(tmp_path)[1]] == ["the end"]
+    assert [fault.where for fault in audited(folder)[1]] == ["the end"]
 
 
-def test_a_broken_head_is_found(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_a_broken_head_is_found(folder: Path) -> None:
+    with opened(folder) as log:
         note(log)
-    (tmp_path / "egress.head").write_text("{}")
+    (folder.parent / "egress.anchor").write_text("{}")
 
-    assert [fault.text for fault in audited(tmp_path)[1]] == ["is no head of an egress log"]
+    assert ["is no anchor of an egress log" in fault.text for fault in audited(folder)[1]] == [True]
+    with opened(folder) as log:
+        assert log.incident is not None
 
 
-def test_a_line_torn_by_a_crash_goes_and_the_chain_goes_on(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_a_line_torn_by_a_crash_goes_and_the_chain_goes_on(folder: Path) -> None:
+    with opened(folder) as log:
         note(log, 2)
-    (path,) = files(tmp_path)
+    (path,) = files(folder)
     with path.open("ab") as file:
         file.write(b'{"n":3,"at":"2026')
 
-    with opened(tmp_path) as log:
+    with opened(folder) as log:
         note(log)
 
-    assert audited(tmp_path) == (3, [])
+    assert audited(folder) == (3, [])
 
 
-def test_an_empty_newest_file_does_not_break_the_chain(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_an_empty_newest_file_does_not_break_the_chain(folder: Path) -> None:
+    with opened(folder) as log:
         note(log, 2)
-    (tmp_path / "egress-000002.jsonl").touch()
+    (folder / "egress-000002.jsonl").touch()
 
-    with opened(tmp_path) as log:
+    with opened(folder) as log:
         note(log)
 
-    assert audited(tmp_path) == (3, [])
-    assert (tmp_path / "egress-000002.jsonl").stat().st_size > 0
+    assert audited(folder) == (3, [])
+    assert (folder / "egress-000002.jsonl").stat().st_size > 0
 
 
-def test_a_second_process_writes_a_chain_of_its_own(tmp_path: Path) -> None:
-    with opened(tmp_path) as first, opened(tmp_path) as second:
+def test_a_second_process_writes_a_chain_of_its_own(folder: Path) -> None:
+    with opened(folder) as first, opened(folder) as second:
         note(first, 2)
         note(second, 3)
 
-    assert [path.name for path in files(tmp_path)] == ["egress-000001.jsonl", "egress2-000001.jsonl"]
-    assert audited(tmp_path) == (5, [])
+    assert [path.name for path in files(folder)] == ["egress-000001.jsonl", "egress2-000001.jsonl"]
+    assert audited(folder) == (5, [])
 
 
-def test_a_disk_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+def test_a_disk_that_cannot_be_written_lets_nothing_leave(folder: Path) -> None:
+    with opened(folder) as log:
         note(log)
         position, descriptor = log.position, log._file
         log._file = os.open("/dev/full", os.O_WRONLY)
@@ -139,67 +149,62 @@ def test_a_disk_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> Non
         assert log.position == position
         note(log)
 
-    assert audited(tmp_path) == (2, [])
+    assert audited(folder) == (2, [])
 
 
-def test_devices_keep_their_names_over_restarts_and_the_key_is_closed_to_others(tmp_path: Path) -> None:
+def test_devices_keep_their_names_over_restarts_and_the_key_is_closed_to_others(folder: Path) -> None:
     for _ in range(2):
-        with opened(tmp_path) as log:
+        with opened(folder) as log:
             note(log)
-    lines = [json.loads(line) for path in files(tmp_path) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in files(folder) for line in path.read_text().splitlines()]
 
     assert lines[0]["device"] == lines[1]["device"]
-    assert (tmp_path / "device.key").stat().st_mode & 0o777 == 0o600
+    assert (folder / "device.key").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.looptime
-async def test_the_head_follows_while_pushes_go_out(tmp_path: Path) -> None:
-    with opened(tmp_path) as log:
+async def test_the_head_follows_while_pushes_go_out(folder: Path) -> None:
+    with opened(folder) as log:
         running = asyncio.get_running_loop().create_task(log.run())
         note(log, 2)
         await asyncio.sleep(1.5)
         await asyncio.to_thread(lambda: None)  # threads take real time
         running.cancel()
         await asyncio.wait([running])
-        head = json.loads((tmp_path / "egress.head").read_text())
+        head = json.loads((folder.parent / "egress.anchor").read_text())
 
-    assert head == {"n": 2, "hash": log.position.digest}
+    assert head == {"n": 2, "hash": log.position.digest, "keyed_from": 1}
 
 
-def test_a_new_file_that_cannot_be_opened_leaves_the_old_one_in_use(tmp_path: Path) -> None:
-    with opened(tmp_path, largest=1) as log:
+def test_what_others_put_in_the_place_of_the_next_file_is_left_alone(folder: Path) -> None:
+    with opened(folder, largest=1) as log:
         note(log)
-        stranger = tmp_path / "egress-000002.jsonl"
+        stranger = folder / "egress-000002.jsonl"
         stranger.mkdir()
-
-        for _ in range(2):
-            with pytest.raises(Unwritable, match="directory"):
-                note(log)
-            # The next file that anybody opens gets the lowest free number: not that of ours.
-            (tmp_path / "other").write_text("somebody else's")
-        stranger.rmdir()
         note(log)
+    with opened(folder, largest=1) as log:
+        note(log)
+    stranger.rmdir()
 
-    assert (tmp_path / "other").read_text() == "somebody else's"
-    assert [file.name for file in files(tmp_path)] == ["egress-000001.jsonl", "egress-000002.jsonl"]
-    assert audited(tmp_path) == (2, [])
+    assert [file.name for file in files(folder)] == [f"egress-00000{number}.jsonl" for number in (1, 3, 4)]
+    assert audited(folder) == (3, [])
 
 
-def test_the_key_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
-    with opened(tmp_path):
-        key = tmp_path / "device.key"
+def test_the_key_has_its_name_only_when_it_is_whole(folder: Path) -> None:
+    with opened(folder):
+        key = folder / "device.key"
         made = key.read_bytes()
         assert (len(made), key.stat().st_mode & 0o777, key.stat().st_nlink) == (32, 0o600, 1)
-    with opened(tmp_path):
+    with opened(folder):
         assert key.read_bytes() == made
-    assert sorted(path.name for path in tmp_path.glob("device*")) == ["device.key"]
+    assert sorted(path.name for path in folder.glob("device*")) == ["device.key"]
 
 
-def test_files_change_while_the_disk_is_written_to(tmp_path: Path) -> None:
+def test_files_change_while_the_disk_is_written_to(folder: Path) -> None:
     faults: list[OSError] = []
     over = threading.Event()
 
-    with opened(tmp_path, largest=600) as log:
+    with opened(folder, largest=600) as log:
 
         def sync() -> None:
             while not over.is_set():
@@ -217,5 +222,5 @@ def test_files_change_while_the_disk_is_written_to(tmp_path: Path) -> None:
             syncing.join()
 
     assert faults == []
-    assert len(files(tmp_path)) == 300
-    assert audited(tmp_path) == (300, [])
+    assert len(files(folder)) == 300
+    assert audited(folder) == (300, [])

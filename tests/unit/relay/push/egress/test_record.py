@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -9,52 +10,61 @@ from relay.domain.model import Mark, Mode, Platform, RegistrationId
 from relay.push.egress.record import (
     FIELDS,
     START,
+    ChainKey,
     Fault,
     Position,
+    Removal,
+    Seen,
     device_hash,
     hash_line,
     is_template,
     read_position,
     verify,
     without_token,
+    write_entry,
+    write_fcm,
     write_line,
 )
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
 
+KEY = ChainKey(bytes(32))
+KEYS = {KEY.id: KEY}
+ID = "Abcdefghijklmnopqrstuv-_"
+DEVICE = "d" * 32
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
-NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId("reg"), mode=Mode.ALERT, locale="en")
+NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId(ID), mode=Mode.ALERT, locale="en")
 BODY = ApnsMessage(NOTICE).rendered
 
 
-def fcm_body(notice: Notice, device: str = "device") -> str:
+def fcm_body(notice: Notice, device: str = DEVICE) -> str:
     message = FcmMessage(notice)
     document = {
         "message": {"android": message.android, "data": message.data, "token": "secret token"},
         "validate_only": False,
     }
-    return without_token(json.dumps(document, separators=(",", ":")).encode(), "secret token", device)
+    return without_token(write_fcm(document).encode(), "secret token", device)
 
 
 def chain(*bodies: str, start: Position | None = None) -> list[tuple[str, bytes]]:
     position, lines = start or Position(), []
     for number, body in enumerate(bodies, start=1):
-        line, position = write_line(position, AT, Platform.APNS, "com.example.mail", "device", body)
+        line, position = write_line(position, AT, Platform.APNS, "com.example.mail", DEVICE, body, KEY)
         lines.append((f"file:{number}", line.rstrip(b"\n")))
     return lines
 
 
 def faults(lines: list[tuple[str, bytes]], head: Position | None = None) -> list[Fault]:
-    return list(verify(lines, head))
+    return list(verify(lines, head, keys=KEYS))
 
 
 def test_a_line_says_what_left_and_which_line_came_before() -> None:
-    line, position = write_line(Position(4, "e" * 64), AT, Platform.APNS, "com.example.mail", "d" * 32, BODY)
+    line, position = write_line(Position(4, "e" * 64), AT, Platform.APNS, "com.example.mail", DEVICE, BODY, KEY)
     entry = json.loads(line)
 
     assert line.endswith(b"\n")
     assert entry.keys() == FIELDS
     assert (entry["n"], entry["prev"], entry["body"]) == (5, "e" * 64, BODY)
-    assert position == Position(5, hash_line(line[:-1])) == read_position(line[:-1])
+    assert position == Position(5, hash_line(line[:-1], KEY)) == read_position(line[:-1], KEYS)
 
 
 def test_an_untouched_chain_has_no_fault() -> None:
@@ -65,8 +75,84 @@ def test_an_untouched_chain_has_no_fault() -> None:
     assert faults([]) == []
 
 
-def test_a_chain_may_begin_later_when_older_files_are_gone() -> None:
-    assert faults(chain(*[BODY] * 5)[2:]) == []
+def test_a_chain_begins_later_only_where_the_relay_removed_older_lines() -> None:
+    lines = chain(*[BODY] * 5)
+    removal = Removal(read_position(lines[1][1], KEYS), "2026-11-24T08:30:00+00:00")
+
+    (fault,) = faults(lines[2:])
+    assert fault.text == "is the first one: lines 1 to 2 are missing, and the relay did not remove them"
+    assert list(verify(lines[2:], keys=KEYS, removed=removal)) == []
+    assert list(verify(lines[3:], keys=KEYS, removed=removal)), "one more is missing"
+    assert list(verify(lines, keys=KEYS, removed=removal)) == [], "removed in vain: the relay stopped before"
+
+
+def test_a_line_without_a_key_after_those_with_one_was_written_anew() -> None:
+    lines = chain(BODY, BODY)
+    before = read_position(lines[1][1], KEYS)
+    line = write_entry(before, AT.isoformat(timespec="milliseconds"), "apns", "app", DEVICE, BODY, None)
+
+    (fault,) = faults([*lines, ("file:3", line)])
+
+    assert "has no key" in fault.text
+
+
+def test_without_the_key_bodies_are_still_checked() -> None:
+    seen = Seen()
+
+    assert list(verify(chain(BODY, "{}"), keys={}, seen=seen)) == [
+        Fault("file:2", "has a body that is none of the templates")
+    ]
+    assert (seen.lines, seen.unverified, seen.registrations) == (2, 2, {ID})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace(b'{"n"', b'{ "n"'),
+        lambda line: line.replace(b'"app"', b'"ap\\u0070"'),
+        lambda line: line.replace(b'"prev"', b'"app":"com.example.mail","prev"'),
+        lambda line: line.replace(DEVICE.encode(), b"the password of ann is hunter2!!"),
+        lambda line: line.replace(b"com.example.mail", b"the password of ann"),
+        lambda line: line.replace(b".000+00:00", b"+00:00"),
+    ],
+)
+def test_a_line_in_another_form_than_the_relays_is_found(change: Callable[[bytes], bytes]) -> None:
+    ((where, line),) = chain(BODY)
+
+    assert [fault.text for fault in faults([(where, change(line))])] == [
+        "is written in another form than the relay's, which may hide something"
+    ]
+
+
+@pytest.mark.parametrize("id_", ["short", ID + "x", "forty-bytes-of-a-password-or-of-a-mail-in"])
+def test_a_registration_id_that_the_relay_does_not_issue_is_found(id_: str) -> None:
+    body = BODY.replace(ID, id_)
+
+    assert faults(chain(body))
+
+
+@pytest.mark.parametrize("count", ["0", "10000", "123456789012345", "3.0", "true", "-1"])
+def test_a_count_that_no_template_has_is_found(count: str) -> None:
+    assert not is_template("apns", BODY.replace('"count": 3', f'"count": {count}'))
+    assert is_template("apns", BODY)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY + " ",
+        BODY.replace(": ", ":  ", 1),
+        BODY.replace('"relay"', '"relay": 1, "relay"'),
+        BODY[:-1] + ', "aps": {}}',
+    ],
+)
+def test_a_template_in_other_bytes_is_none(body: str) -> None:
+    assert not is_template("apns", body)
+
+
+def test_a_token_in_an_fcm_body_is_that_of_its_line() -> None:
+    assert is_template("fcm", fcm_body(NOTICE), DEVICE)
+    assert not is_template("fcm", fcm_body(NOTICE, "the password of ann is hunter2!!"), DEVICE)
 
 
 @pytest.mark.parametrize("removed", [1, 2, 3])
@@ -96,7 +182,7 @@ def test_a_changed_line_is_found_at_the_next_one() -> None:
 
 def test_a_changed_last_line_is_found_by_the_head() -> None:
     lines = chain(*[BODY] * 3)
-    head = read_position(lines[2][1])
+    head = read_position(lines[2][1], KEYS)
     lines[2] = (lines[2][0], lines[2][1].replace(b"com.example.mail", b"com.example.evil"))
 
     assert faults(lines) == []
@@ -105,18 +191,18 @@ def test_a_changed_last_line_is_found_by_the_head() -> None:
 
 def test_a_lost_end_is_found_by_the_head() -> None:
     lines = chain(*[BODY] * 3)
-    head = read_position(lines[2][1])
+    head = read_position(lines[2][1], KEYS)
 
     assert faults(lines, head) == []
     assert [fault.where for fault in faults(lines[:2], head)] == ["the end"]
-    assert faults(lines, read_position(lines[1][1])) == []
+    assert faults(lines, read_position(lines[1][1], KEYS)) == []
     assert faults([], Position()) == []
 
 
 def test_a_wrong_number_is_found() -> None:
     first = chain(BODY)
-    position = read_position(first[0][1])
-    line, _ = write_line(replace(position, n=7), AT, Platform.APNS, "app", "device", BODY)
+    position = read_position(first[0][1], KEYS)
+    line, _ = write_line(replace(position, n=7), AT, Platform.APNS, "app", DEVICE, BODY, KEY)
 
     (fault,) = faults([*first, ("file:2", line[:-1])])
 
@@ -124,7 +210,7 @@ def test_a_wrong_number_is_found() -> None:
 
 
 def test_a_first_line_that_names_another_is_found() -> None:
-    line, _ = write_line(Position(0, "e" * 64), AT, Platform.APNS, "app", "device", BODY)
+    line, _ = write_line(Position(0, "e" * 64), AT, Platform.APNS, "app", DEVICE, BODY, KEY)
 
     assert [fault.text for fault in faults([("file:1", line[:-1])])] == ["is the first line and names one before it"]
     assert START != "e" * 64
@@ -154,10 +240,10 @@ def test_a_body_that_is_no_template_is_found() -> None:
     ("mark", "mode", "certain", "locale"), list(product(Mark, Mode, (True, False), (*TEXTS, "de-AT", "xx")))
 )
 def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
-    notice = Notice(mark, 3, certain, RegistrationId("reg"), mode, locale)
+    notice = Notice(mark, 3, certain, RegistrationId(ID), mode, locale)
 
     assert is_template("apns", ApnsMessage(notice).rendered)
-    assert is_template("fcm", fcm_body(notice))
+    assert is_template("fcm", fcm_body(notice), DEVICE)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +264,7 @@ def test_data_with_anything_else_is_no_template(change: dict[str, object]) -> No
     fcm["message"]["data"] |= change
 
     assert not is_template("apns", json.dumps(apns))
-    assert not is_template("fcm", json.dumps(fcm))
+    assert not is_template("fcm", write_fcm(fcm), DEVICE)
 
 
 @pytest.mark.parametrize("body", ["", "[]", "7", "{}", '{"message": 7}', '{"relay": {"kind": []}}', "null"])
@@ -215,7 +301,7 @@ def test_the_token_is_not_in_a_logged_fcm_body() -> None:
 
 def test_every_webpush_template_is_known_and_no_other_body() -> None:
     for mark, certain, mode in product(Mark, (True, False), Mode):
-        notice = Notice(mark, 7, certain, RegistrationId("reg"), mode, "de")
+        notice = Notice(mark, 7, certain, RegistrationId(ID), mode, "de")
         body = WebPushMessage(notice).content.decode()
         assert is_template("webpush", body), body
         for wrong in ({"subject": "x"}, {"count": "7"}, {"v": 2}, {"certain": None}):
