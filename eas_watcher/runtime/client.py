@@ -253,13 +253,17 @@ class EasClient:
         return http
 
     async def _exchange(self, request: HttpRequest) -> HttpReply:
-        """Send one request, and keep the cookies of its answer."""
+        """Send one request; keep the cookies of its answer, and its date."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             http = await self._transport.send(request)
         except EasError as error:
             if not isinstance(error, Unreachable) or error.reached:
                 self._cookies.unanswered()
             raise
+        host = urlsplit(request.url).hostname or ""
+        self._admissions.clocks.answered(host, http.headers.get("date", ""), clock() - began)
         self._cookies.answered(http.status, http.set_cookies, request.url, self._admissions.now())
         return http
 

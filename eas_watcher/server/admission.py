@@ -159,6 +159,11 @@ class ServerAdmission:
         return sum(not turn.done() for queue in (self._watches, self._candidates) for turn in queue)
 
     @property
+    def waiting_mailboxes(self) -> int:
+        """How many of these are watched mailboxes, and not candidates."""
+        return sum(not turn.done() for turn in self._watches)
+
+    @property
     def held_back(self) -> int:
         """How many clients wait because the server refuses many credentials at once."""
         return sum(not turn.done() for queue in (*self._refused.values(), self._suspended) for turn in queue)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from random import Random
 
 from eas_watcher.errors import EasError
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.ports import Now
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.capacity import Capacity
@@ -21,15 +22,22 @@ class Admissions:
     """
 
     def __init__(
-        self, short_requests: int, random: Random, now: Now, lessons: Mapping[str, Lesson] | None = None
+        self,
+        short_requests: int,
+        random: Random,
+        now: Now,
+        lessons: Mapping[str, Lesson] | None = None,
+        clocks: PeerClocks | None = None,
     ) -> None:
         """Take how many requests other than held Pings may be under way at one server.
 
-        `lessons` are what earlier processes learnt about each server and the path to it, by URL.
+        `lessons` are what earlier processes learnt about each server and the path to it, by URL. `clocks` gets the
+        dates of answers.
         """
         self.now = now
         self.large_answer = asyncio.Lock()
         """Held while a large answer is read: two threads at once would take the interpreter from the loop."""
+        self.clocks = clocks or PeerClocks(now)
         self._short_requests = short_requests
         self._random = random
         self._lessons = dict(lessons or {})

@@ -28,6 +28,11 @@ class DoubtfulMailboxes:
         return len(self._doubts)
 
     @property
+    def others_accepted(self) -> bool:
+        """True if the server accepted others while it refused one of these."""
+        return self._doubts.others_accepted
+
+    @property
     def expected_wait(self) -> float | None:
         """Seconds until the next one is shown again, unless there is a sign before; None: none waits."""
         next_at = self._doubts.next_at

@@ -74,6 +74,11 @@ class Doubts:
         return len(self._waits)
 
     @property
+    def others_accepted(self) -> bool:
+        """True if the server accepted others while it refused one of these mailboxes."""
+        return any(wait.others_accepted for wait in self._waits.values())
+
+    @property
     def next_at(self) -> float | None:
         """When the next one is shown again unless there is a sign before; None: none waits."""
         first = min((wait.due for wait in self._waits.values()), default=None)

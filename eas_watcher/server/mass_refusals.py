@@ -70,6 +70,11 @@ class MassRefusals:
         self._refused[mailbox] = now - ago, now - ago
 
     @property
+    def refused_now(self) -> int:
+        """How many mailboxes were refused last time."""
+        return len(self._refused)
+
+    @property
     def example(self) -> Hashable | None:
         """A mailbox that is refused; None: none is."""
         return next(iter(self._refused), None)

@@ -35,7 +35,12 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     limits = {} if mailboxes is None else settings.limits
     counts, lag = CountsCache(SqlOpsStore(running.reads, running.unreadable, limits), now), LoopLag()
     await counts.refresh()
-    parts = [checks.database(counts, now), checks.loop(lag), unreadable_rows(running.unreadable)]
+    parts = [
+        checks.database(counts, now),
+        checks.loop(lag),
+        checks.clock(running.clocks),
+        unreadable_rows(running.unreadable),
+    ]
     if mailboxes is not None:
         parts += [
             checks.leases(lambda: mailboxes.leased),
@@ -69,6 +74,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         counts=counts,
         health=health,
         lag=lag,
+        clocks=running.clocks,
         fleet=running.fleet,
         requests=lambda: {} if running.admissions is None else running.admissions.requests,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),

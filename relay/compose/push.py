@@ -45,11 +45,13 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         running.key_files += apns.key_files
         senders[Platform.APNS] = apns, settings.apns.in_flight
     if settings.fcm is not None:
-        fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress))
+        fcm = await stack.enter_async_context(FcmSender(settings.fcm, now, running.random, egress, running.clocks))
         running.key_files.append(fcm.key_file)
         senders[Platform.FCM] = fcm, settings.fcm.in_flight
     if settings.webpush.sender is not None:
-        webpush = await stack.enter_async_context(WebPushSender(settings.webpush.sender, now, running.random, egress))
+        webpush = await stack.enter_async_context(
+            WebPushSender(settings.webpush.sender, now, running.random, egress, running.clocks)
+        )
         running.key_files.append(webpush.key_file)
         running.push_services = webpush.services
         capacities[Platform.WEBPUSH] = webpush.services.capacities

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import MigrationsPending
@@ -20,6 +22,7 @@ from relay.domain.ports.wakeups import Wakeups
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.unreadable import Look
+from relay.process.clock import now
 from relay.push.egress.log import EgressLog
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
@@ -53,6 +56,8 @@ class Running:
     """The key files that the relay watches for changes."""
     push_services: Services | None = None
     """The push services of WebPush."""
+    clocks: PeerClocks = field(default_factory=partial(PeerClocks, now))
+    """The clocks of mail servers and providers, compared with this host's."""
     unreadable: UnreadableRows = field(default_factory=UnreadableRows)
     looks: list[Look] = field(default_factory=list)
     """How the stores look again at the rows that they have set aside."""

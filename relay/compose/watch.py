@@ -35,7 +35,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         raise KeyLost(lost, settings.sealing.private_key_file)
     paths = SqlIdleTimeoutStore(running.engine, running.unreadable)
     lessons = await recall(paths, now)
-    admissions = Admissions(SHORT_REQUESTS, random, now, lessons)
+    admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)
     servers = await open_servers(settings.servers, settings.autodiscover, client_context, admissions, stack)
     store = SqlWatchStore(running.engine, running.wakeups, settings.limits, running.unreadable)
     embedded = settings.database.file is not None

@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from yarl import URL
 
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.transport.tls import client_context
 from relay.network.dialling import Dialler
 from relay.network.faults import floods
@@ -74,14 +75,24 @@ class _Connection(ResponseHandler):
 class Poster:
     """A client that sends requests by one route."""
 
-    def __init__(self, ca_file: Path | None, in_flight: int, route: Route, *, kept: float = KEPT) -> None:
+    def __init__(
+        self,
+        ca_file: Path | None,
+        in_flight: int,
+        route: Route,
+        *,
+        clocks: PeerClocks | None = None,
+        kept: float = KEPT,
+    ) -> None:
         """Trust the CAs of a file, or the system's if it is None; open at most `in_flight` connections to one host.
 
-        A connection is kept for so many seconds without traffic. Raises OSError when a file holds no CA.
+        `clocks` gets the dates of answers. A connection is kept for so many seconds without traffic. Raises OSError
+        when a file holds no CA.
         """
         self._tls = client_context(ca_file)
         self._dialler = Dialler(route)
         self._in_flight = in_flight
+        self._clocks = clocks
         self._kept = kept
         self._pools: dict[Origin, _Pool] = {}
         self._sweeping: asyncio.TimerHandle | None = None
@@ -124,10 +135,12 @@ class Poster:
         if connection is None:
             connection = await self._dial(loop, origin)
         pool.busy.add(connection)
-        whole = False
+        began, whole = loop.time(), False
         try:
             reply = await _exchange(connection, request)
             whole = len(reply.body) <= LARGEST
+            if self._clocks is not None:
+                self._clocks.answered(origin.host, reply.headers.get("Date", ""), loop.time() - began)
         except HttpProcessingError as error:
             raise aiohttp.ClientPayloadError(error.message) from error
         finally:

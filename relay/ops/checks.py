@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
 from relay.domain.reasons import Concern, row_of, write_reason
@@ -28,6 +29,8 @@ SPRAYED: Final = 0.4  # of the refused logins that a server bears; more are hard
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
 
+_NOT_MEANT: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED)
+"""States of mailboxes that wait for their users, or for a first credential, and not for a watch."""
 _NOT_WATCHED: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
 ALLOW: Final = f"Allow DeviceType {DEVICE_TYPE} in its access rules; see docs/exchange-admin.md."
 
@@ -56,15 +59,25 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
         if not known:
             return OK
         ill = {key: n for key, n in known.items() if _ill(*key)}
-        total = sum(n for key, n in known.items() if key in ill or key[0] not in _NOT_WATCHED)
-        share = sum(ill.values()) / total if total else 0.0
-        if share < SOME:
-            return OK
-        state, reason = max(ill, key=lambda key: ill[key])
+        meant = {key: n for key, n in known.items() if key in ill or key[0] not in _NOT_MEANT}
+        unwatched = {key: n for key, n in meant.items() if key[0] is not WatchState.WATCHING}
+        total, waiting = (
+            sum(meant.values()),
+            sum(n for key, n in unwatched.items() if key[0] is not WatchState.STARTING),
+        )
+        number = sum(ill.values())
+        if number < SOME * total or not number:
+            # No fault of the server is known; but where hardly any mailbox is watched, all is not well.
+            if waiting < MOST * total or not waiting:
+                return OK
+            number = 0
+        state, reason = max(ill or unwatched, key=lambda key: unwatched[key])
         row = row_of(state, reason)
         remedy = f"{row.remedy} {ALLOW}" if row.access_rule else row.remedy
-        text = f"{share:.0%} of {total} mailboxes are not watched, most: {state.value} {write_reason(reason)}".rstrip()
-        return Finding(PartState.FAILED if share >= MOST else PartState.DEGRADED, text, remedy)
+        why = f"{unwatched[state, reason]} of them {state.value} {write_reason(reason)}".rstrip()
+        text = f"{sum(unwatched.values())} of {total} mailboxes are not watched, {why}"
+        failed = number and max(number, waiting) >= MOST * total
+        return Finding(PartState.FAILED if failed else PartState.DEGRADED, text, remedy)
 
     return Part(f"server {server}" if server else "mail servers", check)
 
@@ -139,8 +152,9 @@ def certificate(name: str, file: Path, clock: Clock) -> Part:
         restart = " and restart the relay" if name.startswith("api.") else "; the new file is taken within seconds"
         remedy = f"Renew the certificate of {name}{restart}."
         if left <= timedelta():
-            return Finding(PartState.FAILED, "has expired", remedy)
-        return Finding(PartState.DEGRADED, f"expires in {left.days} days", remedy)
+            ahead = " If it is still valid, the clock of this host is ahead: set it."
+            return Finding(PartState.FAILED, "has expired", remedy + ahead)
+        return Finding(PartState.DEGRADED, f"expires in {_span(left.total_seconds())}", remedy)
 
     return Part(f"certificate {name}", check)
 
@@ -173,6 +187,35 @@ def loop(lag: LoopLag) -> Part:
         )
 
     return Part("event loop", check)
+
+
+def clock(clocks: PeerClocks) -> Part:
+    """Return the part of this host's clock, checked by the dates in the answers of mail servers and providers."""
+
+    def check() -> Finding:
+        found = clocks.difference
+        if found is None:
+            return OK
+        where = "ahead of" if found.ahead > 0 else "behind"
+        text = f"the clock of this host is {_span(abs(found.ahead))} {where} that of {found.peer}"
+        if found.others:
+            text += f"; it differs from those of other peers: {found.others}"
+        remedy = "Set the clock of this host, and keep it right by NTP (timedatectl)."
+        if found.agree:
+            text += f"; it agrees with those of other peers: {found.agree}"
+            remedy = f"Compare both clocks with the true time: that of {found.peer} may be wrong."
+        return Finding(PartState.DEGRADED, text, remedy)
+
+    return Part("clock", check)
+
+
+def _span(seconds: float) -> str:
+    """Return a duration in the largest unit of which it has two."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= 2 * size), (1, "seconds"))
+    return f"{int(seconds) // size} {unit}"
+
+
+_UNITS: Final = ((86400, "days"), (3600, "hours"), (60, "minutes"))
 
 
 def _ill(state: WatchState, reason: Reason | None) -> bool:

@@ -39,15 +39,18 @@ def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
         text = f"is away ({admission.detail}): one mailbox probes, {admission.waiting} wait"
         return Finding(state, text, REASONS[Reason.UNREACHABLE].remedy)
     if admission.refusals.suspected:
-        refused = f"{len(admission.refusals)} of {admission.watched} mailboxes"
-        text = f"refuses the credentials of {refused} at once: no user was told"
+        refused = f"{admission.refusals.refused_now} of {admission.watched} mailboxes"
+        told = f"{len(admission.doubtful)} users were told that maybe the server is at fault"
+        text = f"refuses the credentials of {refused} at once: {told if admission.doubtful else 'no user was told'}"
         return Finding(PartState.FAILED, text, REASONS[Reason.HTTP_401_MANY].remedy)
     doubtful, wait = len(admission.doubtful), admission.doubtful.expected_wait
     if doubtful and wait is not None:
+        others = admission.doubtful.others_accepted
+        meanwhile = "though it accepted others" if others else "while it refused everyone who was asked"
         next_at = clock() + timedelta(seconds=wait)
         text = (
-            f"refused the credentials of {doubtful} of {admission.watched} mailboxes three times, while it refused "
-            f"everyone who was asked: asked again at {next_at:%H:%M} UTC, or when it accepts others or changes"
+            f"refused the credentials of {doubtful} of {admission.watched} mailboxes three times, {meanwhile}: asked "
+            f"again at {next_at:%Y-%m-%d %H:%M} UTC, or when it accepts others or changes"
         )
         state = PartState.FAILED if doubtful * 2 >= admission.watched else PartState.DEGRADED
         return Finding(state, text, REASONS[Reason.HTTP_401_DOUBTFUL].remedy)
@@ -56,11 +59,11 @@ def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
 
 
 def _judge_serving(name: str, admission: ServerAdmission) -> Finding:
-    waiting = f"{admission.waiting} of {admission.watched}"
+    waiting = f"{admission.waiting_mailboxes} of {admission.watched}"
     if admission.state == "returning":
         text = f"is back: {waiting} mailboxes still wait for their turn"
         return Finding(PartState.DEGRADED, text, BACK.format(name=name))
-    if admission.state == "starting" and admission.waiting:
+    if admission.state == "starting" and admission.waiting_mailboxes:
         text = f"takes its mailboxes one after the other: {waiting} still wait for their turn"
         return Finding(PartState.OK, text, BACK.format(name=name))
     cut = admission.path.describe(name)

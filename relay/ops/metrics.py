@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
@@ -43,6 +44,7 @@ class Metrics:
         counts: CountsCache,
         health: Health,
         lag: LoopLag,
+        clocks: PeerClocks,
         fleet: FleetStats,
         requests: Callable[[], Mapping[tuple[str, str], int]],
         servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
@@ -79,6 +81,7 @@ class Metrics:
                 counts,
                 health,
                 lag,
+                clocks,
                 fleet,
                 requests,
                 servers,
@@ -114,6 +117,7 @@ class _RelayCollector(Collector):
         counts: CountsCache,
         health: Health,
         lag: LoopLag,
+        clocks: PeerClocks,
         fleet: FleetStats,
         requests: Callable[[], Mapping[tuple[str, str], int]],
         servers: Callable[[], Iterable[tuple[str, ServerAdmission]]],
@@ -131,6 +135,7 @@ class _RelayCollector(Collector):
         self._counts = counts
         self._health = health
         self._lag = lag
+        self._clocks = clocks
         self._fleet = fleet
         self._requests = requests
         self._servers = servers
@@ -150,6 +155,12 @@ class _RelayCollector(Collector):
         build.add_metric([*self._build.values()], 1)
         yield build
         yield GaugeMetricFamily("relay_loop_lag_seconds", "Worst lag of timers in the last 30 s.", self._lag.worst)
+        differences = GaugeMetricFamily(
+            "relay_clock_ahead_seconds", "By how much this host's clock is ahead of a peer's.", labels=["peer"]
+        )
+        for peer, ahead in self._clocks.differences().items():
+            differences.add_metric([peer], ahead)
+        yield differences
         parts = GaugeMetricFamily("relay_part_state", "0 ok, 1 degraded, 2 failed; see /healthz.", labels=["part"])
         for report in self._health.review():
             parts.add_metric([report.part], SEVERITY[report.finding.state])

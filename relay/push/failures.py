@@ -38,12 +38,12 @@ def read_failure(error: BaseException, ca_setting: str) -> RetryLater | Refused:
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         # aiohttp's own error has no message; the ssl error that it was raised from has.
         messages = (getattr(cause, "verify_message", "") for cause in causes)
+        message = next(filter(None, messages), "it does not verify")
+        if "expired" in message or "not yet valid" in message:
+            message += " by the clock of this host, which may be ahead or behind"
         known = next(filter(None, map(remedy_of, causes)), "")
         to_do = known or f"set {ca_setting} to the CA that signs for the provider (or for the proxy that inspects TLS)"
-        remedy = (
-            f"{next(filter(None, messages), 'it does not verify')}: {to_do}, and check that nothing else answers under "
-            "the provider's name"
-        )
+        remedy = f"{message}: {to_do}, and check that nothing else answers under the provider's name"
         return _lasting("certificate-not-trusted", remedy, one_host=True)
     return _read(causes)
 

@@ -92,10 +92,14 @@ class Files:
             self.faults.add(key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE.")
             return None
         if certificate.valid_until <= self.now:
-            self.faults.add(key, f"{path} expired on {certificate.valid_until:%Y-%m-%d}", "Renew the certificate.")
+            self.faults.add(
+                key,
+                f"{path} expired on {certificate.valid_until:%Y-%m-%d}",
+                "Renew it, unless the clock of this host is ahead.",
+            )
         elif certificate.valid_from > self.now:
             wrong = f"{path} is valid only from {certificate.valid_from:%Y-%m-%d %H:%M} UTC on"
-            self.faults.add(key, wrong, "Check the clock of this host.")
+            self.faults.add(key, wrong, "Check the clock of this host, which may be behind.")
         return certificate.public_key
 
     def apns_key(self, key: str, path: Path) -> bool:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
@@ -57,6 +58,7 @@ class Bench:
         self.apns = PushStats()
         self.egress = QuietEgress()
         self.lag = LoopLag()
+        self.clocks = PeerClocks(self.clock)
         self.unreadable = UnreadableRows()
         self.listeners = {"api": Admission()}
         self.metrics = Metrics(
@@ -65,6 +67,7 @@ class Bench:
             counts=self.counts,
             health=Health([checks.database(self.counts, self.clock)], self.clock),
             lag=self.lag,
+            clocks=self.clocks,
             fleet=self.fleet,
             requests=lambda: self.requests,
             servers=self.servers.items,
@@ -92,6 +95,7 @@ class Bench:
         self.fleet.held = {MailboxId("a"): 300}
         self.fleet.changes[CollectionClass.EMAIL] = 1
         self.requests["Ping", "answered"] = 1
+        self.clocks.answered("mail.example.com", "Sat, 28 Nov 2026 12:00:00 GMT", 0.1)
         self.servers["https://mail.example.com/eas"] = cut_admission()
         self.apns.outcomes[OutcomeKind.DELIVERED] = 1
         self.unreadable.looked("mailbox", "mb-1", {"mb-1": "state: 'bogus'"})

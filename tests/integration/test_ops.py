@@ -6,6 +6,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from relay.domain.model import Platform
@@ -41,6 +42,7 @@ class Ops:
             counts=self.counts,
             health=self.health,
             lag=lag,
+            clocks=PeerClocks(self.clock),
             fleet=FleetStats(),
             requests=dict,
             servers=list,

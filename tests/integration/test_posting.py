@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
 
+from eas_watcher.peer_clocks import PeerClocks
 from relay.network.posting import LARGEST, Poster, Reply
 from relay.network.route import DIRECT
 from tests.waiting import until
@@ -239,3 +241,14 @@ async def test_closing_ends_the_requests_in_flight_and_those_that_wait() -> None
         with pytest.raises(aiohttp.ClientConnectionError):
             await poster.post(f"{url}/", {}, b"body")
         assert not poster._pools
+
+
+async def test_the_date_of_an_answer_shows_how_far_the_clock_of_this_host_is_off() -> None:
+    clocks = PeerClocks(lambda: datetime(2026, 11, 28, 12, 30, tzinfo=UTC))
+    dated = b"HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 12:00:00 GMT\r\nContent-Length: 4\r\n\r\nokok"
+    async with world(parts(dated)) as (_, _, url):
+        poster = Poster(None, 1, DIRECT, clocks=clocks)
+        await poster.post(url, {}, b"body")
+        await poster.close()
+
+    assert clocks.differences() == {"127.0.0.1": 1800.0}

@@ -28,9 +28,12 @@ _TOKEN: Final = "compare the registration's app (topic) and environment with the
 _TOPIC: Final = (
     "allow this topic for the push key or certificate in the Apple developer account, or correct apns.topics"
 )
-_KEY: Final = "check apns.key_file, apns.key_id and apns.team_id against the key in the Apple developer account"
+_KEY: Final = (
+    "check apns.key_file, apns.key_id and apns.team_id against the key in the Apple developer account, and whether the "
+    "clock of this host is ahead: Apple refuses provider tokens from the future, too"
+)
 _CERTIFICATE: Final = "check apns.certificate_file: its expiry, its topics and its environment"
-_CLOCK: Final = "set the clock of this host: the provider token counts as older than an hour"
+_CLOCK: Final = "set the clock of this host, which is behind: the provider token counts as older than an hour"
 _ENVIRONMENT: Final = (
     "the key or certificate is for the other environment: say so with `environments` of its account, "
     "and add one for this environment under apns.accounts"

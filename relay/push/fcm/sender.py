@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Self
 
 import aiohttp
 
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
@@ -40,13 +41,18 @@ class _Identity(NamedTuple):
 class FcmSender:
     """A sender for FCM; use it as an async context manager."""
 
-    def __init__(self, config: FcmConfig, clock: Clock, random: Random, egress: Egress) -> None:
-        """Read the service account; raises ValueError or OSError when the file is not one."""
+    def __init__(
+        self, config: FcmConfig, clock: Clock, random: Random, egress: Egress, clocks: PeerClocks | None = None
+    ) -> None:
+        """Read the service account; raises ValueError or OSError when the file is not one.
+
+        `clocks` gets the dates of Google's answers.
+        """
         self._config = config
         self._clock = clock
         self._egress = egress
         self._random = random
-        self._http = Poster(config.ca_file, config.in_flight, config.route)
+        self._http = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
         self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
         self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)

@@ -15,6 +15,7 @@ from typing import Self
 import aiohttp
 
 from eas_watcher.breaker import Failure
+from eas_watcher.peer_clocks import PeerClocks
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
@@ -35,8 +36,13 @@ from relay.push.webpush.vapid import Vapid, read_key
 class WebPushSender:
     """Sends pushes to the listed push services; use as an async context manager."""
 
-    def __init__(self, config: WebPushConfig, clock: Clock, random: Random, egress: Egress) -> None:
-        """Read the VAPID key; raises ValueError or OSError when its file or the CA file cannot be used."""
+    def __init__(
+        self, config: WebPushConfig, clock: Clock, random: Random, egress: Egress, clocks: PeerClocks | None = None
+    ) -> None:
+        """Read the VAPID key; raises ValueError or OSError when its file or the CA file cannot be used.
+
+        `clocks` gets the dates of the push services' answers.
+        """
         self._config = config
         self._clock = clock
         self._egress = egress
@@ -46,8 +52,8 @@ class WebPushSender:
         self._vapid = Vapid(self.key_file.value, config.subject)
         alone = len(config.services) == 1
         self._services = Services(None if alone else max(1, config.in_flight // 2), random)
-        self._outer = Poster(config.ca_file, config.in_flight, config.route)
-        self._inner = Poster(config.ca_file, config.in_flight, DIRECT)
+        self._outer = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
+        self._inner = Poster(config.ca_file, config.in_flight, DIRECT, clocks=clocks)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,10 +1,11 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.reasons import Reason
 from relay.domain.ports.ops import RefusedLogins
 from relay.domain.reasons import REASONS, Concern, row_of
@@ -46,11 +47,30 @@ async def test_a_database_fails_when_it_has_not_answered_for_a_minute() -> None:
         (
             {(WatchState.WATCHING, None): 80, (WatchState.WAITING, Reason.UNREACHABLE): 20},
             PartState.DEGRADED,
-            "20% of 100",
+            "20 of 100",
         ),
-        ({(WatchState.WATCHING, None): 1, (WatchState.WAITING, Reason.SERVER_BUSY): 1}, PartState.FAILED, "50% of 2"),
+        (
+            {(WatchState.WATCHING, None): 1, (WatchState.WAITING, Reason.SERVER_BUSY): 1},
+            PartState.FAILED,
+            "1 of 2 mailboxes are not watched, 1 of them waiting server-busy",
+        ),
         ({(WatchState.VERIFYING, Reason.NOT_ASKED): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
         ({(WatchState.VERIFYING, Reason.EAS_126): 9, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
+        (
+            {
+                (WatchState.WAITING, Reason.HTTP_401): 4,
+                (WatchState.WAITING, Reason.HTTP_401_MANY): 1,
+                (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401): 7,
+            },
+            PartState.FAILED,
+            "5 of 5 mailboxes are not watched, 1 of them waiting http-401-many",
+        ),
+        (
+            {(WatchState.WAITING, Reason.HTTP_401): 3, (WatchState.WATCHING, None): 3},
+            PartState.DEGRADED,
+            "3 of 6 mailboxes are not watched, 3 of them waiting http-401",
+        ),
+        ({(WatchState.STARTING, None): 9}, PartState.OK, ""),
         ({(WatchState.BLOCKED, Reason.HTTP_403): 4, (WatchState.WIPED, None): 9}, PartState.FAILED, "blocked http-403"),
     ],
 )
@@ -115,8 +135,39 @@ def test_mailboxes_that_wait_for_their_server_count(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.HTTP_401, Reason.NO_FOLDER, Reason.PING_TOO_FAST])
-def test_mailboxes_that_wait_for_their_users_do_not_count(reason: Reason) -> None:
-    assert checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check() == OK
+def test_mailboxes_that_wait_for_their_users_do_not_count_unless_they_are_most(reason: Reason) -> None:
+    few = {(WatchState.WAITING, reason): 3, (WatchState.WATCHING, None): 4}
+    assert checks.mailboxes(lambda: few).check() == OK
+
+    finding = checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check()
+    assert (finding.state, finding.remedy) == (PartState.DEGRADED, row_of(WatchState.WAITING, reason).remedy)
+
+
+def written(moment: datetime) -> str:
+    return f"{moment:%a, %d %b %Y %H:%M:%S} GMT"
+
+
+def test_a_clock_that_is_ahead_is_named_as_well_as_one_that_is_behind() -> None:
+    clock = HandClock()
+    clocks = PeerClocks(clock)
+    part = checks.clock(clocks)
+    clocks.answered("right.example.com", written(NOON), 0.0)
+    assert (part.name, part.check()) == ("clock", OK)
+
+    clock.forward(120)
+    clocks.answered("mail.example.com", written(NOON + timedelta(seconds=120 - 420)), 0.0)
+    assert part.check().reason == (
+        "the clock of this host is 7 minutes ahead of that of mail.example.com; it agrees with those of other peers: 1"
+    )
+    assert "may be wrong" in part.check().remedy
+
+    clocks.answered("right.example.com", written(NOON + timedelta(hours=3)), 0.0)
+    finding = part.check()
+    assert finding.state is PartState.DEGRADED
+    assert finding.reason == (
+        "the clock of this host is 2 hours behind that of right.example.com; it differs from those of other peers: 1"
+    )
+    assert "timedatectl" in finding.remedy
 
 
 @pytest.mark.parametrize(
@@ -155,8 +206,11 @@ def test_a_certificate_warns_two_weeks_before_its_end(tmp_path: Path) -> None:
 
     clock.forward(10 * 86400)
     assert (part.check().state, part.check().reason) == (PartState.DEGRADED, "expires in 10 days")
-    clock.forward(10 * 86400)
+    clock.forward(9 * 86400 + 7200)
+    assert part.check().reason == "expires in 22 hours"
+    clock.forward(86400)
     assert (part.check().state, part.check().reason) == (PartState.FAILED, "has expired")
+    assert "clock of this host is ahead" in part.check().remedy
     file.write_text("nothing")
     assert part.check().state is PartState.DEGRADED
     file.unlink()

@@ -64,6 +64,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
     bench.lag._lags.append(0.25)
     bench.listeners["api"].enter("192.0.2.1")
     bench.listeners["api"].refused[Refused.ADDRESS] = 5
+    bench.clocks.answered("mail.example.com", f"{NOON - timedelta(seconds=90):%a, %d %b %Y %H:%M:%S} GMT", 0.1)
 
     samples = bench.samples()
 
@@ -91,6 +92,8 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_api_requests_refused_total{code=busy}": 2,
         "relay_connections_refused_total{kind=address,listener=api}": 5,
         "relay_connections_refused_total{kind=full,listener=api}": 0,
+        "relay_clock_ahead_seconds{peer=mail.example.com}": 90,
+        "relay_server_doubtful{url=https://mail.example.com/eas}": 0,
         "relay_database_up{}": 0,
         "relay_part_state{part=database}": 2,
     }.items() <= samples.items()
