@@ -101,6 +101,17 @@ def test_an_untrusted_certificate_is_a_fault_of_the_channel_that_names_the_setti
     assert "self-signed certificate" in outcome.remedy
 
 
+@pytest.mark.parametrize("message", ["certificate has expired", "certificate is not yet valid"])
+def test_a_certificate_that_is_too_old_or_too_young_may_show_a_wrong_clock(message: str) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = message
+
+    outcome = read_failure(error, "fcm.ca_file")
+
+    assert isinstance(outcome, Refused)
+    assert outcome.remedy.startswith(f"{message} by the clock of this host, which may be ahead or behind")
+
+
 def test_an_untrusted_certificate_without_any_message_is_still_one() -> None:
     outcome = read_failure(ssl.SSLCertVerificationError(), "fcm.ca_file")
 
