@@ -9,12 +9,13 @@ from random import Random
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.machine.state import Policy
+from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now
@@ -40,8 +41,14 @@ class Watches:
         self._url = url
         self._transport = transport
         self._diaries = Diaries()
-        context = WatchContext(self._diaries, Random(1), Admissions(8, Random(1), now))
+        self._admissions = Admissions(8, Random(1), now)
+        context = WatchContext(self._diaries, Random(1), self._admissions)
         self._fleet = Fleet(context, self.broken.append)
+
+    @property
+    def admission(self) -> ServerAdmission:
+        """The admission to the server."""
+        return self._admissions.admission(self._url, RATE)
 
     def start(
         self,

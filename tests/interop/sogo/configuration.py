@@ -30,6 +30,10 @@ class Settings:
     workers: int = 24
     max_heartbeat: int = 3540
     debug: bool = False
+    queue: int = 512
+    """How many connections wait for a worker; SOGo's own default is 5."""
+    connect_patience: int = 30
+    """Seconds after which nginx answers 504 to a request that finds no place in the queue; its own default is 60."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
@@ -142,6 +146,8 @@ def values_of(layout: Layout, ports: Ports, settings: Settings) -> Mapping[str, 
         "workers": str(settings.workers),
         "max_heartbeat": str(settings.max_heartbeat),
         "watchdog_minutes": str(minutes),
+        "queue": str(settings.queue),
+        "connect_patience": str(settings.connect_patience),
         "proxy_patience": str(minutes * 60),
         "debug": "YES" if settings.debug else "NO",
     }
