@@ -60,6 +60,12 @@ class PostgresServer:
         await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return name
 
+    async def create_users(self, *names: str) -> None:
+        """Create users that may log in, unless they exist."""
+        for name in names:
+            make = f"CREATE ROLE {name} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL;"
+            await self.execute(f"DO $$ BEGIN {make} END $$")
+
     async def drop(self, database: str) -> None:
         """Drop a database, also while others are connected."""
         await self.execute(f'DROP DATABASE "{database}" WITH (FORCE)')

@@ -41,6 +41,8 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         checks.clock(running.clocks),
         unreadable_rows(running.unreadable),
     ]
+    if running.settings.role is not Role.ALL:
+        parts.append(checks.own_rights(running.excess))
     if mailboxes is not None:
         parts += [
             checks.leases(lambda: mailboxes.leased),

@@ -1,5 +1,6 @@
 """The parts that all roles of a process share: its database, its wake-ups, and the list of what runs in it."""
 
+import logging
 import os
 import secrets
 import socket
@@ -17,10 +18,11 @@ from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import MigrationsPending
-from relay.domain.model import Platform
+from relay.domain.model import Platform, Role
 from relay.domain.ports.wakeups import Wakeups
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
+from relay.ops.checks import CLOSE
 from relay.ops.unreadable import Look
 from relay.process.clock import now
 from relay.push.egress.log import EgressLog
@@ -30,8 +32,11 @@ from relay.push.webpush.services import Services
 from relay.settings import Settings
 from relay.store.engine import embedded_lock, open_engine
 from relay.store.migrate import pending, upgrade
+from relay.store.privileges import excess
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.watch.mailboxes import Mailboxes
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
@@ -58,6 +63,8 @@ class Running:
     """The push services of WebPush."""
     clocks: PeerClocks = field(default_factory=partial(PeerClocks, now))
     """The clocks of mail servers and providers, compared with this host's."""
+    excess: list[str] = field(default_factory=list)
+    """What this process may do that its role does not need."""
     unreadable: UnreadableRows = field(default_factory=UnreadableRows)
     looks: list[Look] = field(default_factory=list)
     """How the stores look again at the rows that they have set aside."""
@@ -93,7 +100,19 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
                 raise MigrationsPending
             wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
             jobs.append(("wake-ups", wakeups.run))
-        yield Running(settings, engine, reads, wakeups, node, random, jobs=jobs)
+        excess = await _excess(settings, engine)
+        yield Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess)
+
+
+async def _excess(settings: Settings, engine: AsyncEngine) -> list[str]:
+    """Return and log what this process may do that its role does not need."""
+    found = [f"its database user {phrase}" for phrase in await excess(engine, settings.role)]
+    key = settings.sealing.private_key_file
+    if settings.role in {Role.API, Role.PUSH} and os.access(key, os.R_OK):
+        found.append(f"it can read the private sealing key {key}")
+    for phrase in found:
+        log.warning("this process may do more than its role needs", extra={"reason": phrase, "remedy": CLOSE})
+    return found
 
 
 def required(value: T | None) -> T:

@@ -1,6 +1,6 @@
 """The checks of the parts that every process has: thresholds, reasons and remedies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,12 @@ STALLED: Final = 2.0  # seconds
 
 _NOT_MEANT: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED)
 """States of mailboxes that wait for their users, or for a first credential, and not for a watch."""
+SHOWN: Final = 5
+"""Rights too many that health names; the log has all."""
+CLOSE: Final = (
+    "Give each role its own database user, system user and folder: run docs/postgresql-grants.sql and correct what it "
+    "names, keep the private sealing key where the watch role alone can read it, and restart. See docs/install.md."
+)
 _NOT_WATCHED: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
 ALLOW: Final = f"Allow DeviceType {DEVICE_TYPE} in its access rules; see docs/exchange-admin.md."
 
@@ -122,6 +128,13 @@ def refused_logins(server: str, counts: CountsCache) -> Part:
         return Finding(PartState.DEGRADED, text, remedy)
 
     return Part(f"refused logins {server}", check)
+
+
+def own_rights(excess: Sequence[str]) -> Part:
+    """Return the part of what this process may do that its role does not need, as it was at its start."""
+    shown = "; ".join([*excess[:SHOWN], *([f"and {len(excess) - SHOWN} more"] if len(excess) > SHOWN else [])])
+    found = Finding(PartState.DEGRADED, f"may do more than its role needs: {shown}", CLOSE) if excess else OK
+    return Part("own rights", lambda: found)
 
 
 def leases(leased: Callable[[], bool]) -> Part:

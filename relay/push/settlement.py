@@ -195,6 +195,8 @@ def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:
     push, outcome = settlement.push, settlement.outcome
     if not isinstance(outcome, TokenGone) or recipient.device_token != push.device_token:
         return False
+    if recipient.state is not RegistrationState.ACTIVE:
+        return False  # a new token would make one active whose credential was never accepted
     return outcome.gone_since is None or recipient.token_since <= outcome.gone_since
 
 

@@ -24,6 +24,8 @@ from relay.domain.errors import DatabaseInUse, StoreUnavailable
 log = logging.getLogger(__name__)
 
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
+SEARCH_PATH: Final = "public, pg_temp"
+"""Where PostgreSQL looks for names after its own schema, whatever is set for the database or its user."""
 SCRUB: Final = 1.0  # seconds a clean-up waits for other users of the file; the next one catches up
 POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
@@ -124,7 +126,7 @@ def connect_arguments(url: str, ca_file: Path | None = None) -> dict[str, Any]:
     """Return the arguments of `asyncpg.connect` for a PostgreSQL URL and a file of CAs, as the engine uses them."""
     parsed = _with_driver(sa.make_url(url))
     _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-    return {"timeout": CONNECT, **arguments, **_tls(ca_file)}
+    return {"timeout": CONNECT, "server_settings": {"search_path": SEARCH_PATH}, **arguments, **_tls(ca_file)}
 
 
 def _tls(ca_file: Path | None) -> dict[str, Any]:
@@ -205,6 +207,7 @@ def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
         "default_transaction_read_only": "on" if reads else "off",
         "application_name": "push-relay",
         "timezone": "UTC",
+        "search_path": SEARCH_PATH,
         "statement_timeout": str(ANSWER * 1000),
         "lock_timeout": str(CONNECT * 1000),
         "idle_in_transaction_session_timeout": str(ANSWER * 1000),

@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from relay.domain.model import Role
+from relay.store.engine import transaction
 from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import (
     candidate,
     collection,
     hierarchy,
     mailbox,
-    node,
+    metadata,
     outbox,
     path,
     registration,
@@ -23,6 +26,7 @@ from relay.store.tables import (
 API: Final = "relay_api"
 WATCH: Final = "relay_watch"
 PUSH: Final = "relay_push"
+ROLES: Final = (API, WATCH, PUSH)
 
 _FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
 _UNUSED: Final = ("candidate_refusals", "candidate_refused_at")
@@ -34,6 +38,23 @@ _FOR_PUSH: Final = (
 )
 _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at")
 """What every role may read of device tokens: which app's are refused, and why."""
+
+
+_NEW: Final = (
+    *("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_since", "classes"),
+    *("subfolders", "mode", "locale", "state", "created_at"),
+)
+_CHANGED: Final = (
+    *("device_token", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
+    *("candidate_refused", "tested_at", *_QUARANTINE),
+)
+_MARKED: Final = (
+    *("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at"),
+    "attempts",
+)
+"""What `marks.py` inserts."""
+_GROWN: Final = ("count", "generation", "certain", "last_at", "due_at")
+"""What `marks.py` adds to a mark that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +71,27 @@ def _whole(user: str, table: sa.Table, *rights: str) -> tuple[Grant, ...]:
     return tuple(Grant(user, table.name, right) for right in rights)
 
 
+def _without(table: sa.Table, *names: str) -> tuple[str, ...]:
+    return tuple(column.name for column in table.c if column.name not in names)
+
+
 GRANTS: Final = (
     # The api role registers and shows; of credentials it reads only whether one waits.
     Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), *_UNUSED)),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty",)),
-    *_whole(API, registration, "SELECT", "INSERT", "UPDATE", "DELETE"),
+    *_whole(API, registration, "SELECT", "DELETE"),
+    Grant(API, "registration", "INSERT", _NEW),
+    Grant(API, "registration", "UPDATE", _CHANGED),
     Grant(API, "candidate", "SELECT", ("registration_id", "account")),
     *_whole(API, candidate, "INSERT", "DELETE"),
     *_whole(API, tries, "SELECT"),
-    *_whole(API, outbox, "SELECT", "INSERT", "UPDATE"),
+    *_whole(API, outbox, "SELECT"),
+    Grant(API, "outbox", "INSERT", _MARKED),
+    Grant(API, "outbox", "UPDATE", (*_GROWN, "aside")),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
-    *_whole(WATCH, mailbox, "SELECT", "UPDATE", "DELETE"),
+    *_whole(WATCH, mailbox, "SELECT", "DELETE"),
+    Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "device_id", "shard")),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
     Grant(
@@ -74,8 +104,10 @@ GRANTS: Final = (
     Grant(WATCH, "registration", "DELETE"),  # with a wipe
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
     Grant(WATCH, "candidate", "UPDATE", ("sealed", "account")),
-    *_whole(WATCH, outbox, "SELECT", "INSERT", "UPDATE", "DELETE"),
-    *_whole(WATCH, shard, "UPDATE"),
+    *_whole(WATCH, outbox, "SELECT", "DELETE"),
+    Grant(WATCH, "outbox", "INSERT", _MARKED),
+    Grant(WATCH, "outbox", "UPDATE", _GROWN),
+    Grant(WATCH, "shard", "UPDATE", ("owner", "epoch", "lease_until")),
     *_whole(WATCH, tries, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
@@ -85,12 +117,128 @@ GRANTS: Final = (
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
     Grant(PUSH, "registration", "DELETE"),  # after the last push to a wiped one
-    *_whole(PUSH, outbox, "SELECT", "UPDATE", "DELETE"),
-    # Table `node` is unused: see tables.py.
-    *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, node, "SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(grant for user in (API, WATCH, PUSH) for grant in _whole(user, shard, "SELECT")),
-    *(Grant(user, "alembic_version", "SELECT") for user in (API, WATCH, PUSH)),
+    *_whole(PUSH, outbox, "SELECT", "DELETE"),
+    Grant(
+        PUSH,
+        "outbox",
+        "UPDATE",
+        ("claimed_by", "claimed_until", "due_at", "attempts", "paced", "aside", "count", "first_at"),
+    ),
+    *(grant for user in ROLES for grant in _whole(user, shard, "SELECT")),
+    *(Grant(user, "alembic_version", "SELECT") for user in ROLES),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A change of rows that a role's grants would allow, but its work never needs: the database refuses it."""
+
+    name: str
+    user: str
+    table: str
+    event: str
+    when: str
+    """The condition, on the rows NEW and OLD."""
+
+
+GUARDS: Final = (
+    # Only the watch role, which has shown a credential to its server, makes a registration active or wiped.
+    Guard("api_inserts_unproved", API, "registration", "INSERT", "NEW.state <> 'verifying'"),
+    Guard(
+        "api_activates_nothing",
+        API,
+        "registration",
+        "UPDATE",
+        "NEW.state <> OLD.state AND NOT (OLD.state = 'credential-refused' AND NEW.state = 'verifying')"
+        " AND NOT (OLD.state = 'token-gone' AND NEW.state = 'active'"
+        " AND (NEW.device_token <> OLD.device_token OR NEW.token_since <> OLD.token_since))",
+    ),
+    Guard(
+        "push_ends_tokens_only",
+        PUSH,
+        "registration",
+        "UPDATE",
+        "NEW.state <> OLD.state AND NOT (OLD.state = 'active' AND NEW.state = 'token-gone')",
+    ),
+    # A mailbox without registrations is forgotten, and its credential destroyed.
+    Guard("push_deletes_wiped_only", PUSH, "registration", "DELETE", "OLD.state <> 'wiped'"),
+    Guard("api_inserts_mailboxes_unproved", API, "mailbox", "INSERT", "NEW.state <> 'verifying' OR NOT NEW.dirty"),
+    Guard("api_clears_no_flag", API, "mailbox", "UPDATE", "NOT NEW.dirty"),
+    Guard("push_clears_no_flag", PUSH, "mailbox", "UPDATE", "NOT NEW.dirty"),
+    Guard("api_sets_test_marks_only", API, "outbox", "INSERT", "NEW.mark <> 'test'"),
+)
+
+_TRAPS: Final = """\
+WITH found AS (
+    SELECT 'function ' || oid::regprocedure::text AS name, proowner AS owner, pronamespace AS place FROM pg_proc
+    UNION ALL SELECT 'operator ' || oid::regoperator::text, oprowner, oprnamespace FROM pg_operator
+    UNION ALL SELECT 'type ' || oid::regtype::text, typowner, typnamespace FROM pg_type WHERE typtype IN ('d', 'e', 'r')
+    UNION ALL SELECT 'relation ' || oid::regclass::text, relowner, relnamespace FROM pg_class
+)
+SELECT found.name || ' of ' || pg_get_userbyid(found.owner) AS trap FROM found
+JOIN pg_namespace AS schema ON schema.oid = found.place AND schema.nspname = 'public'
+JOIN pg_roles AS owning ON owning.oid = found.owner
+WHERE NOT owning.rolsuper
+    AND found.owner <> (SELECT relowner FROM pg_class WHERE oid = 'public.mailbox'::regclass)
+    AND found.owner <> (SELECT datdba FROM pg_database WHERE datname = current_database())"""
+"""Finds what others have put where the relay's tables are: a function there may run instead of PostgreSQL's own."""
+
+_CHECK_TRAPS: Final = f"""\
+DO $relay$
+DECLARE
+    trap text;
+BEGIN
+    FOR trap IN {_TRAPS}
+    LOOP
+        RAISE EXCEPTION 'schema public holds a %: drop it first, another role could run it unawares', trap;
+    END LOOP;
+END $relay$;
+"""
+
+_CLOSE: Final = f"""\
+DO $relay$
+BEGIN
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, {", ".join(ROLES)}', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {", ".join(ROLES)}', current_database());
+END $relay$;
+"""
+
+_NAMES: Final = ", ".join(f"'{user}'" for user in ROLES)
+_CHECK_CLOSED: Final = f"""\
+DO $relay$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY[{_NAMES}]
+    LOOP
+        IF (SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolreplication FROM pg_roles WHERE rolname = role) THEN
+            RAISE EXCEPTION '% has attributes of an administrator: ALTER ROLE % NOSUPERUSER NOBYPASSRLS NOCREATEROLE'
+                ' NOREPLICATION', role, role;
+        END IF;
+        IF EXISTS (SELECT 1 FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.member WHERE r.rolname = role)
+        THEN
+            RAISE EXCEPTION '% is a member of another role, and so has its rights: REVOKE that role', role;
+        END IF;
+        IF has_schema_privilege(role, 'public', 'CREATE')
+            OR has_database_privilege(role, current_database(), 'CREATE')
+            OR has_database_privilege(role, current_database(), 'TEMPORARY')
+        THEN
+            RAISE EXCEPTION '% can still create objects: run these statements as the owner of the database and of'
+                ' schema public, on PostgreSQL 14 and older as a superuser', role;
+        END IF;
+    END LOOP;
+END $relay$;
+"""  # noqa: S608  # names of ours
+
+_FORBID: Final = """\
+CREATE OR REPLACE FUNCTION public.relay_forbid() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $relay$
+BEGIN
+    RAISE EXCEPTION 'permission denied: % may not do this to table %', current_user, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = TG_NAME;
+END $relay$;
+REVOKE ALL ON FUNCTION public.relay_forbid() FROM PUBLIC;
+"""
 
 
 def grants_sql() -> str:
@@ -98,16 +246,98 @@ def grants_sql() -> str:
 
     The owner of the tables runs them after every upgrade; the users must exist.
     """
-    users = f"{API}, {WATCH}, {PUSH}"
+    users = ", ".join(ROLES)
     lines = [
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {users};",
+        # Names are PostgreSQL's own, whatever schema public holds.
+        "SET search_path = pg_catalog, pg_temp;",
+        _CHECK_TRAPS,
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, {users};",
+        f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {users};",
         f"GRANT USAGE ON SCHEMA public TO {users};",
+        _CLOSE,
     ]
     for grant in GRANTS:
         columns = f" ({', '.join(_quoted(name) for name in grant.columns)})" if grant.columns else ""
-        lines.append(f"GRANT {grant.right}{columns} ON {grant.table} TO {grant.user};")
+        lines.append(f"GRANT {grant.right}{columns} ON public.{grant.table} TO {grant.user};")
+    lines.append(f"\n{_FORBID}")
+    for guard in GUARDS:
+        lines.append(f"DROP TRIGGER IF EXISTS {guard.name} ON public.{guard.table};")
+        lines.append(
+            f"CREATE TRIGGER {guard.name} BEFORE {guard.event} ON public.{guard.table} FOR EACH ROW\n"
+            f"    WHEN (current_user = '{guard.user}' AND ({guard.when})) EXECUTE FUNCTION public.relay_forbid();"
+        )
+    lines += ["", _CHECK_CLOSED, "RESET search_path;"]
     return "\n".join(lines) + "\n"
 
 
 def _quoted(name: str) -> str:
     return f'"{name}"'
+
+
+async def excess(engine: AsyncEngine, role: Role) -> list[str]:
+    """Return what the database user of a process may do that its role's work does not need, each as a phrase.
+
+    Empty for the embedded database, and for a process of all roles. Raises StoreUnavailable.
+    """
+    user = {Role.API: API, Role.WATCH: WATCH, Role.PUSH: PUSH}.get(role)
+    if engine.dialect.name != "postgresql" or user is None:
+        return []
+    async with transaction(engine) as connection:
+        if await connection.scalar(sa.text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")):
+            return ["is a superuser"]
+        if await connection.scalar(sa.text(_OWNS)):
+            return ["owns the tables"]
+        found = [phrase for phrase, query in _MORE if await connection.scalar(sa.text(query))]
+        found += [f"may meet a {trap}" for trap in await connection.scalars(sa.text(_TRAPS))]
+        rights = [tuple(row) for row in await connection.execute(sa.text(_RIGHTS))]
+    allowed = {
+        (grant.table, column, grant.right)
+        for grant in GRANTS
+        if grant.user == user
+        for column in (grant.columns or ("", *_columns(grant.table)))
+    }
+    more = sorted({(right, table) for table, column, right in rights if (table, column, right) not in allowed})
+    sealed = [(t, c) for t, c, right in rights if right == "SELECT" and (t, c) in _SEALED and role is not Role.WATCH]
+    found += [f"may read {table}.{column}" for table, column in sealed]
+    return found + [f"has {right} on {table}" for right, table in more]
+
+
+_SEALED: Final = (("mailbox", "sealed_credential"), ("candidate", "sealed"))
+_OWNS: Final = """\
+SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class
+    WHERE oid = 'public.mailbox'::pg_catalog.regclass AND pg_catalog.pg_has_role(relowner, 'MEMBER'))"""
+_MORE: Final = (
+    ("may create objects in schema public", "SELECT pg_catalog.has_schema_privilege('public', 'CREATE')"),
+    (
+        "may create temporary tables",
+        "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')",
+    ),
+    (
+        "may create schemas",
+        "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')",
+    ),
+    (
+        "is a member of other roles",
+        """SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_auth_members AS m
+            JOIN pg_catalog.pg_roles AS r ON r.oid = m.member WHERE r.rolname = current_user)""",
+    ),
+)
+_RIGHTS: Final = """\
+SELECT c.relname::text, a.attname::text, r.name
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('REFERENCES')) AS r (name)
+WHERE c.relkind IN ('r', 'v', 'm', 'p') AND pg_catalog.has_column_privilege(c.oid, a.attnum, r.name)
+UNION ALL
+SELECT c.relname::text, '', r.name
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public'
+CROSS JOIN (VALUES ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS r (name)
+WHERE c.relkind IN ('r', 'v', 'm', 'p') AND pg_catalog.has_table_privilege(c.oid, r.name)"""
+"""Every right of the present user on every column, and those on whole tables."""
+
+
+def _columns(table: str) -> list[str]:
+    """Return the columns of a table; Alembic's own has one."""
+    return [column.name for column in metadata.tables[table].c] if table in metadata.tables else ["version_num"]

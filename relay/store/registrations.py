@@ -42,7 +42,6 @@ from relay.store.rows import (
     read_mailbox,
     read_registration,
     write_classes,
-    write_outcome,
     write_quarantine,
 )
 from relay.store.tables import Moment, candidate, mailbox, outbox, registration
@@ -343,8 +342,6 @@ async def _insert_registration(connection: AsyncConnection, new: Registration) -
         "locale": new.locale,
         "state": new.state.value,
         "created_at": new.created_at,
-        "last_push_at": new.last_push_at,
-        "last_outcome": write_outcome(new.last_outcome),
     }
     await connection.execute(sa.insert(registration).values(values))
 

@@ -132,7 +132,7 @@ class PostgresWakeups:
     async def _notify(self, connection: Any) -> None:
         topics, self._unsent = self._unsent, set()
         try:
-            query = "SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS topic"
+            query = "SELECT pg_catalog.pg_notify($1, topic) FROM pg_catalog.unnest($2::pg_catalog.text[]) AS topic"
             await connection.execute(query, CHANNEL, sorted(topics), timeout=ANSWER)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._unsent |= topics

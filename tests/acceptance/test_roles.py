@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import pytest
 
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
+from relay.store.privileges import ROLES, grants_sql
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, troubles
 from tests.waiting import SOON
@@ -31,17 +33,32 @@ async def database(postgres: PostgresServer) -> AsyncIterator[str]:
 
 
 async def migrate(site: Site, database: str) -> int:
+    """Bring the database to the schema, and give each role's user its rights."""
     arguments = ("migrate", "--config", str(site.sandbox.toml), "--role", "push")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", *arguments),
         env={"RELAY__DATABASE__URL": database},
         stdout=asyncio.subprocess.DEVNULL,
     )
-    return await process.wait()
+    status = await process.wait()
+    connection = await asyncpg.connect(database)
+    try:
+        for role in ROLES:
+            if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
+                await connection.execute(f"CREATE ROLE {role} LOGIN")
+        await connection.execute(grants_sql())
+    finally:
+        await connection.close()
+    return status
 
 
 async def open_role(stack: AsyncExitStack, site: Site, role: str, database: str, port: int) -> RelayProcess:
-    environ = {"RELAY__DATABASE__URL": database, "RELAY__OPS__PORT": str(port)}
+    environ = {
+        "RELAY__DATABASE__URL": database.replace("postgres@", f"relay_{role}@"),
+        "RELAY__OPS__PORT": str(port),
+    }
+    if role != "watch":
+        environ["RELAY__SEALING__PRIVATE_KEY_FILE"] = "state/elsewhere.pem"
     return await stack.enter_async_context(open_relay(site.sandbox.toml, port, role=role, environ=environ))
 
 
@@ -128,3 +145,17 @@ async def becomes_ready(port: int, *, ready: bool) -> None:
 def make_sealing_keys(site: Site) -> None:
     state: Path = site.sandbox.folder / "state"
     write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
+
+
+async def test_a_process_says_what_it_may_do_too_much(site: Site, database: str, ops_ports: dict[str, int]) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    environ = {"RELAY__DATABASE__URL": database, "RELAY__OPS__PORT": str(ops_ports["push"])}
+    async with open_relay(site.sandbox.toml, ops_ports["push"], role="push", environ=environ) as relay:
+        (part,) = [part for part in (await relay.health())["parts"] if part["part"] == "own rights"]
+        log = relay.log.read_text()
+
+    assert part["state"] == "degraded"
+    assert "its database user is a superuser; it can read the private sealing key" in part["reason"]
+    assert "postgresql-grants.sql" in part["remedy"]
+    assert log.count("this process may do more than its role needs") == 2

@@ -26,17 +26,16 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture
-async def granted(postgres_url: str) -> None:
+async def granted(postgres: PostgresServer, postgres_url: str) -> None:
     """Create the users, once per server, and give them their rights on this database."""
+    await postgres.create_users(API, WATCH, PUSH)
     arguments = sa.make_url(postgres_url)
     connection = await asyncpg.connect(user="postgres", database=arguments.database, host=str(arguments.query["host"]))
     try:
-        for user in (API, WATCH, PUSH):
-            if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", user):
-                await connection.execute(f"CREATE ROLE {user} LOGIN")
         await connection.execute("GRANT ALL ON mailbox, candidate TO relay_push")  # what the statements take away
         await connection.execute("GRANT SELECT (secret_hash) ON registration TO relay_push")
         await connection.execute(grants_sql())

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.process import open_relay
+from relay.store.privileges import ROLES, grants_sql
 from tests.integration.push_world import free_port
 from tests.interop.namespace import HAS_IPV6, IPV4, IPV6, Addresses, NotPermitted, lonely_namespace
 from tests.interop.packages import Unavailable, unavailable
@@ -64,6 +66,8 @@ async def test_a_push_process_needs_the_proxy_and_nothing_else(
 ) -> None:
     database = postgres.url(await postgres.create())
     await migrate(site, database)
+    await postgres.create_users(*ROLES)
+    await postgres.execute(grants_sql(), sa.make_url(database).database or "")
     # The proxy serves the second address of the namespace only, which a process uses only if it is configured to.
     with tinyproxy([], user=False, clients=(addresses.second,)) as proxy:
         async with AsyncExitStack() as stack:
@@ -100,7 +104,8 @@ def open_push(
         OPS,
         role="push",
         environ={
-            "RELAY__DATABASE__URL": database,
+            "RELAY__DATABASE__URL": database.replace("postgres@", "relay_push@"),
+            "RELAY__SEALING__PRIVATE_KEY_FILE": "state/elsewhere.pem",
             "RELAY__OPS__HOST": IPV4.first,
             "RELAY__OPS__PORT": str(OPS),
             "RELAY__NETWORK__PROXY": f"http://{host}:{proxy.port}",

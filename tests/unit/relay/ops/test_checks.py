@@ -237,3 +237,12 @@ async def test_a_changed_key_file_that_is_not_used_degrades_its_part_and_says_wh
 
     assert part.check().state is PartState.DEGRADED
     assert "open to others" in part.check().reason
+
+
+def test_rights_too_many_are_named_up_to_a_few() -> None:
+    assert checks.own_rights([]).check().state is PartState.OK
+    finding = checks.own_rights([f"right {number}" for number in range(1, 8)]).check()
+
+    assert finding.state is PartState.DEGRADED
+    assert finding.reason.endswith("right 1; right 2; right 3; right 4; right 5; and 2 more")
+    assert finding.remedy == checks.CLOSE

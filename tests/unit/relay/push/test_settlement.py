@@ -319,3 +319,10 @@ def test_registrations_that_may_end_are_those_whose_token_is_gone_or_that_get_th
     ]
 
     assert may_end_registrations(settlements) == ["registration-3", "registration-4"]
+
+
+@pytest.mark.parametrize("state", [RegistrationState.VERIFYING, RegistrationState.REFUSED])
+def test_a_registration_that_is_not_proved_does_not_lose_its_token_so_that_no_new_one_makes_it_active(
+    state: RegistrationState,
+) -> None:
+    assert settled(GONE, replace(ACTIVE, state=state)).gone == []
