@@ -39,7 +39,9 @@ async def add_ann(engine: AsyncEngine, sealed: bytes) -> None:
     await SqlWatchStore(engine, LocalWakeups()).accept(candidate_of(registration, sealed), LATER)
 
 
-@pytest.mark.parametrize(("sealed", "head"), [(SEAL, SEAL[:9]), (OLD_SEAL, OLD_SEAL[:9])])
+@pytest.mark.parametrize(
+    ("sealed", "head"), [(SEAL, SEAL[:9]), (OLD_SEAL, OLD_SEAL[:9])], ids=["present form", "old form"]
+)
 async def test_the_database_knows_for_which_keys_its_credentials_are(
     engine: AsyncEngine, sealed: bytes, head: bytes
 ) -> None:
