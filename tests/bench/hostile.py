@@ -42,7 +42,7 @@ BEGIN: Final = HEADER + b"\x45"
 def talks() -> dict[str, Talk]:
     """Return all kinds of answers by name."""
     return mean_talks() | {
-        "cookies of backslashes": saying(
+        "60 cookies of backslashes": saying(
             answer(b"", *[b'Set-Cookie: c="' + b"\\" * 8000 + b'"\r\n'] * 60),
         ),
         "eight megabytes of open and close": saying(answer(BEGIN + b"\x4b\x01" * (3 * MEGABYTE))),

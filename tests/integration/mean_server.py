@@ -188,6 +188,10 @@ def mean_talks() -> dict[str, Talk]:
         "a string without end": saying(answer(HEADER + b"\x45\x03" + b"x" * (7 * MEGABYTE))),
         "a string table beyond all bounds": saying(answer(b"\x03\x01\x6a\x8f\xff\xff\xff\x7f")),
         "opaque data beyond all bounds": saying(answer(HEADER + b"\x45\xc3\x8f\xff\xff\xff\x7f")),
+        "cookies of backslashes": saying(answer(b"", *[b'Set-Cookie: c="' + b"\\" * 8000 + b'"\r\n'] * 7)),
+        "interim answers in blocks": repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000),
+        "answers after the answer": repeating(answer(b""), b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        "a fast drip": repeating(OK + WBXML + b"Content-Length: 100000\r\n\r\n", b"\x03", pause=0.0005),
         "a slow drip": repeating(OK + WBXML + b"Content-Length: 100000\r\n\r\n", b"\x03", pause=0.01),
         "silence": keep_silent,
     }

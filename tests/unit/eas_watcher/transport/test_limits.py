@@ -1,9 +1,11 @@
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.errors import ProtocolViolation
-from eas_watcher.transport.limits import BODY_LINES, FRAMING, HEADS, INTERIM, LINES, AnswerLimits
+from eas_watcher.transport.limits import BODY_LINES, FRAMING, HEADS, INTERIM, LINES, PIECE, PIECES, AnswerLimits
 
 LARGEST = 1000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
@@ -71,6 +73,24 @@ def test_refuses_an_answer_beyond_a_limit(answer: bytes, error: str) -> None:
         passed(answer)
     with pytest.raises(ProtocolViolation, match=error):
         passed(*(answer[at : at + 1000] for at in range(0, len(answer), 1000)))
+
+
+def test_refuses_an_answer_that_drips() -> None:
+    limits = AnswerLimits(LARGEST)
+    limits.pass_on(HEAD)
+    drip = (limits.pass_on(b"x") for _ in range(PIECES * 2))
+    taken = sum(map(len, islice(drip, PIECES)))
+
+    assert taken == PIECES
+    with pytest.raises(ProtocolViolation, match="too many pieces"):
+        b"".join(drip)
+
+
+def test_takes_any_number_of_pieces_of_a_packets_length() -> None:
+    limits = AnswerLimits(8 << 20)
+    limits.pass_on(HEAD)
+    for _ in range((8 << 20) // PIECE):
+        limits.pass_on(bytes(PIECE))
 
 
 def test_refuses_a_body_in_too_many_chunks() -> None:
