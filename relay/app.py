@@ -6,11 +6,12 @@ A role is imported when it is opened, so that a process loads only the libraries
 import asyncio
 import logging
 import resource
-from collections.abc import Collection
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from relay.compose.ops import open_ops
-from relay.compose.running import open_running
+from relay.compose.prepare import may_run, prepare
+from relay.compose.running import Running, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import MailboxExplanation, UnreadableMailbox
 from relay.domain.model import Role
@@ -20,7 +21,7 @@ from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import seals
-from relay.store.engine import embedded_lock, open_engine
+from relay.store.engine import embedded_lock, open_engine, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 from relay.store.seals import seal_heads
@@ -28,32 +29,43 @@ from relay.store.seals import seal_heads
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
-    """Build one role, run it until cancelled, close it in reverse order.
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Running]:
+    """Build one role, and close it in reverse order; nothing runs in between but its listeners.
 
-    Raises DatabaseInUse, MigrationsPending, StoreUnavailable or OSError if the role cannot start, and RelayBroke if
-    one of its tasks fails, which is a fault of the relay.
+    Raises DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, StoreUnavailable or OSError.
     """
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(open_running(settings))
         role = settings.role
         stack.callback(log.info, "relay stopped", extra={"role": role.value})
         _raise_file_limit()
-        if role in {Role.ALL, Role.PUSH}:
-            from relay.compose.push import open_push
+        with refusals():
+            if role in {Role.ALL, Role.PUSH}:
+                from relay.compose.push import open_push
 
-            await open_push(running, stack)
-        if role in {Role.ALL, Role.WATCH}:
-            from relay.compose.watch import open_watch
+                await open_push(running, stack)
+            if role in {Role.ALL, Role.WATCH}:
+                from relay.compose.watch import open_watch
 
-            await open_watch(running, stack)
-        if role in {Role.ALL, Role.API}:
-            from relay.compose.api import open_api
+                await open_watch(running, stack)
+            if role in {Role.ALL, Role.API}:
+                from relay.compose.api import open_api
 
-            await open_api(running, stack)
-        await open_ops(running, stack)
+                await open_api(running, stack)
+            await open_ops(running, stack)
+        yield running
+
+
+async def serve(settings: Settings) -> None:
+    """Build one role and run it until cancelled.
+
+    Raises as `opened` does if the role cannot start, and RelayBroke if one of its tasks fails, which is a fault of the
+    relay.
+    """
+    async with opened(settings) as running:
         gc_tuning.freeze_heap()
-        log.info("relay started", extra={"role": role.value, "node": running.node})
+        log.info("relay started", extra={"role": settings.role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
                 for name, job in running.jobs:
@@ -61,6 +73,14 @@ async def serve(settings: Settings) -> None:
         except* Exception as broken:
             log.critical("relay broke", exc_info=broken)
             raise RelayBroke from broken
+
+
+def look_at_host(settings: Settings, *, serves: bool) -> None:
+    """Raise SettingsInvalid or PortTaken if the role could not serve on this host, whatever network and database say.
+
+    Unless this process `serves`, the relay may run already and have the ports.
+    """
+    prepare(settings, running=not serves and may_run(settings))
 
 
 async def migrate(settings: Settings) -> None:
@@ -79,7 +99,8 @@ async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes])
     if database.file is not None and not database.file.exists():
         return 0
     async with open_engine(database.dsn, database.ca_file) as engine:
-        return foreign(await seal_heads(engine), keys)
+        with refusals():
+            return foreign(await seal_heads(engine), keys)
 
 
 async def forget_credentials(database: DatabaseSettings) -> int:
@@ -91,7 +112,8 @@ async def forget_credentials(database: DatabaseSettings) -> int:
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
         engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
-        return await seals.forget_credentials(engine, now())
+        with refusals():
+            return await seals.forget_credentials(engine, now())
 
 
 async def explain(settings: Settings, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
@@ -102,7 +124,8 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation | Un
     async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):
             raise MigrationsPending
-        return await SqlExplanationStore(engine, now).find(name)
+        with refusals():
+            return await SqlExplanationStore(engine, now).find(name)
 
 
 async def unknown_registrations(settings: Settings, registrations: Collection[str]) -> set[str]:

@@ -10,10 +10,11 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -56,6 +57,7 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
+    _prepare(settings, serves=True)
     for key, wrong, remedy in settings.warnings:
         logging.getLogger(__name__).warning("setting noted", extra={"key": key, "wrong": wrong, "remedy": remedy})
     with failing("cannot listen or reach the database"):
@@ -65,7 +67,11 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 @cli.command()
 def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Check the configuration of a role and name every fault at once."""
-    settings = _load(config, role)
+    settings = _load(config, role, first=role is Role.ALL)
+    _prepare(settings, serves=False)
+    if settings.sealing.private is None and role is Role.ALL:
+        _refuse_lost_keys(_key_making(config))
+        say("the first start makes the sealing keys")
     say(f"{config}: good for role {role.value}.", green=True)
     show_warnings(settings.warnings)
     for name, server in settings.servers.items():
@@ -306,14 +312,39 @@ def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, 
 def main() -> None:
     """Run the program `relay`."""
     core_dumps.forbid()
-    cli()
+    try:
+        cli()
+    except Exception as error:  # noqa: BLE001 -- the last catch: a traceback would show values
+        _fail_unforeseen(error)
 
 
-def _load(config: Path, role: Role) -> "Settings":
+def _fail_unforeseen(error: Exception) -> NoReturn:
+    """Log where a command broke, without values, and end it."""
+    from relay.process import log
+
+    log.configure("error", "json", sys.stderr)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logging.getLogger(__name__).error("command broke", extra={"error": type(error).__name__, "frames": frames})
+    note("the relay broke by a fault of its own: report the line above, which holds none of your settings")
+    sys.exit(FAILED)
+
+
+def _load(config: Path, role: Role, *, first: bool = False) -> "Settings":
     from relay.settings import load
 
     try:
-        return load(config, os.environ, role)
+        return load(config, os.environ, role, first=first)
+    except SettingsInvalid as error:
+        show_faults(error)
+
+
+def _prepare(settings: "Settings", *, serves: bool) -> None:
+    """Check what serving needs of this host, in the same way for `check` and `serve`."""
+    from relay import app
+
+    try:
+        with failing("this host cannot be looked at"):
+            app.look_at_host(settings, serves=serves)
     except SettingsInvalid as error:
         show_faults(error)
 

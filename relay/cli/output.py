@@ -14,6 +14,7 @@ from relay.domain.errors import (
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
+    PortTaken,
     RelayBroke,
     SchemaNewer,
     SettingsInvalid,
@@ -61,7 +62,7 @@ def failing(cannot: str) -> Iterator[None]:
     """Print the errors that an operator can remedy, and end the command; `cannot` begins the text of an OSError."""
     try:
         yield
-    except (DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, RelayBroke, SchemaNewer) as error:
+    except (DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, PortTaken, RelayBroke, SchemaNewer) as error:
         fail(str(error), FAILED)
     except StoreUnavailable as error:
         fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)

@@ -26,6 +26,13 @@ class RowUnreadable(StoreUnavailable):
         super().__init__(f"row {key} cannot be read: {fault}")
 
 
+class PortTaken(RelayError):
+    """A port that the relay shall listen on is in use."""
+
+    def __init__(self, setting: str, port: int) -> None:
+        super().__init__(f"{setting}: {port} is in use (address already in use): stop the program, or choose another")
+
+
 class DatabaseInUse(RelayError):
     """Another process uses the embedded database."""
 

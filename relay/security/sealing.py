@@ -76,7 +76,15 @@ class SealingPublicKey:
     @classmethod
     def load(cls, path: Path) -> "SealingPublicKey":
         """Load a PEM file; raises ValueError if it holds no X25519 public key."""
-        key = load_pem_public_key(path.read_bytes())
+        return cls.read(path.read_bytes())
+
+    @classmethod
+    def read(cls, pem: bytes) -> "SealingPublicKey":
+        """Read a PEM text; raises ValueError if it holds no X25519 public key."""
+        try:
+            key = load_pem_public_key(pem)
+        except UnsupportedAlgorithm as error:
+            raise ValueError("the key is of an unknown kind") from error
         if not isinstance(key, X25519PublicKey):
             raise ValueError("not an X25519 public key")  # noqa: TRY004 -- the fault is in the file
         return cls(key)

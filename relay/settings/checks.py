@@ -58,8 +58,9 @@ SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
 class Checks:
     """Makes the settings of one role; faults go to `files.faults`."""
 
-    def __init__(self, sections: Sections, files: Files, role: Role) -> None:
-        """`role` decides which keys are required and which files are read."""
+    def __init__(self, sections: Sections, files: Files, role: Role, *, first: bool = False) -> None:
+        """`role` decides which keys are required and which files are read; the `first` start makes the sealing keys."""
+        self._first = first
         self._sections = sections
         self._files = files
         self._faults = files.faults
@@ -121,6 +122,8 @@ class Checks:
         """Load the keys of the role; an api process has only the public key, and the two must belong together."""
         private_file, public_file = key_files(self._files.folder, relay, section)
         private = public = None
+        if self._first and not private_file.exists() and not public_file.exists():
+            return SealingSettings(private_file, public_file)
         if self._role in KNOWS_PASSWORDS:
             former = [self._files.path(name) for name in section.former_private_key_files]
             private = self._files.sealing_private("sealing.private_key_file", private_file, former)

@@ -1,7 +1,9 @@
 """Checks of the files that relay.toml names: readable, closed to others if secret, and of the right content."""
 
 import json
+import re
 import ssl
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +14,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.transport.tls import client_context
 from relay.network.urls import secure_url
-from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate
+from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate, read_rsa_key
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
+from relay.settings.contents import pem_misfit, read_regular, text_misfit
 from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
 RENEW_CA: Final = "The relay accepts it; have the CA renewed with these extensions before other software meets it."
+LONGEST_NAME: Final = 100  # characters of the name of a file that a message shows
+_KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+=_-]{24,}")
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
 
 
@@ -37,16 +42,25 @@ class Files:
     def read(self, key: str, path: Path, *, secret: bool, remedy: str = "") -> bytes | None:
         """Return a file's bytes, or None if it cannot be read; report a secret file that others may read."""
         try:
-            content = path.read_bytes()
-            mode = path.stat().st_mode & 0o777
+            content, mode = read_regular(path)
         except OSError as error:
-            self.faults.add(
-                key, f"{path} cannot be read: {error.strerror}", remedy or "Correct the path or its rights."
-            )
+            name = str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
+            hidden = not path.exists() and _looks_like_a_secret(name)
+            wrong = f"{'what it names' if hidden else path} cannot be read: {error.strerror}"
+            self.faults.add(key, wrong, remedy or "Correct the path or its rights.")
             return None
         if secret and mode & 0o077:
             wrong = f"{path} is open to others than its owner (mode {mode:04o})"
             self.faults.add(key, wrong, f"Run `chmod 600 {path}`; if others could read it, make a new key.")
+        return content
+
+    def pem(self, key: str, path: Path, *, secret: bool, remedy: str = "", comments: bool = False) -> bytes | None:
+        """Return a file that should be PEM, or None if it is something else, which is reported."""
+        content = self.read(key, path, secret=secret, remedy=remedy)
+        misfit = None if content is None else pem_misfit(content, path, comments=comments)
+        if misfit is not None:
+            self.faults.add(key, f"{path} {misfit[0]}", misfit[1])
+            return None
         return content
 
     def ca(self, key: str, name: str | None) -> Path | None:
@@ -54,11 +68,11 @@ class Files:
         if name is None:
             return None
         path = self.path(name)
-        pem = self.read(key, path, secret=False)
+        pem = self.pem(key, path, secret=False, comments=True)
         if pem is not None:
             try:
                 client_context(path)
-            except ssl.SSLError:
+            except (ssl.SSLError, OSError, ValueError):
                 self.faults.add(
                     key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE."
                 )
@@ -70,8 +84,8 @@ class Files:
     def certificate(self, key: str, path: Path, key_of: str, key_path: Path) -> None:
         """Check a certificate and its key, which may be in the same file, and that they belong together."""
         together = path == key_path
-        pem = self.read(key, path, secret=together)
-        key_pem = pem if together else self.read(key_of, key_path, secret=True)
+        pem = self.pem(key, path, secret=together)
+        key_pem = pem if together else self.pem(key_of, key_path, secret=True)
         certified = self._certified(key, path, pem) if pem is not None else None
         try:
             own = public_key_of(key_pem) if key_pem is not None else None
@@ -104,7 +118,7 @@ class Files:
 
     def apns_key(self, key: str, path: Path) -> bool:
         """Return whether a file is a .p8 key; report it if not."""
-        pem = self.read(key, path, secret=True)
+        pem = self.pem(key, path, secret=True)
         if pem is None:
             return False
         if not is_p256(pem):
@@ -115,7 +129,7 @@ class Files:
 
     def vapid_key(self, key: str, path: Path, remedy: str) -> bytes | None:
         """Return the key that identifies the relay to push services, as PEM; None if the file holds none."""
-        pem = self.read(key, path, secret=True, remedy=remedy)
+        pem = self.pem(key, path, secret=True, remedy=remedy)
         if pem is None:
             return None
         if not is_p256(pem):
@@ -129,9 +143,12 @@ class Files:
         if content is None:
             return
         remedy = "Make a new key for the service account in the Firebase console and give its JSON file."
+        if (misfit := pem_misfit(content, path, comments=True)) is not None and not content.startswith(BOM_UTF8):
+            self.faults.add(key, f"{path} {misfit[0]}", misfit[1] if content.strip() else remedy)
+            return
         try:
             account: Any = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             account = None
         if not isinstance(account, dict) or account.get("type") != "service_account":
             self.faults.add(key, f"{path} is no service account's JSON", remedy)
@@ -143,9 +160,9 @@ class Files:
             self.faults.add(key, f"{path} lacks {', '.join(missing)}", remedy)
             return
         try:
-            public_key_of(account["private_key"].encode())
+            read_rsa_key(account["private_key"].encode())
         except ValueError:
-            self.faults.add(key, f"{path} holds no usable private_key", remedy)
+            self.faults.add(key, f"{path} holds no usable private_key: it must be an RSA key", remedy)
         if not secure_url(account["token_uri"]):
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
 
@@ -162,7 +179,7 @@ class Files:
         return [key for key in keys if key is not None]
 
     def _x25519(self, key: str, path: Path, remedy: str) -> X25519PrivateKey | None:
-        pem = self.read(key, path, secret=True, remedy=remedy)
+        pem = self.pem(key, path, secret=True, remedy=remedy)
         if pem is None:
             return None
         try:
@@ -173,10 +190,11 @@ class Files:
 
     def sealing_public(self, key: str, path: Path) -> SealingPublicKey | None:
         """Return the key that seals credentials; None if the file holds none."""
-        if self.read(key, path, secret=False, remedy=KEYGEN) is None:
+        pem = self.pem(key, path, secret=False, remedy=KEYGEN)
+        if pem is None:
             return None
         try:
-            return SealingPublicKey.load(path)
+            return SealingPublicKey.read(pem)
         except ValueError:
             self.faults.add(key, f"{path} holds no X25519 public key", KEYGEN)
             return None
@@ -186,8 +204,17 @@ class Files:
         content = self.read(key, path, secret=True)
         if content is None:
             return None
-        lines = content.decode("utf-8", "replace").splitlines()
+        if (misfit := text_misfit(content)) is not None:
+            self.faults.add(key, f"{path} {misfit[0]}", misfit[1])
+            return None
+        lines = content.decode("utf-8-sig").splitlines()
         if not lines or not lines[0]:
             self.faults.add(key, f"{path} is empty", "Write the password into its first line.")
             return None
         return lines[0]
+
+
+def _looks_like_a_secret(name: str) -> bool:
+    """Return whether what should name a file may be the secret itself, which no message may repeat."""
+    words = name.split("/")
+    return len(name) > LONGEST_NAME or (len(words) == 1 and "." not in name) or any(map(_KEY.fullmatch, words))

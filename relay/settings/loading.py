@@ -19,15 +19,19 @@ from relay.settings.source import Faults, read_sections
 from relay.settings.values import KeyMaking, Settings
 
 
-def load(path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None) -> Settings:
+def load(
+    path: Path, environ: Mapping[str, str], role: Role, now: datetime | None = None, *, first: bool = False
+) -> Settings:
     """Return the settings of `role`, checked; certificates must be valid at `now`, by default the present time.
+
+    Before the `first` start, the sealing keys may both be missing: that start makes them.
 
     Raises SettingsInvalid with all faults: (key as in TOML, what is wrong, what to do).
     """
     moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
     sections, faults = read_sections(path, environ), Faults()
     sections.report_unknown_tables(faults)
-    settings = Checks(sections, Files(path.absolute().parent, faults, moment), role).settings()
+    settings = Checks(sections, Files(path.absolute().parent, faults, moment), role, first=first).settings()
     if faults.list:
         raise SettingsInvalid(faults.list)
     return replace(settings, warnings=tuple(faults.warnings))

@@ -1,8 +1,11 @@
 """The tables of relay.toml: each key with its type, default, bounds and meaning."""
 
+import re
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
 from eas_watcher.machine.state import RATE
@@ -23,9 +26,57 @@ def split_numbers(value: Any) -> Any:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-Text = Annotated[str, Field(min_length=1)]
+def bare_host(value: str) -> str:
+    """Return a host name or IP address, [::1] without its brackets; raises ValueError: what it is instead."""
+    if "://" in value:
+        raise ValueError("is a URL: write the host alone")
+    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    with suppress(ValueError):
+        return str(ip_address(host))
+    if ":" in value:
+        raise ValueError("has a port: write the host here, and the port into the setting of its name")
+    if "/" in value:
+        raise ValueError("has a path: write the host alone")
+    if not _HOST.fullmatch(value):
+        raise ValueError("is no host name or IP address")
+    return value
+
+
+def mail_domain(value: str) -> str:
+    """Return a mail domain as addresses have it: lower-case, without @ and a dot at the end. Raises ValueError."""
+    domain = value.lower().removeprefix("@").removesuffix(".")
+    if "*" in domain:
+        raise ValueError("holds a wildcard: list each domain")
+    if "@" in domain:
+        raise ValueError("holds an address: write what follows the @ alone")
+    if "://" in domain or "/" in domain or ":" in domain:
+        raise ValueError("holds a URL: write the domain of the addresses alone")
+    if not domain or any(character.isspace() for character in domain):
+        raise ValueError("holds what is no domain")
+    return domain
+
+
+def app_name(value: str) -> str:
+    """Return the name of an app; raises ValueError for one with blanks within."""
+    if any(character.isspace() for character in value):
+        raise ValueError("holds a name with a blank: list each app by itself")
+    return value
+
+
+def printable(value: str) -> str:
+    """Return a text of one line; raises ValueError for others, such as a pasted key."""
+    if not value.isprintable():
+        raise ValueError("has line breaks or control characters: if that is a secret, give the name of a file with it")
+    return value
+
+
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+Text = Annotated[str, Field(min_length=1), AfterValidator(printable)]
+Host = Annotated[Text, AfterValidator(bare_host)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
+Apps = Annotated[tuple[Annotated[Text, AfterValidator(app_name)], ...], BeforeValidator(split)]
+Domains = Annotated[tuple[Annotated[Text, AfterValidator(mail_domain)], ...], BeforeValidator(split)]
 InFlight = Annotated[int, Field(ge=1, le=1000)]
 ProviderProxy = Annotated[
     Text | None,
@@ -37,6 +88,14 @@ class Section(BaseModel):
     """One table of relay.toml; None means that a key is not set and has no default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        """Drop blanks at both ends of texts: nobody sees them in a file."""
+        if isinstance(value, list):
+            return [part.strip() if isinstance(part, str) else part for part in value]
+        return value.strip() if isinstance(value, str) else value
 
 
 class RelaySection(Section):
@@ -78,7 +137,7 @@ class SealingSection(Section):
 class ApiSection(Section):
     """[api]: the listener of the registration API."""
 
-    host: Text = Field(
+    host: Host = Field(
         default="0.0.0.0",  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
         description="address the registration API listens on",
     )
@@ -116,7 +175,7 @@ class ApiSection(Section):
 class OpsSection(Section):
     """[ops]: the listener of health and metrics."""
 
-    host: Text = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
+    host: Host = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
     port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
     hosts: Texts = Field(
         default=(), description="names and addresses that monitoring reaches it by, besides localhost and ops.host"
@@ -138,7 +197,7 @@ class ServerSection(Section):
         default=None, description="https:// URL; without a path, /Microsoft-Server-ActiveSync is taken"
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    domains: Texts = Field(default=(), description="mail domains whose addresses are looked for on this server")
+    domains: Domains = Field(default=(), description="mail domains whose addresses are looked for on this server")
     source_addresses: Texts = Field(
         default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
     )
@@ -245,7 +304,7 @@ class ApnsAccountSection(Section):
     certificate_file: Text | None = Field(
         default=None, description="PEM file with a push certificate and its key, instead of key_file"
     )
-    topics: Texts = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    topics: Apps = Field(default=(), description="bundle ids of the apps that may be pushed to")
     environments: Annotated[
         tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
     ] = Field(
@@ -257,9 +316,9 @@ class ApnsAccountSection(Section):
 class ApnsSection(ApnsAccountSection):
     """[apns]: how to reach APNs; its other keys are the first account, often the only one."""
 
-    host: Text = Field(default="api.push.apple.com", description="APNs host for apps from the store")
+    host: Host = Field(default="api.push.apple.com", description="APNs host for apps from the store")
     port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
-    sandbox_host: Text = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
+    sandbox_host: Host = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
     sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
     proxy: ProviderProxy = None
@@ -272,7 +331,7 @@ class FcmSection(Section):
     service_account_file: Text | None = Field(
         default=None, description="JSON key of the service account, from the Firebase console"
     )
-    apps: Texts = Field(default=(), description="package names of the apps that may be pushed to")
+    apps: Apps = Field(default=(), description="package names of the apps that may be pushed to")
     url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
     ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
@@ -290,7 +349,7 @@ class WebPushSection(Section):
     hosts: Texts = Field(
         default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
     )
-    apps: Texts = Field(default=(), description="names of the apps that may be pushed to, as they register")
+    apps: Apps = Field(default=(), description="names of the apps that may be pushed to, as they register")
     vapid_key_file: Text | None = Field(
         default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
     )

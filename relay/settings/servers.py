@@ -79,7 +79,7 @@ class ServerChecks:
         servers = {}
         for name, section in sections.items():
             table = f"servers.{name}"
-            domains = frozenset(domain.lower().lstrip("@") for domain in section.domains)
+            domains = frozenset(section.domains)
             for domain in sorted(domains):
                 owner = owners.setdefault(domain, name)
                 if owner != name:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.domain.errors import SettingsInvalid
+from relay.settings.contents import read_regular, text_misfit
 from relay.settings.sections import NAMED, RETIRED, SECTIONS, ApnsAccountSection, Section, ServerSection
 
 PREFIX: Final = "RELAY__"
@@ -19,6 +20,7 @@ SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 """Server names go into metrics, logs and environment variables."""
 NAMES: Final = {"servers": "mail server", "apns.accounts": "developer team or certificate"}
 """What a table of NAMED describes, in the words of remedies."""
+_QUOTED: Final = re.compile(r"\(.*\)|'.*'|\".*\"", re.DOTALL)
 S = TypeVar("S", bound=Section)
 
 
@@ -121,7 +123,8 @@ class Sections:
             wrong, remedy = RETIRED.get(name) or _unknown(key, list(model.model_fields))
         else:
             # The text never repeats the value: an operator may have put a secret there by mistake.
-            wrong = problem["msg"].replace("Input should be", "must be").replace("String should", "must", 1)
+            wrong = problem["msg"].removeprefix("Value error, ")
+            wrong = wrong.replace("Input should be", "must be").replace("String should", "must", 1)
             wrong = wrong[:1].lower() + wrong[1:]
             remedy = f"Set it to: {model.model_fields[key].description}."
         return wrong + self._from(name), remedy
@@ -135,14 +138,20 @@ class Sections:
 def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
     """Return the tables of the file, overridden by the environment; raises SettingsInvalid if the file is not TOML."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        content, _ = read_regular(path)
     except OSError as error:
         wrong = f"cannot be read: {error.strerror}"
         raise SettingsInvalid(
             [(str(path), wrong, "Name another file with --config, or copy config/relay.toml.")]
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsInvalid([(str(path), f"is no TOML: {error}", "Correct that line.")]) from error
+    if (misfit := text_misfit(content)) is not None:
+        raise SettingsInvalid([(str(path), *misfit)])
+    try:
+        tables = tomllib.loads(content.decode("utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsInvalid([(str(path), f"is no TOML: {_place(error)}", "Correct that line.")]) from error
+    except RecursionError as error:
+        raise SettingsInvalid([(str(path), "is no TOML: it nests too deep", "Correct it.")]) from error
     origins = {}
     for variable in sorted(environ):
         if variable.startswith(PREFIX):
@@ -150,6 +159,12 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
             if _put(tables, keys, environ[variable]):
                 origins[".".join(keys)] = variable
     return Sections(tables, origins)
+
+
+def _place(error: tomllib.TOMLDecodeError) -> str:
+    """Return where a text is no TOML and why, without the text, which may be a secret."""
+    why, bracket, where = str(error).partition(" (at ")
+    return _QUOTED.sub("...", why) + bracket + where
 
 
 def _keys(variable: str, tables: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,22 @@
 """Checks and conversions of the URLs in relay.toml."""
 
 from pathlib import Path
+from typing import Final
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from eas_watcher.autodiscover.urls import EAS_PATH
+
+OTHER_SERVICES: Final = {
+    "/owa": "Outlook on the web (OWA)",
+    "/ecp": "the Exchange admin center (ECP)",
+    "/ews": "Exchange Web Services (EWS)",
+    "/autodiscover": "Autodiscover",
+    "/mapi": "MAPI over HTTP",
+    "/rpc": "Outlook Anywhere (RPC)",
+    "/oab": "the offline address book",
+    "/powershell": "Exchange PowerShell",
+}
+"""How the paths of what Exchange offers beside ActiveSync begin."""
 
 
 class UrlInvalid(ValueError):
@@ -27,8 +40,13 @@ def eas_url(url: str) -> str:
     parts = split(url)
     if parts.scheme != "https":
         raise UrlInvalid("is not https://, so passwords would travel in the clear")
+    if any(character.isspace() for character in url):
+        raise UrlInvalid("holds a blank")
     if parts.query or parts.fragment or parts.username is not None:
         raise UrlInvalid("has more than host, port and path")
+    for beginning, name in OTHER_SERVICES.items():
+        if parts.path.lower().startswith(beginning):
+            raise UrlInvalid(f"is the address of {name}, not of ActiveSync")
     return parts._replace(path=EAS_PATH if parts.path in ("", "/") else parts.path).geturl()
 
 

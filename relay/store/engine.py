@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from eas_watcher.transport.tls import client_context
-from relay.domain.errors import DatabaseInUse, StoreUnavailable
+from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,31 @@ def embedded_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def embedded_in_use(path: Path) -> bool:
+    """Return whether a process has the lock of an SQLite database."""
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Raise DatabaseRefuses when the database does not take a statement, e.g. without the right to it."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause = error.orig and (error.orig.__cause__ or error.orig)
+        raise DatabaseRefuses(str(cause)) from error
 
 
 def _with_driver(url: sa.URL) -> sa.URL:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.domain.errors import DatabaseRefuses, SchemaNewer
-from relay.store.engine import transaction
+from relay.domain.errors import SchemaNewer
+from relay.store.engine import refusals, transaction
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -41,12 +40,9 @@ async def pending(engine: AsyncEngine) -> bool:
 @asynccontextmanager
 async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Run a transaction; this is the first that a process does, so here shows what is wrong with the settings."""
-    try:
+    with refusals():
         async with transaction(engine) as connection:
             yield connection
-    except DBAPIError as error:
-        cause = error.orig and (error.orig.__cause__ or error.orig)
-        raise DatabaseRefuses(str(cause)) from error
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -218,22 +218,24 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("command", "url", "status", "words"),
     [
-        ("sqlite:////proc/nowhere/relay.sqlite3", "reach the database: No such file or directory: /proc/nowhere"),
-        ("postgresql://relay@127.0.0.1:9/relay", "the database does not answer"),
+        ("serve", "sqlite:////proc/nowhere/relay.sqlite3", 2, "database.url /proc/nowhere cannot be written"),
+        ("check", "sqlite:////proc/nowhere/relay.sqlite3", 2, "database.url /proc/nowhere cannot be written"),
+        ("migrate", "sqlite:////proc/nowhere/relay.sqlite3", 1, "No such file or directory: /proc/nowhere"),
+        ("serve", "postgresql://relay@127.0.0.1:9/relay", 1, "the database does not answer"),
+        ("migrate", "postgresql://relay@127.0.0.1:9/relay", 1, "the database does not answer"),
     ],
 )
 async def test_a_database_out_of_reach_is_told_in_words(
-    installation: Installation, command: str, url: str, words: str
+    installation: Installation, command: str, url: str, status: int, words: str
 ) -> None:
-    environ = {"RELAY__DATABASE__URL": url}
+    environ = {"RELAY__DATABASE__URL": url, "RELAY__API__PORT": "1", "RELAY__OPS__PORT": "2"}
 
     ended = await relay(command, "--config", str(installation.toml), environ=environ)
 
-    assert ended.status == 1
+    assert ended.status == status
     assert words in ended.err
     assert "Traceback" not in ended.err
 
@@ -254,3 +256,25 @@ async def test_a_state_folder_that_is_missing_is_made_for_the_owner_only(
     assert ended.status == 0, ended.err
     assert state.stat().st_mode & 0o777 == 0o700
     assert (state / "relay.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_fault_of_the_relay_itself_shows_neither_values_nor_a_traceback(tmp_path: Path) -> None:
+    program = tmp_path / "broken.py"
+    program.write_text(
+        "from relay.cli import main\n"
+        "@main.cli.command()\n"
+        "def broken() -> None:\n"
+        "    raise KeyError('canary of a password')\n"
+        "main.main()\n"
+    )
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), "broken", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert b"report the line above" in err
+    assert b"KeyError" in err
+    assert b"canary" not in err.replace(b"raise KeyError('canary of a password')", b"")
+    assert b"Traceback" not in err

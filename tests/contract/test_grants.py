@@ -13,11 +13,13 @@ from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import Lesson
+from relay.domain.errors import DatabaseRefuses
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
-from relay.store.engine import open_engine, transaction
+from relay.store.engine import open_engine, refusals, transaction
+from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
@@ -194,3 +196,25 @@ async def test_only_watch_keeps_what_it_learns_of_paths(
     assert await store.lessons(NOW) == {"https://mail.example.com/": Lesson(900)}
     assert await denied(api, "SELECT url FROM path")
     assert await denied(push, "SELECT url FROM path")
+
+
+async def test_explain_with_the_user_of_any_role_explains_or_says_what_it_lacks(
+    api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine
+) -> None:
+    await register(SqlRegistrationStore(api, LocalWakeups()))
+    said = []
+
+    for engine in (api, watch, push):
+        try:
+            with refusals():
+                (found,) = await SqlExplanationStore(engine, lambda: NOW).find("ann@example.com")
+        except DatabaseRefuses as error:
+            said.append(str(error).partition(" for ")[0])
+        else:
+            said.append(found.mailbox.user)
+
+    assert said == [
+        "ann@example.com",
+        "the database refuses: permission denied",
+        "the database refuses: permission denied",
+    ]

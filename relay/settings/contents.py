@@ -1,0 +1,95 @@
+"""Reads the files that settings name, and recognises what they hold instead of what they should."""
+
+import codecs
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+LARGEST: Final = 4 * 2**20  # bytes; the bundle of all public CAs has a quarter of a megabyte
+_BOMS: Final = {
+    codecs.BOM_UTF8: "UTF-8 with a byte order mark",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_PKCS7_DATA: Final = bytes.fromhex("06092A864886F70D010701")  # the object identifier at the start of each PKCS #12 file
+_DER: Final = (b"\x30\x80", b"\x30\x81", b"\x30\x82", b"\x30\x83")  # how a SEQUENCE of more than 127 bytes begins
+_KINDS: Final = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+Misfit = tuple[str, str]
+"""What a file is, to follow its name, and what to do about it."""
+
+
+def read_regular(path: Path) -> tuple[bytes, int]:
+    """Return the bytes of a file and its permissions; raises OSError, also for what is no file or too large for one.
+
+    A pipe is not waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(0, "its name has a null byte") from error
+    status = os.fstat(descriptor)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        os.close(descriptor)
+        raise OSError(0, f"it is {_KINDS.get(kind, 'a device')}")
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(0, f"it has more than {LARGEST // 2**20} MiB")
+    return content, stat.S_IMODE(status.st_mode)
+
+
+def text_misfit(content: bytes) -> Misfit | None:
+    """Return why a file of one secret's text cannot be read; None: it is UTF-8."""
+    for mark, name in _BOMS.items():
+        if content.startswith(mark) and mark != codecs.BOM_UTF8:
+            return f"is {name}", "Save it as UTF-8."
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"is no UTF-8 (line {line})", "Save it as UTF-8: it may be Windows-1252, in which old editors save."
+    return None
+
+
+def pem_misfit(content: bytes, path: Path, *, comments: bool = False) -> Misfit | None:
+    """Return what a file is that should be PEM, and how to convert it; None: nothing known is wrong with it.
+
+    `comments` may hold any letters in files of CAs; a key has none.
+    """
+    if not content.strip():
+        return "is empty", "Copy the file again."
+    for mark, name in _BOMS.items():
+        if content.startswith(mark):
+            return f"is {name}", "Save it as plain UTF-8 without a byte order mark, or copy the original file again."
+    if content.startswith(_DER):
+        return _binary(content, path)
+    if (misfit := _other_text(content, path)) is not None:
+        return misfit
+    if not comments and not content.isascii():
+        line = next(number for number, text in enumerate(content.split(b"\n"), 1) if not text.isascii())
+        return f"holds other letters than ASCII (line {line})", "Keep only the lines from BEGIN to END."
+    return None
+
+
+def _other_text(content: bytes, path: Path) -> Misfit | None:
+    """Return what a text is that is no certificate and no open key."""
+    if content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page", "Download the file again, logged in."
+    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in content:
+        return "is a key of OpenSSH", f"Convert it: `ssh-keygen -p -m PEM -f {path}`."
+    if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in content or b"Proc-Type: 4,ENCRYPTED" in content:
+        new = path.with_suffix(".pem").name
+        return "is encrypted with a password", f"Decrypt it: `openssl pkey -in {path} -out plain-{new}`."
+    return None
+
+
+def _binary(content: bytes, path: Path) -> Misfit:
+    """Return what a binary file is: PKCS #12, or a certificate or key as DER."""
+    new = path.with_suffix(".pem").name
+    if path.suffix.lower() in (".p12", ".pfx") or _PKCS7_DATA in content[:80]:
+        remedy = f"Convert it: `openssl pkcs12 -in {path} -nodes -out {new}` asks for its password; then `chmod 600`."
+        return "is a PKCS #12 file (.p12, .pfx), no PEM", remedy
+    remedy = f"Convert it: `openssl x509 -inform DER -in {path} -out {new}`, for a key `openssl pkey` instead of x509."
+    return "is a binary file (DER), no PEM", remedy

@@ -1,0 +1,441 @@
+"""Test that `relay check` and `relay serve` agree about every configuration, and never break over one."""
+
+import asyncio
+import copy
+import json
+import os
+import shutil
+import socket
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    pkcs12,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay import app
+from relay.domain.errors import RelayError, SettingsInvalid
+from relay.domain.model import Role
+from relay.settings import load
+from relay.settings.sections import known_keys
+from tests.installation import Installation, explained
+
+Faults = list[tuple[str, str, str]]
+CANARY: Final = "canary7Xq2LmPz9RtVw4BnKc8Jd"
+BOM: Final = b"\xef\xbb\xbf"
+EC: Final = ec.generate_private_key(ec.SECP256R1())
+EC_PEM: Final = EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Installation(tmp_path_factory.mktemp("template")).folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Host:
+    """A copy of a good installation, to be spoilt."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(template, folder)
+        self.toml = folder / "relay.toml"
+        self.tables: dict[str, Any] = tomllib.loads(self.toml.read_text())
+        self.put("api.host", "127.0.0.1")
+        self.put("api.port", free_port())
+        self.put("ops.port", free_port())
+
+    def put(self, key: str, value: Any) -> None:
+        *tables, last = key.split(".")
+        table = self.tables
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+        self.toml.write_text(dump(self.tables))
+
+    def write(self, name: str, content: bytes, mode: int = 0o600) -> None:
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+
+    def checked(self, *, serves: bool = False) -> Faults:
+        """Return the faults that the commands name."""
+        try:
+            found = load(self.toml, {}, Role.ALL, first=not serves)
+            app.look_at_host(found, serves=serves)
+        except SettingsInvalid as error:
+            return error.faults
+        return []
+
+    def serve(self) -> None:
+        """Start the relay, and end it again."""
+
+        async def start() -> None:
+            async with app.opened(load(self.toml, {}, Role.ALL)):
+                pass
+
+        asyncio.run(start())
+
+
+def dump(tables: dict[str, Any], prefix: str = "") -> str:
+    """Write TOML."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+    inner = [(f"{prefix}{key}", value) for key, value in tables.items() if isinstance(value, dict)]
+    return "\n".join(lines) + "".join(f"\n[{name}]\n{dump(value, f'{name}.')}" for name, value in inner)
+
+
+@pytest.fixture
+def host(template: Path, tmp_path: Path) -> Host:
+    return Host(template, tmp_path / "host")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Run as a user who may not do everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def pem_of(kind: str) -> bytes:
+    return {
+        "ec": EC_PEM,
+        "ed25519": ed25519.Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        ),
+        "public": EC.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        "encrypted": EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")),
+        "der": EC.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+    }[kind]
+
+
+@cache
+def p12() -> bytes:
+    return pkcs12.serialize_key_and_certificates(b"ann", EC, None, None, BestAvailableEncryption(b"secret"))
+
+
+Spoil = Callable[[Host], object]
+KEY = "apns.key_file"
+
+
+def content(name: str, change: Callable[[bytes], bytes]) -> Spoil:
+    def change_it(host: Host) -> None:
+        path = host.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        host.write(name, change(path.read_bytes()))
+
+    return change_it
+
+
+def setting(key: str, value: Any) -> Spoil:
+    return lambda host: host.put(key, value)
+
+
+def account(**fields: str) -> Spoil:
+    return content("fcm.json", lambda json_: json.dumps(json.loads(json_) | fields).encode())
+
+
+def fifo(name: str) -> Spoil:
+    def make(host: Host) -> None:
+        (host.folder / name).unlink()
+        os.mkfifo(host.folder / name, 0o600)
+
+    return make
+
+
+def folder(name: str) -> Spoil:
+    def make(host: Host) -> None:
+        (host.folder / name).unlink()
+        (host.folder / name).mkdir()
+
+    return make
+
+
+def link(name: str, target: str) -> Spoil:
+    def make(host: Host) -> None:
+        (host.folder / name).unlink()
+        (host.folder / name).symlink_to(target)
+
+    return make
+
+
+CASES: Final[list[tuple[str, Spoil, str, str]]] = [
+    ("EC key in the service account", account(private_key=EC_PEM.decode()), "fcm.service_account_file", "RSA"),
+    ("service account is a .p12", content("fcm.json", lambda _: p12()), "fcm.service_account_file", "PKCS #12"),
+    ("service account nests", content("fcm.json", lambda _: b"[" * 200_000), "fcm.service_account_file", "JSON"),
+    ("p8 with BOM", content("apns.p8", lambda pem: BOM + pem), KEY, "byte order mark"),
+    ("p8 in UTF-16", content("apns.p8", lambda pem: pem.decode().encode("utf-16")), KEY, "UTF-16"),
+    (
+        "p8 with an umlaut",
+        content("apns.p8", lambda pem: b"# Schl\xfcssel\n" + pem),
+        KEY,
+        "letters than ASCII (line 1)",
+    ),
+    ("p8 empty", content("apns.p8", lambda _: b""), KEY, "is empty"),
+    ("p8 blank", content("apns.p8", lambda _: b" \n\n"), KEY, "is empty"),
+    ("p8 huge", content("apns.p8", lambda pem: pem * 50_000), KEY, "more than 4 MiB"),
+    ("p8 random", content("apns.p8", lambda _: bytes(range(256))), KEY, "ASCII"),
+    ("p8 is .p12", content("apns.p8", lambda _: p12()), KEY, "PKCS #12"),
+    ("p8 is DER", content("apns.p8", lambda _: pem_of("der")), KEY, "DER"),
+    ("p8 encrypted", content("apns.p8", lambda _: pem_of("encrypted")), KEY, "encrypted with a password"),
+    ("p8 is public", content("apns.p8", lambda _: pem_of("public")), KEY, "no ECDSA P-256 key"),
+    ("p8 is Ed25519", content("apns.p8", lambda _: pem_of("ed25519")), KEY, "no ECDSA P-256 key"),
+    ("p8 is a web page", content("apns.p8", lambda _: b"<!DOCTYPE html><p>Log in"), KEY, "web page"),
+    ("p8 is a folder", folder("apns.p8"), KEY, "it is a folder"),
+    ("p8 is a pipe", fifo("apns.p8"), KEY, "it is a pipe"),
+    ("p8 is a device", link("apns.p8", "/dev/zero"), KEY, "it is a device"),
+    ("p8 links to itself", link("apns.p8", "apns.p8"), KEY, "symbolic links"),
+    ("TLS key is a pipe", fifo("api.key"), "api.key_file", "it is a pipe"),
+    ("TLS certificate is .p12", content("api.pem", lambda _: p12()), "api.certificate_file", "PKCS #12"),
+    ("sealing key is .p12", content("state/sealing-private.pem", lambda _: p12()), "sealing.private_key_file", "PKCS"),
+    ("sealing key is EC", content("state/sealing-private.pem", lambda _: EC_PEM), "sealing.private_key_file", "X25519"),
+    ("host is a URL", setting("api.host", "http://0.0.0.0"), "api.host", "is a URL"),
+    ("host with port", setting("api.host", "0.0.0.0:8443"), "api.host", "has a port"),
+    ("host is elsewhere", setting("api.host", "192.0.2.7"), "api.host", "no address of this host"),
+    ("host in brackets with port", setting("ops.host", "[::]:9090"), "ops.host", "has a port"),
+    ("host is a sentence", setting("ops.host", "my host"), "ops.host", "no host name"),
+    ("APNs with scheme", setting("apns.host", "https://api.push.apple.com"), "apns.host", "is a URL"),
+    ("APNs with port", setting("apns.sandbox_host", "api.push.apple.com:443"), "apns.sandbox_host", "has a port"),
+    ("APNs with path", setting("apns.host", "api.push.apple.com/3"), "apns.host", "has a path"),
+    ("OWA", setting("servers.main.url", "https://mail.example.com/owa/"), "servers.main.url", "(OWA)"),
+    ("EWS", setting("servers.main.url", "https://mail.example.com/EWS/Exchange.asmx"), "servers.main.url", "(EWS)"),
+    (
+        "Autodiscover",
+        setting("servers.main.url", "https://mail.example.com/autodiscover/autodiscover.xml"),
+        "servers.main.url",
+        "Autodiscover",
+    ),
+    ("URL with a blank", setting("servers.main.url", "https://mail.example .com"), "servers.main.url", "blank"),
+    ("domain with wildcard", setting("servers.main.domains", ["*.example.com"]), "servers.main.domains", "wildcard"),
+    ("domain is an address", setting("servers.main.domains", ["ann@example.com"]), "servers.main.domains", "address"),
+    ("domain is a URL", setting("servers.main.domains", ["https://example.com"]), "servers.main.domains", "URL"),
+    ("topic with blank", setting("apns.topics", ["com.example mail"]), "apns.topics", "blank"),
+    ("app with blank", setting("fcm.apps", ["com.example.mail com.example.other"]), "fcm.apps", "blank"),
+    ("pasted key", setting("apns.key_file", EC_PEM.decode()), KEY, "line breaks"),
+    ("pasted secret", setting("apns.key_file", CANARY), KEY, "what it names cannot be read"),
+    ("database in a file", setting("database.url", "sqlite:///api.pem/x.db"), "database.url", "is no folder"),
+    ("database is a folder", setting("database.url", "sqlite:///state"), "database.url", "cannot be written"),
+    ("egress folder is a file", setting("egress.folder", "api.pem/egress"), "egress.folder", "is no folder"),
+    ("egress in /proc", setting("egress.folder", "/proc/egress"), "egress.folder", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "key", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_cannot_serve_is_named_with_its_setting(host: Host, spoil: Spoil, key: str, words: str) -> None:
+    spoil(host)
+
+    faults = host.checked()
+
+    assert all(key and wrong and remedy.endswith((".", "?")) for key, wrong, remedy in faults)
+    assert [(found, words in wrong) for found, wrong, _ in faults] == [(key, True)], faults
+    assert host.checked(serves=True) == faults
+    assert [wrong for _, wrong, _ in faults if not any(text.search(wrong) for text in explained())] == []
+    assert CANARY not in str(faults)
+    assert "PRIVATE KEY" not in str(faults)
+
+
+@pytest.mark.parametrize("file", ["fcm.json", "apns.p8", "api.key", "api.pem", "state/sealing-private.pem"])
+def test_a_file_to_convert_is_never_answered_by_a_new_key(host: Host, file: str) -> None:
+    host.write(file, p12())
+
+    ((_, _, remedy),) = host.checked()
+
+    assert "openssl pkcs12 -in" in remedy
+    assert "new" not in remedy.replace(" -out ", "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("api.host", "[::]"),
+        ("api.host", " 127.0.0.1 "),
+        ("ops.host", "localhost"),
+        ("apns.host", "api.push.apple.com "),
+        ("servers.main.url", " https://mail.example.com/ "),
+        ("servers.main.domains", ["@Example.COM. ", "example.org"]),
+        ("apns.topics", ["com.example.mail "]),
+        ("apns.key_id", "ABCDE12345 "),
+        ("log.level", "info "),
+    ],
+)
+def test_what_is_meant_without_doubt_is_taken(host: Host, key: str, value: object) -> None:
+    host.put(key, value)
+
+    assert host.checked() == []
+    host.serve()
+
+
+def test_many_faults_at_once_are_all_told(host: Host) -> None:
+    host.write("apns.p8", BOM + EC_PEM)
+    host.put("api.host", "http://relay.example.com")
+    host.put("servers.main.url", "https://mail.example.com/owa")
+    account(private_key=EC_PEM.decode())(host)
+
+    assert {key for key, _, _ in host.checked()} == {KEY, "api.host", "servers.main.url", "fcm.service_account_file"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [("utf-8-sig", None), ("utf-16", "UTF-16"), ("cp1252", "no UTF-8 (line 1)")],
+)
+def test_settings_in_other_encodings_are_read_or_named(host: Host, encoding: str, words: str | None) -> None:
+    host.toml.write_bytes(("# Schlüssel\n" + host.toml.read_text()).encode(encoding))
+
+    faults = host.checked()
+
+    assert [(key, words is not None and words in wrong) for key, wrong, _ in faults] == (
+        [] if words is None else [(str(host.toml), True)]
+    )
+
+
+def test_a_secret_in_broken_toml_is_not_repeated(host: Host) -> None:
+    host.toml.write_text(f"[api]\nhost = {CANARY}\n['{CANARY}']\n")
+
+    ((_, wrong, _),) = host.checked()
+
+    assert "line 2" in wrong
+    assert CANARY not in wrong
+
+
+@pytest.mark.parametrize("key", ["relay.state_dir", "egress.folder"])
+def test_a_folder_that_another_user_made_is_named(host: Host, key: str) -> None:
+    """The state folder was made by a command that root ran."""
+    there = host.folder / "made by root"
+    there.mkdir(mode=0o500)
+    host.put(key, str(there))
+    host.put("sealing.private_key_file", "state/sealing-private.pem")
+    host.put("sealing.public_key_file", "state/sealing-public.pem")
+    found = load(host.toml, {}, Role.ALL)
+    host.folder.parent.chmod(0o755)
+
+    with as_nobody(), pytest.raises(SettingsInvalid) as raised:
+        app.look_at_host(found, serves=True)
+
+    (wrong, remedy) = {named: words for named, *words in raised.value.faults}[key]
+    assert "cannot be written: Permission denied" in wrong
+    assert "chown -R" in remedy
+
+
+def test_a_port_in_use_is_named_with_its_setting(host: Host) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        host.put("ops.port", other.getsockname()[1])
+
+        with pytest.raises(RelayError, match=r"ops\.port: \d+ is in use"):
+            host.checked()
+
+
+def test_check_leaves_the_ports_of_a_running_relay_alone(host: Host) -> None:
+    async def check_beside() -> Faults:
+        async with app.opened(load(host.toml, {}, Role.ALL)):
+            return host.checked()
+
+    assert asyncio.run(check_beside()) == []
+
+
+def test_before_the_first_start_the_sealing_keys_may_be_missing(host: Host) -> None:
+    for name in ("sealing-private.pem", "sealing-public.pem"):
+        (host.folder / "state" / name).unlink()
+
+    assert host.checked() == []
+
+
+# --- at random
+
+VALUES: Final = [
+    *(
+        "",
+        " ",
+        "x ",
+        "none",
+        "http://h",
+        "https://h:1/p",
+        "[::]",
+        "h:1",
+        "é",
+        "a\nb",
+        "\0",
+        "A" * 5000,
+        CANARY,
+        "../..",
+    ),
+    *("*.example.com", "@example.com", "sqlite:///x.db", "sqlite:///", "postgresql://u:p@h/d", "127.0.0.1", "api.pem"),
+    *("apns.p8", "state", "fcm.json", "ca.pem", "info", "10.0.0.0/8"),
+    *(-1, 0, 1, 65536, 10**30, 1.5, True, False, [], [""], ["a", "a"], [1], [CANARY], {}, {"x": 1}),
+]
+CONTENTS: Final[list[Callable[[bytes], bytes]]] = [
+    lambda _: b"",
+    lambda old: BOM + old,
+    lambda old: old.decode("latin-1").encode("utf-16"),
+    lambda old: b"# \xfc\n" + old,
+    lambda old: old[: len(old) // 2],
+    lambda old: old + old,
+    lambda old: old.replace(b"\n", b"\r\n"),
+    lambda old: b"\n\n" + old + b"\n\n",
+    lambda _: EC_PEM,
+    lambda _: p12(),
+    lambda _: b"[" * 100_000,
+    lambda _: b'{"type": "service_account", "private_key": "\\ud800"}',
+    *[lambda _, kind=kind: pem_of(kind) for kind in ("ed25519", "public", "encrypted", "der")],
+]
+FILES: Final = ("api.pem", "api.key", "apns.p8", "fcm.json", "state/sealing-private.pem", "state/sealing-public.pem")
+KEYS: Final = sorted(key.replace("NAME", "main") for key in known_keys() if not key.startswith("log."))
+SPOILS: Final = st.one_of(
+    st.builds(setting, st.sampled_from(KEYS), st.sampled_from(VALUES) | st.text(max_size=20).filter(str.isprintable)),
+    st.builds(content, st.sampled_from(FILES), st.sampled_from(CONTENTS)),
+    st.builds(content, st.sampled_from(FILES), st.binary(max_size=200).map(lambda made: lambda _: made)),
+    st.builds(fifo, st.sampled_from(FILES)),
+    st.builds(folder, st.sampled_from(FILES)),
+    st.builds(link, st.sampled_from(FILES), st.sampled_from(["nowhere", "/dev/zero", "relay.toml", "api.pem"])),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(spoils=st.lists(SPOILS, min_size=1, max_size=3))
+def test_check_and_serve_agree_about_whatever_is_configured(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, spoils: list[Spoil]
+) -> None:
+    host = Host(template, tmp_path_factory.mktemp("fuzz") / "host")
+    original = copy.deepcopy(host.tables)
+    for spoil in spoils:
+        try:
+            spoil(host)
+        except (OSError, AttributeError, TypeError):
+            host.tables = copy.deepcopy(original)  # one spoil made another impossible
+    try:
+        faults = host.checked()
+    except RelayError as error:
+        assert CANARY not in str(error)  # noqa: PT017 -- the configuration may be good
+        return
+
+    assert CANARY not in str(faults)
+    assert host.checked(serves=True) == faults
+    if not faults and host.tables.get("database", {}).get("url", "sqlite").startswith("sqlite"):
+        host.serve()
