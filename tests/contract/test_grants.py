@@ -14,6 +14,7 @@ from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.errors import DatabaseRefuses
+from relay.domain.explanation import MailboxExplanation
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
@@ -211,6 +212,7 @@ async def test_explain_with_the_user_of_any_role_explains_or_says_what_it_lacks(
         except DatabaseRefuses as error:
             said.append(str(error).partition(" for ")[0])
         else:
+            assert isinstance(found, MailboxExplanation)
             said.append(found.mailbox.user)
 
     assert said == [
