@@ -266,7 +266,7 @@ async def test_a_candidate_of_an_earlier_version_is_still_shown_to_its_server(ol
     await upgrade(old_site.engine)
     async with transaction(old_site.engine) as connection:
         await connection.execute(sa.delete(sealed_anew))
-    await old_site.registrations.create(ANN, new_registration("ann"), former_seal(ANN, PASSWORD))
+    await old_site.registrations.create(ANN, new_registration("ann", created_at=now()), former_seal(ANN, PASSWORD))
 
     async with old_site.watched():
         await until(lambda: bool(old_site.office.requests))
