@@ -5,7 +5,8 @@ account lockout counter after"]. The relay counts the same way, before it shows 
 """
 
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +38,12 @@ class TryLimits:
     """A directory forgets failed logins of an account when none came for so long."""
     refusals: int = 100
     """Refused candidates of all accounts within a window."""
+    directory: str = ""
+    """The name of a directory that several servers have; empty: the server's is its own."""
+
+    def place(self, server: str) -> str:
+        """Return where the tries of a server are counted: by its directory, which counts for all of them."""
+        return self.directory or server
 
     def since(self, now: datetime) -> datetime:
         """Return the moment after which a try still counts."""
@@ -119,6 +126,21 @@ class Budget:
         """Return how long another candidate must wait; None: it may be shown now."""
         spent, most = (self.strangers + self.owners, limits.refusals) if owner else (self.strangers, share(limits))
         return None if spent < most else Wait(_left(self.first_at, limits, now), of_server=True)
+
+
+def share_directories(limits: Mapping[str, TryLimits]) -> Mapping[str, TryLimits]:
+    """Return what each server bears, by name; those of one directory bear what the strictest of them does."""
+    groups: dict[str, list[TryLimits]] = {}
+    for server, own in limits.items():
+        groups.setdefault(own.place(server), []).append(own)
+    return {
+        server: replace(
+            own,
+            window=max(other.window for other in groups[own.place(server)]),
+            refusals=min(other.refusals for other in groups[own.place(server)]),
+        )
+        for server, own in limits.items()
+    }
 
 
 def allowed(*, owner: bool) -> int:

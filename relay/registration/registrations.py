@@ -206,8 +206,9 @@ class Registrations:
 
         It asks for every user alike, whether the relay knows a mailbox of that name or not.
         """
-        load = await self._store.load_of(server, account_key(user))
-        wait = load.wait(self._limits.get(server, DEFAULT), self._clock(), owner=owner)
+        limits = self._limits.get(server, DEFAULT)
+        load = await self._store.load_of(limits.place(server), account_key(user))
+        wait = load.wait(limits, self._clock(), owner=owner)
         if wait is not None:
             raise TooManyRefusals(wait)
 

@@ -263,6 +263,9 @@ class ServerSection(Section):
         le=10_000,
         description="mailboxes per second that start, or return after an outage, 0.1 to 10000",
     )
+    directory: Text | None = Field(
+        default=None, description="a name for the directory behind it, where another server has the same accounts"
+    )
     lockout_window: LockoutWindow = Field(
         default=1800, description="seconds after which the directory forgets failed logins of an account, 60 to 86400"
     )
@@ -282,6 +285,7 @@ class AutodiscoverSection(Section):
         description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
+    directory: Text | None = Field(default=None, description="as in [servers.NAME]")
     lockout_window: LockoutWindow = Field(
         default=1800, description="as in [servers.NAME], for all servers that Autodiscover finds"
     )

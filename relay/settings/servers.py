@@ -157,4 +157,4 @@ class ServerChecks:
 
 
 def _tries(section: ServerSection | AutodiscoverSection) -> TryLimits:
-    return TryLimits(timedelta(seconds=section.lockout_window), section.refused_logins)
+    return TryLimits(timedelta(seconds=section.lockout_window), section.refused_logins, section.directory or "")

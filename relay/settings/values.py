@@ -10,7 +10,7 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from relay.domain.model import AUTODISCOVER, Platform, Role
-from relay.domain.tries import DEFAULT, TryLimits
+from relay.domain.tries import DEFAULT, TryLimits, share_directories
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
@@ -226,4 +226,4 @@ class Settings:
     def limits(self) -> Mapping[str, TryLimits]:
         """What the directory of each server bears of refused logins, by the server's name in mailboxes."""
         found = {AUTODISCOVER: self.autodiscover.tries} if self.autodiscover.hosts else {}
-        return {name: server.tries for name, server in self.servers.items()} | found
+        return share_directories({name: server.tries for name, server in self.servers.items()} | found)

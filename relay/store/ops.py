@@ -91,7 +91,7 @@ class SqlOpsStore:
         if self._limits:
             async with transaction(self._engine) as connection:
                 for server, limits in self._limits.items():
-                    budget = await tries.budget(connection, server, limits, now)
+                    budget = await tries.budget(connection, limits.place(server), limits, now)
                     wait = budget.wait(limits, now, owner=False) is not None
                     minutes = round(limits.window.total_seconds() / 60)
                     found[server] = RefusedLogins(budget.strangers + budget.owners, limits.refusals, minutes, wait)

@@ -90,13 +90,7 @@ class SqlRegistrationStore:
 
     async def load_of(self, server: str, account: str) -> Load:
         """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings."""
-        waiting = (
-            sa.select(sa.func.count())
-            .select_from(candidate)
-            .join(registration)
-            .join(mailbox)
-            .where(candidate.c.account == account, mailbox.c.server == server)
-        )
+        waiting = sa.select(sa.func.count()).select_from(candidate).where(candidate.c.account == account)
         async with transaction(self._reads) as connection:
             return Load(await tries.read(connection, server, account), await connection.scalar(waiting) or 0)
 

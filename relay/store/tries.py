@@ -20,7 +20,7 @@ _SERVER: Final = ""
 
 
 class Login(NamedTuple):
-    """A user of a server, as a mailbox names it."""
+    """A user of a server, as a mailbox names it; or of the directory that several servers share."""
 
     server: str
     user: str
@@ -76,9 +76,10 @@ async def count(
     connection: AsyncConnection, refused: Iterable[Login], limits: Mapping[str, TryLimits], now: datetime
 ) -> None:
     """Count one refusal of each login, whose server could not be kept from refusing it."""
-    for login in sorted(refused):
-        account, server = account_key(login.user), limits.get(login.server, DEFAULT)
-        if not (await read(connection, login.server, account)).present(server, now).spent:
+    for server, user in sorted(refused):
+        own = limits.get(server, DEFAULT)
+        login, account = Login(own.place(server), user), account_key(user)
+        if not (await read(connection, login.server, account)).present(own, now).spent:
             await _forget(connection, login.server, account)
         await _add(connection, login, account, now)
 

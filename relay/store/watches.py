@@ -272,20 +272,28 @@ class SqlWatchStore:
     async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
         """Count a try of a mailbox's account before its credential, or a candidate, is shown; return a wait instead."""
         async with transaction(self._engine) as connection:
-            login = await _login(connection, mailbox_id)
+            limits, login = await self._login(connection, mailbox_id)
             if login is None:
                 return None
             owner = candidate is not None and await _active(connection, candidate)
-            limits = self._limits.get(login.server, DEFAULT)
             wait = await tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
             if wait is None and candidate is not None:
                 await connection.execute(_HAS_ITS_TRY, {"_registration": candidate.registration_id})
             return wait
 
+    async def _login(self, connection: AsyncConnection, mailbox_id: MailboxId) -> tuple[TryLimits, tries.Login | None]:
+        """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
+        query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
+        row = (await connection.execute(query.with_for_update(key_share=True))).one_or_none()
+        if row is None:
+            return DEFAULT, None
+        limits = self._limits.get(row.server, DEFAULT)
+        return limits, tries.Login(limits.place(row.server), row.user)
+
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
         async with transaction(self._engine) as connection:
-            login = await _login(connection, mailbox_id)
+            _, login = await self._login(connection, mailbox_id)
             if login is not None:
                 await tries.clear(connection, login)
 
@@ -541,13 +549,6 @@ async def _lock(connection: AsyncConnection, mailbox_id: MailboxId) -> bool:
     """Lock the mailbox's row before anything else of it; return whether it exists."""
     query = sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update(key_share=True)
     return await connection.scalar(query) is not None
-
-
-async def _login(connection: AsyncConnection, mailbox_id: MailboxId) -> tries.Login | None:
-    """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
-    query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
-    row = (await connection.execute(query.with_for_update(key_share=True))).one_or_none()
-    return None if row is None else tries.Login(row.server, row.user)
 
 
 async def _active(connection: AsyncConnection, shown: Candidate) -> bool:

@@ -18,6 +18,7 @@ from relay.domain.explanation import MailboxExplanation
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
+from relay.domain.tries import TryLimits
 from relay.store import migrate
 from relay.store.engine import open_engine, refusals, transaction
 from relay.store.explanation import SqlExplanationStore
@@ -109,6 +110,26 @@ async def test_no_role_reads_more_than_its_work_needs(api: AsyncEngine, watch: A
     for engine in (api, watch, push):
         assert await denied(engine, "CREATE TABLE mine (x integer)")
         assert await denied(engine, "TRUNCATE mailbox CASCADE")
+
+
+async def test_only_the_watch_role_counts_tries(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+    wakeups = LocalWakeups()
+    registrations, watches = SqlRegistrationStore(api, wakeups), SqlWatchStore(watch, wakeups)
+    ann = await activate(registrations, watches)
+    await activate(registrations, watches, device="tablet")
+    for candidate in (b"newer", b"newest"):
+        await registrations.change(ann.id, RegistrationChange(sealed_candidate=candidate), NOW)
+        assert await watches.spend(ann.mailbox_id, NOW, candidate_of(ann, candidate)) is None
+        assert (await registrations.load_of("office", "ann")).tries.spent == 1
+        await watches.succeeded(ann.mailbox_id)
+        await watches.accept(candidate_of(ann, candidate), NOW, replaces=True)
+    await registrations.change(ann.id, RegistrationChange(sealed_candidate=b"late"), NOW)
+    await watches.expire(candidate_of(ann, b"late"))
+
+    assert await SqlOpsStore(watch, None, {"office": TryLimits()}).refused_logins(NOW)
+    for engine in (api, push):
+        for statement in ("DELETE FROM tries", "UPDATE tries SET spent = 0", "INSERT INTO tries DEFAULT VALUES"):
+            assert await denied(engine, statement)
 
 
 async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
@@ -14,6 +15,7 @@ from relay.domain.ports.ops import RefusedLogins
 from relay.domain.tries import Tries, TryLimits, Wait
 from relay.store.ops import SqlOpsStore
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.tables import mailbox
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import (
@@ -95,7 +97,7 @@ async def test_candidates_wait_for_a_try_until_they_have_one(
 ) -> None:
     candidates = [await strangers(registrations, user, n) for n, user in enumerate(SPELLINGS)]
     assert (await registrations.load_of("office", "ann")).waiting == 5
-    assert (await registrations.load_of("elsewhere", "ann")).waiting == 0
+    assert (await registrations.load_of("office", "ben")).waiting == 0
 
     await watches.spend(candidates[0].mailbox_id, NOW, candidates[0])
 
@@ -137,6 +139,22 @@ async def test_the_budget_of_a_server_holds_over_all_accounts(
     }
     assert await SqlOpsStore(engine).refused_logins(NOW) == {}
     assert await watches.spend(MailboxId("mb-user7"), NOW + WINDOW, candidates[7]) is None
+
+
+async def test_servers_of_one_directory_count_together(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, wakeups: LocalWakeups
+) -> None:
+    limits = TryLimits(directory="company")
+    watches = SqlWatchStore(engine, wakeups, {"office": limits, "second": limits})
+    candidates = [await strangers(registrations, user, n) for n, user in enumerate(SPELLINGS[:3])]
+    async with engine.begin() as connection:
+        moved = sa.update(mailbox).where(mailbox.c.id == candidates[1].mailbox_id)
+        await connection.execute(moved.values(server="second"))
+
+    waits = [await watches.spend(each.mailbox_id, NOW, each) for each in candidates]
+
+    assert waits == [None, None, Wait(1800.0)]
+    assert (await registrations.load_of("company", "ann")).tries == Tries(2, NOW)
 
 
 async def test_processes_that_count_at_the_same_moment_count_one_after_the_other(

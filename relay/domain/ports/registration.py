@@ -22,7 +22,10 @@ class RegistrationStore(Protocol):
         """Find a mailbox by its exact server name and user."""
 
     async def load_of(self, server: str, account: str) -> Load:
-        """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings."""
+        """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings.
+
+        `server` is where tries are counted, which may be a directory; the candidates of all servers count.
+        """
 
     async def create(self, mailbox: NewMailbox, registration: Registration, sealed_candidate: bytes) -> None:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.

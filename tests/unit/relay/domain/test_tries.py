@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.domain.tries import SOON, Budget, Load, Tries, TryLimits, Wait, account_key, share
+from relay.domain.tries import SOON, Budget, Load, Tries, TryLimits, Wait, account_key, share, share_directories
 
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 LIMITS = TryLimits(timedelta(minutes=30), 100)
@@ -55,6 +55,14 @@ def test_a_quarter_of_the_budget_is_kept_for_owners() -> None:
     assert Budget(75, 24, NOW).wait(LIMITS, NOW, owner=True) is None
     assert Budget(75, 25, NOW).wait(LIMITS, NOW, owner=True) == Wait(1800.0, of_server=True)
     assert share(TryLimits(refusals=4)) == 3
+
+
+def test_servers_of_one_directory_bear_what_the_strictest_of_them_does() -> None:
+    short, long, other = TryLimits(15 * MINUTE, 50, "company"), TryLimits(60 * MINUTE, 100, "company"), TryLimits()
+
+    strictest = TryLimits(60 * MINUTE, 50, "company")
+    assert share_directories({"a": short, "b": long, "c": other}) == {"a": strictest, "b": strictest, "c": other}
+    assert [limits.place("a") for limits in (short, other)] == ["company", "a"]
 
 
 SPELLINGS = [
