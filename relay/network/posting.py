@@ -32,12 +32,12 @@ REMEMBERED: Final = 64  # URLs and heads; FCM has two of each, push services one
 TARGET: Final = re.compile(r"/[\x21-\x7e]*", re.ASCII)
 VALUE: Final = re.compile(r"[\x20-\x7e]*", re.ASCII)
 """The characters of a request's first line and of a header [RFC 9110 5.5]: no line may end early."""
-
-
 INTERIM: Final = 8
 """Answers 1xx to one request; servers send one, if any."""
 SLICE: Final = 16_384
 """Bytes that are parsed before the number of answers is looked at: one read can hold 10,000 of them."""
+RAW: Final = LARGEST + 2 * SLICE
+"""Bytes of an answer that are parsed, head and chunks included; as chunks of a byte they hold 16,000."""
 
 
 class Reply(NamedTuple):
@@ -51,11 +51,14 @@ class Reply(NamedTuple):
 class _Connection(ResponseHandler):
     """A connection whose server may send few answers to a request; aiohttp limits the size of their heads."""
 
+    flooded = False
+    """Whether the server sent more than an answer may have; nothing was parsed from there on."""
     _answers = 0
+    _raw = 0
 
     def expect(self) -> None:
         """Be ready for the answer to one request. A compressed one was not asked for, and is left as it is."""
-        self._answers = 0
+        self._answers = self._raw = 0
         self.set_response_params(read_until_eof=True, auto_decompress=False)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
@@ -64,9 +67,11 @@ class _Connection(ResponseHandler):
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes of answers, unless there are too many of them."""
+        """Parse bytes of answers, unless there are too many of either."""
         for start in range(0, max(1, len(data)), SLICE):
-            if self._answers > INTERIM:
+            self._raw += min(len(data) - start, SLICE)
+            if self._answers > INTERIM or self._raw > RAW:
+                self.flooded = True
                 self.abort()
                 return
             super().data_received(data[start : start + SLICE])
@@ -141,6 +146,10 @@ class Poster:
             whole = len(reply.body) <= LARGEST
             if self._clocks is not None:
                 self._clocks.answered(origin.host, reply.headers.get("Date", ""), loop.time() - began)
+        except (aiohttp.ClientError, RuntimeError) as error:
+            if connection.flooded:
+                raise floods("more than an answer has") from error
+            raise
         except HttpProcessingError as error:
             raise aiohttp.ClientPayloadError(error.message) from error
         finally:
