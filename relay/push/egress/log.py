@@ -218,7 +218,7 @@ class EgressLog(EgressState):
     def _look(self) -> None:
         """Notice a file that somebody else removed, replaced, cut or wrote to, and begin a new one; raise OSError."""
         try:
-            found = os.stat(self._path)  # noqa: PTH116 -- for each push; Path.stat takes twice as long
+            found = os.stat(self._name)  # noqa: PTH116 -- for each push; Path.stat takes twice as long
         except FileNotFoundError:
             what = "was removed or renamed"
         else:
@@ -258,7 +258,7 @@ class EgressLog(EgressState):
         found = os.fstat(file)
         if found.st_uid == os.geteuid():
             os.fchmod(file, PRIVATE)
-        self._path, self._identity = path, (found.st_ino, found.st_dev)
+        self._path, self._name, self._identity = path, str(path), (found.st_ino, found.st_dev)
         return file, found.st_size
 
     def _sync(self) -> None:
