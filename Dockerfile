@@ -16,7 +16,6 @@ RUN groupadd --gid 10001 relay \
 COPY --from=build /opt/push-relay /opt/push-relay
 ENV PATH=/opt/push-relay/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    RELAY__RELAY__STATE_DIR=/var/lib/push-relay \
     RELAY__OPS__HOST=0.0.0.0
 USER relay
 WORKDIR /var/lib/push-relay

@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 B      ?= hold
+NEEDS  := install it, on Debian and Ubuntu with: apt install python3 python3-venv. Then run make again.
+NOT_INSTALLED = echo "The packages were not installed: see the line above. pip needs its index, by network or proxy \
+(PIP_INDEX_URL, HTTPS_PROXY). Then run make again; if that fails, \`make clean\` first."; exit 1
 GRANTS := from relay.store.privileges import grants_sql; print(end=grants_sql())
 # Names of files with secrets, alerts in words, and the made-up registration of docs/api.md.
 EXAMPLES := --exclude-lines '(_file = "|_FILE: |^ *summary: )' --exclude-secrets '^(Vq0zM3yX8sT1|2r5uGvTjJ1rN)'
@@ -73,18 +76,23 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
+# A virtual environment without a working pip is what a failed first run leaves: it is made anew.
 $(VENV)/.run: requirements/run.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ...")'
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON): $(NEEDS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), and Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv; from ensurepip import bootstrap' 2> /dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments: $(NEEDS)"; exit 1; }
 	@echo "preparing $(VENV): about a minute, once"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --no-deps --require-hashes -r requirements/run.txt
-	$(PIP) --no-deps --editable .
-	$(BIN)/python -m pip --quiet check
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) --no-deps --require-hashes -r requirements/run.txt || { $(NOT_INSTALLED); }
+	@$(PIP) --no-deps --editable . || { $(NOT_INSTALLED); }
+	@$(BIN)/python -m pip --quiet check || { $(NOT_INSTALLED); }
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
-	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip --quiet check
+	@$(PIP) --no-deps --require-hashes -r requirements/dev.txt || { $(NOT_INSTALLED); }
+	@$(BIN)/python -m pip --quiet check || { $(NOT_INSTALLED); }
 	@touch $@
 
 # Packages that only the benches use, to compare with.

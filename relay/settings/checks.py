@@ -12,7 +12,7 @@ from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
-from relay.settings.database import database_settings
+from relay.settings.database import DATABASE, database_settings
 from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
@@ -30,7 +30,7 @@ from relay.settings.sections import (
     ServerSection,
 )
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
-from relay.settings.source import Sections
+from relay.settings.source import Faults, Sections
 from relay.settings.values import (
     ApiSettings,
     EgressSettings,
@@ -51,6 +51,10 @@ HOUR: Final = 3600.0  # seconds
 MEGABYTE: Final = 1_000_000  # bytes
 PRIVATE_KEY: Final = "sealing-private.pem"
 PUBLIC_KEY: Final = "sealing-public.pem"
+STATE: Final = (PRIVATE_KEY, DATABASE)
+"""Files by which a state folder is known."""
+ETC: Final = Path("/etc")
+STATES: Final = Path("/var/lib")
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
 SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
 
@@ -72,11 +76,11 @@ class Checks:
         """Return all settings; usable only if there are no faults."""
         read, faults = self._sections.read, self._faults
         relay = read("relay", RelaySection, faults)
-        state_dir = self._files.path(relay.state_dir)
+        state_dir = state_folder(self._files.folder, relay, faults)
         if state_dir.exists() and not state_dir.is_dir():
             faults.add("relay.state_dir", f"{state_dir} is no folder", "Name a folder that only the relay may enter.")
         database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
-        sealing = self._sealing(relay, read("sealing", SealingSection, faults))
+        sealing = self._sealing(state_dir, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         discovery = self._server_checks.autodiscover()
         servers = self._servers(self._sections.servers(faults), discovery.hosts)
@@ -118,9 +122,9 @@ class Checks:
             log=LogSettings(log.level, log.format),
         )
 
-    def _sealing(self, relay: RelaySection, section: SealingSection) -> SealingSettings:
+    def _sealing(self, state_dir: Path, section: SealingSection) -> SealingSettings:
         """Load the keys of the role; an api process has only the public key, and the two must belong together."""
-        private_file, public_file = key_files(self._files.folder, relay, section)
+        private_file, public_file = key_files(self._files, state_dir, section)
         private = public = None
         if self._first and not private_file.exists() and not public_file.exists():
             return SealingSettings(private_file, public_file)
@@ -232,8 +236,28 @@ class Checks:
         )
 
 
-def key_files(folder: Path, relay: RelaySection, sealing: SealingSection) -> tuple[Path, Path]:
-    """Return the paths of the sealing keys, private first; relative paths start from `folder`."""
-    private = sealing.private_key_file or f"{relay.state_dir}/{PRIVATE_KEY}"
-    public = sealing.public_key_file or f"{relay.state_dir}/{PUBLIC_KEY}"
-    return (folder / private).absolute(), (folder / public).absolute()
+def state_folder(folder: Path, relay: RelaySection, faults: Faults, etc: Path = ETC, states: Path = STATES) -> Path:
+    """Return the state folder that belongs to the relay.toml in `folder`, whoever asks.
+
+    Without relay.state_dir it is /var/lib/NAME for a folder /etc/NAME, as systemd's StateDirectory= makes it, otherwise
+    the folder `state` beside relay.toml.
+    """
+    beside = folder / "state"
+    if relay.state_dir is not None:
+        return (folder / relay.state_dir).absolute()
+    if folder.parent != etc:
+        return beside.absolute()
+    found = states / folder.name
+    if any((beside / name).exists() for name in STATE) and not any((found / name).exists() for name in STATE):
+        wrong = f"is missing, and the state is not in {found} but in {beside}"
+        faults.add("relay.state_dir", wrong, 'Write state_dir = "state", or move the files.')
+    return found
+
+
+def key_files(files: Files, state_dir: Path, sealing: SealingSection) -> tuple[Path, Path]:
+    """Return the paths of the sealing keys, private first."""
+    private, public = sealing.private_key_file, sealing.public_key_file
+    return (
+        state_dir / PRIVATE_KEY if private is None else files.path(private),
+        state_dir / PUBLIC_KEY if public is None else files.path(public),
+    )

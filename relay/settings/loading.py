@@ -11,7 +11,7 @@ from pathlib import Path
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.security.sealing import SealingPrivateKey
-from relay.settings.checks import Checks, key_files
+from relay.settings.checks import Checks, key_files, state_folder
 from relay.settings.database import database_settings
 from relay.settings.files import Files
 from relay.settings.sections import DatabaseSection, RelaySection, SealingSection, WebPushSection
@@ -43,12 +43,12 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     files = Files(path.absolute().parent, faults, datetime.now(UTC))  # noqa: TID251 -- the process begins here
     relay = sections.read("relay", RelaySection, faults)
     sealing = sections.read("sealing", SealingSection, faults)
-    state_dir = files.path(relay.state_dir)
+    state_dir = state_folder(files.folder, relay, faults)
     database = database_settings(sections.read("database", DatabaseSection, faults), files, Role.ALL, state_dir)
     former = files.former_keys([files.path(name) for name in sealing.former_private_key_files])
     if faults.list:
         raise SettingsInvalid(faults.list)
-    private, public = key_files(files.folder, relay, sealing)
+    private, public = key_files(files, state_dir, sealing)
     ids = SealingPrivateKey(former[0], former[1:]).ids if former else frozenset[bytes]()
     return KeyMaking(private, public, ids, database)
 

@@ -101,7 +101,11 @@ class Section(BaseModel):
 class RelaySection(Section):
     """[relay]: what all roles share."""
 
-    state_dir: Text = Field(default="state", description="folder for the database and the sealing keys")
+    state_dir: Text | None = Field(
+        default=None,
+        description="folder for the database and the sealing keys; unset: /var/lib/NAME for /etc/NAME/relay.toml, "
+        "otherwise the folder state beside relay.toml",
+    )
 
 
 class DatabaseSection(Section):
