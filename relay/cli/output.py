@@ -16,6 +16,7 @@ from relay.domain.errors import (
     MigrationsPending,
     PortTaken,
     RelayBroke,
+    RowsForbidden,
     SchemaNewer,
     SettingsInvalid,
     StoreUnavailable,
@@ -23,6 +24,9 @@ from relay.domain.errors import (
 
 FAILED: Final = 1
 FAULTY: Final = 2
+
+ENDS: Final = (DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, RelayBroke, RowsForbidden, SchemaNewer)
+"""The errors that end a command; each says what to do."""
 
 
 def say(text: str, *, green: bool = False) -> None:
@@ -62,7 +66,16 @@ def failing(cannot: str) -> Iterator[None]:
     """Print the errors that an operator can remedy, and end the command; `cannot` begins the text of an OSError."""
     try:
         yield
-    except (DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, PortTaken, RelayBroke, SchemaNewer) as error:
+    except (
+        DatabaseInUse,
+        DatabaseRefuses,
+        KeyLost,
+        MigrationsPending,
+        PortTaken,
+        RelayBroke,
+        RowsForbidden,
+        SchemaNewer,
+    ) as error:
         fail(str(error), FAILED)
     except StoreUnavailable as error:
         fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)

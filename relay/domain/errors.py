@@ -47,6 +47,13 @@ class DatabaseRefuses(RelayError):
         super().__init__(f"the database refuses: {detail}. Check database.url, database.password_file and its rights.")
 
 
+class RowsForbidden(RelayError):
+    """Rows hold what the new schema does not allow."""
+
+    def __init__(self, rows: str) -> None:
+        super().__init__(f"the new schema does not allow what these rows hold: {rows}. Correct or delete them")
+
+
 class SchemaNewer(RelayError):
     """A newer version of the relay has upgraded the database."""
 

@@ -11,7 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relay.domain.errors import SchemaNewer
+from relay.domain.errors import RowsForbidden, SchemaNewer
 from relay.store.engine import refusals, transaction
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL
@@ -23,7 +23,7 @@ _APPLIED: Final = sa.table("alembic_version", sa.column("version_num"))
 async def upgrade(engine: AsyncEngine) -> None:
     """Bring the database to the newest schema, in one transaction; does nothing when it is there.
 
-    Raises StoreUnavailable, DatabaseRefuses, SchemaNewer.
+    Raises StoreUnavailable, DatabaseRefuses, RowsForbidden, SchemaNewer.
     """
     async with _connected(engine) as connection:
         if engine.dialect.name == "postgresql":
@@ -50,11 +50,15 @@ def _upgrade(connection: sa.Connection) -> None:
         return
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise RowsForbidden(str(error)) from error
 
 
 def _pending(connection: sa.Connection) -> bool:

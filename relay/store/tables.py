@@ -190,17 +190,6 @@ shard = sa.Table(
     sa.Column("lease_until", Moment),
 )
 
-node = sa.Table(
-    "node",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("role", sa.Text, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
-    sa.Column("started_at", Moment, nullable=False),
-    sa.Column("heartbeat_at", Moment, nullable=False),
-)
-"""Unused: meant for a list of the running processes. It and its published GRANTs stay until a migration drops it."""
-
 path = sa.Table(
     "path",
     metadata,

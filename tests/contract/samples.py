@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import Change, Collection, Progress
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
@@ -103,4 +103,17 @@ async def marks(engine: AsyncEngine) -> dict[tuple[str, str], sa.Row[*tuple[obje
 async def overwrite(engine: AsyncEngine, id_: MailboxId, **columns: str) -> None:
     """Write columns of a mailbox as another version of the relay might have."""
     async with engine.begin() as connection:
+        await unchecked(connection)
         await connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(columns))
+
+
+async def unchecked(connection: AsyncConnection) -> None:
+    """Take away the checks of columns, as a newer version does that knows more names, or a damaged disk."""
+    if connection.dialect.name == "sqlite":
+        names = await connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+        for name in names.all():
+            await connection.execute(sa.text(f"DROP TRIGGER {name}"))
+        return
+    checks = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'c' AND conname LIKE 'ck_%'"
+    for table, name in (await connection.execute(sa.text(checks))).all():
+        await connection.execute(sa.text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))

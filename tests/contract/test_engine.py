@@ -16,12 +16,12 @@ from relay.domain.errors import DatabaseInUse, StoreUnavailable
 from relay.domain.model import RegistrationId
 from relay.store.engine import away, connect_arguments, embedded_lock, open_engine, transaction
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import node
+from relay.store.tables import path as lessons
 from relay.store.wakeups import LocalWakeups
 from tests.contract.samples import NOW
 from tests.postgres import PostgresServer
 
-NODE = {"id": "node-1", "role": "api", "version": "1", "started_at": NOW, "heartbeat_at": NOW}
+ROW = {"url": "https://mail.example.com/", "learnt_at": NOW}
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ async def test_only_the_owner_may_read_an_embedded_database(tmp_path: Path) -> N
         assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
 
 
-async def number_of_nodes(engine: AsyncEngine) -> object:
+async def number_of_rows(engine: AsyncEngine) -> object:
     async with transaction(engine) as connection:
-        return await connection.scalar(sa.select(sa.func.count()).select_from(node))
+        return await connection.scalar(sa.select(sa.func.count()).select_from(lessons))
 
 
 async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: AsyncEngine) -> None:
     async def fail() -> None:
         async with transaction(engine) as connection:
             await connection.execute(sa.text("CREATE TABLE t (x integer)"))
-            await connection.execute(sa.insert(node), NODE)
+            await connection.execute(sa.insert(lessons), ROW)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -68,7 +68,7 @@ async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: Async
 
     async with engine.connect() as connection:
         assert not await connection.run_sync(lambda sync: sa.inspect(sync).has_table("t"))
-    assert await number_of_nodes(engine) == 0
+    assert await number_of_rows(engine) == 0
 
 
 async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_goes_on(engine: AsyncEngine) -> None:
@@ -76,7 +76,7 @@ async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_goes_on(e
 
     async def insert() -> None:
         async with transaction(engine) as connection:
-            await connection.execute(sa.insert(node), NODE)
+            await connection.execute(sa.insert(lessons), ROW)
             inserted.set()
             await asyncio.Event().wait()
 
@@ -85,14 +85,14 @@ async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_goes_on(e
         await inserted.wait()
         task.cancel()
 
-    assert await number_of_nodes(engine) == 0
+    assert await number_of_rows(engine) == 0
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))
 async def test_a_transaction_cancelled_at_any_moment_does_not_harm_the_next(engine: AsyncEngine, turns: int) -> None:
     async def insert() -> None:
         async with transaction(engine) as connection:
-            await connection.execute(sa.insert(node), NODE)
+            await connection.execute(sa.insert(lessons), ROW)
 
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(insert())
@@ -100,9 +100,9 @@ async def test_a_transaction_cancelled_at_any_moment_does_not_harm_the_next(engi
             await asyncio.sleep(0)
         task.cancel()
 
-    assert await number_of_nodes(engine) in (0, 1)
+    assert await number_of_rows(engine) in (0, 1)
     async with transaction(engine) as connection:
-        await connection.execute(sa.insert(node), NODE | {"id": "other"})
+        await connection.execute(sa.insert(lessons), ROW | {"url": "other"})
 
 
 async def test_our_own_mistakes_pass_through(engine: AsyncEngine) -> None:
@@ -140,7 +140,7 @@ async def test_a_connection_cut_by_the_server_is_unavailable_once(postgres_engin
     with pytest.raises(StoreUnavailable):
         await use_a_connection_that_is_cut()
 
-    assert await number_of_nodes(postgres_engine) == 0
+    assert await number_of_rows(postgres_engine) == 0
 
 
 async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_engine: AsyncEngine) -> None:
@@ -234,30 +234,30 @@ async def reads(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 async def test_questions_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
     async with transaction(engine) as connection:
-        await connection.execute(sa.insert(node), NODE)
+        await connection.execute(sa.insert(lessons), ROW)
         async with asyncio.timeout(10):
-            assert await number_of_nodes(reads) == 0
-    assert await number_of_nodes(reads) == 1
+            assert await number_of_rows(reads) == 0
+    assert await number_of_rows(reads) == 1
 
 
 async def test_a_question_holds_no_writer_up(engine: AsyncEngine, reads: AsyncEngine) -> None:
     async with transaction(reads) as connection:
-        assert await connection.scalar(sa.select(sa.func.count()).select_from(node)) == 0
+        assert await connection.scalar(sa.select(sa.func.count()).select_from(lessons)) == 0
         async with asyncio.timeout(10), transaction(engine) as writing:
-            await writing.execute(sa.insert(node), NODE)
+            await writing.execute(sa.insert(lessons), ROW)
 
 
 async def test_a_connection_for_questions_changes_nothing(engine: AsyncEngine, reads: AsyncEngine) -> None:
     with pytest.raises((sa.exc.DBAPIError, StoreUnavailable), match=r"readonly|read-only"):
         async with transaction(reads) as connection:
-            await connection.execute(sa.insert(node), NODE)
-    assert await number_of_nodes(engine) == 0
+            await connection.execute(sa.insert(lessons), ROW)
+    assert await number_of_rows(engine) == 0
 
 
 async def test_questions_of_phones_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
     store = SqlRegistrationStore(engine, LocalWakeups(), reads)
     async with asyncio.timeout(10), transaction(engine) as connection:
-        await connection.execute(sa.insert(node), NODE)
+        await connection.execute(sa.insert(lessons), ROW)
         assert await store.view(RegistrationId("none")) is None
         assert await store.mailbox_of("main", "ann@example.com") is None
 

@@ -1,7 +1,8 @@
 """Test that migrations lead to the very schema that the statements are written for."""
 
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
@@ -11,10 +12,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from relay.domain.errors import DatabaseRefuses, SchemaNewer
+from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.names import CollectionClass, ProtocolVersion
+from relay.domain.errors import DatabaseRefuses, RowsForbidden, SchemaNewer
+from relay.domain.model import Environment, Mark, Mode, Platform, RegistrationState
 from relay.store import migrate
 from relay.store.engine import open_engine
 from relay.store.tables import metadata, shard
+from tests.contract.samples import unchecked
 from tests.postgres import PostgresServer
 
 
@@ -37,7 +43,7 @@ async def test_the_migrated_schema_is_the_one_of_the_tables(engine: AsyncEngine)
 
 async def test_a_missing_column_would_be_noticed(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        await connection.execute(sa.text("ALTER TABLE node DROP COLUMN role"))
+        await connection.execute(sa.text("ALTER TABLE path DROP COLUMN learnt_at"))
         assert await connection.run_sync(_differences) != []
 
 
@@ -99,3 +105,118 @@ async def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
     async with open_engine(f"sqlite:///{path}") as engine:
         with pytest.raises(DatabaseRefuses, match="not a database"):
             await migrate.upgrade(engine)
+
+
+ENUMS: Final[dict[tuple[str, str], type[Enum]]] = {
+    ("mailbox", "state"): WatchState,
+    ("mailbox", "version"): ProtocolVersion,
+    ("mailbox", "acknowledged"): Acknowledgement,
+    ("collection", "class"): CollectionClass,
+    ("registration", "platform"): Platform,
+    ("registration", "environment"): Environment,
+    ("registration", "mode"): Mode,
+    ("registration", "state"): RegistrationState,
+    ("outbox", "platform"): Platform,
+    ("outbox", "mark"): Mark,
+}
+FILLED = (
+    """INSERT INTO mailbox (id, server, "user", device_id, shard, state, since)
+        VALUES ('m', 's', 'u', 'd', 1, 'watching', '2026-11-24 08:30:15+00')""",
+    """INSERT INTO collection (mailbox_id, collection_id, "class", sync_key, tries, seen)
+        VALUES ('m', '5', 'email', '1', 0, '[]')""",
+    """INSERT INTO registration (id, mailbox_id, secret_hash, app, platform, environment, device_token, token_since,
+        classes, mode, locale, state, created_at) VALUES ('r', 'm', 'h', 'mail', 'apns', 'production', 't',
+        '2026-11-24 08:30:15+00', '["email"]', 'alert', 'en', 'active', '2026-11-24 08:30:15+00')""",
+    """INSERT INTO outbox (registration_id, mark, platform, count, generation, certain, first_at, last_at, due_at,
+        attempts) VALUES ('r', 'email', 'apns', 1, 1, true, '2026-11-24 08:30:15+00', '2026-11-24 08:30:15+00',
+        '2026-11-24 08:30:15+00', 0)""",
+)
+
+
+async def _writes(engine: AsyncEngine, table: str, column: str, value: object) -> bool:
+    """Return whether a database with a row in each table takes a value, in a transaction that is rolled back."""
+    shown = value if isinstance(value, int) else f"'{value}'"
+    async with engine.connect() as connection:
+        for statement in FILLED:
+            await connection.execute(sa.text(statement))
+        try:
+            await connection.execute(sa.text(f'UPDATE {table} SET "{column}" = {shown}'))  # noqa: S608
+        except sa.exc.IntegrityError as error:
+            assert f"ck_{table}_{column}" in str(error)  # noqa: PT017 - the statement may also succeed
+            return False
+        except sa.exc.DBAPIError:  # PostgreSQL: the number is too large for its column
+            return False
+        return True
+
+
+@pytest.mark.parametrize(("table", "column"), ENUMS, ids=lambda name: name)
+async def test_a_column_of_names_takes_those_of_this_version_only(engine: AsyncEngine, table: str, column: str) -> None:
+    kind = ENUMS[table, column]
+    for member in kind:
+        assert await _writes(engine, table, column, member.value)
+    assert not await _writes(engine, table, column, 99 if issubclass(kind, int) else "bogus")
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ('["email", "notes"]', True),
+        ("[]", True),
+        ('["bogus"]', False),
+        ('["email", "bogus"]', False),
+        ('"email"', False),
+        ('{"email": 1}', False),
+        ("[1]", False),
+        ("[[]]", False),
+        ("null", False),
+    ],
+)
+async def test_a_list_of_classes_takes_known_classes_only(engine: AsyncEngine, value: str, good: bool) -> None:
+    assert await _writes(engine, "registration", "classes", value) is good
+    assert await _writes(engine, "registration", "subfolders", value) is good
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("mailbox", "shard", 256),
+        ("mailbox", "refusals", -1),
+        ("collection", "tries", 2_000_000_000),
+        ("outbox", "count", 10**18),
+        ("outbox", "generation", -1),
+        ("outbox", "attempts", 2_147_483_647),
+        ("shard", "epoch", -1),
+    ],
+)
+async def test_a_counter_takes_no_number_that_could_overflow(
+    engine: AsyncEngine, table: str, column: str, value: int
+) -> None:
+    assert not await _writes(engine, table, column, value)
+
+
+async def test_a_broken_list_of_classes_is_refused_on_sqlite(sqlite_url: str) -> None:
+    async with open_engine(sqlite_url) as engine:
+        assert not await _writes(engine, "registration", "classes", "[")
+        assert not await _writes(engine, "outbox", "count", "many")
+
+
+async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(
+    postgres: PostgresServer, engine: AsyncEngine
+) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite leaves such rows, which are set aside")
+    async with engine.begin() as connection:
+        await unchecked(connection)
+        for statement in FILLED:
+            await connection.execute(sa.text(statement))
+        await connection.execute(sa.text("UPDATE registration SET state = 'paused', classes = '7'"))
+        await connection.execute(sa.text("CREATE TABLE node (id text)"))
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0010'"))
+
+    with pytest.raises(RowsForbidden, match=r"registration r \(state\), registration r \(classes\). Correct or delete"):
+        await migrate.upgrade(engine)
+    async with engine.begin() as connection:
+        assert await connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0010"
+        await connection.execute(sa.text("""UPDATE registration SET state = 'active', classes = '["email"]'"""))
+    await migrate.upgrade(engine)
+    assert not await migrate.pending(engine)

@@ -88,7 +88,6 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
     },
     "path": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL}},
     "sealed_anew": {WATCH: {"SELECT": ALL, "INSERT": ALL}},
-    "node": {},
     "alembic_version": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL}, PUSH: {"SELECT": ALL}},
 }
 STATEMENTS: Final = {

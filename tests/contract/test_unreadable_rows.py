@@ -24,7 +24,7 @@ from relay.store.outbox import PARKED, SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all
+from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
 
 NAMES = ("ann", "ben", "cas")
 
@@ -61,15 +61,8 @@ class Relay:
     async def write(self, statement: str) -> None:
         """Write as a newer version, another program, or a damaged disk might."""
         async with self.engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                await connection.execute(sa.text("PRAGMA ignore_check_constraints = ON"))
-            else:
-                checks = "SELECT conrelid::regclass, conname FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0"
-                for table, name in (await connection.execute(sa.text(checks))).all():
-                    await connection.execute(sa.text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
+            await unchecked(connection)
             await connection.execute(sa.text(statement))
-            if connection.dialect.name == "sqlite":
-                await connection.execute(sa.text("PRAGMA ignore_check_constraints = OFF"))
 
     def set_aside(self) -> list[tuple[str, str]]:
         """Return table and key of the rows set aside."""
