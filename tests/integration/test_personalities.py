@@ -248,12 +248,19 @@ async def test_a_backend_that_refuses_every_password_for_long_is_asked_sparingly
         watched.simulator.restart()
         for _ in range(200):
             hurry(60.0)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.002)
+            await until(lambda: not watched.transport.busy)
 
         # One when the Ping was lost, two confirmations, and one after an hour.
         assert len(watched.simulator.log(ANN)) - before == 4
         last = watched.ann.conditions[-1]
         assert (last.state, last.reason) == (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL)
+
+        watched.simulator.break_backend(broken=False)
+        while not watched.simulator.held:
+            hurry(600.0)
+            await asyncio.sleep(0.01)
+        assert watched.ann.conditions[-1].state is WatchState.WATCHING
 
 
 @hurried
