@@ -25,6 +25,8 @@ from relay.registration.registrations import Registrations
 log = logging.getLogger(__name__)
 
 KIB: Final = 1024  # bytes
+LARGEST: Final = 32 * KIB
+"""Bytes of a request as it comes, with its head: twice the largest body. 10,000 chunks cost 6 ms of the loop's time."""
 
 
 @dataclass(frozen=True, slots=True)

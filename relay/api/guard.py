@@ -10,9 +10,9 @@ from relay.api.rate import RateLimit
 from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.secret import Access
 
-STRANGERS: Final = 12_000.0
-"""Requests per minute of all clients whose secret the relay does not know yet: 200 a second, some 60 ms of the loop."""
-AT_ONCE: Final = 100.0  # of these, after a pause
+STRANGERS: Final = 6_000.0
+"""Requests per minute of all clients whose secret the relay does not know yet: 100 a second, some 50 ms of the loop."""
+AT_ONCE: Final = 50.0  # of these, after a pause
 ONE: Final = 60.0  # requests per minute of a registration whose secret the relay knows
 KNOWN: Final = (
     10_000  # secrets that are remembered, some 150 bytes each; the one unused for the longest time goes first

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
-from relay.api.app import Limits, create_app
+from relay.api.app import LARGEST, Limits, create_app
 from relay.compose.running import Running, required
 from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import open_listener, server_tls
@@ -66,6 +66,8 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     door = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
     running.listeners["api"] = door
     pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND)
-    port = await stack.enter_async_context(open_listener(app, api.host, api.port, tls, admission=door, pace=pace))
+    port = await stack.enter_async_context(
+        open_listener(app, api.host, api.port, tls, admission=door, pace=pace, largest=LARGEST)
+    )
     running.jobs.append(("expiry", partial(expire_unproved, store, now)))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

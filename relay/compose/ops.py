@@ -25,6 +25,7 @@ from relay.store.ops import SqlOpsStore
 
 CONNECTIONS: Final = 64  # connections at once; monitoring needs a handful
 CONNECTIONS_PER_SECOND: Final = 20.0  # of those with TLS; without it four times as many
+LARGEST: Final = 16_384  # bytes of a request
 SPARE: Final = 8
 """Files that only this listener uses: health and metrics answer even when the process has no other file left."""
 
@@ -97,6 +98,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
             admission=door,
             pace=Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND),
             spare=SPARE,
+            largest=LARGEST,
         )
     )
     running.jobs += [("counts", counts.run), ("health", health.run), ("loop lag", lag.run)]

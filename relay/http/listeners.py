@@ -30,6 +30,7 @@ HANDSHAKE: Final = 10.0  # seconds for a client's TLS handshake
 FAREWELL: Final = 2.0  # seconds for a client to end TLS too; a closed connection keeps its file so long
 IDLE: Final = 75.0  # seconds between two requests of a connection; long enough for a proxy to use it again
 FIRST: Final = 20.0  # seconds until the first request of a connection has come with all its headers
+LINGER: Final = 2.0  # seconds in which a client may read an answer that came before the end of its request
 UNREAD: Final = 30.0  # seconds that a client may leave an answer unread
 PLAIN: Final = 0.25  # cost of a connection without TLS, compared with one whose handshake signs with a key
 UNPACED: Final = 10_000.0  # connections per second
@@ -46,11 +47,13 @@ async def open_listener(
     pace: Pace | None = None,
     spare: int = 0,
     first: float = FIRST,
+    largest: int | None = None,
 ) -> AsyncIterator[int]:
     """Serve an application until the block ends; yield the port, which matters when `port` is 0. Raises OSError.
 
     `admission` decides which connections the listener takes, `pace` how fast, by default as fast as they come. The
-    listener keeps `spare` files for them, and cuts a connection that brings no request within `first` seconds.
+    listener keeps `spare` files for them, and cuts a connection that brings no request within `first` seconds. It reads
+    no more than `largest` bytes of a request, before decoding; None: all.
     """
     loop = asyncio.get_running_loop()
     door = Admission() if admission is None else admission
@@ -67,7 +70,7 @@ async def open_listener(
         async def serve(accepted: socket.socket, leave: Callable[[], None]) -> None:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD * 1000))
             await loop.connect_accepted_socket(
-                lambda: _Connection(manager, loop, first, door, leave),
+                lambda: _Connection(manager, loop, first, largest, door, leave),
                 accepted,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else HANDSHAKE,
@@ -137,17 +140,26 @@ class _Bare(web.Response):
 class _Connection(web.RequestHandler):
     """One connection; neither answers nor the log repeat anything that came over it."""
 
-    __slots__ = ("_door", "_first", "_leave", "_patience")
+    __slots__ = ("_door", "_first", "_largest", "_leave", "_patience", "_unread")
 
     def __init__(
         self,
         server: web.Server,
         loop: asyncio.AbstractEventLoop,
         first: float,
+        largest: int | None,
         door: Admission,
         leave: Callable[[], None],
     ) -> None:
-        super().__init__(server, loop=loop, access_log=None, keepalive_timeout=IDLE)  # type: ignore[arg-type]  # None: no log
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None: no log
+            keepalive_timeout=IDLE,
+            lingering_time=LINGER,
+        )
+        self._largest = largest
+        self._unread = largest
         self._first = first
         self._door = door
         self._leave = leave
@@ -156,6 +168,16 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._patience = asyncio.get_running_loop().call_later(self._first, self._cut)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and nothing of a request beyond its limit: a body may come in chunks of one byte each."""
+        if self._unread is not None:
+            if self._unread < 0:
+                return
+            self._unread -= len(data)
+            if self._unread < 0:
+                data = data[: self._unread]
+        super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.stop_waiting()
@@ -202,6 +224,10 @@ class _Connection(web.RequestHandler):
         """Send an answer; aiohttp's own refusals repeat the request in their text, so they become problem documents."""
         if isinstance(resp, web.HTTPException) and resp.content_type != problems.MEDIA_TYPE:
             resp = problems.framework_refusal(resp)
+        if self._unread is not None and self._unread < 0:
+            resp.force_close()
+        else:
+            self._unread = self._largest
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:

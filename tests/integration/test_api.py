@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.machine.memory import WatchState
-from relay.api.app import Limits, create_app
+from relay.api.app import LARGEST, Limits, create_app
 from relay.domain.model import Mark, RegistrationId, RegistrationState
 from relay.http.addresses import Proxies
 from relay.http.admission import Admission
@@ -91,7 +91,10 @@ async def serving(
 ) -> AsyncIterator[Api]:
     world = world or ApiWorld(verdict_wait=0.3)
     app = create_app(world.service, limits, world.tokens, vapid_public_key)
-    async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as client:
+    async with (
+        open_listener(app, "127.0.0.1", 0, largest=LARGEST) as port,
+        ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
         yield Api(world, client)
 
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,35 @@ async def test_connections_begin_no_faster_than_the_pace() -> None:
         assert clock() - began >= (20 * 0.25 - 1 - 0.25) / 20 * 0.9
         for _, writer in connections:
             writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "part"), [("Transfer-Encoding: chunked", "1\r\nx\r\n"), ("Content-Length: 100000000", "x" * 100)]
+)
+async def test_no_more_of_a_request_is_read_than_allowed(head: str, part: str) -> None:
+    read: list[int] = []
+
+    async def count(request: web.Request) -> web.Response:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while data := await request.content.readany():
+                    read.append(len(data))
+        return web.Response(text=f"{sum(read)} bytes")
+
+    app = web.Application(client_max_size=10**9)
+    app.router.add_post("/", count)
+    async with open_listener(app, "127.0.0.1", 0, largest=1000) as port:
+        answer = await talk(port, f"{POST}{head}\r\n\r\n" + part * 100_000)
+
+    assert "Connection: close" in answer
+    assert 0 < sum(read) < 1000
+
+
+async def test_each_request_of_a_connection_may_be_as_large() -> None:
+    async with open_listener(application(), "127.0.0.1", 0, largest=1000) as port, ClientSession() as client:
+        for _ in range(5):
+            async with client.post(f"http://127.0.0.1:{port}/", data=b"x" * 700) as response:
+                assert await response.text() == "700 bytes"
 
 
 @pytest.fixture

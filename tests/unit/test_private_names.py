@@ -227,6 +227,7 @@ REGISTER = (
         ("connection_made", lambda it: accepts(it.connection_made, "transport"), "count connections"),
         ("connection_lost", lambda it: accepts(it.connection_lost, "exc"), "end the wait for a request"),
         ("force_close", lambda it: accepts(it.force_close), "cut a connection"),
+        ("data_received", lambda it: accepts(it.data_received, "data"), "read no more of a request than allowed"),
         (
             "handle_error",
             lambda it: accepts(it.handle_error, "request", "status", "exc", "message"),

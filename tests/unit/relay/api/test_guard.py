@@ -69,7 +69,7 @@ def test_all_strangers_together_leave_time_to_pushes() -> None:
     guard.admit(NAT, ANN, registers=False)
     seconds.now += 1.5 * 60 / guards.STRANGERS
     guard.admit("192.0.2.200", None, registers=False)
-    assert refused["busy"] == 4
+    assert refused["busy"] == 5
 
 
 def test_the_memory_of_secrets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
