@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_PER_SECOND: Final = 100.0
 """TLS handshakes that begin in a second, some 1 ms of the loop's time each: a tenth of it."""
+CONNECTIONS_AT_ONCE: Final = 20.0  # of these, after a pause
 
 
 async def open_api(running: Running, stack: AsyncExitStack) -> None:
@@ -65,7 +66,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     door = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
     running.listeners["api"] = door
-    pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND)
+    pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE)
     port = await stack.enter_async_context(
         open_listener(app, api.host, api.port, tls, admission=door, pace=pace, largest=LARGEST)
     )

@@ -7,6 +7,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from aiohttp import ClientSession, web
 
 from relay.http import listeners
 from relay.http.admission import Admission, Pace, Refused
-from relay.http.listeners import open_listener
+from relay.http.listeners import Turns, open_listener
 from tests.waiting import until
 
 CANARY = "canary-hunter2"
@@ -450,3 +451,24 @@ def _hang_up(port: int, text: str, way: str, tls: ssl.SSLContext | None) -> None
         return
     client.sendall(text.encode())
     reset(client) if way == "resets" else client.close()
+
+
+async def test_a_few_requests_begin_in_each_turn_of_the_loop() -> None:
+    turns, loop = Turns(2), asyncio.get_running_loop()
+    began: list[int] = []
+
+    async def request(number: int) -> None:
+        await turns.wait()
+        began.append(number)
+
+    tasks = [loop.create_task(request(number)) for number in range(7)]
+    seen = []
+    for _ in range(20):
+        await asyncio.sleep(0)
+        seen.append(len(began))
+        if len(seen) == 2:
+            tasks[4].cancel()
+
+    assert began == [0, 1, 2, 3, 5, 6]
+    assert max(later - before for before, later in pairwise([0, *seen])) == 2
+    await asyncio.gather(*tasks, return_exceptions=True)
