@@ -27,7 +27,6 @@ BLAMED: Final = frozenset({301, 302, 303, 307, 308, 400, 401, 403, 431, 440, 441
 """Answers after which cookies are forgotten at once: a login form, a refusal or a header that is
 too long may be due to a cookie, and without cookies a server chooses the back end anew."""
 FAILED: Final = range(500, 600)
-OK: Final = 200
 
 _CONTROL: Final = pattern(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS: Final = pattern(r"-?[0-9]+")
@@ -86,10 +85,12 @@ class CookieJar:
             self.forget()
         elif status in FAILED:
             self.unanswered()
-        elif status == OK:
-            self._failures = 0
         if set_cookies:
             self._kept = merge(self._kept, set_cookies, url, now.timestamp())
+
+    def worked(self) -> None:
+        """Note that an answer was a good one."""
+        self._failures = 0
 
     def unanswered(self) -> None:
         """Note that a request failed at the server; the cookies are forgotten after a few of them in a row."""

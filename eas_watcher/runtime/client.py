@@ -18,11 +18,11 @@ from eas_watcher.auth.credential import Credential
 from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.cookies import CookieJar
 from eas_watcher.commands.folder_sync import FolderSync
-from eas_watcher.commands.http_status import GATEWAY, raise_for_http
+from eas_watcher.commands.http_status import GATEWAY, OK, raise_for_http
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import Command, HttpReply, HttpRequest
-from eas_watcher.errors import EasError, RequestRefused, ServerRenewed, Unreachable
+from eas_watcher.errors import EasError, ProtocolViolation, RequestRefused, ServerBusy, ServerRenewed, Unreachable
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
@@ -276,15 +276,23 @@ class EasClient:
             raise_for_http(http, self._admissions.now())
             self._raise_for_renewal(command, http)
             if len(http.body) <= LARGE_ANSWER:
-                return command.read(http)
-            async with self._admissions.large_answer:
-                return await asyncio.to_thread(command.read, http)
+                reply = command.read(http)
+            else:
+                async with self._admissions.large_answer:
+                    reply = await asyncio.to_thread(command.read, http)
+        except (ServerBusy, ProtocolViolation):
+            if http.status == OK:
+                # A login form, or the error of a back end that a cookie names.
+                self._cookies.unanswered()
+            raise
         except RequestRefused:
             if command.policy_key is None:
                 # An operator needs the bytes to find the fault: they hold keys and ids, nothing of the mailbox.
                 refused = {"command": command.name, "body": request.body[:REFUSED_KEPT].hex()}
                 log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
             raise
+        self._cookies.worked()
+        return reply
 
     def _raise_for_renewal(self, command: Command[Any], http: HttpReply) -> None:
         """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].

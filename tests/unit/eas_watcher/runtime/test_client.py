@@ -10,7 +10,7 @@ from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping
 from eas_watcher.commands.request import HttpReply
-from eas_watcher.errors import AccessDenied, ServerBusy, ServerRenewed, Unauthorized, Unreachable
+from eas_watcher.errors import AccessDenied, ProtocolViolation, ServerBusy, ServerRenewed, Unauthorized, Unreachable
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.machine.state import RATE
 from eas_watcher.names import CollectionClass, MailboxId, SyncKey
@@ -167,12 +167,19 @@ async def test_cookies_go_to_the_host_that_set_them() -> None:
     assert bench.transport.requests[-1].url == ELSEWHERE
 
 
-@pytest.mark.parametrize("failure", [HttpReply(500, {}, b""), Unreachable("no answer in time", 120.0)])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        HttpReply(500, {}, b""),
+        Unreachable("no answer in time", 120.0),
+        HttpReply(200, {"content-type": "text/html"}, b"<html>Sign in</html>"),
+    ],
+)
 async def test_a_cookie_with_which_all_requests_fail_is_forgotten(failure: Answer) -> None:
     bench = Bench(OFFER, *[failure] * FAILURES, OFFER)
     await bench.client.send(Options(), Partnership())
     for _ in range(FAILURES):
-        with pytest.raises((ServerBusy, Unreachable)):
+        with pytest.raises((ServerBusy, Unreachable, ProtocolViolation)):
             await bench.client.send(Options(), Partnership())
     await bench.client.send(Options(), Partnership())
 

@@ -61,6 +61,13 @@ def test_an_issuing_ca_in_the_file_is_enough() -> None:
     assert shake(serving_context(issuing.server(chain=issuing.pem)), client_context(ca_pem=CA.pem))
 
 
+@pytest.mark.parametrize("chain", [self_signed(), CA.server()], ids=["self-signed", "of a CA"])
+def test_the_servers_own_certificate_in_the_file_is_enough(chain: bytes) -> None:
+    own = chain.partition(b"-----BEGIN PRIVATE KEY")[0]
+
+    assert shake(serving_context(chain), client_context(ca_pem=own)) == "TLSv1.3"
+
+
 @pytest.mark.parametrize(
     ("chain", "said", "remedy"),
     [
