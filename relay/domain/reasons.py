@@ -38,7 +38,10 @@ class Recheck(StrEnum):
 
     BACKOFF = "after 5 s, later after up to 10 min"
     AS_ASKED = "when the mail server says, else after 5 s, later after up to 10 min"
-    CONFIRMED = "after 1 min and after 15 min; the third refusal ends the watch, or leaves the server in doubt"
+    CONFIRMED = (
+        "after 1 min, and after 15 min or once a try is left; "
+        "the third refusal ends the watch, or leaves the server in doubt"
+    )
     IN_DOUBT = "when the mail server accepts others again or changes, else after an hour, then once a day"
     QUARTER_HOURLY = "every 15 min"
     HOURLY = "every hour"

@@ -60,9 +60,13 @@ class OpenIdSimulator:
 
     def revoke(self, user: str) -> None:
         """Revoke all grants of a user and their access tokens."""
+        self.withdraw(user)
+        self.expire(user)
+
+    def withdraw(self, user: str) -> None:
+        """Revoke all grants of a user; their access tokens stay valid until they expire."""
         for grant in self._grants:
             grant.revoked = grant.revoked or grant.user == user
-        self.expire(user)
 
     def expire(self, user: str) -> None:
         """Make all access tokens of a user invalid."""

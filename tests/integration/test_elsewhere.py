@@ -314,6 +314,19 @@ async def test_a_discovered_mailbox_that_is_nowhere_else_waits_and_says_that_it_
     assert role.requests("Autodiscover-v2") == 2
 
 
+async def test_autodiscover_sees_no_credential_of_an_account_without_a_try(role: WatchRole) -> None:
+    id_ = await role.register("first", "wrong 1", server="autodiscover", user=LOCAL)
+    assert (await role.judged(id_)).registration.state is RegistrationState.REFUSED
+    id_ = await role.register("second", "wrong 2", server="autodiscover", user=LOCAL)
+    assert (await role.judged(id_)).registration.state is RegistrationState.REFUSED
+
+    id_ = await role.register("third", "wrong 3", server="autodiscover", user=LOCAL)
+    view = await role.seen(id_, lambda view: "could lock" in view.mailbox.detail or not view.candidate_pending)
+
+    assert view.candidate_pending
+    assert role.eas.records.refusals[LOCAL] == 2
+
+
 async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRole) -> None:
     await role.judged(await role.register("first", server="autodiscover", user=LOCAL))
     await until(lambda: role.eas.held == 1)

@@ -108,3 +108,25 @@ async def test_a_revoked_grant_is_refused_at_registration(tmp_path: Path) -> Non
 
         assert (await role.judged(phone)).registration.state is RegistrationState.REFUSED
         assert role.requests("OPTIONS") == 0
+
+
+async def test_another_grant_of_a_user_leaves_the_phones_with_the_first_one_alone(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        phone = await role.register("phone", credential=OAuthCredential(ANN, openid.grant(ANN)))
+        await role.judged(phone)
+        tablet = await role.register("tablet", credential=OAuthCredential(ANN, openid.grant(ANN)))
+
+        assert (await role.judged(tablet)).registration.state is RegistrationState.ACTIVE
+        assert (await role.view(phone)).registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_grant_that_was_withdrawn_is_void_though_its_access_token_still_works(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        phone = await role.register("phone", credential=OAuthCredential(ANN, openid.grant(ANN)))
+        await role.judged(phone)
+        await watching(role)
+        openid.withdraw(ANN)
+        tablet = await role.register("tablet", credential=OAuthCredential(ANN, openid.grant(ANN)))
+
+        assert (await role.judged(tablet)).registration.state is RegistrationState.ACTIVE
+        assert (await role.view(phone)).registration.state is RegistrationState.VERIFYING

@@ -63,6 +63,7 @@ class Processes:
         await until(lambda: self.site.sandbox.eas.held == 0)
         if due:
             await self.query("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL")
+            await self.query("UPDATE tries SET last_at = last_at - interval '1 day'")
         await self.query("UPDATE shard SET lease_until = now() - interval '1 second'")
         await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's: the next process has the leases
 
