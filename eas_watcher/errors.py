@@ -25,6 +25,9 @@ from eas_watcher.reasons import Reason
 class EasError(Exception):
     """Any failure for which a watch has a remedy."""
 
+    elsewhere: bool = False
+    """True if it came from what gives the login, e.g. a token endpoint: the mail server was not asked."""
+
 
 class Unreachable(EasError):
     """No whole answer arrived; it is unknown what the server did.

@@ -276,9 +276,10 @@ class ServerAdmission:
     def failed(self, client: ClientAdmission, error: EasError) -> EasError:
         """Note that a request failed; return the error as the client should understand it.
 
-        A stale connection shows nothing: a client that was to find something out hands its turn on when it leaves.
+        A stale connection shows nothing, nor does a token endpoint or a KDC: a client that was to find something out
+        hands its turn on when it leaves.
         """
-        if isinstance(error, Unreachable) and error.stale:
+        if error.elsewhere or (isinstance(error, Unreachable) and error.stale):
             return error
         client.confirms = False
         if isinstance(error, Unauthorized) and not client.candidate:

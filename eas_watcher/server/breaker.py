@@ -33,6 +33,8 @@ def rules(rate: float) -> Rules:
 
 def concerns_server(error: EasError) -> bool:
     """Return whether a failure says something about the server, and not only about the mailbox that asked."""
+    if error.elsewhere:
+        return False
     if isinstance(error, Unreachable):
         return not error.stale
     return isinstance(error, ServerBusy) and error.shared

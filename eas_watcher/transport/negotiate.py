@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from eas_watcher.auth.negotiate import header, read_refusal, target_of
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.errors import EasError
 from eas_watcher.ports import Transport
 
 UNAUTHORIZED: Final = 401
@@ -57,15 +58,23 @@ class NegotiateTransport:
         Raises CredentialVoid, AccessDenied and Unreachable for the KDC.
         """
         service = target_of(request.url)
-        ticket = await self._tickets.get(service)
+        ticket = await self._ticket(service)
         reply = await self._send(request, ticket)
         if reply.status == UNAUTHORIZED and not ticket.fresh:
             self._tickets.forget()
-            reply = await self._send(request, await self._tickets.get(service))
+            reply = await self._send(request, await self._ticket(service))
         if reply.status != UNAUTHORIZED:
             return reply
         self._tickets.forget()
         raise read_refusal(reply.headers.get("www-authenticate", ""))
+
+    async def _ticket(self, service: str) -> Ticket:
+        """Return a ticket; an error of the KDC says nothing about the mail server."""
+        try:
+            return await self._tickets.get(service)
+        except EasError as error:
+            error.elsewhere = True
+            raise
 
     async def _send(self, request: HttpRequest, ticket: Ticket) -> HttpReply:
         headers = {**request.headers, "Authorization": header(ticket.token)}

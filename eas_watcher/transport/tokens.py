@@ -54,6 +54,13 @@ class TokenEndpoint:
 
     async def refresh(self, credential: OAuthCredential) -> Issued:
         """Return a new access token; raises an EasError, none of which means that the mail server was reached."""
+        try:
+            return await self._ask(credential)
+        except EasError as error:
+            error.elsewhere = True
+            raise
+
+    async def _ask(self, credential: OAuthCredential) -> Issued:
         async with self._slots:
             try:
                 reply = await self._transport.send(refresh_request(self.client, credential))

@@ -135,8 +135,9 @@ async def test_without_a_ticket_nothing_is_sent() -> None:
     async with open_site() as site:
         site.realm.failure = AccessDenied("the relay may not act for this user", Reason.KERBEROS_DELEGATION)
 
-        with pytest.raises(AccessDenied):
+        with pytest.raises(AccessDenied) as caught:
             await site.ask(ANN)
+        assert caught.value.elsewhere
         assert not site.eas.identities.tickets
 
 

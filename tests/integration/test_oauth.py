@@ -273,4 +273,5 @@ async def test_an_endpoint_that_is_away_is_named() -> None:
 
         with pytest.raises(Unreachable, match="the token endpoint") as caught:
             await ann.options()
+        assert caught.value.elsewhere
         assert not caught.value.reached

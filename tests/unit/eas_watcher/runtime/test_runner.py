@@ -242,6 +242,29 @@ async def test_a_credential_refused_while_another_is_accepted_ends_the_watch() -
     assert told.condition.state is WatchState.CREDENTIAL_REFUSED
 
 
+def at_most_three_in_a_window(tried: list[float]) -> bool:
+    return all(sum(first <= each < first + LOCKOUT_WINDOW for each in tried) <= 3 for first in tried)
+
+
+@pytest.mark.parametrize(("back_at", "ended"), [(3000.0, 0), (inf, 5)])
+async def test_mailboxes_that_a_server_refuses_while_it_accepts_as_many_are_given_up_after_a_day_only(
+    back_at: float, ended: int
+) -> None:
+    world, well = World(), RefusingServer(back_at=0.0)
+    ill = [RefusingServer(back_at=back_at) for _ in range(5)]
+    others = asyncio.ensure_future(watching(world, well, *(f"well{n}" for n in range(6)), seconds=30 * 3600.0))
+    watches = [asyncio.ensure_future(world.run(server, KNOWN, f"ill{n}")) for n, server in enumerate(ill)]
+    await asyncio.sleep(29 * 3600.0)
+
+    assert sum(watch.done() for watch in watches) == ended
+    refused = [[moment for moment in server.tried if moment < back_at] for server in ill]
+    assert all(map(at_most_three_in_a_window, refused))
+    assert {len(tried) for tried in refused} <= ({5} if ended else {2, 3})
+    for watch in (*watches, others):
+        watch.cancel()
+    await asyncio.wait([*watches, others])
+
+
 async def test_a_restart_in_doubt_waits_on_and_shows_nothing_within_the_lock_out_window() -> None:
     world, server = World(), RefusingServer(back_at=0.0, renewed_at=10.0)
 

@@ -431,6 +431,27 @@ async def test_a_mailbox_in_doubt_waits_for_no_confirmation_of_others() -> None:
     assert clock() == 0.0
 
 
+async def test_a_token_endpoint_that_is_away_makes_no_mail_server_away_nor_back() -> None:
+    admission, probe = new_admission(), here("probe")
+    elsewhere = Unreachable("the token endpoint: no connection", reached=False)
+    elsewhere.elsewhere = True
+    for name in range(MANY):
+        client = here(name)
+        await admission.enter(client)
+        assert admission.failed(client, elsewhere) is elsewhere
+        admission.leave(client)
+    assert admission.state == "serving"
+
+    await go_away(admission)
+    await admission.enter(probe)
+    admission.failed(probe, elsewhere)
+    admission.leave(probe)
+
+    assert (probe.probe, admission.state) == (False, "away")
+    await admission.enter(here("next"))
+    assert clock() == 5.0
+
+
 async def test_a_server_that_comes_back_has_one_of_its_doubtful_mailboxes_asked() -> None:
     admission, probe = new_admission(), here("probe")
     doubt = Doubt(rest=10.0)

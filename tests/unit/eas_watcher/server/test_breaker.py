@@ -11,6 +11,10 @@ LOST = Unreachable("connection lost", 3.0)
 BUSY = ServerBusy("busy", shared=True)
 
 
+ELSEWHERE = Unreachable("the token endpoint: no connection", reached=False)
+ELSEWHERE.elsewhere = True
+
+
 @pytest.mark.parametrize(
     ("error", "concerns"),
     [
@@ -21,6 +25,7 @@ BUSY = ServerBusy("busy", shared=True)
         (ServerBusy(Reason.SERVER_BUSY, 60.0, reached=False), False),
         (Unauthorized("no"), False),
         (AccessDenied("no", Reason.HTTP_403), False),
+        (ELSEWHERE, False),
     ],
 )
 def test_knows_which_failures_concern_the_server(error: EasError, *, concerns: bool) -> None:
