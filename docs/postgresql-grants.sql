@@ -4,6 +4,7 @@
 --     psql --single-transaction --set ON_ERROR_STOP=1 --file postgresql-grants.sql relay
 
 SET search_path = pg_catalog, pg_temp;
+SET client_min_messages = warning;
 DO $relay$
 DECLARE
     trap text;
@@ -29,9 +30,12 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, relay_api, relay_watch, r
 REVOKE ALL ON SCHEMA public FROM PUBLIC, relay_api, relay_watch, relay_push;
 GRANT USAGE ON SCHEMA public TO relay_api, relay_watch, relay_push;
 DO $relay$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'public.mailbox'::regclass);
 BEGIN
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA public TO %I', owner);
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, relay_api, relay_watch, relay_push', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO relay_api, relay_watch, relay_push', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I, relay_api, relay_watch, relay_push', current_database(), owner);
 END $relay$;
 
 GRANT SELECT ("id", "server", "user", "device_id", "shard", "state", "reason", "detail", "since", "next_try_at", "last_ping_at", "heartbeat", "last_change_at", "candidate_refusals", "candidate_refused_at") ON public.mailbox TO relay_api;
@@ -150,4 +154,5 @@ BEGIN
     END LOOP;
 END $relay$;
 
+RESET client_min_messages;
 RESET search_path;

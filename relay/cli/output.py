@@ -25,7 +25,9 @@ from relay.domain.errors import (
 FAILED: Final = 1
 FAULTY: Final = 2
 
-ENDS: Final = (DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, RelayBroke, RowsForbidden, SchemaNewer)
+ENDS: Final = (
+    *(DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, PortTaken, RelayBroke, RowsForbidden, SchemaNewer),
+)
 """The errors that end a command; each says what to do."""
 
 
@@ -66,16 +68,7 @@ def failing(cannot: str) -> Iterator[None]:
     """Print the errors that an operator can remedy, and end the command; `cannot` begins the text of an OSError."""
     try:
         yield
-    except (
-        DatabaseInUse,
-        DatabaseRefuses,
-        KeyLost,
-        MigrationsPending,
-        PortTaken,
-        RelayBroke,
-        RowsForbidden,
-        SchemaNewer,
-    ) as error:
+    except ENDS as error:
         fail(str(error), FAILED)
     except StoreUnavailable as error:
         fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)

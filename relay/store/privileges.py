@@ -197,11 +197,14 @@ END $relay$;
 
 _CLOSE: Final = f"""\
 DO $relay$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'public.mailbox'::regclass);
 BEGIN
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA public TO %I', owner);
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, {", ".join(ROLES)}', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {", ".join(ROLES)}', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I, {", ".join(ROLES)}', current_database(), owner);
 END $relay$;
-"""
+"""  # noqa: S608  # names of ours
 
 _NAMES: Final = ", ".join(f"'{user}'" for user in ROLES)
 _CHECK_CLOSED: Final = f"""\
@@ -250,6 +253,7 @@ def grants_sql() -> str:
     lines = [
         # Names are PostgreSQL's own, whatever schema public holds.
         "SET search_path = pg_catalog, pg_temp;",
+        "SET client_min_messages = warning;",
         _CHECK_TRAPS,
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, {users};",
         f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {users};",
@@ -266,7 +270,7 @@ def grants_sql() -> str:
             f"CREATE TRIGGER {guard.name} BEFORE {guard.event} ON public.{guard.table} FOR EACH ROW\n"
             f"    WHEN (current_user = '{guard.user}' AND ({guard.when})) EXECUTE FUNCTION public.relay_forbid();"
         )
-    lines += ["", _CHECK_CLOSED, "RESET search_path;"]
+    lines += ["", _CHECK_CLOSED, "RESET client_min_messages;", "RESET search_path;"]
     return "\n".join(lines) + "\n"
 
 

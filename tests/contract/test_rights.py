@@ -208,6 +208,17 @@ async def test_no_role_creates_anything(postgres: PostgresServer, database: str,
         assert "denied" in (told := await thief.may(statement)) or "must be owner" in told, statement
 
 
+async def test_the_owner_of_the_tables_can_still_migrate(postgres: PostgresServer, database: str) -> None:
+    await postgres.create_users("relay_owner")
+    own = "; ".join(f"ALTER TABLE public.{table} OWNER TO relay_owner" for table in MATRIX)
+    await postgres.execute(own, database)
+
+    await postgres.execute(grants_sql(), database)
+
+    owner = Thief(postgres, database, "relay_owner")
+    assert await owner.may("CREATE TABLE public.more (id text REFERENCES public.mailbox)", "DELETE FROM mailbox") == ""
+
+
 async def test_nobody_else_may_connect(postgres: PostgresServer, database: str) -> None:
     await postgres.create_users("other")
 
