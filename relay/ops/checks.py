@@ -37,7 +37,6 @@ CLOSE: Final = (
     "Give each role its own database user, system user and folder: run docs/postgresql-grants.sql and correct what it "
     "names, keep the private sealing key where the watch role alone can read it, and restart. See docs/install.md."
 )
-_NOT_WATCHED: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING)
 ALLOW: Final = f"Allow DeviceType {DEVICE_TYPE} in its access rules; see docs/exchange-admin.md."
 
 
@@ -98,7 +97,7 @@ def credential_checks(levels: Callable[[], Mapping[tuple[WatchState, Reason | No
         known = levels() or {}
         stuck = {key: n for key, n in known.items() if _unproved(*key)}
         number = sum(stuck.values())
-        total = number + sum(n for (state, _), n in known.items() if state not in _NOT_WATCHED)
+        total = number + sum(n for (state, _), n in known.items() if state not in _NOT_MEANT)
         if not stuck or number < SOME * total:
             return OK
         state, reason = max(stuck, key=lambda key: stuck[key])

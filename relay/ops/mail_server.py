@@ -49,8 +49,8 @@ def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
         meanwhile = "though it accepted others" if others else "while it refused everyone who was asked"
         next_at = clock() + timedelta(seconds=wait)
         text = (
-            f"refused the credentials of {doubtful} of {admission.watched} mailboxes three times, {meanwhile}: asked "
-            f"again at {next_at:%Y-%m-%d %H:%M} UTC, or when it accepts others or changes"
+            f"refused the credentials of {doubtful} of {admission.watched} mailboxes three times or more, {meanwhile}: "
+            f"asked again at {next_at:%Y-%m-%d %H:%M} UTC, or when it accepts others or changes"
         )
         state = PartState.FAILED if doubtful * 2 >= admission.watched else PartState.DEGRADED
         return Finding(state, text, REASONS[Reason.HTTP_401_DOUBTFUL].remedy)

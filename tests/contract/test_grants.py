@@ -153,6 +153,7 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
     await watches.take_dirty([SHARD], NOW)
     assert await watches.record(ann.mailbox_id, NOW)
     await watches.note_pings({ann.mailbox_id: (NOW, 480.0)})
+    assert await watches.accepted_beside(ann.mailbox_id) is None
     await registrations.change(ann.id, RegistrationChange(subfolders=frozenset({CollectionClass.EMAIL})), NOW)
     progress = Progress(None, (MAIL,), (), (NEW_MAIL,), Condition(WatchState.WATCHING), 0, attention=True)
     assert await watches.commit([entry(epoch, progress)], NOW) == frozenset()

@@ -94,6 +94,15 @@ def test_mail_servers_are_judged_by_the_share_of_mailboxes_not_watched(
         ({(WatchState.VERIFYING, None): 12, (WatchState.WATCHING, None): 1}, PartState.OK, ""),
         ({(WatchState.VERIFYING, Reason.EAS_126): 1, (WatchState.WATCHING, None): 10}, PartState.OK, ""),
         (
+            {
+                (WatchState.VERIFYING, Reason.HTTP_404): 2,
+                (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401): 5,
+                (WatchState.WATCHING, None): 1,
+            },
+            PartState.FAILED,
+            "2 new mailboxes wait, most: http-404; 1 others have been accepted",
+        ),
+        (
             {(WatchState.VERIFYING, Reason.HTTP_404): 12},
             PartState.FAILED,
             "12 new mailboxes wait, most: http-404; 0 others have been accepted",
