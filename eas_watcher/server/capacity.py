@@ -26,10 +26,10 @@ STALLED: Final = 15.0  # seconds; a short request that waits so long, while no l
 STRIKES: Final = 2  # mailboxes; the store of a single one may be down, so that its requests get no answer
 STRIKE_LASTS: Final = 300.0  # seconds
 RELEASED: Final = 5.0  # seconds from the end of a Ping within which its worker answers what had queued
-LIFE: Final = 120.0  # seconds without any answer, after which a server is taken to be away, not full
+LIFE: Final = 240.0  # seconds without any answer, after which a server is taken to be away, not full
 GHOSTS: Final = 240.0  # seconds in which Pings that were given up in the queue may occupy workers, one after the other
-TRIAL: Final = 60  # seconds of a Ping that may fill the server; doubled each time that it does no harm, up to
-HARMLESS: Final = 480  # seconds; from then on Pings are as long as their mailboxes want
+TRIAL: Final = 60  # seconds of a Ping that may fill the server; as long as that did no harm so far, if that is longer
+HARMLESS: Final = 600.0  # seconds without harm, after which Pings are as long as their mailboxes want
 TURN: Final = 180  # seconds of a Ping while others wait for their turn
 POLL: Final = 90.0  # seconds between two Syncs of a mailbox without a turn
 CHECK: Final = 5.0  # seconds to a Sync that only shows whether the last Pings are held
@@ -71,7 +71,8 @@ class Capacity(Generic[M]):
         """The number of Pings that failed; None: none that is still believed."""
         self._retry_at: float | None = None
         self._retry_wait = RETRY_FIRST
-        self._trial = TRIAL
+        self._calm_since: float | None = None
+        """Since when there was neither a strike nor a new mailbox; None: since now."""
         self._held: dict[M, float] = {}
         """Mailbox -> when its Ping was sent, oldest first."""
         self._reserved: dict[M, float] = {}
@@ -122,8 +123,9 @@ class Capacity(Generic[M]):
 
     def ask(self, mailbox: M, now: float) -> Hold | Poll:
         """Return whether a mailbox may send a Ping now, and of what length."""
+        calm_since = self._calm_since = now if self._calm_since is None else self._calm_since
         if self.limit is None:
-            return Hold(None if self._is_safe() or self._trial >= HARMLESS else self._trial)
+            return Hold(None if self._is_safe(now - calm_since) else max(TRIAL, int(now - calm_since)))
         if self._retry_at is None:
             self._retry_at, self._shrunk_at = now + RETRY_FIRST, now
         if self._may_drop_limit(now):
@@ -152,7 +154,7 @@ class Capacity(Generic[M]):
     def begins(self) -> None:
         """Note that one more mailbox is watched."""
         self.watched += 1
-        self._trial = TRIAL
+        self._calm_since = None
 
     def ends(self, mailbox: M) -> None:
         """Note that a mailbox is watched no longer."""
@@ -170,10 +172,8 @@ class Capacity(Generic[M]):
 
     def ping_answered(self, mailbox: M, now: float) -> None:
         """Note that the server answered a Ping."""
-        sent = self._held.pop(mailbox, now)
+        self._held.pop(mailbox, None)
         self._alive_at = self._ended_at = now
-        if self.limit is None and now - sent >= self._trial and not self._strikes:
-            self._trial = min(2 * self._trial, HARMLESS)
 
     def ping_over(self, mailbox: M, now: float) -> None:
         """Note that a Ping ended otherwise."""
@@ -230,16 +230,16 @@ class Capacity(Generic[M]):
     def lost(self) -> None:
         """Note that the server is away: what it held before is no measure for its return, so more is tried soon."""
         self._retry_at, self._retry_wait = None, RETRY_FIRST
-        self._proven, self._trial = 0, TRIAL
+        self._proven, self._calm_since = 0, None
         self._strikes.clear()
 
     # What follows.
 
-    def _is_safe(self) -> bool:
-        """Return True if one more Ping cannot fill the server for long, or would keep no mailbox waiting."""
+    def _is_safe(self, calm: float) -> bool:
+        """Return True if one more Ping cannot fill the server for long, or has done no harm for `calm` seconds."""
         number = len(self._held) + 1
-        spare = number <= self._proven or (number > SAMPLED and number % SAMPLED != 0)
-        return spare or (number >= self.watched and number - 1 <= self._proven)
+        few = number <= self._proven or self.watched == 1 or (number > SAMPLED and number % SAMPLED != 0)
+        return few or calm >= HARMLESS
 
     def _sent_by(self, moment: float) -> int:
         """Return how many Pings under way were sent until a moment."""
@@ -283,7 +283,7 @@ class Capacity(Generic[M]):
 
     def _strike(self, sender: M, sent: float, number: int, now: float) -> None:
         """Count a request for which no worker was free; it was sent at a moment when `number` Pings were under way."""
-        self._struck_at, self._trial, before = now, TRIAL, self._struck_at
+        self._struck_at, self._calm_since, before = now, now, self._struck_at
         if self.limit is not None and (sent < max(self._shrunk_at, self._ghosts_until) or not self._has_grown()):
             return  # it waited for the Pings that were too many before
         if not self._strikes or now - before > STRIKE_LASTS:

@@ -36,6 +36,19 @@ async def test_as_many_are_held_as_there_are_workers_and_the_rest_is_polled(
         assert place.admission.path.cut_off is None, "504 of a full server is no idle timeout"
 
 
+@pytest.mark.parametrize("every", [6.0, 60.0])
+async def test_mailboxes_that_come_one_after_the_other_find_a_worker(every: float) -> None:
+    async with crowd(FewWorkers(5), 36, every=every) as place:
+        await place.run(36 * every + LEARNING)
+        since = 36 * every + LEARNING
+        await place.run(HOUR)
+
+        assert sum(place.share(since, since + HOUR)) >= 3.5
+        assert max(place.gaps(since, since + HOUR)) <= 240.0
+        firsts = [place.server.covered[name][0][0] - number * every for number, name in enumerate(place.mailboxes)]
+        assert max(firsts) <= 240.0, "none waits longer for its first answer than the longest trial lasts"
+
+
 async def test_a_server_with_a_worker_for_each_holds_all_all_the_time() -> None:
     async with crowd(FewWorkers(40), 30) as place:
         await place.run(HOUR)

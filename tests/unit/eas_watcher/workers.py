@@ -239,11 +239,19 @@ class Crowd:
                 last = max(last, min(ended, until))
 
 
+async def _run(runner: Runner, after: float) -> None:
+    await asyncio.sleep(after)
+    await runner.run()
+
+
 @asynccontextmanager
 async def crowd(
-    server: FewWorkers, mailboxes: int, processes: int = 1, lesson: Lesson | None = None
+    server: FewWorkers, mailboxes: int, processes: int = 1, lesson: Lesson | None = None, every: float = 0.0
 ) -> AsyncIterator[Crowd]:
-    """Watch so many mailboxes at a server; `lesson` is what earlier processes learnt about it."""
+    """Watch so many mailboxes at a server, one more `every` so many seconds.
+
+    `lesson` is what earlier processes learnt about the server.
+    """
     lessons = {} if lesson is None else {URL: lesson}
     journals, names = Arrivals(), [f"m{number}" for number in range(mailboxes)]
     contexts = [
@@ -257,7 +265,7 @@ async def crowd(
         kept.partnership, kept.collections = PARTNERSHIP, {INBOX.id: INBOX}
         account = Account(mailbox, URL, name, DeviceId(name), BasicCredential(name, "secret"))
         runner = Runner(account, server, contexts[number % processes], KNOWN, Policy())
-        tasks.append(asyncio.ensure_future(runner.run()))
+        tasks.append(asyncio.ensure_future(_run(runner, number * every)))
     try:
         yield Crowd(server, journals, names, [context.admissions for context in contexts])
         for task in tasks:

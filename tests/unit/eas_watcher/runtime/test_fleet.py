@@ -69,7 +69,7 @@ async def test_stops_one_watch_and_returns_when_its_request_is_closed() -> None:
     await here.fleet.stop(ANN)
 
     assert (ANN in here.fleet, BEN in here.fleet) == (False, True)
-    assert here.world.context.stats.held == {BEN: 630}
+    assert here.world.context.stats.held.keys() == {BEN}
     assert here.broken == []
     await here.fleet.stop_all()
 
