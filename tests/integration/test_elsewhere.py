@@ -315,6 +315,7 @@ async def test_a_discovered_mailbox_that_is_nowhere_else_waits_and_says_that_it_
 
 
 async def test_autodiscover_sees_no_credential_of_an_account_without_a_try(role: WatchRole) -> None:
+    role.eas.fail(None, FailurePlan(AnswerHttp(404), "Autodiscover-v2", 99))  # so it asks with the credential
     id_ = await role.register("first", "wrong 1", server="autodiscover", user=LOCAL)
     assert (await role.judged(id_)).registration.state is RegistrationState.REFUSED
     id_ = await role.register("second", "wrong 2", server="autodiscover", user=LOCAL)
@@ -324,7 +325,7 @@ async def test_autodiscover_sees_no_credential_of_an_account_without_a_try(role:
     view = await role.seen(id_, lambda view: "could lock" in view.mailbox.detail or not view.candidate_pending)
 
     assert view.candidate_pending
-    assert role.eas.records.refusals[LOCAL] == 2
+    assert (role.requests("Autodiscover"), role.eas.records.refusals[LOCAL]) == (2, 2)
 
 
 async def test_a_new_credential_is_shown_where_the_mailbox_is_now(role: WatchRole) -> None:
