@@ -53,8 +53,7 @@ class DoubtfulMailboxes:
 
     def accepted(self, mailbox: Hashable, began: float, *, was_refused: bool) -> None:
         """Note that the server accepted a mailbox, one that it had refused or another, with a request of `began`."""
-        if self._doubts:
-            self._doubts.accepted(mailbox, began, was_refused=was_refused)
+        if self._doubts and self._doubts.accepted(mailbox, began, was_refused=was_refused):
             self._pump()
 
     def changed(self) -> None:

@@ -100,11 +100,22 @@ class Doubts:
         if self._looking == mailbox:
             self._looking = None
 
-    def accepted(self, mailbox: Hashable, began: float, *, was_refused: bool) -> None:
-        """Note that the server accepted a mailbox, one that it had refused or another, with a request of `began`."""
-        for waiting, wait in self._waits.items():
-            if waiting != mailbox and began > wait.began and (was_refused or not wait.others_accepted):
-                wait.released = True
+    def accepted(self, mailbox: Hashable, began: float, *, was_refused: bool) -> bool:
+        """Note that the server accepted a mailbox, one that it had refused or another, with a request of `began`.
+
+        Returns whether that lets any mailbox follow.
+        """
+        released = [
+            wait
+            for waiting, wait in self._waits.items()
+            if not wait.released
+            and waiting != mailbox
+            and began > wait.began
+            and (was_refused or not wait.others_accepted)
+        ]
+        for wait in released:
+            wait.released = True
+        return bool(released)
 
     def changed(self) -> None:
         """Note a weak sign: the server has changed, and may take credentials again."""

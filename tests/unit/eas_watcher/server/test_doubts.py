@@ -40,7 +40,8 @@ def test_without_a_sign_each_waits_out_its_time_and_the_server_is_asked_at_a_pac
 
 def test_an_acceptance_releases_all_at_a_rate_but_none_within_the_lock_out_window() -> None:
     doubts = waiting("ann", "ben")
-    doubts.accepted("dora", 60.0, was_refused=False)
+    assert doubts.accepted("dora", 60.0, was_refused=False)
+    assert not doubts.accepted("dora", 70.0, was_refused=False)
 
     assert doubts.next_try(REST - 1.0, RATE) is None
     assert doubts.next_try(REST, RATE) == ("ann", HOUR - REST)
