@@ -6,6 +6,7 @@ uses a file descriptor that a Ping may need.
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -88,25 +89,29 @@ async def open_listener(
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for each address of a host, all with one port; raises OSError."""
+    """Return a listening socket for each address of a host that this machine has, all with one port; raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listening: list[socket.socket] = []
+    missing: OSError | None = None
     with ExitStack() as opened:
-        listening: list[socket.socket] = []
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            each = opened.enter_context(socket.socket(family, kind, protocol))
-            each.settimeout(0)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for family, _, _, _, address in dict.fromkeys(found):
             try:
+                each = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                each.settimeout(0)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 each.bind((address[0], port, *address[2:]))
                 each.listen(BACKLOG)
             except OSError as error:
-                raise OSError(
-                    error.errno, f"{address[0]} port {port}: {(error.strerror or str(error)).lower()}"
-                ) from error
+                missing = OSError(error.errno, f"{address[0]} port {port}: {(error.strerror or str(error)).lower()}")
+                if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                    raise missing from error
+                continue  # e.g. localhost on a host without IPv6
             port = each.getsockname()[1]
             listening.append(each)
+        if not listening:
+            raise missing or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
         opened.pop_all()
     return listening
 

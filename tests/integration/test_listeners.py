@@ -329,6 +329,12 @@ async def test_an_address_in_use_is_named() -> None:
                 pass
 
 
+async def test_an_address_of_another_host_is_named() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1 port 0: cannot assign requested address"):
+        async with open_listener(application(), "192.0.2.1", 0):
+            pass
+
+
 async def test_a_name_is_listened_to_at_each_of_its_addresses() -> None:
     async with open_listener(application(), "localhost", 0) as port:
         assert "0 bytes" in await talk(port, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
