@@ -63,6 +63,8 @@ def test_an_acceptance_of_the_mailbox_itself_or_from_before_the_doubt_is_no_sign
 
 def test_where_others_are_accepted_all_the_time_only_one_that_had_been_refused_is_a_sign() -> None:
     doubts = waiting("ann", others_accepted=True)
+    assert doubts.others_accepted
+    assert not waiting("ann").others_accepted
     doubts.accepted("ben", 60.0, was_refused=False)
     assert doubts.next_try(REST, RATE) is None
 

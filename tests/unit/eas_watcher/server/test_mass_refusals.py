@@ -158,7 +158,7 @@ def test_a_mailbox_is_one_of_many_until_it_is_accepted_or_gone_and_many_are_left
 
 def test_knows_a_refused_mailbox_as_long_as_there_is_one() -> None:
     refusals = refused("ann")
-    assert refusals.example == "ann"
+    assert (refusals.example, refusals.refused_now) == ("ann", 1)
 
     assert refusals.accepted("ann", 1.0)
     assert refusals.example is None
