@@ -70,11 +70,11 @@ class _Connection(ResponseHandler):
         """Parse bytes of answers, unless there are too many of either."""
         for start in range(0, max(1, len(data)), SLICE):
             self._raw += min(len(data) - start, SLICE)
-            if self._answers > INTERIM or self._raw > RAW:
+            super().data_received(data[start : start + SLICE])
+            if self._answers > INTERIM + 1 or self._raw > RAW:
                 self.flooded = True
                 self.abort()
                 return
-            super().data_received(data[start : start + SLICE])
 
 
 class Poster:
@@ -266,12 +266,10 @@ async def _exchange(connection: _Connection, request: bytes) -> Reply:
         raise aiohttp.ServerDisconnectedError
     connection.expect()
     connection.transport.write(request)
-    for _ in range(INTERIM + 1):
+    while True:
         message, payload = await connection.read()
         if message.code >= 200:  # noqa: PLR2004  # 1xx are not the answer yet [RFC 9110 15.2]
             break
-    else:
-        raise floods("answers 1xx")
     body = await payload.readany()
     while not payload.at_eof() and len(body) <= LARGEST:
         body += await payload.readany()

@@ -11,7 +11,7 @@ import pytest
 
 from relay.domain.outcome import Delivered, RetryLater
 from relay.network.faults import NotConnected
-from relay.network.posting import INTERIM, RAW, Poster, Reply
+from relay.network.posting import INTERIM, RAW, SLICE, Poster, Reply
 from relay.network.route import DIRECT
 from relay.push.apns.connection import GIVEN_UP as GIVEN_UP_AFTER
 from relay.sandbox.scripts import Stall
@@ -83,26 +83,42 @@ async def test_an_answer_without_end_is_not_read_to_it(tmp_path: Path, kind: str
 
     if kind in {"endless-body", "bomb"}:
         assert isinstance(reply, Reply)
-        assert len(reply.body) <= RAW
+        assert len(reply.body) <= RAW + SLICE
     else:
         assert isinstance(reply, NotConnected)
         assert reply.reason == "server-floods"
 
 
-async def test_a_few_interim_answers_are_no_flood(tmp_path: Path) -> None:
+async def ask_after(interim: int) -> Reply | BaseException:
+    """Ask a server that sends so many answers 1xx before its answer."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
-        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * INTERIM + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * interim + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     poster = Poster(None, 1, DIRECT)
-    reply = await poster.post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {}, b"{}")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    (reply,) = await asyncio.gather(poster.post(url, {}, b"{}"), return_exceptions=True)
     await poster.close()
     server.close()
+    return reply
 
+
+async def test_a_few_interim_answers_are_no_flood() -> None:
+    reply = await ask_after(INTERIM)
+
+    assert isinstance(reply, Reply)
     assert (reply.status, reply.body) == (200, b"ok")
+
+
+async def test_many_interim_answers_are_a_flood() -> None:
+    reply = await ask_after(2000)
+
+    assert isinstance(reply, NotConnected)
+    assert reply.reason == "server-floods"
 
 
 async def test_a_compressed_answer_stays_as_it_is(tmp_path: Path) -> None:
