@@ -114,13 +114,17 @@ class Checks:
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,
-                self._files.path(egress.key_file) if egress.key_file else state_dir / EGRESS_KEY,
+                self._egress_key_file(egress, state_dir),
                 timedelta(days=egress.keep_days) if egress.keep_days else None,
                 egress.keep_megabytes * MEGABYTE if egress.keep_megabytes else None,
                 egress.free_megabytes * MEGABYTE,
             ),
             log=LogSettings(log.level, log.format),
         )
+
+    def _egress_key_file(self, egress: EgressSection, state_dir: Path) -> Path:
+        path = self._files.path(egress.key_file) if egress.key_file else state_dir / EGRESS_KEY
+        return self._files.egress_keys("egress.key_file", path) if self._role in PUSHES else path
 
     def _sealing(self, state_dir: Path, section: SealingSection) -> SealingSettings:
         """Load the keys of the role; an api process has only the public key, and the two must belong together."""

@@ -23,6 +23,7 @@ SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "t
 RENEW_CA: Final = "The relay accepts it; have the CA renewed with these extensions before other software meets it."
 LONGEST_NAME: Final = 100  # characters of the name of a file that a message shows
 _KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+=_-]{24,}")
+EGRESS_KEYS: Final = re.compile(rb"\s*(?:[0-9a-fA-F]{64}\s+)*[0-9a-fA-F]{64}\s*", re.ASCII)
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
 
 
@@ -136,6 +137,14 @@ class Files:
             self.faults.add(key, f"{path} holds no ECDSA P-256 key", remedy)
             return None
         return pem
+
+    def egress_keys(self, key: str, path: Path) -> Path:
+        """Return the file of the egress log's keys; check it if it is there, for the push role makes it."""
+        content = self.read(key, path, secret=True) if path.exists() else None
+        if content is not None and not EGRESS_KEYS.fullmatch(content):
+            remedy = "Put the keys back, one a line, 64 hex digits: they prove that no line of the log was removed."
+            self.faults.add(key, f"{path} holds no keys of an egress log", remedy)
+        return path
 
     def service_account(self, key: str, path: Path) -> None:
         """Check the JSON key of a Google service account."""

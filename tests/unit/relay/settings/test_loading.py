@@ -367,6 +367,20 @@ def test_a_service_account_must_be_complete(site: Installation, change: dict[str
     assert wrong in text
 
 
+@pytest.mark.parametrize(
+    ("content", "good"), [("0" * 64, True), ("a" * 64 + "\n" + "B" * 64 + "\n", True), ("0" * 63, False)]
+)
+def test_the_keys_of_the_egress_log_are_checked_once_they_are_made(
+    site: Installation, content: str, *, good: bool
+) -> None:
+    assert site.faults() == []
+    site.write("state/egress.key", content.encode())
+
+    faults = [(key, text.partition("egress.key ")[2]) for key, text in site.faults()]
+
+    assert faults == ([] if good else [("egress.key_file", "holds no keys of an egress log")])
+
+
 @pytest.mark.parametrize("name", ["api.key", "apns.p8", "fcm.json", "state/sealing-private.pem"])
 def test_a_secret_file_open_to_others_is_refused(site: Installation, name: str) -> None:
     (site.folder / name).chmod(0o640)
