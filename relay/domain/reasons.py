@@ -428,7 +428,8 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
             Recheck.NEW_START,
         ),
         Reason.SEAL_BROKEN: _relay(
-            "The private sealing key is not the one that the credential was sealed to: restore it from a backup.",
+            "The stored credential does not open; the line `because` says whether to restore the sealing key or to let "
+            "the app register again.",
             Recheck.NEW_START,
         ),
         Reason.CREDENTIAL_KIND: _relay(
