@@ -221,6 +221,22 @@ async def test_the_owner_of_the_tables_can_still_migrate(postgres: PostgresServe
     assert await owner.may("CREATE TABLE public.more (id text REFERENCES public.mailbox)", "DELETE FROM mailbox") == ""
 
 
+async def test_the_grants_say_that_schema_public_is_open_if_their_user_cannot_close_it(
+    postgres: PostgresServer, database: str
+) -> None:
+    await postgres.create_users("relay_owner")
+    own = "; ".join(f"ALTER TABLE public.{table} OWNER TO relay_owner" for table in MATRIX)
+    await postgres.execute(f"{own}; ALTER DATABASE {database} OWNER TO relay_owner", database)
+    await postgres.execute("ALTER SCHEMA public OWNER TO postgres; GRANT ALL ON SCHEMA public TO PUBLIC", database)
+    await postgres.execute("DROP FUNCTION public.relay_forbid CASCADE", database)
+    connection = await asyncpg.connect(postgres.url(database, "relay_owner"))
+
+    with pytest.raises(asyncpg.RaiseError, match="can still create objects: run these statements as the owner"):
+        await connection.execute(grants_sql())
+
+    await connection.close()
+
+
 async def test_nobody_else_may_connect(postgres: PostgresServer, database: str) -> None:
     await postgres.create_users("other")
 
