@@ -41,6 +41,7 @@ async def test_waits_out_the_time_and_looks_meanwhile() -> None:
     ann, ben = server.wait("ann"), server.wait("ben")
     await asyncio.sleep(0)
     assert (len(server.doubtful), server.doubtful.expected_wait) == (2, HOUR)
+    assert not server.doubtful.others_accepted
 
     assert (await ann, clock()) == (0.0, HOUR)
     assert (await ben, clock()) == (0.0, HOUR + PACE)

@@ -123,6 +123,9 @@ async def test_a_server_with_doubtful_mailboxes_says_when_one_is_asked_again() -
     )
     server.admission.capacity.watched = 5
     assert server.check().state is PartState.DEGRADED
+    waiting.append(asyncio.ensure_future(wait("cleo", 3600.0, Doubt(1800.0, others_accepted=True), nothing)))
+    await asyncio.sleep(0)
+    assert "mailboxes three times or more, though it accepted others" in server.check().reason
     for task in waiting:
         task.cancel()
 
