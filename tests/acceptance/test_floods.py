@@ -5,6 +5,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,10 @@ def files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 @pytest.mark.parametrize("addresses", [1, 100])
 async def test_silent_connections_take_neither_pings_nor_pushes_nor_health(site: Site, addresses: int) -> None:
     limited = ("sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh")
@@ -40,6 +45,7 @@ async def test_silent_connections_take_neither_pings_nor_pushes_nor_health(site:
                 stranger.connect_ex(("127.0.0.1", site.sandbox.ports.api))
                 if number % 100 == 0:
                     await asyncio.sleep(0.05)
+            assert open_files(relay.process.pid) < FILES / 2
             site.deliver()
             assert len(await site.sandbox.apns.wait(1, 30)) == 1
             await site.held()  # the Ping after it needs no new file, those of two more mailboxes do
