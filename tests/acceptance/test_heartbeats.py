@@ -13,7 +13,9 @@ def remember(site: Site, interval: int) -> None:
     url = f"https://127.0.0.1:{site.sandbox.ports.eas}/Microsoft-Server-ActiveSync"
     with closing(sqlite3.connect(database_of(site))) as connection, connection:
         connection.execute(
-            "INSERT INTO path VALUES (?, ?, 320.0, 320.0, strftime('%Y-%m-%d %H:%M:%f000', 'now'))", [url, interval]
+            "INSERT INTO path (url, interval, cut_shortest, cut_longest, learnt_at) "
+            "VALUES (?, ?, 320.0, 320.0, strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
+            [url, interval],
         )
 
 

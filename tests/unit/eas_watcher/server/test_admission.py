@@ -13,6 +13,8 @@ from eas_watcher.machine.state import Doubt
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.breaker import DISTINCT
+from eas_watcher.server.capacity import Hold, Poll
+from eas_watcher.server.idle_timeout import Lesson
 from eas_watcher.server.mass_refusals import REMEMBERED, SKEW
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
@@ -758,3 +760,62 @@ async def test_a_client_that_may_ask_elsewhere_leaves_the_queue_when_the_server_
     assert isinstance(queued[0].exception(), Unreachable)
     assert queued[1].cancelled()
     assert (clock(), admission.waiting) == (0.0, 0)
+
+
+async def test_requests_that_find_no_worker_are_no_sign_of_an_outage() -> None:
+    admission, holder = new_admission(), here("holder")
+    for name in ("holder", *"abcd"):
+        admission.watch_begins(name, None)
+    admission.sends(holder, ping=True)
+    early = here("early")
+    admission.sends(early, ping=False)
+    admission.answered(early)
+    await asyncio.sleep(1.0)
+    clients = [here(name) for name in "abcd"]
+    for client in clients:
+        await admission.enter(client)
+        admission.sends(client, ping=False)
+    await asyncio.sleep(60.0)
+
+    for client in clients:
+        error = admission.failed(client, ServerBusy("the server cannot serve now (HTTP 504)", shared=True))
+        assert isinstance(error, ServerBusy)
+        assert error.full
+        admission.leave(client)
+
+    assert admission.state == "serving"
+    assert admission.describe("mail.example.com").startswith("mail.example.com holds about 1 Pings at once")
+    assert admission.lesson == Lesson(None, capacity=1)
+
+
+async def test_a_server_that_asks_to_be_left_alone_is_left_alone_although_it_holds_pings() -> None:
+    admission, holder = new_admission(), here("holder")
+    admission.sends(holder, ping=True)
+    clients = [here(name) for name in "abc"]
+    for client in clients:
+        await admission.enter(client)
+        admission.sends(client, ping=False)
+    await asyncio.sleep(1.0)
+
+    for client in clients:
+        admission.failed(client, ServerBusy("HTTP 503", 30.0, reached=False, shared=True))
+        admission.leave(client)
+
+    assert admission.state == "away"
+    assert admission.capacity.limit is None
+
+
+async def test_one_that_polls_is_woken_when_it_is_its_turn() -> None:
+    admission, first, second = new_admission(), here("first"), here("second")
+    admission.capacity.limit = 1
+    for client in (first, second):
+        admission.watch_begins(client.mailbox, None)
+    assert isinstance(admission.ask(first), Hold)
+    admission.sends(first, ping=True)
+    assert isinstance(admission.ask(second), Poll)
+
+    with admission.polling(second) as turn:
+        assert not turn.done()
+        admission.answered(first)
+        assert turn.done()
+    assert isinstance(admission.ask(second), Hold)

@@ -79,6 +79,7 @@ def test_a_server_without_a_limit_lets_every_ping_be_as_long_as_its_mailbox_want
     capacity.ping_answered("m3", 60.0)
     assert capacity.ask("m3", 60.0) == Hold()
     assert (capacity.crowded, capacity.polled, capacity.describe("mail.example.com")) == (False, 0, "")
+    assert capacity.turns({"m3"}, 60.0) == []
 
 
 def test_a_mailbox_that_is_alone_is_held_as_long_as_it_wants() -> None:
