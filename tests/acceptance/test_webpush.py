@@ -47,8 +47,9 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
         async with site.api.patch(path, json={"device": fresh}, headers=headers) as response:
             assert (response.status, (await response.json())["state"]) == (200, "active")
         async with site.api.post(f"{path}/test-push", headers=headers) as response:
-            assert response.status == 202
-        await until(lambda: json.loads(webpush.messages[-1])["kind"] == "test")
+            assert (response.status, "Retry-After" in response.headers) == (429, True)
+        site.deliver(subject="canary")
+        await until(lambda: json.loads(webpush.messages[-1])["kind"] == "new-items" and len(webpush.messages) > 1)
         assert webpush.received[-1].device_token == fresh["endpoint"]
 
         health = await process.health()

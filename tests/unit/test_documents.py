@@ -96,3 +96,9 @@ def test_documents_that_texts_of_the_program_name_exist() -> None:
 
     assert "docs/authentication.md" in named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_no_two_decisions_have_one_number() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs/adr").glob("*.md")]
+
+    assert sorted(numbers) == [f"{number:04}" for number in range(1, len(numbers) + 1)]
