@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.api.guard import Guard
+from relay.api.guard import STRANGERS, Guard
 from relay.api.problems import refusal
 from relay.api.routes import COLLECTION, Routes, shown
 from relay.domain.errors import RelayError
@@ -40,6 +40,8 @@ class Limits:
     """New registrations per client address; a burst may have as many."""
     requests_per_minute: float = 600.0
     """All requests per client address; a burst may have as many."""
+    strangers_per_minute: float = STRANGERS
+    """Requests of all clients whose secret the relay does not know yet."""
     reads: int = 32
     """Questions that the database is asked at once; the next ones are refused."""
     writes: int = 256
@@ -65,7 +67,11 @@ def create_app(
     """
     # The clock of the loop at each use: the app may be built before its loop runs.
     guard = Guard(
-        limits.requests_per_minute, limits.registrations_per_minute, lambda: asyncio.get_running_loop().time(), refused
+        limits.requests_per_minute,
+        limits.registrations_per_minute,
+        lambda: asyncio.get_running_loop().time(),
+        refused,
+        strangers=limits.strangers_per_minute,
     )
     app = web.Application(
         middlewares=[_guarded(guard, limits.proxies), _logged(), _refusing(tokens)], client_max_size=limits.body

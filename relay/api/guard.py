@@ -30,15 +30,22 @@ class Guard:
     """
 
     def __init__(
-        self, per_minute: float, registrations: float, clock: Callable[[], float], refused: Counter[str] | None = None
+        self,
+        per_minute: float,
+        registrations: float,
+        clock: Callable[[], float],
+        refused: Counter[str] | None = None,
+        *,
+        strangers: float = STRANGERS,
     ) -> None:
         """Set up with the requests and the new registrations per minute of one client, and a clock in seconds.
 
-        `refused` counts refused requests by the code of the problem.
+        `refused` counts refused requests by the code of the problem; `strangers` are the requests per minute of all
+        clients whose secret the relay does not know.
         """
         self._clients = RateLimit(per_minute, clock)
         self._registering = RateLimit(registrations, clock)
-        self._strangers = RateLimit(STRANGERS, clock, burst=AT_ONCE, capacity=1)
+        self._strangers = RateLimit(strangers, clock, burst=AT_ONCE, capacity=1)
         self._registrations = RateLimit(ONE, clock)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._refused = Counter[str]() if refused is None else refused

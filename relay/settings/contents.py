@@ -77,7 +77,7 @@ def _other_text(content: bytes, path: Path) -> Misfit | None:
     """Return what a text is that is no certificate and no open key."""
     if content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html")):
         return "is a web page", "Download the file again, logged in."
-    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in content:
+    if b"-----BEGIN OPENSSH PRIVATE KEY-----" in content:  # pragma: allowlist secret
         return "is a key of OpenSSH", f"Convert it: `ssh-keygen -p -m PEM -f {path}`."
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in content or b"Proc-Type: 4,ENCRYPTED" in content:
         new = path.with_suffix(".pem").name

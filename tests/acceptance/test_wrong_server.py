@@ -18,7 +18,7 @@ def spoil(toml: str, fault: str) -> str:
     before, server, after = toml.partition("[servers.sandbox]\n")
     server, rest = after.split("\n[", 1)
     spoilt = {
-        "url": server.replace("/Microsoft-Server-ActiveSync", "/owa"),
+        "url": server.replace("/Microsoft-Server-ActiveSync", "/nothing-here"),
         "port": re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:9", server),
         "name": re.sub(r"127\.0\.0\.1:\d+", "mail.invalid", server),
         "ca": re.sub(r"ca_file = .*\n", "", server),

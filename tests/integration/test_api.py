@@ -36,7 +36,7 @@ from tests.fakes.relay_api import (
 )
 from tests.waiting import until
 
-MANY = Limits(registrations_per_minute=100_000, requests_per_minute=100_000)
+MANY = Limits(registrations_per_minute=100_000, requests_per_minute=100_000, strangers_per_minute=10_000_000)
 Json = dict[str, Any]
 
 
