@@ -89,5 +89,7 @@ def _run(folder: Path, test: str) -> tuple[int, str]:
     command = (sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={LONGEST}", test)
     # The folder comes before the installed sources; bytecode of a changed file must not outlive the change.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * LONGEST
+    )
     return done.returncode, f"{done.stdout}\n{done.stderr}"
