@@ -66,6 +66,12 @@ def test_the_servers_own_hold_is_in_the_detail() -> None:
     )
 
 
+def test_how_many_pings_the_server_holds_is_in_the_detail() -> None:
+    text = "mail.example.com holds about 5 Pings at once"
+
+    assert healthy(watch_of(capacity=text)) == Condition(WatchState.WATCHING, detail=text)
+
+
 def test_folders_that_the_server_does_not_take_are_named() -> None:
     condition = healthy(watch_of(INBOX, CALENDAR, max_folders=1))
 

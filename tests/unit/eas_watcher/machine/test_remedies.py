@@ -121,6 +121,11 @@ def test_a_short_time_that_a_server_names_repeatedly_gives_way_to_the_backoff() 
     assert [decide(watch_of(failures=n), busy).seconds for n in range(5)] == [1.0, 1.0, 1.0, None, None]
 
 
+@pytest.mark.parametrize(("before", "failures"), [(0, 1), (2, 3), (8, IMMEDIATE)])
+def test_the_wait_for_a_worker_does_not_outlast_the_pings_that_are_too_many(before: int, failures: int) -> None:
+    assert decide(watch_of(failures=before), ServerBusy("x", shared=True, full=True)).failures == failures
+
+
 @pytest.mark.parametrize("failures", range(20))
 def test_a_long_time_that_a_server_names_is_always_kept(failures: int) -> None:
     assert decide(watch_of(failures=failures), ServerBusy("x", 3600.0)).seconds == 3600.0

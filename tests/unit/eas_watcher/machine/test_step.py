@@ -457,6 +457,7 @@ FAILURES: Final = [
         Unreachable("x", 400.0),
         ServerBusy("x"),
         ServerBusy("x", 9.0, reached=False),
+        ServerBusy("x", shared=True, full=True),
         Unauthorized("x"),
         Withheld(1.0),
         AccessDenied("x", Reason.HTTP_403),
