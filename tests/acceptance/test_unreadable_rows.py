@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import aiohttp
+import pytest
 
 from tests.acceptance.test_cli import relay as command
 from tests.site import ANN, PASSWORD, Site, part_of
@@ -32,6 +33,7 @@ async def metric(site: Site, name: str) -> str | None:
     return next((line for line in lines if line.startswith(name)), None)
 
 
+@pytest.mark.slow
 async def test_one_unreadable_registration_stops_no_other(site: Site) -> None:
     apns = site.sandbox.apns
     site.sandbox.eas.add_mailbox(BEN, PASSWORD)

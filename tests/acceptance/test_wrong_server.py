@@ -30,7 +30,7 @@ def spoil(toml: str, fault: str) -> str:
     ("fault", "reason"),
     [
         ("url", "http-404"),
-        ("ca", "unreachable"),
+        pytest.param("ca", "unreachable", marks=pytest.mark.slow),
         pytest.param("port", "unreachable", marks=pytest.mark.slow),
         pytest.param("name", "unreachable", marks=pytest.mark.slow),
     ],

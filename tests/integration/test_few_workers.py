@@ -26,6 +26,7 @@ async def pass_time(watched: WatchWorld, seconds: float) -> None:
         passed += 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [4])
 @hurried
 async def test_the_relay_learns_how_many_pings_a_server_holds_and_polls_the_other_mailboxes(workers: int) -> None:

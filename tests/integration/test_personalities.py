@@ -1,6 +1,7 @@
 """The oddities of each family of servers, with the whole watcher over TLS: no mail is lost or announced twice."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -348,18 +349,18 @@ async def test_a_server_whose_workers_are_all_taken_is_watched_again_when_one_is
         await until(lambda: watched.simulator.held == 0)
         watched.simulator.deliver(ANN)
         watched.start()
-        await until(lambda: len(watched.ann.conditions) > 1)
+        await put_forward_until(lambda: len(watched.ann.conditions) > 1)
         assert watched.ann.conditions[-1].state is WatchState.WAITING
         hurry(310.0)  # the Ping that the client has given up has ended
-        await until_changed_once(watched)
+        await put_forward_until(lambda: bool(watched.ann.changes))
 
         assert watched.ann.changes == ONE_MAIL
 
 
-async def until_changed_once(watched: WatchWorld) -> None:
-    """Put the time forward over every wait until a change is committed, whether or not a Ping is held."""
+async def put_forward_until(fact: Callable[[], bool]) -> None:
+    """Put the time forward over every wait until `fact()` is true, whether or not a Ping is held."""
     for _ in range(400):
-        if watched.ann.changes:
+        if fact():
             return
         await asyncio.sleep(0.01)
         hurry(1.0)

@@ -14,7 +14,8 @@ HOUR = 3600.0
 
 
 @pytest.mark.parametrize(
-    ("mailboxes", "workers", "held", "gap"), [(36, 5, 3.5, 240.0), (3, 1, 0.9, 240.0), (40, 30, 28.0, 100.0)]
+    ("mailboxes", "workers", "held", "gap"),
+    [(36, 5, 3.5, 240.0), (3, 1, 0.9, 240.0), pytest.param(40, 30, 28.0, 100.0, marks=pytest.mark.slow)],
 )
 async def test_as_many_are_held_as_there_are_workers_and_the_rest_is_polled(
     mailboxes: int, workers: int, held: float, gap: float, caplog: pytest.LogCaptureFixture
@@ -57,6 +58,7 @@ async def test_a_server_with_a_worker_for_each_holds_all_all_the_time() -> None:
         assert place.admission.capacity.limit is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [True, False])
 async def test_workers_that_come_and_go_are_noticed(*, restarts: bool) -> None:
     server = FewWorkers(5)
@@ -87,6 +89,7 @@ async def test_workers_that_come_and_go_are_noticed(*, restarts: bool) -> None:
         assert mean(place.unwatched[-360:]) <= 0.01
 
 
+@pytest.mark.slow
 async def test_processes_that_share_a_server_converge_on_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     async with crowd(FewWorkers(10), 36, processes=3) as place:
