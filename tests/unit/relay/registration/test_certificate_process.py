@@ -76,10 +76,12 @@ async def test_the_process_lets_pushes_and_pings_come_first(monkeypatch: pytest.
         stat = Path(f"/proc/{made[0].pid}/stat").read_text()
         return int(stat.rpartition(")")[2].split()[16])
 
-    await until(lambda: bool(made) and niceness() == niceness_here() + NICE, 20)
-    held.set()
-    with pytest.raises(UnusableCredential):  # "no certificate" is none; a slow machine may give up first
-        await task
+    try:
+        await until(lambda: bool(made) and niceness() == niceness_here() + NICE, 20)
+    finally:
+        held.set()
+        with pytest.raises(UnusableCredential):  # "no certificate" is none; a slow machine may give up first
+            await task
 
 
 def niceness_here() -> int:
