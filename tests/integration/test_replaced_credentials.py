@@ -1,4 +1,4 @@
-"""Whoever once knew the password does not hear on: what a new password means for the other phones of a mailbox."""
+"""Somebody who once knew the password gets no more pushes: what a new one means for the mailbox's other phones."""
 
 from pathlib import Path
 
