@@ -100,6 +100,7 @@ class Acceptor:
         refused = self._admission.enter(address)
         if refused is not None:
             accepted.close()
+            self._keep_spare()
             self._pace.spend(REFUSAL)
             self._tell(refused)
             return
@@ -117,7 +118,7 @@ class Acceptor:
             log.debug("connection ended in its handshake", extra={"error": type(error).__name__})
             self._admission.refused[Refused.HANDSHAKE] += 1
             seat.leave()
-        except asyncio.CancelledError:
+        except BaseException:
             seat.leave()
             raise
 
@@ -131,6 +132,7 @@ class Acceptor:
 
     def _go_on(self) -> None:
         self._pause = None
+        self._keep_spare()
         self._loop.add_reader(self._listening, self._accept)
 
     def _keep_spare(self) -> None:

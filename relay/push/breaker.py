@@ -257,12 +257,15 @@ class ProviderBreakers:
             found += own
             if own and not any(each.slots for each in own):
                 shut.add(environment)
+        others = list(self._capacities(now))
+        closed = (each.lane for each in others if not each.slots)
+        shut |= {lane.environment for lane in closed if lane == Lane(lane.environment)}
         for (app, environment), breaker in self._channels.items():
             found += breaker.capacities(Lane(environment, app), 0, now)
         blocked: set[Lane] = set()
         limited: list[tuple[Lane, int]] = []
         moments: list[float] = []
-        for each in (*found, *self._capacities(now)):
+        for each in (*found, *others):
             if each.slots and each.lane.environment not in shut:
                 limited.append((each.lane, each.slots))
             else:

@@ -4,6 +4,7 @@ A candidate, and a credential that was refused before, is counted before it is s
 so that processes count one after the other. A refusal that nobody could foresee is counted when it is stored.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -12,8 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from relay.domain.tries import DEFAULT, Budget, Tries, TryLimits, Wait, account_key
+from relay.domain.tries import DEFAULT, LIMIT, Budget, Tries, TryLimits, Wait, account_key
+from relay.store.reading import WRONG
 from relay.store.tables import tries
+
+log = logging.getLogger(__name__)
 
 _SERVER: Final = ""
 """The account and user of the row that stands for a whole server."""
@@ -60,7 +64,7 @@ async def spend(
     old = tries.c.last_at < limits.stale(now)
     await connection.execute(sa.delete(tries).where(tries.c.server == login.server, tries.c.account != _SERVER, old))
     account = account_key(login.user)
-    known = await read(connection, login.server, account)
+    known = await _known(connection, login, account, now)
     wait = known.wait(limits, now, owner=owner)
     if wait is None and candidate:
         wait = (await budget(connection, login.server, limits, now)).wait(limits, now, owner=owner)
@@ -76,10 +80,11 @@ async def count(
     connection: AsyncConnection, refused: Iterable[Login], limits: Mapping[str, TryLimits], now: datetime
 ) -> None:
     """Count one refusal of each login, whose server could not be kept from refusing it."""
-    for server, user in sorted(refused):
+    # In the order of the rows' keys but for the spelling: nobody else locks two spellings of an account.
+    for server, user in sorted(refused, key=lambda login: (login.server, account_key(login.user), login.user)):
         own = limits.get(server, DEFAULT)
         login, account = Login(own.place(server), user), account_key(user)
-        if not (await read(connection, login.server, account)).present(own, now).spent:
+        if not (await _known(connection, login, account, now)).present(own, now).spent:
             await _forget(connection, login.server, account)
         await _add(connection, login, account, now)
 
@@ -91,6 +96,17 @@ async def clear(connection: AsyncConnection, login: Login) -> None:
     """
     mine = (tries.c.server == login.server) & (tries.c.user == login.user)
     await connection.execute(sa.delete(tries).where(mine, tries.c.account == account_key(login.user)))
+
+
+async def _known(connection: AsyncConnection, login: Login, account: str, now: datetime) -> Tries:
+    """Return the tries of an account. Those that cannot be read are all spent now, so that none is shown too often."""
+    try:
+        return await read(connection, login.server, account)
+    except WRONG:
+        log.warning("tries of an account cannot be read: all count as spent", extra={"server": login.server})
+        await _forget(connection, login.server, account)
+        await _add(connection, login, account, now, spent=LIMIT)
+        return Tries(LIMIT, now)
 
 
 async def _lock(connection: AsyncConnection, server: str, now: datetime) -> None:
@@ -106,9 +122,16 @@ async def _forget(connection: AsyncConnection, server: str, account: str) -> Non
 
 
 async def _add(
-    connection: AsyncConnection, login: Login, account: str, now: datetime, *, strangers: int = 0, owners: int = 0
+    connection: AsyncConnection,
+    login: Login,
+    account: str,
+    now: datetime,
+    *,
+    spent: int = 1,
+    strangers: int = 0,
+    owners: int = 0,
 ) -> None:
-    values = {"spent": 1, "strangers": strangers, "owners": owners}
+    values = {"spent": spent, "strangers": strangers, "owners": owners}
     insert = _insert(connection).values(server=login.server, account=account, user=login.user, last_at=now, **values)
     added = {name: tries.c[name] + insert.excluded[name] for name in values}
     await connection.execute(insert.on_conflict_do_update(index_elements=_KEY, set_={**added, "last_at": now}))

@@ -28,7 +28,7 @@ from relay.store import tries
 from relay.store.bulk import count_up, in_order
 from relay.store.commits import commit
 from relay.store.engine import scrub, transaction
-from relay.store.reading import SHOWN, Bad, Reader
+from relay.store.reading import SHOWN, WRONG, Bad, Reader
 from relay.store.rows import (
     COLLECTION,
     MAILBOX,
@@ -198,8 +198,11 @@ class SqlWatchStore:
 
     async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
         """Return when the server of a mailbox accepted another one last, which any process watches; None: never."""
-        async with transaction(self._engine) as connection:
-            moment: datetime | None = await connection.scalar(_ACCEPTED_BESIDE, {"_id": mailbox_id})
+        try:
+            async with transaction(self._engine) as connection:
+                moment: datetime | None = await connection.scalar(_ACCEPTED_BESIDE, {"_id": mailbox_id})
+        except WRONG:  # of a moment; the reader of mailboxes names the row
+            return None
         return moment
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
@@ -230,6 +233,9 @@ class SqlWatchStore:
             if not await _lock(connection, candidate.mailbox_id) or not await _drop(connection, candidate):
                 return
             await _set_credential(connection, candidate, now, url)
+            if replaces:  # in the order of their ids, as settlements lock them
+                mine = sa.select(registration.c.id).where(registration.c.mailbox_id == candidate.mailbox_id)
+                await connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
             # A registration whose app is gone from the device waits for a new token, whatever its credential.
             gone = registration.c.state == RegistrationState.TOKEN_GONE.value
             state = sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value)

@@ -48,6 +48,8 @@ class AcceptanceReader:
             except StoreUnavailable:
                 log.warning("acceptances not read: the database is away")
                 return
-            if accepted_at is not None:
-                ago = (self._clock() - accepted_at).total_seconds()
+            if accepted_at is None:
+                continue
+            ago = (self._clock() - accepted_at).total_seconds()
+            if ago >= 0:  # a host whose clock is ahead shows nothing until then
                 admission.accepted_elsewhere(asyncio.get_running_loop().time() - ago)

@@ -112,6 +112,7 @@ class Mailboxes:
             accounts,
             lambda id_: held.lease_of(id_) is not None,
             self._show,
+            self.broken,
             context.admissions,
             context.random,
         )

@@ -38,13 +38,15 @@ class Verification:
         accounts: Accounts,
         watched: Callable[[MailboxId], bool],
         show: Callable[[MailboxId, Condition], Awaitable[None]],
+        broken: Callable[[MailboxId], None],
         admissions: Admissions,
         random: Random,
     ) -> None:
         """Take where results are stored; `watched` says whether this process still has a mailbox's shard.
 
-        `show` records why a mailbox waits.
+        `show` records why a mailbox waits; `broken` has its candidates started again after a fault of ours.
         """
+        self._broken = broken
         self._store = store
         self._accounts = accounts
         self._watched = watched
@@ -90,6 +92,7 @@ class Verification:
             del self._running[candidate.registration_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
+            self._broken(candidate.mailbox_id)
 
     async def _verify(self, candidate: Candidate, record: WatchRecord) -> None:
         opened = self._accounts.open(record.mailbox, candidate.sealed, self._clock())
@@ -106,7 +109,7 @@ class Verification:
         discovery = opened.server.discovery
         searches = None if discovery is None else discovery.for_candidate(turn)
         finding = Finding(CheckResult.UNKNOWN)
-        failures = 0
+        failures, compared = 0, False
         while True:
             try:
                 # Before the first check, too: `record` may be from before an earlier check of the candidate ended.
@@ -115,9 +118,10 @@ class Verification:
                     async with turn.until(self._seconds_left(candidate, opened.server.tries)):
                         finding = await self._check(candidate, record, opened, searches, turn, finding)
                     turn.ended(finding)
-                    if finding.url is not None and finding.result is CheckResult.ACCEPTED:
-                        await self._store.succeeded(candidate.mailbox_id)
-                        finding = replace(finding, replaces=await self._replaces(candidate, record, finding.url))
+                if finding.url is not None and finding.result is CheckResult.ACCEPTED and not compared:
+                    await self._store.succeeded(candidate.mailbox_id)
+                    finding = replace(finding, replaces=await self._replaces(candidate, record, finding.url))
+                    compared = True
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 waits = finding

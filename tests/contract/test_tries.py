@@ -192,3 +192,17 @@ async def test_a_candidate_that_nobody_could_check_in_time_leaves_its_registrati
 async def test_nothing_is_counted_for_a_mailbox_that_is_gone(watches: SqlWatchStore) -> None:
     assert await watches.spend(ANN, NOW) is None
     await watches.succeeded(ANN)
+
+
+async def test_tries_that_cannot_be_read_are_all_spent(
+    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL refuses what is no moment")
+    phone = candidate_of(await register(registrations))
+    assert await watches.spend(ANN, NOW, phone) is None
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE tries SET last_at = 'zzz' WHERE account <> ''"))
+
+    assert await watches.spend(ANN, NOW, phone) == Wait(1800.0)
+    assert await watches.spend(ANN, NOW + WINDOW, phone) is None

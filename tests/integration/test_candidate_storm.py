@@ -86,7 +86,8 @@ def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(tmp
             eas.fail(None, FailurePlan(Delay(delay), None, 2 * MANY))
             server = EasServer(eas.url, transport, Policy(return_rate=RATE))
             accounts = Accounts(key, {"main": server})
-            verification = Verification(store, accounts, lambda _: True, show, Admissions(SHORT, random, now), random)
+            admissions, broken = Admissions(SHORT, random, now), list[MailboxId]()
+            verification = Verification(store, accounts, lambda _: True, show, broken.append, admissions, random)
             for number in range(MANY):
                 eas.add_mailbox(f"m{number}@example.com", PASSWORD)
                 verification.start(*store.add(number, key))

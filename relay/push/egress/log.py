@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -290,7 +291,10 @@ class EgressLog(EgressState):
                 probe.unlink(missing_ok=True)
 
     def _numbers(self) -> list[int]:
-        return sorted(int(path.stem.rpartition("-")[2]) for path in self._folder.glob(f"{self._chain}-[0-9]*.jsonl"))
+        """Return the numbers of the chain's files; other files of a folder, e.g. copies, are none of them."""
+        name = re.compile(rf"{self._chain}-([0-9]{{6,12}})\.jsonl")
+        found = map(name.fullmatch, os.listdir(self._folder))  # noqa: PTH208 -- names are enough
+        return sorted(int(match[1]) for match in found if match is not None)
 
     def _prune(self) -> None:
         """Remove the oldest files as the limits say, and sign what was removed first; raise OSError."""
@@ -304,7 +308,10 @@ class EgressLog(EgressState):
             old = keep is not None and now.timestamp() - path.stat().st_mtime > keep.total_seconds()
             if not old and (most is None or total <= most):
                 return
-            _, end = _read_end(path, self._keys)
+            try:
+                _, end = _read_end(path, self._keys)
+            except ValueError:
+                end = None  # verification names the lines that are missing
             if end is not None and end.digest:
                 removal = Removal(end, now.isoformat(timespec="seconds"))
                 write_removal(removal_file(self._folder, self._chain), self._chain, removal, self._key)
@@ -315,16 +322,22 @@ class EgressLog(EgressState):
     def _resume(self) -> tuple[int, Position]:
         """Return the newest file's number and the chain's end; cut off a torn line, whose push was never sent."""
         numbers = self._numbers()
+        newest = numbers[-1] if numbers else 1
         for number in reversed(numbers):
             path = self._folder / f"{self._chain}-{number:06}.jsonl"
             if not path.is_file():
                 continue
-            whole, end = _read_end(path, self._keys)
+            try:
+                whole, end = _read_end(path, self._keys)
+            except ValueError:  # nobody appends to what others wrote into
+                newest = numbers[-1] + 1
+                self._changed(f"the last line of {path.name} is none of an egress log")
+                continue
             if whole < path.stat().st_size:
                 os.truncate(path, whole)
             if end is not None:
-                return numbers[-1], end
-        return (numbers[-1] if numbers else 1), Position()
+                return newest, end
+        return newest, Position()
 
     def _remember(self, end: Position) -> Position:
         """Return the position to go on from: the end of the files, or what the relay wrote last if that is gone."""

@@ -138,7 +138,7 @@ def read_position(line: bytes, keys: Mapping[str, ChainKey]) -> Position:
         number, name = int(entry["n"]), entry.get("key")
         if name is not None and name not in keys:
             return Position(number, "")
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError("not a line of an egress log") from error
     return Position(number, hash_line(line, None if name is None else keys[name]))
 

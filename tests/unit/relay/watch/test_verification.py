@@ -147,8 +147,9 @@ class World:
         self.admissions = Admissions(SHORT, Middle(), time)
         self.rate = rate
         accounts = Accounts(self.key, {"main": EasServer(URL, self.server, Policy(return_rate=rate))})
+        self.broken: list[MailboxId] = []
         self.verification = Verification(
-            self.store, accounts, lambda _: self.watched, self.show, self.admissions, Middle()
+            self.store, accounts, lambda _: self.watched, self.show, self.broken.append, self.admissions, Middle()
         )
 
     @property

@@ -224,3 +224,32 @@ def test_files_change_while_the_disk_is_written_to(folder: Path) -> None:
     assert faults == []
     assert len(files(folder)) == 300
     assert audited(folder) == (300, [])
+
+
+def test_other_files_of_the_folder_are_none_of_the_chain(folder: Path) -> None:
+    with opened(folder) as log:
+        note(log, 2)
+    (path,) = files(folder)
+    for name in ("egress-000001 (copy).jsonl", "egress-000001.old.jsonl", "egress-1.jsonl"):
+        (folder / name).write_bytes(path.read_bytes())
+
+    with opened(folder) as log:
+        note(log, 1)
+        assert log.position.n == 3
+
+
+@pytest.mark.parametrize("line", [b"no line of an egress log\n", b'{"n":1e999}\n'])
+def test_a_file_that_others_wrote_into_is_left_alone_and_the_chain_goes_on(folder: Path, line: bytes) -> None:
+    with opened(folder) as log:
+        note(log, 2)
+    (path,) = files(folder)
+    with path.open("ab") as file:
+        file.write(line)
+
+    with opened(folder) as log:
+        note(log, 1)
+        assert log.position.n == 3
+        assert log.incident is not None
+
+    assert len(files(folder)) == 2
+    assert audited(folder)[1] != []
