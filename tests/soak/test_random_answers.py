@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
 from relay.cli.audit import audit
-from relay.domain.model import CommitEntry, Platform, RegistrationState, Role
+from relay.domain.model import CommitEntry, Platform, RegistrationId, RegistrationState, Role
 from relay.domain.ports.outbox import PushSender
 from relay.process.clock import now
 from relay.push.apns.keepalive import KeepaliveTimings
@@ -245,6 +245,7 @@ async def register_all(store: SqlRegistrationStore, watches: SqlWatchStore) -> N
                 store,
                 watches,
                 f"{platform.value}{number}",
+                id=RegistrationId(f"{PLATFORMS.index(platform) * PHONES + number:024}"),
                 app=APP,
                 platform=platform,
                 device_token=token_of(platform, number),
