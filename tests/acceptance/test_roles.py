@@ -106,6 +106,7 @@ async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_port
     assert [push.status for push in pushes] == [200]
 
 
+@pytest.mark.slow
 async def test_a_wrong_key_makes_the_push_role_unready_until_the_right_one_is_there(
     site: Site, database: str, ops_ports: dict[str, int]
 ) -> None:
