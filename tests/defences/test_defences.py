@@ -86,7 +86,9 @@ def test_without_a_defence_its_test_fails(defence: Defence, copy: Path) -> None:
 
 
 def _run(folder: Path, test: str) -> tuple[int, str]:
-    command = (sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={LONGEST}", test)
+    # The thread ends the process: a loop that spins may swallow what a signal raises.
+    limit = (f"--timeout={LONGEST}", "--timeout-method=thread")
+    command = (sys.executable, "-m", "pytest", "-q", "-x", *limit, test)
     # The folder comes before the installed sources; bytecode of a changed file must not outlive the change.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
