@@ -1,11 +1,22 @@
 """What a watch needs from outside: a transport to the server, a journal of its progress, and the time."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Progress
 from eas_watcher.names import MailboxId
+
+Done: TypeAlias = "Callable[[HttpReply | Exception], None]"
+"""Called with the answer to a held request, or with what was raised instead: an EasError, or a fault of the relay."""
+
+
+class HeldRequest(Protocol):
+    """A request whose answer has not come."""
+
+    async def give_up(self) -> None:
+        """Close it, without a call of its `Done`; return when the server holds it no longer, as far as can be known."""
 
 
 class Transport(Protocol):
@@ -16,6 +27,13 @@ class Transport(Protocol):
 
         Raises Unreachable when none arrives whole in time, ProtocolViolation for a malformed one.
         A request is sent at most once: the transport repeats nothing, follows no redirect and keeps no cookie.
+        """
+
+    async def hold(self, request: HttpRequest, done: Done) -> HeldRequest:
+        """Send a request whose answer comes late; return once it is sent.
+
+        Raises what `send` raises for a request that cannot be sent. `done` is called once, by the event loop, after
+        this returned, with what `send` would return or raise. While the request is held no task waits for it.
         """
 
 

@@ -9,6 +9,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import AccessDenied, Unauthorized
 from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.tokens import AccessToken, Tokens
 
 UNAUTHORIZED: Final = 401
@@ -17,7 +18,7 @@ DIAGNOSTICS: Final = "x-ms-diagnostics"
 FRESH: Final = 30.0  # seconds since a token was issued; the server would refuse the next one as well
 
 
-class BearerTransport:
+class BearerTransport(HoldsInTask):
     """The transport of one mailbox with an access token.
 
     When the server refuses a token that is not fresh, the request goes out once more with a new token: the server only

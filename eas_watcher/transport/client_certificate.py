@@ -18,9 +18,10 @@ from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unauthorized, Unreachable
 from eas_watcher.ports import Transport
+from eas_watcher.transport.holding import HoldsInTask
 
 
-class IdentifiedTransport:
+class IdentifiedTransport(HoldsInTask):
     """The transport of one mailbox over connections of its own."""
 
     __slots__ = ("_credential", "_now", "_transport")

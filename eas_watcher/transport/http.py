@@ -20,6 +20,7 @@ from yarl import URL
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.deadlines import Deadlines
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.limits import AnswerLimits
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context, in_words
@@ -218,7 +219,7 @@ async def open_transport(
     await _cut(sockets)
 
 
-class HttpTransport:
+class HttpTransport(HoldsInTask):
     """The transport for any number of watches."""
 
     __slots__ = ("_deadlines", "_session", "_tls")

@@ -12,6 +12,7 @@ from eas_watcher.auth.negotiate import header, read_refusal, target_of
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import EasError
 from eas_watcher.ports import Transport
+from eas_watcher.transport.holding import HoldsInTask
 
 UNAUTHORIZED: Final = 401
 
@@ -38,7 +39,7 @@ class Tickets(Protocol):
         """Drop all tickets."""
 
 
-class NegotiateTransport:
+class NegotiateTransport(HoldsInTask):
     """The transport of one mailbox with its user's tickets.
 
     When the server refuses a ticket of an earlier request, the request goes out once more with a new ticket: the mail

@@ -10,7 +10,7 @@ from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.ports import Transport
+from eas_watcher.ports import Done, HeldRequest, Transport
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.client_certificate import IdentifiedTransport, show_certificate
 from eas_watcher.transport.http import HttpTransport, open_transport
@@ -34,7 +34,14 @@ class HostRouter:
 
     async def send(self, request: HttpRequest) -> HttpReply:
         """Send a request over the transport of its host."""
-        return await self._others.get(host_and_port(request.url) or "", self._own).send(request)
+        return await self._of(request).send(request)
+
+    async def hold(self, request: HttpRequest, done: Done) -> HeldRequest:
+        """Hold a request over the transport of its host."""
+        return await self._of(request).hold(request, done)
+
+    def _of(self, request: HttpRequest) -> Transport:
+        return self._others.get(host_and_port(request.url) or "", self._own)
 
 
 Trust = Callable[[Path | None], ssl.SSLContext]

@@ -27,13 +27,14 @@ from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import FleetStats, WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import memory_kb, user
 
 PATIENCE = 300.0  # seconds until all Pings must be held
 
 
-class StockTransport:
+class StockTransport(HoldsInTask):
     """A transport that sends requests with aiohttp's defaults."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:

@@ -26,6 +26,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from relay.domain.model import RegistrationChange
 from relay.process.clock import now
 from relay.security.credentials import StoredCredential
@@ -58,7 +59,7 @@ KEY = SealingPrivateKey(X25519PrivateKey.generate())
 SHARDS = range(256)
 
 
-class Asked:
+class Asked(HoldsInTask):
     """A mail server that holds every request."""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from eas_watcher.errors import EasError
 from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
 from eas_watcher.ports import Fenced
+from eas_watcher.transport.holding import HoldsInTask
 
 
 @dataclass
@@ -91,7 +92,7 @@ class MemoryJournals:
 Answer: TypeAlias = HttpReply | EasError | Callable[[HttpRequest], HttpReply]
 
 
-class ScriptedTransport:
+class ScriptedTransport(HoldsInTask):
     """A transport that answers requests from a script, in order, and then holds every request until it is cancelled."""
 
     def __init__(self, *script: Answer | tuple[float, Answer]) -> None:

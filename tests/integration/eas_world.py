@@ -20,6 +20,7 @@ from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas.rules import EasRules
@@ -60,7 +61,7 @@ def hurry(seconds: float) -> None:
     loop.ahead += seconds
 
 
-class CountingTransport:
+class CountingTransport(HoldsInTask):
     """A transport that counts the requests in flight, so that no test puts the time forward over an answer."""
 
     def __init__(self, transport: HttpTransport) -> None:

@@ -18,6 +18,7 @@ from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
@@ -30,7 +31,7 @@ NAMED = "autodiscover.example.com"
 PATH = "/autodiscover/autodiscover.xml"
 
 
-class Resolving:
+class Resolving(HoldsInTask):
     """A transport that sends requests for NAMED to loopback: no server at the TLS port, the pointer at the other."""
 
     def __init__(self, inner: Transport, tls: str, plain: str) -> None:

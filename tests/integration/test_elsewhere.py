@@ -21,6 +21,7 @@ from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import open_transport
 from relay.domain.model import RegistrationState
 from relay.process.clock import now
@@ -85,7 +86,7 @@ class TwoServers:
         self.first.fail(None, FailurePlan(there, command, times))
 
 
-class Noting:
+class Noting(HoldsInTask):
     """A transport that notes the cookies of each request."""
 
     def __init__(self, inner: Transport) -> None:

@@ -29,6 +29,7 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.tools.statuses.document import TABLES
 from eas_watcher.tools.statuses.rehearsal import CALENDAR, Case, rehearse
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, Cut, FailurePlan
@@ -64,7 +65,7 @@ CUTS: Final = {
 NAMES: Final = ("R\x03", "J\x03")  # the bytes before the id of a collection: CollectionId in a Sync, Folder in a Ping
 
 
-class Wire:
+class Wire(HoldsInTask):
     """The transport of one mailbox, which counts the requests over whose answers the time must not be moved."""
 
     def __init__(self, transport: HttpTransport) -> None:

@@ -18,6 +18,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import open_transport
 from tests.fakes.tls import Authority, Talk, talking
 from tests.integration.eas_world import ANN, ONE_MAIL, WatchWorld, hurried, hurry, world
@@ -58,7 +59,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class CountedTransport:
+class CountedTransport(HoldsInTask):
     """A transport that counts requests and shows whether one is in flight."""
 
     def __init__(self, transport: Transport) -> None:

@@ -23,6 +23,7 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import STALE, HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, Cut, Failure, FailurePlan
@@ -43,7 +44,7 @@ RATE: Final = 100.0
 
 
 @dataclass
-class Wire:
+class Wire(HoldsInTask):
     """A transport to the server, or to a port on which no process listens."""
 
     transport: HttpTransport

@@ -18,6 +18,7 @@ from eas_watcher.names import MailboxId
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, account, command_of
 from tests.unit.eas_watcher.watching import NOW
 
@@ -48,7 +49,7 @@ class Journal:
         return Counter(condition.state for condition in self.conditions.values())
 
 
-class Server:
+class Server(HoldsInTask):
     """A server that holds all Pings, or accepts no connection, and notes when each request came."""
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.client import Answer, EasClient
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 
 R = TypeVar("R")
 
@@ -27,7 +28,7 @@ def probe_device(url: str, user: str) -> DeviceId:
     return DeviceId("probe" + sha256(f"{url}\n{user}".encode()).hexdigest()[:ID_LENGTH])
 
 
-class Stopwatch:
+class Stopwatch(HoldsInTask):
     """A transport that measures how long its requests take."""
 
     def __init__(self, transport: Transport) -> None:

@@ -8,17 +8,18 @@ import pytest
 
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.reasons import Reason
+from eas_watcher.transport.holding import HoldsInTask
 from tests.unit.eas_watcher.running import EMPTY, World, command_of, mails, pinged
 from tests.waiting import until
 
 pytestmark = pytest.mark.looptime
 
 
-class ForcedHold:
+class ForcedHold(HoldsInTask):
     """Holds Pings for `hold` seconds, and notes for how long it held any."""
 
     def __init__(self, hold: float) -> None:
-        self.hold = hold
+        self.longest = hold
         self.held = 0.0
         self.syncs = 0
         self.unseen = 0
@@ -29,7 +30,7 @@ class ForcedHold:
         if command_of(request) == "Ping":
             began = loop.time()
             try:
-                async with asyncio.timeout(self.hold):
+                async with asyncio.timeout(self.longest):
                     await self.arrived.wait()
             except TimeoutError:
                 return pinged(1)

@@ -23,6 +23,7 @@ from eas_watcher.runtime.runner import Runner
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.idle_timeout import Lesson
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.wbxml.decode import decode
 from tests.fakes.eas import MemoryJournals
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, command_of, folders, mails, pinged
@@ -47,7 +48,7 @@ class Job:
     began: float = 0.0
 
 
-class FewWorkers:
+class FewWorkers(HoldsInTask):
     """Serves requests in order, as many at once as it has workers; a held Ping is one of them.
 
     It does not notice that a client has gone [observed: SOGo 5.8, 2026-11]. The proxy before it answers 504 to a

@@ -21,6 +21,7 @@ from eas_watcher.ports import Fenced, Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.runner import Runner
 from eas_watcher.server.admission import ClientAdmission
+from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.wbxml.element import PROVISION
 from tests.fakes.eas import Answer, ScriptedTransport
 from tests.unit.eas_watcher.running import (
@@ -148,7 +149,7 @@ NO = HttpReply(401, {}, b"")
 SIGNS: Final = {"server": "nginx"}
 
 
-class RefusingServer:
+class RefusingServer(HoldsInTask):
     """A server that refuses every credential until `back_at` seconds; it answers OPTIONS without one by 401."""
 
     def __init__(self, back_at: float, renewed_at: float = inf) -> None:

@@ -1,8 +1,9 @@
 from eas_watcher.commands.request import HttpReply, HttpRequest
+from eas_watcher.transport.holding import HoldsInTask
 from relay.compose.servers import HostRouter
 
 
-class Named:
+class Named(HoldsInTask):
     def __init__(self) -> None:
         self.urls: list[str] = []
 

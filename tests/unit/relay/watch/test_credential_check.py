@@ -16,6 +16,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.client import EasClient
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from relay.watch.accounts import Connection, EasServer
 from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential
 from tests.unit.eas_watcher.running import Middle
@@ -35,7 +36,7 @@ GOOD = HttpReply(200, OFFER, b"", ())
 REFUSED = HttpReply(401, {}, b"", ())
 
 
-class Server:
+class Server(HoldsInTask):
     """Answer requests in order."""
 
     def __init__(self, *answers: HttpReply | EasError) -> None:

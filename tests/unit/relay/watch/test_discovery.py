@@ -10,6 +10,7 @@ from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachab
 from eas_watcher.machine.state import RATE
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import DISTINCT
+from eas_watcher.transport.holding import HoldsInTask
 from relay.watch.discovery import AGAIN, AT_ONCE, Discovery
 from tests.unit.eas_watcher.running import Middle, account
 from tests.unit.eas_watcher.watching import NOW
@@ -22,7 +23,7 @@ SHORT = 64
 KNOWN = HttpReply(200, {}, b'{"Protocol": "ActiveSync", "Url": "https://mail.example.com"}')
 
 
-class Host:
+class Host(HoldsInTask):
     """Answer version 2 and version 1 of Autodiscover."""
 
     def __init__(self, version_2: HttpReply, version_1: int = 401, seconds: float = 0.0) -> None:

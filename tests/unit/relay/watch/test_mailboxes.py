@@ -19,6 +19,7 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.holding import HoldsInTask
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
 from relay.domain.ports.wakeups import Topic
@@ -37,7 +38,7 @@ SHARD = MAILBOX.shard
 CREDENTIAL = BasicCredential("ann@example.com", "secret")
 
 
-class HeldForEver:
+class HeldForEver(HoldsInTask):
     """A server that answers nothing, and counts the requests that it holds."""
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.mass_refusals import LEAST
+from eas_watcher.transport.holding import HoldsInTask
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.tries import Wait
@@ -45,7 +46,7 @@ def time() -> datetime:
 
 
 @dataclass
-class Server:
+class Server(HoldsInTask):
     """Answer everybody with a credential with one status, and count them."""
 
     status: int
