@@ -42,7 +42,8 @@ from relay.store.rows import (
     rest_of_wait,
     strange_classes,
 )
-from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew, shard
+from relay.store.shards import lease_shards, release_shards
+from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -98,31 +99,13 @@ class SqlWatchStore:
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now."""
-        mine = shard.c.owner == node
-        free = shard.c.owner.is_(None) | (shard.c.lease_until <= now)
-        query = _SHARDS.query.order_by(shard.c.number).with_for_update()
         async with transaction(self._engine) as connection:
-            rows, bad = await _SHARDS.all(connection, query if take_over else query.where(mine | free))
-            for row in rows:
-                self._unreadable.looked("shard", str(row.number))
-            for each in bad:
-                self._unreadable.looked("shard", each.name, {each.name: each.fault})
-            kept = {row.number: row.epoch for row in rows if row.owner == node and not take_over}
-            taken = {row.number: row.epoch + 1 for row in rows if row.number not in kept}
-            if kept:
-                await connection.execute(sa.update(shard).where(shard.c.number.in_(kept)).values(lease_until=until))
-            if taken:
-                values = {"owner": node, "epoch": shard.c.epoch + 1, "lease_until": until}
-                await connection.execute(sa.update(shard).where(shard.c.number.in_(taken)).values(values))
-        return kept | taken
+            return await connection.run_sync(lease_shards, node, until, now, self._unreadable, take_over=take_over)
 
     async def release_shards(self, node: str) -> None:
-        """Give up all leases of a node that stops; others may take its shards at once.
-
-        The epochs stay: the node that takes a shard raises its epoch.
-        """
+        """Give up all leases of a node that stops; others may take its shards at once."""
         async with transaction(self._engine) as connection:
-            await connection.execute(sa.update(shard).where(shard.c.owner == node).values(owner=None, lease_until=None))
+            await connection.run_sync(release_shards, node)
 
     # --- mailboxes
 
@@ -342,9 +325,6 @@ async def _reseal(connection: AsyncConnection, mailbox_id: MailboxId, seals: Map
             .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
             .values(sealed=after)
         )
-
-
-_SHARDS: Final = Reader(sa.select(shard.c.number, shard.c.owner, shard.c.epoch), [shard.c.number], lambda row: row)
 
 
 class Owned(NamedTuple):
