@@ -1,6 +1,7 @@
 """The site of the benches: a sandbox in a process of its own, a relay in another, and all mailboxes registered."""
 
 import asyncio
+import os
 import socket
 import ssl
 import sys
@@ -20,7 +21,13 @@ from relay.sandbox.sandbox import PASSWORD
 CLIENTS: Final = 16  # registrations at a time
 START: Final = 60.0  # seconds
 SETTLE: Final = 300.0  # seconds
-QUIET: Final = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__LEVEL": "warning"}
+QUIET: Final = {
+    "RELAY__API__REGISTRATIONS_PER_MINUTE": "100000",
+    "RELAY__API__REQUESTS_PER_MINUTE": "100000",
+    "RELAY__LOG__LEVEL": "warning",
+}
+UNPACED: Final = {"RELAY__SERVERS__SANDBOX__RETURN_RATE": "10000"}
+"""Takes the pace out of the way at which an operator lets mailboxes start and return."""
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Sandbox:
     folder: Path
     control: aiohttp.ClientSession
     ports: dict[str, int]
+    pid: int
 
     @property
     def toml(self) -> Path:
@@ -82,7 +90,7 @@ async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
     url = f"http://127.0.0.1:{ports['control']}"
     try:
         async with aiohttp.ClientSession(url) as control:
-            sandbox = Sandbox(folder, control, ports)
+            sandbox = Sandbox(folder, control, ports, process.pid)
             await _answers(sandbox)
             yield sandbox
     finally:
@@ -104,9 +112,9 @@ async def open_house(
         yield relay, await stack.enter_async_context(api)
 
 
-async def register(api: aiohttp.ClientSession, mailboxes: int) -> None:
-    """Register one iPhone for each mailbox."""
-    numbers = iter(range(1, mailboxes + 1))
+async def register(api: aiohttp.ClientSession, mailboxes: int | range, clients: int = CLIENTS) -> None:
+    """Register one iPhone for each mailbox: for so many, or for those with these numbers; `clients` do it at a time."""
+    numbers = iter(range(1, mailboxes + 1) if isinstance(mailboxes, int) else mailboxes)
 
     async def client() -> None:
         for number in numbers:
@@ -118,9 +126,9 @@ async def register(api: aiohttp.ClientSession, mailboxes: int) -> None:
             async with api.post("/v1/registrations", json=wish) as response:
                 response.raise_for_status()
 
-    async with asyncio.TaskGroup() as clients:
-        for _ in range(CLIENTS):
-            clients.create_task(client())
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(clients):
+            tasks.create_task(client())
 
 
 async def mail_to_push(sandbox: Sandbox, mailboxes: int, rate: float, *, within: float) -> tuple[list[float], float]:
@@ -148,10 +156,16 @@ async def mail_to_push(sandbox: Sandbox, mailboxes: int, rate: float, *, within:
     return late, mailboxes / seconds
 
 
-def memory_kb(pid: int) -> int:
-    """Return the resident memory of a process in kB (1,024 bytes), as Linux reports it."""
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a living process [proc(5): stat, fields 14 and 15]."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_kb(pid: int, field: str = "VmRSS") -> int:
+    """Return the resident memory of a process in kB (1,024 bytes), as Linux reports it; VmHWM: the most it had."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(f"{field}:")[2].split()[0])
 
 
 async def _answers(sandbox: Sandbox) -> None:

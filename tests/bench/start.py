@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay.sandbox.process import open_relay
-from tests.bench.site import Sandbox, figure, memory_kb, open_sandbox
+from tests.bench.site import Sandbox, cpu_of, figure, memory_kb, open_sandbox
 from tests.postgres import running_postgres
 
 RELAY = (sys.executable, "-m", "relay")
@@ -29,12 +29,6 @@ def child_cpu() -> float:
     """Return the CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a living process [proc(5): stat, fields 14 and 15]."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def help_cpu() -> float:

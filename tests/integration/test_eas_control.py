@@ -64,6 +64,18 @@ async def test_a_mailbox_lives_by_requests_alone(client: Client) -> None:
     assert folder not in {each["id"] for each in (await get(client, f"/mailboxes/{ANN}"))["folders"]}
 
 
+async def test_one_order_delivers_to_many_mailboxes_at_once(client: Client) -> None:
+    users = ["user1@example.com", "user2@example.com"]
+    for user in users:
+        await post(client, "/mailboxes", {"user": user, "password": "secret"}, 201)
+
+    assert await post(client, "/mails", {"users": users, "read": True}, 201) == {"delivered": 2}
+    for user in users:
+        told = await get(client, f"/mailboxes/{user}")
+        assert [item["read"] for folder in told["folders"] for item in folder["items"]] == [True]
+    await post(client, "/mails", {"users": ["nobody@example.com"]}, 404)
+
+
 async def test_the_state_counts_everything(client: Client, simulator: EasSimulator) -> None:
     simulator.add_mailbox(ANN, "secret")
     assert not simulator.admit(ANN, "wrong")

@@ -6,6 +6,7 @@
 | GET /mailboxes/{user} | | returns the folders, items and requests of one mailbox |
 | POST /mailboxes | user, password | adds a mailbox, or changes its password |
 | POST /mail | user, class, subject, sender, body, read, folder | delivers an item |
+| POST /mails | users, and the others of /mail | delivers an item to each of many mailboxes at once |
 | POST /read | user, server_id, read | sets a read flag |
 | POST /delete | user, server_id | deletes an item |
 | POST /move | user, server_id, folder | moves an item to another folder of its class |
@@ -42,6 +43,8 @@ from relay.sandbox.eas.orders import (
     FailureOrder,
     FolderMove,
     ItemMove,
+    Mail,
+    ManyMails,
     NamedFolder,
     NewFolder,
     NewMail,
@@ -65,6 +68,7 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_get("/mailboxes/{user:.+}", control.mailbox)
     app.router.add_post("/mailboxes", control.add_mailbox)
     app.router.add_post("/mail", control.deliver)
+    app.router.add_post("/mails", control.deliver_many)
     app.router.add_post("/read", control.mark_read)
     app.router.add_post("/delete", control.delete)
     app.router.add_post("/move", control.move)
@@ -141,16 +145,14 @@ class _Control:
     async def deliver(self, request: web.Request) -> web.Response:
         """Deliver an item."""
         mail = await _read(request, NewMail)
-        server_id = self._simulator.deliver(
-            mail.user,
-            mail.cls,
-            subject=mail.subject,
-            sender=mail.sender,
-            body=mail.body,
-            read=mail.read,
-            folder=None if mail.folder is None else CollectionId(mail.folder),
-        )
-        return web.json_response({"server_id": server_id}, status=201)
+        return web.json_response({"server_id": self._deliver(mail.user, mail)}, status=201)
+
+    async def deliver_many(self, request: web.Request) -> web.Response:
+        """Deliver an item to each of many mailboxes at once."""
+        mail = await _read(request, ManyMails)
+        for user in mail.users:
+            self._deliver(user, mail)
+        return web.json_response({"delivered": len(mail.users)}, status=201)
 
     async def mark_read(self, request: web.Request) -> web.Response:
         """Set a read flag."""
@@ -230,6 +232,17 @@ class _Control:
         """End all held Pings."""
         self._simulator.restart()
         return web.Response(status=204)
+
+    def _deliver(self, user: str, mail: Mail) -> ServerId:
+        return self._simulator.deliver(
+            user,
+            mail.cls,
+            subject=mail.subject,
+            sender=mail.sender,
+            body=mail.body,
+            read=mail.read,
+            folder=None if mail.folder is None else CollectionId(mail.folder),
+        )
 
     def _device_action(self, user: str, action: DeviceAction) -> None:
         match action:

@@ -27,8 +27,10 @@ class NewMailbox(Order):
     password: str
 
 
-class NewMail(Order):
-    """An item to deliver."""
+class Mail(BaseModel):
+    """An item to deliver, without the mailboxes that get it."""
+
+    model_config = ConfigDict(extra="forbid")
 
     cls: CollectionClass = Field(CollectionClass.EMAIL, alias="class")
     subject: str = "Minutes"
@@ -36,6 +38,16 @@ class NewMail(Order):
     body: str = "See you on Monday."
     read: bool = False
     folder: str | None = None
+
+
+class NewMail(Mail, Order):
+    """An item to deliver."""
+
+
+class ManyMails(Mail):
+    """An item to deliver to each of many mailboxes at once."""
+
+    users: tuple[str, ...]
 
 
 class ReadFlag(Order):
