@@ -68,7 +68,9 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
             running.node,
             slots=slots,
             capacities=partial(_capacities, egress, capacities.get(platform, unbounded)),
+            pacing=pacing,
         )
+        running.handovers.add(dispatcher)
         running.pushes[platform] = dispatcher.stats
         for file in running.key_files:
             if file.setting.startswith(f"{platform.value}."):

@@ -25,6 +25,7 @@ from relay.http.admission import Admission
 from relay.ops.checks import CLOSE
 from relay.ops.unreadable import Look
 from relay.process.clock import now
+from relay.push.dispatch import Handovers
 from relay.push.egress.log import EgressLog
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
@@ -57,6 +58,8 @@ class Running:
     admissions: Admissions | None = None
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
+    handovers: Handovers = field(default_factory=Handovers)
+    """What the dispatchers of this process take over from transactions that set marks."""
     key_files: list[KeyFile[Any]] = field(default_factory=list)
     """The key files that the relay watches for changes."""
     push_services: Services | None = None

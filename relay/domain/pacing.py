@@ -49,3 +49,7 @@ class Pacing:
         ago = (now - pushed_at).total_seconds()
         # A moment further in the future than hosts' clocks differ was written while the clock was wrong.
         return 0.0 if ago < -self.coalesce else min(self.coalesce, max(0.0, self.coalesce - ago))
+
+
+AT_ONCE: Final = Pacing()
+"""Everything leaves at once."""

@@ -1,12 +1,13 @@
 """How dirty marks reach one provider: claim, send, settle, and try again later.
 
 One dispatcher serves one platform, so that one provider's outage never delays the other. `schedule` says when it looks
-for due marks, `outcomes` what a provider's answer means, `settlement` what the store changes for it.
+for due marks, `outcomes` what a provider's answer means, `settlement` what the store changes for it. Marks that a
+transaction of this process sets need no claim: the dispatcher offers its free slots to the transaction.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -14,8 +15,10 @@ from typing import Final, NamedTuple
 
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
+from relay.domain.handover import Offer
 from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, OutcomeKind
+from relay.domain.pacing import AT_ONCE, Pacing
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.push import backoff
@@ -36,6 +39,11 @@ DRAIN: Final = 5.0
 """Seconds that pushes under way may take when the dispatcher is stopped."""
 STORE_CEILING: Final = 30.0
 """Seconds between two tries while the database is away, at most."""
+GATHER: Final = 0.05
+"""Seconds at least from one transaction that records outcomes to the next, unless many outcomes wait. What is sent in
+that time is sent again if the process is killed: a repeat collapses on the phone."""
+MANY: Final = 4
+"""Many is one part in so many of the slots: more that wait for their settlement would leave the provider idle."""
 
 
 class Ended(NamedTuple):
@@ -62,14 +70,16 @@ class Dispatcher:
         slots: int = SLOTS,
         lease: float = LEASE,
         capacities: Capacities = unbounded,
+        pacing: Pacing = AT_ONCE,
     ) -> None:
         """Send the marks of `store` through `sender`; `owner` names this process among all that share the store.
 
         `capacities` lists the lanes where the sender takes few pushes or none, so that nothing is claimed in vain.
+        `pacing` is the store's: what it would delay is not taken over either.
         """
         self.stats = PushStats()
+        self.platform = platform
         self._store = store
-        self._platform = platform
         self._sender = sender
         self._waiter = wakeups.waiter(Topic.outbox(platform))
         self._clock = clock
@@ -77,17 +87,22 @@ class Dispatcher:
         self._owner = f"{owner}/{platform.value}"
         self._slots = slots
         self._lease = timedelta(seconds=lease)
+        self._pacing = pacing
         self._breakers = ProviderBreakers(slots, random, capacities)
         self._outcomes = OutcomeHandler(
             platform, self._breakers, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
         )
-        self._settlements = SettlementWriter(store, platform, clock, random, self._settled)
+        self._settlements = SettlementWriter(store, platform, clock, random, self._settled, max(1, slots // MANY))
         self._schedule = ClaimSchedule()
         self._look = asyncio.Event()
         """Set when the dispatcher must look for due marks at once."""
         self._sends: set[asyncio.Task[Outcome]] = set()
         self._held = 0
         """Marks claimed and not settled."""
+        self._reserved = 0
+        """Slots that a claim under way, or a transaction that sets marks, may fill."""
+        self._serving = False
+        """Whether marks may be taken over."""
 
     def hurry(self) -> None:
         """Try again now what waits: something changed that may mend it, e.g. a key file."""
@@ -98,13 +113,46 @@ class Dispatcher:
         """Send until cancelled; pushes under way then get a few seconds to end, and no claim is left behind."""
         try:
             await self._release()
+            self._serving = True
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(), name=f"{self._platform} outbox listener")
-                tasks.create_task(self._claim_forever(), name=f"{self._platform} claims")
-                tasks.create_task(self._settlements.run(), name=f"{self._platform} settlements")
-                tasks.create_task(self._expire_forever(), name=f"{self._platform} expiry")
+                tasks.create_task(self._listen(), name=f"{self.platform} outbox listener")
+                tasks.create_task(self._claim_forever(), name=f"{self.platform} claims")
+                tasks.create_task(self._settlements.run(), name=f"{self.platform} settlements")
+                tasks.create_task(self._expire_forever(), name=f"{self.platform} expiry")
         finally:
+            self._serving = False
             await self._drain()
+
+    # --- taking over from transactions of this process
+
+    def offer(self) -> Offer | None:
+        """Reserve the free slots for a transaction that sets marks, until `take`; None: there are none.
+
+        While marks may wait that were set before, those come first.
+        """
+        free = self._free
+        if not self._serving or self._schedule.full or free <= 0:
+            return None
+        self._reserved += free
+        shut = self._breakers.plan(asyncio.get_running_loop().time()).restricted
+        return Offer(self._owner, self._clock() + self._lease, free, shut, self._pacing)
+
+    def take(self, offer: Offer, pushes: Sequence[DuePush]) -> None:
+        """Start to send the pushes whose marks are born claimed under an offer; free its other slots.
+
+        A dispatcher that was stopped meanwhile sends nothing more: it ends all its claims, or they run out.
+        """
+        self._reserved -= offer.slots
+        if not self._serving:
+            return
+        for push in pushes:
+            self._start(push, self._schedule.wakes)
+        if self._schedule.full:
+            self._look.set()
+
+    @property
+    def _free(self) -> int:
+        return self._slots - self._held - self._reserved
 
     # --- claiming
 
@@ -123,7 +171,7 @@ class Dispatcher:
             except StoreUnavailable:
                 failures += 1
                 if failures == 1:
-                    log.warning("pushes wait: the database is away", extra={"platform": self._platform})
+                    log.warning("pushes wait: the database is away", extra={"platform": self.platform})
                 await asyncio.sleep(min(STORE_CEILING, backoff.retry(failures, self._random)))
                 continue
             failures = 0
@@ -137,7 +185,7 @@ class Dispatcher:
         """Claim marks for the free slots and start to send them; return after how many seconds to look again."""
         loop, now = asyncio.get_running_loop(), self._clock()
         began_at = loop.time()
-        free, claimed = self._slots - self._held, 0
+        free, claimed = self._free, 0
         plan = self._breakers.plan(began_at)
         self._schedule.begin_look()
         for lane, capacity in plan.limited:
@@ -149,7 +197,7 @@ class Dispatcher:
         plan = self._breakers.plan(loop.time())
         asked_at = loop.time()
         if self._schedule.must_ask(now, asked_at, plan.blocked):
-            self._schedule.answer(await self._store.next_due(self._platform, plan.blocked), asked_at, plan.blocked)
+            self._schedule.answer(await self._store.next_due(self.platform, plan.blocked), asked_at, plan.blocked)
         if plan.blocked:
             await asyncio.sleep(rest(loop.time() - began_at))
         return self._schedule.next_look(self._clock(), loop.time(), claimed, plan.next_at)
@@ -160,7 +208,11 @@ class Dispatcher:
             return 0
         now, wakes = self._clock(), self._schedule.wakes
         until = now + self._lease
-        claims = await self._store.claim(self._platform, limit, self._owner, until, now, only=only, without=without)
+        self._reserved += limit
+        try:
+            claims = await self._store.claim(self.platform, limit, self._owner, until, now, only=only, without=without)
+        finally:
+            self._reserved -= limit
         self._schedule.learn(claims)
         for push in claims.pushes:
             # After a long absence of the database claims have run out whose pushes ended, but could not be settled.
@@ -172,12 +224,12 @@ class Dispatcher:
         """Drop what is too old for a push, now and then."""
         while True:
             try:
-                dropped = await self._store.expire(self._platform, self._clock())
+                dropped = await self._store.expire(self.platform, self._clock())
             except StoreUnavailable:
                 dropped = 0  # the claims have logged it
             if dropped:
                 self.stats.outcomes[OutcomeKind.EXPIRED] += dropped
-                log.warning("pushes expired", extra={"platform": self._platform, "pushes": dropped})
+                log.warning("pushes expired", extra={"platform": self.platform, "pushes": dropped})
             await asyncio.sleep(SWEEP)
 
     # --- sending
@@ -186,7 +238,7 @@ class Dispatcher:
         self._held += 1
         self._breakers.began(push, asyncio.get_running_loop().time())
         self.stats.in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self._platform} push")
+        task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self.platform} push")
         self._sends.add(task)
         task.add_done_callback(partial(self._sent, push, wakes))
 
@@ -201,7 +253,7 @@ class Dispatcher:
             outcome = task.result()
         else:
             # A sender that raises is a bug of one adapter, met with one push, and must not stop all the others.
-            fields = {"platform": self._platform, "registration": push.registration_id, "mark": push.mark}
+            fields = {"platform": self.platform, "registration": push.registration_id, "mark": push.mark}
             log.error("push sender broke", extra=fields, exc_info=error)
             outcome = BROKEN
         self._settlements.add(Ended(self._outcomes.handle(push, outcome), wakes))
@@ -226,20 +278,42 @@ class Dispatcher:
         try:
             await self._settlements.flush()
         except StoreUnavailable:
-            log.warning("outcomes lost, their pushes repeat: the database is away", extra={"platform": self._platform})
+            log.warning("outcomes lost, their pushes repeat: the database is away", extra={"platform": self.platform})
         await self._release()
 
     async def _release(self) -> None:
         try:
             await self._store.release(self._owner)
         except StoreUnavailable:
-            log.warning("claims left to run out: the database is away", extra={"platform": self._platform})
+            log.warning("claims left to run out: the database is away", extra={"platform": self.platform})
+
+
+class Handovers:
+    """The offers of all dispatchers of a process; a process that does not push offers nothing."""
+
+    def __init__(self) -> None:
+        self._dispatchers: dict[Platform, Dispatcher] = {}
+
+    def add(self, dispatcher: Dispatcher) -> None:
+        """Offer what this dispatcher offers, too."""
+        self._dispatchers[dispatcher.platform] = dispatcher
+
+    def offer(self) -> Mapping[Platform, Offer]:
+        """Reserve free slots for one transaction that sets marks."""
+        offers = {platform: dispatcher.offer() for platform, dispatcher in self._dispatchers.items()}
+        return {platform: offer for platform, offer in offers.items() if offer is not None}
+
+    def take(self, offers: Mapping[Platform, Offer], pushes: Sequence[DuePush]) -> None:
+        """Send the pushes of marks that were born claimed, now that they are durable, and free the other slots."""
+        for platform, offer in offers.items():
+            self._dispatchers[platform].take(offer, [push for push in pushes if push.platform is platform])
 
 
 class SettlementWriter:
     """Writes the outcomes of one platform to the store: in groups, kept while the database is away.
 
-    One outcome that cannot be recorded does not stop the others of its group.
+    An outcome after a pause is written at once; those that follow it soon wait and share a transaction. One outcome
+    that cannot be recorded does not stop the others of its group.
     """
 
     def __init__(
@@ -249,35 +323,43 @@ class SettlementWriter:
         clock: Clock,
         random: Random,
         settled: Callable[[Sequence[Ended]], None],
+        many: int = 1,
     ) -> None:
-        """Write to `store`; `settled` is called with each group that is written."""
+        """Write to `store`; `settled` is called with each group that is written. So many outcomes do not wait."""
         self._store = store
         self._platform = platform
         self._clock = clock
         self._random = random
         self._settled = settled
+        self._many = many
         self._ended: list[Ended] = []
-        self._something_ended = asyncio.Event()
+        self._known: dict[tuple[RegistrationId, Mark], DuePush] = {}
+        """The pushes of these outcomes; of two with one mark the later one."""
+        self._due = asyncio.Event()
+        """Set when outcomes must be written."""
+        self._next_at = 0.0
+        """From when on an outcome does not wait for others, in `loop.time()`."""
+        self._timer: asyncio.TimerHandle | None = None
         self._spoilt: set[tuple[RegistrationId, Mark]] = set()
         """Marks that can neither be settled nor parked."""
 
     def add(self, ended: Ended) -> None:
         """Write an outcome with the next group."""
+        push = ended.settlement.push
         self._ended.append(ended)
-        self._something_ended.set()
+        self._known[push.registration_id, push.mark] = push
+        self._plan()
 
     def knows(self, push: DuePush) -> bool:
         """Return True if a claimed push must not be sent: it has ended already, or its end cannot be recorded."""
-        spoilt = (push.registration_id, push.mark) in self._spoilt
-        return spoilt or any(ended.settlement.push == push for ended in self._ended)
+        key = push.registration_id, push.mark
+        return key in self._spoilt or self._known.get(key) == push
 
     async def run(self) -> None:
-        """Write in groups: outcomes that come during one transaction go with the next."""
+        """Write in groups: outcomes that come during one transaction, or soon after it, go with the next."""
         failures = 0
         while True:
-            if not self._ended:
-                self._something_ended.clear()
-                await self._something_ended.wait()
+            await self._due.wait()
             try:
                 await self.flush()
             except StoreUnavailable:
@@ -291,11 +373,30 @@ class SettlementWriter:
     async def flush(self) -> None:
         """Write all outcomes; raise StoreUnavailable and keep them while the database is away."""
         group = list(self._ended)
-        if not group:
-            return
-        await self._record([ended.settlement for ended in group])
-        del self._ended[: len(group)]
+        if group:
+            await self._record([ended.settlement for ended in group])
+            del self._ended[: len(group)]
+            self._known = {
+                (e.settlement.push.registration_id, e.settlement.push.mark): e.settlement.push for e in self._ended
+            }
+            self._next_at = asyncio.get_running_loop().time() + GATHER
+        self._due.clear()
+        self._plan()
         self._settled(group)
+
+    def _plan(self) -> None:
+        """Write now if many outcomes wait, or if none was written lately; else when their time comes."""
+        if not self._ended or self._due.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        if len(self._ended) >= self._many or loop.time() >= self._next_at:
+            self._due.set()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._next_at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._due.set()
 
     async def _record(self, settlements: Sequence[Settlement]) -> None:
         error = await self._failure(self._store.settle(settlements, self._clock()))

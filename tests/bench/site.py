@@ -168,6 +168,12 @@ def memory_kb(pid: int, field: str = "VmRSS") -> int:
     return int(status.partition(f"{field}:")[2].split()[0])
 
 
+def cpu_ms(pid: int) -> float:
+    """Return the CPU time of a process so far in milliseconds, user and system, as Linux reports it."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 async def _answers(sandbox: Sandbox) -> None:
     async with asyncio.timeout(START):
         while True:

@@ -1,10 +1,11 @@
-"""What the push role needs: a store of marks, and senders."""
+"""What the push role needs, a store of marks and senders; and what it offers to those who set marks."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from relay.domain.handover import Offer
 from relay.domain.model import DuePush, Lane, Platform
 from relay.domain.outcome import Outcome
 
@@ -83,6 +84,22 @@ class OutboxStore(Protocol):
         """Return when the next mark of a platform falls due, claims running out included; None when there is none.
 
         Marks of the lanes in `without` are left out.
+        """
+
+
+class Handover(Protocol):
+    """Takes over marks from the transactions of its own process that set them, so that they need no claim."""
+
+    def offer(self) -> Mapping[Platform, Offer]:
+        """Reserve free slots for one transaction; nothing for a platform that no dispatcher of this process serves.
+
+        Each offer is taken back with `take`, however the transaction ends.
+        """
+
+    def take(self, offers: Mapping[Platform, Offer], pushes: Sequence[DuePush]) -> None:
+        """Send the pushes of marks that were born claimed, now that they are durable, and free the other slots.
+
+        None if the transaction failed. If its end is unknown, its claims run out.
         """
 
 
