@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from eas_watcher.http2.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.domain.outcome import Outcome, RetryLater
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import Egress
 from relay.push.fcm.config import FcmConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aioapns import NotificationRequest, PushType
 
+from eas_watcher.http2.keepalive import KeepaliveTimings
 from relay.domain.model import Environment
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.process.clock import now
@@ -17,7 +18,6 @@ from relay.push.apns.connection import USER_TIMEOUT, ApnsConnection
 from relay.push.apns.exchange import Answer as ApnsAnswer
 from relay.push.apns.exchange import MaybeSent, NotSent, Request
 from relay.push.apns.h2_engine import ENDED_KEPT
-from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.apns.sender import TRIES, ApnsSender, message_id
 from relay.push.payload import ApnsMessage, Notice

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.http2.keepalive import KeepaliveTimings
 from relay.domain.model import Environment
 from relay.domain.outcome import Delivered, Outcome, Refused
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.connection import ApnsConnection
 from relay.push.apns.h2_engine import ENDED_KEPT
-from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender, message_id
 from tests.integration.push_world import APP, account, apns_key, apns_sender
 from tests.interop.nghttpd import Nghttpd, nghttpd, start

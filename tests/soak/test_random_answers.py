@@ -22,13 +22,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from eas_watcher.http2.keepalive import KeepaliveTimings
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
 from relay.cli.audit import audit
 from relay.domain.model import CommitEntry, Platform, RegistrationId, RegistrationState, Role
 from relay.domain.ports.outbox import PushSender
 from relay.process.clock import now
-from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import Limits, open_egress_log

@@ -12,12 +12,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 from aioapns.connection import JWTAuthorizationHeaderProvider
 
+from eas_watcher.http2.keepalive import KeepaliveTimings
 from eas_watcher.transport.tls import client_context
 from relay.domain.clock import Clock
 from relay.domain.model import Environment
 from relay.network.dialling import Dialler
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
-from relay.push.apns.keepalive import KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.key_files import KeyFile
 from relay.security.certificates import is_p256, public_key_of, read_certificate

@@ -22,10 +22,10 @@ from h2.events import (
 from h2.exceptions import H2Error, NoAvailableStreamIDError
 from h2.settings import ChangedSetting, SettingCodes
 
+from eas_watcher.http2.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from relay.push.apns.exchange import Answer, Ending, MaybeSent, NotBegun, NotSent, Request
 from relay.push.apns.frame_budget import Flooded
 from relay.push.apns.h2_engine import Engine, GoAway, error_name
-from relay.push.apns.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from relay.push.apns.streams import InFlight, PendingAnswer, StreamSlots
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from random import Random
 from typing import Final
 
 from eas_watcher.breaker import Breaker, Failure, Rules, Turn
+from eas_watcher.http2.keepalive import KeepaliveTimings
 from relay.network.dialling import Dialler
 from relay.push.apns.config import Endpoint
 from relay.push.apns.connection import ApnsConnection
 from relay.push.apns.exchange import Answer, Ending, NotBegun, NotSent, Request
-from relay.push.apns.keepalive import KeepaliveTimings
 
 CONNECTING: Final = Rules(first=0.25, ceiling=8.0, spread=0.3, failures=2)
 """The second attempt to connect may follow the first at once; rows and channels have longer waits of their own."""

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from aioapns import NotificationRequest, PushType
 
+from eas_watcher.http2.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from eas_watcher.retry_after import retry_after
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
@@ -22,7 +23,6 @@ from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
-from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveTimings
 from relay.push.apns.pool import ApnsPool
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure

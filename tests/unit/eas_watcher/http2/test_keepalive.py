@@ -1,6 +1,6 @@
 import pytest
 
-from relay.push.apns.keepalive import KEEPALIVE_TIMINGS, KeepaliveStep, Silence
+from eas_watcher.http2.keepalive import KEEPALIVE_TIMINGS, KeepaliveStep, Silence
 
 PING, GIVE_UP, NONE = KeepaliveStep.PING, KeepaliveStep.GIVE_UP, KeepaliveStep.NONE
 
