@@ -15,7 +15,7 @@ from relay.compose.running import Running, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import MailboxExplanation, UnreadableMailbox
 from relay.domain.model import Role
-from relay.process import gc_tuning
+from relay.process import gc_tuning, trimming
 from relay.process.clock import now
 from relay.security.sealing import foreign
 from relay.settings import Settings
@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
         log.info("relay started", extra={"role": settings.role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
-                for name, job in running.jobs:
+                for name, job in (*running.jobs, ("free memory", trimming.give_back)):
                     tasks.create_task(job(), name=name)
         except* Exception as broken:
             log.critical("relay broke", exc_info=broken)

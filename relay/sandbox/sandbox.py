@@ -12,6 +12,7 @@ from aiohttp import web
 from rich.console import Console
 
 from relay.http.listeners import open_listener
+from relay.process.gc_tuning import freeze_heap
 from relay.push.webpush.vapid import make_key
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
@@ -138,4 +139,5 @@ async def run_sandbox(
         )
         for line in lines:
             out.print(line, soft_wrap=True, markup=False)
+        freeze_heap()
         await asyncio.Event().wait()

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay.sandbox.process import RelayProcess
+from tests.bench.planting import plant
 from tests.bench.site import (
     UNPACED,
     Sandbox,
@@ -24,12 +26,10 @@ from tests.bench.site import (
     memory_kb,
     open_house,
     open_sandbox,
-    register,
     token,
     user,
 )
 
-CLIENTS = 32  # registrations at a time
 SETTLE = 3.0  # seconds until a site is at rest
 STORM = 120.0  # seconds that a storm may take
 REST = 90.0  # seconds within which memory must have returned
@@ -38,11 +38,10 @@ REST = 90.0  # seconds within which memory must have returned
 async def measure(mailboxes: int, rest: float) -> None:
     """Print the figures."""
     with tempfile.TemporaryDirectory() as folder:
-        async with (
-            open_sandbox(Path(folder) / "sandbox", mailboxes) as sandbox,
-            open_house(sandbox, UNPACED) as (relay, api),
-        ):
-            await register(api, mailboxes, CLIENTS)
+        async with AsyncExitStack() as stack:
+            sandbox = await stack.enter_async_context(open_sandbox(Path(folder) / "sandbox", mailboxes))
+            plant(sandbox, mailboxes)
+            relay, _ = await stack.enter_async_context(open_house(sandbox, UNPACED))
             await sandbox.held(mailboxes)
             await asyncio.sleep(SETTLE)
             pid = relay.process.pid

@@ -1,0 +1,76 @@
+"""Many mailboxes at once in the database of a sandbox's relay, as if each phone had registered long ago.
+
+Registering 10,000 mailboxes takes minutes and is measured by a bench of its own; a bench of a large fleet plants them.
+"""
+
+import subprocess
+import sys
+from typing import Final
+
+import sqlalchemy as sa
+
+from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.names import MailboxId
+from relay.domain.model import Environment, Mode, NewMailbox, Platform, RegistrationState, shard_of
+from relay.process.clock import now
+from relay.registration.secret import hash_secret
+from relay.sandbox.installation import APP
+from relay.sandbox.sandbox import PASSWORD
+from relay.security.sealing import SealingPublicKey, derive_device_id
+from relay.settings.database import DATABASE
+from relay.store.tables import mailbox, registration
+from tests.bench.site import Sandbox, token, user
+
+SERVER: Final = "sandbox"
+AT_ONCE: Final = 5_000  # rows per statement
+
+
+def plant(sandbox: Sandbox, mailboxes: int) -> None:
+    """Make the relay's keys and database, and insert mailboxes 1 to `mailboxes`; the relay must not run."""
+    relay = [sys.executable, "-m", "relay"]
+    for command in ("keygen", "migrate"):
+        subprocess.run([*relay, command, "--config", str(sandbox.toml)], check=True, stdout=subprocess.DEVNULL)
+    state = sandbox.folder / "state"
+    key = SealingPublicKey.load(state / "sealing-public.pem")
+    moment = now()
+    owners, phones = [], []
+    for number in range(1, mailboxes + 1):
+        id_ = MailboxId(f"planted-{number:08}")
+        new = NewMailbox(id_, SERVER, user(number), derive_device_id(key, SERVER, user(number)), shard_of(id_))
+        owners.append(
+            {
+                "id": id_,
+                "server": SERVER,
+                "user": new.user,
+                "device_id": new.device_id,
+                "shard": new.shard,
+                "state": WatchState.STARTING.value,
+                "since": moment,
+                "sealed_credential": key.seal(new, BasicCredential(new.user, PASSWORD)),
+            }
+        )
+        phones.append(
+            {
+                "id": f"phone-{number:012}",
+                "mailbox_id": id_,
+                "secret_hash": hash_secret(f"secret {number}"),
+                "app": APP,
+                "platform": Platform.APNS.value,
+                "environment": Environment.PRODUCTION.value,
+                "device_token": token(number),
+                "token_since": moment,
+                "classes": ["email"],
+                "mode": Mode.ALERT.value,
+                "locale": "en",
+                "state": RegistrationState.ACTIVE.value,
+                "created_at": moment,
+                "proved_at": moment,
+            }
+        )
+    engine = sa.create_engine(f"sqlite:///{state / DATABASE}")
+    with engine.begin() as connection:
+        for start in range(0, mailboxes, AT_ONCE):
+            connection.execute(sa.insert(mailbox), owners[start : start + AT_ONCE])
+            connection.execute(sa.insert(registration), phones[start : start + AT_ONCE])
+    engine.dispose()
