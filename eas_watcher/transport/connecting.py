@@ -1,0 +1,162 @@
+"""TCP connections to a host: its addresses, in which order they are tried, and the options of the sockets."""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from eas_watcher.single_flight import SingleFlight
+from eas_watcher.transport.sources import Sources
+
+REMEMBERED: Final = 60.0  # seconds that the addresses of a host are used before DNS is asked again
+STAGGER: Final = 0.25  # seconds until the next address is tried beside one that does not answer [RFC 8305 8]
+AT_ONCE: Final = 100
+"""Connections to one endpoint that are made at the same time: a fleet that returns must not exhaust its server, and a
+handshake costs this host about a millisecond."""
+TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer is noticed after two minutes
+
+Address: TypeAlias = "tuple[int, tuple[Any, ...]]"
+"""The family of an address, and the address as the socket module has it."""
+
+
+class Endpoint(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    """A name in ASCII or an address, as DNS and certificates have it: lower case, without a dot at the end."""
+    port: int
+
+
+class Host:
+    """The addresses of one endpoint, and how many connections to it are being made."""
+
+    __slots__ = ("addresses", "question", "slots", "turn", "until")
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self.addresses: list[Address] = []
+        self.until = 0.0  # loop.time()
+        self.turn = 0
+        self.slots = asyncio.Semaphore(AT_ONCE)
+        self.question = SingleFlight[list[Address]]("addresses of a mail server")
+
+
+class Connector:
+    """Makes TCP connections, from the source addresses in turn."""
+
+    def __init__(self, sources: Sources) -> None:
+        """Ask DNS at the first connection."""
+        self._sources = sources
+        self._hosts: dict[Endpoint, Host] = {}
+
+    def slot(self, endpoint: Endpoint) -> asyncio.Semaphore:
+        """Return what to hold while a connection to an endpoint is made."""
+        return self._host(endpoint).slots
+
+    async def close(self) -> None:
+        """Ask no more."""
+        for host in self._hosts.values():
+            await host.question.cancel()
+
+    async def connect(self, endpoint: Endpoint) -> socket.socket:
+        """Return a connected socket; raises OSError, that of the first address if none takes the connection.
+
+        Servers with several addresses get connections in turn. An address that does not answer soon is not waited for:
+        the next one is tried beside it [RFC 8305].
+        """
+        addresses = await self._addresses(endpoint)
+        if len(addresses) == 1:
+            return await self._attempt(addresses[0])
+        return await self._race(addresses)
+
+    async def _addresses(self, endpoint: Endpoint) -> list[Address]:
+        """Return the addresses of a host, the one whose turn it is first; raises OSError."""
+        loop = asyncio.get_running_loop()
+        known = self._host(endpoint)
+        if known.until <= loop.time():
+            question = known.question.begin(lambda: _ask(endpoint), lambda _: None)
+            known.addresses = await asyncio.shield(question)
+            known.until = loop.time() + REMEMBERED
+        known.turn = (known.turn + 1) % len(known.addresses)
+        return in_order(known.addresses, known.turn)
+
+    def _host(self, endpoint: Endpoint) -> Host:
+        known = self._hosts.get(endpoint)
+        if known is None:
+            known = self._hosts[endpoint] = Host()
+        return known
+
+    async def _attempt(self, address: Address) -> socket.socket:
+        family, where = address
+        sock = kept_alive_socket(family)
+        try:
+            self._sources.bind(sock)
+            await asyncio.get_running_loop().sock_connect(sock, where)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _race(self, addresses: Sequence[Address]) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        left = deque(addresses)
+        attempts: list[asyncio.Task[socket.socket]] = []
+        running: set[asyncio.Task[socket.socket]] = set()
+        winner: asyncio.Task[socket.socket] | None = None
+        try:
+            while winner is None and (left or running):
+                if left:
+                    attempts.append(loop.create_task(self._attempt(left.popleft()), name="connect"))
+                    running.add(attempts[-1])
+                _, running = await asyncio.wait(
+                    running, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                winner = next((each for each in attempts if _succeeded(each)), None)
+        finally:
+            for each in attempts:
+                each.cancel()
+            await asyncio.wait(attempts)
+            for each in attempts:
+                if each is not winner and _succeeded(each):
+                    each.result().close()
+        if winner is not None:
+            return winner.result()
+        raise next(error for each in attempts if (error := each.exception()) is not None)
+
+
+def in_order(addresses: Sequence[Address], turn: int) -> list[Address]:
+    """Return addresses from the one whose turn it is, both kinds (IPv4, IPv6) alternating [RFC 8305 4]."""
+    turned = [*addresses[turn:], *addresses[:turn]]
+    first = [each for each in turned if each[0] == turned[0][0]]
+    others = [each for each in turned if each[0] != turned[0][0]]
+    ordered: list[Address] = []
+    while first or others:
+        ordered += first[:1] + others[:1]
+        del first[:1], others[:1]
+    return ordered
+
+
+def kept_alive_socket(family: int) -> socket.socket:
+    """Return a socket that notices when the peer vanishes without a word, as often happens during a long hold."""
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setblocking(False)  # noqa: FBT003 -- the socket module's signature
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", TCP_IDLE), ("TCP_KEEPINTVL", TCP_INTERVAL), ("TCP_KEEPCNT", TCP_PROBES)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock
+
+
+def _succeeded(attempt: "asyncio.Task[socket.socket]") -> bool:
+    return attempt.done() and not attempt.cancelled() and attempt.exception() is None
+
+
+async def _ask(endpoint: Endpoint) -> list[Address]:
+    """Return the addresses of a host, of the kinds that this host has; raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+    )
+    if not found:
+        raise OSError("the name has no address")
+    return [(int(family), where) for family, _, _, _, where in found]

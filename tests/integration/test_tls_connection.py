@@ -1,0 +1,349 @@
+"""Connections over real sockets: TLS through memory buffers, resumed sessions, several addresses, and every ending."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from eas_watcher.errors import Unreachable
+from eas_watcher.transport import connecting
+from eas_watcher.transport.connecting import Connector, Endpoint
+from eas_watcher.transport.sources import Sources
+from eas_watcher.transport.tls_connection import UNPRODUCTIVE, UNSENT, Connection, Dialler, Reading, TlsConnection
+from tests.fakes.tls import HOST, Authority, Talk, talking
+
+BOTH = pytest.mark.both_loops
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+class Gathering:
+    """Keep what a connection receives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.came = bytearray()
+        self.errors: list[Exception | None] = []
+        self.changed = asyncio.Event()
+
+    def received(self, data: bytes) -> None:
+        self.came += data
+        self.changed.set()
+
+    def lost(self, error: Exception | None) -> None:
+        self.errors.append(error)
+        self.changed.set()
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not happened():
+                self.changed.clear()
+                await self.changed.wait()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        assert isinstance(self.connection, TlsConnection)
+        assert self.connection._tls is not None
+        return self.connection._tls
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+async def connector() -> AsyncIterator[Connector]:
+    made = Connector(Sources([]))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def dialler(authority: Authority, connector: Connector) -> Dialler:
+    return Dialler(authority.client, connector, Reading())
+
+
+def endpoint(url: str, host: str = HOST) -> Endpoint:
+    return Endpoint(host, int(url.rpartition(":")[2]))
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+@BOTH
+@VERSIONS
+async def test_what_is_written_arrives_and_what_comes_is_received(dialler: Dialler, version: ssl.TLSVersion) -> None:
+    served = Authority()
+    served.client.maximum_version = version
+    sent = bytes(range(256)) * 2000
+    async with talking(served, echo) as url:
+        there = await dialler.with_tls(served.client).dial(endpoint(url), Gathering)
+        there.connection.write(sent)
+        await there.until(lambda: len(there.came) == len(sent))
+        there.connection.close()
+
+    assert there.came == sent
+    assert there.errors == []
+
+
+@BOTH
+async def test_without_tls_the_bytes_are_those_on_the_wire(dialler: Dialler) -> None:
+    async with talking(None, echo) as url:
+        there = await dialler.dial(endpoint(url), Gathering, secure=False)
+        there.connection.write(b"hello")
+        await there.until(lambda: there.came == b"hello")
+        there.connection.close()
+
+    assert there.connection.alpn is None
+
+
+@BOTH
+@VERSIONS
+async def test_the_second_connection_resumes_the_session_of_the_first(
+    authority: Authority, connector: Connector, version: ssl.TLSVersion
+) -> None:
+    served = Authority()
+    served.client.maximum_version = version
+    dialler = Dialler(served.client, connector, Reading())
+    async with talking(served, echo) as url:
+        reused = []
+        for _ in range(3):
+            there = await dialler.dial(endpoint(url), Gathering)
+            there.connection.write(b"x")
+            await there.until(lambda there=there: there.came == b"x")  # type: ignore[misc] # a default is no capture
+            reused.append(there.tls.session_reused)
+            there.connection.close()
+
+    assert reused == [False, True, True]
+
+
+async def test_no_session_is_resumed_by_another_tls_identity(authority: Authority, dialler: Dialler) -> None:
+    other = ssl.create_default_context()
+    other.check_hostname, other.verify_mode = False, ssl.CERT_NONE
+    async with talking(authority, echo) as url:
+        reused = []
+        for each in (dialler, dialler.with_tls(other), dialler.with_tls(authority.client)):
+            there = await each.dial(endpoint(url), Gathering)
+            there.connection.write(b"x")
+            await there.until(lambda there=there: there.came == b"x")  # type: ignore[misc] # a default is no capture
+            reused.append(there.tls.session_reused)
+            there.connection.close()
+
+    assert reused == [False, False, False]
+
+
+@pytest.mark.parametrize(("offered", "agreed"), [(["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), ([], None)])
+async def test_alpn_is_known_before_the_first_byte(dialler: Dialler, offered: list[str], agreed: str | None) -> None:
+    served = Authority()
+    served.server.set_alpn_protocols(["h2", "http/1.1"])
+    if offered:
+        served.client.set_alpn_protocols(offered)
+    seen: list[str | None] = []
+
+    def make(connection: Connection) -> Gathering:
+        seen.append(connection.alpn)
+        return Gathering(connection)
+
+    async with talking(served, echo) as url:
+        there = await dialler.with_tls(served.client).dial(endpoint(url), make)
+        there.connection.abort()
+
+    assert seen == [agreed]
+
+
+@BOTH
+async def test_bytes_that_come_with_the_handshake_are_received(authority: Authority, dialler: Dialler) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"welcome")
+        await reader.read()
+
+    async with talking(authority, greet) as url:
+        there = await dialler.dial(endpoint(url), Gathering)
+        await there.until(lambda: there.came == b"welcome")
+        there.connection.close()
+
+
+@BOTH
+async def test_the_name_in_the_certificate_must_be_that_of_the_server(authority: Authority, dialler: Dialler) -> None:
+    async with talking(authority, echo) as url:
+        with pytest.raises(Unreachable, match="certificate not trusted: Hostname mismatch") as caught:
+            await dialler.dial(endpoint(url, "localhost"), Gathering)
+
+    assert not caught.value.reached
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+
+
+async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 mail.example.com ESMTP\r\n")
+    await reader.read()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("talk", "words"),
+    [(hang_up, "closes during the handshake|Connection reset"), (babble, "speaks no TLS: check the port")],
+)
+async def test_a_failed_handshake_is_explained(dialler: Dialler, talk: Talk, words: str) -> None:
+    async with talking(None, talk) as url:
+        with pytest.raises(Unreachable, match=words) as caught:
+            await dialler.dial(endpoint(url), Gathering)
+
+    assert not caught.value.reached
+
+
+async def test_a_handshake_that_takes_too_long_is_given_up(dialler: Dialler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eas_watcher.transport.tls_connection.CONNECT", 0.1)
+    gone = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        gone.set()
+
+    async with talking(None, keep_silent) as url:
+        with pytest.raises(Unreachable, match="no connection in time"):
+            await dialler.dial(endpoint(url), Gathering)
+        async with asyncio.timeout(10):
+            await gone.wait()
+
+
+@BOTH
+@pytest.mark.parametrize("secure", [True, False])
+async def test_the_end_is_told_once(authority: Authority, dialler: Dialler, secure: bool) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with talking(authority if secure else None, greet) as url:
+        there = await dialler.dial(endpoint(url), Gathering, secure=secure)
+        await there.until(lambda: bool(there.errors))
+
+    assert bytes(there.came) == b"bye"
+    assert there.errors == [None]
+    assert not there.connection.open
+
+
+@BOTH
+@pytest.mark.parametrize("secure", [True, False])
+async def test_the_server_sees_at_once_that_a_connection_is_left(
+    authority: Authority, dialler: Dialler, secure: bool
+) -> None:
+    ends: list[bytes] = []
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(await reader.read())
+
+    async with talking(authority if secure else None, wait) as url:
+        there = await dialler.dial(endpoint(url), Gathering, secure=secure)
+        await there.connection.leave()
+        assert ends == [b""]
+        await there.connection.leave()
+
+    assert there.errors == []
+
+
+async def test_a_server_that_does_not_read_is_given_up(authority: Authority, dialler: Dialler) -> None:
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with talking(authority, wait) as url:
+        there = await dialler.dial(endpoint(url), Gathering)
+        for _ in range(2 * UNSENT // 65536 + 100):
+            there.connection.write(bytes(65536))
+            await asyncio.sleep(0)
+        assert [str(error) for error in there.errors] == ["the server reads nothing"]
+
+
+async def test_a_server_that_sends_tls_without_data_is_given_up(authority: Authority, dialler: Dialler) -> None:
+    served = Authority()
+    served.server.num_tickets = 2000
+
+    async def tickets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with talking(served, tickets) as url:
+        there = await dialler.with_tls(served.client).dial(endpoint(url), Gathering)
+        await there.until(lambda: bool(there.errors))
+
+    assert [str(error) for error in there.errors] == ["the server sends TLS without data"]
+    assert UNPRODUCTIVE > 2 * 20_000
+
+
+async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
+    authority: Authority, connector: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "STAGGER", 0.05)
+    with socket.create_server(("127.0.0.3", 0), backlog=0) as full:  # its queue is full: a third SYN gets no answer
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for each in fillers:
+            each.settimeout(0.0)
+            each.connect_ex(("127.0.0.3", port))
+        asked: list[str] = []
+
+        async def resolve(where: Endpoint) -> list[connecting.Address]:
+            asked.append(where.host)
+            return [(socket.AF_INET, (host, port)) for host in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(connecting, "_ask", resolve)
+        with socket.create_server(("127.0.0.1", port)):
+            peers = []
+            for _ in range(3):
+                with await connector.connect(Endpoint("mail.example.com", port)) as sock:
+                    peers.append(sock.getpeername()[0])
+        for each in fillers:
+            each.close()
+
+    assert peers == ["127.0.0.1"] * 3
+    assert asked == ["mail.example.com"]
+
+
+async def test_the_error_is_that_of_the_first_address(connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def resolve(where: Endpoint) -> list[connecting.Address]:
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port))]
+
+    monkeypatch.setattr(connecting, "_ask", resolve)
+    with pytest.raises(ConnectionRefusedError):
+        await connector.connect(Endpoint("mail.example.com", port))
+
+
+async def test_a_name_that_does_not_exist_is_unreachable(dialler: Dialler) -> None:
+    with pytest.raises(Unreachable, match="no connection: ") as caught:
+        await dialler.dial(Endpoint("mail.invalid", 443), Gathering)
+
+    assert not caught.value.reached
+
+
+async def test_so_many_connections_are_made_at_once_and_no_more(
+    authority: Authority, connector: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "AT_ONCE", 2)
+    accepted: list[int] = []
+    go_on = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(0)
+        await go_on.wait()
+
+    dialler = Dialler(authority.client, connector, Reading())
+    async with talking(None, slow) as url:
+        dials = [asyncio.ensure_future(dialler.dial(endpoint(url), Gathering)) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        assert len(accepted) == 2
+        go_on.set()
+        failures = await asyncio.gather(*dials, return_exceptions=True)
+
+    assert len(accepted) == 5
+    assert all(isinstance(error, Unreachable) for error in failures)
