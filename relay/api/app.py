@@ -94,8 +94,9 @@ def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
         """Refuse a request before anything is done for it; in a flood the log would be one too."""
         access = shown(request)
         client = proxies.client(request.remote, request.headers.getall(proxies.header, []))
+        registers = request.method == hdrs.METH_POST and request.path == COLLECTION
         try:
-            guard.admit(client, access, registers=request.method == hdrs.METH_POST and request.path == COLLECTION)
+            guard.admit(client, access, registers=registers)
         except (TooManyRequests, Busy) as error:
             answer = refusal(error)
             if answer is None:
@@ -104,6 +105,8 @@ def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
         response = await handler(request)
         if access is not None and response.status < HTTPStatus.BAD_REQUEST:
             guard.opened(access)
+        if registers and response.status == HTTPStatus.CREATED:
+            guard.proved()
         return response
 
     return guarded

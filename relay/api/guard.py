@@ -76,6 +76,10 @@ class Guard:
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
 
+    def proved(self) -> None:
+        """Give all strangers the share of a request back whose credential a mail server has accepted: it was none."""
+        self._strangers.give_back(EVERYBODY)
+
     def gate(self, most: int) -> "Gate":
         """Return a gate to the database, whose refusals count here."""
         return Gate(most, self._refused)

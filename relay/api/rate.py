@@ -41,6 +41,13 @@ class RateLimit:
         for bucket, _ in filled:
             bucket.tokens -= 1
 
+    def give_back(self, client: str) -> None:
+        """Take back the count of a request of an address."""
+        now = self._clock()
+        for key, times in shares(client):
+            bucket = self._filled(key, times, now)
+            bucket.tokens = min(self._burst * times, bucket.tokens + 1)
+
     def _filled(self, key: str, times: int, now: float) -> _Bucket:
         """Return a bucket with what has flown into it since it was used last."""
         most = self._burst * times

@@ -72,6 +72,23 @@ def test_all_strangers_together_leave_time_to_pushes() -> None:
     assert refused["busy"] == 5
 
 
+def test_registrations_whose_credential_was_accepted_leave_the_share_of_strangers_to_others() -> None:
+    guard = Guard(1000, 1000, Seconds())
+    for _ in range(int(3 * guards.AT_ONCE)):
+        guard.admit(NAT, None, registers=True)
+        guard.proved()
+
+    assert admitted(guard, "192.0.2.2") == guards.AT_ONCE
+
+
+def test_no_accepted_credential_makes_the_share_of_strangers_larger() -> None:
+    guard = Guard(1000, 1000, Seconds())
+    for _ in range(3):
+        guard.proved()
+
+    assert admitted(guard, NAT) == guards.AT_ONCE
+
+
 def test_the_memory_of_secrets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "KNOWN", 2)
     guard = Guard(1, 1, Seconds())
