@@ -17,6 +17,7 @@ import aiohttp
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.sandbox.sandbox import PASSWORD
+from tests.planting import token, user
 
 CLIENTS: Final = 16  # registrations at a time
 START: Final = 60.0  # seconds
@@ -61,16 +62,6 @@ class Sandbox:
         async with asyncio.timeout(SETTLE):
             while (await self.get("/eas/state"))["held"] < count:  # noqa: ASYNC110 -- another process
                 await asyncio.sleep(0.5)
-
-
-def user(number: int) -> str:
-    """Return the user of a sandbox's mailbox; numbers begin at 1."""
-    return f"user{number}@example.com"
-
-
-def token(number: int) -> str:
-    """Return the device token of a mailbox's only phone."""
-    return f"{number:064x}"
 
 
 def figure(name: str, value: float, unit: str) -> None:

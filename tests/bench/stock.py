@@ -29,7 +29,8 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.holding import HoldsInTask
 from relay.sandbox.sandbox import PASSWORD
-from tests.bench.site import memory_kb, user
+from tests.bench.site import memory_kb
+from tests.planting import user
 
 PATIENCE = 300.0  # seconds until all Pings must be held
 

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from relay.sandbox.process import RelayProcess
-from tests.bench.planting import plant
+from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import (
     UNPACED,
     Sandbox,
@@ -26,9 +26,8 @@ from tests.bench.site import (
     memory_kb,
     open_house,
     open_sandbox,
-    token,
-    user,
 )
+from tests.planting import plant, token, user
 
 SETTLE = 3.0  # seconds until a site is at rest
 STORM = 120.0  # seconds that a storm may take
@@ -40,7 +39,7 @@ async def measure(mailboxes: int, rest: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             sandbox = await stack.enter_async_context(open_sandbox(Path(folder) / "sandbox", mailboxes))
-            plant(sandbox, mailboxes)
+            plant(sandbox.folder, mailboxes, PASSWORD)
             relay, _ = await stack.enter_async_context(open_house(sandbox, UNPACED))
             await sandbox.held(mailboxes)
             await asyncio.sleep(SETTLE)

@@ -5,6 +5,7 @@ Registering 10,000 mailboxes takes minutes and is measured by a bench of its own
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
@@ -16,22 +17,33 @@ from relay.domain.model import Environment, Mode, NewMailbox, Platform, Registra
 from relay.process.clock import now
 from relay.registration.secret import hash_secret
 from relay.sandbox.installation import APP
-from relay.sandbox.sandbox import PASSWORD
 from relay.security.sealing import SealingPublicKey, derive_device_id
 from relay.settings.database import DATABASE
 from relay.store.tables import mailbox, registration
-from tests.bench.site import Sandbox, token, user
 
 SERVER: Final = "sandbox"
 AT_ONCE: Final = 5_000  # rows per statement
 
 
-def plant(sandbox: Sandbox, mailboxes: int) -> None:
-    """Make the relay's keys and database, and insert mailboxes 1 to `mailboxes`; the relay must not run."""
+def user(number: int) -> str:
+    """Return the user of a mailbox that `relay sandbox` adds; numbers begin at 1."""
+    return f"user{number}@example.com"
+
+
+def token(number: int) -> str:
+    """Return the device token of a mailbox's only phone."""
+    return f"{number:064x}"
+
+
+def plant(folder: Path, mailboxes: int, password: str) -> None:
+    """Make keys and database of a sandbox's relay, and insert mailboxes 1 to `mailboxes`; the relay must not run.
+
+    `folder` is the sandbox's, `password` that of all mailboxes.
+    """
     relay = [sys.executable, "-m", "relay"]
     for command in ("keygen", "migrate"):
-        subprocess.run([*relay, command, "--config", str(sandbox.toml)], check=True, stdout=subprocess.DEVNULL)
-    state = sandbox.folder / "state"
+        subprocess.run([*relay, command, "--config", str(folder / "relay.toml")], check=True, stdout=subprocess.DEVNULL)
+    state = folder / "state"
     key = SealingPublicKey.load(state / "sealing-public.pem")
     moment = now()
     owners, phones = [], []
@@ -47,7 +59,7 @@ def plant(sandbox: Sandbox, mailboxes: int) -> None:
                 "shard": new.shard,
                 "state": WatchState.STARTING.value,
                 "since": moment,
-                "sealed_credential": key.seal(new, BasicCredential(new.user, PASSWORD)),
+                "sealed_credential": key.seal(new, BasicCredential(new.user, password)),
             }
         )
         phones.append(
