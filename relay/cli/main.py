@@ -23,7 +23,7 @@ from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say,
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
 from relay.domain.model import Role
 from relay.process import core_dumps
-from relay.sandbox.eas.personality import Family
+from relay.sandbox.eas.personality import Family, Http2
 
 if TYPE_CHECKING:
     from relay.settings.values import KeyMaking, Settings
@@ -253,6 +253,9 @@ def sandbox(
     queue_seconds: Annotated[
         float, typer.Option(min=0.1, help="Seconds after which a proxy answers 504 to a request that finds no worker.")
     ] = 60.0,
+    http2: Annotated[
+        Http2, typer.Option(help="Whether the mail server speaks HTTP/2 too, as Exchange does.")
+    ] = Http2.ON,
 ) -> None:
     """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
     from rich.console import Console
@@ -273,6 +276,7 @@ def sandbox(
                 mailboxes=mailboxes,
                 level=level,
                 rules=replace(FAMILIES[personality], workers=workers, patience=queue_seconds),
+                http2=http2 is Http2.ON,
             )
         )
     except OSError as error:

@@ -18,7 +18,7 @@ from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
 from relay.sandbox.eas.control import control_app
 from relay.sandbox.eas.rules import EasRules
-from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.server import ALPN, open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
@@ -61,17 +61,19 @@ async def open_sandbox(
     level: str = "info",
     log_format: str = "json",
     rules: EasRules | None = None,
+    http2: bool = True,
 ) -> AsyncIterator[Sandbox]:
     """Serve all simulators on loopback until the block ends, and write the files for a relay into `folder`.
 
-    `rules` are those of the mail server; None: those of Exchange.
+    `rules` are those of the mail server; None: those of Exchange. `http2`: whether it speaks HTTP/2 too.
     """
     ports = ports or Ports()
     ca = ThrowAwayCa("Push relay sandbox")
     apns_key, key_id = make_apns_key()
     keys = {key_id: (public_pem(apns_key), TEAM)}
     async with AsyncExitStack() as stack:
-        eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context(), port=ports.eas, rules=rules))
+        served = ca.server_context(alpn=ALPN if http2 else ())
+        eas = await stack.enter_async_context(open_eas_simulator(tls=served, port=ports.eas, rules=rules))
         apns = await stack.enter_async_context(
             open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=ports.apns)
         )
@@ -112,17 +114,18 @@ async def run_sandbox(
     mailboxes: int = 0,
     level: str = "info",
     rules: EasRules | None = None,
+    http2: bool = True,
 ) -> None:
     """Print the addresses of a sandbox and how to use it, and serve it until cancelled.
 
     `rules` are those of the mail server; None: those of Exchange. It has the mailboxes ann and ben, and `mailboxes`
-    more: user1, user2, ..., all at example.com.
+    more: user1, user2, ..., all at example.com. `http2`: whether it speaks HTTP/2 too.
     """
     rules = rules or EasRules()
     like = (
         rules.personality.name.value if rules.workers is None else f"{rules.personality.name}, {rules.workers} workers"
     )
-    async with open_sandbox(folder, ports, level=level, rules=rules) as sandbox:
+    async with open_sandbox(folder, ports, level=level, rules=rules, http2=http2) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
         lines = (

@@ -87,6 +87,18 @@ async def test_the_state_counts_everything(client: Client, simulator: EasSimulat
         "mailboxes": 1,
         "held": 0,
         "max_held": 0,
+        "protocols": {
+            "http/1.1": {"connections": 0, "held": 0},
+            "h2": {
+                "connections": 0,
+                "held": 0,
+                "accepted": 0,
+                "streams": 100,
+                "resets": 0,
+                "violations": 0,
+                "pings": 0,
+            },
+        },
         "queued": 0,
         "max_at_once": 0,
         "requests": {"Sync": 1},

@@ -379,7 +379,7 @@ async def test_an_idle_timeout_on_the_path_is_learnt_and_said_in_words() -> None
 
         place.start("dora")
         await place.held(4)
-        await place.hurry_until(lambda: held.get(MailboxId("dora"), 0.0) > 120, step=2.0)
+        await place.hurry_until(lambda: held.get(MailboxId("dora"), 0.0) > 130, step=2.0)
         assert held[MailboxId("dora")] == pytest.approx(225, abs=2)
 
 

@@ -19,6 +19,8 @@
 | DELETE /fail | | ends all failures |
 | POST /backend | broken | takes mail store and directory down, or up again |
 | POST /workers | workers | changes how many requests are served at once, held Pings included; null: any number |
+| POST /connections | action, error | executes a `ConnectionsAction` on all connections; all but `drop` on HTTP/2 only |
+| POST /streams | streams | changes how many streams a connection over HTTP/2 may have at once |
 | POST /restart | | ends all held Pings, as a restart of the server does |
 
 Fields with a default in orders.py may be left out. Errors are problem documents [RFC 9457].
@@ -37,6 +39,8 @@ from relay.sandbox.eas.failures import FailurePlan
 from relay.sandbox.eas.orders import (
     FAILURE,
     BackendOrder,
+    ConnectionsAction,
+    ConnectionsOrder,
     Deletion,
     DeviceAction,
     DeviceOrder,
@@ -50,6 +54,7 @@ from relay.sandbox.eas.orders import (
     NewMail,
     NewMailbox,
     ReadFlag,
+    StreamsOrder,
     WorkersOrder,
 )
 from relay.sandbox.eas.simulator import EasSimulator, UnknownMailbox
@@ -81,6 +86,8 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_delete("/fail", control.stop_failing)
     app.router.add_post("/backend", control.break_backend)
     app.router.add_post("/workers", control.resize)
+    app.router.add_post("/connections", control.act_on_connections)
+    app.router.add_post("/streams", control.limit_streams)
     app.router.add_post("/restart", control.restart)
     return app
 
@@ -100,6 +107,7 @@ class _Control:
                 "mailboxes": len(self._simulator.users),
                 "held": self._simulator.held,
                 "max_held": records.max_held,
+                "protocols": self._simulator.connections.state(),
                 "queued": self._simulator.workers.queued,
                 "max_at_once": records.max_at_once,
                 "requests": records.requests,
@@ -226,6 +234,28 @@ class _Control:
         """Change the number of workers."""
         order = await _read(request, WorkersOrder)
         self._simulator.resize(order.workers)
+        return web.Response(status=204)
+
+    async def act_on_connections(self, request: web.Request) -> web.Response:
+        """Execute an action on all open connections."""
+        order = await _read(request, ConnectionsOrder)
+        connections = self._simulator.connections
+        match order.action:
+            case ConnectionsAction.DROP:
+                connections.drop()
+            case ConnectionsAction.FREEZE:
+                connections.http2.freeze()
+            case ConnectionsAction.GO_AWAY | ConnectionsAction.REFUSE:
+                graceful = order.action is ConnectionsAction.GO_AWAY
+                connections.http2.go_away(error=order.error, graceful=graceful)
+            case ConnectionsAction.RESET:
+                connections.http2.reset(order.error)
+        return web.Response(status=204)
+
+    async def limit_streams(self, request: web.Request) -> web.Response:
+        """Change the number of concurrent streams of connections over HTTP/2."""
+        order = await _read(request, StreamsOrder)
+        self._simulator.connections.http2.limit(order.streams)
         return web.Response(status=204)
 
     async def restart(self, _: web.Request) -> web.Response:

@@ -76,7 +76,19 @@ class Crash:
     kind: Literal["crash"] = "crash"
 
 
-Failure: TypeAlias = AnswerHttp | AnswerStatus | Cut | Delay | Stall | Garble | Crash
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Reset the stream of the request over HTTP/2 `seconds` after it arrived; over HTTP/1.1 cut its connection.
+
+    `error` is the error code: 13 asks for HTTP/1.1, 7 says that the request was not processed [RFC 9113 7].
+    """
+
+    error: int = 2
+    seconds: float = 0.0
+    kind: Literal["reset"] = "reset"
+
+
+Failure: TypeAlias = AnswerHttp | AnswerStatus | Cut | Delay | Stall | Garble | Crash | Reset
 
 
 @dataclass(frozen=True, slots=True)

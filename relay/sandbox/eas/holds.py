@@ -1,26 +1,35 @@
-"""The Pings that the simulated EAS server holds: a future and a timer each, no task."""
+"""The Pings that the simulated EAS server holds: a timer and what to call at the end each, no task."""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.ping import PingAnswer, answer_ping, write_limit, write_ping
 from relay.sandbox.eas.records import EasRecords
-from relay.sandbox.eas.refusals import Refused
+from relay.sandbox.eas.refusals import RefusedByStatus
 from relay.sandbox.eas.rules import Session
 from relay.sandbox.eas.workers import Workers
 
+Ended: TypeAlias = Callable[[PingAnswer | RefusedByStatus | None], None]
+"""Called with the answer of a Ping, or with None if the server closes."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
 class HeldPing:
-    """One held Ping; the result of its future is the answer, or None if the server closes."""
+    """One held Ping."""
 
-    parameters: PingParameters
-    session: Session
-    answer: "asyncio.Future[PingAnswer | None]"
+    __slots__ = ("device_id", "ended", "parameters", "session", "timer")
+
+    def __init__(self, device_id: str, parameters: PingParameters, session: Session, ended: Ended) -> None:
+        self.device_id = device_id
+        self.parameters = parameters
+        self.session = session
+        self.ended: Ended | None = ended
+        """None: the Ping is over."""
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class HeldPings:
@@ -55,50 +64,44 @@ class HeldPings:
         """End an older Ping of the device with status 1 [observed: Z-Push 2.7.1, 2026-11], and count the overlap."""
         self._end_abandoned((user, device_id))
         older = self._held.get(user, {}).get(device_id)
-        if older is not None and not older.answer.done():
+        if older is not None:
             self._records.overlaps[user] += 1
-            older.answer.set_result(write_ping(PingStatus.EXPIRED))
+            self._end(older, write_ping(PingStatus.EXPIRED))
 
-    async def hold(self, device_id: str, parameters: PingParameters, session: Session) -> PingAnswer | None:
-        """Return the answer when there is one, at the latest after the heartbeat; None if the server closes."""
-        loop = asyncio.get_running_loop()
-        held = HeldPing(parameters, session, loop.create_future())
-        of_user = self._held.setdefault(session.mailbox.user, {})
-        of_user[device_id] = held
+    def hold(self, device_id: str, parameters: PingParameters, session: Session, ended: Ended) -> HeldPing:
+        """Hold a Ping until there is an answer, at the latest until its heartbeat ends; then call `ended` once."""
+        held = HeldPing(device_id, parameters, session, ended)
+        self._held.setdefault(session.mailbox.user, {})[device_id] = held
         self._count += 1
         self._records.max_held = max(self._records.max_held, self._count)
         seconds = parameters.heartbeat if parameters.limit is None else parameters.limit
-        timer = loop.call_later(seconds * session.rules.personality.overhold, _expire, held)
-        try:
-            return await held.answer
-        except asyncio.CancelledError:
-            if not session.rules.personality.notices_hang_up:
-                key = session.mailbox.user, device_id
-                self._end_abandoned(key)
-                remaining = max(0.0, timer.when() - loop.time())
-                self._workers.keep()
-                self._abandoned[key] = loop.call_later(remaining, self._end_abandoned, key)
-            raise
-        finally:
-            timer.cancel()
-            self._count -= 1
-            if of_user.get(device_id) is held:
-                del of_user[device_id]
-            if not of_user and self._held.get(session.mailbox.user) is of_user:
-                del self._held[session.mailbox.user]
+        seconds_held = seconds * session.rules.personality.overhold
+        held.timer = asyncio.get_running_loop().call_later(seconds_held, self._expire, held)
+        return held
+
+    def give_up(self, held: HeldPing) -> None:
+        """Take note that the client of a Ping has gone; some servers do not, and its worker stays occupied."""
+        if held.ended is None:
+            return
+        if not held.session.rules.personality.notices_hang_up and held.timer is not None:
+            loop = asyncio.get_running_loop()
+            key = held.session.mailbox.user, held.device_id
+            self._end_abandoned(key)
+            self._workers.keep()
+            remaining = max(0.0, held.timer.when() - loop.time())
+            self._abandoned[key] = loop.call_later(remaining, self._end_abandoned, key)
+        self._forget(held)
 
     def wake(self, user: str) -> None:
         """Check the held Pings of a user again, after a change."""
-        for held in self._held.get(user, {}).values():
-            if held.answer.done():
-                continue
+        for held in list(self._held.get(user, {}).values()):
             try:
                 answer = answer_ping(held.parameters, replace(held.session, now=self._now()))
-            except Refused as refusal:
-                held.answer.set_exception(refusal)
+            except RefusedByStatus as refusal:
+                self._end(held, refusal)
             else:
                 if answer is not None:
-                    held.answer.set_result(answer)
+                    self._end(held, answer)
 
     def restart(self) -> None:
         """End every Ping as a restart does: with an early status 1, or without an answer, by the personality."""
@@ -115,20 +118,35 @@ class HeldPings:
     def _end_all(self, answer: Callable[[HeldPing], PingAnswer | None]) -> None:
         for key in list(self._abandoned):
             self._end_abandoned(key)
-        for of_user in self._held.values():
-            for held in of_user.values():
-                if not held.answer.done():
-                    held.answer.set_result(answer(held))
+        for held in [held for of_user in self._held.values() for held in of_user.values()]:
+            self._end(held, answer(held))
+
+    def _end(self, held: HeldPing, answer: PingAnswer | RefusedByStatus | None) -> None:
+        ended = held.ended
+        if ended is not None:
+            self._forget(held)
+            ended(answer)
+
+    def _expire(self, held: HeldPing) -> None:
+        """Answer status 1 at the end of the heartbeat, or status 5 at the end of `limit`."""
+        limit = held.parameters.limit
+        self._end(held, write_ping(PingStatus.EXPIRED) if limit is None else write_limit(limit))
+
+    def _forget(self, held: HeldPing) -> None:
+        """Count a Ping no more."""
+        held.ended = None
+        if held.timer is not None:
+            held.timer.cancel()
+        self._count -= 1
+        user = held.session.mailbox.user
+        of_user = self._held.get(user, {})
+        if of_user.get(held.device_id) is held:
+            del of_user[held.device_id]
+        if not of_user:
+            self._held.pop(user, None)
 
     def _end_abandoned(self, key: tuple[str, str]) -> None:
         timer = self._abandoned.pop(key, None)
         if timer is not None:
             timer.cancel()
             self._workers.release()
-
-
-def _expire(held: HeldPing) -> None:
-    """Answer status 1 at the end of the heartbeat, or status 5 at the end of `limit`."""
-    if not held.answer.done():
-        limit = held.parameters.limit
-        held.answer.set_result(write_ping(PingStatus.EXPIRED) if limit is None else write_limit(limit))

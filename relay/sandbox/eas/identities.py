@@ -1,13 +1,11 @@
 """The authentication of clients at the simulated server: password, access token, client certificate or ticket."""
 
-import ssl
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import web
-
+from relay.sandbox.eas.messages import HTTP_1_1_REQUIRED, Connection, HttpVersion, NoAnswer, Request
 from relay.sandbox.eas.requests import read_authorization
 
 BASIC: Final = 'Basic realm="simulated mailboxes"'
@@ -32,7 +30,7 @@ class Identities:
     """Whether all requests on a connection belong to the user of its first ticket [IIS: authPersistNonNTLM]."""
     tickets: list[bytes] = field(default_factory=list)
     """The SPNEGO tokens received, refused ones included."""
-    _persistent: dict[web.RequestHandler, str] = field(default_factory=dict)
+    _persistent: dict[Connection, str] = field(default_factory=dict)
     """Connection -> the user of its ticket."""
 
     @property
@@ -50,9 +48,13 @@ class Identities:
         )
         return [bearer, *basic]
 
-    def read(self, request: web.Request, admit: Callable[[str, str], bool]) -> tuple[str, bool]:
-        """Return the user of a request, empty if it names none, and whether it is authenticated."""
-        if self.persists and (persistent := self._persistent.get(request.protocol)) is not None:
+    def read(self, request: Request, admit: Callable[[str, str], bool]) -> tuple[str, bool] | NoAnswer:
+        """Return the user of a request, empty if it names none, and whether it is authenticated.
+
+        A server that takes tickets wants HTTP/1.1 for all but passwords and tokens, because a ticket authenticates a
+        connection [RFC 9113 9.2.1].
+        """
+        if self.persists and (persistent := self._persistent.get(request.connection)) is not None:
             return persistent, True
         authorization = request.headers.get("Authorization")
         scheme, _, token = (authorization or "").partition(" ")
@@ -60,6 +62,8 @@ class Identities:
             self.tokens.append(token)
             user = self.user_of(token)
             return user or "", user is not None
+        if self.ticket_of is not None and request.version is HttpVersion.HTTP_2 and scheme.lower() in {"", "negotiate"}:
+            return NoAnswer(HTTP_1_1_REQUIRED)
         if self.ticket_of is not None and scheme.lower() == "negotiate":
             self.tickets.append(b64decode(token))
             user = self.ticket_of(self.tickets[-1])
@@ -69,7 +73,7 @@ class Identities:
                     for connection, owner in self._persistent.items()
                     if connection.transport is not None
                 }
-                self._persistent[request.protocol] = user
+                self._persistent[request.connection] = user
             return user or "", user is not None
         if self.certificates and authorization is None:
             user = _certified(request)
@@ -78,11 +82,8 @@ class Identities:
         return ("", False) if login is None else (login[0], admit(*login))
 
 
-def _certified(request: web.Request) -> str:
+def _certified(request: Request) -> str:
     """Return the UID of the client certificate of the connection; empty without one."""
-    tls = None if request.transport is None else request.transport.get_extra_info("ssl_object")
-    if not isinstance(tls, ssl.SSLObject | ssl.SSLSocket):
-        return ""
-    subject = (tls.getpeercert() or {}).get("subject", ())
+    subject = ((request.tls and request.tls.getpeercert()) or {}).get("subject", ())
     names = dict(pair for entry in subject if isinstance(entry, tuple) for pair in entry if isinstance(pair, tuple))
     return str(names.get("userId", ""))

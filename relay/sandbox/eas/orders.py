@@ -125,6 +125,33 @@ class WorkersOrder(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None
 
 
+class ConnectionsAction(StrEnum):
+    """An action that concerns all open connections."""
+
+    DROP = "drop"
+    FREEZE = "freeze"
+    GO_AWAY = "go-away"
+    REFUSE = "refuse"
+    RESET = "reset"
+
+
+class ConnectionsOrder(BaseModel):
+    """An action on all open connections, and the error code of the frames that it sends [RFC 9113 7]."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: ConnectionsAction
+    error: int = Field(0, ge=0, le=13)
+
+
+class StreamsOrder(BaseModel):
+    """How many streams a connection over HTTP/2 may have at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    streams: int = Field(ge=0)
+
+
 class FailureOrder(BaseModel):
     """A failure of the next requests of a user, or of all users."""
 

@@ -13,6 +13,13 @@ class Outage(Enum):
     VANISHED = "FolderSync reports the mail folders as deleted; the server serves other folders"
 
 
+class Http2(StrEnum):
+    """Whether the server speaks HTTP/2 beside HTTP/1.1."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class Family(StrEnum):
     """A family of servers."""
 

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId, SyncKey
 from eas_watcher.ports import Now
+from relay.sandbox.eas.connections import Connections
 from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.failures import FailurePlan, FailureScript
 from relay.sandbox.eas.holds import HeldPings
@@ -38,6 +39,8 @@ class EasSimulator:
         self.identities = Identities()
         self.workers = Workers(rules.workers)
         self.pings = HeldPings(self.records, now, self.workers)
+        self.connections: Connections
+        """Set when the server listens."""
         self.url = ""
         """The URL of the server; set when it listens."""
         self.port = 0
@@ -204,6 +207,8 @@ class EasSimulator:
     def restart(self) -> None:
         """End all held Pings, as a restart of the server does."""
         self.pings.restart()
+        if not self.rules.personality.restart_ends_pings:
+            self.connections.http2.drop()
 
     def fail(self, user: str | None, plan: FailurePlan) -> None:
         """Let the next requests of a user fail, or of all users for None."""
