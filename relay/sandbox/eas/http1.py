@@ -3,7 +3,6 @@
 from typing import Final
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from relay.sandbox.eas.answers import EasAnswers
 from relay.sandbox.eas.messages import HttpVersion, NoAnswer, Request
@@ -60,8 +59,7 @@ class Http1Side:
             if transport is not None:
                 transport.abort()
             return web.Response()  # never sent
-        headers = CIMultiDict(answer.headers)
-        response = web.Response(status=answer.status, body=answer.body or None, headers=headers)
+        response = web.Response(status=answer.status, body=answer.body or None, headers=answer.headers)
         closes = self._simulator.rules.personality.closes
         if answer.pinged or closes:
             await response.prepare(arrived)

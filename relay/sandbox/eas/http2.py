@@ -5,7 +5,7 @@ A held Ping is a stream id and a HeldPing. There is a task only for requests tha
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from ssl import SSLObject
 from typing import Any, Final, cast
@@ -25,7 +25,6 @@ from h2.events import (
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
-from multidict import CIMultiDict
 
 from relay.sandbox.eas.answers import Answer, EasAnswers, Holding
 from relay.sandbox.eas.holds import HeldPing
@@ -100,6 +99,28 @@ class Http2Side:
             connection.cut()
 
 
+class Fields(Mapping[str, str]):
+    """The headers of a request; the names ignore case."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: Iterable[tuple[object, object]]) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in headers:
+            before = self._values.get(str(name))
+            separator = "; " if name == "cookie" else ", "  # [RFC 9113 8.2.3, RFC 9110 5.3]
+            self._values[str(name)] = str(value) if before is None else f"{before}{separator}{value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class Http2Connection(asyncio.Protocol):
     """The server's side of one connection."""
 
@@ -118,7 +139,7 @@ class Http2Connection(asyncio.Protocol):
             SettingCodes.MAX_HEADER_LIST_SIZE: HEADERS_LIMIT,
         }
         self._http.local_settings = Settings(client=False, initial_values=limits)
-        self._arriving: dict[int, tuple[CIMultiDict[str], list[bytes]]] = {}
+        self._arriving: dict[int, tuple[Fields, list[bytes]]] = {}
         """Stream id -> headers and body of a request that is not complete yet."""
         self.held: dict[int, HeldPing] = {}
         """Stream id -> its Ping."""
@@ -219,10 +240,7 @@ class Http2Connection(asyncio.Protocol):
     def _process(self, event: Event) -> None:
         match event:
             case RequestReceived(stream_id=int(stream_id), headers=headers) if stream_id <= self._last:
-                fields = CIMultiDict[str]()
-                for name, value in headers or ():
-                    fields.add(str(name), str(value))
-                self._arriving[stream_id] = fields, []
+                self._arriving[stream_id] = Fields(headers or ()), []
             case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
                 self._http.acknowledge_received_data(length, stream_id)
                 if stream_id in self._arriving:
@@ -253,12 +271,9 @@ class Http2Connection(asyncio.Protocol):
     def _serve(self, stream_id: int) -> None:
         """Answer one request, or hold its Ping, or start the task that answers it."""
         fields, body = self._arriving.pop(stream_id)
-        path, _, query = fields.get(":path", "").partition("?")
-        cookies = fields.getall("cookie", [])
-        if len(cookies) > 1:
-            fields["cookie"] = "; ".join(cookies)  # [RFC 9113 8.2.3]
+        path, _, query = fields[":path"].partition("?")
         request = Request(
-            method=fields.get(":method", ""),
+            method=fields[":method"],
             path=path,
             query=query,
             headers=fields,
