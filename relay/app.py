@@ -21,7 +21,7 @@ from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import seals
-from relay.store.engine import embedded_lock, open_engine, refusals
+from relay.store.engine import embedded_lock, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 from relay.store.seals import seal_heads
@@ -88,7 +88,7 @@ async def migrate(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
-        await upgrade(await stack.enter_async_context(open_engine(settings.database.dsn, settings.database.ca_file)))
+        await upgrade(await stack.enter_async_context(open_database(settings.database.dsn, settings.database.ca_file)))
 
 
 async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes]) -> int:
@@ -98,7 +98,7 @@ async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes])
     """
     if database.file is not None and not database.file.exists():
         return 0
-    async with open_engine(database.dsn, database.ca_file) as engine:
+    async with open_database(database.dsn, database.ca_file) as engine:
         with refusals():
             return foreign(await seal_heads(engine), keys)
 
@@ -111,7 +111,7 @@ async def forget_credentials(database: DatabaseSettings) -> int:
     async with AsyncExitStack() as stack:
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
-        engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
+        engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
         with refusals():
             return await seals.forget_credentials(engine, now())
 
@@ -121,7 +121,7 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation | Un
 
     Raises MigrationsPending, StoreUnavailable.
     """
-    async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
+    async with open_database(settings.database.dsn, settings.database.ca_file) as engine:
         if await pending(engine):
             raise MigrationsPending
         with refusals():
@@ -130,7 +130,7 @@ async def explain(settings: Settings, name: str) -> list[MailboxExplanation | Un
 
 async def unknown_registrations(settings: Settings, registrations: Collection[str]) -> set[str]:
     """Return which of some ids the database does not have; raises StoreUnavailable."""
-    async with open_engine(settings.database.dsn, settings.database.ca_file) as engine:
+    async with open_database(settings.database.dsn, settings.database.ca_file) as engine:
         return await SqlExplanationStore(engine, now).unknown(registrations)
 
 

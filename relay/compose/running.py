@@ -12,8 +12,6 @@ from functools import partial
 from random import Random, SystemRandom
 from typing import Any, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admissions import Admissions
@@ -31,7 +29,7 @@ from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.settings import Settings
-from relay.store.engine import embedded_lock, open_engine
+from relay.store.engine import Database, embedded_lock, open_database
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import excess
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
@@ -48,8 +46,8 @@ class Running:
     """What runs in this process; health and metrics read it. Parts of other roles stay empty."""
 
     settings: Settings
-    engine: AsyncEngine
-    reads: AsyncEngine
+    engine: Database
+    reads: Database
     """The same database over connections that only read, for the questions of phones and of operations."""
     wakeups: Wakeups
     node: str
@@ -93,8 +91,8 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
         jobs: list[Job] = []
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
-        engine = await stack.enter_async_context(open_engine(database.dsn, database.ca_file))
-        reads = await stack.enter_async_context(open_engine(database.dsn, database.ca_file, reads=True))
+        engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
+        reads = await stack.enter_async_context(open_database(database.dsn, database.ca_file, reads=True))
         if database.file is not None:
             await upgrade(engine)
             wakeups = LocalWakeups()
@@ -107,7 +105,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
         yield Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess)
 
 
-async def _excess(settings: Settings, engine: AsyncEngine) -> list[str]:
+async def _excess(settings: Settings, engine: Database) -> list[str]:
     """Return and log what this process may do that its role does not need."""
     found = [f"its database user {phrase}" for phrase in await excess(engine, settings.role)]
     key = settings.sealing.private_key_file

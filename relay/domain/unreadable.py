@@ -4,6 +4,7 @@ A newer version of the relay, another program or a damaged disk may have written
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -28,11 +29,14 @@ class UnreadableRows:
     """The rows that the last looks could not read.
 
     A look reads all rows of one table that belong to an owner: a mailbox, a registration, or the row itself.
+    Threads may look at the same time.
     """
 
     def __init__(self) -> None:
         """Start without rows."""
-        self._faults: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._faults: Mapping[tuple[str, str], Mapping[str, str]] = {}
+        """Replaced, never changed, so that it can be read while a thread looks."""
+        self._change = threading.Lock()
 
     def looked(self, table: str, owner: str, faults: Mapping[str, str] = NO_FAULTS) -> None:
         """Note the end of a look: what is wrong with the owner's unreadable rows in a table, by their keys.
@@ -47,10 +51,9 @@ class UnreadableRows:
                 log.error("row set aside", extra={"table": table, "row": key, "reason": fault})
         for key in before.keys() - faults.keys():
             log.info("row taken up again", extra={"table": table, "row": key})
-        if faults:
-            self._faults[table, owner] = dict(faults)
-        else:
-            del self._faults[table, owner]
+        with self._change:
+            others = {key: known for key, known in self._faults.items() if key != (table, owner)}
+            self._faults = {**others, (table, owner): dict(faults)} if faults else others
 
     def owners(self, table: str) -> list[str]:
         """Return the owners of the rows of a table that are set aside, in order."""

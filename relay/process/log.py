@@ -29,7 +29,6 @@ FLOORS: Final[Mapping[str, int]] = {
     "alembic": logging.WARNING,  # prints the dialect at each start
     "aioapns": logging.WARNING,  # prints requests: device tokens
     "aiohttp.access": logging.WARNING,  # prints paths; the API writes its own access log
-    "aiosqlite": logging.WARNING,  # prints statements with their parameters
     "asyncio": logging.INFO,
     "asyncpg": logging.WARNING,
     "google": logging.WARNING,  # prints requests for access tokens

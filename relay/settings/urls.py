@@ -78,8 +78,8 @@ def sqlite_file(url: str, folder: Path) -> Path:
 
 
 def sqlite_url(file: Path) -> str:
-    """Return SQLAlchemy's URL of a file for aiosqlite."""
-    return f"sqlite+aiosqlite:///{file}"
+    """Return SQLAlchemy's URL of an SQLite file."""
+    return f"sqlite:///{file}"
 
 
 def postgresql_url(url: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
@@ -104,8 +103,8 @@ class Committed:
     """Whether a credential was destroyed."""
 
 
-async def commit(
-    connection: AsyncConnection,
+def commit(
+    connection: sa.Connection,
     batch: Sequence[CommitEntry],
     now: datetime,
     limits: Mapping[str, TryLimits] = MappingProxyType({}),
@@ -114,49 +113,47 @@ async def commit(
 
     `limits` has what the directory of each server bears.
     """
-    epochs = await _epochs(connection, {entry.shard for entry in batch})
+    epochs = _epochs(connection, {entry.shard for entry in batch})
     leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
-    shards = await _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
+    shards = _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
     good = [entry for entry in leased if shards.get(entry.mailbox_id) == entry.shard]
-    refused = await _update_mailboxes(connection, good, now)
+    refused = _update_mailboxes(connection, good, now)
     wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
-    await _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
+    _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
     if wiped:
-        await _wipe(connection, wiped)
-    marks = await _fan_out(connection, good, wiped)
-    topics = await set_marks(connection, marks, now)
-    await tries.count(connection, refused, limits, now)
+        _wipe(connection, wiped)
+    marks = _fan_out(connection, good, wiped)
+    topics = set_marks(connection, marks, now)
+    tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
     fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)
     return Committed(fenced, topics, wiped=bool(wiped))
 
 
-async def _epochs(connection: AsyncConnection, shards: set[int]) -> Mapping[int, int]:
+def _epochs(connection: sa.Connection, shards: set[int]) -> Mapping[int, int]:
     """Read the epochs of shards and lock them until the transaction ends."""
-    rows = await connection.execute(_EPOCHS, {"shards": sorted(shards)})
+    rows = connection.execute(_EPOCHS, {"shards": sorted(shards)})
     return dict(rows.all())
 
 
-async def _lock_mailboxes(connection: AsyncConnection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
+def _lock_mailboxes(connection: sa.Connection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
     """Read the shards of mailboxes and lock them until the transaction ends."""
-    rows = await connection.execute(_LOCK, {"ids": sorted(ids)})
+    rows = connection.execute(_LOCK, {"ids": sorted(ids)})
     return {MailboxId(id_): number for id_, number in rows.all()}
 
 
-async def _update_mailboxes(
-    connection: AsyncConnection, entries: Sequence[CommitEntry], now: datetime
-) -> list[tries.Login]:
+def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry], now: datetime) -> list[tries.Login]:
     """Write what changed of mailboxes; return the users of those whose credential was refused for the first time.
 
     The later refusals of a credential are counted before it is shown.
     """
     moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
     if moved:
-        await connection.execute(_MOVED, {"ids": moved, "now": now})
+        connection.execute(_MOVED, {"ids": moved, "now": now})
     changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
     if not changing:
         return []
-    found = await connection.execute(_PRESENT, {"ids": sorted({entry.mailbox_id for entry in changing})})
+    found = connection.execute(_PRESENT, {"ids": sorted({entry.mailbox_id for entry in changing})})
     # One statement sets all of them, so each names every column.
     rows: dict[MailboxId, dict[str, Any]] = {row.pop("id"): row for row in map(dict, found.mappings())}
     logins = {id_: tries.Login(row.pop("server"), row.pop("user")) for id_, row in rows.items()}
@@ -171,7 +168,7 @@ async def _update_mailboxes(
             if not row["refusals"] and progress.refusals:
                 refused.append(logins[entry.mailbox_id])
             row["refusals"] = progress.refusals
-    await connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
+    connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
     return refused
 
 
@@ -192,28 +189,28 @@ def _condition(condition: Condition, row: Mapping[str, Any], now: datetime) -> d
     }
 
 
-async def _move_collections(connection: AsyncConnection, entries: Sequence[CommitEntry]) -> None:
+def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry]) -> None:
     dropped = sorted((entry.mailbox_id, id_) for entry in entries for id_ in entry.progress.dropped)
     if dropped:
-        await connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
+        connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
     rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
     if rows:
-        await connection.execute(_UPSERT[connection.dialect.name], {ROWS: [rows[key] for key in sorted(rows)]})
+        connection.execute(_UPSERT[connection.dialect.name], {ROWS: [rows[key] for key in sorted(rows)]})
     hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
     if hierarchies:
-        await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(sorted(hierarchies))))
+        connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(sorted(hierarchies))))
         kept = [write_hierarchy(owner, hierarchies[owner]) for owner in sorted(hierarchies) if hierarchies[owner]]
         if kept:
-            await connection.execute(sa.insert(hierarchy), kept)
+            connection.execute(sa.insert(hierarchy), kept)
 
 
-async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
+def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     """Destroy what an administrator wants gone: credentials, every key, the registrations and their marks.
 
     Registrations that can be pushed to stay until their last push, and are then deleted by the push role.
     """
     ids = sorted(wiped)
-    await connection.execute(
+    connection.execute(
         sa.update(mailbox)
         .where(mailbox.c.id.in_(ids))
         .values(
@@ -226,23 +223,23 @@ async def _wipe(connection: AsyncConnection, wiped: set[MailboxId]) -> None:
             horizon=None,
         )
     )
-    await connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
-    await connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
+    connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
+    connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
     mine = registration.c.mailbox_id.in_(ids)
-    await connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_REACHABLE)))
-    await connection.execute(
+    connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_REACHABLE)))
+    connection.execute(
         sa.update(registration)
         .where(mine, registration.c.state.in_(_REACHABLE))
         .values(state=RegistrationState.WIPED.value)
     )
     owners = sa.select(registration.c.id).where(mine)
-    await connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
-    await connection.execute(
+    connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
+    connection.execute(
         sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
     )
 
 
-async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
+def _fan_out(connection: sa.Connection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
     """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
 
     A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else. An `attention`
@@ -260,7 +257,7 @@ async def _fan_out(connection: AsyncConnection, entries: Sequence[CommitEntry], 
         return []
     marks: list[NewMark] = []
     parameters = {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}
-    rows, _ = await fetch(connection, _LISTENERS, [registration.c.id], parameters)
+    rows, _ = fetch(connection, _LISTENERS, [registration.c.id], parameters)
     for listener in map(Listener._make, rows):
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
         certain = alarmed.get(MailboxId(listener.mailbox_id))

@@ -1,27 +1,35 @@
-"""The way to the database: engines for SQLite and PostgreSQL, transactions, and the one translation of outages."""
+"""The way to the database: SQLite and PostgreSQL, transactions, and the one translation of outages.
+
+A transaction is a function over a connection, and runs as a whole: no other code of the process runs between its
+statements. SQLite's run in threads, one for all that write; PostgreSQL's await their answers on the event loop.
+"""
 
 import asyncio
 import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
+from relay.store.workers import Workers
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a command line tool that writes
 SEARCH_PATH: Final = "public, pg_temp"
@@ -48,51 +56,122 @@ _SQLITE_AWAY: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
 _POSTGRES_AWAY: Final = ("08", "40", "53", "57", "58", "25006", "55P03")
 
 
+class _Runner(Protocol):
+    """How transactions run on one of the two databases."""
+
+    engine: sa.Engine
+
+    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
+        """Run a function over a connection, commit what it did; raises what the driver raises."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Database:
+    """A database whose transactions are functions."""
+
+    def __init__(self, runner: _Runner) -> None:
+        """Run transactions as `runner` does."""
+        self._runner = runner
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine, whose dialect, URL and events are of interest; its connections are not."""
+        return self._runner.engine
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        """The dialect of the database."""
+        return self.engine.dialect
+
+    async def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` as one transaction; return what it returns.
+
+        Commits at the end, rolls back on any error. Raises StoreUnavailable when the database did not answer; errors of
+        our SQL or values are raised unchanged. A caller that is cancelled may leave a transaction that is committed all
+        the same, but none half done, and no connection in use.
+        """
+        try:
+            return await self._runner.run(lambda connection: work(connection, *args, **kwargs))
+        except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
+            if away(error):
+                raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
+            raise
+
+    async def close(self) -> None:
+        """Close all connections, once the transactions that run have ended."""
+        await self._runner.close()
+
+
 @asynccontextmanager
-async def open_engine(url: str, ca_file: Path | None = None, *, reads: bool = False) -> AsyncIterator[AsyncEngine]:
+async def open_database(url: str, ca_file: Path | None = None, *, reads: bool = False) -> AsyncIterator[Database]:
     """Open `sqlite:///path` or `postgresql://...`; connect when first used, close all connections at the end.
 
-    With a file of CAs, the PostgreSQL server must prove by TLS that it is the host of the URL. An engine for `reads`
+    With a file of CAs, the PostgreSQL server must prove by TLS that it is the host of the URL. A database for `reads`
     has a few connections, on which every statement that writes fails; with SQLite they never wait for the writer, nor
     it for them.
     """
     parsed = _with_driver(sa.make_url(url))
+    runner: _Runner
     if parsed.get_backend_name() == "sqlite":
-        engine = _sqlite(parsed, reads=reads)
+        runner = _InThreads(_sqlite(parsed, reads=reads), READERS if reads else 1)
     else:
-        engine = _postgres(parsed, ca_file, reads=reads)
+        runner = _OnLoop(_postgres(parsed, ca_file, reads=reads))
+    database = Database(runner)
     try:
-        yield engine
+        yield database
     finally:
-        await engine.dispose()
+        await database.close()
 
 
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Run one transaction; raise StoreUnavailable when the database did not answer.
+class _InThreads:
+    """SQLite: a thread runs each transaction from its beginning to its end."""
 
-    Commits at the end, rolls back on any error. Errors of our SQL or values are raised unchanged.
-    """
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
-        if away(error):
-            raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
-        raise
+    def __init__(self, engine: sa.Engine, threads: int) -> None:
+        self.engine = engine
+        self._workers = Workers("sqlite", threads, ANSWER)
+
+    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
+        return await self._workers.run(lambda: self._transact(transaction))
+
+    def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
+        with self.engine.begin() as connection:
+            return transaction(connection)
+
+    async def close(self) -> None:
+        await self._workers.close()
+        await asyncio.to_thread(self.engine.dispose)  # the last connection moves the log into the database
 
 
-async def scrub(engine: AsyncEngine) -> None:
+class _OnLoop:
+    """PostgreSQL: a transaction awaits its answers on the event loop, where others run meanwhile."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.engine = engine.sync_engine
+
+    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(transaction)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+async def scrub(database: Database) -> None:
     """Remove rows just deleted from SQLite's log too; never fails, since the deletion is done.
 
     Deleted bytes are overwritten in the database (secure_delete), but the log would keep older pages for a while.
     For the files of PostgreSQL its administrator is responsible.
     """
-    if engine.dialect.name != "sqlite":
+    if database.dialect.name != "sqlite":
         return
     try:
         # On a connection of its own, in a thread that runs to its end: a cancelled wait leaves the pool as it is.
-        emptied = await asyncio.to_thread(_empty_log, str(engine.url.database))
+        emptied = await asyncio.to_thread(_empty_log, str(database.engine.url.database))
     except sqlite3.Error as error:
         log.warning("deleted rows linger in the database's log for a while", extra={"detail": str(error)})
     else:
@@ -179,8 +258,8 @@ def refusals() -> Iterator[None]:
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
-    """Return the URL with the asynchronous driver, and with libpq's `sslmode` spelled as in asyncpg."""
-    driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}.get(url.get_backend_name())
+    """Return the URL with our driver, and with libpq's `sslmode` spelled as in asyncpg."""
+    driver = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+asyncpg"}.get(url.get_backend_name())
     if driver is None:
         raise ValueError(f"a database of another kind: {url.get_backend_name()}; use sqlite or postgresql")
     if "sslmode" in url.query:
@@ -188,7 +267,7 @@ def _with_driver(url: sa.URL) -> sa.URL:
     return url.set(drivername=driver)
 
 
-def _sqlite(url: sa.URL, *, reads: bool) -> AsyncEngine:
+def _sqlite(url: sa.URL, *, reads: bool) -> sa.Engine:
     """Build the engine of an embedded database.
 
     One that writes has one connection: the transactions of the process wait in a fair queue, and none finds the file
@@ -196,9 +275,7 @@ def _sqlite(url: sa.URL, *, reads: bool) -> AsyncEngine:
     """
     if not url.database or url.database == ":memory:":
         raise ValueError("an embedded database needs a file: sqlite:////var/lib/relay/relay.db")
-    engine = create_async_engine(
-        url, hide_parameters=True, pool_size=READERS if reads else 1, max_overflow=0, pool_timeout=ANSWER
-    )
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=READERS if reads else 1, max_overflow=0)
     path = url.database
 
     def connecting(*_: object) -> None:
@@ -221,9 +298,9 @@ def _sqlite(url: sa.URL, *, reads: bool) -> AsyncEngine:
         # A transaction that starts as a reader may fail to become a writer, so one that may write starts as a writer.
         connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
 
-    event.listen(engine.sync_engine, "do_connect", connecting)
-    event.listen(engine.sync_engine, "connect", connected)
-    event.listen(engine.sync_engine, "begin", begun)
+    event.listen(engine, "do_connect", connecting)
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
     return engine
 
 

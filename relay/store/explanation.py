@@ -7,15 +7,14 @@ from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.explanation import KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
-from relay.domain.model import Mark
+from relay.domain.model import Mailbox, Mark
 from relay.domain.unreadable import UnreadableRows
-from relay.store.engine import transaction
-from relay.store.reading import Reader, faults
+from relay.store.engine import Database
+from relay.store.reading import Bad, Reader, faults
 from relay.store.rows import MAILBOX, REGISTRATION, AnyRow, read_mailbox, read_registration
 from relay.store.tables import candidate, mailbox, outbox, registration, shard
 from relay.store.wakeups import LocalWakeups
@@ -30,45 +29,34 @@ MOST: Final = 20
 class SqlExplanationStore:
     """Finds mailboxes to explain; the api role's database user may read all that it must read."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         """Read from a database; the clock says which claims have run out."""
-        self._engine = engine
+        self._database = database
         self._clock = clock
 
     async def find(self, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
         """Find a mailbox by its id, the id of one of its registrations, or its user."""
-        owner = sa.select(registration.c.mailbox_id).where(registration.c.id == name)
-        wanted = (mailbox.c.id == name) | mailbox.c.id.in_(owner) | (sa.func.lower(mailbox.c.user) == name.lower())
         unreadable = UnreadableRows()
-        async with transaction(self._engine) as connection:
-            query = _MAILBOXES.query.where(wanted).order_by(mailbox.c.server, mailbox.c.user).limit(MOST)
-            found, bad = await _MAILBOXES.all(connection, query)
-            for each in bad:
-                unreadable.looked("mailbox", each.name, {each.name: each.fault})
-            registrations = [
-                await _registrations(connection, known.id, self._clock(), unreadable) for known, _, _ in found
-            ]
-        for known, _, _ in found:
+        found, bad = await self._database.run(_find, name, self._clock(), unreadable)
+        for known, _, _, _ in found:
             await self._look_as_the_watch(known.id, unreadable)
         explained: list[MailboxExplanation | UnreadableMailbox] = [
             MailboxExplanation(known, owner, until, own, tuple(unreadable.of(known.id)))
-            for (known, owner, until), own in zip(found, registrations, strict=True)
+            for known, owner, until, own in found
         ]
         return [*explained, *(UnreadableMailbox(each.name, tuple(unreadable.of(each.name))) for each in bad)]
 
     async def _look_as_the_watch(self, id_: MailboxId, unreadable: UnreadableRows) -> None:
         """Note what the watch role cannot read of a mailbox, if our database user may read it."""
         try:
-            await SqlWatchStore(self._engine, LocalWakeups(), unreadable=unreadable).record(id_, self._clock())
+            await SqlWatchStore(self._database, LocalWakeups(), unreadable=unreadable).record(id_, self._clock())
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != FORBIDDEN:
                 raise
 
     async def unknown(self, registrations: Collection[str]) -> set[str]:
         """Return which of some ids no registration has."""
-        async with transaction(self._engine) as connection:
-            known = set(await connection.scalars(sa.select(registration.c.id)))
-        return set(registrations) - known
+        return set(registrations) - await self._database.run(_registration_ids)
 
 
 def _read_mark(row: AnyRow) -> tuple[str, WaitingMark]:
@@ -107,15 +95,32 @@ _MARKS: Final = Reader(
 )
 
 
-async def _registrations(
-    connection: AsyncConnection, owner: MailboxId, now: datetime, unreadable: UnreadableRows
+def _find(
+    connection: sa.Connection, name: str, now: datetime, unreadable: UnreadableRows
+) -> tuple[list[tuple[Mailbox, str | None, datetime | None, tuple[KnownRegistration, ...]]], list[Bad]]:
+    """Return mailboxes, each with its shard's owner, until when that has it, and the mailbox's registrations."""
+    owner = sa.select(registration.c.mailbox_id).where(registration.c.id == name)
+    wanted = (mailbox.c.id == name) | mailbox.c.id.in_(owner) | (sa.func.lower(mailbox.c.user) == name.lower())
+    query = _MAILBOXES.query.where(wanted).order_by(mailbox.c.server, mailbox.c.user).limit(MOST)
+    found, bad = _MAILBOXES.all(connection, query)
+    for each in bad:
+        unreadable.looked("mailbox", each.name, {each.name: each.fault})
+    return [(*one, _registrations(connection, one[0].id, now, unreadable)) for one in found], bad
+
+
+def _registration_ids(connection: sa.Connection) -> set[str]:
+    return set(connection.scalars(sa.select(registration.c.id)))
+
+
+def _registrations(
+    connection: sa.Connection, owner: MailboxId, now: datetime, unreadable: UnreadableRows
 ) -> tuple[KnownRegistration, ...]:
     query = _REGISTRATIONS.query.where(registration.c.mailbox_id == owner)
-    known, bad = await _REGISTRATIONS.all(connection, query.order_by(registration.c.created_at, registration.c.id))
+    known, bad = _REGISTRATIONS.all(connection, query.order_by(registration.c.created_at, registration.c.id))
     unreadable.looked("registration", owner, faults(bad))
     of_registrations = outbox.c.registration_id.in_([own.id for own, _, _ in known])
     query = _MARKS.query.where(of_registrations).order_by(outbox.c.first_at, outbox.c.mark)
-    marks, bad = await _MARKS.all(connection, query)
+    marks, bad = _MARKS.all(connection, query)
     unreadable.looked("outbox", owner, faults(bad))
     waiting = [
         (id_, replace(mark, claimed=claimed_until is not None and claimed_until > now))

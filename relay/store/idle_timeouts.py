@@ -6,11 +6,10 @@ from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
 from relay.domain.unreadable import UnreadableRows
-from relay.store.engine import transaction
+from relay.store.engine import Database
 from relay.store.reading import Reader, faults
 from relay.store.rows import AnyRow
 from relay.store.tables import path
@@ -19,25 +18,23 @@ from relay.store.tables import path
 class SqlIdleTimeoutStore:
     """The IdleTimeoutStore of the watch role."""
 
-    def __init__(self, engine: AsyncEngine, unreadable: UnreadableRows | None = None) -> None:
+    def __init__(self, database: Database, unreadable: UnreadableRows | None = None) -> None:
         """Keep lessons in a database, note what cannot be read."""
-        self._engine = engine
+        self._database = database
         self._unreadable = unreadable or UnreadableRows()
 
     async def lessons(self, since: datetime) -> Mapping[str, Lesson]:
         """Return the lessons since a moment, by URL."""
-        async with transaction(self._engine) as connection:
-            found, bad = await _LESSONS.all(connection, _LESSONS.query.where(path.c.learnt_at >= since))
+        found, bad = await self._database.run(_LESSONS.all, _LESSONS.query.where(path.c.learnt_at >= since))
         for each in bad:
             self._unreadable.looked("path", each.name, {each.name: each.fault})
         return dict(found)
 
     async def look_again(self, _now: datetime) -> None:
         """Look at the rows set aside; those that are readable serve from the next start on."""
-        async with transaction(self._engine) as connection:
-            for url in self._unreadable.owners("path"):
-                _, bad = await _LESSONS.all(connection, _LESSONS.query.where(path.c.url == url))
-                self._unreadable.looked("path", url, faults(bad))
+        for url in self._unreadable.owners("path"):
+            _, bad = await self._database.run(_LESSONS.all, _LESSONS.query.where(path.c.url == url))
+            self._unreadable.looked("path", url, faults(bad))
 
     async def keep_lesson(self, url: str, lesson: Lesson, now: datetime) -> None:
         """Keep a lesson, which replaces the one before."""
@@ -50,8 +47,7 @@ class SqlIdleTimeoutStore:
             "capacity": lesson.capacity,
             "learnt_at": now,
         }
-        async with transaction(self._engine) as connection:
-            await connection.execute(_UPSERT[connection.dialect.name], row)
+        await self._database.run(lambda connection: connection.execute(_UPSERT[connection.dialect.name], row))
 
 
 def _read_lesson(row: AnyRow) -> tuple[str, Lesson]:

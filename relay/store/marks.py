@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Topic
@@ -35,7 +34,7 @@ def outbox_topics(platforms: Collection[str]) -> list[Topic]:
     return [Topic.outbox(platform) for platform in Platform if platform.value in platforms]
 
 
-async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
+def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
     """Insert marks due now, or add to those that wait; return the topics to wake once the transaction is committed.
 
     A mark that waits keeps its `first_at` and its next try. One that was never tried is due within SOON, even if the
@@ -43,7 +42,7 @@ async def set_marks(connection: AsyncConnection, marks: Iterable[NewMark], now: 
     key, so that two transactions never wait for each other in a circle.
     """
     if rows := sorted(marks):
-        await connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})
+        connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})
     return outbox_topics({row.platform for row in rows})
 
 

@@ -3,16 +3,13 @@
 Each start asks whether some are missing, and hardly any start runs one, so Alembic is loaded only to run them.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay.domain.errors import RowsForbidden, SchemaNewer
-from relay.store.engine import refusals, transaction
+from relay.store.engine import Database, refusals
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -20,32 +17,24 @@ _APPLIED: Final = sa.table("alembic_version", sa.column("version_num"))
 """Where Alembic notes the newest revision that a database has."""
 
 
-async def upgrade(engine: AsyncEngine) -> None:
+async def upgrade(database: Database) -> None:
     """Bring the database to the newest schema, in one transaction; does nothing when it is there.
 
     Raises StoreUnavailable, DatabaseRefuses, RowsForbidden, SchemaNewer.
     """
-    async with _connected(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
-        await connection.run_sync(_upgrade)
+    with refusals():  # this is the first transaction of a process, so here shows what is wrong with the settings
+        await database.run(_upgrade)
 
 
-async def pending(engine: AsyncEngine) -> bool:
+async def pending(database: Database) -> bool:
     """Return whether the database lacks migrations; raises StoreUnavailable, DatabaseRefuses, SchemaNewer."""
-    async with _connected(engine) as connection:
-        return await connection.run_sync(_pending)
-
-
-@asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Run a transaction; this is the first that a process does, so here shows what is wrong with the settings."""
     with refusals():
-        async with transaction(engine) as connection:
-            yield connection
+        return await database.run(_pending)
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
     if not _pending(connection):
         return
     from alembic import command

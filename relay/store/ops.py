@@ -7,17 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
 from relay.domain.reasons import read_reason
-from relay.domain.tries import TryLimits
+from relay.domain.tries import Budget, TryLimits
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
-from relay.store.engine import transaction
+from relay.store.engine import Database
 from relay.store.reading import WRONG, describe
 from relay.store.rows import AnyRow
 from relay.store.tables import mailbox, outbox, registration
@@ -28,7 +27,7 @@ class SqlOpsStore:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         unreadable: UnreadableRows | None = None,
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
     ) -> None:
@@ -36,32 +35,29 @@ class SqlOpsStore:
 
         `limits` has what the directory of each server bears, for a role that shows credentials.
         """
-        self._engine = engine
+        self._database = database
         self._unreadable = unreadable or UnreadableRows()
         self._limits = limits
 
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
-        async with transaction(self._engine) as connection:
-            await connection.scalar(sa.select(1))
+        await self._database.run(lambda connection: connection.scalar(sa.select(1)))
 
     async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, Reason | None], int]:
         """Count mailboxes by state and reason."""
         group = (mailbox.c.state, mailbox.c.reason)
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(sa.select(*group, sa.func.count()).group_by(*group))
-            counts: Counter[tuple[WatchState, Reason | None]] = Counter()
-            for state, reason, number in self._known(rows, mailbox, WatchState):
-                counts[state, read_reason(reason)] += number  # two reasons of a newer version are one to this version
-            return counts
+        rows = await self._database.run(_rows, sa.select(*group, sa.func.count()).group_by(*group))
+        counts: Counter[tuple[WatchState, Reason | None]] = Counter()
+        for state, reason, number in self._known(rows, mailbox, WatchState):
+            counts[state, read_reason(reason)] += number  # two reasons of a newer version are one to this version
+        return counts
 
     async def registrations_by_state(self) -> Mapping[tuple[Platform, RegistrationState], int]:
         """Count registrations."""
         group = (registration.c.platform, registration.c.state)
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(sa.select(*group, sa.func.count()).group_by(*group))
-            known = self._known(rows, registration, Platform, RegistrationState)
-            return {(platform, state): number for platform, state, number in known}
+        rows = await self._database.run(_rows, sa.select(*group, sa.func.count()).group_by(*group))
+        known = self._known(rows, registration, Platform, RegistrationState)
+        return {(platform, state): number for platform, state, number in known}
 
     async def outbox(self) -> Mapping[Platform, OutboxLevel]:
         """Measure the outbox of each platform; marks of registrations in quarantine are not counted."""
@@ -76,25 +72,24 @@ class SqlOpsStore:
             .group_by(outbox.c.platform)
         )
         levels = {platform: OutboxLevel(0, None, 0) for platform in Platform}
-        async with transaction(self._engine) as connection:
-            try:
-                rows = (await connection.execute(query)).all()
-            except WRONG:  # of a moment; the claims find and name it
-                rows = (await connection.execute(query.with_only_columns(*_without_age(query)))).all()
-            for platform, *level in self._known(rows, outbox, Platform):
-                levels[platform] = OutboxLevel(*level)
+        try:
+            rows = await self._database.run(_rows, query)
+        except WRONG:  # of a moment; the claims find and name it
+            rows = await self._database.run(_rows, query.with_only_columns(*_without_age(query)))
+        for platform, *level in self._known(rows, outbox, Platform):
+            levels[platform] = OutboxLevel(*level)
         return levels
 
     async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
         """Count by server the credentials of apps that were refused; empty for a role that shows none."""
         found = {}
         if self._limits:
-            async with transaction(self._engine) as connection:
-                for server, limits in self._limits.items():
-                    budget = await tries.budget(connection, limits.place(server), limits, now)
-                    wait = budget.wait(limits, now, owner=False) is not None
-                    minutes = round(limits.window.total_seconds() / 60)
-                    found[server] = RefusedLogins(budget.strangers + budget.owners, limits.refusals, minutes, wait)
+            budgets = await self._database.run(_budgets, self._limits, now)
+            for server, limits in self._limits.items():
+                budget = budgets[server]
+                wait = budget.wait(limits, now, owner=False) is not None
+                minutes = round(limits.window.total_seconds() / 60)
+                found[server] = RefusedLogins(budget.strangers + budget.owners, limits.refusals, minutes, wait)
         return found
 
     async def tokens(self) -> Sequence[TokenLevel]:
@@ -102,10 +97,8 @@ class SqlOpsStore:
         names = ("platform", "app", "environment", "quarantine_reason", "quarantine_remedy")
         group = [registration.c[name] for name in names]
         query = sa.select(*group, sa.func.count()).where(registration.c.state == RegistrationState.ACTIVE.value)
-        async with transaction(self._engine) as connection:
-            rows = await connection.execute(query.group_by(*group).order_by(*group))
-            known = self._known(rows, registration, Platform, str, Environment)
-            return [TokenLevel(*level) for level in known]
+        rows = await self._database.run(_rows, query.group_by(*group).order_by(*group))
+        return [TokenLevel(*level) for level in self._known(rows, registration, Platform, str, Environment)]
 
     def _known(self, rows: Iterable[AnyRow], table: sa.Table, *kinds: Callable[[Any], Any]) -> list[list[Any]]:
         """Return counted rows with their first values turned into these kinds, and set aside those that are of none."""
@@ -118,6 +111,15 @@ class SqlOpsStore:
                 strange[describe(error)] = f"{row[-1]} rows" if table is not outbox else "some rows"
         self._unreadable.looked(table.name, f"counted by {', '.join(kind.__name__ for kind in kinds)}", strange)
         return found
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[AnyRow]:
+    return connection.execute(query).all()
+
+
+def _budgets(connection: sa.Connection, limits: Mapping[str, TryLimits], now: datetime) -> Mapping[str, Budget]:
+    """Return how much of its limits each server has spent."""
+    return {server: tries.budget(connection, own.place(server), own, now) for server, own in limits.items()}
 
 
 def _without_age(query: sa.Select[Any]) -> list[sa.ColumnElement[Any]]:

@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
 from relay.domain.outcome import LastOutcome
@@ -30,7 +29,7 @@ from relay.push.settlement import (
     settle,
 )
 from relay.store.bulk import Among, count_up, in_order
-from relay.store.engine import scrub, transaction
+from relay.store.engine import Database, scrub
 from relay.store.marks import outbox_topics
 from relay.store.reading import WRONG, Bad, Reader, faults
 from relay.store.rows import (
@@ -98,7 +97,7 @@ class SqlOutboxStore:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         wakeups: Wakeups,
         pacing: Pacing = AT_ONCE,
         unreadable: UnreadableRows | None = None,
@@ -107,7 +106,7 @@ class SqlOutboxStore:
 
         What cannot be read is noted in `unreadable`.
         """
-        self._engine = engine
+        self._database = database
         self._wakeups = wakeups
         self._pacing = pacing
         self._unreadable = unreadable or UnreadableRows()
@@ -125,8 +124,7 @@ class SqlOutboxStore:
     ) -> Claims:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
-        async with transaction(self._engine) as connection:
-            claims, parked = await claim_marks(connection, lanes, limit, owner, until, now, self._pacing)
+        claims, parked = await self._database.run(claim_marks, lanes, limit, owner, until, now, self._pacing)
         for each in parked:
             log.error(
                 "push set aside", extra={"registration": each.key[0], "mark": each.key[1], "reason": _aside(each.fault)}
@@ -138,12 +136,7 @@ class SqlOutboxStore:
         """Look at the marks set aside; those that are readable are due at once."""
         for name in self._unreadable.owners("outbox"):
             registration_id, _, mark = name.rpartition("/")
-            mine = (outbox.c.registration_id == registration_id) & (outbox.c.mark == mark)
-            async with transaction(self._engine) as connection:
-                found, bad = await _DUE.all(connection, _DUE.query.where(mine))
-                if found:
-                    due = {"_registration": registration_id, "_mark": mark, "due_at": now, "aside": ""}
-                    await connection.execute(_UPDATE_MARK, [due])
+            found, bad = await self._database.run(_look_again, registration_id, mark, now)
             self._unreadable.looked("outbox", name, faults(bad))
             for topic in outbox_topics({each.push.platform.value for each in found}):
                 self._wakeups.wake(topic)
@@ -152,15 +145,9 @@ class SqlOutboxStore:
         """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
         if not settlements:
             return
-        ids = sorted({settlement.push.registration_id for settlement in settlements})
-        async with transaction(self._engine) as connection:
-            dirty = await _mark_mailboxes_dirty(connection, may_end_registrations(settlements))
-            recipients = await _lock_recipients(connection, ids)
-            marks = await _lock_pending(connection, settlements, ids)
-            settled = settle(settlements, recipients, marks, now, self._pacing)
-            await _write(connection, settled, recipients)
+        settled, dirty = await self._database.run(settle_marks, settlements, now, self._pacing)
         if settled.forgotten:
-            await scrub(self._engine)
+            await scrub(self._database)
         for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
         if dirty:
@@ -170,32 +157,20 @@ class SqlOutboxStore:
         """End the claim of a mark whose outcome cannot be recorded; it is not claimed before `until`."""
         key = {"_registration": push.registration_id, "_mark": push.mark.value}
         values = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
-        async with transaction(self._engine) as connection:
-            await connection.execute(_UPDATE_MARK, [{**key, **FREE, **values}])
+        await self._database.run(_update_marks, [{**key, **FREE, **values}])
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         """Drop the unclaimed marks whose newest change is too old for a push; return how many."""
         total = 0
         while True:
-            async with transaction(self._engine) as connection:
-                dropped = await _expire(connection, platform, now, self._pacing)
+            dropped = await self._database.run(_expire, platform, now, self._pacing)
             if not dropped:
                 return total
             total += dropped
 
     async def release(self, owner: str | None) -> None:
         """End all claims of one owner, or every claim when None (the other owners are known to be dead)."""
-        held = outbox.c.claimed_by.is_not(None) if owner is None else outbox.c.claimed_by == owner
-        keys = sa.select(outbox.c.registration_id, outbox.c.mark, outbox.c.platform).where(held)
-        async with transaction(self._engine) as connection:
-            found = await connection.execute(
-                keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark)).with_for_update(key_share=True)
-            )
-            rows = found.all()
-            freed = [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows]
-            if freed:
-                await connection.execute(_UPDATE_MARK, freed)
-        for topic in outbox_topics({row.platform for row in rows}):
+        for topic in outbox_topics(await self._database.run(_release, owner)):
             self._wakeups.wake(topic)
 
     async def next_due(self, platform: Platform, without: Collection[Lane] = ()) -> datetime | None:
@@ -203,15 +178,10 @@ class SqlOutboxStore:
 
         A mark does not fall due before its claim runs out, nor before its registration's re-check.
         """
-        due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), registration.c.recheck_at)
-        chosen = Lanes(platform, without=without).conditions()
-        query = sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *chosen)
-        async with transaction(self._engine) as connection:
-            try:
-                found: datetime | None = await connection.scalar(query)
-            except WRONG:
-                return None  # a moment that cannot be read is claimed with the next look, and set aside
-        return found
+        try:
+            return await self._database.run(_next_due, Lanes(platform, without=without))
+        except WRONG:
+            return None  # a moment that cannot be read is claimed with the next look, and set aside
 
 
 # --- which marks may be claimed now: due, free, in an open lane, in their pace, worth a push, and readable
@@ -240,8 +210,8 @@ class _Sorted:
     delayed: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def claim_marks(
-    connection: AsyncConnection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
+def claim_marks(
+    connection: sa.Connection, lanes: Lanes, limit: int, owner: str, until: datetime, now: datetime, pacing: Pacing
 ) -> tuple[Claims, list[Bad]]:
     """Claim up to `limit` marks; return them, and those that cannot be read and so are parked."""
     pushes: list[DuePush] = []
@@ -249,16 +219,15 @@ async def claim_marks(
     delayed: list[datetime] = []
     for _ in range(ROUNDS):
         missing = limit - len(pushes)
-        marks, bad = await _DUE.all(connection, _due(lanes, now, pacing, missing))
-        trials = await _hold({mark.push.registration_id for mark in marks if mark.quarantined}, connection, now)
+        marks, bad = _DUE.all(connection, _due(lanes, now, pacing, missing))
+        trials = _hold({mark.push.registration_id for mark in marks if mark.quarantined}, connection, now)
         found = _sort(marks, trials, now, pacing)
         if found.claimed:
             keys = [(push.registration_id, push.mark) for push in found.claimed]
-            await connection.execute(_CLAIM, {"marks": keys, "owner": owner, "until": until})
-        if found.delayed:
-            await connection.execute(_UPDATE_MARK, found.delayed)
+            connection.execute(_CLAIM, {"marks": keys, "owner": owner, "until": until})
+        _update_marks(connection, found.delayed)
         if bad:
-            await connection.execute(_PARK, [_parked(each, now) for each in bad])
+            connection.execute(_PARK, [_parked(each, now) for each in bad])
         pushes += found.claimed
         parked += bad
         delayed += [row["due_at"] for row in found.delayed]
@@ -268,6 +237,40 @@ async def claim_marks(
     else:
         unfinished = bool(delayed)
     return Claims(tuple(pushes), min(delayed, default=None), unfinished), parked
+
+
+def _next_due(connection: sa.Connection, lanes: Lanes) -> datetime | None:
+    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), registration.c.recheck_at)
+    query = sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *lanes.conditions())
+    found: datetime | None = connection.scalar(query)
+    return found
+
+
+def _look_again(
+    connection: sa.Connection, registration_id: str, mark: str, now: datetime
+) -> tuple[list[DueMark], list[Bad]]:
+    """Read a mark that was set aside; it is due at once if that works."""
+    mine = (outbox.c.registration_id == registration_id) & (outbox.c.mark == mark)
+    found, bad = _DUE.all(connection, _DUE.query.where(mine))
+    if found:
+        _update_marks(connection, [{"_registration": registration_id, "_mark": mark, "due_at": now, "aside": ""}])
+    return found, bad
+
+
+def _release(connection: sa.Connection, owner: str | None) -> set[str]:
+    """End the claims of an owner, or all; return the platforms of their marks."""
+    held = outbox.c.claimed_by.is_not(None) if owner is None else outbox.c.claimed_by == owner
+    keys = sa.select(outbox.c.registration_id, outbox.c.mark, outbox.c.platform).where(held)
+    keys = keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark)).with_for_update(key_share=True)
+    rows = connection.execute(keys).all()
+    _update_marks(connection, [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows])
+    return {row.platform for row in rows}
+
+
+def _update_marks(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Set columns of marks; all rows set the same ones."""
+    if rows:
+        connection.execute(_UPDATE_MARK, rows)
 
 
 def _due(lanes: Lanes, now: datetime, pacing: Pacing, limit: int) -> sa.Select[Any]:
@@ -302,7 +305,7 @@ def _claimed(marks: sa.FromClause, now: datetime) -> sa.ColumnElement[bool]:
     return (marks.c.claimed_until > now) & (marks.c.claimed_until <= now + FAR)
 
 
-async def _hold(quarantined: Collection[str], connection: AsyncConnection, now: datetime) -> frozenset[str]:
+def _hold(quarantined: Collection[str], connection: sa.Connection, now: datetime) -> frozenset[str]:
     """Lock registrations in quarantine until the claim is committed; return those that no process tries now.
 
     Two processes that see two marks of one registration see no claim of each other's before it is committed. So the
@@ -312,9 +315,9 @@ async def _hold(quarantined: Collection[str], connection: AsyncConnection, now: 
         return frozenset()
     free = sa.select(registration.c.id).where(registration.c.id.in_(quarantined))
     free = free.where(registration.c.recheck_at.is_(None) | _ripe(now))
-    held = set(await connection.scalars(free.with_for_update(key_share=True, skip_locked=True)))
+    held = set(connection.scalars(free.with_for_update(key_share=True, skip_locked=True)))
     tried = sa.select(outbox.c.registration_id).where(outbox.c.registration_id.in_(held), _claimed(outbox, now))
-    return frozenset(held.difference(await connection.scalars(tried)))
+    return frozenset(held.difference(connection.scalars(tried)))
 
 
 def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, pacing: Pacing) -> _Sorted:
@@ -366,7 +369,20 @@ def _later(one: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.Colum
 # --- how pushes ended
 
 
-async def _mark_mailboxes_dirty(connection: AsyncConnection, ids: Sequence[RegistrationId]) -> bool:
+def settle_marks(
+    connection: sa.Connection, settlements: Sequence[Settlement], now: datetime, pacing: Pacing
+) -> tuple[Settled, bool]:
+    """Record outcomes; return what became of them, and whether a mailbox was marked dirty."""
+    ids = sorted({settlement.push.registration_id for settlement in settlements})
+    dirty = _mark_mailboxes_dirty(connection, may_end_registrations(settlements))
+    recipients = _lock_recipients(connection, ids)
+    marks = _lock_pending(connection, settlements, ids)
+    settled = settle(settlements, recipients, marks, now, pacing)
+    _write(connection, settled, recipients)
+    return settled, dirty
+
+
+def _mark_mailboxes_dirty(connection: sa.Connection, ids: Sequence[RegistrationId]) -> bool:
     """Mark the mailboxes dirty that may lose these registrations: the watch role reads whom it still serves.
 
     This comes before the registrations are locked, as every transaction locks mailboxes first.
@@ -374,43 +390,40 @@ async def _mark_mailboxes_dirty(connection: AsyncConnection, ids: Sequence[Regis
     if not ids:
         return False
     query = sa.select(registration.c.mailbox_id).where(registration.c.id.in_(ids))
-    owners = sorted(set(await connection.scalars(query)))
+    owners = sorted(set(connection.scalars(query)))
     if owners:
-        await connection.execute(_MARK_DIRTY, [{"_mailbox": owner} for owner in owners])
+        connection.execute(_MARK_DIRTY, [{"_mailbox": owner} for owner in owners])
     return bool(owners)
 
 
-async def _lock_recipients(
-    connection: AsyncConnection, ids: Sequence[RegistrationId]
-) -> Mapping[RegistrationId, Recipient]:
-    rows = (await connection.execute(_LOCK_RECIPIENTS, {"ids": ids})).all()
+def _lock_recipients(connection: sa.Connection, ids: Sequence[RegistrationId]) -> Mapping[RegistrationId, Recipient]:
+    rows = connection.execute(_LOCK_RECIPIENTS, {"ids": ids}).all()
     return {RegistrationId(row.id): read_recipient(row) for row in rows}
 
 
-async def _lock_pending(
-    connection: AsyncConnection, settlements: Sequence[Settlement], ids: Sequence[RegistrationId]
+def _lock_pending(
+    connection: sa.Connection, settlements: Sequence[Settlement], ids: Sequence[RegistrationId]
 ) -> Mapping[MarkKey, PendingMark]:
     """Lock all marks of some registrations; return those that are settled."""
     keys = {(settlement.push.registration_id, settlement.push.mark.value) for settlement in settlements}
-    rows = (await connection.execute(_LOCK_PENDING, {"ids": ids})).all()
+    rows = connection.execute(_LOCK_PENDING, {"ids": ids}).all()
     settled = [row for row in rows if (row.registration_id, row.mark) in keys]
     return {(RegistrationId(row.registration_id), Mark(row.mark)): read_pending(row) for row in settled}
 
 
-async def _write(connection: AsyncConnection, settled: Settled, recipients: Mapping[RegistrationId, Recipient]) -> None:
+def _write(connection: sa.Connection, settled: Settled, recipients: Mapping[RegistrationId, Recipient]) -> None:
     updates = [write_registration_update(each, recipients[each.id]) for each in settled.updated]
     for rows in _by_columns(updates):
-        await connection.execute(_UPDATE_REGISTRATION, rows)
+        connection.execute(_UPDATE_REGISTRATION, rows)
     if settled.gone:
-        await connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
-        await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(settled.gone)))
+        connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
+        connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(settled.gone)))
     if settled.forgotten:
         # Their marks go with them.
-        await connection.execute(sa.delete(registration).where(registration.c.id.in_(settled.forgotten)))
+        connection.execute(sa.delete(registration).where(registration.c.id.in_(settled.forgotten)))
     if settled.done:
-        await connection.execute(_DELETE_MARKS, {"marks": settled.done})
-    if settled.kept:
-        await connection.execute(_UPDATE_MARK, [write_mark_update(each) for each in settled.kept])
+        connection.execute(_DELETE_MARKS, {"marks": settled.done})
+    _update_marks(connection, [write_mark_update(each) for each in settled.kept])
 
 
 def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -419,25 +432,25 @@ def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[row for _, row in group] for _, group in groupby(sorted(names, key=lambda n: n[0]), lambda n: n[0])]
 
 
-async def _expire(connection: AsyncConnection, platform: Platform, now: datetime, pacing: Pacing) -> int:
+def _expire(connection: sa.Connection, platform: Platform, now: datetime, pacing: Pacing) -> int:
     """Drop one batch of a platform's unclaimed marks without a recent change; return how many."""
     free = outbox.c.claimed_until.is_(None) | (outbox.c.claimed_until <= now) | (outbox.c.claimed_until > now + FAR)
     old = (outbox.c.last_at < pacing.expires_before(now)) & outbox.c.mark.not_in([mark.value for mark in LASTING])
     keys = sa.select(outbox.c.registration_id, outbox.c.mark).where(outbox.c.platform == platform.value, old, free)
     keys = keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
-    ids = sorted({row.registration_id for row in await connection.execute(keys.limit(BATCH))})
+    ids = sorted({row.registration_id for row in connection.execute(keys.limit(BATCH))})
     if not ids:
         return 0
     owners = sa.select(registration.c.id, registration.c.last_outcome).where(registration.c.id.in_(ids))
-    locked = await connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
+    locked = connection.execute(owners.order_by(*in_order(registration.c.id)).with_for_update(key_share=True))
     before = {row.id: LastOutcome.read(row.last_outcome) for row in locked}
     # Once more, now that no other transaction can add to them.
     old_marks = keys.where(outbox.c.registration_id.in_(ids)).with_for_update(key_share=True)
-    marks = [(row.registration_id, row.mark) for row in await connection.execute(old_marks)]
+    marks = [(row.registration_id, row.mark) for row in connection.execute(old_marks)]
     if marks:
         ids = sorted({id_ for id_, _ in marks})
         lines = [LastOutcome.expired(before[id_], pacing.expire).line for id_ in ids]
         updates = [{"_registration": id_, "last_outcome": line} for id_, line in zip(ids, lines, strict=True)]
-        await connection.execute(_UPDATE_REGISTRATION, updates)
-        await connection.execute(_DELETE_MARKS, {"marks": marks})
+        connection.execute(_UPDATE_REGISTRATION, updates)
+        connection.execute(_DELETE_MARKS, {"marks": marks})
     return len(marks)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.model import Role
-from relay.store.engine import transaction
+from relay.store.engine import Database
 from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import (
     candidate,
@@ -278,22 +277,25 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-async def excess(engine: AsyncEngine, role: Role) -> list[str]:
+async def excess(database: Database, role: Role) -> list[str]:
     """Return what the database user of a process may do that its role's work does not need, each as a phrase.
 
     Empty for the embedded database, and for a process of all roles. Raises StoreUnavailable.
     """
     user = {Role.API: API, Role.WATCH: WATCH, Role.PUSH: PUSH}.get(role)
-    if engine.dialect.name != "postgresql" or user is None:
+    if database.dialect.name != "postgresql" or user is None:
         return []
-    async with transaction(engine) as connection:
-        if await connection.scalar(sa.text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")):
-            return ["is a superuser"]
-        if await connection.scalar(sa.text(_OWNS)):
-            return ["owns the tables"]
-        found = [phrase for phrase, query in _MORE if await connection.scalar(sa.text(query))]
-        found += [f"may meet a {trap}" for trap in await connection.scalars(sa.text(_TRAPS))]
-        rights = [tuple(row) for row in await connection.execute(sa.text(_RIGHTS))]
+    return await database.run(_excess, user, role)
+
+
+def _excess(connection: sa.Connection, user: str, role: Role) -> list[str]:
+    if connection.scalar(sa.text("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")):
+        return ["is a superuser"]
+    if connection.scalar(sa.text(_OWNS)):
+        return ["owns the tables"]
+    found = [phrase for phrase, query in _MORE if connection.scalar(sa.text(query))]
+    found += [f"may meet a {trap}" for trap in connection.scalars(sa.text(_TRAPS))]
+    rights = [tuple(row) for row in connection.execute(sa.text(_RIGHTS))]
     allowed = {
         (grant.table, column, grant.right)
         for grant in GRANTS

@@ -10,7 +10,6 @@ from typing import Any, Final, Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from relay.store.engine import away
 from relay.store.tables import Moment
@@ -58,9 +57,9 @@ class Reader(Generic[T]):
         self._checks = [None if column is None else _Check(column, key[0].table) for column in columns]
         self._places = [next(i for i, column in enumerate(columns) if column is part) for part in self._key]
 
-    async def all(self, connection: AsyncConnection, query: sa.Select[Any]) -> tuple[list[T], list[Bad]]:
+    def all(self, connection: sa.Connection, query: sa.Select[Any]) -> tuple[list[T], list[Bad]]:
         """Run the reader's query with conditions; return the values of its rows, and the rows without a value."""
-        rows, bad = await fetch(connection, query, self._key)
+        rows, bad = fetch(connection, query, self._key)
         values: list[T] = []
         for row in rows:
             value = self.value(row)
@@ -105,8 +104,8 @@ class _Check:
             raise ValueError(f"{self._name}: not a finite number")
 
 
-async def fetch(
-    connection: AsyncConnection,
+def fetch(
+    connection: sa.Connection,
     query: sa.Select[Any],
     key: Sequence[sa.ColumnElement[Any]],
     parameters: Mapping[str, object] = NO_PARAMETERS,
@@ -116,16 +115,16 @@ async def fetch(
     One such value spoils the answer as a whole, so the rows are then asked for in halves, by their keys.
     """
     try:
-        return list((await connection.execute(query, parameters)).all()), []
+        return list(connection.execute(query, parameters).all()), []
     except UNDECODABLE as error:
         if _is_ours(error):
             raise
-    keys = [tuple(row) for row in (await connection.execute(query.with_only_columns(*key), parameters)).all()]
-    return await _halves(connection, query.limit(None), key, keys, parameters)
+    keys = [tuple(row) for row in connection.execute(query.with_only_columns(*key), parameters).all()]
+    return _halves(connection, query.limit(None), key, keys, parameters)
 
 
-async def _halves(
-    connection: AsyncConnection,
+def _halves(
+    connection: sa.Connection,
     query: sa.Select[Any],
     key: Sequence[sa.ColumnElement[Any]],
     keys: Sequence[tuple[Any, ...]],
@@ -136,15 +135,15 @@ async def _halves(
     try:
         chosen = query.where(sa.or_(*(sa.and_(*map(_equal, key, values)) for values in keys)))
         if len(keys) <= AT_ONCE:
-            return list((await connection.execute(chosen, parameters)).all()), []
+            return list(connection.execute(chosen, parameters).all()), []
     except UNDECODABLE as error:
         if _is_ours(error):
             raise
         if len(keys) == 1:
             return [], [Bad(tuple(map(str, keys[0])), describe(error))]
     middle = len(keys) // 2
-    rows, bad = await _halves(connection, query, key, keys[:middle], parameters)
-    more_rows, more_bad = await _halves(connection, query, key, keys[middle:], parameters)
+    rows, bad = _halves(connection, query, key, keys[:middle], parameters)
+    more_rows, more_bad = _halves(connection, query, key, keys[middle:], parameters)
     return rows + more_rows, bad + more_bad
 
 

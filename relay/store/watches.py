@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Collection, Memory, WatchState
@@ -27,7 +26,7 @@ from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
 from relay.store.bulk import count_up, in_order
 from relay.store.commits import commit
-from relay.store.engine import scrub, transaction
+from relay.store.engine import Database, scrub
 from relay.store.reading import SHOWN, WRONG, Bad, Reader
 from relay.store.rows import (
     COLLECTION,
@@ -81,7 +80,7 @@ class SqlWatchStore:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         wakeups: Wakeups,
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
         unreadable: UnreadableRows | None = None,
@@ -90,7 +89,7 @@ class SqlWatchStore:
 
         `limits` has what the directory of each server bears; other servers have the default.
         """
-        self._engine = engine
+        self._database = database
         self._wakeups = wakeups
         self._limits = limits
         self._unreadable = unreadable or UnreadableRows()
@@ -99,20 +98,17 @@ class SqlWatchStore:
 
     async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
         """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now."""
-        async with transaction(self._engine) as connection:
-            return await connection.run_sync(lease_shards, node, until, now, self._unreadable, take_over=take_over)
+        return await self._database.run(lease_shards, node, until, now, self._unreadable, take_over=take_over)
 
     async def release_shards(self, node: str) -> None:
         """Give up all leases of a node that stops; others may take its shards at once."""
-        async with transaction(self._engine) as connection:
-            await connection.run_sync(release_shards, node)
+        await self._database.run(release_shards, node)
 
     # --- mailboxes
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""
-        async with transaction(self._engine) as connection:
-            return await take_records(connection, shards, now, self._unreadable, only_dirty=False)
+        return await self._database.run(take_records, shards, now, self._unreadable, only_dirty=False)
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction.
@@ -121,9 +117,12 @@ class SqlWatchStore:
         be cleared, and then no process would ever look at these mailboxes. Mailboxes whose flags stay are read again.
         """
         taken: list[WatchRecord] = []
+
+        def take(connection: sa.Connection) -> None:
+            taken.extend(take_records(connection, shards, now, self._unreadable, only_dirty=True))
+
         try:
-            async with transaction(self._engine) as connection:
-                taken = await take_records(connection, shards, now, self._unreadable, only_dirty=True)
+            await self._database.run(take)
         except StoreUnavailable:
             if not taken:
                 raise
@@ -131,30 +130,14 @@ class SqlWatchStore:
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""
-        async with transaction(self._engine) as connection:
-            return await self._record(connection, mailbox_id, now)
+        return await self._database.run(_read_record, mailbox_id, now, self._unreadable)
 
     async def look_again(self, now: datetime) -> None:
         """Look at the rows set aside; mark their mailboxes dirty once they are readable, so that they are taken up."""
         owners = sorted({MailboxId(owner) for table in _TABLES for owner in self._unreadable.owners(table)})
         for owner in owners:
-            before = self._unreadable.of(owner)
-            async with transaction(self._engine) as connection:
-                await self._record(connection, owner, now)
-                if self._unreadable.of(owner) == before:
-                    continue
-                await connection.execute(sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True))
-            self._wakeups.wake(Topic.MAILBOXES)
-
-    async def _record(self, connection: AsyncConnection, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
-        owned, bad = await _OWNED.all(connection, _OWNED.query.where(mailbox.c.id == mailbox_id))
-        if not owned and not bad:
-            for table in _TABLES:
-                self._unreadable.looked(table, mailbox_id)
-            return None
-        _note_mailboxes(self._unreadable, owned, bad)
-        found = await _complete(connection, owned, now, self._unreadable)
-        return found[0] if found else None
+            if await self._database.run(_look_again, owner, now, self._unreadable):
+                self._wakeups.wake(Topic.MAILBOXES)
 
     async def commit(self, batch: Sequence[CommitEntry], now: datetime) -> frozenset[MailboxId]:
         """Commit progress of many mailboxes in one transaction; return those whose lease is no longer ours.
@@ -163,12 +146,11 @@ class SqlWatchStore:
         """
         if not batch:
             return frozenset()
-        async with transaction(self._engine) as connection:
-            committed = await commit(connection, batch, now, self._limits)
+        committed = await self._database.run(commit, batch, now, self._limits)
         for topic in committed.topics:
             self._wakeups.wake(topic)
         if committed.wiped:
-            await scrub(self._engine)
+            await scrub(self._database)
         return committed.fenced
 
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
@@ -176,31 +158,21 @@ class SqlWatchStore:
         if not pings:
             return
         rows = [{"_id": id_, "_at": pings[id_][0], "_heartbeat": pings[id_][1]} for id_ in sorted(pings)]
-        async with transaction(self._engine) as connection:
-            await connection.execute(_NOTE_PINGS, rows)
+        await self._database.run(lambda connection: connection.execute(_NOTE_PINGS, rows))
 
     async def accepted_beside(self, mailbox_id: MailboxId) -> datetime | None:
         """Return when the server of a mailbox accepted another one last, which any process watches; None: never."""
         try:
-            async with transaction(self._engine) as connection:
-                moment: datetime | None = await connection.scalar(_ACCEPTED_BESIDE, {"_id": mailbox_id})
+            return await self._database.run(_accepted_beside, mailbox_id)
         except WRONG:  # of a moment; the reader of mailboxes names the row
             return None
-        return moment
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
         """Delete a mailbox that no registration names any more; return whether it is gone."""
-        lock = sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update()
-        named = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id).limit(1)
-        async with transaction(self._engine) as connection:
-            # Two statements: the transaction that held the row before may have added a registration, which only a
-            # statement that begins afterwards sees.
-            await connection.execute(lock)
-            if await connection.scalar(named) is not None:
-                return False
-            await connection.execute(sa.delete(mailbox).where(mailbox.c.id == mailbox_id))
-        await scrub(self._engine)
-        return True
+        gone = await self._database.run(_forget, mailbox_id)
+        if gone:
+            await scrub(self._database)
+        return gone
 
     # --- candidates
 
@@ -212,115 +184,77 @@ class SqlWatchStore:
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
         the mailbox starts from nothing with it. The server says whether the device may come back.
         """
-        async with transaction(self._engine) as connection:
-            if not await _lock(connection, candidate.mailbox_id) or not await _drop(connection, candidate):
-                return
-            await _set_credential(connection, candidate, now, url)
-            if replaces:  # in the order of their ids, as settlements lock them
-                mine = sa.select(registration.c.id).where(registration.c.mailbox_id == candidate.mailbox_id)
-                await connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
-            # A registration whose app is gone from the device waits for a new token, whatever its credential.
-            gone = registration.c.state == RegistrationState.TOKEN_GONE.value
-            state = sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value)
-            await connection.execute(
-                sa.update(registration)
-                .where(registration.c.id == candidate.registration_id)
-                .values(state=state, candidate_refused=False, proved_at=sa.func.coalesce(registration.c.proved_at, now))
-            )
-            if replaces:
-                await _doubt_others(connection, candidate)
+        if not await self._database.run(_accept, candidate, now, url, replaces=replaces):
+            return
         self._wakeups.wake(Topic.MAILBOXES)
         self._wakeups.wake(Topic.VERDICTS)
-        await scrub(self._engine)
+        await scrub(self._database)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         """Drop a refused candidate; nothing happens if it was replaced meanwhile."""
-        async with transaction(self._engine) as connection:
-            if await _lock(connection, candidate.mailbox_id) and await _drop(connection, candidate):
-                await _set_refused(connection, candidate, now)
+        await self._database.run(_refuse, candidate, now)
         self._wakeups.wake(Topic.VERDICTS)
-        await scrub(self._engine)
+        await scrub(self._database)
 
     async def expire(self, candidate: Candidate) -> None:
         """Drop a candidate that nobody could check in time; its registration waits for another one."""
-        async with transaction(self._engine) as connection:
-            if not await _lock(connection, candidate.mailbox_id) or not await _drop(connection, candidate):
-                return
-            # For an active registration the older credential stays in use; a verifying one stays so.
-            unproved = registration.c.state == RegistrationState.VERIFYING.value
-            await connection.execute(
-                sa.update(registration)
-                .where(registration.c.id == candidate.registration_id)
-                .values(candidate_refused=~unproved)
-            )
+        if not await self._database.run(_expire, candidate):
+            return
         self._wakeups.wake(Topic.VERDICTS)
-        await scrub(self._engine)
+        await scrub(self._database)
 
     # --- tries
 
     async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
         """Count a try of a mailbox's account before its credential, or a candidate, is shown; return a wait instead."""
-        async with transaction(self._engine) as connection:
-            limits, login = await self._login(connection, mailbox_id)
-            if login is None:
-                return None
-            owner = candidate is not None and await _active(connection, candidate)
-            wait = await tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
-            if wait is None and candidate is not None:
-                await connection.execute(_HAS_ITS_TRY, {"_registration": candidate.registration_id})
-            return wait
-
-    async def _login(self, connection: AsyncConnection, mailbox_id: MailboxId) -> tuple[TryLimits, tries.Login | None]:
-        """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
-        query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
-        row = (await connection.execute(query.with_for_update(key_share=True))).one_or_none()
-        if row is None:
-            return DEFAULT, None
-        limits = self._limits.get(row.server, DEFAULT)
-        return limits, tries.Login(limits.place(row.server), row.user)
+        return await self._database.run(_spend, mailbox_id, now, candidate, self._limits)
 
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
-        async with transaction(self._engine) as connection:
-            _, login = await self._login(connection, mailbox_id)
-            if login is not None:
-                await tries.clear(connection, login)
+        await self._database.run(_succeeded, mailbox_id, self._limits)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""
-        async with transaction(self._engine) as connection:
-            await _reseal(connection, mailbox_id, {before: after})
-        await scrub(self._engine)
+        await self._database.run(_reseal, mailbox_id, {before: after})
+        await scrub(self._database)
 
     async def sealed_anew(self, shards: Several[int]) -> frozenset[int]:
         """Return those of some shards from which no seals of the old form are taken any more."""
-        async with transaction(self._engine) as connection:
-            return frozenset((await connection.scalars(sa.select(sealed_anew.c.shard))).all()) & frozenset(shards)
+        return await self._database.run(_sealed_anew) & frozenset(shards)
 
     async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Several[int]) -> None:
         """Replace many seals, and note for good that no seals of the old form are taken from `shards`."""
-        async with transaction(self._engine) as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            for mailbox_id in sorted(seals):
-                await _reseal(connection, mailbox_id, seals[mailbox_id])
-            if shards:
-                statement = insert(sealed_anew).on_conflict_do_nothing()
-                await connection.execute(statement, [{"shard": number} for number in sorted(shards)])
-        await scrub(self._engine)
+        await self._database.run(_seal_anew, seals, shards)
+        await scrub(self._database)
 
 
-async def _reseal(connection: AsyncConnection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
+def _sealed_anew(connection: sa.Connection) -> frozenset[int]:
+    return frozenset(connection.scalars(sa.select(sealed_anew.c.shard)))
+
+
+def _seal_anew(
+    connection: sa.Connection, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Several[int]
+) -> None:
+    for mailbox_id in sorted(seals):
+        _reseal(connection, mailbox_id, seals[mailbox_id])
+    if shards:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(sealed_anew).on_conflict_do_nothing()
+        connection.execute(statement, [{"shard": number} for number in sorted(shards)])
+
+
+def _reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
     """Replace seals, before -> after, where the mailbox has them."""
-    if not await _lock(connection, mailbox_id):
+    if not _lock(connection, mailbox_id):
         return
     own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
     for before, after in seals.items():
-        await connection.execute(
+        connection.execute(
             sa.update(mailbox)
             .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
             .values(sealed_credential=after)
         )
-        await connection.execute(
+        connection.execute(
             sa.update(candidate)
             .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
             .values(sealed=after)
@@ -403,8 +337,31 @@ _HIERARCHIES: Final = Reader(
 )
 
 
-async def take_records(
-    connection: AsyncConnection,
+def _read_record(
+    connection: sa.Connection, mailbox_id: MailboxId, now: datetime, unreadable: UnreadableRows
+) -> WatchRecord | None:
+    owned, bad = _OWNED.all(connection, _OWNED.query.where(mailbox.c.id == mailbox_id))
+    if not owned and not bad:
+        for table in _TABLES:
+            unreadable.looked(table, mailbox_id)
+        return None
+    _note_mailboxes(unreadable, owned, bad)
+    found = _complete(connection, owned, now, unreadable)
+    return found[0] if found else None
+
+
+def _look_again(connection: sa.Connection, owner: MailboxId, now: datetime, unreadable: UnreadableRows) -> bool:
+    """Read a mailbox of which rows were set aside; mark it dirty, and return True, if others are now, or none."""
+    before = unreadable.of(owner)
+    _read_record(connection, owner, now, unreadable)
+    if unreadable.of(owner) == before:
+        return False
+    connection.execute(sa.update(mailbox).where(mailbox.c.id == owner).values(dirty=True))
+    return True
+
+
+def take_records(
+    connection: sa.Connection,
     shards: Sequence[int],
     now: datetime,
     unreadable: UnreadableRows,
@@ -420,18 +377,18 @@ async def take_records(
     query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)
-    owned, bad = await _OWNED.all(connection, query)
+    owned, bad = _OWNED.all(connection, query)
     _note_mailboxes(unreadable, owned, bad)
     records: list[WatchRecord] = []
     for some in _slices(owned, at_once):
         ids = [each.mailbox.id for each in some]
         # By id: a mailbox that became dirty since the statement above keeps its flag.
-        await connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
+        connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
         if not only_dirty:
             # After the lock on their mailboxes: `commit` and `forget` take the locks in that order, too.
             tried = sa.update(collection).where(collection.c.mailbox_id.in_(ids))
-            await connection.execute(tried.values(tries=count_up(collection.c.tries)))
-        records += await _complete(connection, some, now, unreadable)
+            connection.execute(tried.values(tries=count_up(collection.c.tries)))
+        records += _complete(connection, some, now, unreadable)
     return records
 
 
@@ -442,19 +399,19 @@ def _note_mailboxes(unreadable: UnreadableRows, owned: Iterable[Owned], bad: Ite
         unreadable.looked("mailbox", one.mailbox.id)
 
 
-async def _complete(
-    connection: AsyncConnection, owned: Sequence[Owned], now: datetime, unreadable: UnreadableRows
+def _complete(
+    connection: sa.Connection, owned: Sequence[Owned], now: datetime, unreadable: UnreadableRows
 ) -> list[WatchRecord]:
     """Join mailboxes with the collections, hierarchies, registrations and candidates that belong to them."""
     if not owned:
         return []
     ids = [each.mailbox.id for each in owned]
-    collections = await _collections(connection, ids, unreadable)
-    folders, bad = await _HIERARCHIES.all(connection, _HIERARCHIES.query.where(hierarchy.c.mailbox_id.in_(ids)))
+    collections = _collections(connection, ids, unreadable)
+    folders, bad = _HIERARCHIES.all(connection, _HIERARCHIES.query.where(hierarchy.c.mailbox_id.in_(ids)))
     _note(unreadable, "hierarchy", ids, bad)
     hierarchies = dict(folders)
     query = _WISHES.query.where(registration.c.mailbox_id.in_(ids)).order_by(registration.c.id)
-    wishes, bad = await _WISHES.all(connection, query)
+    wishes, bad = _WISHES.all(connection, query)
     strange = [Bad((each.mailbox_id, each.id), each.strange) for each in wishes if each.strange]
     _note(unreadable, "registration", ids, [*bad, *strange])
     wished = _grouped((each.mailbox_id, each) for each in wishes)
@@ -465,17 +422,17 @@ async def _complete(
     ]
 
 
-async def _collections(
-    connection: AsyncConnection, ids: Sequence[MailboxId], unreadable: UnreadableRows
+def _collections(
+    connection: sa.Connection, ids: Sequence[MailboxId], unreadable: UnreadableRows
 ) -> Mapping[MailboxId, list[Collection]]:
     """Read the collections of mailboxes; of one that cannot be read as a whole at least its position, if that can."""
     key = (collection.c.mailbox_id, collection.c.collection_id)
     query = _COLLECTIONS.query.where(collection.c.mailbox_id.in_(ids)).order_by(*key)
-    found, bad = await _COLLECTIONS.all(connection, query)
+    found, bad = _COLLECTIONS.all(connection, query)
     _note(unreadable, "collection", ids, bad)
     for each in bad:
         mine = sa.and_(*(column == value for column, value in zip(key, each.key, strict=True)))
-        found += (await _BARE_COLLECTIONS.all(connection, _BARE_COLLECTIONS.query.where(mine)))[0]
+        found += (_BARE_COLLECTIONS.all(connection, _BARE_COLLECTIONS.query.where(mine)))[0]
     return _grouped(found)
 
 
@@ -531,27 +488,116 @@ def _slices(rows: Sequence[Owned], length: int) -> Iterator[Sequence[Owned]]:
         yield rows[start : start + length]
 
 
-async def _lock(connection: AsyncConnection, mailbox_id: MailboxId) -> bool:
+def _accepted_beside(connection: sa.Connection, mailbox_id: MailboxId) -> datetime | None:
+    moment: datetime | None = connection.scalar(_ACCEPTED_BESIDE, {"_id": mailbox_id})
+    return moment
+
+
+def _forget(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
+    # Two statements: the transaction that held the row before may have added a registration, which only a statement
+    # that begins afterwards sees.
+    connection.execute(sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update())
+    named = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id).limit(1)
+    if connection.scalar(named) is not None:
+        return False
+    connection.execute(sa.delete(mailbox).where(mailbox.c.id == mailbox_id))
+    return True
+
+
+def _spend(
+    connection: sa.Connection,
+    mailbox_id: MailboxId,
+    now: datetime,
+    candidate: Candidate | None,
+    by_server: Mapping[str, TryLimits],
+) -> Wait | None:
+    limits, login = _login(connection, mailbox_id, by_server)
+    if login is None:
+        return None
+    owner = candidate is not None and _active(connection, candidate)
+    wait = tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
+    if wait is None and candidate is not None:
+        connection.execute(_HAS_ITS_TRY, {"_registration": candidate.registration_id})
+    return wait
+
+
+def _succeeded(connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]) -> None:
+    _, login = _login(connection, mailbox_id, by_server)
+    if login is not None:
+        tries.clear(connection, login)
+
+
+def _login(
+    connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]
+) -> tuple[TryLimits, tries.Login | None]:
+    """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
+    query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
+    row = connection.execute(query.with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        return DEFAULT, None
+    limits = by_server.get(row.server, DEFAULT)
+    return limits, tries.Login(limits.place(row.server), row.user)
+
+
+def _accept(connection: sa.Connection, accepted: Candidate, now: datetime, url: str | None, *, replaces: bool) -> bool:
+    """Accept a candidate; return False when another one is in its place, or none."""
+    if not _lock(connection, accepted.mailbox_id) or not _drop(connection, accepted):
+        return False
+    _set_credential(connection, accepted, now, url)
+    if replaces:  # in the order of their ids, as settlements lock them
+        mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
+        connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
+    # A registration whose app is gone from the device waits for a new token, whatever its credential.
+    gone = registration.c.state == RegistrationState.TOKEN_GONE.value
+    state = sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value)
+    connection.execute(
+        sa.update(registration)
+        .where(registration.c.id == accepted.registration_id)
+        .values(state=state, candidate_refused=False, proved_at=sa.func.coalesce(registration.c.proved_at, now))
+    )
+    if replaces:
+        _doubt_others(connection, accepted)
+    return True
+
+
+def _refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:
+    if _lock(connection, refused.mailbox_id) and _drop(connection, refused):
+        _set_refused(connection, refused, now)
+
+
+def _expire(connection: sa.Connection, expired: Candidate) -> bool:
+    """Drop a candidate; return False when another one is in its place, or none."""
+    if not _lock(connection, expired.mailbox_id) or not _drop(connection, expired):
+        return False
+    # For an active registration the older credential stays in use; a verifying one stays so.
+    unproved = registration.c.state == RegistrationState.VERIFYING.value
+    connection.execute(
+        sa.update(registration).where(registration.c.id == expired.registration_id).values(candidate_refused=~unproved)
+    )
+    return True
+
+
+def _lock(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
     """Lock the mailbox's row before anything else of it; return whether it exists."""
     query = sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update(key_share=True)
-    return await connection.scalar(query) is not None
+    return connection.scalar(query) is not None
 
 
-async def _active(connection: AsyncConnection, shown: Candidate) -> bool:
+def _active(connection: sa.Connection, shown: Candidate) -> bool:
     """Return whether a candidate came with the secret of an active registration."""
     query = sa.select(registration.c.state).where(registration.c.id == shown.registration_id)
-    return await connection.scalar(query) == RegistrationState.ACTIVE.value
+    return connection.scalar(query) == RegistrationState.ACTIVE.value
 
 
-async def _drop(connection: AsyncConnection, tried: Candidate) -> bool:
+def _drop(connection: sa.Connection, tried: Candidate) -> bool:
     """Delete a candidate; return False when another one is in its place, or none."""
     statement = sa.delete(candidate).where(
         candidate.c.registration_id == tried.registration_id, candidate.c.sealed == tried.sealed
     )
-    return await connection.scalar(statement.returning(candidate.c.registration_id)) is not None
+    return connection.scalar(statement.returning(candidate.c.registration_id)) is not None
 
 
-async def _doubt_others(connection: AsyncConnection, accepted: Candidate) -> None:
+def _doubt_others(connection: sa.Connection, accepted: Candidate) -> None:
     """Make the mailbox's other registrations show the credential that was accepted; until then they get no push.
 
     One whose app is gone from the device is among them: a new device token would make it active again.
@@ -562,16 +608,16 @@ async def _doubt_others(connection: AsyncConnection, accepted: Candidate) -> Non
         .where(registration.c.state.in_((RegistrationState.ACTIVE.value, RegistrationState.TOKEN_GONE.value)))
         .values(state=RegistrationState.VERIFYING.value, candidate_refused=False)
     )
-    ids = list(await connection.scalars(others.returning(registration.c.id)))
+    ids = list(connection.scalars(others.returning(registration.c.id)))
     if ids:
-        await connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(ids)))
+        connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(ids)))
 
 
-async def _set_credential(connection: AsyncConnection, accepted: Candidate, now: datetime, url: str | None) -> None:
+def _set_credential(connection: sa.Connection, accepted: Candidate, now: datetime, url: str | None) -> None:
     waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
     at_once = waiting | (mailbox.c.refusals > 0)
-    await connection.execute(
+    connection.execute(
         sa.update(mailbox)
         .where(mailbox.c.id == accepted.mailbox_id)
         .values(
@@ -588,16 +634,16 @@ async def _set_credential(connection: AsyncConnection, accepted: Candidate, now:
     )
 
 
-async def _set_refused(connection: AsyncConnection, refused: Candidate, now: datetime) -> None:
+def _set_refused(connection: sa.Connection, refused: Candidate, now: datetime) -> None:
     """Set the state of the registration, and of a mailbox without any credential."""
     state = registration.c.state
     never = state.in_((RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value))
-    await connection.execute(
+    connection.execute(
         sa.update(registration)
         .where(registration.c.id == refused.registration_id)
         .values(state=sa.case((never, RegistrationState.REFUSED.value), else_=state), candidate_refused=~never)
     )
-    await connection.execute(
+    connection.execute(
         sa.update(mailbox)
         .where(mailbox.c.id == refused.mailbox_id, mailbox.c.sealed_credential.is_(None))
         .where(mailbox.c.state != WatchState.WIPED.value)

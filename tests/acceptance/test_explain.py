@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.engine import open_engine
+from relay.store.engine import open_database
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -18,7 +18,7 @@ from tests.installation import Installation
 @pytest.fixture
 async def installation(tmp_path: Path) -> Installation:
     site = Installation(tmp_path)
-    async with open_engine(site.load().database.dsn) as engine:
+    async with open_database(site.load().database.dsn) as engine:
         await upgrade(engine)
         wakeups = LocalWakeups()
         await activate(SqlRegistrationStore(engine, wakeups), SqlWatchStore(engine, wakeups))

@@ -31,7 +31,7 @@ from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.sandbox.installation import APP
 from relay.sandbox.process import open_relay
 from relay.security.sealing import SealingPublicKey
-from relay.store.engine import open_engine
+from relay.store.engine import open_database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from tests.acceptance.test_roles import make_sealing_keys, migrate
@@ -124,7 +124,7 @@ async def post(api: aiohttp.ClientSession, body: dict[str, Any]) -> int:
 async def steal(site: Site, database: str, number: int) -> None:
     """Write what a thief of the api role's database user can: mailboxes, registrations, candidates, states."""
     key = SealingPublicKey.load(site.sandbox.folder / "state" / "sealing-public.pem")
-    async with open_engine(database) as engine:
+    async with open_database(database) as engine:
         store = SqlRegistrationStore(engine, LocalWakeups())
         for n in range(number):
             user = f"Ann@{n}.example.com"

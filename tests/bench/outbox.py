@@ -16,7 +16,6 @@ from random import Random
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -27,13 +26,14 @@ from relay.domain.outcome import Delivered
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
-from relay.store.engine import open_engine, transaction
+from relay.store.engine import Database, open_database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.tables import mailbox, registration
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.bench.site import figure
 from tests.postgres import running_postgres
+from tests.transactions import transaction
 
 GROUP: Final = 100
 """Changes per transaction: the most that design.md allows the group committer."""
@@ -44,17 +44,17 @@ SHARDS: Final = 256
 
 
 @asynccontextmanager
-async def databases(folder: Path) -> AsyncIterator[list[tuple[str, AsyncEngine]]]:
+async def databases(folder: Path) -> AsyncIterator[list[tuple[str, Database]]]:
     """Open both databases, migrated."""
     with running_postgres(durable=True) as server:
         url = server.url(await server.create())
-        async with open_engine(f"sqlite:///{folder / 'relay.sqlite3'}") as sqlite, open_engine(url) as postgres:
+        async with open_database(f"sqlite:///{folder / 'relay.sqlite3'}") as sqlite, open_database(url) as postgres:
             for engine in (sqlite, postgres):
                 await migrate.upgrade(engine)
             yield [("sqlite", sqlite), ("postgres", postgres)]
 
 
-async def fill(engine: AsyncEngine, mailboxes: int) -> int:
+async def fill(engine: Database, mailboxes: int) -> int:
     """Insert mailboxes with one active registration each, lease their shards; return the epoch."""
     owners = [
         {
@@ -102,7 +102,7 @@ def entry(number: int, epoch: int, key: int) -> CommitEntry:
     return CommitEntry(MailboxId(f"mb-{number}"), number % SHARDS, epoch, progress)
 
 
-async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, key: int) -> float:
+async def commit(engine: Database, order: list[int], epoch: int, size: int, key: int) -> float:
     """Commit one change for each mailbox of `order`, `size` per transaction; return changes per second."""
     store, clock = SqlWatchStore(engine, LocalWakeups()), asyncio.get_running_loop().time
     entries = [entry(number, epoch, key) for number in order]
@@ -115,7 +115,7 @@ async def commit(engine: AsyncEngine, order: list[int], epoch: int, size: int, k
     return len(order) / (clock() - began)
 
 
-async def push(engine: AsyncEngine, expected: int, key: int) -> float:
+async def push(engine: Database, expected: int, key: int) -> float:
     """Claim and settle all marks that are due, as a dispatcher does; return pushes per second."""
     store, clock = SqlOutboxStore(engine, LocalWakeups(), Pacing(coalesce=2.0)), asyncio.get_running_loop().time
     now = BEGAN + timedelta(seconds=key + 5)  # after the interval that began with the round before

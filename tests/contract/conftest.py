@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.model import SHARDS
 from relay.domain.pacing import Pacing
 from relay.store import migrate
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import metadata
@@ -48,7 +47,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     if not sqlite_template.exists():  # noqa: ASYNC240 -- once per test, beside a copy
-        async with open_engine(f"sqlite:///{sqlite_template}") as engine:
+        async with open_database(f"sqlite:///{sqlite_template}") as engine:
             await migrate.upgrade(engine)
     shutil.copy(sqlite_template, tmp_path / "relay.db")
     return f"sqlite:///{tmp_path / 'relay.db'}"
@@ -66,7 +65,7 @@ class MigratedDatabases:
         """Create a database as the migrations leave it; return its name. Takes some 35 ms."""
         if self._template is None:
             self._template = await self._server.create()
-            async with open_engine(self._server.url(self._template)) as engine:
+            async with open_database(self._server.url(self._template)) as engine:
                 await migrate.upgrade(engine)
         return await self._server.create(self._template)
 
@@ -104,14 +103,14 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(database_url) as opened:
+async def engine(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url) as opened:
         yield opened
 
 
 @pytest.fixture
-async def postgres_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(postgres_url) as opened:
+async def postgres_engine(postgres_url: str) -> AsyncIterator[Database]:
+    async with open_database(postgres_url) as opened:
         yield opened
 
 
@@ -121,17 +120,17 @@ def wakeups() -> LocalWakeups:
 
 
 @pytest.fixture
-def registrations(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlRegistrationStore:
+def registrations(engine: Database, wakeups: LocalWakeups) -> SqlRegistrationStore:
     return SqlRegistrationStore(engine, wakeups)
 
 
 @pytest.fixture
-def watches(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlWatchStore:
+def watches(engine: Database, wakeups: LocalWakeups) -> SqlWatchStore:
     return SqlWatchStore(engine, wakeups)
 
 
 @pytest.fixture
-def outbox(engine: AsyncEngine, wakeups: LocalWakeups) -> SqlOutboxStore:
+def outbox(engine: Database, wakeups: LocalWakeups) -> SqlOutboxStore:
     return SqlOutboxStore(engine, wakeups)
 
 
@@ -146,5 +145,5 @@ async def site(site_url: str | None) -> AsyncIterator[OutboxSite]:
     if site_url is None:
         yield MemorySite(MemoryOutbox(pacing=Pacing()))
         return
-    async with open_engine(site_url) as engine:
+    async with open_database(site_url) as engine:
         yield SqlSite(engine, LocalWakeups())

@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from eas_watcher.machine.memory import Change, Progress, WatchState
 from eas_watcher.names import MailboxId
 from relay.domain.model import (
@@ -28,6 +26,7 @@ from relay.domain.ports.outbox import OutboxStore, Settlement
 from relay.domain.ports.registration import RegistrationStore
 from relay.domain.ports.wakeups import Topic
 from relay.domain.ports.watch import WatchStore
+from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -99,7 +98,7 @@ class OutboxSite(ABC):
 class SqlSite(OutboxSite):
     """An outbox in a database."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: LocalWakeups, pacing: Pacing | None = None) -> None:
+    def __init__(self, engine: Database, wakeups: LocalWakeups, pacing: Pacing | None = None) -> None:
         self.engine = engine
         self.wakeups = wakeups
         self.registrations = SqlRegistrationStore(engine, wakeups)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eas_watcher.machine.memory import Change, Collection, Progress
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
@@ -21,7 +20,9 @@ from relay.domain.model import (
 )
 from relay.domain.ports.registration import RegistrationStore
 from relay.domain.ports.watch import WatchStore
+from relay.store.engine import Database
 from relay.store.tables import mailbox, outbox
+from tests.transactions import OpenTransaction, transaction
 
 NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -93,21 +94,21 @@ def entry(epoch: int, progress: Progress, name: str = "ann", shard: int = SHARD)
     return CommitEntry(MailboxId(f"mb-{name}"), shard, epoch, progress)
 
 
-async def marks(engine: AsyncEngine) -> dict[tuple[str, str], sa.Row[*tuple[object, ...]]]:
+async def marks(engine: Database) -> dict[tuple[str, str], sa.Row[*tuple[object, ...]]]:
     """Read the whole outbox by (registration, mark)."""
     query = sa.select(outbox.c.count.label("changes"), *(c for c in outbox.c if c.name != "count"))
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         return {(row.registration_id, row.mark): row for row in await connection.execute(query)}
 
 
-async def overwrite(engine: AsyncEngine, id_: MailboxId, **columns: str) -> None:
+async def overwrite(engine: Database, id_: MailboxId, **columns: str) -> None:
     """Write columns of a mailbox as another version of the relay might have."""
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await unchecked(connection)
         await connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(columns))
 
 
-async def unchecked(connection: AsyncConnection) -> None:
+async def unchecked(connection: OpenTransaction) -> None:
     """Take away the checks of columns, as a newer version does that knows more names, or a damaged disk."""
     if connection.dialect.name == "sqlite":
         names = await connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
@@ -115,5 +116,5 @@ async def unchecked(connection: AsyncConnection) -> None:
             await connection.execute(sa.text(f"DROP TRIGGER {name}"))
         return
     checks = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'c' AND conname LIKE 'ck_%'"
-    for table, name in (await connection.execute(sa.text(checks))).all():
+    for table, name in await connection.rows(sa.text(checks)):
         await connection.execute(sa.text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))

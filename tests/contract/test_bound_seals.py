@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
@@ -32,7 +31,7 @@ from relay.process.clock import now
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey
 from relay.store import migrate
-from relay.store.engine import open_engine, transaction
+from relay.store.engine import Database, open_database
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate, mailbox, sealed_anew
@@ -45,6 +44,7 @@ from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from tests.contract.samples import LATER, candidate_of, new_mailbox, new_registration
 from tests.fakes.seals import old_seal
 from tests.postgres import PostgresServer
+from tests.transactions import transaction
 from tests.waiting import until
 
 ANN, BEN = new_mailbox("ann"), new_mailbox("ben")
@@ -74,7 +74,7 @@ class Asked(HoldsInTask):
 class Site:
     """A database, and a watch role on it with two servers."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self.engine = engine
         self.wakeups = LocalWakeups()
         self.registrations = SqlRegistrationStore(engine, self.wakeups)
@@ -141,7 +141,7 @@ class Site:
 
 
 @pytest.fixture
-def site(engine: AsyncEngine) -> Site:
+def site(engine: Database) -> Site:
     return Site(engine)
 
 
@@ -208,7 +208,7 @@ async def old_site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         assert isinstance(server, PostgresServer)
         name = await server.create()
         url = server.url(name)
-    async with open_engine(url) as engine:
+    async with open_database(url) as engine:
         async with transaction(engine) as connection:
             await connection.run_sync(_to_0006)
         yield Site(engine)

@@ -1,7 +1,6 @@
 """Test what a verdict on a candidate does to its registration and its mailbox."""
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
@@ -15,11 +14,13 @@ from relay.domain.model import (
     WatchRecord,
 )
 from relay.domain.ports.wakeups import Topic
+from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import registration as table
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.transactions import transaction
 
 ANN = MailboxId("mb-ann")
 
@@ -186,10 +187,10 @@ async def test_refusing_a_new_password_leaves_an_active_registration_on_the_old_
 
 
 async def test_a_token_that_is_gone_is_not_revived_by_a_good_password(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     registration = await activate(registrations, watches)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.update(table).values(state=RegistrationState.TOKEN_GONE.value))
     await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"new"), NOW)
 

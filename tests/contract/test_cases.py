@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.reasons import Reason
@@ -11,6 +10,7 @@ from relay.domain.explanation import MailboxExplanation, WaitingMark
 from relay.domain.model import Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.ports.outbox import Settlement
+from relay.store.engine import Database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
@@ -18,7 +18,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
 
 
-async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
+async def find(engine: Database, name: str) -> list[MailboxExplanation]:
     found = await SqlExplanationStore(engine, lambda: LATER).find(name)
     assert all(isinstance(each, MailboxExplanation) for each in found)
     return [each for each in found if isinstance(each, MailboxExplanation)]
@@ -26,7 +26,7 @@ async def find(engine: AsyncEngine, name: str) -> list[MailboxExplanation]:
 
 @pytest.mark.parametrize("name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com"])
 async def test_a_mailbox_is_found_by_every_name_of_it(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
 ) -> None:
     await activate(registrations, watches)
     await activate(registrations, watches, device="tablet")
@@ -40,7 +40,7 @@ async def test_a_mailbox_is_found_by_every_name_of_it(
 
 @pytest.mark.parametrize("name", ["", "eve", "%", "ann", "reg-ann"])
 async def test_nothing_else_is_found(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
 ) -> None:
     await activate(registrations, watches)
 
@@ -48,7 +48,7 @@ async def test_nothing_else_is_found(
 
 
 async def test_a_case_holds_what_happened_last_and_what_waits(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     phone = await activate(registrations, watches)
     epoch = await own_all(watches)
@@ -75,7 +75,7 @@ async def test_a_case_holds_what_happened_last_and_what_waits(
 
 
 async def test_a_reason_that_a_newer_version_wrote_is_shown_as_unknown_with_its_text(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     ann = await activate(registrations, watches)
     await overwrite(engine, ann.mailbox_id, state="blocked", reason="eas-999", detail="the moon is full")
@@ -87,7 +87,7 @@ async def test_a_reason_that_a_newer_version_wrote_is_shown_as_unknown_with_its_
 
 
 async def test_a_mailbox_without_an_owner_and_a_waiting_candidate_are_reported(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await activate(registrations, watches)
     ben = await register(registrations, "ben")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Collection, Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
@@ -14,13 +13,14 @@ from relay.domain.model import Mailbox, Mark, Platform, WatchRecord
 from relay.domain.outcome import RetryLater
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
-from relay.store.engine import transaction
+from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate, mailbox, outbox, shard
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, register
+from tests.transactions import transaction
 
 ANN = MailboxId("mb-ann")
 CALENDAR = Collection(CollectionId("Kalender/Ä"), CollectionClass.CALENDAR, SyncKey("k"))
@@ -83,7 +83,7 @@ async def test_since_is_when_state_or_reason_last_changed(
 
 
 async def test_changes_become_marks_of_the_registrations_that_asked_for_the_class(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, wakeups: LocalWakeups
 ) -> None:
     mail_only = frozenset({CollectionClass.EMAIL})
     await activate(registrations, watches, classes=mail_only)
@@ -109,7 +109,7 @@ async def test_changes_become_marks_of_the_registrations_that_asked_for_the_clas
 
 
 async def test_changes_add_up_in_one_mark(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)
@@ -143,7 +143,7 @@ async def test_a_mark_that_waits_for_a_retry_keeps_waiting_when_more_comes(
 
 
 async def test_attention_marks_every_active_registration(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     await activate(registrations, watches, classes=frozenset({CollectionClass.NOTES}))
     await activate(registrations, watches, device="tablet")
@@ -157,7 +157,7 @@ async def test_attention_marks_every_active_registration(
 
 
 async def test_an_attention_that_may_be_the_servers_fault_is_uncertain_until_a_certain_one_joins_it(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     async def certain() -> list[bool]:
         async with transaction(engine) as connection:
@@ -174,7 +174,7 @@ async def test_an_attention_that_may_be_the_servers_fault_is_uncertain_until_a_c
 
 
 async def test_progress_without_changes_wakes_no_dispatcher(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, wakeups: LocalWakeups, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, wakeups: LocalWakeups, engine: Database
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)
@@ -188,7 +188,7 @@ async def test_progress_without_changes_wakes_no_dispatcher(
 
 
 async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     registration = await activate(registrations, watches)
     await activate(registrations, watches, "ben")
@@ -212,12 +212,12 @@ async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
 
 
 async def test_a_lost_lease_commits_nothing_and_the_others_go_through(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     for name, number in (("ann", 7), ("ben", 8), ("eve", 9)):
         await activate(registrations, watches, name, shard=number)
     epoch = await own_all(watches)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.update(shard).where(shard.c.number == 8).values(epoch=epoch + 1, owner="node-2"))
     progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), refusals=2)
 
@@ -240,7 +240,7 @@ async def test_a_mailbox_that_is_gone_is_fenced(registrations: SqlRegistrationSt
 
 
 async def test_a_batch_that_fails_leaves_nothing(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     await activate(registrations, watches)
     await activate(registrations, watches, "ben")
@@ -258,7 +258,7 @@ async def test_a_batch_that_fails_leaves_nothing(
     assert await marks(engine) == {}
 
 
-async def test_values_stay_out_of_error_texts(engine: AsyncEngine) -> None:
+async def test_values_stay_out_of_error_texts(engine: Database) -> None:
     row = {"registration_id": "nobody", "sealed": b"sealed-credential"}
 
     with pytest.raises(sa.exc.IntegrityError) as raised:
@@ -269,12 +269,12 @@ async def test_values_stay_out_of_error_texts(engine: AsyncEngine) -> None:
 
 
 async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     names = [f"user{number:03}" for number in range(100)]
     for name in names:
         await register(registrations, name)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.update(mailbox).values(state="starting"))
         await connection.execute(sa.text("UPDATE registration SET state = 'active'"))
     epoch = await own_all(watches)
@@ -283,7 +283,7 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         executed.append(statement)
 
-    sa.event.listen(engine.sync_engine, "before_cursor_execute", listen)
+    sa.event.listen(engine.engine, "before_cursor_execute", listen)
     watching = Condition(WatchState.WATCHING)
     progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=watching, refusals=0)
     await watches.commit([entry(epoch, progress, name) for name in reversed(names)], NOW)
@@ -294,7 +294,7 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
 
 
 async def test_changes_in_subfolders_become_marks_only_of_those_who_asked_for_them(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     mail = frozenset({CollectionClass.EMAIL})
     await activate(registrations, watches)

@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
@@ -16,7 +15,7 @@ from relay.domain.model import CommitEntry, DuePush, Mark, Platform, Registratio
 from relay.domain.outcome import Delivered, Refused, RetryLater
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.outbox import Lanes, SqlOutboxStore, claim_marks
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -34,6 +33,7 @@ from tests.contract.samples import (
     own_all,
     register,
 )
+from tests.transactions import transaction
 
 LATE = NOW + timedelta(hours=2)
 NAMES = [f"user{number:02}" for number in range(30)]
@@ -41,13 +41,13 @@ CHANGED = Progress(collections=(MAIL,), changes=(NEW_MAIL, Change(CollectionClas
 
 
 @pytest.fixture
-async def other_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+async def other_engine(postgres_url: str) -> AsyncIterator[Database]:
     """The engine of another process on the same database."""
-    async with open_engine(postgres_url) as engine:
+    async with open_database(postgres_url) as engine:
         yield engine
 
 
-async def activate_all(engine: AsyncEngine) -> int:
+async def activate_all(engine: Database) -> int:
     registrations, watches = SqlRegistrationStore(engine, LocalWakeups()), SqlWatchStore(engine, LocalWakeups())
     for name in NAMES:
         await activate(registrations, watches, name)
@@ -58,7 +58,7 @@ def batch(epoch: int, names: Sequence[str]) -> list[CommitEntry]:
     return [entry(epoch, CHANGED, name) for name in names]
 
 
-async def test_two_claimers_never_get_the_same_mark(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+async def test_two_claimers_never_get_the_same_mark(postgres_engine: Database, other_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     await SqlWatchStore(postgres_engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
     stores = [SqlOutboxStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
@@ -76,10 +76,10 @@ async def test_two_claimers_never_get_the_same_mark(postgres_engine: AsyncEngine
     assert len(taken) == 2 * len(NAMES)
 
 
-async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+async def test_a_claim_skips_what_another_has_locked(postgres_engine: Database, other_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     await SqlWatchStore(postgres_engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
-    async with other_engine.begin() as connection:
+    async with transaction(other_engine) as connection:
         await connection.execute(sa.text("SELECT 1 FROM outbox WHERE mark = 'email' FOR UPDATE"))
 
         async with asyncio.timeout(5):
@@ -88,7 +88,7 @@ async def test_a_claim_skips_what_another_has_locked(postgres_engine: AsyncEngin
     assert {push.mark for push in claimed.pushes} == {Mark.CALENDAR}
 
 
-async def quarantine_all(engine: AsyncEngine) -> None:
+async def quarantine_all(engine: Database) -> None:
     """Put every registration into quarantine; each has two marks, and its re-check is due at LATE."""
     epoch = await activate_all(engine)
     await SqlWatchStore(engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
@@ -99,13 +99,13 @@ async def quarantine_all(engine: AsyncEngine) -> None:
 
 
 async def test_a_trial_that_is_not_committed_keeps_others_from_its_phone(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     await quarantine_all(postgres_engine)
     outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
     lanes, until = Lanes(Platform.APNS), LATE + timedelta(minutes=1)
-    async with other_engine.begin() as connection:
-        trials, _ = await claim_marks(connection, lanes, len(NAMES), "one", until, LATE, Pacing())
+    async with transaction(other_engine) as connection:
+        trials, _ = await connection.run_sync(claim_marks, lanes, len(NAMES), "one", until, LATE, Pacing())
         assert len({push.registration_id for push in trials.pushes}) == len(NAMES)
 
         assert (await outbox.claim(Platform.APNS, 2 * len(NAMES), "two", until, LATE)).pushes == ()
@@ -114,7 +114,7 @@ async def test_a_trial_that_is_not_committed_keeps_others_from_its_phone(
 
 
 async def test_a_trial_that_is_committed_while_another_process_looks_is_seen(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     await quarantine_all(postgres_engine)
     until = LATE + timedelta(minutes=1)
@@ -134,11 +134,11 @@ async def test_a_trial_that_is_committed_while_another_process_looks_is_seen(
 
 
 async def test_a_phone_whose_registration_is_in_other_hands_is_tried_later(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     await quarantine_all(postgres_engine)
     outbox, until = SqlOutboxStore(postgres_engine, LocalWakeups()), LATE + timedelta(minutes=1)
-    async with other_engine.begin() as connection:
+    async with transaction(other_engine) as connection:
         await connection.execute(sa.text("SELECT 1 FROM registration FOR UPDATE"))
 
         async with asyncio.timeout(5):
@@ -148,7 +148,7 @@ async def test_a_phone_whose_registration_is_in_other_hands_is_tried_later(
 
 
 async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     epoch = await activate_all(postgres_engine)
     random = Random(7)
@@ -166,7 +166,7 @@ async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
     assert {row.generation for row in found.values()} == {40}
 
 
-async def test_all_roles_together_do_not_deadlock(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+async def test_all_roles_together_do_not_deadlock(postgres_engine: Database, other_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     random = Random(11)
     watches = SqlWatchStore(postgres_engine, LocalWakeups())
@@ -202,7 +202,7 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: AsyncEngine, 
     assert len(await watches.records([SHARD], NOW)) == len(NAMES)
 
 
-async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(postgres_engine: AsyncEngine) -> None:
+async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(postgres_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     locks: list[str] = []
 
@@ -212,7 +212,7 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
         if waits and " ORDER BY " in statement:
             locks.append(statement)
 
-    sa.event.listen(postgres_engine.sync_engine, "before_cursor_execute", note)
+    sa.event.listen(postgres_engine.engine, "before_cursor_execute", note)
     watches = SqlWatchStore(postgres_engine, LocalWakeups())
     outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
     await watches.commit(batch(epoch, NAMES), NOW)
@@ -228,7 +228,7 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
         assert all(key.endswith(' COLLATE "C"') for key in keys), statement
 
 
-async def test_two_nodes_never_own_the_same_shard(postgres_engine: AsyncEngine, other_engine: AsyncEngine) -> None:
+async def test_two_nodes_never_own_the_same_shard(postgres_engine: Database, other_engine: Database) -> None:
     stores = [SqlWatchStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
 
     for step in range(5):  # at each step all leases have run out
@@ -241,11 +241,11 @@ async def test_two_nodes_never_own_the_same_shard(postgres_engine: AsyncEngine, 
 
 
 async def test_a_commit_under_way_ends_before_its_shard_is_taken(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     await activate_all(postgres_engine)
     taker = SqlWatchStore(other_engine, LocalWakeups())
-    async with asyncio.TaskGroup() as tasks, postgres_engine.begin() as connection:
+    async with asyncio.TaskGroup() as tasks, transaction(postgres_engine) as connection:
         await connection.execute(sa.text("SELECT epoch FROM shard WHERE number = 7 FOR SHARE"))
         taking = tasks.create_task(taker.lease_shards("node-2", LATER, NOW, take_over=True))
         await asyncio.wait([taking], timeout=0.2)
@@ -254,7 +254,7 @@ async def test_a_commit_under_way_ends_before_its_shard_is_taken(
 
 
 async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     registrations = SqlRegistrationStore(other_engine, LocalWakeups())
     watches = SqlWatchStore(postgres_engine, LocalWakeups())
@@ -269,11 +269,11 @@ async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
 
 
 async def test_a_credential_for_a_registration_that_is_being_removed_goes_with_it(
-    postgres_engine: AsyncEngine, other_engine: AsyncEngine
+    postgres_engine: Database, other_engine: Database
 ) -> None:
     registrations = SqlRegistrationStore(other_engine, LocalWakeups())
     phone = await register(registrations, "ann")
-    async with asyncio.TaskGroup() as tasks, postgres_engine.begin() as connection:
+    async with asyncio.TaskGroup() as tasks, transaction(postgres_engine) as connection:
         await connection.execute(sa.text("SELECT id FROM mailbox FOR UPDATE"))
         changing = tasks.create_task(registrations.change(phone.id, RegistrationChange(sealed_candidate=b"x"), NOW))
         await asyncio.wait([changing], timeout=0.2)

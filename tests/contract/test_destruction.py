@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import RegistrationChange
-from relay.store.engine import open_engine, scrub, transaction
+from relay.store.engine import Database, open_database, scrub
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, candidate_of, entry, new_mailbox, new_registration, own_all
+from tests.transactions import transaction
 
 OLD, NEW = b"sealed-old-" + b"o" * 200, b"sealed-new-" + b"n" * 200
 
 
 @pytest.fixture
-async def embedded(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(sqlite_url) as engine:
+async def embedded(sqlite_url: str) -> AsyncIterator[Database]:
+    async with open_database(sqlite_url) as engine:
         yield engine
 
 
@@ -37,7 +37,7 @@ def kept(tmp_path: Path) -> Callable[[bytes], bool]:
     return search
 
 
-async def test_destroyed_credentials_leave_the_files(embedded: AsyncEngine, kept: Callable[[bytes], bool]) -> None:
+async def test_destroyed_credentials_leave_the_files(embedded: Database, kept: Callable[[bytes], bool]) -> None:
     registrations = SqlRegistrationStore(embedded, LocalWakeups())
     watches = SqlWatchStore(embedded, LocalWakeups())
     ann = new_registration()
@@ -57,7 +57,7 @@ async def test_destroyed_credentials_leave_the_files(embedded: AsyncEngine, kept
 
 @pytest.mark.parametrize("end", ["refused", "replaced", "removed", "forgotten"])
 async def test_candidates_that_ended_leave_the_files(
-    embedded: AsyncEngine, kept: Callable[[bytes], bool], end: str
+    embedded: Database, kept: Callable[[bytes], bool], end: str
 ) -> None:
     registrations = SqlRegistrationStore(embedded, LocalWakeups())
     watches = SqlWatchStore(embedded, LocalWakeups())
@@ -82,14 +82,14 @@ async def test_candidates_that_ended_leave_the_files(
 
 async def test_a_reader_in_the_way_is_no_error(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "relay.store.engine")
-    async with open_engine(sqlite_url) as engine, open_engine(sqlite_url) as other, transaction(other):
+    async with open_database(sqlite_url) as engine, open_database(sqlite_url) as other, transaction(other):
         await scrub(engine)
 
     assert "until the next clean-up: somebody reads them now" in caplog.text
 
 
 async def test_a_clean_up_that_is_cancelled_leaves_the_connection_in_order(sqlite_url: str) -> None:
-    async with open_engine(sqlite_url) as engine:
+    async with open_database(sqlite_url) as engine:
         async with transaction(engine) as connection:
             before = await connection.scalar(sa.text("PRAGMA busy_timeout"))
         for turns in range(20):

@@ -4,22 +4,23 @@ import asyncio
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.errors import DatabaseInUse, StoreUnavailable
 from relay.domain.model import RegistrationId
-from relay.store.engine import away, connect_arguments, embedded_lock, open_engine, transaction
+from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import path as lessons
 from relay.store.wakeups import LocalWakeups
 from tests.contract.samples import NOW
 from tests.postgres import PostgresServer
+from tests.transactions import transaction
 
 ROW = {"url": "https://mail.example.com/", "learnt_at": NOW}
 
@@ -29,13 +30,13 @@ def postgres_url(fresh_postgres_url: str) -> str:
     return fresh_postgres_url
 
 
-async def pragma(engine: AsyncEngine, name: str) -> object:
-    async with engine.connect() as connection:
+async def pragma(engine: Database, name: str) -> object:
+    async with transaction(engine) as connection:
         return await connection.scalar(sa.text(f"PRAGMA {name}"))
 
 
 async def test_an_embedded_database_keeps_what_it_committed_and_forgets_what_it_deleted(tmp_path: Path) -> None:
-    async with open_engine(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
+    async with open_database(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
         assert await pragma(engine, "journal_mode") == "wal"
         assert await pragma(engine, "synchronous") == 2  # FULL
         assert await pragma(engine, "foreign_keys") == 1
@@ -43,20 +44,20 @@ async def test_an_embedded_database_keeps_what_it_committed_and_forgets_what_it_
 
 
 async def test_only_the_owner_may_read_an_embedded_database(tmp_path: Path) -> None:
-    async with open_engine(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
-        async with engine.begin() as connection:
+    async with open_database(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
+        async with transaction(engine) as connection:
             await connection.execute(sa.text("CREATE TABLE t (x)"))
 
         files = [tmp_path / f"relay.db{suffix}" for suffix in ("", "-wal", "-shm")]
         assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 3
 
 
-async def number_of_rows(engine: AsyncEngine) -> object:
+async def number_of_rows(engine: Database) -> object:
     async with transaction(engine) as connection:
         return await connection.scalar(sa.select(sa.func.count()).select_from(lessons))
 
 
-async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: AsyncEngine) -> None:
+async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: Database) -> None:
     async def fail() -> None:
         async with transaction(engine) as connection:
             await connection.execute(sa.text("CREATE TABLE t (x integer)"))
@@ -66,53 +67,79 @@ async def test_a_failed_transaction_leaves_nothing_not_even_tables(engine: Async
     with pytest.raises(ZeroDivisionError):
         await fail()
 
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert not await connection.run_sync(lambda sync: sa.inspect(sync).has_table("t"))
     assert await number_of_rows(engine) == 0
 
 
-async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_goes_on(engine: AsyncEngine) -> None:
-    inserted = asyncio.Event()
+def insert(connection: sa.Connection, url: str = "https://mail.example.com/") -> None:
+    connection.execute(sa.insert(lessons), ROW | {"url": url})
 
-    async def insert() -> None:
-        async with transaction(engine) as connection:
-            await connection.execute(sa.insert(lessons), ROW)
-            inserted.set()
-            await asyncio.Event().wait()
 
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(insert())
-        await inserted.wait()
-        task.cancel()
+async def test_a_caller_cancelled_while_it_waits_for_its_turn_changes_nothing(sqlite_url: str) -> None:
+    async with open_database(sqlite_url) as engine, asyncio.TaskGroup() as tasks:
+        async with transaction(engine):
+            waiting = tasks.create_task(engine.run(insert))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
 
-    assert await number_of_rows(engine) == 0
+        assert await number_of_rows(engine) == 0
+
+
+async def test_a_transaction_that_runs_in_a_thread_ends_though_its_caller_is_cancelled(sqlite_url: str) -> None:
+    inserted, go_on = threading.Event(), threading.Event()
+
+    def insert_slowly(connection: sa.Connection) -> None:
+        insert(connection)
+        inserted.set()
+        assert go_on.wait(10)
+
+    async with open_database(sqlite_url) as engine:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(engine.run(insert_slowly))
+            await asyncio.to_thread(inserted.wait, 10)
+            running.cancel()
+        go_on.set()
+
+        assert await number_of_rows(engine) == 1
+
+
+async def test_transactions_run_whole_and_in_the_order_in_which_they_were_asked_for(engine: Database) -> None:
+    one = engine.dialect.name == "sqlite"
+    seen: list[int] = []
+
+    def count(connection: sa.Connection, number: int) -> object:
+        insert(connection, f"{number}")
+        seen.append(number)
+        return connection.scalar(sa.select(sa.func.count()).select_from(lessons))
+
+    counts = await asyncio.gather(*(engine.run(count, number) for number in range(20)))
+
+    assert counts == list(range(1, 21)) if one else await number_of_rows(engine) == 20
+    assert seen == list(range(20)) if one else len(seen) == 20
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))
-async def test_a_transaction_cancelled_at_any_moment_does_not_harm_the_next(engine: AsyncEngine, turns: int) -> None:
-    async def insert() -> None:
-        async with transaction(engine) as connection:
-            await connection.execute(sa.insert(lessons), ROW)
-
+async def test_a_transaction_cancelled_at_any_moment_does_not_harm_the_next(engine: Database, turns: int) -> None:
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(insert())
+        task = tasks.create_task(engine.run(insert))
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
 
     assert await number_of_rows(engine) in (0, 1)
-    async with transaction(engine) as connection:
-        await connection.execute(sa.insert(lessons), ROW | {"url": "other"})
+    await engine.run(insert, "other")
 
 
-async def test_our_own_mistakes_pass_through(engine: AsyncEngine) -> None:
+async def test_our_own_mistakes_pass_through(engine: Database) -> None:
     with pytest.raises(sa.exc.DBAPIError, match="no_such_table"):
         async with transaction(engine) as connection:
             await connection.execute(sa.text("SELECT * FROM no_such_table"))
 
 
 async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
-    async with open_engine(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory' / 'relay.db'}") as engine:
+    async with open_database(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory' / 'relay.db'}") as engine:
         with pytest.raises(StoreUnavailable):
             async with transaction(engine):
                 pass
@@ -120,8 +147,8 @@ async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> No
 
 async def test_a_file_locked_for_long_is_unavailable(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'relay.db'}"
-    async with open_engine(url) as engine, open_engine(url) as other:
-        async with other.connect() as connection:
+    async with open_database(url) as engine, open_database(url) as other:
+        async with transaction(other) as connection:
             await connection.execute(sa.text("PRAGMA busy_timeout=1"))
         async with transaction(engine):
             with pytest.raises(StoreUnavailable, match="locked"):
@@ -129,7 +156,7 @@ async def test_a_file_locked_for_long_is_unavailable(tmp_path: Path) -> None:
                     pass
 
 
-async def test_a_connection_cut_by_the_server_is_unavailable_once(postgres_engine: AsyncEngine) -> None:
+async def test_a_connection_cut_by_the_server_is_unavailable_once(postgres_engine: Database) -> None:
     async def use_a_connection_that_is_cut() -> None:
         async with transaction(postgres_engine) as connection:
             pid = await connection.scalar(sa.text("SELECT pg_backend_pid()"))
@@ -143,7 +170,7 @@ async def test_a_connection_cut_by_the_server_is_unavailable_once(postgres_engin
     assert await number_of_rows(postgres_engine) == 0
 
 
-async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_engine: AsyncEngine) -> None:
+async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_engine: Database) -> None:
     async with transaction(postgres_engine) as connection:
         first = await connection.scalar(sa.text("SELECT pg_backend_pid()"))
         async with transaction(postgres_engine) as other:
@@ -160,7 +187,7 @@ async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_eng
         assert await one.scalar(sa.text("SELECT 1")) == await two.scalar(sa.text("SELECT 1")) == 1
 
 
-async def test_a_statement_that_takes_too_long_is_unavailable(postgres_engine: AsyncEngine) -> None:
+async def test_a_statement_that_takes_too_long_is_unavailable(postgres_engine: Database) -> None:
     async def be_slow() -> None:
         async with transaction(postgres_engine) as connection:
             await connection.execute(sa.text("SET LOCAL statement_timeout = 20"))
@@ -184,7 +211,7 @@ def test_sslmode_is_spelled_as_the_driver_does() -> None:
 
 async def test_an_embedded_database_needs_a_file() -> None:
     with pytest.raises(ValueError, match="file"):
-        async with open_engine("sqlite://"):
+        async with open_database("sqlite://"):
             pass
 
 
@@ -209,7 +236,7 @@ def test_a_second_process_finds_the_database_in_use(tmp_path: Path) -> None:
 async def test_a_database_that_does_not_exist_is_a_fault_of_the_settings_and_no_outage(
     postgres: PostgresServer,
 ) -> None:
-    async with open_engine(postgres.url("nowhere")) as engine:
+    async with open_database(postgres.url("nowhere")) as engine:
         with pytest.raises(sa.exc.DBAPIError, match="does not exist"):
             async with transaction(engine):
                 pass
@@ -227,12 +254,12 @@ def test_the_sqlstate_shows_whether_the_database_is_away(state: str, expected: b
 
 
 @pytest.fixture
-async def reads(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(database_url, reads=True) as opened:
+async def reads(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url, reads=True) as opened:
         yield opened
 
 
-async def test_questions_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
+async def test_questions_wait_for_no_writer(engine: Database, reads: Database) -> None:
     async with transaction(engine) as connection:
         await connection.execute(sa.insert(lessons), ROW)
         async with asyncio.timeout(10):
@@ -240,21 +267,21 @@ async def test_questions_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEng
     assert await number_of_rows(reads) == 1
 
 
-async def test_a_question_holds_no_writer_up(engine: AsyncEngine, reads: AsyncEngine) -> None:
+async def test_a_question_holds_no_writer_up(engine: Database, reads: Database) -> None:
     async with transaction(reads) as connection:
         assert await connection.scalar(sa.select(sa.func.count()).select_from(lessons)) == 0
         async with asyncio.timeout(10), transaction(engine) as writing:
             await writing.execute(sa.insert(lessons), ROW)
 
 
-async def test_a_connection_for_questions_changes_nothing(engine: AsyncEngine, reads: AsyncEngine) -> None:
+async def test_a_connection_for_questions_changes_nothing(engine: Database, reads: Database) -> None:
     with pytest.raises((sa.exc.DBAPIError, StoreUnavailable), match=r"readonly|read-only"):
         async with transaction(reads) as connection:
             await connection.execute(sa.insert(lessons), ROW)
     assert await number_of_rows(engine) == 0
 
 
-async def test_questions_of_phones_wait_for_no_writer(engine: AsyncEngine, reads: AsyncEngine) -> None:
+async def test_questions_of_phones_wait_for_no_writer(engine: Database, reads: Database) -> None:
     store = SqlRegistrationStore(engine, LocalWakeups(), reads)
     async with asyncio.timeout(10), transaction(engine) as connection:
         await connection.execute(sa.insert(lessons), ROW)
@@ -265,7 +292,7 @@ async def test_questions_of_phones_wait_for_no_writer(engine: AsyncEngine, reads
 async def test_a_process_that_looks_at_the_file_takes_no_log_away(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     look = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('SELECT 1 FROM sqlite_master'); c.close()"  # noqa: S608
-    async with open_engine(f"sqlite:///{path}") as engine, open_engine(f"sqlite:///{path}", reads=True) as reads:
+    async with open_database(f"sqlite:///{path}") as engine, open_database(f"sqlite:///{path}", reads=True) as reads:
         async with transaction(engine) as connection:
             await connection.execute(sa.text("CREATE TABLE t (x integer)"))
         async with transaction(reads) as connection:

@@ -6,7 +6,6 @@ from datetime import timedelta
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Progress, WatchState
@@ -20,7 +19,7 @@ from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.tries import TryLimits
 from relay.store import migrate
-from relay.store.engine import open_engine, refusals, transaction
+from relay.store.engine import Database, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
@@ -31,6 +30,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
 from tests.postgres import PostgresServer
+from tests.transactions import transaction
 
 
 @pytest.fixture
@@ -47,30 +47,30 @@ async def granted(postgres: PostgresServer, postgres_url: str) -> None:
         await connection.close()
 
 
-async def _as(postgres_url: str, user: str) -> AsyncIterator[AsyncEngine]:
-    async with open_engine(postgres_url.replace("postgres@", f"{user}@")) as engine:
+async def _as(postgres_url: str, user: str) -> AsyncIterator[Database]:
+    async with open_database(postgres_url.replace("postgres@", f"{user}@")) as engine:
         yield engine
 
 
 @pytest.fixture
-async def api(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+async def api(postgres_url: str, granted: None) -> AsyncIterator[Database]:
     async for engine in _as(postgres_url, API):
         yield engine
 
 
 @pytest.fixture
-async def watch(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+async def watch(postgres_url: str, granted: None) -> AsyncIterator[Database]:
     async for engine in _as(postgres_url, WATCH):
         yield engine
 
 
 @pytest.fixture
-async def push(postgres_url: str, granted: None) -> AsyncIterator[AsyncEngine]:
+async def push(postgres_url: str, granted: None) -> AsyncIterator[Database]:
     async for engine in _as(postgres_url, PUSH):
         yield engine
 
 
-async def denied(engine: AsyncEngine, statement: str) -> bool:
+async def denied(engine: Database, statement: str) -> bool:
     try:
         async with transaction(engine) as connection:
             await connection.execute(sa.text(statement))
@@ -90,14 +90,14 @@ async def denied(engine: AsyncEngine, statement: str) -> bool:
     ],
 )
 async def test_neither_api_nor_push_reads_what_is_sealed(
-    api: AsyncEngine, push: AsyncEngine, watch: AsyncEngine, statement: str
+    api: Database, push: Database, watch: Database, statement: str
 ) -> None:
     assert await denied(api, statement)
     assert await denied(push, statement)
     assert not await denied(watch, statement)
 
 
-async def test_no_role_reads_more_than_its_work_needs(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+async def test_no_role_reads_more_than_its_work_needs(api: Database, watch: Database, push: Database) -> None:
     assert await denied(watch, "SELECT device_token FROM registration")
     assert await denied(watch, "SELECT secret_hash FROM registration")
     assert await denied(push, "SELECT secret_hash FROM registration")
@@ -112,7 +112,7 @@ async def test_no_role_reads_more_than_its_work_needs(api: AsyncEngine, watch: A
         assert await denied(engine, "TRUNCATE mailbox CASCADE")
 
 
-async def test_only_the_watch_role_counts_tries(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+async def test_only_the_watch_role_counts_tries(api: Database, watch: Database, push: Database) -> None:
     wakeups = LocalWakeups()
     registrations, watches = SqlRegistrationStore(api, wakeups), SqlWatchStore(watch, wakeups)
     ann = await activate(registrations, watches)
@@ -132,7 +132,7 @@ async def test_only_the_watch_role_counts_tries(api: AsyncEngine, watch: AsyncEn
             assert await denied(engine, statement)
 
 
-async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine) -> None:
+async def test_every_method_works_for_its_role(api: Database, watch: Database, push: Database) -> None:
     wakeups = LocalWakeups()
     registrations = SqlRegistrationStore(api, wakeups)
     watches = SqlWatchStore(watch, wakeups)
@@ -190,13 +190,11 @@ async def test_every_method_works_for_its_role(api: AsyncEngine, watch: AsyncEng
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM sealed_anew", "UPDATE sealed_anew SET shard = -1"])
-async def test_the_watch_role_cannot_bring_the_old_form_of_seals_back(watch: AsyncEngine, statement: str) -> None:
+async def test_the_watch_role_cannot_bring_the_old_form_of_seals_back(watch: Database, statement: str) -> None:
     assert await denied(watch, statement)
 
 
-async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(
-    api: AsyncEngine, watch: AsyncEngine
-) -> None:
+async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(api: Database, watch: Database) -> None:
     wakeups = LocalWakeups()
     registrations = SqlRegistrationStore(api, wakeups)
     ann = await register(registrations)
@@ -209,9 +207,7 @@ async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(
         assert await connection.scalar(sa.text("SELECT count(*) FROM outbox")) == 0
 
 
-async def test_only_watch_keeps_what_it_learns_of_paths(
-    api: AsyncEngine, push: AsyncEngine, watch: AsyncEngine
-) -> None:
+async def test_only_watch_keeps_what_it_learns_of_paths(api: Database, push: Database, watch: Database) -> None:
     store = SqlIdleTimeoutStore(watch)
     for interval in (600, 900):
         await store.keep_lesson("https://mail.example.com/", Lesson(interval), NOW)
@@ -222,7 +218,7 @@ async def test_only_watch_keeps_what_it_learns_of_paths(
 
 
 async def test_explain_with_the_user_of_any_role_explains_or_says_what_it_lacks(
-    api: AsyncEngine, watch: AsyncEngine, push: AsyncEngine
+    api: Database, watch: Database, push: Database
 ) -> None:
     await register(SqlRegistrationStore(api, LocalWakeups()))
     said = []

@@ -2,9 +2,8 @@
 
 from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
+from relay.store.engine import Database
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from tests.contract.samples import LATER, NOW
 
@@ -12,11 +11,11 @@ URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
 SHORT = Lesson(225, IdleTimeout(298.5, 301.25))
 
 
-async def test_nothing_is_known_of_a_path_at_first(engine: AsyncEngine) -> None:
+async def test_nothing_is_known_of_a_path_at_first(engine: Database) -> None:
     assert await SqlIdleTimeoutStore(engine).lessons(NOW) == {}
 
 
-async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> None:
+async def test_the_last_lesson_replaces_the_one_before(engine: Database) -> None:
     store = SqlIdleTimeoutStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)
     await store.keep_lesson("https://other.example.com/", Lesson(600), NOW)
@@ -27,14 +26,14 @@ async def test_the_last_lesson_replaces_the_one_before(engine: AsyncEngine) -> N
     assert await store.lessons(NOW) == {URL: Lesson(1680), "https://other.example.com/": Lesson(600)}
 
 
-async def test_how_many_pings_a_server_holds_is_kept_with_or_without_a_heartbeat(engine: AsyncEngine) -> None:
+async def test_how_many_pings_a_server_holds_is_kept_with_or_without_a_heartbeat(engine: Database) -> None:
     store = SqlIdleTimeoutStore(engine)
     for lesson in (Lesson(None, capacity=4), Lesson(300, capacity=0), Lesson(300)):
         await store.keep_lesson(URL, lesson, NOW)
         assert await store.lessons(NOW) == {URL: lesson}
 
 
-async def test_lessons_before_a_moment_are_left_out(engine: AsyncEngine) -> None:
+async def test_lessons_before_a_moment_are_left_out(engine: Database) -> None:
     store = SqlIdleTimeoutStore(engine)
     await store.keep_lesson(URL, SHORT, NOW)
 

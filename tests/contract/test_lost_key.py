@@ -9,12 +9,11 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.auth.basic import BasicCredential
 from relay.domain.model import Mark
 from relay.security.sealing import SealingPrivateKey, foreign, generate
-from relay.store.engine import open_engine, transaction
+from relay.store.engine import Database, open_database
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.seals import LOST, forget_credentials, seal_heads
@@ -24,6 +23,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NOW, activate, candidate_of, new_mailbox, new_registration, register
 from tests.fakes.seals import old_seal
 from tests.installation import Installation
+from tests.transactions import transaction
 
 PRIVATE = X25519PrivateKey.generate()
 KEY = SealingPrivateKey(PRIVATE)
@@ -33,7 +33,7 @@ SEAL = KEY.public_key().seal(ANN, BasicCredential(ANN.user, "canary"))
 OLD_SEAL = old_seal(KEY.public_key(), ANN, BasicCredential(ANN.user, "canary"))
 
 
-async def add_ann(engine: AsyncEngine, sealed: bytes) -> None:
+async def add_ann(engine: Database, sealed: bytes) -> None:
     registration = new_registration("ann")
     await SqlRegistrationStore(engine, LocalWakeups()).create(ANN, registration, sealed)
     await SqlWatchStore(engine, LocalWakeups()).accept(candidate_of(registration, sealed), LATER)
@@ -43,7 +43,7 @@ async def add_ann(engine: AsyncEngine, sealed: bytes) -> None:
     ("sealed", "head"), [(SEAL, SEAL[:9]), (OLD_SEAL, OLD_SEAL[:9])], ids=["present form", "old form"]
 )
 async def test_the_database_knows_for_which_keys_its_credentials_are(
-    engine: AsyncEngine, sealed: bytes, head: bytes
+    engine: Database, sealed: bytes, head: bytes
 ) -> None:
     assert await seal_heads(engine) == {}
     await add_ann(engine, sealed)
@@ -56,7 +56,7 @@ async def test_the_database_knows_for_which_keys_its_credentials_are(
 
 
 async def test_forgotten_credentials_are_as_if_their_server_had_refused_them(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     ann = await activate(registrations, watches)
     ben = await register(registrations, "ben")
@@ -99,7 +99,7 @@ def lose(folder: Path, sealed: bytes) -> Installation:
     site = Installation(folder)
 
     async def fill() -> None:
-        async with open_engine(f"sqlite:///{site.folder / 'state/relay.sqlite3'}") as engine:
+        async with open_database(f"sqlite:///{site.folder / 'state/relay.sqlite3'}") as engine:
             await upgrade(engine)
             await add_ann(engine, sealed)
 

@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.machine.memory import WatchState
@@ -18,10 +17,11 @@ from eas_watcher.names import CollectionClass, ProtocolVersion
 from relay.domain.errors import DatabaseRefuses, RowsForbidden, SchemaNewer
 from relay.domain.model import Environment, Mark, Mode, Platform, RegistrationState
 from relay.store import migrate
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.tables import metadata, shard
 from tests.contract.samples import unchecked
 from tests.postgres import PostgresServer
+from tests.transactions import rolled_back, transaction
 
 
 @pytest.fixture
@@ -36,19 +36,19 @@ def _differences(connection: sa.Connection) -> list[Any]:
     return list(compare_metadata(context, metadata))
 
 
-async def test_the_migrated_schema_is_the_one_of_the_tables(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
+async def test_the_migrated_schema_is_the_one_of_the_tables(engine: Database) -> None:
+    async with transaction(engine) as connection:
         assert await connection.run_sync(_differences) == []
 
 
-async def test_a_missing_column_would_be_noticed(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
+async def test_a_missing_column_would_be_noticed(engine: Database) -> None:
+    async with transaction(engine) as connection:
         await connection.execute(sa.text("ALTER TABLE path DROP COLUMN learnt_at"))
         assert await connection.run_sync(_differences) != []
 
 
-async def test_a_new_database_has_shards_without_owners(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
+async def test_a_new_database_has_shards_without_owners(engine: Database) -> None:
+    async with transaction(engine) as connection:
         rows = (await connection.execute(sa.select(shard).order_by(shard.c.number))).all()
 
     assert [tuple(row) for row in rows] == [(number, None, 0, None) for number in range(256)]
@@ -62,14 +62,14 @@ def test_files_of_migrations_are_named_after_their_revisions() -> None:
     assert migrate.revisions() == chain[::-1]
 
 
-async def test_upgrading_again_changes_nothing(engine: AsyncEngine) -> None:
+async def test_upgrading_again_changes_nothing(engine: Database) -> None:
     assert not await migrate.pending(engine)
     await migrate.upgrade(engine)
     assert not await migrate.pending(engine)
 
 
 async def test_a_new_file_lacks_migrations(tmp_path: Path) -> None:
-    async with open_engine(f"sqlite:///{tmp_path / 'new%20.db'}") as engine:
+    async with open_database(f"sqlite:///{tmp_path / 'new%20.db'}") as engine:
         assert await migrate.pending(engine)
         await migrate.upgrade(engine)
         assert not await migrate.pending(engine)
@@ -77,24 +77,24 @@ async def test_a_new_file_lacks_migrations(tmp_path: Path) -> None:
 
 async def test_a_new_postgresql_database_lacks_migrations(postgres: PostgresServer) -> None:
     name = await postgres.create()
-    async with open_engine(postgres.url(name)) as engine:
+    async with open_database(postgres.url(name)) as engine:
         assert await migrate.pending(engine)
     await postgres.drop(name)
 
 
-async def test_a_database_of_a_newer_relay_is_left_alone(engine: AsyncEngine) -> None:
-    async with engine.begin() as connection:
+async def test_a_database_of_a_newer_relay_is_left_alone(engine: Database) -> None:
+    async with transaction(engine) as connection:
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
 
     for look in (migrate.pending, migrate.upgrade):
         with pytest.raises(SchemaNewer, match="newer relay"):
             await look(engine)
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert await connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "9999"
 
 
 async def test_a_database_that_does_not_exist_is_named_with_what_to_check(postgres: PostgresServer) -> None:
-    async with open_engine(postgres.url("nowhere")) as engine:
+    async with open_database(postgres.url("nowhere")) as engine:
         with pytest.raises(DatabaseRefuses, match=r'refuses: database "nowhere" does not exist. Check database\.url'):
             await migrate.pending(engine)
 
@@ -102,7 +102,7 @@ async def test_a_database_that_does_not_exist_is_named_with_what_to_check(postgr
 async def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     path.write_text("this is a letter to ben, not a database " * 20)
-    async with open_engine(f"sqlite:///{path}") as engine:
+    async with open_database(f"sqlite:///{path}") as engine:
         with pytest.raises(DatabaseRefuses, match="not a database"):
             await migrate.upgrade(engine)
 
@@ -133,10 +133,10 @@ FILLED = (
 )
 
 
-async def _writes(engine: AsyncEngine, table: str, column: str, value: object) -> bool:
+async def _writes(engine: Database, table: str, column: str, value: object) -> bool:
     """Return whether a database with a row in each table takes a value, in a transaction that is rolled back."""
     shown = value if isinstance(value, int) else f"'{value}'"
-    async with engine.connect() as connection:
+    async with rolled_back(engine) as connection:
         for statement in FILLED:
             await connection.execute(sa.text(statement))
         try:
@@ -150,7 +150,7 @@ async def _writes(engine: AsyncEngine, table: str, column: str, value: object) -
 
 
 @pytest.mark.parametrize(("table", "column"), ENUMS, ids=lambda name: name)
-async def test_a_column_of_names_takes_those_of_this_version_only(engine: AsyncEngine, table: str, column: str) -> None:
+async def test_a_column_of_names_takes_those_of_this_version_only(engine: Database, table: str, column: str) -> None:
     kind = ENUMS[table, column]
     for member in kind:
         assert await _writes(engine, table, column, member.value)
@@ -171,7 +171,7 @@ async def test_a_column_of_names_takes_those_of_this_version_only(engine: AsyncE
         ("null", False),
     ],
 )
-async def test_a_list_of_classes_takes_known_classes_only(engine: AsyncEngine, value: str, good: bool) -> None:
+async def test_a_list_of_classes_takes_known_classes_only(engine: Database, value: str, good: bool) -> None:
     assert await _writes(engine, "registration", "classes", value) is good
     assert await _writes(engine, "registration", "subfolders", value) is good
 
@@ -189,23 +189,23 @@ async def test_a_list_of_classes_takes_known_classes_only(engine: AsyncEngine, v
     ],
 )
 async def test_a_counter_takes_no_number_that_could_overflow(
-    engine: AsyncEngine, table: str, column: str, value: int
+    engine: Database, table: str, column: str, value: int
 ) -> None:
     assert not await _writes(engine, table, column, value)
 
 
 async def test_a_broken_list_of_classes_is_refused_on_sqlite(sqlite_url: str) -> None:
-    async with open_engine(sqlite_url) as engine:
+    async with open_database(sqlite_url) as engine:
         assert not await _writes(engine, "registration", "classes", "[")
         assert not await _writes(engine, "outbox", "count", "many")
 
 
 async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(
-    postgres: PostgresServer, engine: AsyncEngine
+    postgres: PostgresServer, engine: Database
 ) -> None:
     if engine.dialect.name == "sqlite":
         pytest.skip("SQLite leaves such rows, which are set aside")
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await unchecked(connection)
         for statement in FILLED:
             await connection.execute(sa.text(statement))
@@ -215,7 +215,7 @@ async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(
 
     with pytest.raises(RowsForbidden, match=r"registration r \(state\), registration r \(classes\). Correct or delete"):
         await migrate.upgrade(engine)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         assert await connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0010"
         await connection.execute(sa.text("""UPDATE registration SET state = 'active', classes = '["email"]'"""))
     await migrate.upgrade(engine)

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.reasons import Reason
@@ -12,7 +11,7 @@ from relay.domain.model import Environment, Mark, Platform, RegistrationState
 from relay.domain.outcome import Refused, RetryLater
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.domain.ports.outbox import Settlement
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
@@ -20,7 +19,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
 
 
-async def test_an_empty_database_counts_nothing(engine: AsyncEngine) -> None:
+async def test_an_empty_database_counts_nothing(engine: Database) -> None:
     ops = SqlOpsStore(engine)
 
     await ops.reachable()
@@ -30,7 +29,7 @@ async def test_an_empty_database_counts_nothing(engine: AsyncEngine) -> None:
 
 
 async def test_mailboxes_registrations_and_marks_are_counted(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     ops = SqlOpsStore(engine)
     ann = await activate(registrations, watches, "ann")
@@ -63,7 +62,7 @@ async def test_mailboxes_registrations_and_marks_are_counted(
 
 
 async def test_reasons_that_a_newer_version_wrote_are_counted_as_one(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     for user, reason in (("ann", "eas-998"), ("ben", "eas-999")):
         owner = await activate(registrations, watches, user)
@@ -73,7 +72,7 @@ async def test_reasons_that_a_newer_version_wrote_are_counted_as_one(
 
 
 async def test_refused_tokens_and_parked_marks_are_counted_apart(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
 ) -> None:
     ops = SqlOpsStore(engine)
     names = ("ann", "ben", "eve")
@@ -100,6 +99,6 @@ async def test_refused_tokens_and_parked_marks_are_counted_apart(
 
 
 async def test_an_absent_database_is_reported() -> None:
-    async with open_engine("postgresql://relay@127.0.0.1:1/relay") as engine:
+    async with open_database("postgresql://relay@127.0.0.1:1/relay") as engine:
         with pytest.raises(StoreUnavailable):
             await SqlOpsStore(engine).reachable()

@@ -5,19 +5,20 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
 from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, RetryLater
 from relay.domain.pacing import Pacing
+from relay.store.engine import Database
 from relay.store.outbox import ROUNDS
 from relay.store.tables import outbox as outbox_table
 from relay.store.tables import registration
 from relay.store.wakeups import LocalWakeups
 from tests.contract.outbox_sites import OutboxSite, SqlSite
 from tests.contract.samples import NEW_MAIL, NOW, unchecked
+from tests.transactions import transaction
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -30,7 +31,7 @@ def paced(site: OutboxSite) -> OutboxSite:
 
 
 @pytest.fixture
-def sql(engine: AsyncEngine) -> SqlSite:
+def sql(engine: Database) -> SqlSite:
     return SqlSite(engine, LocalWakeups())
 
 
@@ -219,7 +220,7 @@ async def test_a_mark_that_cannot_be_read_is_parked_and_stops_no_other(
         await sql.activate(name)
         await sql.change(name)
     strange = sa.update(outbox_table).where(outbox_table.c.registration_id == "reg-ann-phone").values(mark="telepathy")
-    async with sql.engine.begin() as connection:
+    async with transaction(sql.engine) as connection:
         await unchecked(connection)
         await connection.execute(strange)
 
@@ -234,7 +235,7 @@ async def test_a_mark_that_cannot_be_read_does_not_hinder_the_settlement_of_anot
     await sql.commit(Progress(changes=(NEW_MAIL, EVENT)))
     email, _ = sorted(await sql.claim(), key=lambda push: push.mark is not Mark.EMAIL)
     strange = sa.update(outbox_table).where(outbox_table.c.mark == "calendar").values(mark="telepathy")
-    async with sql.engine.begin() as connection:
+    async with transaction(sql.engine) as connection:
         await unchecked(connection)
         await connection.execute(strange)
 
@@ -248,7 +249,7 @@ async def test_a_registration_that_cannot_be_read_stops_no_other(sql: SqlSite) -
         await sql.activate(name)
         await sql.change(name)
     strange = sa.update(registration).where(registration.c.id == "reg-ann-phone").values(pushed={"email": "late"})
-    async with sql.engine.begin() as connection:
+    async with transaction(sql.engine) as connection:
         await unchecked(connection)
         await connection.execute(strange)
 

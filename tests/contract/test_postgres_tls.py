@@ -13,10 +13,11 @@ import uvloop
 from relay.domain.errors import StoreUnavailable
 from relay.domain.ports.wakeups import Topic
 from relay.sandbox.certificates import ThrowAwayCa
-from relay.store.engine import open_engine, transaction
+from relay.store.engine import open_database
 from relay.store.wakeups import PostgresWakeups
 from tests.fakes.postgres_front import Front, postgres_front
 from tests.postgres import PostgresServer
+from tests.transactions import transaction
 from tests.waiting import SOON
 
 
@@ -36,7 +37,7 @@ async def front(postgres: PostgresServer, ca: ThrowAwayCa) -> AsyncIterator[Fron
 
 async def ask(front: Front, ca_file: Path, host: str = "localhost") -> int:
     url = f"postgresql://postgres@{host}:{front.port}/postgres"
-    async with asyncio.timeout(SOON), open_engine(url, ca_file) as engine, transaction(engine) as connection:
+    async with asyncio.timeout(SOON), open_database(url, ca_file) as engine, transaction(engine) as connection:
         return int((await connection.execute(sa.text("SELECT 6 * 7"))).scalar_one())
 
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
 from relay.domain.model import DuePush, Environment, Lane, Platform, Registration, RegistrationChange, RegistrationState
 from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
+from relay.store.engine import Database
 from relay.store.wakeups import LocalWakeups
 from tests.contract.outbox_sites import OutboxSite, SqlSite
 from tests.contract.samples import NEW_MAIL, NOW
@@ -138,7 +137,7 @@ async def test_a_gone_token_ends_the_quarantine(site: OutboxSite) -> None:
     assert (now.state, now.quarantine) == (RegistrationState.TOKEN_GONE, None)
 
 
-async def test_a_gone_token_has_the_watch_look_at_its_mailbox(engine: AsyncEngine) -> None:
+async def test_a_gone_token_has_the_watch_look_at_its_mailbox(engine: Database) -> None:
     site = SqlSite(engine, LocalWakeups())
     await site.activate()
     await site.commit(BOTH)

@@ -4,15 +4,16 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.names import MailboxId
 from relay.domain.errors import MailboxFull
 from relay.domain.model import MOST_REGISTRATIONS, Registration, RegistrationId
+from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate, candidate_of, new_mailbox, register
+from tests.transactions import transaction
 
 DAY = timedelta(days=1)
 PAUSE = timedelta(seconds=10)
@@ -62,12 +63,12 @@ async def test_registrations_that_came_to_nothing_make_room_the_oldest_first(
 
 
 async def test_what_no_server_accepted_ends(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     ann = await activate(registrations, watches)
     old = await register(registrations, "ann", "old")
     young = await register(registrations, "ben", "young", created_at=NOW + DAY)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.update(mailbox).values(dirty=False))
 
     assert await registrations.expire(NOW + timedelta(hours=1)) == 1
@@ -75,16 +76,16 @@ async def test_what_no_server_accepted_ends(
     assert await registrations.view(old.id) is None
     assert await registrations.view(ann.id) is not None
     assert await registrations.view(young.id) is not None
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert set(await connection.scalars(sa.select(mailbox.c.id).where(mailbox.c.dirty))) == {"mb-ann"}
     assert await registrations.expire(NOW + timedelta(hours=1)) == 0
 
 
 async def test_a_registration_that_was_accepted_once_does_not_end_when_it_waits_again(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     ann = await activate(registrations, watches)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.text("UPDATE registration SET state = 'verifying'"))
 
     assert await registrations.expire(NOW + DAY) == 0
@@ -92,10 +93,10 @@ async def test_a_registration_that_was_accepted_once_does_not_end_when_it_waits_
 
 
 async def test_a_mailbox_that_nobody_registered_is_forgotten(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     ghost = await register(registrations)
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.text("DELETE FROM registration"))
         await connection.execute(sa.update(mailbox).values(dirty=False))
 

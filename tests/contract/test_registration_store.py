@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
@@ -22,6 +21,7 @@ from relay.domain.model import (
 from relay.domain.outcome import RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
+from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate, mailbox
@@ -38,6 +38,7 @@ from tests.contract.samples import (
     new_registration,
     register,
 )
+from tests.transactions import transaction
 
 
 async def viewed(store: SqlRegistrationStore, registration_id: RegistrationId) -> RegistrationView:
@@ -46,8 +47,8 @@ async def viewed(store: SqlRegistrationStore, registration_id: RegistrationId) -
     return found
 
 
-async def dirty(engine: AsyncEngine) -> set[str]:
-    async with engine.connect() as connection:
+async def dirty(engine: Database) -> set[str]:
+    async with transaction(engine) as connection:
         return set(await connection.scalars(sa.select(mailbox.c.id).where(mailbox.c.dirty)))
 
 
@@ -99,7 +100,7 @@ async def test_a_mailbox_kept_under_another_id_is_reported(registrations: SqlReg
 
 
 async def test_creating_marks_the_mailbox_dirty_and_wakes_the_watch_role(
-    registrations: SqlRegistrationStore, wakeups: LocalWakeups, engine: AsyncEngine
+    registrations: SqlRegistrationStore, wakeups: LocalWakeups, engine: Database
 ) -> None:
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
@@ -121,7 +122,7 @@ async def test_a_change_sets_only_what_it_names(registrations: SqlRegistrationSt
 
 
 async def test_a_change_of_everything_is_read_back(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, wakeups: LocalWakeups
 ) -> None:
     registration = await activate(registrations, watches)
     await watches.take_dirty([SHARD], NOW)
@@ -148,13 +149,13 @@ async def test_a_change_of_everything_is_read_back(
 
 
 async def test_a_new_candidate_replaces_one_that_still_waits(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     registration = await register(registrations)
 
     await registrations.change(registration.id, RegistrationChange(sealed_candidate=b"sealed-new"), LATER)
 
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert list(await connection.scalars(sa.select(candidate.c.sealed))) == [b"sealed-new"]
 
 
@@ -209,7 +210,7 @@ async def test_a_refused_registration_gets_another_chance_with_a_new_candidate(
 
 
 async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine, wakeups: LocalWakeups
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, wakeups: LocalWakeups
 ) -> None:
     registration = await register(registrations)
     await registrations.mark(registration.id, Mark.TEST, NOW)
@@ -220,14 +221,14 @@ async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty
 
     assert await registrations.view(registration.id) is None
     assert await marks(engine) == {}
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert await connection.scalar(sa.select(sa.func.count()).select_from(candidate)) == 0
     assert await dirty(engine) == {"mb-ann"}
     assert waiter.woken
 
 
 async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint(
-    registrations: SqlRegistrationStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, engine: Database
 ) -> None:
     missing = RegistrationId("missing")
 
@@ -239,7 +240,7 @@ async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint
 
 
 async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
-    registrations: SqlRegistrationStore, engine: AsyncEngine, wakeups: LocalWakeups
+    registrations: SqlRegistrationStore, engine: Database, wakeups: LocalWakeups
 ) -> None:
     registration = await register(registrations)
     waiter = wakeups.waiter(Topic.OUTBOX_APNS)

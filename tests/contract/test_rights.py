@@ -9,10 +9,9 @@ from typing import Final
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.model import Platform, Role
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.privileges import API, PUSH, ROLES, WATCH, excess, grants_sql
@@ -22,6 +21,7 @@ from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, NOW, SHARD, activate, own_all, register
 from tests.postgres import PostgresServer
+from tests.transactions import transaction
 
 ALL: Final = "*"
 FORBIDDEN: Final = "42501"
@@ -124,9 +124,9 @@ class Thief:
     async def may(self, *statements: str) -> str:
         """Try statements in a transaction that is rolled back; return why not, or nothing."""
         connection = await asyncpg.connect(self._url)
-        transaction = connection.transaction()
+        own = connection.transaction()
         try:
-            await transaction.start()
+            await own.start()
             for statement in statements:
                 await connection.execute(statement)
         except asyncpg.PostgresError as error:
@@ -134,7 +134,7 @@ class Thief:
         else:
             return ""
         finally:
-            await transaction.rollback()
+            await own.rollback()
             await connection.close()
 
 
@@ -245,13 +245,13 @@ async def test_nobody_else_may_connect(postgres: PostgresServer, database: str) 
 
 
 @pytest.fixture
-async def filled(postgres: PostgresServer, database: str) -> AsyncIterator[AsyncEngine]:
+async def filled(postgres: PostgresServer, database: str) -> AsyncIterator[Database]:
     """Fill the database by the roles themselves: ann is active, ben is not proved."""
     wakeups = LocalWakeups()
     async with (
-        open_engine(postgres.url(database, API)) as api,
-        open_engine(postgres.url(database, WATCH)) as watch,
-        open_engine(postgres.url(database)) as owner,
+        open_database(postgres.url(database, API)) as api,
+        open_database(postgres.url(database, WATCH)) as watch,
+        open_database(postgres.url(database)) as owner,
     ):
         registrations, watches = SqlRegistrationStore(api, wakeups), SqlWatchStore(watch, wakeups)
         await activate(registrations, watches)
@@ -280,7 +280,7 @@ async def filled(postgres: PostgresServer, database: str) -> AsyncIterator[Async
     ],
 )
 async def test_the_api_role_activates_nothing(
-    postgres: PostgresServer, database: str, filled: AsyncEngine, statement: str
+    postgres: PostgresServer, database: str, filled: Database, statement: str
 ) -> None:
     assert "permission denied" in await Thief(postgres, database, API).may(statement)
 
@@ -301,10 +301,10 @@ async def test_the_api_role_activates_nothing(
     ],
 )
 async def test_the_push_role_destroys_no_credential_and_activates_nothing(
-    postgres: PostgresServer, database: str, filled: AsyncEngine, statements: tuple[str, ...]
+    postgres: PostgresServer, database: str, filled: Database, statements: tuple[str, ...]
 ) -> None:
     assert "permission denied" in await Thief(postgres, database, PUSH).may(*statements)
-    async with filled.connect() as connection:
+    async with transaction(filled) as connection:
         assert await connection.scalar(sa.text("SELECT count(sealed_credential) FROM mailbox")) == 1
 
 
@@ -316,7 +316,7 @@ SPRING: Final = "BEGIN RAISE EXCEPTION 'sprung as %', current_user; END"
 
 
 async def test_functions_of_others_are_named_and_run_by_no_role(
-    postgres: PostgresServer, database: str, filled: AsyncEngine
+    postgres: PostgresServer, database: str, filled: Database
 ) -> None:
     await postgres.execute(f"GRANT CREATE ON SCHEMA public TO {API}", database)
     connection = await asyncpg.connect(postgres.url(database, API))
@@ -335,7 +335,7 @@ async def test_functions_of_others_are_named_and_run_by_no_role(
         await postgres.execute(grants_sql(), database)
     wakeups = LocalWakeups()
     for role, user in ((Role.API, API), (Role.WATCH, WATCH), (Role.PUSH, PUSH)):
-        async with open_engine(postgres.url(database, user)) as engine:
+        async with open_database(postgres.url(database, user)) as engine:
             found = await excess(engine, role)
             assert any("of relay_api" in phrase for phrase in found)
             assert ("may create objects in schema public" in found) is (role is Role.API)
@@ -355,7 +355,7 @@ async def test_functions_of_others_are_named_and_run_by_no_role(
 
 async def test_a_role_with_its_grants_alone_has_no_right_too_many(postgres: PostgresServer, database: str) -> None:
     for role, user in ((Role.API, API), (Role.WATCH, WATCH), (Role.PUSH, PUSH)):
-        async with open_engine(postgres.url(database, user)) as engine:
+        async with open_database(postgres.url(database, user)) as engine:
             assert await excess(engine, role) == []
             assert await excess(engine, Role.ALL) == []
 
@@ -378,7 +378,7 @@ async def test_a_role_with_its_grants_alone_has_no_right_too_many(postgres: Post
 async def test_a_right_too_many_is_named(postgres: PostgresServer, database: str, statement: str, phrase: str) -> None:
     await postgres.execute(statement.format(database), database)
     try:
-        async with open_engine(postgres.url(database, PUSH)) as engine:
+        async with open_database(postgres.url(database, PUSH)) as engine:
             assert phrase in await excess(engine, Role.PUSH)
     finally:
         await postgres.execute("ALTER ROLE relay_push NOSUPERUSER; REVOKE relay_watch FROM relay_push")

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import DeviceId, MailboxId
@@ -13,6 +12,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, NewMailbox, RegistrationChange, RegistrationState
 from relay.domain.ports.ops import RefusedLogins
 from relay.domain.tries import Tries, TryLimits, Wait
+from relay.store.engine import Database
 from relay.store.ops import SqlOpsStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
@@ -28,6 +28,7 @@ from tests.contract.samples import (
     own_all,
     register,
 )
+from tests.transactions import transaction
 
 ANN = MailboxId("mb-ann")
 WINDOW = timedelta(minutes=30)
@@ -122,7 +123,7 @@ async def test_the_first_refusal_of_a_watched_credential_counts_once_and_the_nex
 
 
 async def test_the_budget_of_a_server_holds_over_all_accounts(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, wakeups: LocalWakeups
+    engine: Database, registrations: SqlRegistrationStore, wakeups: LocalWakeups
 ) -> None:
     watches = SqlWatchStore(engine, wakeups, {"office": TryLimits(WINDOW, 8)})
     phone = await activate(registrations, watches, "eve")
@@ -142,12 +143,12 @@ async def test_the_budget_of_a_server_holds_over_all_accounts(
 
 
 async def test_servers_of_one_directory_count_together(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, wakeups: LocalWakeups
+    engine: Database, registrations: SqlRegistrationStore, wakeups: LocalWakeups
 ) -> None:
     limits = TryLimits(directory="company")
     watches = SqlWatchStore(engine, wakeups, {"office": limits, "second": limits})
     candidates = [await strangers(registrations, user, n) for n, user in enumerate(SPELLINGS[:3])]
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         moved = sa.update(mailbox).where(mailbox.c.id == candidates[1].mailbox_id)
         await connection.execute(moved.values(server="second"))
 
@@ -158,7 +159,7 @@ async def test_servers_of_one_directory_count_together(
 
 
 async def test_processes_that_count_at_the_same_moment_count_one_after_the_other(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, wakeups: LocalWakeups
+    engine: Database, registrations: SqlRegistrationStore, wakeups: LocalWakeups
 ) -> None:
     processes = [SqlWatchStore(engine, wakeups, {"office": TryLimits(WINDOW, 8)}) for _ in range(3)]
     users = [*(f"user{number}" for number in range(8)), *SPELLINGS]
@@ -195,13 +196,13 @@ async def test_nothing_is_counted_for_a_mailbox_that_is_gone(watches: SqlWatchSt
 
 
 async def test_tries_that_cannot_be_read_are_all_spent(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     if engine.dialect.name != "sqlite":
         pytest.skip("PostgreSQL refuses what is no moment")
     phone = candidate_of(await register(registrations))
     assert await watches.spend(ANN, NOW, phone) is None
-    async with engine.begin() as connection:
+    async with transaction(engine) as connection:
         await connection.execute(sa.text("UPDATE tries SET last_at = 'zzz' WHERE account <> ''"))
 
     assert await watches.spend(ANN, NOW, phone) == Wait(1800.0)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Progress
 from eas_watcher.names import CollectionClass
@@ -16,7 +15,7 @@ from relay.domain.model import Platform, RegistrationId
 from relay.domain.unreadable import Unreadable, UnreadableRows
 from relay.ops.explain import document, text
 from relay.ops.unreadable import unreadable_rows
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
@@ -25,6 +24,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
+from tests.transactions import transaction
 
 NAMES = ("ann", "ben", "cas")
 
@@ -38,7 +38,7 @@ def postgres_url(fresh_postgres_url: str) -> str:
 class Relay:
     """The stores of one process, and its list of unreadable rows."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self.engine = engine
         self.rows = UnreadableRows()
         self.wakeups = LocalWakeups()
@@ -60,7 +60,7 @@ class Relay:
 
     async def write(self, statement: str) -> None:
         """Write as a newer version, another program, or a damaged disk might."""
-        async with self.engine.begin() as connection:
+        async with transaction(self.engine) as connection:
             await unchecked(connection)
             await connection.execute(sa.text(statement))
 
@@ -70,7 +70,7 @@ class Relay:
 
 
 @pytest.fixture
-async def relay(engine: AsyncEngine) -> Relay:
+async def relay(engine: Database) -> Relay:
     relay = Relay(engine)
     await relay.fill()
     return relay
@@ -79,7 +79,7 @@ async def relay(engine: AsyncEngine) -> Relay:
 @pytest.fixture
 async def embedded(sqlite_url: str) -> AsyncIterator[Relay]:
     """Return a relay on SQLite, whose columns take values of any type."""
-    async with open_engine(sqlite_url) as engine:
+    async with open_database(sqlite_url) as engine:
         relay = Relay(engine)
         await relay.fill()
         yield relay

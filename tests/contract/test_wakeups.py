@@ -7,13 +7,14 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Topic
+from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import PostgresWakeups
 from tests.contract.samples import register
+from tests.transactions import transaction
 from tests.waiting import SOON, until
 
 
@@ -82,7 +83,7 @@ async def test_a_wake_up_before_the_first_connection_arrives_later(postgres_url:
 
 
 async def test_a_lost_connection_is_made_again_and_wakes_everybody(
-    postgres_url: str, postgres_engine: AsyncEngine
+    postgres_url: str, postgres_engine: Database
 ) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         waiter = two.waiter(Topic.MAILBOXES)
@@ -90,7 +91,7 @@ async def test_a_lost_connection_is_made_again_and_wakes_everybody(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        async with postgres_engine.begin() as connection:
+        async with transaction(postgres_engine) as connection:
             assert len((await connection.execute(cut)).all()) == 2
 
         await until(lambda: waiter.woken)  # whatever was missed
@@ -100,9 +101,7 @@ async def test_a_lost_connection_is_made_again_and_wakes_everybody(
         await until(lambda: waiter.woken)
 
 
-async def test_a_store_wakes_the_other_process_after_its_commit(
-    postgres_url: str, postgres_engine: AsyncEngine
-) -> None:
+async def test_a_store_wakes_the_other_process_after_its_commit(postgres_url: str, postgres_engine: Database) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         waiter = two.waiter(Topic.MAILBOXES)
 

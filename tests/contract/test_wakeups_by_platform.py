@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass
@@ -15,6 +14,7 @@ from relay.domain.outcome import Delivered, RetryLater
 from relay.domain.ports.outbox import Settlement
 from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import Dispatcher
+from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -175,7 +175,7 @@ async def test_a_change_costs_a_commit_and_a_claim_and_a_settlement_for_each_pla
     registrations: SqlRegistrationStore,
     watches: SqlWatchStore,
     outbox: SqlOutboxStore,
-    engine: AsyncEngine,
+    engine: Database,
     wakeups: LocalWakeups,
     platforms: list[Platform],
 ) -> None:

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
@@ -15,12 +14,12 @@ from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationChange, RegistrationState
 from relay.domain.unreadable import UnreadableRows
-from relay.store.engine import transaction
+from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
 from relay.store.watches import SqlWatchStore, take_records
 from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
-from tests.transactions import recorded, touching
+from tests.transactions import recorded, touching, transaction
 
 ANN = MailboxId("mb-ann")
 PARTNERSHIP = Partnership(
@@ -172,14 +171,13 @@ async def test_a_mailbox_that_is_not_there_has_no_record(watches: SqlWatchStore)
 
 
 async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     names = ["a", "b", "c", "d", "e"]
     for name in names:
         await register(registrations, name)
 
-    async with transaction(engine) as connection:
-        taken = await take_records(connection, [SHARD], NOW, UnreadableRows(), only_dirty=True, at_once=2)
+    taken = await engine.run(take_records, [SHARD], NOW, UnreadableRows(), only_dirty=True, at_once=2)
 
     assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
     assert all(len(record.candidates) == 1 for record in taken)
@@ -187,7 +185,7 @@ async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
 
 
 async def test_a_start_locks_mailboxes_before_it_counts_a_try_on_their_keys(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     await register(registrations)
     with recorded(engine) as transactions:
@@ -210,7 +208,7 @@ async def test_noted_pings_are_seen_by_operators(registrations: SqlRegistrationS
 
 
 async def test_a_mailbox_is_forgotten_only_when_no_registration_names_it(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
 ) -> None:
     registration = await activate(registrations, watches)
     epoch = await own_all(watches)
@@ -248,7 +246,7 @@ async def test_a_forgotten_mailbox_starts_from_nothing(
 
 
 async def test_dirty_mailboxes_are_not_lost_with_the_answer_to_the_commit(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await register(registrations)
 
@@ -256,7 +254,7 @@ async def test_dirty_mailboxes_are_not_lost_with_the_answer_to_the_commit(
         connection.exec_driver_sql("COMMIT")
         raise ConnectionResetError
 
-    sa.event.listen(engine.sync_engine, "commit", commit_and_lose_the_connection, once=True)
+    sa.event.listen(engine.engine, "commit", commit_and_lose_the_connection, once=True)
     taken = await watches.take_dirty([SHARD], NOW)
 
     assert [record.mailbox.id for record in taken] == [ANN]
@@ -264,14 +262,14 @@ async def test_dirty_mailboxes_are_not_lost_with_the_answer_to_the_commit(
 
 
 async def test_dirty_mailboxes_that_could_not_be_read_stay_dirty(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await register(registrations)
 
     def lose_the_connection(_: sa.Connection) -> None:
         raise ConnectionResetError
 
-    sa.event.listen(engine.sync_engine, "begin", lose_the_connection, once=True)
+    sa.event.listen(engine.engine, "begin", lose_the_connection, once=True)
     with pytest.raises(StoreUnavailable):
         await watches.take_dirty([SHARD], NOW)
 
@@ -340,7 +338,7 @@ async def test_a_hierarchy_is_kept_replaced_and_forgotten(
 
 
 async def test_a_neighbour_counts_as_accepted_when_its_last_ping_began(
-    engine: AsyncEngine, registrations: SqlRegistrationStore, watches: SqlWatchStore
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await activate(registrations, watches)
     epoch = await own_all(watches)

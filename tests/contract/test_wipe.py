@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Partnership, Progress, WatchState
@@ -13,6 +12,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
+from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate
@@ -31,6 +31,7 @@ from tests.contract.samples import (
     own_all,
     register,
 )
+from tests.transactions import transaction
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -78,7 +79,7 @@ async def test_every_phone_gets_one_push_about_the_wipe_and_no_other(
 
 
 async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: AsyncEngine
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: Database
 ) -> None:
     phone = await activate(registrations, watches)
     waiting = await register(registrations, device="waiting")
@@ -96,7 +97,7 @@ async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(
         None,
         None,
     ]
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         assert (await connection.execute(sa.select(candidate.c.registration_id))).all() == []
 
 

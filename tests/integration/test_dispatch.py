@@ -21,7 +21,7 @@ from relay.push.dispatch import Dispatcher
 from relay.sandbox.apns import ApnsSimulator
 from relay.sandbox.scripts import Answer
 from relay.store import migrate
-from relay.store.engine import open_engine
+from relay.store.engine import open_database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -90,7 +90,7 @@ class World:
 @asynccontextmanager
 async def open_world(folder: Path, pacing: Pacing) -> AsyncIterator[World]:
     url = f"sqlite:///{folder / 'relay.sqlite3'}"
-    async with open_engine(url) as engine, apns(folder) as (simulator, sender):
+    async with open_database(url) as engine, apns(folder) as (simulator, sender):
         await migrate.upgrade(engine)
         wakeups = LocalWakeups()
         outbox = SqlOutboxStore(engine, wakeups, pacing)

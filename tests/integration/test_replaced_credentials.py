@@ -27,8 +27,8 @@ async def states(role: WatchRole, *ids: RegistrationId) -> list[str]:
 
 
 async def marks(role: WatchRole) -> int:
-    async with role.engine.connect() as connection:
-        return (await connection.execute(sa.select(sa.func.count()).select_from(outbox))).scalar_one()
+    count = sa.select(sa.func.count()).select_from(outbox)
+    return await role.engine.run(lambda connection: connection.execute(count).scalar_one())
 
 
 async def test_the_other_phones_fall_back_when_the_password_was_changed_and_return_with_the_new_one(
@@ -77,9 +77,9 @@ async def test_the_same_password_again_changes_nothing_for_the_other_phones(tmp_
 async def test_a_phone_whose_app_is_gone_falls_back_too(tmp_path: Path) -> None:
     async with open_watch_role(tmp_path) as role:
         ann, gone = await phones(role, "ann", "gone")
-        async with role.engine.begin() as connection:
-            gone_now = sa.update(registration).where(registration.c.id == gone)
-            await connection.execute(gone_now.values(state=RegistrationState.TOKEN_GONE.value))
+        gone_now = sa.update(registration).where(registration.c.id == gone)
+        gone_now = gone_now.values(state=RegistrationState.TOKEN_GONE.value)
+        await role.engine.run(lambda connection: connection.execute(gone_now))
         role.eas.add_mailbox(ANN, NEW)
 
         await role.change_password(ann, NEW)

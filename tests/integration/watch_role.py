@@ -9,8 +9,6 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
@@ -40,7 +38,7 @@ from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey, derive_device_id, generate
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -95,7 +93,7 @@ class WatchRole:
     committer: GroupCommitter
     eas: EasSimulator
     key: SealingPrivateKey
-    engine: AsyncEngine
+    engine: Database
     stats: FleetStats = field(default_factory=FleetStats)
 
     async def register(
@@ -184,7 +182,7 @@ async def open_watch_role(
     async with AsyncExitStack() as stack:
         eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
         eas.add_mailbox(ANN, PASSWORD)
-        engine = await stack.enter_async_context(open_engine(f"sqlite:///{folder / 'relay.sqlite3'}"))
+        engine = await stack.enter_async_context(open_database(f"sqlite:///{folder / 'relay.sqlite3'}"))
         await upgrade(engine)
         transport = await stack.enter_async_context(open_transport(ca.client_context()))
         wakeups = wakeups or LocalWakeups()

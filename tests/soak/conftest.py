@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relay.store import migrate
-from relay.store.engine import open_engine
+from relay.store.engine import open_database
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import Site, open_site
 
@@ -27,7 +27,7 @@ def postgres() -> Iterator[PostgresServer]:
 async def database(postgres: PostgresServer) -> AsyncIterator[str]:
     name = await postgres.create()
     url = postgres.url(name)
-    async with open_engine(url) as engine:
+    async with open_database(url) as engine:
         await migrate.upgrade(engine)
     yield url
     await postgres.drop(name)

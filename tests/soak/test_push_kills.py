@@ -8,7 +8,6 @@ from random import Random
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
@@ -16,7 +15,7 @@ from relay.domain.model import CommitEntry
 from relay.process.clock import now
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox
 from relay.store.wakeups import PostgresWakeups
@@ -25,6 +24,7 @@ from tests.contract.samples import activate
 from tests.site import PASSWORD, Site
 from tests.soak.ledger import Ledger
 from tests.soak.ports import free_ports
+from tests.transactions import transaction
 from tests.waiting import until
 
 CHANGES: Final = 10_000
@@ -52,7 +52,7 @@ def token_of(number: int) -> str:
 async def test_three_push_processes_on_postgresql(site: Site, database: str) -> None:
     random, ledger, apns = Random(20261124), Ledger(), site.sandbox.apns
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_engine(database))
+        engine = await stack.enter_async_context(open_database(database))
         wakeups = PostgresWakeups(database, random)
         telling = asyncio.ensure_future(wakeups.run())
         stack.callback(telling.cancel)
@@ -103,12 +103,12 @@ async def test_one_process_on_sqlite(site: Site) -> None:
 # --- PostgreSQL: the test is the watch role
 
 
-async def emptied(engine: AsyncEngine) -> None:
+async def emptied(engine: Database) -> None:
     """Wait until no mark is left."""
     left = sa.select(sa.func.count()).select_from(outbox)
     async with asyncio.timeout(LEASE):
         while True:
-            async with engine.connect() as connection:
+            async with transaction(engine) as connection:
                 if not await connection.scalar(left):
                     return
             await asyncio.sleep(0.5)

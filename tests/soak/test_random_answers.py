@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eas_watcher.http2.keepalive import KeepaliveTimings
 from eas_watcher.machine.memory import Change, Progress
@@ -37,7 +36,7 @@ from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
 from relay.settings import load
 from relay.store import migrate
-from relay.store.engine import open_engine
+from relay.store.engine import Database, open_database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox, registration
@@ -48,6 +47,7 @@ from tests.contract.samples import activate
 from tests.soak import hurried
 from tests.soak.ledger import Ledger
 from tests.soak.ports import free_ports
+from tests.transactions import transaction
 
 PUSHES: Final = 50_000
 CLASSES: Final = tuple(CollectionClass)
@@ -119,7 +119,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
     clock = hurried.clock_of(SPEED, now())
     ledger = Ledger()
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_engine(f"sqlite+aiosqlite:///{folder / 'relay.sqlite3'}"))
+        engine = await stack.enter_async_context(open_database(f"sqlite:///{folder / 'relay.sqlite3'}"))
         await migrate.upgrade(engine)
         wakeups = LocalWakeups()
         watches = SqlWatchStore(engine, wakeups)
@@ -270,20 +270,20 @@ async def change_all(watches: SqlWatchStore, epoch: int, ledger: Ledger, clock: 
             assert not await watches.commit(batch, clock())
 
 
-async def drained(engine: AsyncEngine) -> None:
+async def drained(engine: Database) -> None:
     """Wait until no marks are left except those of tokens in quarantine."""
     query = sa.select(sa.func.count()).select_from(outbox.join(registration)).where(registration.c.recheck_at.is_(None))
     async with asyncio.timeout(ROUND_LIMIT):
         while True:
-            async with engine.connect() as connection:
+            async with transaction(engine) as connection:
                 if not await connection.scalar(query):
                     return
             await asyncio.sleep(1.0)
 
 
-async def account(engine: AsyncEngine) -> tuple[set[tuple[str, str]], set[str]]:
+async def account(engine: Database) -> tuple[set[tuple[str, str]], set[str]]:
     """Return (device token, mark) of the marks that are left, and the device tokens that explain one."""
-    async with engine.connect() as connection:
+    async with transaction(engine) as connection:
         marks = sa.select(registration.c.device_token, outbox.c.mark).select_from(outbox.join(registration))
         left = {(row.device_token, row.mark) for row in await connection.execute(marks)}
         ended = registration.c.state == RegistrationState.TOKEN_GONE.value

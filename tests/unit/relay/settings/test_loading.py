@@ -32,7 +32,7 @@ def test_a_good_file_becomes_settings(site: Installation) -> None:
 
     assert settings.role is Role.ALL
     assert settings.state_dir == site.folder / "state"
-    assert settings.database.dsn == f"sqlite+aiosqlite:///{site.folder}/state/relay.sqlite3"
+    assert settings.database.dsn == f"sqlite:///{site.folder}/state/relay.sqlite3"
     assert settings.database.file == site.folder / "state/relay.sqlite3"
     assert settings.api is not None
     assert (settings.api.port, settings.api.certificate_file) == (8443, site.folder / "api.pem")

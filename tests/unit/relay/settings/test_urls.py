@@ -49,7 +49,7 @@ def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
 def test_sqlite_paths_start_from_the_folder_or_the_root() -> None:
     assert sqlite_file("sqlite:///a/b.db", Path("/etc/relay")) == Path("/etc/relay/a/b.db")
     assert sqlite_file("sqlite:////var/b.db", Path("/etc/relay")) == Path("/var/b.db")
-    assert sqlite_url(Path("/var/b.db")) == "sqlite+aiosqlite:////var/b.db"
+    assert sqlite_url(Path("/var/b.db")) == "sqlite:////var/b.db"
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite://host/x", "sqlite:///x?mode=ro"])
