@@ -7,7 +7,7 @@ device id, or the server reports changes that no Sync shows.
 from dataclasses import replace
 from typing import Final
 
-from eas_watcher.commands.ping import PingReply, PingStatus
+from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
 from eas_watcher.heartbeat import EARLY
 from eas_watcher.machine.folders import newest_mail
@@ -23,6 +23,11 @@ SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between tw
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
 QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks that the server still reports changes
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
+
+
+def ping_of(watch: Watch) -> Ping:
+    """Return the Ping that a watch wants held."""
+    return Ping(watch.heartbeat.spread(watch.jitter), tuple((c.id, c.cls) for c in watch.watched))
 
 
 def poll(watch: Watch, interval: float, before: list[Action], *, in_turn: bool = False) -> Move:

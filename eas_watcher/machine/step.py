@@ -17,7 +17,7 @@ from typing import Final
 from eas_watcher.commands.device import DEVICE
 from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options, choose_version
-from eas_watcher.commands.ping import Ping, PingReply
+from eas_watcher.commands.ping import PingReply
 from eas_watcher.commands.settings import InformDevice
 from eas_watcher.commands.sync import SyncReply
 from eas_watcher.errors import (
@@ -36,7 +36,7 @@ from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.ping import poll, read_ping
+from eas_watcher.machine.ping import ping_of, poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Action,
@@ -231,8 +231,7 @@ def _ping(watch: Watch) -> Move:
     actions += shown
     if watch.policy.poll_interval is not None:
         return poll(watch, watch.policy.poll_interval, actions)
-    seconds = watch.heartbeat.spread(watch.jitter)
-    return Pinging(watch), [*actions, Send(Ping(seconds, tuple((c.id, c.cls) for c in watch.watched)))]
+    return Pinging(watch), [*actions, Send(ping_of(watch))]
 
 
 def _take_turns(watch: Watch, seconds: float) -> Move:

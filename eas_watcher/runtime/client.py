@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from eas_watcher.auth.anonymous import NoCredential
@@ -20,16 +20,15 @@ from eas_watcher.commands.cookies import CookieJar
 from eas_watcher.commands.folder_sync import FolderSync
 from eas_watcher.commands.http_status import GATEWAY, OK, raise_for_http
 from eas_watcher.commands.options import Options
-from eas_watcher.commands.ping import Ping
+from eas_watcher.commands.ping import Ping, PingReply
 from eas_watcher.commands.request import Command, HttpReply, HttpRequest
 from eas_watcher.errors import EasError, ProtocolViolation, RequestRefused, ServerBusy, ServerRenewed, Unreachable
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
-from eas_watcher.ports import Transport
+from eas_watcher.ports import Done, HeldRequest, Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose, compose_lookup
-from eas_watcher.runtime.timers import Timers
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import concerns_server
@@ -80,7 +79,10 @@ class Pings(Protocol):
 
 
 class EasClient:
-    """Sends the commands of one mailbox, one at a time."""
+    """Sends the commands of one mailbox, one at a time.
+
+    A Ping takes two calls: `hold` sends it, and `answered` reads what came of it. Nothing waits in between.
+    """
 
     __slots__ = (
         "_account",
@@ -124,8 +126,19 @@ class EasClient:
         self._admission = admissions.admission(self._url, rate)
         self._standing = ClientAdmission(account.mailbox, candidate=candidate)
         self._watches = False
-        self._cookies = CookieJar()
+        self._cookies: CookieJar | None = None
+        """None: the server has set none."""
         self._renewal = ""
+
+    @property
+    def mailbox(self) -> MailboxId:
+        """The mailbox whose commands these are."""
+        return self._account.mailbox
+
+    @property
+    def account(self) -> Account:
+        """The account, at the URL where requests go."""
+        return replace(self._account, url=self._url)
 
     @property
     def url(self) -> str:
@@ -146,18 +159,22 @@ class EasClient:
         self._admission.watch_begins(self._account.mailbox, refused_ago)
 
     def watch_ends(self) -> None:
-        """Count the mailbox no longer."""
+        """Count the mailbox no longer; a Ping that it held was given up."""
         self._watches = False
+        self.given_up()
         self._admission.watch_ends(self._standing)
 
     def ask(self) -> Hold | Poll:
         """Return whether a Ping may be sent now."""
         return self._admission.ask(self._standing)
 
-    async def rest(self, seconds: float, timers: Timers) -> None:
-        """Return after so many seconds, or sooner when it is the mailbox's turn to hold a Ping."""
-        with self._admission.polling(self._standing) as turn:
-            await timers.sleep(seconds, turn)
+    def polls(self, on_turn: Callable[[], None]) -> None:
+        """Call `on_turn` when it is the mailbox's turn to hold a Ping, as long as it polls."""
+        self._admission.polls(self._standing, on_turn)
+
+    def polls_no_more(self) -> None:
+        """End that."""
+        self._admission.polls_no_more(self._standing)
 
     def address(self, url: str | None) -> None:
         """Send to a URL from now on; None: the account's."""
@@ -167,7 +184,7 @@ class EasClient:
         before, self._admission = self._admission, self._admissions.admission(url, self._rate)
         left, self._url = self._standing, url
         self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
-        self._cookies.forget()  # cookies are for the host that set them
+        self._cookies = None  # cookies are for the host that set them
         if self._watches:
             before.watch_ends(left)
             self._admission.watch_begins(self._account.mailbox, None)
@@ -177,31 +194,82 @@ class EasClient:
 
         Only one of the two may have a request under way.
         """
-        account = replace(self._account, url=self._url, credential=credential)
+        account = replace(self.account, credential=credential)
         other = EasClient(account, transport, self._admissions, self._rate, admitted=self._admitted)
         other._standing = self._standing
         return other
 
-    async def send(self, command: Command[R], partnership: Partnership, refusals: int = 0) -> Answer[R]:
+    async def send(
+        self, command: Command[R], partnership: Partnership, refusals: int = 0, admitted: Admitted | None = None
+    ) -> Answer[R]:
         """Send one command when the server's admission allows it, and read its answer; raises EasError.
 
-        `refusals` is how many times in a row the server has refused the credential.
+        `refusals` is how many times in a row the server has refused the credential. `admitted` replaces the client's.
         """
-        self.address(partnership.url)
-        standing = self._standing
-        standing.refusals = refusals
+        standing = self._prepare(partnership, refusals)
         try:
-            async with _Admitted(self._admission, standing, self._admitted, holds=isinstance(command, Ping)):
+            await _enter(self._admission, standing, admitted or self._admitted)
+            with _Reporting(self._admission, standing):
                 request = self._compose(command, partnership)
                 http = await self._transmit(command, request)
-                reply = await self._read(command, http, request)
+                reply = await self._read(command, http, partnership)
         except EasError as error:
             self._admissions.count(command.name or OPTIONS, error)
             raise
-        self._admissions.count(command.name or OPTIONS, None)
-        if command.name:  # some servers answer OPTIONS to everybody
-            self._admission.accepted(standing)
-        return Answer(reply, http, asyncio.get_running_loop().time() - standing.began)
+        return self._accepted(command, reply, http)
+
+    async def hold(
+        self, ping: Ping, partnership: Partnership, refusals: int, done: Done, admitted: Admitted | None = None
+    ) -> HeldRequest:
+        """Send a Ping when the server's admission allows it; return once it is held. Raises EasError.
+
+        `done` gets what is to be given to `answered`. If the held request is given up instead, `given_up` is due.
+        """
+        standing = self._prepare(partnership, refusals)
+        try:
+            await _enter(self._admission, standing, admitted or self._admitted, holds=True)
+            with _Reporting(self._admission, standing) as report:
+                request = self._compose(ping, partnership)
+                self._ping_begins(ping)
+                try:
+                    held = await self._transport.hold(request, done)
+                except BaseException as error:
+                    self._ping_ends()
+                    if isinstance(error, EasError):
+                        self._note_failure(error)
+                    raise
+                report.goes_on()
+        except EasError as error:
+            self._admissions.count(ping.name, error)
+            raise
+        return held
+
+    async def answered(self, ping: Ping, partnership: Partnership, came: HttpReply | Exception) -> Answer[PingReply]:
+        """Read what came of a held Ping; raises EasError.
+
+        `ping` and `partnership` are those that it was sent with.
+        """
+        standing = self._standing
+        try:
+            with _Reporting(self._admission, standing):
+                self._ping_ends()
+                if isinstance(came, Exception):
+                    if isinstance(came, EasError):
+                        self._note_failure(came)
+                    raise came
+                self._note(came)
+                raise_for_cut(came, asyncio.get_running_loop().time() - standing.sent_at)
+                reply = await self._read(ping, came, partnership)
+        except EasError as error:
+            self._admissions.count(ping.name, error)
+            raise
+        return self._accepted(ping, reply, came)
+
+    def given_up(self) -> None:
+        """Note that a Ping is held no longer, and that its answer will not be read; without any, do nothing."""
+        if self._standing.sent == "Ping":
+            self._ping_ends()
+            self._admission.leave(self._standing)
 
     async def fetch(self, command: Command[Any], partnership: Partnership, counted_as: str = "") -> Fetched:
         """Send one command and return its answer whatever its status, to see how a server refuses.
@@ -210,17 +278,17 @@ class EasClient:
         that came instead of an answer.
         """
         self.address(partnership.url)
-        request = self._compose(command, partnership)
-        admitted = _Admitted(self._admission, self._standing, self._admitted)
-        transmit = partial(self._transmit, command, request)
-        return await _fetch(counted_as or command.name or OPTIONS, admitted, transmit, self._admissions)
+        transmit = partial(self._transmit, command, self._compose(command, partnership))
+        enter = partial(_enter, self._admission, self._standing, self._admitted)
+        reporting = _Reporting(self._admission, self._standing)
+        return await _fetch(counted_as or command.name or OPTIONS, enter, reporting, transmit, self._admissions)
 
     async def look(self, transport: Transport) -> Look | None:
         """Ask the server for its options without any credential; return what its answer shows, None if none came.
 
         `transport` shows no credential either.
         """
-        account = replace(self._account, url=self._url, credential=NoCredential(self._account.user))
+        account = replace(self.account, credential=NoCredential(self._account.user))
         anonymous = EasClient(account, transport, self._admissions, self._rate)
         try:
             http = (await anonymous.fetch(Options(), Partnership(url=self._url), LOOK)).http
@@ -229,45 +297,70 @@ class EasClient:
             return None
         return read_look(http.status, http.headers)
 
+    def _prepare(self, partnership: Partnership, refusals: int) -> ClientAdmission:
+        """Address the server that a partnership is with; return how this client stands with its admission."""
+        self.address(partnership.url)
+        self._standing.refusals = refusals
+        return self._standing
+
     def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
-        cookie = self._cookies.header(self._url, self._admissions.now())
+        cookie = "" if self._cookies is None else self._cookies.header(self._url, self._admissions.now())
         return compose(self._account, command, partnership.version, partnership.policy_key, cookie, self._url)
 
     async def _transmit(self, command: Command[Any], request: HttpRequest) -> HttpReply:
-        """Send one request; a Ping is held, everything else is one of the few short requests at a time."""
+        """Send one request and wait; a Ping is held, everything else is one of the few short requests at a time."""
         if not isinstance(command, Ping):
             async with self._admission.short:
                 self._admission.sends(self._standing, ping=False)
                 return await self._exchange(request)
-        self._admission.sends(self._standing, ping=True)
-        clock, pings, mailbox = asyncio.get_running_loop().time, self._pings, self._account.mailbox
-        began = clock()
-        if pings is not None:
-            pings.ping_begins(mailbox, command.heartbeat)
+        self._ping_begins(command)
         try:
             http = await self._exchange(request)
         finally:
-            if pings is not None:
-                pings.ping_ends(mailbox)
-        raise_for_cut(http, clock() - began)
+            self._ping_ends()
+        raise_for_cut(http, asyncio.get_running_loop().time() - self._standing.sent_at)
         return http
 
     async def _exchange(self, request: HttpRequest) -> HttpReply:
-        """Send one request; keep the cookies of its answer, and its date."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
         try:
             http = await self._transport.send(request)
         except EasError as error:
-            if not isinstance(error, Unreachable) or error.reached:
-                self._cookies.unanswered()
+            self._note_failure(error)
             raise
-        host = urlsplit(request.url).hostname or ""
-        self._admissions.clocks.answered(host, http.headers.get("date", ""), clock() - began)
-        self._cookies.answered(http.status, http.set_cookies, request.url, self._admissions.now())
+        self._note(http)
         return http
 
-    async def _read(self, command: Command[R], http: HttpReply, request: HttpRequest) -> R:
+    def _ping_begins(self, ping: Ping) -> None:
+        self._admission.sends(self._standing, ping=True)
+        if self._pings is not None:
+            self._pings.ping_begins(self._account.mailbox, ping.heartbeat)
+
+    def _ping_ends(self) -> None:
+        if self._pings is not None:
+            self._pings.ping_ends(self._account.mailbox)
+
+    def _note(self, http: HttpReply) -> None:
+        """Keep the cookies of an answer, and its date."""
+        took = asyncio.get_running_loop().time() - self._standing.sent_at
+        self._admissions.clocks.answered(urlsplit(self._url).hostname or "", http.headers.get("date", ""), took)
+        if self._cookies is None and http.set_cookies:
+            self._cookies = CookieJar()
+        if self._cookies is not None:
+            self._cookies.answered(http.status, http.set_cookies, self._url, self._admissions.now())
+
+    def _note_failure(self, error: EasError) -> None:
+        """Note that a request got no answer: its cookies may be the cause, unless it never arrived."""
+        if self._cookies is not None and (not isinstance(error, Unreachable) or error.reached):
+            self._cookies.unanswered()
+
+    def _accepted(self, command: Command[Any], reply: R, http: HttpReply) -> Answer[R]:
+        """Count an answer that was read, and return it."""
+        self._admissions.count(command.name or OPTIONS, None)
+        if command.name:  # some servers answer OPTIONS to everybody
+            self._admission.accepted(self._standing)
+        return Answer(reply, http, asyncio.get_running_loop().time() - self._standing.began)
+
+    async def _read(self, command: Command[R], http: HttpReply, partnership: Partnership) -> R:
         """Read an answer; raises EasError.
 
         The worst answers take 0.2 s: a large one is read in a thread, so that other mailboxes need not wait for it.
@@ -281,17 +374,19 @@ class EasClient:
                 async with self._admissions.large_answer:
                     reply = await asyncio.to_thread(command.read, http)
         except (ServerBusy, ProtocolViolation):
-            if http.status == OK:
+            if http.status == OK and self._cookies is not None:
                 # A login form, or the error of a back end that a cookie names.
                 self._cookies.unanswered()
             raise
         except RequestRefused:
-            if command.policy_key is None:
+            if command.policy_key is None and partnership.version is not None:
                 # An operator needs the bytes to find the fault: they hold keys and ids, nothing of the mailbox.
-                refused = {"command": command.name, "body": request.body[:REFUSED_KEPT].hex()}
+                body = command.encode(partnership.version)
+                refused = {"command": command.name, "body": body[:REFUSED_KEPT].hex()}
                 log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
             raise
-        self._cookies.worked()
+        if self._cookies is not None:
+            self._cookies.worked()
         return reply
 
     def _raise_for_renewal(self, command: Command[Any], http: HttpReply) -> None:
@@ -346,8 +441,9 @@ class AutodiscoverClient:
             async with admission.short:
                 return await self._transport.send(request)
 
-        admitted = _Admitted(admission, standing, self._admitted)
-        fetched = await _fetch(AUTODISCOVER, admitted, transmit, self._admissions)
+        enter = partial(_enter, admission, standing, self._admitted)
+        reporting = _Reporting(admission, standing)
+        fetched = await _fetch(AUTODISCOVER, enter, reporting, transmit, self._admissions)
         return fetched.http
 
 
@@ -361,12 +457,17 @@ def raise_for_cut(http: HttpReply, held: float) -> None:
 
 
 async def _fetch(
-    name: str, admitted: "_Admitted", transmit: Callable[[], Awaitable[HttpReply]], admissions: Admissions
+    name: str,
+    enter: Callable[[], Awaitable[None]],
+    reporting: "_Reporting",
+    transmit: Callable[[], Awaitable[HttpReply]],
+    admissions: Admissions,
 ) -> Fetched:
     """Return the answer to a request; its admission learns what the status means for the whole server."""
     error: EasError | None = None
     try:
-        async with admitted:
+        await enter()
+        with reporting:
             http = await transmit()
             error = _read_status(http, admissions)
             if error is not None and concerns_server(error):
@@ -387,32 +488,43 @@ def _read_status(http: HttpReply, admissions: Admissions) -> EasError | None:
     return None
 
 
-class _Admitted:
-    """The time in which a request may be sent: entering waits for it, leaving reports how the request ended."""
+async def _enter(
+    admission: ServerAdmission, standing: ClientAdmission, admitted: Admitted | None, *, holds: bool = False
+) -> None:
+    """Return when a request may be sent; raises EasError, or what `admitted` raises."""
+    await admission.enter(standing, holds=holds)
+    if admitted is not None:
+        try:
+            await admitted()
+        except BaseException:
+            admission.leave(standing)
+            raise
 
-    __slots__ = ("_admission", "_admitted", "_holds", "_standing")
 
-    def __init__(
-        self, admission: ServerAdmission, standing: ClientAdmission, admitted: Admitted | None, *, holds: bool = False
-    ) -> None:
+class _Reporting:
+    """The time in which a request is sent, or its answer is read: leaving it reports how the request ended."""
+
+    __slots__ = ("_admission", "_goes_on", "_standing")
+
+    def __init__(self, admission: ServerAdmission, standing: ClientAdmission) -> None:
         self._admission = admission
         self._standing = standing
-        self._admitted = admitted
-        self._holds = holds
+        self._goes_on = False
 
-    async def __aenter__(self) -> None:
-        await self._admission.enter(self._standing, holds=self._holds)
-        if self._admitted is not None:
-            try:
-                await self._admitted()
-            except BaseException:
-                self._admission.leave(self._standing)
-                raise
+    def goes_on(self) -> None:
+        """Report nothing: the request is not over."""
+        self._goes_on = True
 
-    async def __aexit__(
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Raise the error as the admission understands it, if that differs."""
+        if self._goes_on:
+            return
         try:
             if error is None:
                 self._admission.answered(self._standing)

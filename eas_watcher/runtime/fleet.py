@@ -1,9 +1,8 @@
-"""All watches of a process: one task per mailbox, started and stopped by the mailbox's id."""
+"""All watches of a process, started and stopped by the mailbox's id."""
 
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 
 from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
@@ -28,15 +27,17 @@ class Fleet:
         """Take what all runners share, and what to call with the mailbox of a broken watch."""
         self._context = context
         self._on_broken = on_broken
-        self._tasks: dict[MailboxId, asyncio.Task[None]] = {}
+        self._on_end = self._ended
+        """One object for all watches."""
+        self._watches: dict[MailboxId, Runner] = {}
 
     def __len__(self) -> int:
         """Return how many watches run."""
-        return len(self._tasks)
+        return len(self._watches)
 
     def __contains__(self, mailbox: object) -> bool:
         """Return True if a mailbox is watched."""
-        return mailbox in self._tasks
+        return mailbox in self._watches
 
     def start(
         self,
@@ -51,33 +52,26 @@ class Fleet:
 
         `seeker` looks for the mailbox if it may have moved; `bare` is a transport that shows no credential.
         """
-        if account.mailbox in self._tasks:
+        if account.mailbox in self._watches:
             raise ValueError("a mailbox has one watch, never two")
         runner = Runner(account, transport, self._context, memory, policy, seeker, bare)
-        task = asyncio.get_running_loop().create_task(runner.run(), name=f"watch {account.mailbox}")
-        self._tasks[account.mailbox] = task
-        task.add_done_callback(partial(self._ended, account.mailbox))
+        self._watches[account.mailbox] = runner
+        runner.start(self._on_end)
 
     async def stop(self, mailbox: MailboxId) -> None:
         """Stop the watch of a mailbox, if it has one; return when its last request is closed."""
-        task = self._tasks.get(mailbox)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        runner = self._watches.get(mailbox)
+        if runner is not None:
+            await runner.stop()
 
     async def stop_all(self) -> None:
         """Stop every watch; return when all requests are closed."""
-        tasks = set(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        watches = list(self._watches.values())
+        while closing := {task for runner in watches if (task := runner.cancel()) is not None}:
+            await asyncio.wait(closing)
 
-    def _ended(self, mailbox: MailboxId, task: asyncio.Task[None]) -> None:
-        del self._tasks[mailbox]
-        if task.cancelled():
-            return
-        error = task.exception()
+    def _ended(self, mailbox: MailboxId, error: BaseException | None) -> None:
+        del self._watches[mailbox]
         if isinstance(error, Fenced):
             log.info("watch belongs to another process now", extra={"mailbox": mailbox})
         elif error is not None:

@@ -14,8 +14,7 @@ with the accepted credential is.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
@@ -58,6 +57,8 @@ class ClientAdmission:
     """Whether its request is the one that finds out how the server takes refused credentials."""
     began: float = 0.0
     """When its request was let through, by the loop's clock."""
+    sent_at: float = 0.0
+    """When it was sent, which may be later: the client may have had to wait for something else, too."""
     sent: Literal["", "short", "Ping"] = ""
     """What its request under way is, once it was sent."""
     holding: asyncio.TimerHandle | None = None
@@ -108,8 +109,8 @@ class ServerAdmission:
         self._suspended: deque[asyncio.Future[Turn]] = deque()
         """Candidates that wait because the server is suspected."""
         self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
-        self._polling: dict[ClientAdmission, asyncio.Future[None]] = {}
-        """Those that poll until it is their turn to hold a Ping."""
+        self._polling: dict[ClientAdmission, Callable[[], None]] = {}
+        """Those that poll, and what to call when it is their turn to hold a Ping."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
         self._suspected_at = 0.0
@@ -190,6 +191,7 @@ class ServerAdmission:
 
     def watch_ends(self, client: ClientAdmission) -> None:
         """Count one watched mailbox less."""
+        self._polling.pop(client, None)
         self.capacity.ends(client)
         self.refusals.forget(client.mailbox)
 
@@ -201,16 +203,14 @@ class ServerAdmission:
         """Return whether a client may send a Ping now, or Syncs until it is its turn."""
         return self.capacity.ask(client, asyncio.get_running_loop().time())
 
-    @contextmanager
-    def polling(self, client: ClientAdmission) -> "Iterator[asyncio.Future[None]]":
-        """Return a future that is done when it is the turn of a client to hold a Ping, while it polls."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._polling[client] = turn
+    def polls(self, client: ClientAdmission, on_turn: Callable[[], None]) -> None:
+        """Call `on_turn`, perhaps at once, when it is the turn of a client to hold a Ping, as long as it polls."""
+        self._polling[client] = on_turn
         self._give_turns()
-        try:
-            yield turn
-        finally:
-            del self._polling[client]
+
+    def polls_no_more(self, client: ClientAdmission) -> None:
+        """Let a client go that polled, or did not."""
+        self._polling.pop(client, None)
 
     async def enter(self, client: ClientAdmission, *, holds: bool = False) -> None:
         """Return when a request may be sent; `holds`: it is a Ping, whose answer comes late.
@@ -241,7 +241,7 @@ class ServerAdmission:
 
     def sends(self, client: ClientAdmission, *, ping: bool) -> None:
         """Note that a client's request goes out now."""
-        now = asyncio.get_running_loop().time()
+        now = client.sent_at = asyncio.get_running_loop().time()
         client.sent = "Ping" if ping else "short"
         (self.capacity.ping_sent if ping else self.capacity.short_sent)(client, now)
 
@@ -348,9 +348,7 @@ class ServerAdmission:
         if not self._polling:
             return
         for client in self.capacity.turns(self._polling, asyncio.get_running_loop().time()):
-            turn = self._polling[client]
-            if not turn.done():
-                turn.set_result(None)
+            self._polling.pop(client)()
 
     def _compare(self, client: ClientAdmission, error: Unauthorized) -> Unauthorized:
         """Return a refusal with what it means beside those of other mailboxes."""
@@ -418,6 +416,7 @@ class ServerAdmission:
 
     def _holds(self, client: ClientAdmission) -> None:
         """Note that the server holds a Ping: it serves, and it accepted the credential, else it would have answered."""
+        client.holding = None
         if client.probe:
             self._probe_ended(client)
         self.accepted(client)

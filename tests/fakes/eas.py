@@ -11,7 +11,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import EasError
 from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
-from eas_watcher.ports import Fenced
+from eas_watcher.ports import Done, Fenced
 from eas_watcher.transport.holding import HoldsInTask
 
 
@@ -113,3 +113,38 @@ class ScriptedTransport(HoldsInTask):
         if isinstance(answer, EasError):
             raise answer
         return answer if isinstance(answer, HttpReply) else answer(request)
+
+
+class HoldingTransport:
+    """A transport that answers each short request with an empty body, and holds Pings without a task."""
+
+    def __init__(self, goodbye: float = 0.0) -> None:
+        """Take how many seconds the server needs to let a Ping go that is given up."""
+        self._goodbye = goodbye
+        self.held: list[HeldPing] = []
+        self.sent = 0
+
+    async def send(self, request: HttpRequest) -> HttpReply:
+        self.sent += 1
+        return HttpReply(200, {}, b"")
+
+    async def hold(self, request: HttpRequest, done: Done) -> "HeldPing":
+        ping = HeldPing(done, self._goodbye)
+        self.held.append(ping)
+        return ping
+
+
+class HeldPing:
+    """A Ping that a test answers."""
+
+    __slots__ = ("_goodbye", "done", "given_up")
+
+    def __init__(self, done: Done, goodbye: float) -> None:
+        self.done = done
+        self._goodbye = goodbye
+        self.given_up = 0
+        """How often it was given up; one that is given up twice was cancelled meanwhile."""
+
+    async def give_up(self) -> None:
+        await asyncio.sleep(self._goodbye)
+        self.given_up += 1

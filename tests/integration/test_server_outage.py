@@ -352,7 +352,7 @@ async def test_a_password_that_changed_before_an_outage_ends_its_watch_after_it(
         ann = place.journal.kept[MailboxId("ann")]
         assert ann.conditions[-1].state is WatchState.CREDENTIAL_REFUSED
         assert [commit.in_doubt for commit in ann.commits if commit.attention] == [True, False]
-        assert place.simulator.held == 1
+        await place.held(1)
         assert most_in_a_window([each for each in place.since(began) if each[1] == ANN]) == 3
 
 

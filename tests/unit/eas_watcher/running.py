@@ -1,5 +1,6 @@
 """What tests of runners share: one mailbox, the context of its watch, and answers as they come over HTTP."""
 
+import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
@@ -50,7 +51,27 @@ class World:
         return self.context.admissions.admission(account().url, RATE)
 
     async def run(self, transport: Transport, memory: Memory = KNOWN, name: str = "m1") -> None:
-        await Runner(account(name), transport, self.context, memory, Policy()).run()
+        await until_ended(Runner(account(name), transport, self.context, memory, Policy()))
+
+
+async def until_ended(runner: Runner) -> None:
+    """Run a watch until it ends, and raise what broke it; if this is cancelled, stop it."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_end(_: MailboxId, error: BaseException | None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    runner.start(on_end)
+    try:
+        await ended
+    except asyncio.CancelledError:
+        await runner.stop()
+        raise
 
 
 def account(name: str = "m1") -> Account:

@@ -17,7 +17,9 @@ async def start_many() -> int:
     async def start(name: int) -> None:
         nonlocal passed
         await door.enter(ClientAdmission(name))
-        await waits.sleep(0.0001)
+        over = asyncio.Event()
+        waits.begin(0.0001, over.set)
+        await over.wait()
         passed += 1
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:

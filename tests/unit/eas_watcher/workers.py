@@ -26,7 +26,7 @@ from eas_watcher.server.idle_timeout import Lesson
 from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.wbxml.decode import decode
 from tests.fakes.eas import MemoryJournals
-from tests.unit.eas_watcher.running import EMPTY, KNOWN, command_of, folders, mails, pinged
+from tests.unit.eas_watcher.running import EMPTY, KNOWN, command_of, folders, mails, pinged, until_ended
 from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP
 
 URL: Final = "https://mail.example.com/eas"
@@ -242,7 +242,7 @@ class Crowd:
 
 async def _run(runner: Runner, after: float) -> None:
     await asyncio.sleep(after)
-    await runner.run()
+    await until_ended(runner)
 
 
 @asynccontextmanager

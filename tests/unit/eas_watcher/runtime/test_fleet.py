@@ -4,13 +4,14 @@ import logging
 import pytest
 
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.errors import CredentialVoid
+from eas_watcher.errors import CredentialVoid, ServerBusy, Unreachable
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
+from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.fleet import Fleet
-from tests.fakes.eas import ScriptedTransport
-from tests.unit.eas_watcher.running import EMPTY, KNOWN, World, account, mails
+from tests.fakes.eas import HoldingTransport, ScriptedTransport
+from tests.unit.eas_watcher.running import EMPTY, KNOWN, World, account, mails, pinged
 
 pytestmark = pytest.mark.looptime
 
@@ -34,6 +35,13 @@ class Watched:
         transport = transport or ScriptedTransport(EMPTY)
         self.fleet.start(account(mailbox), transport, KNOWN, Policy())
         return transport
+
+    async def hold(self, transport: Transport, *mailboxes: MailboxId) -> None:
+        """Start watches, and return when each holds a Ping."""
+        for mailbox in mailboxes:
+            self.fleet.start(account(mailbox), transport, KNOWN, Policy())
+        await asyncio.sleep(1)
+        assert self.world.context.stats.held.keys() == {*mailboxes}
 
     async def gone(self, mailbox: MailboxId) -> None:
         while mailbox in self.fleet:  # noqa: ASYNC110 -- a fleet does not report a quiet end, and this time costs nothing
@@ -140,3 +148,105 @@ async def test_a_mailbox_of_another_process_is_left_alone(caplog: pytest.LogCapt
 
     assert here.broken == []
     assert [record.message for record in caplog.records] == ["watch belongs to another process now"]
+
+
+def tasks_and_timers() -> tuple[int, int]:
+    """Count the tasks of the loop but this one, and its timers."""
+    loop = asyncio.get_running_loop()
+    timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+    return len(asyncio.all_tasks()) - 1, len(timers)
+
+
+async def test_a_held_ping_is_no_task_and_no_timer() -> None:
+    here, server = Watched(), HoldingTransport()
+
+    await here.hold(server, ANN, BEN)
+    assert (len(server.held), tasks_and_timers()) == (2, (0, 0))
+
+    server.held[0].done(pinged(1))
+    await asyncio.sleep(1)
+    assert (len(server.held), tasks_and_timers()) == (3, (0, 0))
+    await here.fleet.stop_all()
+    assert [ping.given_up for ping in server.held] == [0, 1, 1]
+
+
+async def test_a_pause_is_no_task_and_one_timer_for_all() -> None:
+    here = Watched()
+    for mailbox in (ANN, BEN):
+        here.start(mailbox, ScriptedTransport(ServerBusy("busy"), EMPTY))
+    await asyncio.sleep(1)
+
+    assert tasks_and_timers() == (0, 1)
+    await here.fleet.stop(ANN)
+    assert (ANN in here.fleet, BEN in here.fleet) == (False, True)
+    await here.fleet.stop_all()
+    await asyncio.sleep(3600)
+    assert (len(here.fleet), here.world.context.stats.held) == (0, {})
+
+
+async def test_an_answer_that_came_as_the_watch_is_stopped_leaves_no_ping_behind() -> None:
+    here, server = Watched(), HoldingTransport()
+    await here.hold(server, ANN)
+
+    server.held[0].done(pinged(1))
+    await here.fleet.stop(ANN)
+
+    assert (len(here.fleet), here.world.context.stats.held, len(server.held)) == (0, {}, 1)
+    assert here.world.admission.watched == 0
+    assert here.world.admission.capacity._held == {}
+    assert here.broken == []
+
+
+async def test_an_answer_that_comes_while_its_ping_is_given_up_is_left_alone() -> None:
+    here, server = Watched(), HoldingTransport(goodbye=5.0)
+    await here.hold(server, ANN)
+
+    stopping = asyncio.ensure_future(here.fleet.stop(ANN))
+    await asyncio.sleep(1)
+    server.held[0].done(pinged(1))
+    await stopping
+
+    assert (len(here.fleet), len(server.held), server.held[0].given_up) == (0, 1, 1)
+
+
+async def test_all_who_stop_a_watch_wait_until_its_ping_is_given_up_and_none_hurries_that() -> None:
+    here, server = Watched(), HoldingTransport(goodbye=5.0)
+    await here.hold(server, ANN)
+    began = asyncio.get_running_loop().time()
+
+    first = asyncio.ensure_future(here.fleet.stop(ANN))
+    await asyncio.sleep(1)
+    second, third = asyncio.ensure_future(here.fleet.stop(ANN)), asyncio.ensure_future(here.fleet.stop_all())
+    await asyncio.sleep(1)
+    first.cancel()
+    await asyncio.sleep(1)
+    assert ANN in here.fleet
+    await asyncio.gather(second, third)
+
+    assert asyncio.get_running_loop().time() == began + 5.0
+    assert (len(here.fleet), server.held[0].given_up, here.world.context.stats.held) == (0, 1, {})
+
+
+async def test_a_fault_instead_of_an_answer_breaks_the_watch_alone() -> None:
+    here, server = Watched(), HoldingTransport()
+    await here.hold(server, ANN, BEN)
+
+    server.held[0].done(ZeroDivisionError())
+    await here.broke.wait()
+
+    assert here.broken == [ANN]
+    assert here.world.context.stats.held.keys() == {BEN}
+    assert len(here.world.admission.capacity._held) == 1
+    await here.fleet.stop_all()
+
+
+async def test_a_failure_of_a_held_ping_is_followed_by_a_pause_and_a_sync() -> None:
+    here, server = Watched(), HoldingTransport()
+    await here.hold(server, ANN)
+
+    server.held[0].done(Unreachable("cut", 120.0))
+    await asyncio.sleep(60)
+
+    assert (server.sent, len(server.held)) == (2, 2)
+    assert here.world.journal.pings == [630, 90]
+    await here.fleet.stop_all()

@@ -36,6 +36,7 @@ from tests.unit.eas_watcher.running import (
     pinged,
     policy,
     sync_status,
+    until_ended,
 )
 from tests.unit.eas_watcher.seeker import Seeker
 from tests.unit.eas_watcher.watching import INBOX, NOW, PARTNERSHIP, watch_of
@@ -363,7 +364,7 @@ async def test_a_server_that_hangs_delays_no_mailbox_of_another() -> None:
     async with asyncio.TaskGroup() as tasks:
         watches = [
             tasks.create_task(world.run(hanging, name="m1")),
-            tasks.create_task(Runner(elsewhere, other, world.context, KNOWN, Policy()).run()),
+            tasks.create_task(until_ended(Runner(elsewhere, other, world.context, KNOWN, Policy()))),
         ]
         await other.held.wait()
         assert (clock(), commands(hanging)) == (10.0, ["Sync"])
@@ -543,7 +544,7 @@ async def test_a_credential_that_autodiscover_refuses_is_confirmed_no_sooner_tho
     policy = Policy(hosts=frozenset({"mail.example.com"}), discovered=True)
     runner = Runner(account(), transport, world.context, KNOWN, policy, seeker)
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(runner.run())
+        task = tasks.create_task(until_ended(runner))
         await transport.held.wait()
         task.cancel()
 
@@ -560,7 +561,7 @@ async def test_what_a_search_elsewhere_found_is_recorded_beside_the_failure(capl
     transport = ScriptedTransport(HttpReply(404, {}, b""), EMPTY)
     runner = Runner(account(), transport, world.context, KNOWN, policy, seeker)
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(runner.run())
+        task = tasks.create_task(until_ended(runner))
         await transport.held.wait()
         task.cancel()
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from eas_watcher.runtime.timers import CROWDED, Timers
+from eas_watcher.runtime.timers import CROWDED, Timers, Wait
 
 pytestmark = pytest.mark.looptime
 
@@ -11,60 +11,88 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_each_wait_ends_at_its_time() -> None:
-    waits, ended = Timers(), []
+class Calls:
+    """Note which calls were made, and when."""
 
-    async def sleep(seconds: float) -> None:
-        await waits.sleep(seconds)
-        ended.append((seconds, clock()))
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.made: list[tuple[str, float]] = []
 
-    async with asyncio.TaskGroup() as tasks:
-        for seconds in (30.0, 5.0, 12.5, 5.0, 0.0):
-            tasks.create_task(sleep(seconds))
-
-    assert ended == [(0.0, 0.0), (5.0, 5.0), (5.0, 5.0), (12.5, 12.5), (30.0, 30.0)]
-    assert len(waits) == 0
+    def begin(self, seconds: float, name: str = "call") -> Wait:
+        return self.timers.begin(seconds, lambda: self.made.append((name, clock())))
 
 
-async def test_any_number_of_waits_is_one_timer() -> None:
-    waits, loop = Timers(), asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
-        sleepers = [tasks.create_task(waits.sleep(1000.0 - number / 10)) for number in range(5000)]
-        await asyncio.sleep(1)
-        timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
-        assert (len(waits), len(timers)) == (5000, 1)
-        for sleeper in sleepers:
-            sleeper.cancel()
+async def test_each_call_is_made_at_its_time() -> None:
+    calls = Calls()
+    for seconds in (30.0, 5.0, 12.5, 5.0, 0.0):
+        calls.begin(seconds, f"after {seconds}")
+    assert (calls.made, len(calls.timers)) == ([], 5)
+
+    await asyncio.sleep(40)
+
+    moments = (0.0, 5.0, 5.0, 12.5, 30.0)
+    assert calls.made == [(f"after {moment}", moment) for moment in moments]
+    assert len(calls.timers) == 0
 
 
-async def test_a_wait_given_up_disturbs_no_other() -> None:
-    waits = Timers()
-    async with asyncio.TaskGroup() as tasks:
-        first, second = (tasks.create_task(waits.sleep(seconds)) for seconds in (5.0, 9.0))
-        await asyncio.sleep(1)
-        first.cancel()
-        await second
-        assert (clock(), len(waits)) == (9.0, 0)
+async def test_any_number_of_calls_is_one_timer() -> None:
+    calls, loop = Calls(), asyncio.get_running_loop()
+    waits = [calls.begin(1000.0 - number / 10) for number in range(5000)]
+
+    timers = [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+
+    assert (len(calls.timers), len(timers)) == (5000, 1)
+    for wait in waits:
+        wait.cancel()
 
 
-async def test_waits_given_up_take_no_room_for_ever() -> None:
-    waits = Timers()
-    async with asyncio.TaskGroup() as tasks:
-        sleepers = [tasks.create_task(waits.sleep(1e6)) for _ in range(CROWDED + 1)]
-        await asyncio.sleep(1)
-        for sleeper in sleepers:
-            sleeper.cancel()
-        await asyncio.sleep(1)
+async def test_a_cancelled_call_is_not_made_and_disturbs_no_other() -> None:
+    calls = Calls()
+    first = calls.begin(5.0, "first")
+    calls.begin(9.0, "second")
+    await asyncio.sleep(1)
 
-    assert (len(waits), waits._heap) == (0, [])
+    first.cancel()
+    first.cancel()
+    first.hasten()
+    await asyncio.sleep(20)
+
+    assert (calls.made, len(calls.timers)) == ([("second", 9.0)], 0)
 
 
-async def test_a_sleeper_cancelled_as_its_time_comes_is_counted_once() -> None:
-    waits = Timers()
-    async with asyncio.TaskGroup() as tasks:
-        sleeper = tasks.create_task(waits.sleep(5.0))
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().call_at(5.0, sleeper.cancel)
-        await asyncio.wait({sleeper})
+async def test_a_hastened_call_is_made_once_and_by_the_loop() -> None:
+    calls = Calls()
+    wait = calls.begin(100.0)
+    await asyncio.sleep(7)
 
-    assert (sleeper.cancelled(), len(waits)) == (True, 0)
+    wait.hasten()
+    wait.hasten()
+    assert calls.made == []
+    await asyncio.sleep(200)
+
+    assert (calls.made, wait.over, len(calls.timers)) == ([("call", 7.0)], True, 0)
+
+
+async def test_cancelled_calls_take_no_room_for_ever() -> None:
+    calls = Calls()
+    waits = [calls.begin(1e6) for _ in range(CROWDED + 1)]
+
+    for wait in waits:
+        wait.cancel()
+
+    assert len(calls.timers) == 0
+    assert len(calls.timers._heap) < CROWDED
+
+
+async def test_a_call_may_begin_the_next_wait() -> None:
+    timers, made = Timers(), list[float]()
+
+    def again() -> None:
+        made.append(clock())
+        if len(made) < 3:
+            timers.begin(10.0, again)
+
+    timers.begin(10.0, again)
+    await asyncio.sleep(100)
+
+    assert made == [10.0, 20.0, 30.0]

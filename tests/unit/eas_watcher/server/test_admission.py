@@ -814,8 +814,29 @@ async def test_one_that_polls_is_woken_when_it_is_its_turn() -> None:
     admission.sends(first, ping=True)
     assert isinstance(admission.ask(second), Poll)
 
-    with admission.polling(second) as turn:
-        assert not turn.done()
-        admission.answered(first)
-        assert turn.done()
+    turns: list[str] = []
+    admission.polls(second, lambda: turns.append("second"))
+    assert turns == []
+    admission.answered(first)
+    assert turns == ["second"]
+    admission.answered(first)
+    assert turns == ["second"]
     assert isinstance(admission.ask(second), Hold)
+
+
+async def test_one_that_polls_no_more_is_not_woken() -> None:
+    admission, first, second, third = new_admission(), here("first"), here("second"), here("third")
+    admission.capacity.limit = 1
+    for client in (first, second, third):
+        admission.watch_begins(client.mailbox, None)
+        admission.ask(client)
+    admission.sends(first, ping=True)
+    turns: list[str] = []
+    admission.polls(second, lambda: turns.append("second"))
+    admission.polls(third, lambda: turns.append("third"))
+
+    admission.polls_no_more(second)
+    admission.watch_ends(third)
+    admission.answered(first)
+
+    assert turns == []
