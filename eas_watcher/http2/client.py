@@ -172,14 +172,20 @@ class Http2Client(Generic[Owner]):
     @property
     def free(self) -> int:
         """The number of streams that may be opened now."""
-        if self.going or self._next > LAST_STREAM:
+        if self.going:
             return 0
-        return max(self._limit - len(self._owners), 0)
+        left = (LAST_STREAM - self._next) // 2 + 1  # ids that are not used yet
+        return max(min(self._limit - len(self._owners), left), 0)
 
     @property
     def exhausted(self) -> bool:
         """True if all ids of streams are used up: another connection has more."""
         return self._next > LAST_STREAM
+
+    @property
+    def window(self) -> int:
+        """The octets of bodies that the server takes now, on the connection."""
+        return self._outflow.window
 
     @property
     def room(self) -> int:

@@ -30,12 +30,13 @@ class _Unsent:
 class Outflow:
     """The windows of one server. Only streams with an unsent rest are kept: no others need a window."""
 
-    __slots__ = ("_frame_size", "_initial", "_out", "_unsent", "_window")
+    __slots__ = ("_frame_size", "_initial", "_out", "_unsent", "window")
 
     def __init__(self, out: list[bytes]) -> None:
         """Append frames to `out`."""
         self._out = out
-        self._window = WINDOW
+        self.window = WINDOW
+        """The octets of bodies that the server takes now, on the connection."""
         self._initial = WINDOW
         self._frame_size = FRAME_SIZE
         self._unsent: dict[int, _Unsent] = {}
@@ -47,16 +48,16 @@ class Outflow:
     @property
     def room(self) -> int:
         """The octets of body that a new stream may send at once."""
-        return min(self._window, self._initial)
+        return min(self.window, self._initial)
 
     def request(self, stream_id: int, block: bytes, body: bytes) -> None:
         """Write a request; what does not fit of its body follows later."""
         length = len(body)
-        fits = length <= self._window and length <= self._initial and length <= self._frame_size
+        fits = length <= self.window and length <= self._initial and length <= self._frame_size
         if fits and len(block) <= self._frame_size:
             number = NUMBER.pack(stream_id)
             if length:
-                self._window -= length
+                self.window -= length
                 self._out += (
                     b"%b\x01\x04%b" % (len(block).to_bytes(3), number),  # HEADERS, END_HEADERS [RFC 9113 6.2]
                     block,
@@ -86,7 +87,7 @@ class Outflow:
 
     def widen(self, octets: int) -> None:
         """Let so many octets more go out on the connection; raises Violation."""
-        self._window = _widened(self._window, _positive(octets))
+        self.window = _widened(self.window, _positive(octets))
         self.send()
 
     def widen_stream(self, stream_id: int, octets: int) -> None:
@@ -105,11 +106,11 @@ class Outflow:
     def _send(self, stream_id: int) -> None:
         unsent = self._unsent[stream_id]
         while unsent.body:
-            size = min(self._window, unsent.window, self._frame_size)
+            size = min(self.window, unsent.window, self._frame_size)
             if size <= 0:
                 return
             piece, unsent.body = unsent.body[:size], unsent.body[size:]
-            self._window -= len(piece)
+            self.window -= len(piece)
             unsent.window -= len(piece)
             self._out.append(frame(DATA, 0 if unsent.body else END_STREAM, stream_id, piece))
         del self._unsent[stream_id]

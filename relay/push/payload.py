@@ -10,9 +10,9 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from relay.domain.model import DuePush, Mark, Mode, RegistrationId
 
@@ -92,6 +92,11 @@ HOUR: Final = 3600  # seconds
 LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR}
 """Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and an hour for a test."""
 
+SHAPES: Final = 1024
+"""Templates that are kept rendered: there are some hundred with the locales of all phones."""
+_SOME_ID: Final = "a-registration-id-that-no-text-contains"
+_COUNT: Final = '"count": '
+
 Kind = Literal["new-items", "attention", "test"]
 KINDS: Final[Mapping[Mark, Kind]] = {Mark.ATTENTION: "attention", Mark.TEST: "test"}
 """The templates of marks without a class; all classes share one."""
@@ -143,6 +148,20 @@ class Notice:
         return LIFETIME[self.kind]
 
 
+class ApnsShape(NamedTuple):
+    """What all messages for APNs of one template and language have in common."""
+
+    before: str
+    """The text up to the registration id."""
+    between: str
+    """From there to the count; all the rest where there is no count."""
+    after: str | None
+    """The rest; None: there is no count."""
+    push_type: Literal["alert", "background"]
+    priority: Literal[5, 10]
+    lifetime: int
+
+
 @dataclass(frozen=True)
 class ApnsMessage:
     """A notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
@@ -151,8 +170,18 @@ class ApnsMessage:
 
     @cached_property
     def rendered(self) -> str:
-        """The text that is sent, made once, since the egress log records the same text."""
-        return json.dumps(self.body, ensure_ascii=False)
+        """The text that is sent, made once, since the egress log records the same text: the body as JSON."""
+        notice = self.notice
+        before, between, after, *_ = self.shape
+        if after is None:
+            return f"{before}{notice.registration_id}{between}"
+        return f"{before}{notice.registration_id}{between}{_clip(notice.count)}{after}"
+
+    @cached_property
+    def shape(self) -> ApnsShape:
+        """What this message shares with others."""
+        notice = self.notice
+        return _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale)
 
     @property
     def push_type(self) -> Literal["alert", "background"]:
@@ -174,6 +203,19 @@ class ApnsMessage:
             return {"content-available": 1}
         title, body = text(self.notice.mark, self.notice.locale, certain=self.notice.certain)
         return {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
+
+
+@lru_cache(SHAPES)
+def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str) -> ApnsShape:
+    """Render one message and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
+    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale)
+    message = ApnsMessage(notice)
+    before, _, rest = json.dumps(message.body, ensure_ascii=False).partition(_SOME_ID)
+    shared = (message.push_type, message.priority, notice.lifetime)
+    between, counted, after = rest.partition(_COUNT)
+    if not counted:
+        return ApnsShape(before, rest, None, *shared)
+    return ApnsShape(before, between + _COUNT, after.removeprefix("1"), *shared)
 
 
 @dataclass(frozen=True, slots=True)

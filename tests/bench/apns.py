@@ -10,7 +10,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -30,7 +30,7 @@ from relay.process import gc_tuning
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import EgressLog, Limits, open_egress_log
+from relay.push.egress.log import EgressLog, Leaving, Limits, open_egress_log
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from tests.bench.site import figure
@@ -47,7 +47,7 @@ Push = Callable[[int], Awaitable[None]]
 class NoEgress:
     """An egress log that keeps nothing, because aioapns has none."""
 
-    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
+    def apns(self, pushes: Sequence[Leaving]) -> None:
         """Forget."""
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:

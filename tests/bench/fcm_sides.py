@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
 from relay.process.clock import now
-from relay.push.egress.log import Egress, Limits, open_egress_log
+from relay.push.egress.log import Egress, Leaving, Limits, open_egress_log
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender
-from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
+from relay.push.payload import FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
 
 AT_ONCE: Final = 32
@@ -70,7 +70,7 @@ def measured(count: int) -> Iterator[None]:
 class NoEgress:
     """An egress log that keeps nothing, because the others have none."""
 
-    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
+    def apns(self, pushes: Sequence[Leaving]) -> None:
         pass
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:

@@ -1,9 +1,10 @@
 """An egress log in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from relay.push.egress.log import Unwritable
-from relay.push.payload import ApnsMessage, WebPushMessage
+from relay.push.egress.log import Leaving, Unwritable
+from relay.push.payload import WebPushMessage
 
 
 @dataclass
@@ -13,8 +14,9 @@ class MemoryEgress:
     bodies: list[str] = field(default_factory=list)
     full: bool = False
 
-    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        self._note(message.rendered)
+    def apns(self, pushes: Sequence[Leaving]) -> None:
+        for push in pushes:
+            self._note(push.message.rendered)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         self._note(body.decode())

@@ -92,7 +92,7 @@ def uses(package: str, owner: str, user: str, *names: Name) -> Iterator[Use]:
     return (Use(package, owner, name, holds, user, why) for name, holds, why in names)
 
 
-ENGINE = "relay/push/apns/h2_engine.py"
+SANDBOX = "relay/sandbox/apns_connection.py"
 POSTING = "relay/network/posting.py"
 ACCOUNT = "relay/push/fcm/account.py"
 LISTENERS = "relay/http/listeners.py"
@@ -101,43 +101,6 @@ CONNECTION = "h2.connection.H2Connection"
 HANDLER = "aiohttp.client_proto.ResponseHandler"
 
 REGISTER = (
-    # h2: its documented send_headers and send_data take 22 us of CPU for each push, where these names take 5.
-    *uses(
-        "h2",
-        CONNECTION,
-        ENGINE,
-        ("streams", lambda it: it().streams == {}, "add the stream of a request"),
-        ("highest_outbound_stream_id", lambda it: it().highest_outbound_stream_id == 0, "say which streams exist"),
-        ("outbound_flow_control_window", lambda it: it().outbound_flow_control_window == 65_535, "limit what it sends"),
-        (
-            "state_machine",
-            lambda it: accepts(it().state_machine.process_input, "input_"),
-            "say that a request goes out",
-        ),
-        ("open_outbound_streams", has_property("open_outbound_streams"), "have h2 drop the streams that have ended"),
-        ("MAX_CLOSED_STREAMS", lambda it: isinstance(it.MAX_CLOSED_STREAMS, int), "bound the memory of ended streams"),
-    ),
-    *uses(
-        "h2",
-        "h2.connection",
-        ENGINE,
-        ("ConnectionInputs", lambda it: it.ConnectionInputs.SEND_HEADERS in it.ConnectionInputs, "open a connection"),
-    ),
-    *uses(
-        "h2",
-        "h2.stream",
-        ENGINE,
-        (
-            "H2Stream",
-            lambda it: accepts(it.H2Stream, "stream_id", "config", "inbound_window_size", "outbound_window_size"),
-            "make the stream of a request",
-        ),
-        (
-            "StreamInputs",
-            lambda it: {"SEND_HEADERS", "SEND_DATA", "SEND_END_STREAM"} <= {each.name for each in it.StreamInputs},
-            "say that a request is complete",
-        ),
-    ),
     # aioapns documents the names of its root only.
     *uses(
         "aioapns",
@@ -149,7 +112,7 @@ REGISTER = (
     *uses(
         "aioapns",
         "aioapns.common.NotificationResult",
-        "relay/push/apns/streams.py",
+        "relay/push/apns/connection.py",
         (
             "__init__",
             lambda it: accepts(it.__init__, "notification_id", "status", "description", "timestamp"),
@@ -272,14 +235,14 @@ def test_a_registered_name_still_has_the_form_that_is_relied_on(use: Use) -> Non
 
 
 def test_a_name_that_a_library_gave_up_is_reported_in_a_sentence() -> None:
-    gone = Use("h2", CONNECTION, "_gone", lambda it: callable(it._gone), ENGINE, "forget a stream")
+    gone = Use("h2", CONNECTION, "_gone", lambda it: callable(it._gone), SANDBOX, "forget a stream")
     changed = Use("aiohttp", HANDLER, "read", lambda it: accepts(it.read, "limit"), POSTING, "wait for an answer")
-    moved = Use("h2", "h2.nowhere.H2Connection", "streams", bool, ENGINE, "add a stream")
+    moved = Use("h2", "h2.nowhere.H2Connection", "streams", bool, SANDBOX, "add a stream")
 
     assert (gone.broken, changed.broken, moved.broken) == (True, True, True)
     assert gone.complaint == (
         f"h2 {version('h2')} no longer has h2.connection.H2Connection._gone in the form on which "
-        "relay/push/apns/h2_engine.py relies to forget a stream"
+        "relay/sandbox/apns_connection.py relies to forget a stream"
     )
 
 

@@ -18,6 +18,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import Environment
 from relay.network.dialling import Dialler
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
+from relay.push.apns.exchange import Record
 from relay.push.apns.pool import ApnsPool
 from relay.push.key_files import KeyFile
 from relay.security.certificates import is_p256, public_key_of, read_certificate
@@ -99,8 +100,12 @@ class Account:
         timings: KeepaliveTimings,
         random: Random,
         clock: Clock,
+        record: Record,
     ) -> None:
-        """Read the account's file; raises ValueError or OSError when it holds no usable key or certificate."""
+        """Read the account's file; `record` gets the requests that are about to leave.
+
+        Raises ValueError or OSError when the file holds no usable key or certificate.
+        """
         authentication = account.authentication
         self.table = account.table
         self._path = authentication.file
@@ -123,7 +128,14 @@ class Account:
         tls = self._tls()
         self._pools = {
             environment: ApnsPool(
-                endpoint, dialler, tls, authorization, in_flight=config.in_flight, timings=timings, random=random
+                endpoint,
+                dialler,
+                tls,
+                authorization,
+                in_flight=config.in_flight,
+                timings=timings,
+                random=random,
+                record=record,
             )
             for environment, endpoint in config.endpoints.items()
             if environment in account.environments

@@ -3,11 +3,17 @@
 The values are aioapns' `NotificationRequest` and `NotificationResult`, each with the little that it lacks.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, TypeAlias
 
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
+
+from eas_watcher.http2.header_block import header_block, header_field, header_name, string
+from relay.push.egress.log import Leaving
+from relay.push.payload import ApnsMessage
 
 
 class Ending(StrEnum):
@@ -27,7 +33,6 @@ class Ending(StrEnum):
     STREAM_RESET = "stream-reset"
     STREAM_IDS_USED_UP = "stream-ids-used-up"
     KEY_CHANGED = "key-changed"
-    CONNECTING_STOPPED = "connecting-stopped"
     RELAY_STOPS = "relay-stops"
 
     @property
@@ -56,47 +61,36 @@ class NotSent(Unanswered):
     """The server did nothing with the request: it may be sent again freely."""
 
 
-class NotBegun(NotSent):
-    """The request never got a stream: its connection ended, or ends, while the request waited for one."""
-
-
 class MaybeSent(Unanswered):
     """It is unknown whether the push reached the phone: send it again at most once, under the same ids."""
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
     """One push to one device token."""
 
-    notification: NotificationRequest
-    """Its `message` and `time_to_live` stay empty: both are below in the form that goes out."""
-    body: bytes
-    expires_at: int
-    """When the push is of no use any more, as Unix time."""
+    __slots__ = ("body", "expires_at", "message", "notification")
 
-    def headers(self, host: bytes, authorization: str) -> list[tuple[bytes, bytes]]:
-        """Return the headers [Apple: Sending notification requests to APNs]; those that requests share come first."""
-        push = self.notification
-        headers = [
-            (b":method", b"POST"),
-            (b":scheme", b"https"),
-            (b":authority", host),
-            (b":path", b"/3/device/%b" % push.device_token.encode()),
-            (b"apns-topic", str(push.apns_topic).encode()),
-            (b"apns-push-type", b"" if push.push_type is None else push.push_type.value.encode()),
-            (b"apns-priority", str(push.priority).encode()),
-        ]
-        if authorization:
-            headers.append((b"authorization", authorization.encode()))
-        headers += (
-            (b"apns-id", push.notification_id.encode()),
-            (b"apns-expiration", str(self.expires_at).encode()),
-            (b"apns-collapse-id", str(push.collapse_key).encode()),
-        )
-        return headers
+    def __init__(self, notification: NotificationRequest, message: ApnsMessage, expires_at: int) -> None:
+        """`expires_at` is when the push is of no use any more, as Unix time.
+
+        The notification's `message` and `time_to_live` stay empty: both are here in the form that goes out.
+        """
+        self.notification = notification
+        self.message = message
+        self.body = message.rendered.encode()
+        self.expires_at = expires_at
+
+    @property
+    def leaving(self) -> Leaving:
+        """What the egress log records of it."""
+        return Leaving(str(self.notification.apns_topic), self.notification.device_token, self.message)
 
 
-@dataclass(frozen=True, slots=True)
+Record: TypeAlias = Callable[[Sequence[Request]], None]
+"""Records requests that are about to leave, in the egress log; raises Unwritable, and then they must not leave."""
+
+
+@dataclass(slots=True)
 class Answer:
     """What APNs says about one push."""
 
@@ -105,3 +99,60 @@ class Answer:
     """The header of that name."""
     authorization: str = ""
     """The authorization header of the request."""
+
+
+_PATH: Final = header_name(b":path")
+_ID: Final = header_name(b"apns-id")
+_EXPIRATION: Final = header_name(b"apns-expiration")
+_COLLAPSE_ID: Final = header_name(b"apns-collapse-id")
+_ONE_OCTET: Final = 127
+"""The length of a string that takes more than one octet [RFC 7541 5.1]."""
+
+
+class HeaderBlocks:
+    """The header blocks of requests to one host; the parts that requests share are written once."""
+
+    __slots__ = ("_authorization", "_authorized", "_pseudo", "_shared")
+
+    def __init__(self, host: str) -> None:
+        self._pseudo = header_block(((b":method", b"POST"), (b":scheme", b"https"), (b":authority", host.encode())))
+        self._shared: dict[tuple[object, object, object], bytes] = {}
+        """By topic, push type and priority, of which the settings and the templates make a few."""
+        self._authorization = ""
+        self._authorized = b""
+
+    def write(self, request: Request, authorization: str) -> bytes:
+        """Return the headers [Apple: Sending notification requests to APNs]; values need no check: they are our own."""
+        push = request.notification
+        key = (push.apns_topic, push.push_type, push.priority)
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = _write_shared(push)
+        if authorization != self._authorization:
+            self._authorization = authorization
+            self._authorized = header_field(b"authorization", authorization.encode()) if authorization else b""
+        path = b"/3/device/" + push.device_token.encode()
+        collapse_id = push.collapse_key.encode() if push.collapse_key else b""
+        identity, expires_at = push.notification_id.encode(), b"%d" % request.expires_at
+        if len(path) < _ONE_OCTET and len(collapse_id) < _ONE_OCTET and len(identity) < _ONE_OCTET:
+            return b"%b%b%c%b%b%b%b%c%b%b%c%b%b%c%b" % (
+                *(self._pseudo, _PATH, len(path), path),
+                *(shared, self._authorized),
+                *(_ID, len(identity), identity),
+                *(_EXPIRATION, len(expires_at), expires_at),
+                *(_COLLAPSE_ID, len(collapse_id), collapse_id),
+            )
+        own = ((_ID, identity), (_EXPIRATION, expires_at), (_COLLAPSE_ID, collapse_id))
+        written = [name + string(value) for name, value in own]
+        return b"".join((self._pseudo, _PATH, string(path), shared, self._authorized, *written))
+
+
+def _write_shared(push: NotificationRequest) -> bytes:
+    push_type = b"" if push.push_type is None else push.push_type.value.encode()
+    return header_block(
+        (
+            (b"apns-topic", str(push.apns_topic).encode()),
+            (b"apns-push-type", push_type),
+            (b"apns-priority", str(push.priority).encode()),
+        )
+    )

@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from random import Random
 from types import TracebackType
@@ -68,7 +67,9 @@ class ApnsSender:
         dialler = Dialler(config.route)
         self.time_limit = config.time_limit
         """Seconds for one push, with the time to connect; a new value counts for the next push."""
-        self.accounts = [Account(account, config, dialler, timings, random, clock) for account in config.accounts]
+        self.accounts = [
+            Account(account, config, dialler, timings, random, clock, self._record) for account in config.accounts
+        ]
         """The accounts with their connections, in the order of the configuration."""
         self._by_app: dict[tuple[str, Environment], Account] = {
             (topic, environment): account
@@ -97,11 +98,10 @@ class ApnsSender:
         account = self._by_app.get((push.app, push.environment))
         if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
             return _refusal(push, self._by_app)
-        message = ApnsMessage(Notice.of(push))
-        note = partial(self._egress.apns, push.app, push.device_token, message)
+        request = self._request(push)
         try:
             with self._deadlines.within(self.time_limit):
-                answer = await self._deliver(account, push.environment, self._request(push, message), note)
+                answer = await self._deliver(account, push.environment, request)
         except Unwritable as error:
             return held(error)
         except (NotSent, MaybeSent) as error:
@@ -125,30 +125,35 @@ class ApnsSender:
         after = retry_after(answer.retry_after, self._clock())
         return read_apns(int(result.status), result.description or "", result.timestamp, after)
 
-    async def _deliver(
-        self, account: Account, environment: Environment, request: Request, note: Callable[[], None]
-    ) -> Answer:
+    async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
         """Send a request and return its answer; send it once more when the provider token has expired."""
         pool = account.pool(environment)
-        answer = await _persist(pool, request, note)
+        answer = await _persist(pool, request)
         if answer.result.description == "ExpiredProviderToken" and account.tokens is not None:
             now = asyncio.get_running_loop().time()
             if account.tokens.expired(answer.authorization, now):
-                return await _persist(pool, request, note)
+                return await _persist(pool, request)
         return answer
 
-    def _request(self, push: DuePush, message: ApnsMessage) -> Request:
+    def _record(self, requests: Sequence[Request]) -> None:
+        """Record requests that are about to leave, each time that they are: raises Unwritable."""
+        self._egress.apns([request.leaving for request in requests])
+
+    def _request(self, push: DuePush) -> Request:
+        notice = Notice.of(push)
+        message = ApnsMessage(notice)
+        shape = message.shape
         notification = NotificationRequest(
             push.device_token,
             {},  # the body goes out as the template rendered it
             notification_id=message_id(push),
-            priority=message.priority,
-            collapse_key=message.notice.collapse_id,
-            push_type=PUSH_TYPES[message.push_type],
+            priority=shape.priority,
+            collapse_key=notice.collapse_id,
+            push_type=PUSH_TYPES[shape.push_type],
             apns_topic=push.app,
         )
-        expires_at = int(self._clock().timestamp()) + message.notice.lifetime
-        return Request(notification, message.rendered.encode(), expires_at)
+        expires_at = int(self._clock().timestamp()) + shape.lifetime
+        return Request(notification, message, expires_at)
 
 
 def message_id(push: DuePush) -> str:
@@ -163,14 +168,10 @@ def message_id(push: DuePush) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
-async def _persist(pool: ApnsPool, request: Request, note: Callable[[], None]) -> Answer:
-    """Send again at once what was not sent, and once what was maybe sent; raises the error of the last attempt.
-
-    Each attempt goes into the egress log, because each may leave the company.
-    """
+async def _persist(pool: ApnsPool, request: Request) -> Answer:
+    """Send again at once what was not sent, and once what was maybe sent; raises the error of the last attempt."""
     doubted = False
     for left in reversed(range(TRIES)):
-        note()
         try:
             return await pool.send(request)
         except NotSent:

@@ -7,13 +7,14 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from relay.domain.clock import Clock
 from relay.domain.model import Environment, Lane, Platform
@@ -32,12 +33,13 @@ from relay.push.egress.keeping import (
 )
 from relay.push.egress.record import (
     ChainKey,
+    Entry,
     Position,
     Removal,
     device_hash,
     read_position,
     without_token,
-    write_line,
+    write_lines,
 )
 from relay.push.payload import ApnsMessage, WebPushMessage
 
@@ -67,11 +69,19 @@ def held(error: Unwritable) -> RetryLater:
     return RetryLater(f"egress-log: {error}", AGAIN, ROOM, reach=Reach.HERE)
 
 
+class Leaving(NamedTuple):
+    """A push to APNs that is about to leave."""
+
+    app: str
+    device_token: str
+    message: ApnsMessage
+
+
 class Egress(Protocol):
     """Records what is about to leave the company."""
 
-    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        """Record a push to APNs; raise Unwritable."""
+    def apns(self, pushes: Sequence[Leaving]) -> None:
+        """Record pushes to APNs that leave together, all or none; raise Unwritable."""
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Record a push to FCM; raise Unwritable."""
@@ -125,7 +135,9 @@ class EgressLog(EgressState):
         self.incidents = 0
         self._dirty = False
         self._syncing = threading.Lock()
-        """Held during an fsync, which runs in a thread, so that no rotation closes the file meanwhile."""
+        """Held during an fsync, which runs in a thread, but for the one at the end."""
+        self._full: deque[int] = deque()
+        """Descriptors of files that are full and not synced yet."""
         self.incident: Incident | None = None
         self._number, end = self._resume()
         self.position = self._remember(end)
@@ -134,19 +146,25 @@ class EgressLog(EgressState):
         if self.position.n != end.n or end.digest not in {"", self.position.digest}:
             self._changed(f"the lines after number {end.n} are gone or others: the relay had written {self.position.n}")
 
-    def apns(self, app: str, device_token: str, message: ApnsMessage) -> None:
-        """Record a push to APNs; raise Unwritable."""
-        self._append(Platform.APNS, app, device_hash(self._devices, device_token), message.rendered)
+    def apns(self, pushes: Sequence[Leaving]) -> None:
+        """Record pushes to APNs that leave together, all or none; raise Unwritable."""
+        self._append(
+            Platform.APNS,
+            [
+                (app, device_hash(self._devices, device_token), message.rendered)
+                for app, device_token, message in pushes
+            ],
+        )
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Record a push to FCM; raise Unwritable."""
         device = device_hash(self._devices, device_token)
-        self._append(Platform.FCM, app, device, without_token(body, device_token, device))
+        self._append(Platform.FCM, [(app, device, without_token(body, device_token, device))])
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
         device = device_hash(self._devices, device_token)
-        self._append(Platform.WEBPUSH, app, device, message.content.decode("ascii"))
+        self._append(Platform.WEBPUSH, [(app, device, message.content.decode("ascii"))])
 
     def capacities(self, now: float) -> Iterator[Capacity]:
         """List all lanes while the log cannot be written: no push is claimed then. `now` is `loop.time()`."""
@@ -175,29 +193,54 @@ class EgressLog(EgressState):
         try:
             self._sync()
         finally:
-            os.close(self._file)
+            for file in (*self._full, self._file):
+                os.close(file)
 
     # --- appending
 
-    def _append(self, provider: Platform, app: str, device: str, body: str) -> None:
+    def _append(self, provider: Platform, entries: Sequence[Entry]) -> None:
+        """Write the lines of a group at once; what does not fit into the file any more goes into the next one."""
         try:
             self._look()
-            line, position = write_line(self.position, self._clock(), provider, app, device, body, self._key)
-            if self._size and self._full(len(line)):
+            if self._size and self._old():
                 self._rotate()
-            written = os.write(self._file, line)
-            if written < len(line):
-                os.ftruncate(self._file, self._size)
-                raise OSError(None, "the disk is full")  # noqa: TRY301
+            lines, digests = write_lines(self.position, self._clock(), provider, entries, self._key)
+            while lines:
+                fitting = self._fitting(lines)
+                if not fitting:
+                    self._rotate()
+                    continue
+                self._write(lines[:fitting], digests[fitting - 1])
+                del lines[:fitting], digests[:fitting]
         except OSError as error:
             raise Unwritable(self._failed(error)) from error
+
+    def _fitting(self, lines: Sequence[bytes]) -> int:
+        """Return how many of these lines the file still takes; an empty one takes a line in any case."""
+        left = self._limits.largest - self._size
+        if sum(map(len, lines)) <= left:
+            return len(lines)
+        fitting = 0
+        for line in lines:
+            left -= len(line)
+            if left < 0:
+                break
+            fitting += 1
+        return fitting or (0 if self._size else 1)
+
+    def _write(self, lines: Sequence[bytes], digest: str) -> None:
+        """Write lines whole, or none of them; raise OSError. The digest is that of the last."""
+        data = b"".join(lines)
+        written = os.write(self._file, data)
+        if written < len(data):
+            os.ftruncate(self._file, self._size)
+            raise OSError(None, "the disk is full")
         self._size += written
-        self.position = position
+        self.position = Position(self.position.n + len(lines), digest)
         self._dirty = True
 
-    def _full(self, more: int) -> bool:
-        old = self._limits.keep is not None and self._clock() - self._began >= DAY
-        return old or self._size + more > self._limits.largest
+    def _old(self) -> bool:
+        return self._limits.keep is not None and self._clock() - self._began >= DAY
 
     def _failed(self, error: OSError) -> str:
         """Note that the log cannot be written; return why."""
@@ -241,16 +284,14 @@ class EgressLog(EgressState):
     # --- files
 
     def _rotate(self) -> None:
-        with suppress(OSError):
-            self._sync()
+        """Begin a new file. The full one is synced and closed by the next `_sync`, which runs in a thread."""
         self._folder.mkdir(mode=FOLDER, exist_ok=True)
-        numbers = [*self._numbers(), self._number]
-        # The old file stays open until the new one is: another file may get the descriptor of a closed one.
-        old, (fresh, size) = self._file, self._open(max(numbers) + 1)
-        with self._syncing:
-            os.close(old)
-            self._number, self._file, self._size = max(numbers) + 1, fresh, size
+        number = max([*self._numbers(), self._number]) + 1
+        fresh, size = self._open(number)
+        self._full.append(self._file)  # before the change of files, see `_sync`
+        self._number, self._file, self._size = number, fresh, size
         self._began = self._clock()
+        self._dirty = True
 
     def _open(self, number: int) -> tuple[int, int]:
         """Return a file's descriptor and its size in bytes; the chain's lock keeps other writers away."""
@@ -263,11 +304,18 @@ class EgressLog(EgressState):
         return file, found.st_size
 
     def _sync(self) -> None:
-        """Sync the file to the disk, then write the end of the chain to its anchor."""
+        """Sync all files to the disk, then write the end of the chain to its anchor; close those that are full."""
         with self._syncing:
+            # In this order: the lines up to the position are in these files whatever the loop does meanwhile.
             anchor = Anchor(self.position, self._keyed_from, self.incident)
-            os.fsync(self._file)
+            current = self._file
+            full = list(self._full)
+            for file in {*full, current}:
+                os.fsync(file)
             anchor.write(self._anchor_file)
+            for file in full:
+                self._full.remove(file)
+                os.close(file)
 
     def _tend(self) -> None:
         """Sync what was written, learn how much room is left, and try a disk that had none; raise OSError."""

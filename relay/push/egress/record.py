@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
@@ -42,8 +42,7 @@ class ChainKey:
         return hashlib.sha256(b"egress chain key " + self.secret).hexdigest()[:8]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """The end of a chain: the number of its last line and that line's digest."""
 
     n: int = 0
@@ -102,12 +101,22 @@ def device_hash(key: bytes, device_token: str) -> str:
     return hmac.digest(key, device_token.encode(), "sha256").hex()[:32]
 
 
-def write_line(
-    position: Position, at: datetime, provider: Platform, app: str, device: str, body: str, key: ChainKey
-) -> tuple[bytes, Position]:
-    """Return the next line of a chain, newline included, and the chain's end after it."""
-    line = write_entry(position, at.isoformat(timespec="milliseconds"), provider.value, app, device, body, key.id)
-    return line + b"\n", Position(position.n + 1, hash_line(line, key))
+Entry: TypeAlias = tuple[str, str, str]
+"""App, device and body of a push; the device is a name that `device_hash` made."""
+
+
+def write_lines(
+    position: Position, at: datetime, provider: Platform, entries: Iterable[Entry], key: ChainKey
+) -> tuple[list[bytes], list[str]]:
+    """Return the next lines of a chain, newlines included, and the digest of each."""
+    moment, name, key_id = at.isoformat(timespec="milliseconds"), provider.value, key.id
+    lines, digests = [], []
+    for app, device, body in entries:
+        line = write_entry(position, moment, name, app, device, body, key_id)
+        position = Position(position.n + 1, hash_line(line, key))
+        lines.append(line + b"\n")
+        digests.append(position.digest)
+    return lines, digests
 
 
 def write_entry(position: Position, at: str, provider: str, app: str, device: str, body: str, key: str | None) -> bytes:

@@ -253,7 +253,7 @@ def test_the_server_limits_streams() -> None:
 
 def test_bodies_wait_for_windows_of_the_server() -> None:
     talk = Talk(settings=[(4, 10)])
-    assert talk.client.room == 10
+    assert (talk.client.room, talk.client.window) == (10, WINDOW)
     stream_id = talk.client.request(BLOCK, bytes(30), "owner")
     assert talk.sent()[1:] == [(DATA, 0, 1, bytes(10))]
     assert talk.hears(window_frame(stream_id, 5)) == []
@@ -317,9 +317,9 @@ def test_frames_that_mean_nothing_to_us_are_ignored() -> None:
 
 def test_stream_ids_are_used_up_once() -> None:
     talk = Talk()
-    talk.client._next = LAST_STREAM
-    assert (talk.client.free, talk.client.exhausted) == (UNANNOUNCED, False)
-    talk.asks()
+    talk.client._next = LAST_STREAM - 2
+    assert (talk.client.free, talk.client.exhausted) == (2, False)
+    talk.asks(2)
 
     assert (talk.client.free, talk.client.exhausted) == (0, True)
     assert talk.hears(head(LAST_STREAM, flags=WHOLE)) != []

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
@@ -47,6 +47,17 @@ def test_nothing_but_the_allowed_fields_can_change_a_body(push: DuePush, other: 
     foreign = {field.name: getattr(other, field.name) for field in fields(DuePush) if field.name not in MAY_LEAVE}
 
     assert rendered(replace(push, **foreign)) == rendered(push)
+
+
+@given(PUSHES)
+@settings(max_examples=50)
+def test_the_text_that_leaves_is_the_body_as_json(push: DuePush) -> None:
+    message = ApnsMessage(Notice.of(push))
+    shape = message.shape
+
+    assert message.rendered == json.dumps(message.body, ensure_ascii=False)
+    assert (shape.push_type, shape.priority) == (message.push_type, message.priority)
+    assert shape.lifetime == message.notice.lifetime
 
 
 def test_a_notice_has_no_field_for_anything_else() -> None:

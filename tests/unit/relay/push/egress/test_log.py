@@ -12,7 +12,7 @@ import pytest
 
 from relay.cli.audit import audit
 from relay.domain.model import Mark, Mode, RegistrationId
-from relay.push.egress.log import EgressLog, Limits, Unwritable, open_egress_log
+from relay.push.egress.log import EgressLog, Leaving, Limits, Unwritable, open_egress_log
 from relay.push.egress.record import Fault
 from relay.push.payload import ApnsMessage, Notice
 
@@ -38,7 +38,7 @@ def opened(folder: Path, largest: int = LARGE, at: datetime = AT, **limits: Any)
 
 def note(log: EgressLog, times: int = 1) -> None:
     for _ in range(times):
-        log.apns("com.example.mail", TOKEN, MESSAGE)
+        log.apns([Leaving("com.example.mail", TOKEN, MESSAGE)])
 
 
 def files(folder: Path) -> list[Path]:
@@ -124,6 +124,48 @@ def test_an_empty_newest_file_does_not_break_the_chain(folder: Path) -> None:
 
     assert audited(folder) == (3, [])
     assert (folder / "egress-000002.jsonl").stat().st_size > 0
+
+
+def test_pushes_that_leave_together_are_written_together(folder: Path) -> None:
+    with opened(folder, largest=2000) as log:
+        log.apns([Leaving("com.example.mail", f"{number:064x}", MESSAGE) for number in range(50)])
+        note(log)
+        log.apns([])
+
+    assert audited(folder) == (51, [])
+    assert len(files(folder)) > 10, "a group may take several files"
+    assert all(path.stat().st_size <= 2000 for path in files(folder))
+
+
+def test_no_sync_of_a_full_file_holds_up_the_pushes(folder: Path) -> None:
+    with opened(folder, largest=1000) as log:
+        with log._syncing:  # as while a slow disk syncs
+            note(log, 5)
+        assert len(log._full) == 4
+        full = list(log._full)
+        log._sync()
+        assert not log._full
+        for descriptor in full:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+        note(log, 3)
+
+    assert audited(folder) == (8, [])
+
+
+def test_a_full_file_whose_sync_fails_is_synced_again(folder: Path) -> None:
+    with opened(folder, largest=1000) as log:
+        note(log, 3)
+        pipe, end = os.pipe()
+        good, log._full[0] = log._full[0], end  # a pipe cannot be synced
+        with pytest.raises(OSError, match="Invalid argument"):
+            log._sync()
+        assert len(log._full) == 2
+        log._full[0] = good
+        os.close(pipe)
+        os.close(end)
+
+    assert audited(folder) == (3, [])
 
 
 def test_a_second_process_writes_a_chain_of_its_own(folder: Path) -> None:

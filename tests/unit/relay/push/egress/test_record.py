@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -23,7 +22,7 @@ from relay.push.egress.record import (
     without_token,
     write_entry,
     write_fcm,
-    write_line,
+    write_lines,
 )
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
 
@@ -43,6 +42,13 @@ def fcm_body(notice: Notice, device: str = DEVICE) -> str:
         "validate_only": False,
     }
     return without_token(write_fcm(document).encode(), "secret token", device)
+
+
+def write_line(
+    position: Position, at: datetime, provider: Platform, app: str, device: str, body: str, key: ChainKey
+) -> tuple[bytes, Position]:
+    (line,), (digest,) = write_lines(position, at, provider, [(app, device, body)], key)
+    return line, Position(position.n + 1, digest)
 
 
 def chain(*bodies: str, start: Position | None = None) -> list[tuple[str, bytes]]:
@@ -202,7 +208,7 @@ def test_a_lost_end_is_found_by_the_head() -> None:
 def test_a_wrong_number_is_found() -> None:
     first = chain(BODY)
     position = read_position(first[0][1], KEYS)
-    line, _ = write_line(replace(position, n=7), AT, Platform.APNS, "app", DEVICE, BODY, KEY)
+    line, _ = write_line(position._replace(n=7), AT, Platform.APNS, "app", DEVICE, BODY, KEY)
 
     (fault,) = faults([*first, ("file:2", line[:-1])])
 
