@@ -5,7 +5,7 @@ watch role do: so none waits for another in a circle, and no mailbox is forgotte
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -53,6 +53,7 @@ WRITES: Final = 2
 
 _UNPROVED: Final = (RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value)
 _SLICE: Final = 500  # mailboxes that one transaction locks
+AT_ONCE: Final = 500  # registrations that one statement reads; far below both databases' limit of parameters
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
@@ -108,6 +109,16 @@ class SqlRegistrationStore:
         self._refuse(bad)
         return found[0] if found else None
 
+    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
+        """Read many registrations with their mailboxes; those that are gone or cannot be read are not among them."""
+        found: dict[RegistrationId, RegistrationView] = {}
+        wanted = list(ids)
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            views, _ = await self._reads.run(_VIEWS.all, _VIEWS.query.where(registration.c.id.in_(some)))
+            found.update((view.registration.id, view) for view in views)
+        return found
+
     async def look_again(self, _now: datetime) -> None:
         """Look at the rows set aside; those that are readable are served again."""
         for owner in self._unreadable.owners("registration"):
@@ -146,6 +157,10 @@ class SqlRegistrationStore:
 
     async def supersede(self, registration_id: RegistrationId) -> int:
         """Delete the mailbox's other registrations of the same app on the same device; return how many there were."""
+        # Nearly always there is none, and no transaction must write to find that out. Of two registrations that are
+        # made at the same time, the one that is looked for later finds the other.
+        if not await self._reads.run(_find_others, registration_id):
+            return 0
         number = await self._write(_supersede, registration_id)
         if number:
             self._wakeups.wake(Topic.MAILBOXES)
@@ -194,6 +209,21 @@ _VIEWS: Final = Reader(
     .outerjoin(candidate),
     [registration.c.id],
     _read_view,
+)
+
+
+_MINE: Final = registration.alias("mine")
+_OTHERS: Final = (
+    sa.select(registration.c.id)
+    .join_from(
+        registration,
+        _MINE,
+        sa.and_(
+            registration.c.id != _MINE.c.id,
+            *(getattr(registration.c, name) == getattr(_MINE.c, name) for name in _DEVICE),
+        ),
+    )
+    .where(_MINE.c.id == sa.bindparam("_id"))
 )
 
 
@@ -257,13 +287,15 @@ def _remove(connection: sa.Connection, registration_id: RegistrationId) -> bool:
     return True
 
 
+def _find_others(connection: sa.Connection, registration_id: RegistrationId) -> list[str]:
+    """Return the ids of the mailbox's other registrations of the same app on the same device."""
+    return list(connection.scalars(_OTHERS, {"_id": registration_id}))
+
+
 def _supersede(connection: sa.Connection, registration_id: RegistrationId) -> int:
-    mine = registration.alias("mine")
-    same = sa.and_(*(getattr(registration.c, name) == getattr(mine.c, name) for name in _DEVICE))
-    others = sa.select(registration.c.id).join_from(registration, mine, same & (registration.c.id != mine.c.id))
     if _mark_dirty(connection, registration_id) is None:
         return 0
-    ids = list(connection.scalars(others.where(mine.c.id == registration_id)))
+    ids = _find_others(connection, registration_id)
     if ids:
         connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
     return len(ids)

@@ -57,6 +57,7 @@ _NOTE_PINGS: Final = (
 _HAS_ITS_TRY: Final = (
     sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=None)
 )
+_HAS_CREDENTIAL: Final = sa.select(mailbox.c.sealed_credential.is_not(None)).where(mailbox.c.id == sa.bindparam("_id"))
 _REFUSED: Final = mailbox.alias("refused")
 _ACCEPTED_BESIDE: Final = (
     sa.select(sa.func.max(mailbox.c.last_ping_at))
@@ -177,18 +178,27 @@ class SqlWatchStore:
     # --- candidates
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
         the mailbox starts from nothing with it. The server says whether the device may come back.
         """
-        if not await self._database.run(_accept, candidate, now, url, replaces=replaces):
+        limits = self._limits if succeeded else None
+        destroyed = await self._database.run(_accept, candidate, now, url, limits, replaces=replaces)
+        if destroyed is None:
             return
         self._wakeups.wake(Topic.MAILBOXES)
         self._wakeups.wake(Topic.VERDICTS)
-        await scrub(self._database)
+        if destroyed:  # a mailbox's first credential is the candidate itself
+            await scrub(self._database)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         """Drop a refused candidate; nothing happens if it was replaced meanwhile."""
@@ -539,10 +549,24 @@ def _login(
     return limits, tries.Login(limits.place(row.server), row.user)
 
 
-def _accept(connection: sa.Connection, accepted: Candidate, now: datetime, url: str | None, *, replaces: bool) -> bool:
-    """Accept a candidate; return False when another one is in its place, or none."""
-    if not _lock(connection, accepted.mailbox_id) or not _drop(connection, accepted):
-        return False
+def _accept(
+    connection: sa.Connection,
+    accepted: Candidate,
+    now: datetime,
+    url: str | None,
+    succeeded_at: Mapping[str, TryLimits] | None,
+    *,
+    replaces: bool,
+) -> bool | None:
+    """Accept a candidate; return whether an older credential was destroyed, None if it is not in its place any more.
+
+    With the limits of servers, forget the tries of the mailbox's user.
+    """
+    if not _lock(connection, accepted.mailbox_id):
+        return None
+    had_one = bool(connection.scalar(_HAS_CREDENTIAL, {"_id": accepted.mailbox_id}))
+    if not _drop(connection, accepted):
+        return None
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
@@ -557,7 +581,9 @@ def _accept(connection: sa.Connection, accepted: Candidate, now: datetime, url: 
     )
     if replaces:
         _doubt_others(connection, accepted)
-    return True
+    if succeeded_at is not None:
+        _succeeded(connection, accepted.mailbox_id, succeeded_at)
+    return had_one
 
 
 def _refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:

@@ -65,6 +65,8 @@ class Finding:
     """Whether the next check waits for the admission of its server, which is away, and so needs no wait before."""
     replaces: bool = False
     """Whether the credential that the mailbox had before is void, now that the candidate was accepted."""
+    succeeded: bool = False
+    """Whether the tries of the account are forgotten with the acceptance, because no other credential was compared."""
     in_doubt: bool = False
     """Whether the server may have refused the candidate in an answer that was lost."""
 

@@ -119,8 +119,11 @@ class Verification:
                         finding = await self._check(candidate, record, opened, searches, turn, finding)
                     turn.ended(finding)
                 if finding.url is not None and finding.result is CheckResult.ACCEPTED and not compared:
-                    await self._store.succeeded(candidate.mailbox_id)
-                    finding = replace(finding, replaces=await self._replaces(candidate, record, finding.url))
+                    if self._may_replace(candidate, record):
+                        await self._store.succeeded(candidate.mailbox_id)
+                        finding = replace(finding, replaces=await self._replaces(record, finding.url))
+                    else:
+                        finding = replace(finding, succeeded=True)
                     compared = True
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
@@ -241,7 +244,14 @@ class Verification:
             await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
 
-    async def _replaces(self, accepted: Candidate, record: WatchRecord, url: str) -> bool:
+    def _may_replace(self, accepted: Candidate, record: WatchRecord) -> bool:
+        """Return True if an accepted candidate takes the place of another credential, which others may have shown."""
+        before = record.sealed_credential
+        if record.registrations == 1 or before is None:
+            return False
+        return not self._accounts.alike(record.mailbox, before, self._present(accepted).sealed)
+
+    async def _replaces(self, record: WatchRecord, url: str) -> bool:
         """Return True if the credential that the mailbox had is void now; in doubt it is.
 
         Whoever has just sent a new one may have changed the password, while the Ping that is held shows nothing of it;
@@ -249,10 +259,7 @@ class Verification:
         about the old one, once.
         """
         mailbox, before = record.mailbox, record.sealed_credential
-        alone = record.registrations == 1
-        if alone or before is None or self._accounts.alike(mailbox, before, self._present(accepted).sealed):
-            return False
-        if mailbox.state is WatchState.CREDENTIAL_REFUSED or record.memory.refusals:
+        if before is None or mailbox.state is WatchState.CREDENTIAL_REFUSED or record.memory.refusals:
             return True
         opened = self._accounts.open(mailbox, before)
         if isinstance(opened, Condition) or await self._store.spend(mailbox.id, self._clock()) is not None:
@@ -273,7 +280,9 @@ class Verification:
             case CheckResult.ACCEPTED:
                 candidate = await self._newest(candidate, record)
                 url = None if opened.server.discovery is None else finding.url
-                await self._store.accept(candidate, self._clock(), url, replaces=finding.replaces)
+                await self._store.accept(
+                    candidate, self._clock(), url, replaces=finding.replaces, succeeded=finding.succeeded
+                )
             case CheckResult.REFUSED:
                 await self._store.refuse(candidate, self._clock())
             case CheckResult.UNKNOWN:

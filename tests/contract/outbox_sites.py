@@ -185,7 +185,13 @@ class _Watches(NoWatches):
         return dict.fromkeys(range(256), 1)
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         self._registrations.accept(candidate.registration_id, now)
 

@@ -253,6 +253,28 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
     assert waiter.woken
 
 
+async def test_many_registrations_are_read_at_once(
+    registrations: SqlRegistrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.store.registrations.AT_ONCE", 2)
+    made = [await register(registrations, device=f"phone{number}") for number in range(3)]
+    ids = [each.id for each in made]
+
+    found = await registrations.view_many([*ids, RegistrationId("nobody")])
+
+    assert found == {id_: await viewed(registrations, id_) for id_ in ids}
+
+
+async def test_a_registration_without_another_of_its_device_makes_no_mailbox_dirty(
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    registration = await activate(registrations, watches)
+    await watches.take_dirty([SHARD], NOW)
+
+    assert await registrations.supersede(registration.id) == 0
+    assert await dirty(engine) == set()
+
+
 async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_device(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:

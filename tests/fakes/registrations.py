@@ -1,6 +1,7 @@
 """A RegistrationStore in memory, with the results of credential checks at hand."""
 
 import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -93,6 +94,10 @@ class MemoryRegistrationStore:
             candidate_pending=registration_id in self.candidates,
             candidate_refused=registration_id in self.refused,
         )
+
+    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
+        found = {id_: await self.view(id_) for id_ in ids}
+        return {id_: view for id_, view in found.items() if view is not None}
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         self._reach("change")

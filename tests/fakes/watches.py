@@ -36,7 +36,13 @@ class NoWatches:
         raise NotImplementedError
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         raise NotImplementedError
 

@@ -59,7 +59,13 @@ class Results(NoWatches):
         pass
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         self.accepted += 1
         self.kept[candidate.mailbox_id] = replace(self.kept[candidate.mailbox_id], candidates=())

@@ -1,5 +1,6 @@
 """What the API needs from the store."""
 
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -37,6 +38,9 @@ class RegistrationStore(Protocol):
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
+
+    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
+        """Read many registrations with their mailboxes; those that are gone or cannot be read are not among them."""
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.

@@ -59,12 +59,20 @@ class WatchStore(Protocol):
         """
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
         `replaces`: the server takes the credential before no longer, so the mailbox's other registrations came with a
         secret that is void: they become `verifying`, and get no push until they show the new credential.
+
+        `succeeded`: the tries of the mailbox's user are forgotten, as by the method of this name.
 
         `url` is where Autodiscover found the mailbox; None leaves the known URL.
         The mailbox's refusals start from 0; its state becomes `starting` if it

@@ -116,10 +116,18 @@ class Results(NoWatches):
         self._settle("expired", candidate)
 
     async def accept(
-        self, candidate: Candidate, now: datetime, url: str | None = None, *, replaces: bool = False
+        self,
+        candidate: Candidate,
+        now: datetime,
+        url: str | None = None,
+        *,
+        replaces: bool = False,
+        succeeded: bool = False,
     ) -> None:
         self._settle("accepted", candidate)
         self.url, self.replaces = url, replaces
+        if succeeded:
+            await self.succeeded(candidate.mailbox_id)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         self._settle("refused", candidate)
