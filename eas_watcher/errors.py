@@ -34,14 +34,18 @@ class Unreachable(EasError):
 
     `survived`: how many seconds the request was held before the connection was lost. `reached`: False if the server
     certainly did not get the request, as with a refused connection. `stale`: the connection was kept from an earlier
-    request and closed at once without a byte, so the server had most likely closed it before.
+    request and closed at once without a byte, so the server had most likely closed it before. `connection`: the number
+    of a connection that carries many requests and was the cause, so that all its requests fail at once; 0: none was.
     """
 
-    def __init__(self, detail: str, survived: float = 0.0, reached: bool = True, stale: bool = False) -> None:
+    def __init__(
+        self, detail: str, survived: float = 0.0, reached: bool = True, stale: bool = False, connection: int = 0
+    ) -> None:
         super().__init__(detail)
         self.survived = survived
         self.reached = reached
         self.stale = stale
+        self.connection = connection
 
 
 class ServerBusy(EasError):

@@ -79,6 +79,7 @@ UNANNOUNCED: Final = 100
 AT_ONCE: Final = 512
 """Frames that one call of `receive` reads, a few milliseconds."""
 LIMITS: Final = Limits()
+OK: Final = 200
 
 _LENGTHS: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 """Octets that frames of these kinds have."""
@@ -110,6 +111,7 @@ class Http2Client(Generic[Owner]):
         "going",
         "heard",
         "more",
+        "pongs",
         "ready",
     )
 
@@ -142,6 +144,8 @@ class Http2Client(Generic[Owner]):
         """True if the last call of `receive` found a whole frame."""
         self.more = False
         """True if frames are left that were received."""
+        self.pongs = 0
+        """How many PINGs the server has answered: it has read what was written before them."""
         ours = (
             (HEADER_TABLE_SIZE, 0),
             (ENABLE_PUSH, 0),
@@ -367,12 +371,21 @@ class Http2Client(Generic[Owner]):
             data = unpad(flags, payload)
             self._out.append(window_frame(stream_id, len(payload) - len(data)))
         try:
+            if data and self._leaves_out(stream_id, answer, len(data)):
+                self._out.append(reset_frame(stream_id, ErrorCode.CANCEL))
+                self._answered(stream_id, answer.status, answer.headers, b"", events)
+                return
             if data:
                 self._keep(stream_id, answer, data)
             if flags & END_STREAM:
                 self._whole(stream_id, answer, events)
         except Violation as violation:
             self._fault(stream_id, violation, events)
+
+    def _leaves_out(self, stream_id: int, answer: PartialAnswer, more: int) -> bool:
+        """Return True if the body of an error is too long to be kept, and the error says enough without it."""
+        too_long = answer.size + more > self._largest.get(stream_id, self._limits.body)
+        return too_long and answer.status != OK and not self._limits.errors_whole
 
     def _keep(self, stream_id: int, answer: PartialAnswer, data: bytes) -> None:
         answer.size += len(data)
@@ -418,7 +431,9 @@ class Http2Client(Generic[Owner]):
         elif kind == SETTINGS:
             self._settings_came(flags, payload, events)
         elif kind == PING:
-            if not flags & ACK:
+            if flags & ACK:
+                self.pongs += 1
+            else:
                 self._out.append(frame(PING, ACK, 0, payload))
         elif kind == GOAWAY:
             self._goaway_came(payload, events)

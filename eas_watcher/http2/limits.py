@@ -15,3 +15,6 @@ class Limits:
     """Of all bodies on the connection that are not whole yet."""
     window: int = 1_048_576
     """What may be on its way on the connection; at least 65,535."""
+    errors_whole: bool = True
+    """False: the body of an answer with another status than 200 is left out where it is longer than its limit; True:
+    then the request fails."""

@@ -250,10 +250,13 @@ def _show(watch: Watch) -> tuple[Watch, list[Action]]:
 
 
 def _cut(watch: Watch, error: Unreachable) -> Move:
-    """Shorten the heartbeat after a Ping whose connection was cut late, as by an idle timeout on the path."""
+    """Shorten the heartbeat after a Ping whose connection was cut late, as by an idle timeout on the path.
+
+    A connection that other Pings shared was never idle for so long, and each of them was held for another time.
+    """
     held = error.survived >= HELD
     watch = replace(watch, counters=watch.counters.ping_cut(error.survived, held=held))
-    if held:
+    if held and not error.connection:
         watch = replace(watch, heartbeat=watch.heartbeat.cut(error.survived))
     return _fail(watch, error)
 

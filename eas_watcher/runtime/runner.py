@@ -327,8 +327,8 @@ class Runner:
         match before, event:
             case Pinging(watch), Answered(PingReply(status=PingStatus.EXPIRED), _, held):
                 self._client.admission.held(watch.heartbeat, held)
-            case Pinging(), Failed(Unreachable(survived=survived)):
-                self._client.admission.cut(self._state.watch.heartbeat, survived)
+            case Pinging(), Failed(Unreachable(survived=survived, connection=shared)):
+                self._client.admission.cut(self._state.watch.heartbeat, 0.0 if shared else survived)
             case _:
                 pass
 

@@ -26,7 +26,7 @@ from eas_watcher.errors import EasError, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.ports import Now
-from eas_watcher.server.breaker import concerns_server, read_failure, rules
+from eas_watcher.server.breaker import concerns_server, read_failure, rules, source_of
 from eas_watcher.server.capacity import Capacity, Hold, Poll
 from eas_watcher.server.doubtful import DoubtfulMailboxes
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
@@ -277,7 +277,8 @@ class ServerAdmission:
         """Note that a request failed; return the error as the client should understand it.
 
         A stale connection shows nothing, nor does a token endpoint or a KDC: a client that was to find something out
-        hands its turn on when it leaves.
+        hands its turn on when it leaves. A client whose connection failed with many others starts anew: they return one
+        after the other.
         """
         if error.elsewhere or (isinstance(error, Unreachable) and error.stale):
             return error
@@ -288,7 +289,8 @@ class ServerAdmission:
         if self._is_full(client, error, clock):
             return ServerBusy(f"no worker of the server was free ({error})", reached=True, shared=True, full=True)
         cut = self.path.cut_off
-        expected = isinstance(error, Unreachable) and cut is not None and cut.covers(error.survived)
+        shared = isinstance(error, Unreachable) and error.connection != 0
+        expected = isinstance(error, Unreachable) and not shared and cut is not None and cut.covers(error.survived)
         if expected:
             self._served(client)
         elif not concerns_server(error):
@@ -296,7 +298,10 @@ class ServerAdmission:
         else:
             probe, client.probe = client.probe, False
             failure = read_failure(error)
-            self._become(self._breaker.failed(client.mailbox, failure, clock, self._random, probe=probe))
+            source = source_of(error, client.mailbox)
+            self._become(self._breaker.failed(source, failure, clock, self._random, probe=probe))
+        if shared:
+            client.passed = NEVER
         return error
 
     def leave(self, client: ClientAdmission) -> None:
@@ -335,7 +340,7 @@ class ServerAdmission:
         if not client.sent or client.probe:
             return False
         match error:
-            case Unreachable(reached=True):
+            case Unreachable(reached=True, connection=0):
                 turned_away = False
             case ServerBusy(shared=True, retry_after=None, reached=reached):
                 turned_away = not reached

@@ -4,8 +4,12 @@ One mailbox's trouble does not make its server away: its store may be offline, i
 server took (a refused connection, TLS) does, and so do several mailboxes that fail within a short time while fewer are
 answered. A mailbox that was let through since the server was last away may send freely: the rate is one of mailboxes,
 not of requests.
+
+A connection that carries many requests (HTTP/2) fails all of them at once. That is one failure, of the connection, and
+not one for each mailbox; and a request that such a connection did not take was refused by a server that is there.
 """
 
+from collections.abc import Hashable
 from typing import Final
 
 from eas_watcher import backoff
@@ -42,5 +46,11 @@ def concerns_server(error: EasError) -> bool:
 
 def read_failure(error: EasError) -> Failure:
     """Return what a failure that concerns the server says about it."""
-    certain = isinstance(error, Unreachable) and not error.reached
+    certain = isinstance(error, Unreachable) and not error.reached and not error.connection
     return Failure(str(error), certain, error.retry_after if isinstance(error, ServerBusy) else None)
+
+
+def source_of(error: EasError, mailbox: Hashable) -> Hashable:
+    """Return what failed: the connection that many requests shared, or the request of a mailbox."""
+    shared = isinstance(error, Unreachable) and error.connection
+    return ("connection", shared) if shared else mailbox

@@ -466,3 +466,23 @@ def test_a_limited_number_of_frames_is_read_at_once() -> None:
     assert talk.client.heard
     talk.hears(b"\x08")
     assert not talk.client.heard, "a part of a frame is no sign of life"
+
+
+def test_an_error_says_enough_without_a_body_that_is_too_long() -> None:
+    talk = Talk(Limits(body=100, errors_whole=False))
+    talk.asks(2)
+    assert talk.hears(head(1, "503", [(b"retry-after", b"9")]), data(1, bytes(60), 0)) == []
+
+    assert talk.hears(data(1, bytes(41), 0)) == [Answered(1, "owner 1", 503, [(b"retry-after", b"9")], b"")]
+    assert talk.sent() == frames_of(reset_frame(1, ErrorCode.CANCEL))
+    (failed,) = talk.hears(head(3), data(3, bytes(101)))
+    assert failed == Failed(3, "owner 3", ErrorCode.CANCEL, "a body longer than its limit", unprocessed=False)
+
+
+def test_answers_to_pings_are_counted() -> None:
+    talk = Talk()
+    talk.client.ping(b"12345678")
+    talk.hears(frame(PING, 0, 0, b"of them!"))
+    assert talk.client.pongs == 0
+    talk.hears(frame(PING, ACK, 0, b"12345678"))
+    assert talk.client.pongs == 1

@@ -406,6 +406,13 @@ def test_a_cut_after_a_short_hold_changes_no_heartbeat() -> None:
     assert paused(actions).failures == 8
 
 
+def test_the_end_of_a_connection_that_others_shared_shows_no_idle_timeout() -> None:
+    state, actions = step(Pinging(watch_of(failures=7)), Failed(Unreachable("x", 400.0, connection=3)))
+
+    assert state.watch.heartbeat.interval == 600
+    assert paused(actions).failures == 1
+
+
 def test_after_every_wait_all_is_synced_before_the_next_ping() -> None:
     pausing, _ = proceed(watch_of(INBOX, CALENDAR, requests=BREATH))
     assert isinstance(pausing, Pausing)

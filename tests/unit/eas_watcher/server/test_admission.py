@@ -840,3 +840,40 @@ async def test_one_that_polls_no_more_is_not_woken() -> None:
     admission.answered(first)
 
     assert turns == []
+
+
+async def test_mailboxes_whose_connection_was_lost_return_one_after_the_other() -> None:
+    admission = new_admission()
+    clients = [here(number) for number in range(20)]
+    for client in clients:
+        await admission.enter(client)
+        admission.sends(client, ping=True)
+    for client in clients:
+        admission.failed(client, Unreachable("connection lost", 60.0, connection=1))
+        admission.leave(client)
+    assert admission.state == "serving"
+    began = clock()
+
+    async def returns(client: ClientAdmission) -> float:
+        await admission.enter(client)
+        admission.answered(client)
+        admission.leave(client)
+        return clock() - began
+
+    moments = sorted(await asyncio.gather(*map(returns, clients)))
+    assert moments[-1] == pytest.approx(19 / RATE)
+    assert len(set(moments)) == len(clients)
+
+
+async def test_one_lost_connection_of_many_mailboxes_is_no_idle_timeout_and_no_sign_of_full_workers() -> None:
+    admission = new_admission()
+    for number in range(50):
+        client = here(number)
+        await admission.enter(client)
+        admission.sends(client, ping=True)
+        lost = Unreachable("connection lost", 200.0, connection=1)
+        assert admission.failed(client, lost) is lost
+        admission.leave(client)
+
+    assert admission.state == "serving"
+    assert admission.describe("mail") == ""
