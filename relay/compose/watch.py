@@ -37,7 +37,9 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)
     servers = await open_servers(settings.servers, settings.autodiscover, client_context, admissions, stack)
-    store = SqlWatchStore(running.engine, running.wakeups, settings.limits, running.unreadable)
+    store = SqlWatchStore(
+        running.engine, running.wakeups, settings.limits, running.unreadable, handover=running.handovers
+    )
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)

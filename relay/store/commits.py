@@ -4,25 +4,26 @@ Rows are locked in the order shard, mailbox, collection, hierarchy, registration
 so that transactions wait for each other, but never in a circle. A candidate is locked only while its mailbox is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
+from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
-from relay.domain.model import CommitEntry, Mark, RegistrationState
+from relay.domain.handover import Offer
+from relay.domain.model import CommitEntry, DuePush, Mark, Platform, RegistrationState
 from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import write_reason
 from relay.domain.tries import TryLimits
 from relay.store import tries
 from relay.store.bulk import ROWS, Among, in_order, inserts
-from relay.store.marks import NewMark, set_marks
-from relay.store.reading import fetch
+from relay.store.fan_out import fan_out
+from relay.store.marks import set_claimed
 from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
@@ -61,35 +62,6 @@ _LOCK: Final = (
 )
 _PRESENT: Final = sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
 _MOVED: Final = sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
-_LISTENERS: Final = sa.select(
-    registration.c.id,
-    registration.c.mailbox_id,
-    registration.c.platform,
-    registration.c.classes,
-    registration.c.subfolders,
-).where(
-    Among("mailboxes", registration.c.mailbox_id),
-    (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
-)
-
-
-class Listener(NamedTuple):
-    """A registration that may get marks, in the order of the columns of `_LISTENERS`."""
-
-    registration_id: str
-    mailbox_id: str
-    platform: str
-    classes: object
-    subfolders: object
-    """None: written by a version that knew no sub-folders."""
-
-    def wants(self, change: Change) -> bool:
-        """Return True if it asked for a class, and for its sub-folders if the change is in one.
-
-        Of a row that was damaged since the watch began it is said that it wants nothing: another look names it.
-        """
-        asked = [self.classes, self.subfolders] if change.sub else [self.classes]
-        return all(isinstance(names, list) and change.cls.value in names for names in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +70,11 @@ class Committed:
 
     fenced: frozenset[MailboxId]
     topics: list[Topic]
-    """The topics to wake: those of the platforms that got marks."""
+    """The topics to wake: those of the platforms that got marks to claim."""
     wiped: bool
     """Whether a credential was destroyed."""
+    born: list[DuePush]
+    """The pushes whose marks were born claimed."""
 
 
 def commit(
@@ -108,10 +82,11 @@ def commit(
     batch: Sequence[CommitEntry],
     now: datetime,
     limits: Mapping[str, TryLimits] = MappingProxyType({}),
+    offers: Mapping[Platform, Offer] = MappingProxyType({}),
 ) -> Committed:
     """Commit the entries whose lease is still good; the others change nothing.
 
-    `limits` has what the directory of each server bears.
+    `limits` has what the directory of each server bears, `offers` what the dispatchers of this process take over.
     """
     epochs = _epochs(connection, {entry.shard for entry in batch})
     leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
@@ -122,12 +97,12 @@ def commit(
     _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
     if wiped:
         _wipe(connection, wiped)
-    marks = _fan_out(connection, good, wiped)
-    topics = set_marks(connection, marks, now)
+    news = fan_out(connection, good, wiped, offers, now)
+    topics, born = set_claimed(connection, news.marks, now, news.claims)
     tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
     fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)
-    return Committed(fenced, topics, wiped=bool(wiped))
+    return Committed(fenced, topics, wiped=bool(wiped), born=[news.pushes[key] for key in born])
 
 
 def _epochs(connection: sa.Connection, shards: set[int]) -> Mapping[int, int]:
@@ -237,45 +212,6 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     connection.execute(
         sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
     )
-
-
-def _fan_out(connection: sa.Connection, entries: Sequence[CommitEntry], wiped: set[MailboxId]) -> list[NewMark]:
-    """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
-
-    A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else. An `attention`
-    mark is certain unless the mail server may be at fault.
-    """
-    changes: dict[MailboxId, list[Change]] = {}
-    alarmed = dict.fromkeys(wiped, True)
-    for entry in entries:
-        if entry.mailbox_id not in wiped and entry.progress.changes:
-            changes.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
-        if entry.progress.attention:
-            alarmed[entry.mailbox_id] = not entry.progress.in_doubt
-    mailboxes = changes.keys() | alarmed.keys()
-    if not mailboxes:
-        return []
-    marks: list[NewMark] = []
-    parameters = {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}
-    rows, _ = fetch(connection, _LISTENERS, [registration.c.id], parameters)
-    for listener in map(Listener._make, rows):
-        marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
-        certain = alarmed.get(MailboxId(listener.mailbox_id))
-        if certain is not None:
-            marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=certain))
-    return marks
-
-
-def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
-    """Return the marks that changes give one registration: of its classes, and in sub-folders only where it asked."""
-    marks: dict[str, NewMark] = {}
-    for change in changes:
-        name = change.cls.value
-        if not listener.wants(change):
-            continue
-        mark = marks.get(name) or NewMark(listener.registration_id, name, listener.platform, 0, certain=False)
-        marks[name] = mark._replace(changes=mark.changes + change.count, certain=mark.certain or change.certain)
-    return list(marks.values())
 
 
 def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:

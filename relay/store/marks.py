@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,6 +34,17 @@ def outbox_topics(platforms: Collection[str]) -> list[Topic]:
     return [Topic.outbox(platform) for platform in Platform if platform.value in platforms]
 
 
+class Claim(NamedTuple):
+    """A claim with which a new mark is set."""
+
+    owner: str
+    until: datetime
+
+
+Key: TypeAlias = tuple[str, str]
+"""A mark's registration and name."""
+
+
 def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
     """Insert marks due now, or add to those that wait; return the topics to wake once the transaction is committed.
 
@@ -44,6 +55,25 @@ def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime
     if rows := sorted(marks):
         connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})
     return outbox_topics({row.platform for row in rows})
+
+
+def set_claimed(
+    connection: sa.Connection, marks: Iterable[NewMark], now: datetime, claims: Mapping[Key, Claim]
+) -> tuple[list[Topic], list[Key]]:
+    """Set marks; those that are new and have a claim are born claimed. Return these, too; nobody is woken for them.
+
+    A mark that waits keeps its claim, or has none. Without claims this needs no right to claim.
+    """
+    if not claims:
+        return set_marks(connection, marks, now), []
+    rows = [(*mark, *_values(claims.get(mark[:2]))) for mark in sorted(marks)]
+    found = connection.execute(_CLAIMED[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON}).all()
+    born = [(id_, mark) for id_, mark, generation in found if generation == 1 and (id_, mark) in claims]
+    return outbox_topics({platform for id_, mark, platform, *_ in rows if (id_, mark) not in born}), born
+
+
+def _values(claim: Claim | None) -> tuple[str | None, str | None]:
+    return (None, None) if claim is None else (claim.owner, Moment.text(claim.until))
 
 
 _NOW: Final = sa.bindparam("now", type_=Moment)
@@ -75,3 +105,9 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain")
 _UPSERT: Final = {dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()}
+_WITH_CLAIM: Final = (*_GIVEN, "claimed_by", "claimed_until")
+_CLAIMED: Final = {
+    dialect: _upsert(insert).returning(outbox.c.registration_id, outbox.c.mark, outbox.c.generation)
+    for dialect, insert in inserts(outbox, _WITH_CLAIM, _BEGUN).items()
+}
+"""The same with claims of new marks."""

@@ -117,7 +117,7 @@ def fetch(
     try:
         return list(connection.execute(query, parameters).all()), []
     except UNDECODABLE as error:
-        if _is_ours(error):
+        if is_ours(error):
             raise
     keys = [tuple(row) for row in connection.execute(query.with_only_columns(*key), parameters).all()]
     return _halves(connection, query.limit(None), key, keys, parameters)
@@ -137,7 +137,7 @@ def _halves(
         if len(keys) <= AT_ONCE:
             return list(connection.execute(chosen, parameters).all()), []
     except UNDECODABLE as error:
-        if _is_ours(error):
+        if is_ours(error):
             raise
         if len(keys) == 1:
             return [], [Bad(tuple(map(str, keys[0])), describe(error))]
@@ -151,7 +151,7 @@ def _equal(column: sa.ColumnElement[Any], value: object) -> sa.ColumnElement[boo
     return column == value
 
 
-def _is_ours(error: Exception) -> bool:
+def is_ours(error: Exception) -> bool:
     """Return True if an error is no value's fault: the database is away, or refuses the statement."""
     if away(error):
         return True

@@ -307,12 +307,12 @@ def read_due(row: AnyRow) -> DueMark:
         mode=Mode(row.mode),
         locale=row.locale,
     )
-    seconds = _read_pushed(row.pushed).get(push.mark.value)
+    seconds = read_pushed(row.pushed).get(push.mark.value)
     pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return DueMark(push, pushed_at, row.paced, row.recheck_at is not None)
 
 
-def _read_pushed(value: object) -> Mapping[str, float]:
+def read_pushed(value: object) -> Mapping[str, float]:
     """Read when each mark was last delivered; null: none was."""
     if value is None:
         return {}
@@ -329,7 +329,7 @@ def read_recipient(row: AnyRow) -> Recipient:
         device_token=row.device_token,
         token_since=row.token_since,
         state=RegistrationState(row.state),
-        pushed=_read_pushed(row.pushed),
+        pushed=read_pushed(row.pushed),
         quarantine=_read_quarantine(row),
     )
 

@@ -19,7 +19,8 @@ from eas_watcher.machine.memory import Collection, Memory, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, SyncKey
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
-from relay.domain.model import Candidate, CommitEntry, Mailbox, RegistrationId, RegistrationState, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, DuePush, Mailbox, RegistrationId, RegistrationState, WatchRecord
+from relay.domain.ports.outbox import NOBODY, Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import DEFAULT, TryLimits, Wait
 from relay.domain.unreadable import UnreadableRows
@@ -85,15 +86,18 @@ class SqlWatchStore:
         wakeups: Wakeups,
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
         unreadable: UnreadableRows | None = None,
+        handover: Handover = NOBODY,
     ) -> None:
         """Keep watches in a database, wake the roles that wait for what changed, note what cannot be read.
 
-        `limits` has what the directory of each server bears; other servers have the default.
+        `limits` has what the directory of each server bears; other servers have the default. `handover` takes over
+        marks that are set.
         """
         self._database = database
         self._wakeups = wakeups
         self._limits = limits
         self._unreadable = unreadable or UnreadableRows()
+        self._handover = handover
 
     # --- leases
 
@@ -147,7 +151,13 @@ class SqlWatchStore:
         """
         if not batch:
             return frozenset()
-        committed = await self._database.run(commit, batch, now, self._limits)
+        offers = self._handover.offer()
+        born: Sequence[DuePush] = ()
+        try:
+            committed = await self._database.run(commit, batch, now, self._limits, offers)
+            born = committed.born
+        finally:
+            self._handover.take(offers, born)
         for topic in committed.topics:
             self._wakeups.wake(topic)
         if committed.wiped:

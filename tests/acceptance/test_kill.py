@@ -2,11 +2,13 @@
 
 import asyncio
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import pytest
 
@@ -15,6 +17,8 @@ from relay.sandbox.eas.failures import Stall as Unanswered
 from relay.sandbox.scripts import Received, Stall
 from tests.site import ANN, Site
 from tests.waiting import SOON, until
+
+DYING: Final = Path(__file__).with_name("dying_at_the_handover.py")
 
 
 def emails(pushes: list[Received]) -> list[Received]:
@@ -33,13 +37,17 @@ def written_by_another(database: Path) -> Iterator[None]:
         connection.close()
 
 
-def waiting_marks(database: Path) -> int:
+def owners_of_marks(database: Path) -> list[str | None]:
+    """Return for each waiting mark of a mail who has claimed it; None: nobody."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
-        count: int = connection.execute("SELECT count(*) FROM outbox WHERE mark = 'email'").fetchone()[0]
+        return [owner for (owner,) in connection.execute("SELECT claimed_by FROM outbox WHERE mark = 'email'")]
     finally:
         connection.close()
-    return count
+
+
+def waiting_marks(database: Path) -> int:
+    return len(owners_of_marks(database))
 
 
 def database_of(site: Site) -> Path:
@@ -85,6 +93,30 @@ async def test_killed_between_commit_and_push(site: Site) -> None:
 
     async with site.relay():
         await fcm.wait(1, SOON)
+
+
+@pytest.mark.slow
+async def test_killed_between_the_commit_of_a_mark_born_claimed_and_its_push(site: Site) -> None:
+    eas, apns = site.sandbox.eas, site.sandbox.apns
+    async with site.relay():
+        assert (await site.register())[0] == 201
+        await site.held()
+    for _ in range(2):
+        sent = len(emails(apns.received))
+        async with site.relay(within=(sys.executable, str(DYING))) as relay:
+            await site.held()
+            site.deliver()
+            await asyncio.wait_for(relay.process.wait(), SOON)
+        (owner,) = owners_of_marks(database_of(site))
+        assert owner is not None
+        assert owner.endswith("/apns")
+        assert len(emails(apns.received)) == sent
+
+        async with site.relay():
+            await until(lambda: len(emails(apns.received)) == sent + 1)  # noqa: B023  # awaited within the loop
+            await until(lambda: waiting_marks(database_of(site)) == 0)
+
+    assert eas.records.overlaps == {}
 
 
 async def test_killed_during_a_push(site: Site) -> None:

@@ -1,39 +1,74 @@
-"""The number of transactions that one mail costs, from the Ping's answer until the relay is quiet again."""
+"""The number of transactions that one mail costs, from the Ping's answer until the relay is quiet again.
 
+All transactions are counted, whatever they touch: those of the watch, of its mailbox's condition, and of dispatchers.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Final
+
+import pytest
 
 from relay.domain.model import Platform
+from relay.domain.ports.outbox import NOBODY
 from relay.process.clock import now
-from relay.push.dispatch import Dispatcher
+from relay.push.dispatch import Dispatcher, Handovers
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
-from tests.integration.watch_role import ANN, open_watch_role
-from tests.transactions import quiet, recorded, touching
+from tests.integration.watch_role import ANN, WatchRole, open_watch_role
+from tests.transactions import Transaction, quiet, recorded
 from tests.unit.relay.push.dispatching import Provider, running
 from tests.waiting import until
 
+SHORT: Final = 0.3  # seconds; far more than passes between two transactions of one mail
 
-async def test_a_mail_for_an_iphone_costs_one_commit_one_claim_and_one_settlement(tmp_path: Path) -> None:
-    wakeups = LocalWakeups()
+
+@asynccontextmanager
+async def watching(folder: Path, *, together: bool) -> AsyncIterator[tuple[WatchRole, Provider, list[Transaction]]]:
+    """Watch a mailbox with one phone, whose first mail has come; the dispatchers are of the same process, or not.
+
+    With the first mail the watch also records that the server shows the new device its items.
+    """
+    wakeups, handovers = LocalWakeups(), Handovers()
     providers = {platform: Provider(0.0) for platform in Platform}
-    async with open_watch_role(tmp_path, wakeups=wakeups) as role:
+    apns = providers[Platform.APNS]
+    async with open_watch_role(folder, wakeups=wakeups, handover=handovers if together else NOBODY) as role:
         store = SqlOutboxStore(role.engine, wakeups)
         dispatchers = [Dispatcher(store, p, providers[p], wakeups, now, Random(1), "node") for p in Platform]
+        for dispatcher in dispatchers:
+            handovers.add(dispatcher)
         with recorded(role.engine) as committed:
             async with running(*dispatchers):
                 await role.judged(await role.register("phone"))
                 await until(lambda: role.eas.held == 1)
-                await quiet(committed)
-                committed.clear()
-
                 role.eas.deliver(ANN)
-                await until(lambda: providers[Platform.APNS].sent)
-                await quiet(committed)
+                await until(lambda: apns.sent)
+                await quiet(committed, SHORT)
+                committed.clear()
+                yield role, apns, committed
 
-                # Leases, notes of Pings and the mailbox's condition are other transactions, which cause no push.
-                commit, claim, settlement = touching(committed, "outbox")
-    assert [len(each) for each in (commit, claim, settlement)] == [6, 2, 4]
+
+async def test_a_mail_costs_two_transactions_in_the_process_that_watches_and_pushes(tmp_path: Path) -> None:
+    async with watching(tmp_path, together=True) as (role, apns, committed):
+        role.eas.deliver(ANN)
+        await until(lambda: len(apns.sent) == 2)
+        await quiet(committed, SHORT)
+        (commit, settlement) = committed
+
+    assert [len(each) for each in (commit, settlement)] == [6, 4]
     assert commit[-1].startswith("INSERT INTO outbox")
-    assert claim[-1].startswith("UPDATE outbox SET claimed_by")
     assert settlement[-1].startswith("DELETE FROM outbox")
+
+
+@pytest.mark.slow
+async def test_a_mail_costs_a_claim_more_if_another_process_pushes(tmp_path: Path) -> None:
+    async with watching(tmp_path, together=False) as (role, apns, committed):
+        role.eas.deliver(ANN)
+        await until(lambda: len(apns.sent) == 2)
+        await quiet(committed, SHORT)
+        (commit, claim, settlement) = committed
+
+    assert [len(each) for each in (commit, claim, settlement)] == [6, 2, 4]
+    assert claim[-1].startswith("UPDATE outbox SET claimed_by")

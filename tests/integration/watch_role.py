@@ -32,6 +32,7 @@ from relay.domain.model import (
     RegistrationView,
     WatchRecord,
 )
+from relay.domain.ports.outbox import NOBODY, Handover
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
@@ -169,10 +170,12 @@ async def open_watch_role(
     more: Callable[[Transport, EasSimulator], Mapping[str, EasServer]] = lambda _, __: {},
     key: bytes | None = None,
     wakeups: LocalWakeups | None = None,
+    handover: Handover = NOBODY,
 ) -> AsyncIterator[WatchRole]:
     """Run a watch role until the block ends; its server is "main", and `more` adds or replaces servers.
 
-    `key` is the sealing key of a role that was there before; `wakeups` reach the dispatchers of the same process.
+    `key` is the sealing key of a role that was there before; `wakeups` and `handover` reach the dispatchers of the same
+    process.
     """
     ca = ThrowAwayCa()
     random = Random(1)
@@ -186,7 +189,7 @@ async def open_watch_role(
         await upgrade(engine)
         transport = await stack.enter_async_context(open_transport(ca.client_context()))
         wakeups = wakeups or LocalWakeups()
-        store = WatchStore(engine, wakeups)
+        store = WatchStore(engine, wakeups, handover=handover)
         server = EasServer(eas.url, transport, Policy())
         grants = Grants(sealing, store, random)
         stack.push_async_callback(grants.stop)
