@@ -5,10 +5,10 @@ claimed by it, and pushed as soon as the transaction is durable, with no claim i
 claimed in their turn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.domain.model import DuePush, Lane, Platform
 from relay.domain.pacing import AT_ONCE, Pacing
@@ -66,3 +66,17 @@ def holds(lane: Lane, push: DuePush) -> bool:
         and (lane.service is None or naming(lane.service) in push.device_token)
         and lane.retried in {None, push.attempts > 0}
     )
+
+
+class Nobody:
+    """What a process has that does not push: it offers nothing, so all marks are set free."""
+
+    def offer(self) -> Mapping[Platform, Offer]:
+        """Return no offer."""
+        return {}
+
+    def take(self, offers: Mapping[Platform, Offer], pushes: Sequence[DuePush]) -> None:
+        """Take nothing, for nothing was offered."""
+
+
+NOBODY: Final = Nobody()

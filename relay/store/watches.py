@@ -19,8 +19,9 @@ from eas_watcher.machine.memory import Collection, Memory, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, SyncKey
 from eas_watcher.reasons import Reason
 from relay.domain.errors import StoreUnavailable
+from relay.domain.handover import NOBODY
 from relay.domain.model import Candidate, CommitEntry, DuePush, Mailbox, RegistrationId, RegistrationState, WatchRecord
-from relay.domain.ports.outbox import NOBODY, Handover
+from relay.domain.ports.outbox import Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import DEFAULT, TryLimits, Wait
 from relay.domain.unreadable import UnreadableRows

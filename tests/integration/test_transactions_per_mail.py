@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
+from relay.domain.handover import NOBODY
 from relay.domain.model import Platform
-from relay.domain.ports.outbox import NOBODY
 from relay.process.clock import now
 from relay.push.dispatch import Dispatcher, Handovers
 from relay.store.outbox import SqlOutboxStore

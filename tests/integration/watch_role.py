@@ -19,6 +19,7 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from relay.domain.errors import StoreUnavailable
+from relay.domain.handover import NOBODY
 from relay.domain.model import (
     Environment,
     Mailbox,
@@ -32,7 +33,7 @@ from relay.domain.model import (
     RegistrationView,
     WatchRecord,
 )
-from relay.domain.ports.outbox import NOBODY, Handover
+from relay.domain.ports.outbox import Handover
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Protocol
 
 from relay.domain.handover import Offer
 from relay.domain.model import DuePush, Lane, Platform
@@ -101,18 +101,6 @@ class Handover(Protocol):
 
         None if the transaction failed. If its end is unknown, its claims run out.
         """
-
-
-class _Nobody:
-    def offer(self) -> Mapping[Platform, Offer]:
-        return {}
-
-    def take(self, offers: Mapping[Platform, Offer], pushes: Sequence[DuePush]) -> None:
-        pass
-
-
-NOBODY: Final[Handover] = _Nobody()
-"""The handover of a process that does not push: all marks are set free."""
 
 
 @dataclass(frozen=True, slots=True)

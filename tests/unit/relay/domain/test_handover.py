@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from relay.domain.handover import NewPush, Offer, holds, taken
+from relay.domain.handover import NOBODY, NewPush, Offer, holds, taken
 from relay.domain.model import DuePush, Environment, Lane, Mark, Platform
 from relay.domain.pacing import Pacing
 from tests.unit.relay.push.pushes import due_push
@@ -56,6 +56,13 @@ def test_with_timing_privacy_only_notices_leave_at_once() -> None:
     notice = due_push(2, mark=Mark.TEST)
 
     assert taken(map(new, [due_push(1), notice]), {Platform.APNS: offer}, NOW) == [notice]
+
+
+def test_a_process_that_does_not_push_takes_nothing() -> None:
+    offers = NOBODY.offer()
+    NOBODY.take(offers, [])
+
+    assert taken([new(due_push())], offers, NOW) == []
 
 
 @pytest.mark.parametrize(
