@@ -1,7 +1,7 @@
-"""Connections with a client certificate: one TLS context per mailbox, in the HTTP session of its server.
+"""Connections with a client certificate: one TLS context per mailbox, with connections and sessions of its own.
 
-aiohttp pools connections by TLS context, so no mailbox uses the connection of another one. A server may ask for the
-certificate after the handshake: by post-handshake authentication of TLS 1.3, which is switched on here, or by
+So no mailbox uses the connection of another one, or resumes its TLS session. A server may ask for the certificate after
+the handshake: by post-handshake authentication of TLS 1.3, which is switched on here, or by
 renegotiation of TLS 1.2, which OpenSSL answers unless the host's configuration forbids it [observed: OpenSSL 3.0,
 asyncio and uvloop, 2026-11].
 """

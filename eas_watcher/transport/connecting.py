@@ -4,10 +4,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from eas_watcher.single_flight import SingleFlight
 from eas_watcher.transport.sources import Sources
+from eas_watcher.transport.target import Endpoint
 
 REMEMBERED: Final = 60.0  # seconds that the addresses of a host are used before DNS is asked again
 STAGGER: Final = 0.25  # seconds until the next address is tried beside one that does not answer [RFC 8305 8]
@@ -18,14 +19,6 @@ TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dea
 
 Address: TypeAlias = "tuple[int, tuple[Any, ...]]"
 """The family of an address, and the address as the socket module has it."""
-
-
-class Endpoint(NamedTuple):
-    """Where a server listens."""
-
-    host: str
-    """A name in ASCII or an address, as DNS and certificates have it: lower case, without a dot at the end."""
-    port: int
 
 
 class Host:

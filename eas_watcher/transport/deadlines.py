@@ -1,49 +1,56 @@
-"""Deadlines of many long waits, with one timer per second for the whole process.
+"""Deadlines of many long waits, with one timer per second for all of them.
 
-`asyncio.timeout` costs a timer and an object in the loop's heap for every held Ping; here a wait is one entry in a set.
+A timer of the event loop costs an object and a place in a heap for every held Ping; here a wait is one entry in a set.
 """
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 RESOLUTION: Final = 1.0  # seconds; a wait ends at most this much late, never early
 
 
+class Expiring(Protocol):
+    """What waits until a deadline."""
+
+    def expire(self, slot: int) -> None:
+        """End the wait if its slot is still this one: the deadline has passed."""
+
+
 class Deadlines:
-    """The deadlines of all waits of one event loop."""
+    """The deadlines of many waits."""
 
     def __init__(self) -> None:
         """Start without a timer; it runs only while there is a wait."""
-        self._slots: dict[int, set[Deadline]] = {}
+        self._slots: dict[int, set[Expiring]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float) -> "Deadline":
         """Return a context whose body is cancelled after `seconds` and then raises TimeoutError."""
         return Deadline(self, seconds)
 
-    def add(self, deadline: "Deadline", seconds: float) -> int:
-        """Add a wait and return its slot."""
+    def add(self, wait: Expiring, seconds: float) -> int:
+        """Add a wait of so many seconds; return its slot."""
         loop = asyncio.get_running_loop()
         slot = int((loop.time() + seconds) / RESOLUTION) + 1
-        self._slots.setdefault(slot, set()).add(deadline)
+        self._slots.setdefault(slot, set()).add(wait)
         if self._timer is None:
             self._look_again(loop)
         return slot
 
-    def remove(self, deadline: "Deadline", slot: int) -> None:
-        """Remove a wait."""
+    def remove(self, wait: Expiring, slot: int) -> None:
+        """Remove a wait; nothing if it has ended."""
         waits = self._slots.get(slot)
         if waits is not None:
-            waits.discard(deadline)
+            waits.discard(wait)
             if not waits:
                 del self._slots[slot]
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = int(loop.time() / RESOLUTION)
         for slot in [slot for slot in self._slots if slot <= now]:
-            for deadline in self._slots.pop(slot):
-                deadline.expire()
+            for wait in self._slots.pop(slot):
+                loop.call_soon(wait.expire, slot)  # a fault in one leaves the others alone
         self._timer = None
         if self._slots:
             self._look_again(loop)
@@ -91,8 +98,8 @@ class Deadline:
         ):
             raise TimeoutError from error
 
-    def expire(self) -> None:
+    def expire(self, slot: int) -> None:
         """Cancel the wait."""
-        if self._task is not None:
+        if self._task is not None and slot == self._slot:
             self._expired = True
             self._task.cancel()

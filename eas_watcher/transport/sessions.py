@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from eas_watcher.transport.connecting import Endpoint
+from eas_watcher.transport.target import Endpoint
 
 OLDEST: Final = 3600.0  # seconds after which a server shows its certificate again
 

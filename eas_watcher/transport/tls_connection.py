@@ -14,8 +14,9 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar, cast
 
 from eas_watcher.errors import Unreachable
-from eas_watcher.transport.connecting import Connector, Endpoint
+from eas_watcher.transport.connecting import Connector
 from eas_watcher.transport.sessions import Sessions
+from eas_watcher.transport.target import Endpoint
 from eas_watcher.transport.tls import in_words
 
 CONNECT: Final = 20.0  # seconds for DNS, TCP and TLS
@@ -401,7 +402,8 @@ class Dialler:
         try:
             await loop.create_connection(lambda: connection, sock=sock)
             return await ended
-        except BaseException:
+        except BaseException as error:
+            connection.end(ConnectionAbortedError(str(error)))  # a receiver that was made, but not returned
             connection.abort()
             sock.close()
             raise

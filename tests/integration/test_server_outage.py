@@ -24,7 +24,8 @@ from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.holding import HoldsInTask
-from eas_watcher.transport.http import STALE, HttpTransport, open_transport
+from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.http1 import STALE
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, Cut, Failure, FailurePlan
 from relay.sandbox.eas.families import FAMILIES

@@ -9,8 +9,9 @@ import pytest
 
 from eas_watcher.errors import Unreachable
 from eas_watcher.transport import connecting
-from eas_watcher.transport.connecting import Connector, Endpoint
+from eas_watcher.transport.connecting import Connector
 from eas_watcher.transport.sources import Sources
+from eas_watcher.transport.target import Endpoint
 from eas_watcher.transport.tls_connection import UNPRODUCTIVE, UNSENT, Connection, Dialler, Reading, TlsConnection
 from tests.fakes.tls import HOST, Authority, Talk, talking
 

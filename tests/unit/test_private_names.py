@@ -96,7 +96,6 @@ SANDBOX = "relay/sandbox/apns_connection.py"
 POSTING = "relay/network/posting.py"
 ACCOUNT = "relay/push/fcm/account.py"
 LISTENERS = "relay/http/listeners.py"
-TRANSPORT = "eas_watcher/transport/http.py"
 CONNECTION = "h2.connection.H2Connection"
 HANDLER = "aiohttp.client_proto.ResponseHandler"
 
@@ -168,18 +167,6 @@ REGISTER = (
             lambda it: issubclass(it.HttpProcessingError, Exception),
             "report bytes that are no HTTP",
         ),
-    ),
-    *uses(
-        "aiohttp",
-        "aiohttp.BaseConnector",
-        TRANSPORT,
-        ("connect", lambda it: accepts(it.connect, "req", "traces", "timeout"), "watch each connection"),
-    ),
-    *uses(
-        "aiohttp",
-        "aiohttp.connector.Connection",
-        TRANSPORT,
-        ("protocol", has_property("protocol"), "stand between a transport and aiohttp's protocol"),
     ),
     # aiohttp's server: by itself it repeats bytes that it cannot read, in answers and in the log.
     *uses(
