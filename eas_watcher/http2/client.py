@@ -245,11 +245,12 @@ class Http2Client(Generic[Owner]):
         return out
 
     def _forget(self, stream_id: int) -> Owner:
-        answer = self._answers.pop(stream_id, None)
-        if answer is not None:
+        if self._answers and (answer := self._answers.pop(stream_id, None)) is not None:
             self._kept -= answer.size
-        self._outflow.forget(stream_id)
-        self._largest.pop(stream_id, None)
+        if self._outflow.unsent:
+            self._outflow.forget(stream_id)
+        if self._largest:
+            self._largest.pop(stream_id, None)
         return self._owners.pop(stream_id)
 
     # --- frames
@@ -347,7 +348,8 @@ class Http2Client(Generic[Owner]):
                 if ends or status == SWITCHING:
                     raise malformed("an interim answer that ends the stream")
             elif ends:
-                check_size(0, expected_size(headers), status)
+                if headers:
+                    check_size(0, expected_size(headers), status)
                 self._answered(stream_id, status, headers, b"", events)
             else:
                 self._answers[stream_id] = PartialAnswer(status, headers)
@@ -402,7 +404,7 @@ class Http2Client(Generic[Owner]):
     def _answered(
         self, stream_id: int, status: int, headers: list[tuple[bytes, bytes]], body: bytes, events: list[Event[Owner]]
     ) -> None:
-        if stream_id in self._outflow:
+        if stream_id in self._outflow.unsent:
             # The server did not wait for the rest of the request [RFC 9113 8.1].
             self._out.append(reset_frame(stream_id, ErrorCode.NO_ERROR))
         events.append(Answered(stream_id, self._forget(stream_id), status, headers, body))

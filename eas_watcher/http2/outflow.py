@@ -30,7 +30,7 @@ class _Unsent:
 class Outflow:
     """The windows of one server. Only streams with an unsent rest are kept: no others need a window."""
 
-    __slots__ = ("_frame_size", "_initial", "_out", "_unsent", "window")
+    __slots__ = ("_frame_size", "_initial", "_out", "unsent", "window")
 
     def __init__(self, out: list[bytes]) -> None:
         """Append frames to `out`."""
@@ -39,11 +39,8 @@ class Outflow:
         """The octets of bodies that the server takes now, on the connection."""
         self._initial = WINDOW
         self._frame_size = FRAME_SIZE
-        self._unsent: dict[int, _Unsent] = {}
-
-    def __contains__(self, stream_id: object) -> bool:
-        """Return True if a part of the body on this stream has not gone out yet."""
-        return stream_id in self._unsent
+        self.unsent: dict[int, _Unsent] = {}
+        """The bodies that have not gone out whole, by stream."""
 
     @property
     def room(self) -> int:
@@ -69,12 +66,12 @@ class Outflow:
             return
         self._out.append(header_frames(stream_id, block, self._frame_size, end=not length))
         if length:
-            self._unsent[stream_id] = _Unsent(body, self._initial)
+            self.unsent[stream_id] = _Unsent(body, self._initial)
             self._send(stream_id)
 
     def forget(self, stream_id: int) -> None:
         """Send no more of a body."""
-        self._unsent.pop(stream_id, None)
+        self.unsent.pop(stream_id, None)
 
     def adopt(self, initial: int | None, frame_size: int | None) -> None:
         """Adopt settings of the server, each if it was given; raises Violation."""
@@ -82,7 +79,7 @@ class Outflow:
             self._frame_size = frame_size
         if initial is not None:
             grown, self._initial = initial - self._initial, initial
-            for unsent in self._unsent.values():
+            for unsent in self.unsent.values():
                 unsent.window = _widened(unsent.window, grown)
 
     def widen(self, octets: int) -> None:
@@ -93,18 +90,18 @@ class Outflow:
     def widen_stream(self, stream_id: int, octets: int) -> None:
         """Let so many octets more go out on a stream; raises Violation. One that has sent its body needs none."""
         _positive(octets)
-        unsent = self._unsent.get(stream_id)
+        unsent = self.unsent.get(stream_id)
         if unsent is not None:
             unsent.window = _widened(unsent.window, octets)
             self._send(stream_id)
 
     def send(self) -> None:
         """Write what may go out now, oldest stream first."""
-        for stream_id in list(self._unsent):
+        for stream_id in list(self.unsent):
             self._send(stream_id)
 
     def _send(self, stream_id: int) -> None:
-        unsent = self._unsent[stream_id]
+        unsent = self.unsent[stream_id]
         while unsent.body:
             size = min(self.window, unsent.window, self._frame_size)
             if size <= 0:
@@ -113,7 +110,7 @@ class Outflow:
             self.window -= len(piece)
             unsent.window -= len(piece)
             self._out.append(frame(DATA, 0 if unsent.body else END_STREAM, stream_id, piece))
-        del self._unsent[stream_id]
+        del self.unsent[stream_id]
 
 
 def _positive(octets: int) -> int:

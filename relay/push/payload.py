@@ -10,7 +10,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
@@ -162,60 +162,55 @@ class ApnsShape(NamedTuple):
     lifetime: int
 
 
-@dataclass(frozen=True)
 class ApnsMessage:
     """A notice for APNs [Apple: Generating a remote notification; Sending notification requests to APNs]."""
 
-    notice: Notice
+    __slots__ = ("notice", "rendered", "shape")
 
-    @cached_property
-    def rendered(self) -> str:
-        """The text that is sent, made once, since the egress log records the same text: the body as JSON."""
-        notice = self.notice
-        before, between, after, *_ = self.shape
-        if after is None:
-            return f"{before}{notice.registration_id}{between}"
-        return f"{before}{notice.registration_id}{between}{_clip(notice.count)}{after}"
-
-    @cached_property
-    def shape(self) -> ApnsShape:
+    def __init__(self, notice: Notice) -> None:
+        self.notice = notice
+        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale)
         """What this message shares with others."""
-        notice = self.notice
-        return _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale)
+        before, between, after, *_ = self.shape
+        count = "" if after is None else f"{_clip(notice.count)}{after}"
+        self.rendered = f"{before}{notice.registration_id}{between}{count}"
+        """The text that is sent, and recorded in the egress log: the body as JSON."""
 
     @property
     def push_type(self) -> Literal["alert", "background"]:
         """The push type."""
-        return "background" if self.notice.silent else "alert"
+        return self.shape.push_type
 
     @property
     def priority(self) -> Literal[5, 10]:
         """The priority; APNs refuses 10 for background pushes [Apple: Pushing background updates to your App]."""
-        return 5 if self.notice.silent else 10
+        return self.shape.priority
 
     @property
     def body(self) -> dict[str, object]:
-        """The payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
-        return {"aps": self._aps(), "relay": _data(self.notice)}
+        """The payload."""
+        return _apns_body(self.notice)
 
-    def _aps(self) -> dict[str, object]:
-        if self.notice.silent:
-            return {"content-available": 1}
-        title, body = text(self.notice.mark, self.notice.locale, certain=self.notice.certain)
-        return {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
+
+def _apns_body(notice: Notice) -> dict[str, object]:
+    """Return the payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
+    aps: dict[str, object] = {"content-available": 1}
+    if not notice.silent:
+        title, body = text(notice.mark, notice.locale, certain=notice.certain)
+        aps = {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
+    return {"aps": aps, "relay": _data(notice)}
 
 
 @lru_cache(SHAPES)
 def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str) -> ApnsShape:
-    """Render one message and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
+    """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
     notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale)
-    message = ApnsMessage(notice)
-    before, _, rest = json.dumps(message.body, ensure_ascii=False).partition(_SOME_ID)
-    shared = (message.push_type, message.priority, notice.lifetime)
+    before, _, rest = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
     between, counted, after = rest.partition(_COUNT)
-    if not counted:
-        return ApnsShape(before, rest, None, *shared)
-    return ApnsShape(before, between + _COUNT, after.removeprefix("1"), *shared)
+    rest_after = after.removeprefix("1") if counted else None
+    if notice.silent:
+        return ApnsShape(before, between + counted, rest_after, "background", 5, notice.lifetime)
+    return ApnsShape(before, between + counted, rest_after, "alert", 10, notice.lifetime)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
 
-from eas_watcher.http2.header_block import header_block, header_field, header_name, string
+from eas_watcher.http2.header_block import header_block, header_field, header_name, integer
 from relay.push.egress.log import Leaving
 from relay.push.payload import ApnsMessage
 
@@ -101,12 +101,14 @@ class Answer:
     """The authorization header of the request."""
 
 
-_PATH: Final = header_name(b":path")
-_ID: Final = header_name(b"apns-id")
-_EXPIRATION: Final = header_name(b"apns-expiration")
-_COLLAPSE_ID: Final = header_name(b"apns-collapse-id")
-_ONE_OCTET: Final = 127
-"""The length of a string that takes more than one octet [RFC 7541 5.1]."""
+_LATIN: Final = "latin-1"
+"""Blocks are put together as text and encoded once: each octet is one character."""
+_PATH: Final = header_name(b":path").decode(_LATIN)
+_ID: Final = header_name(b"apns-id").decode(_LATIN)
+_EXPIRATION: Final = header_name(b"apns-expiration").decode(_LATIN)
+_COLLAPSE_ID: Final = header_name(b"apns-collapse-id").decode(_LATIN)
+_SHORT: Final = 127
+"""The length from which on a string's length takes more than one octet [RFC 7541 5.1]."""
 
 
 class HeaderBlocks:
@@ -115,11 +117,12 @@ class HeaderBlocks:
     __slots__ = ("_authorization", "_authorized", "_pseudo", "_shared")
 
     def __init__(self, host: str) -> None:
-        self._pseudo = header_block(((b":method", b"POST"), (b":scheme", b"https"), (b":authority", host.encode())))
-        self._shared: dict[tuple[object, object, object], bytes] = {}
+        pseudo = ((b":method", b"POST"), (b":scheme", b"https"), (b":authority", host.encode()))
+        self._pseudo = header_block(pseudo).decode(_LATIN)
+        self._shared: dict[tuple[object, object, object], str] = {}
         """By topic, push type and priority, of which the settings and the templates make a few."""
         self._authorization = ""
-        self._authorized = b""
+        self._authorized = ""
 
     def write(self, request: Request, authorization: str) -> bytes:
         """Return the headers [Apple: Sending notification requests to APNs]; values need no check: they are our own."""
@@ -130,24 +133,23 @@ class HeaderBlocks:
             shared = self._shared[key] = _write_shared(push)
         if authorization != self._authorization:
             self._authorization = authorization
-            self._authorized = header_field(b"authorization", authorization.encode()) if authorization else b""
-        path = b"/3/device/" + push.device_token.encode()
-        collapse_id = push.collapse_key.encode() if push.collapse_key else b""
-        identity, expires_at = push.notification_id.encode(), b"%d" % request.expires_at
-        if len(path) < _ONE_OCTET and len(collapse_id) < _ONE_OCTET and len(identity) < _ONE_OCTET:
-            return b"%b%b%c%b%b%b%b%c%b%b%c%b%b%c%b" % (
-                *(self._pseudo, _PATH, len(path), path),
-                *(shared, self._authorized),
-                *(_ID, len(identity), identity),
-                *(_EXPIRATION, len(expires_at), expires_at),
-                *(_COLLAPSE_ID, len(collapse_id), collapse_id),
-            )
-        own = ((_ID, identity), (_EXPIRATION, expires_at), (_COLLAPSE_ID, collapse_id))
-        written = [name + string(value) for name, value in own]
-        return b"".join((self._pseudo, _PATH, string(path), shared, self._authorized, *written))
+            field = header_field(b"authorization", authorization.encode()) if authorization else b""
+            self._authorized = field.decode(_LATIN)
+        path, collapse_id = f"/3/device/{push.device_token}", push.collapse_key or ""
+        return (
+            f"{self._pseudo}{_PATH}{_length(path)}{path}{shared}{self._authorized}"
+            f"{_ID}{_length(push.notification_id)}{push.notification_id}"
+            f"{_EXPIRATION}\x0a{request.expires_at:010}"
+            f"{_COLLAPSE_ID}{_length(collapse_id)}{collapse_id}"
+        ).encode(_LATIN)
 
 
-def _write_shared(push: NotificationRequest) -> bytes:
+def _length(text: str) -> str:
+    length = len(text)
+    return chr(length) if length < _SHORT else integer(length, 7).decode(_LATIN)
+
+
+def _write_shared(push: NotificationRequest) -> str:
     push_type = b"" if push.push_type is None else push.push_type.value.encode()
     return header_block(
         (
@@ -155,4 +157,4 @@ def _write_shared(push: NotificationRequest) -> bytes:
             (b"apns-push-type", push_type),
             (b"apns-priority", str(push.priority).encode()),
         )
-    )
+    ).decode(_LATIN)

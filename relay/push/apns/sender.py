@@ -22,16 +22,12 @@ from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
-from relay.push.apns.pool import ApnsPool
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import ApnsMessage, Notice
 
-DEVICE_TOKEN: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
-"""Hex of up to 100 bytes [Apple: Registering your app with APNs]; it becomes a path, so nothing else may pass."""
-
-STATUS: Final = re.compile(r"[1-5][0-9]{2}", re.ASCII)
+HEX: Final = re.compile(r"[0-9a-fA-F]{2,200}", re.ASCII)
 
 TRIES: Final = 4
 """Attempts at most in one go: each but the first follows a proof that the server did not process the one before, or the
@@ -96,7 +92,7 @@ class ApnsSender:
     async def send(self, push: DuePush) -> Outcome:
         """Send one push to APNs; returns within the time limit and a second in every case."""
         account = self._by_app.get((push.app, push.environment))
-        if account is None or not DEVICE_TOKEN.fullmatch(push.device_token):
+        if account is None or not is_device_token(push.device_token):
             return _refusal(push, self._by_app)
         request = self._request(push)
         try:
@@ -118,22 +114,34 @@ class ApnsSender:
 
     def _read(self, answer: Answer) -> Outcome:
         result = answer.result
-        if not STATUS.fullmatch(result.status):
-            return RetryLater("no-http-status", remedy=CUT, provider=True)
         if result.is_successful:
             return Delivered(result.notification_id)
         after = retry_after(answer.retry_after, self._clock())
         return read_apns(int(result.status), result.description or "", result.timestamp, after)
 
     async def _deliver(self, account: Account, environment: Environment, request: Request) -> Answer:
-        """Send a request and return its answer; send it once more when the provider token has expired."""
+        """Send a request and return its answer; raises the error of the last attempt.
+
+        Sends again at once what was not sent, once what was maybe sent, and once more when the provider token has
+        expired.
+        """
         pool = account.pool(environment)
-        answer = await _persist(pool, request)
-        if answer.result.description == "ExpiredProviderToken" and account.tokens is not None:
-            now = asyncio.get_running_loop().time()
-            if account.tokens.expired(answer.authorization, now):
-                return await _persist(pool, request)
-        return answer
+        left, doubted, renewed = TRIES, False, False
+        while True:
+            left -= 1
+            try:
+                answer = await pool.send(request)
+            except NotSent:
+                if not left:
+                    raise
+            except MaybeSent:
+                if doubted or not left:
+                    raise
+                doubted = True
+            else:
+                if renewed or not _expired(account, answer):
+                    return answer
+                left, doubted, renewed = TRIES, False, True
 
     def _record(self, requests: Sequence[Request]) -> None:
         """Record requests that are about to leave, each time that they are: raises Unwritable."""
@@ -161,27 +169,26 @@ def message_id(push: DuePush) -> str:
 
     The id reveals nothing: it is a hash of the opaque registration id and of what distinguishes its marks.
     """
-    name = f"{push.registration_id}/{push.mark}/{push.first_at.isoformat()}/{push.generation}"
+    name = "/".join((push.registration_id, push.mark, push.first_at.isoformat(), str(push.generation)))
     digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()
     # The same as uuid.uuid5 returns, without its objects: 5 is the version, 8 to b the variant.
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
-async def _persist(pool: ApnsPool, request: Request) -> Answer:
-    """Send again at once what was not sent, and once what was maybe sent; raises the error of the last attempt."""
-    doubted = False
-    for left in reversed(range(TRIES)):
-        try:
-            return await pool.send(request)
-        except NotSent:
-            if not left:
-                raise
-        except MaybeSent:
-            if doubted or not left:
-                raise
-            doubted = True
-    raise AssertionError("unreachable: the last attempt returns or raises")
+def _expired(account: Account, answer: Answer) -> bool:
+    """Return True if the provider token of a request has expired and there is another one to try."""
+    if answer.result.description != "ExpiredProviderToken" or account.tokens is None:
+        return False
+    return account.tokens.expired(answer.authorization, asyncio.get_running_loop().time())
+
+
+def is_device_token(text: str) -> bool:
+    """Return True for hex of up to 100 bytes [Apple: Registering your app with APNs].
+
+    It becomes a path, so nothing else may pass.
+    """
+    return len(text) % 2 == 0 and HEX.fullmatch(text) is not None
 
 
 def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
@@ -190,7 +197,7 @@ def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
 
 
 def _refusal(push: DuePush, by_app: Mapping[tuple[str, Environment], Account]) -> Refused:
-    if not DEVICE_TOKEN.fullmatch(push.device_token):
+    if not is_device_token(push.device_token):
         remedy = "let the app register again; the device token is no hex text"
         return Refused("malformed-device-token", remedy, reach=Reach.HERE)
     if any(topic == push.app for topic, _ in by_app):

@@ -30,6 +30,10 @@ DEVICE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 APP: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 
 
+_TEXT: Final = json.JSONEncoder().encode
+"""Writes a text as JSON, as `json.dumps` does."""
+
+
 @dataclass(frozen=True)
 class ChainKey:
     """A key of the chain."""
@@ -125,7 +129,7 @@ def write_entry(position: Position, at: str, provider: str, app: str, device: st
     named = "" if key is None else f'"key":"{key}",'
     return (
         f'{{"n":{position.n + 1},"at":"{at}","provider":"{provider}",'
-        f'"app":{json.dumps(app)},"device":"{device}","body":{json.dumps(body)},{named}"prev":"{position.digest}"}}'
+        f'"app":{_TEXT(app)},"device":"{device}","body":{_TEXT(body)},{named}"prev":"{position.digest}"}}'
     ).encode("ascii")
 
 

@@ -33,7 +33,7 @@ def test_a_request_that_fits_goes_out_as_two_frames() -> None:
         (HEADERS, END_HEADERS | END_STREAM, 3, b"block"),
     ]
     assert sent.flow.room == WINDOW - 4
-    assert 1 not in sent.flow
+    assert 1 not in sent.flow.unsent
 
 
 def test_a_long_block_is_continued() -> None:
@@ -50,7 +50,7 @@ def test_a_body_goes_out_as_the_windows_let_it() -> None:
     first = frames_of(sent.out)
     assert [len(payload) for _, _, _, payload in first[1:]] == [FRAME_SIZE] * 3 + [WINDOW - 3 * FRAME_SIZE]
     assert sent.flow.room == 0
-    assert 1 in sent.flow
+    assert 1 in sent.flow.unsent
     sent.out.clear()
 
     sent.flow.widen(50_000)
@@ -62,7 +62,7 @@ def test_a_body_goes_out_as_the_windows_let_it() -> None:
 
     assert rest[-1][1] == END_STREAM
     assert sum(len(payload) for _, _, _, payload in [*first[1:], *rest]) == len(BODY) - 10_000
-    assert 1 not in sent.flow
+    assert 1 not in sent.flow.unsent
     sent.flow.widen_stream(1, 1)  # an update for what is sent already
     sent.flow.forget(1)
 
