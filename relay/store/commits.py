@@ -24,6 +24,7 @@ from relay.store import tries
 from relay.store.bulk import ROWS, Among, in_order, inserts
 from relay.store.fan_out import fan_out
 from relay.store.marks import set_claimed
+from relay.store.prepared import Prepared
 from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
@@ -48,20 +49,25 @@ _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
 )
-_EPOCHS: Final = (
+_EPOCHS: Final = Prepared(
     sa.select(shard.c.number, shard.c.epoch)
     .where(Among("shards", shard.c.number))
     .order_by(shard.c.number)
     .with_for_update(read=True)
 )
-_LOCK: Final = (
+_LOCK: Final = Prepared(
     sa.select(mailbox.c.id, mailbox.c.shard)
     .where(Among("ids", mailbox.c.id))
     .order_by(*in_order(mailbox.c.id))
     .with_for_update(key_share=True)
 )
-_PRESENT: Final = sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
-_MOVED: Final = sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
+_PRESENT: Final = Prepared(
+    sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
+)
+_MOVED: Final = Prepared(
+    sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
+)
+_FORGET_HIERARCHIES: Final = sa.delete(hierarchy).where(Among("mailboxes", hierarchy.c.mailbox_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +113,12 @@ def commit(
 
 def _epochs(connection: sa.Connection, shards: set[int]) -> Mapping[int, int]:
     """Read the epochs of shards and lock them until the transaction ends."""
-    rows = connection.execute(_EPOCHS, {"shards": sorted(shards)})
-    return dict(rows.all())
+    return dict(_EPOCHS.rows(connection, {"shards": sorted(shards)}))
 
 
 def _lock_mailboxes(connection: sa.Connection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
     """Read the shards of mailboxes and lock them until the transaction ends."""
-    rows = connection.execute(_LOCK, {"ids": sorted(ids)})
-    return {MailboxId(id_): number for id_, number in rows.all()}
+    return dict(_LOCK.rows(connection, {"ids": sorted(ids)}))
 
 
 def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry], now: datetime) -> list[tries.Login]:
@@ -124,13 +128,14 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
     """
     moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
     if moved:
-        connection.execute(_MOVED, {"ids": moved, "now": now})
+        _MOVED.execute(connection, {"ids": moved, "now": now})
     changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
     if not changing:
         return []
-    found = connection.execute(_PRESENT, {"ids": sorted({entry.mailbox_id for entry in changing})})
+    found = _PRESENT.rows(connection, {"ids": sorted({entry.mailbox_id for entry in changing})})
     # One statement sets all of them, so each names every column.
-    rows: dict[MailboxId, dict[str, Any]] = {row.pop("id"): row for row in map(dict, found.mappings())}
+    present: list[dict[str, Any]] = [row._asdict() for row in found]
+    rows: dict[MailboxId, dict[str, Any]] = {row.pop("id"): row for row in present}
     logins = {id_: tries.Login(row.pop("server"), row.pop("user")) for id_, row in rows.items()}
     refused: list[tries.Login] = []
     for entry in changing:
@@ -170,10 +175,10 @@ def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry])
         connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
     rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
     if rows:
-        connection.execute(_UPSERT[connection.dialect.name], {ROWS: [rows[key] for key in sorted(rows)]})
+        _UPSERT.execute(connection, {ROWS: [rows[key] for key in sorted(rows)]})
     hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
     if hierarchies:
-        connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(sorted(hierarchies))))
+        connection.execute(_FORGET_HIERARCHIES, {"mailboxes": sorted(hierarchies)})
         kept = [write_hierarchy(owner, hierarchies[owner]) for owner in sorted(hierarchies) if hierarchies[owner]]
         if kept:
             connection.execute(sa.insert(hierarchy), kept)
@@ -222,4 +227,4 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 _ADVANCING: Final = ("class", "sync_key", "tries", "newest", "seen", "sub")
 _INSERTS: Final = inserts(collection, [column.name for column in COLLECTION])
-_UPSERT: Final = {dialect: _upsert(insert) for dialect, insert in _INSERTS.items()}
+_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in _INSERTS.items()})

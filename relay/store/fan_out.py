@@ -23,6 +23,7 @@ from relay.domain.model import (
 )
 from relay.store.bulk import Among
 from relay.store.marks import Claim, Key, NewMark
+from relay.store.prepared import Prepared
 from relay.store.reading import UNDECODABLE, Reader, fetch, is_ours
 from relay.store.rows import AnyRow, read_pushed
 from relay.store.tables import registration
@@ -38,7 +39,7 @@ _CONCERNED: Final = sa.and_(
     Among("mailboxes", registration.c.mailbox_id),
     (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
 )
-_LISTENERS: Final = sa.select(*_LISTENING).where(_CONCERNED)
+_LISTENERS: Final = Prepared(sa.select(*_LISTENING).where(_CONCERNED))
 
 
 class Listener(NamedTuple):
@@ -175,11 +176,14 @@ _ADDRESSEES: Final = Reader(
 )
 
 
+_WITH_ADDRESSES: Final = Prepared(_ADDRESSEES.query)
+
+
 def _read(connection: sa.Connection, parameters: Mapping[str, object], *, wide: bool) -> list[Row[Any]]:
     """Return the registrations of mailboxes, with where their pushes go if it can be decoded for all of them."""
     if wide:
         try:
-            return list(connection.execute(_ADDRESSEES.query, parameters).all())
+            return _WITH_ADDRESSES.rows(connection, parameters)
         except UNDECODABLE as error:
             if is_ours(error):
                 raise

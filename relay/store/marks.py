@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from relay.domain.model import Platform
 from relay.domain.ports.wakeups import Topic
 from relay.store.bulk import ROWS, inserts
+from relay.store.prepared import Prepared
 from relay.store.tables import Moment, outbox
 
 SOON: Final = timedelta(minutes=10)
@@ -53,7 +54,7 @@ def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime
     key, so that two transactions never wait for each other in a circle.
     """
     if rows := sorted(marks):
-        connection.execute(_UPSERT[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON})
+        _UPSERT.execute(connection, {ROWS: rows, "now": now, "soon": now + SOON})
     return outbox_topics({row.platform for row in rows})
 
 
@@ -67,9 +68,9 @@ def set_claimed(
     if not claims:
         return set_marks(connection, marks, now), []
     rows = [(*mark, *_values(claims.get(mark[:2]))) for mark in sorted(marks)]
-    found = connection.execute(_CLAIMED[connection.dialect.name], {ROWS: rows, "now": now, "soon": now + SOON}).all()
-    born = [(id_, mark) for id_, mark, generation in found if generation == 1 and (id_, mark) in claims]
-    return outbox_topics({platform for id_, mark, platform, *_ in rows if (id_, mark) not in born}), born
+    found = _CLAIMED.rows(connection, {ROWS: rows, "now": now, "soon": now + SOON})
+    born = {(id_, mark): None for id_, mark, generation in found if generation == 1 and (id_, mark) in claims}
+    return outbox_topics({platform for id_, mark, platform, *_ in rows if (id_, mark) not in born}), list(born)
 
 
 def _values(claim: Claim | None) -> tuple[str | None, str | None]:
@@ -104,10 +105,12 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain")
-_UPSERT: Final = {dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()}
+_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
 _WITH_CLAIM: Final = (*_GIVEN, "claimed_by", "claimed_until")
-_CLAIMED: Final = {
-    dialect: _upsert(insert).returning(outbox.c.registration_id, outbox.c.mark, outbox.c.generation)
-    for dialect, insert in inserts(outbox, _WITH_CLAIM, _BEGUN).items()
-}
+_CLAIMED: Final = Prepared(
+    {
+        dialect: _upsert(insert).returning(outbox.c.registration_id, outbox.c.mark, outbox.c.generation)
+        for dialect, insert in inserts(outbox, _WITH_CLAIM, _BEGUN).items()
+    }
+)
 """The same with claims of new marks."""

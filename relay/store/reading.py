@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from relay.store.engine import away
+from relay.store.prepared import Prepared
 from relay.store.tables import Moment
 
 T = TypeVar("T")
@@ -57,9 +58,14 @@ class Reader(Generic[T]):
         self._checks = [None if column is None else _Check(column, key[0].table) for column in columns]
         self._places = [next(i for i, column in enumerate(columns) if column is part) for part in self._key]
 
-    def all(self, connection: sa.Connection, query: sa.Select[Any]) -> tuple[list[T], list[Bad]]:
+    def all(
+        self,
+        connection: sa.Connection,
+        query: sa.Select[Any] | Prepared,
+        parameters: Mapping[str, object] = NO_PARAMETERS,
+    ) -> tuple[list[T], list[Bad]]:
         """Run the reader's query with conditions; return the values of its rows, and the rows without a value."""
-        rows, bad = fetch(connection, query, self._key)
+        rows, bad = fetch(connection, query, self._key, parameters)
         values: list[T] = []
         for row in rows:
             value = self.value(row)
@@ -106,7 +112,7 @@ class _Check:
 
 def fetch(
     connection: sa.Connection,
-    query: sa.Select[Any],
+    query: sa.Select[Any] | Prepared,
     key: Sequence[sa.ColumnElement[Any]],
     parameters: Mapping[str, object] = NO_PARAMETERS,
 ) -> tuple[list[Row[Any]], list[Bad]]:
@@ -114,13 +120,17 @@ def fetch(
 
     One such value spoils the answer as a whole, so the rows are then asked for in halves, by their keys.
     """
+    select: sa.Select[Any]
+    select = query.statement(connection.dialect.name) if isinstance(query, Prepared) else query
     try:
+        if isinstance(query, Prepared):
+            return query.rows(connection, parameters), []
         return list(connection.execute(query, parameters).all()), []
     except UNDECODABLE as error:
         if is_ours(error):
             raise
-    keys = [tuple(row) for row in connection.execute(query.with_only_columns(*key), parameters).all()]
-    return _halves(connection, query.limit(None), key, keys, parameters)
+    keys = [tuple(row) for row in connection.execute(select.with_only_columns(*key), parameters).all()]
+    return _halves(connection, select.limit(None), key, keys, parameters)
 
 
 def _halves(

@@ -15,8 +15,10 @@ from relay.domain.model import CommitEntry, DuePush, Mark, Platform, Registratio
 from relay.domain.outcome import Delivered, Refused, RetryLater
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
+from relay.store.claims import claim_marks
 from relay.store.engine import Database, open_database
-from relay.store.outbox import Lanes, SqlOutboxStore, claim_marks
+from relay.store.lanes import Lanes
+from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore

@@ -11,8 +11,8 @@ from eas_watcher.names import CollectionClass
 from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, RetryLater
 from relay.domain.pacing import Pacing
+from relay.store.claims import ROUNDS
 from relay.store.engine import Database
-from relay.store.outbox import ROUNDS
 from relay.store.tables import outbox as outbox_table
 from relay.store.tables import registration
 from relay.store.wakeups import LocalWakeups

@@ -15,11 +15,12 @@ from relay.domain.model import Platform, RegistrationId
 from relay.domain.unreadable import Unreadable, UnreadableRows
 from relay.ops.explain import document, text
 from relay.ops.unreadable import unreadable_rows
+from relay.store.claims import PARKED
 from relay.store.engine import Database, open_database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
-from relay.store.outbox import PARKED, SqlOutboxStore
+from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore

@@ -23,8 +23,8 @@ from relay.push.settlement import (
     may_end_registrations,
     settle,
 )
+from relay.store.claims import FAR, FAR_RECHECK, ROUNDS
 from relay.store.marks import SOON
-from relay.store.outbox import FAR, FAR_RECHECK, ROUNDS
 from relay.store.wakeups import LocalWakeups
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
