@@ -52,6 +52,8 @@ class Page:
 
     def __call__(self, tag: str, *content: Element | str | bytes) -> Element:
         """Return an element with a text or with children; without content it is empty."""
+        if len(content) == 1 and isinstance(content[0], str):  # most elements
+            return Element(self.name, tag, text=content[0])
         children = tuple(part for part in content if isinstance(part, Element))
         texts = [part for part in content if not isinstance(part, Element)]
         if not texts:

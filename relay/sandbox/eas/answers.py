@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from http import HTTPMethod, HTTPStatus
 from time import perf_counter_ns
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import SyncKey
@@ -34,7 +33,7 @@ from relay.sandbox.eas.messages import NoAnswer, Request, Response
 from relay.sandbox.eas.personality import Outage
 from relay.sandbox.eas.ping import PingAnswer
 from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
-from relay.sandbox.eas.requests import EasRequest, read_body, read_request
+from relay.sandbox.eas.requests import EasRequest, read_body, read_pairs, read_request
 from relay.sandbox.eas.rules import Session
 from relay.sandbox.eas.simulator import EasSimulator
 
@@ -136,7 +135,7 @@ class EasAnswers:
             return self._autodiscover.answer(request)
         if request.path != PATH:
             return Response(HTTPStatus.NOT_FOUND)
-        query = dict(parse_qsl(request.query, keep_blank_values=True))
+        query = dict(read_pairs(request.query))
         command = "OPTIONS" if request.method == HTTPMethod.OPTIONS else query.get("Cmd", "")
         identified = self._identify(request, query, command)
         if isinstance(identified, NoAnswer):

@@ -5,7 +5,7 @@ A held Ping is a stream id and a HeldPing. There is a task only for requests tha
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from ssl import SSLObject
 from typing import Any, Final, cast
@@ -28,7 +28,7 @@ from hyperframe.frame import GoAwayFrame
 
 from relay.sandbox.eas.answers import Answer, EasAnswers, Holding
 from relay.sandbox.eas.holds import HeldPing
-from relay.sandbox.eas.messages import HttpVersion, NoAnswer, Request
+from relay.sandbox.eas.messages import Fields, HttpVersion, NoAnswer, Request
 from relay.sandbox.eas.requests import read_command
 
 STREAMS: Final = 100
@@ -97,28 +97,6 @@ class Http2Side:
         """Cut all connections."""
         for connection in list(self.connections):
             connection.cut()
-
-
-class Fields(Mapping[str, str]):
-    """The headers of a request; the names ignore case."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, headers: Iterable[tuple[object, object]]) -> None:
-        self._values: dict[str, str] = {}
-        for name, value in headers:
-            before = self._values.get(str(name))
-            separator = "; " if name == "cookie" else ", "  # [RFC 9113 8.2.3, RFC 9110 5.3]
-            self._values[str(name)] = str(value) if before is None else f"{before}{separator}{value}"
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 class Http2Connection(asyncio.Protocol):

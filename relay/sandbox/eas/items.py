@@ -5,6 +5,7 @@ into subject, sender or body and search for it.
 """
 
 from datetime import UTC, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -34,23 +35,38 @@ def _properties(item: SimulatedItem, user: str, version: ProtocolVersion) -> lis
         case CollectionClass.CALENDAR:
             return _appointment(item)
         case CollectionClass.CONTACTS:
-            return [CONTACTS("FileAs", item.subject), CONTACTS("Email1Address", item.sender), _body(item, version)]
+            body = _body(f"{item.subject}\n{item.body}", version)
+            return [CONTACTS("FileAs", item.subject), CONTACTS("Email1Address", item.sender), body]
         case CollectionClass.TASKS | CollectionClass.NOTES:
             # The relay's encoder does not know their code pages; the body has the subject too.
-            return [_body(item, version)]
+            return [_body(f"{item.subject}\n{item.body}", version)]
 
 
 def _mail(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Element]:
+    content, more = _content(item.subject, item.sender, item.body, version)
+    received = item.received.astimezone(UTC)
     properties = [
         EMAIL("To", user),
-        EMAIL("From", item.sender),
-        EMAIL("Subject", item.subject),
-        EMAIL("DateReceived", item.received.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")),
+        *content,
+        EMAIL("DateReceived", f"{received:%Y-%m-%dT%H:%M:%S}.000Z"),
         EMAIL("DisplayTo", user),
         EMAIL("ThreadTopic", item.subject),
         EMAIL("Importance", "1"),
         EMAIL("Read", str(int(item.read))),
-        _body(item, version),
+        *more,
+    ]
+    if version >= ProtocolVersion.V16_0:
+        properties.append(EMAIL2("IsDraft", "0"))
+    return properties
+
+
+@lru_cache(maxsize=64)
+def _content(
+    subject: str, sender: str, body: str, version: ProtocolVersion
+) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
+    """Return the properties that are the same in all mailboxes to which a mail is delivered at once."""
+    more = [
+        _body(body, version),
         EMAIL("MessageClass", "IPM.Note"),
         EMAIL("InternetCPID", "65001"),
         EMAIL("Flag"),
@@ -58,11 +74,9 @@ def _mail(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Elem
         AIRSYNCBASE("NativeBodyType", "1"),
     ]
     if version >= ProtocolVersion.V14_0:
-        conversation = sha256(item.subject.encode()).digest()[:CONVERSATION_ID]
-        properties += [EMAIL2("ConversationId", conversation), EMAIL2("ConversationIndex", conversation[:5])]
-    if version >= ProtocolVersion.V16_0:
-        properties.append(EMAIL2("IsDraft", "0"))
-    return properties
+        conversation = sha256(subject.encode()).digest()[:CONVERSATION_ID]
+        more += [EMAIL2("ConversationId", conversation), EMAIL2("ConversationIndex", conversation[:5])]
+    return (EMAIL("From", sender), EMAIL("Subject", subject)), tuple(more)
 
 
 def _appointment(item: SimulatedItem) -> list[Element]:
@@ -83,8 +97,7 @@ def _appointment(item: SimulatedItem) -> list[Element]:
     ]
 
 
-def _body(item: SimulatedItem, version: ProtocolVersion) -> Element:
-    text = item.body if item.cls is CollectionClass.EMAIL else f"{item.subject}\n{item.body}"
+def _body(text: str, version: ProtocolVersion) -> Element:
     parts = [
         AIRSYNCBASE("Type", "1"),
         AIRSYNCBASE("EstimatedDataSize", str(len(text.encode()))),

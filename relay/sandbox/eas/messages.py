@@ -1,7 +1,7 @@
 """Requests and answers of the simulated EAS server, whatever the version of HTTP that carries them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ssl import SSLObject
@@ -25,6 +25,32 @@ class Connection(Protocol):
     @property
     def transport(self) -> asyncio.Transport | None:
         """The transport; None: the connection is closed."""
+
+
+class Fields(Mapping[str, str]):
+    """The headers of a request; the names ignore case."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: Iterable[tuple[object, object]]) -> None:
+        """Take names, in lower case, and values."""
+        self._values: dict[str, str] = {}
+        for name, value in headers:
+            before = self._values.get(str(name))
+            separator = "; " if name == "cookie" else ", "  # [RFC 9113 8.2.3, RFC 9110 5.3]
+            self._values[str(name)] = str(value) if before is None else f"{before}{separator}{value}"
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value of a header; raises KeyError."""
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names in lower case."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self._values)
 
 
 @dataclass(frozen=True, slots=True)

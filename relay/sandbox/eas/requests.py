@@ -7,9 +7,10 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from re import compile as pattern
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from eas_watcher.names import ProtocolVersion
 from eas_watcher.wbxml.decode import WbxmlError, decode
@@ -54,9 +55,16 @@ def read_authorization(value: str | None) -> tuple[str, str] | None:
     return (user, password) if user and colon else None
 
 
+@lru_cache(maxsize=64)  # each request asks several times
+def read_pairs(query: str) -> tuple[tuple[str, str], ...]:
+    """Return the parameters of a query, decoded."""
+    parts = (part.partition("=") for part in query.split("&") if part)
+    return tuple((unquote_plus(name), unquote_plus(value)) for name, _, value in parts)
+
+
 def read_command(query: str) -> str:
     """Return the command of a query; empty if it names none."""
-    return dict(parse_qsl(query, keep_blank_values=True)).get("Cmd", "")
+    return dict(read_pairs(query)).get("Cmd", "")
 
 
 def read_request(
@@ -100,7 +108,7 @@ def read_body(request: EasRequest, body: bytes) -> Element | None:
 
 def _read_query(query: str) -> dict[str, str]:
     """Return the parameters of a plain query; the simulator does not read base64 queries."""
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = read_pairs(query)
     parameters = dict(pairs)
     if any(not parameters.get(name) for name in PARAMETERS) or len(parameters) < len(pairs):
         raise RefusedByHttp(400, "a query has Cmd, User, DeviceId and DeviceType, each once")
