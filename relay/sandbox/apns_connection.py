@@ -1,20 +1,13 @@
-"""One HTTP/2 connection of the APNs simulator."""
+"""One HTTP/2 connection of the APNs simulator: what Apple does, and what scripts do instead."""
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from typing import Final, Protocol, cast
 from uuid import uuid4
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, PingReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
-from h2.exceptions import ProtocolError, StreamClosedError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
-
+from eas_watcher.http2.violations import Violation
 from relay.sandbox.apns_rules import ApnsResponse, Request
+from relay.sandbox.http2_server import Asked, Event, Http2Server, Pinged
 from relay.sandbox.scripts import Answer, ApnsFailure, Close, Delay, Freeze, GoAway, Reset, Stall, Streams
 
 STREAMS_AT_FIRST: Final = 1
@@ -54,25 +47,8 @@ class Connection(asyncio.Protocol):
         """Done when the connection is closed."""
         self._loop = loop
         self._service = service
-        config = H2Configuration(
-            client_side=False,
-            header_encoding="utf-8",
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self._http = H2Connection(config)
-        limits = {
-            SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_AT_FIRST,
-            SettingCodes.MAX_HEADER_LIST_SIZE: HEADERS_LIMIT,
-        }
-        self._http.local_settings = Settings(client=False, initial_values=limits)
+        self._http = Http2Server(STREAMS_AT_FIRST, HEADERS_LIMIT)
         self._certificate: Mapping[str, str] = {}
-        self._requests: dict[int, tuple[dict[str, str], bytearray]] = {}
-        """Stream id -> headers and body of a request that is not complete yet."""
-        self._inflight: set[int] = set()
-        """The streams of complete requests without a complete answer."""
-        self._blocked: deque[tuple[int, bytes, bool]] = deque()
-        """Parts of answers that wait for flow control: stream id, bytes, whether the part ends its stream."""
         self._authenticated = False
         self._going_away = False
         self._last = LAST_STREAM
@@ -98,13 +74,11 @@ class Connection(asyncio.Protocol):
         if self._service.deaf:
             self._frozen = True
             return
-        self._http.initiate_connection()
         self._flush()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Forget the requests in flight."""
+        """Leave the simulator."""
         self._service.connections.discard(self)
-        self._inflight.clear()
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -113,8 +87,8 @@ class Connection(asyncio.Protocol):
         if self._frozen:
             return
         try:
-            events = self._http.receive_data(data)
-        except ProtocolError:
+            events = self._http.receive(data)
+        except Violation:
             self._flush()
             self._transport.close()
             return
@@ -122,6 +96,7 @@ class Connection(asyncio.Protocol):
             if self._transport.is_closing() or self._frozen:
                 return
             self._process(event)
+        self._close_if_finished()
         self._flush()
 
     # --- called by the simulator
@@ -144,29 +119,17 @@ class Connection(asyncio.Protocol):
 
     def _process(self, event: Event) -> None:
         match event:
-            case PingReceived():
+            case Asked() if event.stream_id <= self._last:
+                self._complete(event)
+            case Pinged():
                 self._service.pings += 1
-            case RequestReceived(stream_id=int(stream_id), headers=headers) if stream_id <= self._last:
-                self._requests[stream_id] = {str(name): str(value) for name, value in headers}, bytearray()
-            case DataReceived(stream_id=int(stream_id), data=bytes(data), flow_controlled_length=int(length)):
-                self._http.acknowledge_received_data(length, stream_id)
-                if stream_id in self._requests:
-                    self._requests[stream_id][1].extend(data)
-            case StreamEnded(stream_id=int(stream_id)) if stream_id in self._requests:
-                self._complete(stream_id)
-            case StreamReset(stream_id=int(stream_id)):
-                self._requests.pop(stream_id, None)
-                self._end(stream_id)
-            case WindowUpdated():
-                self._send_blocked()
             case _:
                 pass
 
-    def _complete(self, stream_id: int) -> None:
-        headers, body = self._requests.pop(stream_id)
-        method, path = headers.pop(":method", ""), headers.pop(":path", "")
-        request = Request(method, path, headers, bytes(body), self._certificate)
-        self._inflight.add(stream_id)
+    def _complete(self, asked: Asked) -> None:
+        stream_id, headers = asked.stream_id, asked.headers
+        method, path = headers.pop(":method"), headers.pop(":path")
+        request = Request(method, path, headers, asked.body, self._certificate)
         match self._service.next_failure():
             case Stall():
                 self._service.record(request, 0)
@@ -175,14 +138,13 @@ class Connection(asyncio.Protocol):
                 self.freeze()
             case Reset(code):
                 self._service.record(request, 0)
-                self._http.reset_stream(stream_id, ErrorCodes(code))
-                self._end(stream_id)
+                self._http.reset(stream_id, code)
             case Close():
                 self._service.record(request, 0)
                 self.cut()
             case GoAway(graceful=False, error_code=code):
                 self._service.record(request, 0)
-                self._http.close_connection(error_code=code, last_stream_id=max(0, stream_id - 2))
+                self._http.go_away(max(0, stream_id - 2), code)
                 self._flush()
                 self._transport.close()
             case GoAway(final=final):
@@ -190,22 +152,22 @@ class Connection(asyncio.Protocol):
                 self._answer(stream_id, request, None)
             case Streams(limit):
                 self._answer(stream_id, request, None)
-                self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
+                self._http.announce(limit)
             case Delay(seconds):
                 self._loop.call_later(seconds, self._answer_late, stream_id, request)
             case failure:
                 self._answer(stream_id, request, failure)
 
     def _go_away(self, last: int) -> None:
-        # h2 refuses to send answers after its own GOAWAY, so this one does not pass through h2.
-        self._flush()
         self._going_away = True
         self._last = last
-        self._transport.write(GoAwayFrame(0, last_stream_id=last, error_code=0).serialize())
+        self._http.go_away(last)
+        self._flush()
 
     def _answer_late(self, stream_id: int, request: Request) -> None:
-        if stream_id in self._inflight and not self._frozen:
+        if stream_id in self._http and not self._frozen:
             self._answer(stream_id, request, None)
+            self._close_if_finished()
             self._flush()
 
     def _answer(self, stream_id: int, request: Request, failure: ApnsFailure | None) -> None:
@@ -221,15 +183,8 @@ class Connection(asyncio.Protocol):
             headers.append(("apns-id", apns_id))
         if script.retry_after:
             headers.append(("retry-after", script.retry_after))
-        self._http.send_headers(stream_id, headers, end_stream=not body)
-        if body:
-            size = -(-len(body) // script.pieces)
-            self._blocked += [
-                (stream_id, body[at : at + size], at + size >= len(body)) for at in range(0, len(body), size)
-            ]
-            self._send_blocked()
-        else:
-            self._end(stream_id)
+        size = -(-len(body) // script.pieces)
+        self._http.answer(stream_id, headers, [body[at : at + size] for at in range(0, len(body), size or 1)])
 
     def _limit_streams(self, *, authenticated: bool, refused: bool) -> None:
         """Allow STREAMS after an authenticated request, STREAMS_AT_FIRST again after a refused one, as Apple does."""
@@ -237,30 +192,13 @@ class Connection(asyncio.Protocol):
             return
         self._authenticated = authenticated
         limit = STREAMS if authenticated else STREAMS_AT_FIRST
-        self._http.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: limit})
-
-    def _send_blocked(self) -> None:
-        while self._blocked:
-            stream_id, body, last = self._blocked[0]
-            try:
-                if self._http.local_flow_control_window(stream_id) < len(body):
-                    return
-                self._http.send_data(stream_id, body, end_stream=last)
-            except StreamClosedError:
-                pass  # the client reset the stream meanwhile
-            self._blocked.popleft()
-            if last:
-                self._end(stream_id)
-
-    def _end(self, stream_id: int) -> None:
-        self._inflight.discard(stream_id)
-        self._close_if_finished()
+        self._http.announce(limit)
 
     def _close_if_finished(self) -> None:
-        if self._going_away and not self._inflight:
+        if self._going_away and not self._http.busy(self._last):
             self._flush()
             self._transport.close()
 
     def _flush(self) -> None:
-        if not self._transport.is_closing() and (data := self._http.data_to_send()):
+        if not self._transport.is_closing() and (data := self._http.take()):
             self._transport.write(data)
