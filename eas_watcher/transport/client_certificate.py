@@ -17,11 +17,10 @@ from eas_watcher.auth.certificate import CertificateCredential, refusal_in
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unauthorized, Unreachable
-from eas_watcher.ports import Transport
-from eas_watcher.transport.holding import HoldsInTask
+from eas_watcher.ports import Done, HeldRequest, Transport
 
 
-class IdentifiedTransport(HoldsInTask):
+class IdentifiedTransport:
     """The transport of one mailbox over connections of its own."""
 
     __slots__ = ("_credential", "_now", "_transport")
@@ -38,10 +37,32 @@ class IdentifiedTransport(HoldsInTask):
         try:
             return await self._transport.send(request)
         except Unreachable as error:
-            why = next((found for text in _words(error) if (found := refusal_in(text)) is not None), None)
-            if why is None:
+            refused = _refusal_in(error)
+            if refused is None:
                 raise
-            raise Unauthorized(f"the server refuses the client certificate: it {why} (TLS alert)") from error
+            raise refused from error
+
+    async def hold(self, request: HttpRequest, done: Done) -> HeldRequest:
+        """Hold a request; raises and reports what `send` raises."""
+        self._credential.check_validity(self._now())
+
+        def answered(result: HttpReply | Exception) -> None:
+            refused = _refusal_in(result) if isinstance(result, Unreachable) else None
+            done(refused or result)
+
+        try:
+            return await self._transport.hold(request, answered)
+        except Unreachable as error:
+            refused = _refusal_in(error)
+            if refused is None:
+                raise
+            raise refused from error
+
+
+def _refusal_in(error: Unreachable) -> Unauthorized | None:
+    """Return what an error means if the server refuses the certificate by an alert of TLS; None: it does not."""
+    why = next((found for text in _words(error) if (found := refusal_in(text)) is not None), None)
+    return None if why is None else Unauthorized(f"the server refuses the client certificate: it {why} (TLS alert)")
 
 
 def show_certificate(context: ssl.SSLContext, credential: CertificateCredential) -> None:

@@ -109,8 +109,11 @@ class Http1Connection:
 
     async def leave(self) -> None:
         """Close the connection; return when the server has closed it too, or some milliseconds later."""
+        exchange = self._exchange
         self._forget()
         await self._connection.leave()
+        if exchange is not None:  # given up, which reports nothing, or the transport closes
+            exchange.report(exchange.lost(ConnectionAbortedError("the relay closed it")))
 
     def _wait(self, exchange: "Exchange | None", seconds: float) -> None:
         """Wait for the answer to a request, or for the next request."""

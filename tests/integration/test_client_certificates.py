@@ -1,5 +1,6 @@
 """Mailboxes that a client certificate opens, over real TLS: demanded at once, or only when the path is known."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ import pytest
 
 from eas_watcher.auth.certificate import CertificateCredential, read_pem
 from eas_watcher.commands.options import Options
-from eas_watcher.commands.request import HttpRequest
+from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import CredentialVoid, Unauthorized, Unreachable
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
@@ -44,6 +45,15 @@ def options(url: str, credential: CertificateCredential) -> HttpRequest:
     return compose(Account(MailboxId("m"), url, credential.user, DeviceId("D1"), credential), Options(), None, None)
 
 
+async def hold(transport: IdentifiedTransport, request: HttpRequest) -> HttpReply:
+    answer: asyncio.Future[HttpReply | Exception] = asyncio.get_running_loop().create_future()
+    await transport.hold(request, answer.set_result)
+    result = await answer
+    if isinstance(result, HttpReply):
+        return result
+    raise result
+
+
 @asynccontextmanager
 async def asking_at_once(ca: ThrowAwayCa) -> AsyncIterator[EasSimulator]:
     """Run a mail server that asks every client for a certificate, as Exchange does when it accepts them."""
@@ -76,8 +86,11 @@ async def test_a_certificate_of_a_stranger_is_refused_in_words(version: ssl.TLSV
     with serving_certified(served) as server:
         async with open_transport(ca.client_context()) as transport:
             stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
+            theirs = identified(transport, ca.client_context, stranger)
             with pytest.raises(Unauthorized, match=r"a CA that it does not trust \(TLS alert\)"):
-                await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
+                await theirs.send(options(server.url, stranger))
+            with pytest.raises(Unauthorized, match=r"a CA that it does not trust \(TLS alert\)"):
+                await hold(theirs, options(server.url, stranger))
     assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
     assert not server.met
 
@@ -90,6 +103,8 @@ async def test_a_certificate_that_has_ended_is_not_even_shown() -> None:
 
         with pytest.raises(CredentialVoid, match="expired on"):
             await late.send(options(eas.url, ann))
+        with pytest.raises(CredentialVoid, match="expired on"):
+            await hold(late, options(eas.url, ann))
         assert not eas.records.requests
 
 
@@ -125,8 +140,11 @@ async def test_a_late_refusal_is_read_as_one_of_the_certificate() -> None:
     with serving_certified(ca.server_context(), late=True) as server:
         async with open_transport(ca.client_context()) as transport:
             stranger = certificate(ThrowAwayCa("Somebody else's CA"), ANN)
+            theirs = identified(transport, ca.client_context, stranger)
             with pytest.raises(Unauthorized, match="TLS alert"):
-                await identified(transport, ca.client_context, stranger).send(options(server.url, stranger))
+                await theirs.send(options(server.url, stranger))
+            with pytest.raises(Unauthorized, match="TLS alert"):
+                await hold(theirs, options(server.url, stranger))
     assert set(server.refused) == {"CERTIFICATE_VERIFY_FAILED"}
     assert not server.met
 

@@ -42,6 +42,8 @@ class Login:
     openid: OpenIdSimulator
     tokens: Tokens
     kept: list[OAuthCredential] = field(default_factory=list)
+    holds: bool = False
+    """Whether requests are held instead of sent."""
 
     @property
     def transport(self) -> BearerTransport:
@@ -57,7 +59,15 @@ class Login:
         return self.openid.refreshes[ANN]
 
     async def options(self) -> HttpReply:
-        return await self.transport.send(compose(self.account, Options(), None, None))
+        request = compose(self.account, Options(), None, None)
+        if not self.holds:
+            return await self.transport.send(request)
+        answer: asyncio.Future[HttpReply | Exception] = asyncio.get_running_loop().create_future()
+        await self.transport.hold(request, answer.set_result)
+        result = await answer
+        if isinstance(result, HttpReply):
+            return result
+        raise result
 
     def watch(self) -> None:
         memory = self.eas.ann.memory(frozenset({CollectionClass.EMAIL}))
@@ -65,7 +75,7 @@ class Login:
 
 
 @asynccontextmanager
-async def login(lifetime: int = HOUR) -> AsyncIterator[Login]:
+async def login(lifetime: int = HOUR, *, holds: bool = False) -> AsyncIterator[Login]:
     authority = Authority()
     async with (
         world() as eas,
@@ -82,7 +92,9 @@ async def login(lifetime: int = HOUR) -> AsyncIterator[Login]:
             kept.append(credential)
 
         credential = OAuthCredential(ANN, openid.grant(ANN))
-        yield Login(eas, openid, Tokens(credential, TokenEndpoint(client, transport, now), keep, Random(1)), kept)
+        yield Login(
+            eas, openid, Tokens(credential, TokenEndpoint(client, transport, now), keep, Random(1)), kept, holds
+        )
 
 
 @hurried
@@ -138,9 +150,10 @@ async def test_a_token_that_ends_during_a_ping_is_renewed_beside_it() -> None:
         await until(lambda: ann.asked == 2)
 
 
+@pytest.mark.parametrize("holds", [False, True])
 @hurried
-async def test_a_refused_token_is_discarded_and_another_tried_once() -> None:
-    async with login() as ann:
+async def test_a_refused_token_is_discarded_and_another_tried_once(holds: bool) -> None:
+    async with login(holds=holds) as ann:
         await ann.options()
         ann.openid.expire(ANN)
         hurry(FRESH + 1)
@@ -151,9 +164,10 @@ async def test_a_refused_token_is_discarded_and_another_tried_once() -> None:
         assert len(set(tokens)) == 2
 
 
+@pytest.mark.parametrize("holds", [False, True])
 @hurried
-async def test_a_fresh_token_that_is_refused_is_not_tried_again() -> None:
-    async with login() as ann:
+async def test_a_fresh_token_that_is_refused_is_not_tried_again(holds: bool) -> None:
+    async with login(holds=holds) as ann:
         ann.eas.simulator.identities.user_of = lambda _: None
 
         with pytest.raises(Unauthorized, match="invalid_token"):
@@ -161,9 +175,10 @@ async def test_a_fresh_token_that_is_refused_is_not_tried_again() -> None:
         assert len(ann.eas.simulator.identities.tokens) == 1
 
 
+@pytest.mark.parametrize("holds", [False, True])
 @hurried
-async def test_a_forbidden_token_is_replaced_once_and_the_servers_reason_told() -> None:
-    async with login() as ann:
+async def test_a_forbidden_token_is_replaced_once_and_the_servers_reason_told(holds: bool) -> None:
+    async with login(holds=holds) as ann:
         await ann.options()
         hurry(FRESH + 1)
         ann.eas.simulator.fail(ANN, FailurePlan(AnswerHttp(403, DIAGNOSED), "OPTIONS", times=1))
@@ -275,3 +290,19 @@ async def test_an_endpoint_that_is_away_is_named() -> None:
             await ann.options()
         assert caught.value.elsewhere
         assert not caught.value.reached
+
+
+@hurried
+async def test_a_held_request_that_is_given_up_reports_nothing_even_while_it_is_repeated() -> None:
+    async with login() as ann:
+        await ann.options()
+        ann.openid.expire(ANN)
+        ann.openid.delay = 0.2
+        hurry(FRESH + 1)
+        reported: list[HttpReply | Exception] = []
+        held = await ann.transport.hold(compose(ann.account, Options(), None, None), reported.append)
+        await until(lambda: ann.tokens.renewing is not None)
+        await held.give_up()
+        await until(lambda: ann.tokens.renewing is None)
+
+        assert not reported
