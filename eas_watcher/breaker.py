@@ -24,7 +24,9 @@ from eas_watcher import backoff
 from eas_watcher.retry_after import LONGEST
 
 JITTER: Final = 0.5  # by rate: up to half an interval more or less between two that return
-EARLY: Final = 0.001  # seconds that a timer may fire before its moment, e.g. uvloop's; the probe need not wait again
+EARLY: Final = (
+    0.001  # seconds that a timer may fire before its moment, e.g. uvloop's; what it is for need not wait again
+)
 SLACK: Final = 0.1  # seconds of delay that a late timer may make up for, so that a busy loop lets no crowd through
 
 
@@ -188,7 +190,7 @@ class Breaker:
                     return self, Turn.WAITS
                 return self._with(replace(self.state, probing=True)), Turn.PROBES
             case Returning(next_at=next_at) if isinstance(self.rules.returns, ByRate):
-                if now < next_at:
+                if now < next_at - EARLY:
                     return self, Turn.WAITS
                 interval = (1.0 + random.uniform(-JITTER, JITTER)) / self.rules.returns.per_second
                 return self._with(replace(self.state, next_at=max(next_at, now - SLACK) + interval)), Turn.PASSES
@@ -266,8 +268,9 @@ class Breaker:
 
         A return is complete then, a start once one more request could have been sent.
         """
-        state = self.state
-        if isinstance(state, Returning) and (not state.starting or now >= state.next_at):
+        state, returns = self.state, self.rules.returns
+        early = min(EARLY, JITTER / returns.per_second) if isinstance(returns, ByRate) else EARLY
+        if isinstance(state, Returning) and (not state.starting or now >= state.next_at - early):
             return self._with(Serving(state.tally))
         return self
 

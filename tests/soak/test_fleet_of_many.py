@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from eas_watcher.breaker import EARLY
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
 from eas_watcher.machine.memory import Condition, Progress, WatchState
@@ -96,7 +97,7 @@ def assert_paced(came: list[float]) -> None:
     """Fail unless the requests came at the rate, with jitter between them."""
     assert max(Counter(int(moment) for moment in came).values()) <= RATE * 1.05
     gaps = [after - before for before, after in pairwise(came)]
-    assert min(gaps) >= 0.5 / RATE - ROUNDING
+    assert min(gaps) >= 0.5 / RATE - EARLY - ROUNDING
     assert max(gaps) <= 1.5 / RATE + ROUNDING
     assert max(gaps) - min(gaps) > 0.5 / RATE
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.breaker import (
+    EARLY,
     Away,
     Breaker,
     ByRate,
@@ -351,6 +352,14 @@ def test_sources_return_at_the_rate_and_not_faster() -> None:
 
     assert 190 <= len(moments) <= 211
     assert len({round(after - before, 4) for before, after in pairwise(moments)}) > 100
+
+
+def test_a_timer_that_fires_a_moment_early_need_not_be_set_again() -> None:
+    breaker = Breaker(SERVER, Returning(1, next_at=50.0))
+
+    assert breaker.admit(50.0 - 2 * EARLY, MIDDLE)[1] is Turn.WAITS
+    assert breaker.admit(50.0 - EARLY / 2, MIDDLE)[1] is Turn.PASSES
+    assert Breaker(SERVER, Returning(next_at=50.0, starting=True)).emptied(50.0 - EARLY / 2).state == Serving()
 
 
 def test_a_loop_that_was_busy_lets_no_crowd_through() -> None:
