@@ -36,7 +36,7 @@ sign, something that was done or observed, and is the only place that says which
 `time` ages `provisions` and `restarts`, which an hour clears.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 HOUR: Final = 3600.0
@@ -65,8 +65,11 @@ class HourlyCount:
     def later(self, seconds: float) -> "HourlyCount":
         """Return the count after some time."""
         if not self.times or self.seconds + seconds >= HOUR:
-            return HourlyCount()
+            return NEVER
         return HourlyCount(self.times, self.seconds + seconds)
+
+
+NEVER: Final = HourlyCount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,9 @@ class Counters:
     """Seconds of polling since polling last caused a FolderSync."""
     redirects: int = 0
     """Redirects since the last answered Sync."""
-    provisions: HourlyCount = field(default_factory=HourlyCount)
+    provisions: HourlyCount = NEVER
     """Policy keys granted within an hour."""
-    restarts: HourlyCount = field(default_factory=HourlyCount)
+    restarts: HourlyCount = NEVER
     """Starts from sync key 0, with no more than an hour between two of them."""
 
     def requested(self) -> "Counters":

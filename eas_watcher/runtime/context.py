@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
 
+from eas_watcher.machine.sharing import Sharing
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Journal, Tries
 from eas_watcher.runtime.timers import Timers
@@ -29,6 +30,7 @@ class WatchContext:
     admissions: Admissions
     stats: FleetStats = field(default_factory=FleetStats)
     timers: Timers = field(default_factory=Timers)
+    sharing: Sharing = field(default_factory=Sharing)
     tries: Tries | None = None
     """Counts the tries of refused credentials; None: nobody else shows credentials of these accounts."""
 
@@ -38,8 +40,9 @@ class WatchContext:
 
     def ping_begins(self, mailbox: MailboxId, heartbeat: float) -> None:
         """Note that a Ping of `heartbeat` seconds is held from now on."""
-        self.stats.held[mailbox] = heartbeat
-        self.journal.pinged(mailbox, heartbeat)
+        seconds = self.sharing.seconds(heartbeat)
+        self.stats.held[mailbox] = seconds
+        self.journal.pinged(mailbox, seconds)
 
     def ping_ends(self, mailbox: MailboxId) -> None:
         """Note that it is not held any more."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from eas_watcher.auth.credential import Credential
 from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import MailboxId
@@ -38,6 +39,11 @@ class Fleet:
     def __contains__(self, mailbox: object) -> bool:
         """Return True if a mailbox is watched."""
         return mailbox in self._watches
+
+    def credential(self, mailbox: MailboxId) -> Credential | None:
+        """Return the credential that the watch of a mailbox shows; None: it has no watch."""
+        runner = self._watches.get(mailbox)
+        return None if runner is None else runner.credential
 
     def start(
         self,

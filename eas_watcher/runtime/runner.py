@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from eas_watcher import backoff
+from eas_watcher.auth.credential import Credential
 from eas_watcher.commands.flow import converse
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.commands.provision import Acknowledgement, acknowledge_wipe, negotiate
@@ -21,6 +22,7 @@ from eas_watcher.errors import EasError, Unauthorized, Unreachable, VersionRefus
 from eas_watcher.heartbeat import JITTER
 from eas_watcher.machine.memory import Condition, Memory, Progress
 from eas_watcher.machine.ping import ping_of
+from eas_watcher.machine.sharing import wake
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
@@ -60,7 +62,8 @@ OnEnd: TypeAlias = "Callable[[MailboxId, BaseException | None], None]"
 class Runner:
     """The watch of one mailbox.
 
-    It waits for one of three: the task that acts for it, the answer to a held Ping, or the end of a pause.
+    It waits for one of three: the task that acts for it, the answer to a held Ping, or the end of a pause. It is itself
+    what the transport calls with the answer.
     """
 
     __slots__ = (
@@ -110,9 +113,14 @@ class Runner:
         self._on_end: OnEnd | None = None
         heartbeat = self._client.admission.path.start(policy.heartbeat)
         self._actions: Sequence[Action]
-        self._state, self._actions = begin(
-            memory, replace(policy, heartbeat=heartbeat), context.random.uniform(0.0, JITTER)
-        )
+        sharing = context.sharing
+        jitter = sharing.jitter(context.random.uniform(0.0, JITTER))
+        self._state, self._actions = begin(memory, sharing.policy(policy, heartbeat), jitter)
+
+    @property
+    def credential(self) -> Credential:
+        """What the watch shows."""
+        return self._client.account.credential
 
     def start(self, on_end: OnEnd) -> None:
         """Begin to watch, until the watch ends for good or is stopped.
@@ -164,8 +172,8 @@ class Runner:
         if self._on_end is not None:
             self._on_end(self._client.mailbox, error)
 
-    def _pinged(self, came: HttpReply | Exception) -> None:
-        """Go on after a held Ping; one that is given up at this moment is left alone."""
+    def __call__(self, came: HttpReply | Exception) -> None:
+        """Go on after a held Ping, with what came of it; one that is given up at this moment is left alone."""
         if not isinstance(self._waits_for, asyncio.Task):
             self._become(self._go_on(came))
 
@@ -181,7 +189,8 @@ class Runner:
         await self._act(self._step(event), event)
 
     async def _read_ping(self, came: HttpReply | Exception) -> Event:
-        watch = self._state.watch
+        watch = wake(self._state.watch)
+        self._state = Pinging(watch)
         ping = ping_of(watch)
         if self._asked is not None:
             ping = replace(ping, heartbeat=self._asked)
@@ -249,13 +258,13 @@ class Runner:
             ping = replace(ping, heartbeat=self._asked)
         refusals = watch.counters.refusals
         try:
-            # From here to the end of the task nothing may wait: an answer may come at any time.
-            self._waits_for = await self._client.hold(
-                ping, watch.partnership, refusals, self._pinged, self._try_spender()
-            )
+            held = await self._client.hold(ping, watch.partnership, refusals, self, self._try_spender())
         except EasError as error:
             self._note_try(error)
             return await self._failed(error)
+        # From here to the end of the task nothing may wait: the answer may come at any time.
+        self._waits_for = held
+        self._state = Pinging(self._context.sharing.rest(watch))
         return None
 
     def _answered(self, answer: Answer[Any], asked: int | None = None) -> Answered:

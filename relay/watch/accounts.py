@@ -8,7 +8,7 @@ from typing import Final
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
-from eas_watcher.auth.credential import UnusableCredential
+from eas_watcher.auth.credential import Credential, UnusableCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.autodiscover.urls import eas_location
 from eas_watcher.machine.memory import Condition, Memory, WatchState
@@ -121,6 +121,15 @@ class Accounts:
             return False
         try:
             return credentials.alike(self._key.open(mailbox, left), self._key.open(mailbox, right))
+        except SealBroken:
+            return False
+
+    def is_sealed(self, mailbox: Mailbox, shown: Credential | None, sealed: bytes | None) -> bool:
+        """Return True if the credential that a watch shows is a sealed one of its mailbox; False if one is None."""
+        if sealed is None or not isinstance(shown, StoredCredential):
+            return False
+        try:
+            return credentials.alike(shown, self._key.open(mailbox, sealed))
         except SealBroken:
             return False
 

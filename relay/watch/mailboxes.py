@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Final
 
 from eas_watcher import backoff
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState
+from eas_watcher.machine.sharing import Sharing
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.ports import Fenced
 from eas_watcher.reasons import Reason
@@ -33,14 +36,22 @@ BROKEN: Final = 4  # a watch that broke by a fault of ours waits as after this m
 class WatchInputs:
     """The inputs whose change restarts a watch."""
 
-    sealed: bytes | None = field(repr=False)
+    seal: bytes | None
+    """The digest of the sealed credential, which is many times as long; None: the mailbox has none."""
     classes: frozenset[CollectionClass]
     subfolders: frozenset[CollectionClass]
 
     @classmethod
-    def of(cls, record: WatchRecord) -> "WatchInputs":
+    def of(cls, record: WatchRecord, sharing: Sharing) -> "WatchInputs":
         """Return the inputs that a record holds."""
-        return cls(record.sealed_credential, record.memory.classes, record.memory.subfolders)
+        sealed, memory = record.sealed_credential, record.memory
+        seal = None if sealed is None else digest(sealed)
+        return cls(seal, sharing.classes(memory.classes), sharing.classes(memory.subfolders))
+
+
+def digest(sealed: bytes) -> bytes:
+    """Return what tells a sealed credential from all others, in 16 bytes."""
+    return blake2b(sealed, digest_size=16).digest()
 
 
 @dataclass(slots=True)
@@ -151,8 +162,8 @@ class Mailboxes:
     def resealed(self, mailbox: MailboxId, before: bytes, after: bytes) -> None:
         """Keep a mailbox's watch and verification running: its credential was sealed again, but is the same one."""
         inputs = self._held.inputs_of(mailbox)
-        if inputs is not None and inputs.sealed == before:
-            self._held.started(mailbox, replace(inputs, sealed=after))
+        if inputs is not None and inputs.seal == digest(before):
+            self._held.started(mailbox, replace(inputs, seal=digest(after)))
         self._verification.resealed(before, after)
 
     async def lost(self, shards: Collection[int]) -> None:
@@ -168,16 +179,20 @@ class Mailboxes:
     async def _take_up(self) -> None:
         """Start the watches of gained shards; leases are renewed and given up in time however long that takes."""
         while True:
-            gained = await self._leases.gained()
-            try:
-                records = await self._store.records(sorted(gained), self._context.now())
-                records = await self._sealed_anew(records, gained)
-            except StoreUnavailable:
-                log.warning("mailboxes of shards gained not read: the database is away")
-                continue  # the next renewal reports the shards again
-            self._leases.watch(gained)
-            log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
-            await self._apply(records)
+            await self._take(await self._leases.gained())
+
+    async def _take(self, gained: Mapping[int, int]) -> None:
+        try:
+            records = await self._store.records(sorted(gained), self._context.now())
+            records = await self._sealed_anew(records, gained)
+        except StoreUnavailable:
+            log.warning("mailboxes of shards gained not read: the database is away")
+            return  # the next renewal reports the shards again
+        self._leases.watch(gained)
+        log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
+        waiting = deque(records)
+        records.clear()  # a record that was applied is kept no longer
+        await self._apply(waiting)
 
     async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
         """Seal the credentials of gained shards anew where their seals are for a former key or of the old form.
@@ -204,34 +219,41 @@ class Mailboxes:
             log.info("credentials sealed anew", extra={"mailboxes": len(renewals)})
         if old > old_renewed:
             log.error("credentials of an older version do not open", extra={"credentials": old - old_renewed})
-        return [record.resealed(renewals.get(record.mailbox.id, {})) for record in records]
+        return [
+            record.resealed(renewals[record.mailbox.id]) if record.mailbox.id in renewals else record
+            for record in records
+        ]
 
     async def _follow_dirty(self) -> None:
         while True:
             await self._dirty.wait(SLOW_POLL)
-            shards = self._leases.watched
-            if not shards:
-                continue
-            try:
-                records = await self._store.take_dirty(shards, self._context.now())
-            except StoreUnavailable:
-                log.warning("dirty mailboxes not read: the database is away")
-            else:
-                await self._apply(records)
+            if shards := self._leases.watched:
+                await self._take_dirty(shards)
+
+    async def _take_dirty(self, shards: Sequence[int]) -> None:
+        try:
+            records = await self._store.take_dirty(shards, self._context.now())
+        except StoreUnavailable:
+            log.warning("dirty mailboxes not read: the database is away")
+        else:
+            await self._apply(deque(records))
 
     async def _restart_broken(self) -> None:
         while True:
-            mailbox = await self._broken.get()
-            try:
-                record = await self._store.record(mailbox, self._context.now())
-            except StoreUnavailable:
-                self.broken(mailbox)
-            else:
-                await self._apply([] if record is None else [record])
+            await self._restart(await self._broken.get())
 
-    async def _apply(self, records: Sequence[WatchRecord]) -> None:
-        """Bring watches and verifications in step with records, one mailbox at a time."""
-        for record in records:
+    async def _restart(self, mailbox: MailboxId) -> None:
+        try:
+            record = await self._store.record(mailbox, self._context.now())
+        except StoreUnavailable:
+            self.broken(mailbox)
+        else:
+            await self._apply(deque() if record is None else deque([record]))
+
+    async def _apply(self, records: deque[WatchRecord]) -> None:
+        """Bring watches and verifications in step with records, one mailbox at a time; takes each from the queue."""
+        while records:
+            record = records.popleft()
             await asyncio.sleep(0)  # a large fleet must not keep the loop from renewing the leases
             async with self._turn:
                 if self._leases.of_shard(record.mailbox.shard) is None:
@@ -263,9 +285,9 @@ class Mailboxes:
         id_ = record.mailbox.id
         before = self._held.inputs_of(id_)
         if id_ in self._fleet and before is not None and self._unchanged(before, record):
-            self._held.started(id_, WatchInputs.of(record))
+            self._held.started(id_, self._inputs_of(record))
             return
-        if id_ in self._fleet or (before is not None and before.sealed is not None):
+        if id_ in self._fleet or (before is not None and before.seal is not None):
             lease = self._held.lease_of(id_)
             await self._fleet.stop(id_)
             # The new watch starts from what the old one committed until its end, which may have come by itself.
@@ -273,9 +295,10 @@ class Mailboxes:
             if fresh is None or lease is None or self._held.lease_of(id_) != lease:
                 return  # forgotten or lost meanwhile: a watch without its lease would be a second one
             record = fresh
-        if before is not None and before.sealed != record.sealed_credential:
+        now = self._inputs_of(record)
+        if before is not None and before.seal != now.seal:
             record = _with_fresh_credential(record)
-        self._held.started(id_, WatchInputs.of(record))
+        self._held.started(id_, now)
         if record.sealed_credential is None or not record.memory.classes or record.mailbox.state.ended:
             return
         opened = self._accounts.open(record.mailbox, record.sealed_credential)
@@ -288,12 +311,16 @@ class Mailboxes:
         seeker = None if server.discovery is None else server.discovery.watches
         self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker, server.transport)
 
+    def _inputs_of(self, record: WatchRecord) -> WatchInputs:
+        return WatchInputs.of(record, self._context.sharing)
+
     def _unchanged(self, before: WatchInputs, record: WatchRecord) -> bool:
         """Return True if a watch may go on as it was started; a credential that was sealed again is the same one."""
-        now = WatchInputs.of(record)
-        if record.mailbox.state.ended or replace(before, sealed=now.sealed) != now:
+        now = self._inputs_of(record)
+        if record.mailbox.state.ended or replace(before, seal=now.seal) != now:
             return False
-        return before.sealed == now.sealed or self._accounts.alike(record.mailbox, before.sealed, now.sealed)
+        shown = self._fleet.credential(record.mailbox.id)
+        return before.seal == now.seal or self._accounts.is_sealed(record.mailbox, shown, record.sealed_credential)
 
     async def _show(self, mailbox: MailboxId, condition: Condition, wipe: bool | None = None) -> None:
         """Record why a mailbox is not watched.

@@ -1,6 +1,7 @@
 """Test the leases while their mailboxes are slow to start, and the fleet while a lease is lost."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -288,3 +289,45 @@ async def test_a_wipe_that_cannot_be_acknowledged_any_more_is_completed(tmp_path
         await asyncio.sleep(1)
 
         assert journal.last == Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), attention=True)
+
+
+class Handing(Store):
+    """A store that does not keep the records that it hands out."""
+
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        records, self.kept = self.kept, []
+        return records
+
+
+@pytest.mark.usefixtures("sealed")
+async def test_what_a_watch_was_started_from_is_not_kept(tmp_path: Path) -> None:
+    name = MailboxId("the only one")
+    key = SealingPrivateKey.load(tmp_path / "key.pem").public_key()
+    mailbox = replace(MAILBOX, id=name)
+    record = replace(record_of(key.seal(mailbox, CREDENTIAL)), mailbox=mailbox)
+    store, server = Handing(record), HeldForEver()
+    del record
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        assert server.held == 1
+
+        kept = [each for each in gc.get_objects() if isinstance(each, WatchRecord)]
+        assert [each for each in kept if each.mailbox.id == name] == []
+
+
+async def test_a_credential_that_was_sealed_again_leaves_its_watch_alone(tmp_path: Path, sealed: bytes) -> None:
+    record = record_of(sealed)
+    store, server = Store(record), HeldForEver()
+    public = SealingPrivateKey.load(tmp_path / "key.pem").public_key()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server):
+        await asyncio.sleep(1)
+        for password, asked in (("secret", 1), ("new", 2)):
+            sealed = public.seal(MAILBOX, BasicCredential("ann@example.com", password))
+            store.kept = [replace(record, sealed_credential=sealed)]
+            store.dirty = [*store.kept]
+            store.wakeups.wake(Topic.MAILBOXES)
+            await asyncio.sleep(1)
+
+            assert (server.held, server.asked) == (1, asked)

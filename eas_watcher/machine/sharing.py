@@ -1,0 +1,117 @@
+"""One object for what many watches have in common, so that a held Ping costs little memory.
+
+Thousands of watches differ in their keys and ids. Their heartbeats, policies, classes and notes are a few values, which
+each watch would otherwise keep as objects of its own: a set of one class takes 216 bytes.
+"""
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
+
+from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.machine.memory import Collection, Partnership
+from eas_watcher.machine.state import Policy, Watch
+from eas_watcher.names import CollectionClass, CollectionId, ServerId
+
+MOST: Final = 1024  # values of one kind that are known; with more, they are hardly what watches have in common
+NONE: Final = frozenset[CollectionId]()
+END: Final = "\0"  # no text of XML has this character [XML 1.0, 2.2]
+SHARES: Final = 1000  # jitters that differ: 0.6 s apart for a heartbeat of ten minutes
+
+H = TypeVar("H", bound=Hashable)
+
+
+class Common(Generic[H]):
+    """The values of one kind that came lately; of one type, because equal values of two types are not alike."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        """Know no value."""
+        self._known: dict[H, H] = {}
+
+    def one(self, value: H) -> H:
+        """Return the first of the equal values that came."""
+        known = self._known.get(value)
+        if known is not None:
+            return known
+        if len(self._known) >= MOST:
+            self._known.clear()
+        self._known[value] = value
+        return value
+
+
+class Sharing:
+    """What the watches of a process have in common."""
+
+    __slots__ = ("_classes", "_heartbeats", "_ids", "_numbers", "_policies", "_texts", "_urls")
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._classes = Common[frozenset[CollectionClass]]()
+        self._heartbeats = Common[Heartbeat]()
+        self._ids = Common[CollectionId]()
+        self._numbers = Common[float]()
+        self._policies = Common[Policy]()
+        self._texts = Common[str]()
+        self._urls = Common[str]()
+
+    def policy(self, policy: Policy, heartbeat: Heartbeat) -> Policy:
+        """Return a policy with another heartbeat."""
+        if heartbeat == policy.heartbeat:
+            return policy
+        return self._policies.one(replace(policy, heartbeat=self._heartbeats.one(heartbeat)))
+
+    def jitter(self, share: float) -> float:
+        """Return a share that is rounded."""
+        return self.seconds(round(share * SHARES) / SHARES)
+
+    def seconds(self, number: float) -> float:
+        """Return a number of seconds."""
+        return self._numbers.one(number)
+
+    def classes(self, classes: frozenset[CollectionClass]) -> frozenset[CollectionClass]:
+        """Return what registrations ask for."""
+        return self._classes.one(classes)
+
+    def rest(self, watch: Watch) -> Watch:
+        """Return a watch as it is kept while its Ping is held; `wake` returns one that equals the watch."""
+        return replace(
+            watch,
+            classes=self._classes.one(watch.classes),
+            subfolders=self._classes.one(watch.subfolders),
+            partnership=self._partnership(watch.partnership),
+            collections=self._collections(watch.collections),
+            heartbeat=self._heartbeats.one(watch.heartbeat),
+            unsynced=watch.unsynced or NONE,
+            parked=watch.parked or NONE,
+            capacity=self._texts.one(watch.capacity),
+            shown_detail=self._texts.one(watch.shown_detail),
+        )
+
+    def _partnership(self, partnership: Partnership) -> Partnership:
+        url = partnership.url
+        return partnership if url is None else replace(partnership, url=self._urls.one(url))
+
+    def _collections(self, collections: tuple[Collection, ...]) -> tuple[Collection, ...]:
+        return tuple(self._collection(collection) for collection in collections)
+
+    def _collection(self, collection: Collection) -> Collection:
+        return replace(collection, id=self._ids.one(collection.id), seen=_fold(collection.seen))
+
+
+def wake(watch: Watch) -> Watch:
+    """Return a watch as it was before its Ping was held."""
+    return replace(watch, collections=tuple(replace(c, seen=_unfold(c.seen)) for c in watch.collections))
+
+
+def _fold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
+    """Return ids as one text; short texts take 60 bytes each, and an id has ten letters."""
+    text = END + END.join(seen)
+    return (ServerId(text),) if text.count(END) == len(seen) else seen
+
+
+def _unfold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
+    if len(seen) == 1 and seen[0].startswith(END):
+        return tuple(map(ServerId, seen[0][1:].split(END)))
+    return seen
