@@ -52,6 +52,11 @@ class Http1Connection:
         self._slot = 0
         """Of the deadline of the request, or of the time without one."""
 
+    @property
+    def requests(self) -> int:
+        """The number of requests without an answer."""
+        return int(self._exchange is not None)
+
     def carry(self, request: HttpRequest, target: Target, done: Done, seconds: float) -> "Exchange":
         """Send a request, whose answer must be whole within so many seconds.
 
@@ -192,12 +197,12 @@ class Exchange:
 
 
 def _lost(error: Exception | None, survived: float = 0.0, *, reached: bool = True, stale: bool = False) -> Unreachable:
-    failure = Unreachable(f"connection lost: {_words(error)}", survived, reached, stale)
+    failure = Unreachable(f"connection lost: {words(error)}", survived, reached, stale)
     failure.__cause__ = error
     return failure
 
 
-def _words(error: Exception | None) -> str:
+def words(error: Exception | None) -> str:
     """Return how a connection was lost, without addresses that change."""
     match error:
         case None:

@@ -408,6 +408,7 @@ class Dialler:
             await loop.create_connection(lambda: connection, sock=sock)
             return await ended
         except BaseException as error:
+            ended.cancel()  # nobody waits for it any more
             connection.end(ConnectionAbortedError(str(error)))  # a receiver that was made, but not returned
             connection.abort()
             sock.close()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from eas_watcher.errors import Unreachable
+from eas_watcher.transport.http2_pool import ALPN, HTTP_1_1, HTTP_2
 from eas_watcher.transport.tls import in_words
 
 PATIENCE: Final = 20.0  # seconds for TCP and TLS
@@ -23,10 +24,12 @@ class Handshake:
     """The expiry of the server's certificate (aware UTC); None: unknown."""
     flaw: str = ""
     """Why newer software does not trust the certificate or its CA, in OpenSSL's words; empty: it does."""
+    http2: bool = False
+    """True if the server chose HTTP/2, which the client offered."""
 
 
 async def shake_hands(host: str, port: int, tls: ssl.SSLContext, strict: ssl.SSLContext | None = None) -> Handshake:
-    """Make a TLS handshake, and one with `strict`, which checks the form of certificates too.
+    """Make a TLS handshake that offers HTTP/2, and one with `strict`, which checks the form of certificates too.
 
     Raises Unreachable, which says what is wrong with the certificate, if the first one fails.
     """
@@ -42,6 +45,7 @@ async def shake_hands(host: str, port: int, tls: ssl.SSLContext, strict: ssl.SSL
 
 
 async def _shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
+    tls.set_alpn_protocols(ALPN)
     try:
         async with asyncio.timeout(PATIENCE):
             _, writer = await asyncio.open_connection(host, port, ssl=tls)
@@ -51,6 +55,8 @@ async def _shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
         raise Unreachable(in_words(error), reached=False) from error
     except OSError as error:
         raise Unreachable(f"no connection: {error.strerror or type(error).__name__}", reached=False) from error
+    finally:
+        tls.set_alpn_protocols([HTTP_1_1])  # for other users of the context, who speak nothing else
     agreed = writer.get_extra_info("ssl_object")
     version, certificate = agreed.version() or "TLS", agreed.getpeercert() or {}
     writer.close()
@@ -58,4 +64,4 @@ async def _shake_hands(host: str, port: int, tls: ssl.SSLContext) -> Handshake:
         await writer.wait_closed()
     until = certificate.get("notAfter")
     valid_until = datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC) if isinstance(until, str) else None
-    return Handshake(version, valid_until)
+    return Handshake(version, valid_until, http2=agreed.selected_alpn_protocol() == HTTP_2)

@@ -51,7 +51,9 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
             checks.credential_checks(lambda: None if counts.newest is None else counts.newest.mailboxes),
         ]
         parts += [
-            mail_server(name, partial(required(running.admissions).known, server.url), now)
+            mail_server(
+                name, partial(required(running.admissions).known, server.url), now, running.connections[server.url]
+            )
             for name, server in settings.servers.items()
         ]
         parts += [checks.refused_logins(name, counts) for name in settings.limits]
@@ -80,6 +82,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         clocks=running.clocks,
         fleet=running.fleet,
         requests=lambda: {} if running.admissions is None else running.admissions.requests,
+        connections=running.connections,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
         egress=running.egress,

@@ -21,6 +21,7 @@ from relay.domain.ports.wakeups import Wakeups
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.checks import CLOSE
+from relay.ops.mail_server import Used
 from relay.ops.unreadable import Look
 from relay.process.clock import now
 from relay.push.dispatch import Handovers
@@ -54,6 +55,8 @@ class Running:
     random: Random
     fleet: FleetStats = field(default_factory=FleetStats)
     admissions: Admissions | None = None
+    connections: dict[str, Used] = field(default_factory=dict)
+    """URL of a mail server -> what returns the connections to it."""
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
     handovers: Handovers = field(default_factory=Handovers)

@@ -18,6 +18,7 @@ from eas_watcher.transport.negotiate import NegotiateTransport
 from eas_watcher.transport.tokens import TokenEndpoint
 from relay.domain.clock import Clock
 from relay.domain.model import AUTODISCOVER
+from relay.ops.mail_server import Used
 from relay.security.credentials import CredentialKind
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 from relay.watch.accounts import EasServer
@@ -54,16 +55,24 @@ async def open_servers(
     trust: Trust,
     admissions: Admissions,
     stack: AsyncExitStack,
+    connections: dict[str, Used] | None = None,
 ) -> dict[str, EasServer]:
     """Open a transport for each server; a mailbox that is sent to another server's host uses that server's transport.
 
-    If hosts of Autodiscover are configured, the name AUTODISCOVER stands for all servers that they name.
+    If hosts of Autodiscover are configured, the name AUTODISCOVER stands for all servers that they name. `connections`
+    gets by URL what returns the connections of each configured server.
     """
     clock = admissions.now
     own = {
-        name: await stack.enter_async_context(open_transport(trust(server.ca_file), sources=server.sources))
+        name: await stack.enter_async_context(
+            open_transport(
+                trust(server.ca_file), sources=server.sources, http2=trust(server.ca_file) if server.http2 else None
+            )
+        )
         for name, server in configured.items()
     }
+    if connections is not None:
+        connections |= {server.url: own[name].used for name, server in configured.items()}
     elsewhere: dict[str, Transport] = {}
     if found.hosts:
         searched = await stack.enter_async_context(open_transport(trust(found.ca_file)))

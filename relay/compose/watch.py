@@ -36,7 +36,9 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     paths = SqlIdleTimeoutStore(running.engine, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)
-    servers = await open_servers(settings.servers, settings.autodiscover, client_context, admissions, stack)
+    servers = await open_servers(
+        settings.servers, settings.autodiscover, client_context, admissions, stack, running.connections
+    )
     store = SqlWatchStore(
         running.engine, running.wakeups, settings.limits, running.unreadable, handover=running.handovers
     )

@@ -1,8 +1,9 @@
 """The health of one mail server, by its admission and by what is known about its workers and the path to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ServerAdmission
@@ -10,6 +11,10 @@ from relay.domain.clock import Clock
 from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, Part, PartState
 
+Used: TypeAlias = Callable[[], Mapping[str, tuple[int, int]]]
+"""Returns the number of connections to a server, and of requests on them, by the version of HTTP."""
+
+PROTOCOLS: Final = MappingProxyType({"http/1.1": "HTTP/1.1", "h2": "HTTP/2"})
 BRIEF: Final = timedelta(minutes=1)
 """A server that is away for a shorter time may just be restarting."""
 BACK: Final = "Nothing: they come by themselves; raise servers.{name}.return_rate if the server can take more at once."
@@ -23,12 +28,18 @@ CUT: Final = (
 )
 
 
-def mail_server(name: str, admission: Callable[[], ServerAdmission | None], clock: Clock) -> Part:
-    """Return the part of a configured server; `admission` returns None until the first request to the server."""
+def mail_server(
+    name: str, admission: Callable[[], ServerAdmission | None], clock: Clock, used: Used | None = None
+) -> Part:
+    """Return the part of a configured server; `admission` returns None until the first request to the server.
+
+    `used` returns the connections to it.
+    """
 
     def check() -> Finding:
         known = admission()
-        return OK if known is None else _judge(name, known, clock)
+        found = OK if known is None else _judge(name, known, clock)
+        return Finding(PartState.OK, _describe(used())) if found == OK and used is not None else found
 
     return Part(f"server {name}", check)
 
@@ -68,3 +79,13 @@ def _judge_serving(name: str, admission: ServerAdmission) -> Finding:
         return Finding(PartState.OK, text, BACK.format(name=name))
     cut = admission.path.describe(name)
     return Finding(PartState.OK, cut, CUT) if cut else OK
+
+
+def _describe(used: Mapping[str, tuple[int, int]]) -> str:
+    """Return how the relay speaks to a server; empty without a connection."""
+    spoken = [
+        f"{requests} requests on {connections} connections over {PROTOCOLS[protocol]}"
+        for protocol, (connections, requests) in used.items()
+        if connections
+    ]
+    return " and ".join(spoken)

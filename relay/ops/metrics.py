@@ -22,6 +22,7 @@ from relay.http.admission import Admission, Refused
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
+from relay.ops.mail_server import Used
 from relay.push.egress.log import EgressState
 from relay.push.stats import PushStats
 from relay.security.certificates import read_expiry
@@ -56,14 +57,15 @@ class Metrics:
         listeners: Mapping[str, Admission] = MappingProxyType({}),
         refused: Mapping[str, int] = MappingProxyType({}),
         egress: EgressState | None = None,
+        connections: Mapping[str, Used] = MappingProxyType({}),
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
         `requests` returns how many requests to mail servers ended how, by command and result, `servers` the admissions
-        to them with their URLs, `shards` the number of leases held; `certificates` are those that the relay shows to
-        others, by their keys in relay.toml, `listeners` the connections of clients by the name of their listener,
-        `refused` the requests that the API refused because too many came, by problem code. Sets the hook `on_accepted`
-        of every PushStats in `push`.
+        to them with their URLs, `connections` what returns those to each by its URL, `shards` the number of leases
+        held; `certificates` are those that the relay shows to others, by their keys in relay.toml, `listeners` the
+        connections of clients by the name of their listener, `refused` the requests that the API refused because too
+        many came, by problem code. Sets the hook `on_accepted` of every PushStats in `push`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -93,6 +95,7 @@ class Metrics:
                 listeners,
                 refused,
                 egress,
+                connections,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -129,8 +132,10 @@ class _RelayCollector(Collector):
         listeners: Mapping[str, Admission],
         refused: Mapping[str, int],
         egress: EgressState | None,
+        connections: Mapping[str, Used],
     ) -> None:
         self._egress = egress
+        self._connections = connections
         self._build = build
         self._counts = counts
         self._health = health
@@ -253,6 +258,21 @@ class _RelayCollector(Collector):
             if admission.path.cut_off is not None:
                 cuts.add_metric([url], admission.path.cut_off.middle)
         yield from (states, waiting, refused, doubtful, cuts, capacities, polled)
+        yield from self._connecting()
+
+    def _connecting(self) -> Iterable[Metric]:
+        labels = ["url", "protocol"]
+        connections = GaugeMetricFamily("relay_server_connections", "Connections to a mail server.", labels=labels)
+        requests = GaugeMetricFamily(
+            "relay_server_requests_open",
+            "Requests to a mail server without an answer, held Pings above all.",
+            labels=labels,
+        )
+        for url, used in self._connections.items():
+            for protocol, (count, carried) in used().items():
+                connections.add_metric([url, protocol], count)
+                requests.add_metric([url, protocol], carried)
+        yield from (connections, requests)
 
     def _pushing(self) -> Iterable[Metric]:
         pushes = CounterMetricFamily("relay_pushes", "Pushes by the provider's answer.", labels=["provider", "outcome"])

@@ -202,6 +202,10 @@ class ServerSection(Section):
     )
     ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
     domains: Domains = Field(default=(), description="mail domains whose addresses are looked for on this server")
+    http2: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: HTTP/2 where the server offers it, 100 Pings on a connection; off: HTTP/1.1 only",
+    )
     source_addresses: Texts = Field(
         default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
     )

@@ -95,6 +95,7 @@ class ServerChecks:
                 check_kerberos(self._files, name, section, domains, opens=self._role in KNOWS_PASSWORDS),
                 read_addresses(f"{table}.source_addresses", section.source_addresses, self._faults),
                 _tries(section),
+                http2=section.http2 == "auto",
             )
         return servers
 

@@ -138,6 +138,8 @@ class ServerSettings:
     """Addresses of this host that the relay connects from in turn; empty: the operating system chooses."""
     tries: TryLimits = DEFAULT
     """What the server's directory bears of refused logins."""
+    http2: bool = True
+    """Whether the relay speaks HTTP/2 to the server where that offers it."""
 
 
 @dataclass(frozen=True, slots=True)

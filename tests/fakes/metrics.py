@@ -79,6 +79,7 @@ class Bench:
             listeners=self.listeners,
             refused={"busy": 2},
             egress=self.egress,
+            connections={"https://mail.example.com/eas": lambda: {"http/1.1": (2, 1), "h2": (3, 250)}},
         )
 
     def samples(self) -> dict[str, float]:

@@ -4,10 +4,11 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from random import Random
-from typing import ParamSpec
+from typing import Final, ParamSpec
 
 import trustme
 
@@ -24,7 +25,7 @@ from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from relay.sandbox.eas.rules import EasRules
-from relay.sandbox.eas.server import open_eas_simulator
+from relay.sandbox.eas.server import ALPN, open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.fakes.eas import MemoryJournal, MemoryJournals
 from tests.waiting import until
@@ -32,6 +33,8 @@ from tests.waiting import until
 P = ParamSpec("P")
 ANN = "ann@example.com"
 PASSWORD = "secret"
+OVER_HTTP_2: Final = ContextVar("OVER_HTTP_2", default=False)
+"""Whether worlds speak HTTP/2."""
 ONE_MAIL = [Change(CollectionClass.EMAIL, 1)]
 
 
@@ -145,14 +148,24 @@ async def world(
     subfolders: frozenset[CollectionClass] = frozenset(),
     faults: bool = False,
 ) -> AsyncIterator[WatchWorld]:
-    """Open a world; unless `faults` are part of the test, the server must have no complaints about the watcher."""
+    """Open a world; unless `faults` are part of the test, the server must have no complaints about the watcher.
+
+    Both sides speak HTTP/2 where OVER_HTTP_2 says so.
+    """
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
-    trusting = ssl.create_default_context()
+    trusting, multiplexing = ssl.create_default_context(), None
     authority.configure_trust(trusting)
+    if OVER_HTTP_2.get():
+        served.set_alpn_protocols(ALPN)
+        multiplexing = ssl.create_default_context()
+        authority.configure_trust(multiplexing)
     broken: list[MailboxId] = []
-    async with open_eas_simulator(tls=served, rules=rules) as simulator, open_transport(trusting) as transport:
+    async with (
+        open_eas_simulator(tls=served, rules=rules) as simulator,
+        open_transport(trusting, http2=multiplexing) as transport,
+    ):
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournals()
         admissions = Admissions(4, Random(1), now)
@@ -172,5 +185,7 @@ async def world(
         finally:
             await fleet.stop_all()
         assert not broken
+        assert OVER_HTTP_2.get() == bool(simulator.connections.http2.accepted)
+        assert not simulator.connections.http2.violations
         assert not simulator.records.overlaps
         assert faults or not simulator.complaints

@@ -18,7 +18,7 @@ from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.personality import Family
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.simulator import EasSimulator
-from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry, world
+from tests.integration.eas_world import ANN, ONE_MAIL, OVER_HTTP_2, PASSWORD, hurried, hurry, world
 from tests.waiting import until
 
 each_family = pytest.mark.parametrize("family", list(FAMILIES))
@@ -550,3 +550,28 @@ async def test_a_kept_connection_that_was_closed_without_a_word_costs_no_wait(co
         await until(lambda: len(watched.ann.changes) == 2 and watched.simulator.held == 1)
 
         assert all(condition.state is WatchState.WATCHING for condition in watched.ann.conditions)
+
+
+@hurried
+async def test_mailboxes_share_a_connection_over_http_2_and_return_to_it_when_it_was_lost() -> None:
+    OVER_HTTP_2.set(True)
+    users = [f"user{number}@example.com" for number in range(20)]
+    async with world(rules=replace(FAMILIES[Family.EXCHANGE], any_password=PASSWORD)) as watched:
+        for user in users:
+            watched.start(user)
+        await until(lambda: watched.simulator.held == len(users))
+        assert watched.simulator.connections.http2.shares == [len(users)]
+        watched.simulator.connections.drop()
+        await until(lambda: watched.simulator.held == 0)
+        for user in users:
+            watched.simulator.deliver(user)
+        kept = watched.journal.kept
+        for _ in range(400):
+            if all(each.changes for each in kept.values()) and watched.simulator.held == len(users):
+                break
+            hurry(0.5)
+            await asyncio.sleep(0.01)
+
+        assert all(each.changes == ONE_MAIL for each in kept.values())
+        assert watched.admissions.admission(watched.simulator.url, 1.0).state == "serving"
+        assert watched.simulator.connections.http2.accepted == 2

@@ -198,9 +198,10 @@ class Probe:
 
 def judge_tls(shaken: Handshake, now: datetime) -> Finding:
     """Return what a relay would find, and whether the certificate expires soon."""
+    spoken = "HTTP/2" if shaken.http2 else "HTTP/1.1"
     if shaken.valid_until is None:
-        return Finding("TLS", Grade.GOOD, shaken.version)
-    text = f"{shaken.version}, trusted certificate, valid until {shaken.valid_until:%Y-%m-%d}"
+        return Finding("TLS", Grade.GOOD, f"{shaken.version}, {spoken}")
+    text = f"{shaken.version}, {spoken}, trusted certificate, valid until {shaken.valid_until:%Y-%m-%d}"
     if shaken.flaw:
         text = f"{text}; newer software refuses it: {shaken.flaw} (renew the certificate or its CA)"
     noted = shaken.flaw or shaken.valid_until - now < EXPIRY

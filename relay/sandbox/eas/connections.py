@@ -29,6 +29,10 @@ class Multiplexed(Side, Protocol):
     def held(self) -> int:
         """The number of Pings held now."""
 
+    @property
+    def shares(self) -> list[int]:
+        """How many Pings each connection holds."""
+
     def limit(self, streams: int) -> None:
         """Announce another number of concurrent streams."""
 

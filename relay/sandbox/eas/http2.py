@@ -66,7 +66,12 @@ class Http2Side:
     @property
     def held(self) -> int:
         """The number of Pings held now."""
-        return sum(len(connection.held) for connection in self.connections)
+        return sum(self.shares)
+
+    @property
+    def shares(self) -> list[int]:
+        """How many Pings each connection holds."""
+        return [len(connection.held) for connection in self.connections]
 
     def accept(self) -> "Http2Connection":
         """Return the protocol of a new connection."""

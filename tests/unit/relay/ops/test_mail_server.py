@@ -155,3 +155,20 @@ async def test_an_idle_timeout_on_the_path_is_a_hint_and_no_fault() -> None:
         "Pings to main are cut after 299\N{EN DASH}301 s: an idle timeout of 300 s lies on the path"
     )
     assert "idle connections" in finding.remedy
+
+
+async def test_a_server_without_trouble_shows_how_the_relay_speaks_to_it() -> None:
+    server = Server()
+    used = {"http/1.1": (0, 0), "h2": (3, 250)}
+    part = mail_server("main", lambda: server.admission, server.clock, lambda: used)
+    assert part.check() == Finding(PartState.OK, "250 requests on 3 connections over HTTP/2")
+    used["http/1.1"] = 2, 1
+    both = "1 requests on 2 connections over HTTP/1.1 and 250 requests on 3 connections over HTTP/2"
+    assert part.check().reason == both
+    await server.fail_first_request()
+    assert part.check().state is PartState.DEGRADED
+
+
+def test_a_server_without_a_connection_has_nothing_to_show() -> None:
+    unused = {"http/1.1": (0, 0), "h2": (0, 0)}
+    assert mail_server("main", lambda: None, HandClock(), lambda: unused).check() == OK

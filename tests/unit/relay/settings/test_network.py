@@ -170,6 +170,13 @@ def test_a_mail_server_may_be_reached_from_many_addresses(site: Installation) ->
     assert site.load().servers["main"].sources == ("192.0.2.7", "192.0.2.8", "2001:db8::7")
 
 
+@pytest.mark.parametrize(("written", "spoken"), [("", True), ('http2 = "auto"\n', True), ('http2 = "off"\n', False)])
+def test_http_2_to_a_mail_server_can_be_switched_off(site: Installation, written: str, *, spoken: bool) -> None:
+    site.replace('domains = ["Example.com"]', f"{written}")
+
+    assert site.load().servers["main"].http2 is spoken
+
+
 def test_a_name_is_no_source_address_of_a_mail_server(site: Installation) -> None:
     site.replace('domains = ["Example.com"]', 'source_addresses = ["mail.example.com"]')
 

@@ -32,6 +32,12 @@ def test_a_certificate_that_expires_soon_is_noted(left: timedelta, grade: Grade)
     assert judge_tls(Handshake("TLSv1.3", NOW + left), NOW).grade is grade
 
 
+def test_the_finding_of_tls_says_which_http_is_spoken() -> None:
+    expiry = NOW + 2 * EXPIRY
+    assert "TLSv1.3, HTTP/2, trusted" in judge_tls(Handshake("TLSv1.3", expiry, http2=True), NOW).text
+    assert judge_tls(Handshake("TLSv1.3", None), NOW).text == "TLSv1.3, HTTP/1.1"
+
+
 def test_what_newer_software_refuses_is_noted() -> None:
     finding = judge_tls(Handshake("TLSv1.3", NOW + 2 * EXPIRY, "Basic Constraints of CA cert not marked critical"), NOW)
 
