@@ -22,7 +22,7 @@ from tests.fakes.metrics import Bench
 from tests.installation import Installation
 
 ROOT: Final = Path(__file__).parents[3]
-COMMENTED: Final = re.compile(r"^#(?=[a-z_]+ = |\[[a-z.]+\]$)", re.MULTILINE)
+COMMENTED: Final = re.compile(r"^#(?=[a-z0-9_]+ = |\[[a-z.]+\]$)", re.MULTILINE)
 METRIC: Final = re.compile(r"\brelay_[a-z_]+")
 
 
