@@ -18,7 +18,7 @@ QUIET: Final = 0.5  # seconds; far more than passes between two transactions of 
 LIMIT: Final = 30.0  # seconds; a limit, never a wait
 
 Transaction: TypeAlias = tuple[str, ...]
-"""The statements of one transaction, in order, without SQLite's BEGIN."""
+"""The statements of one transaction, in order, without its BEGIN and COMMIT."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def recorded(database: Database) -> Iterator[list[Transaction]]:
     running: dict[sa.Connection, list[str]] = {}
 
     def execute(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith("BEGIN"):
+        if not statement.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
             running.setdefault(connection, []).append(statement)
 
     def commit(connection: sa.Connection) -> None:

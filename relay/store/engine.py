@@ -17,13 +17,15 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
+from relay.store.prepared import execute_text
 from relay.store.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -127,6 +129,10 @@ async def open_database(url: str, ca_file: Path | None = None, *, reads: bool = 
         await database.close()
 
 
+class _NotBegun(DBAPIError):
+    """The connection was lost before its transaction began."""
+
+
 class _InThreads:
     """SQLite: a thread runs each transaction from its beginning to its end."""
 
@@ -154,8 +160,15 @@ class _OnLoop:
         self.engine = engine.sync_engine
 
     async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(transaction)
+        try:
+            return await greenlet_spawn(self._transact, transaction)
+        except _NotBegun:
+            # The server had cut an idle connection. Nothing was done on it, so it is replaced silently.
+            return await greenlet_spawn(self._transact, transaction)
+
+    def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
+        with self.engine.begin() as connection:
+            return transaction(connection)
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -316,13 +329,39 @@ def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
         "jit": "off",  # our statements are small; compiling them costs more than running them
     }
     arguments: dict[str, Any] = {"timeout": CONNECT, "command_timeout": ANSWER + 5, "server_settings": settings}
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         connect_args=arguments | _tls(ca_file),
         hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
+        isolation_level="AUTOCOMMIT",  # the driver begins nothing: `begin` below shows whether the connection lives
         pool_size=READERS if reads else POOL,
         max_overflow=0 if reads else OVERFLOW,
         pool_timeout=CONNECT,
-        pool_pre_ping=True,
         pool_recycle=1800,  # seconds; firewalls forget idle connections
     )
+
+    def checked_out(connection: Any, *_: object) -> None:
+        # A test statement before each transaction (pool_pre_ping) would cost three more answers of the server.
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    def begun(connection: sa.Connection) -> None:
+        try:
+            execute_text(connection, "BEGIN")
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _NotBegun(error.statement, None, error.orig or error, connection_invalidated=True) from error
+            raise
+
+    def committing(connection: sa.Connection) -> None:
+        execute_text(connection, "COMMIT")
+
+    def rolling_back(connection: sa.Connection) -> None:
+        if not connection.invalidated:
+            execute_text(connection, "ROLLBACK")
+
+    event.listen(engine.sync_engine, "checkout", checked_out)
+    event.listen(engine.sync_engine, "begin", begun)
+    event.listen(engine.sync_engine, "commit", committing)
+    event.listen(engine.sync_engine, "rollback", rolling_back)
+    return engine

@@ -74,7 +74,7 @@ class Prepared:
     def rows(self, connection: sa.Connection, values: Mapping[str, Any] = NOTHING) -> list[Any]:
         """Execute the statement; return its rows."""
         compiled = self._on(connection.dialect)
-        found = _execute(connection, compiled.text, compiled.bind(values), fetch=True)
+        found = execute_text(connection, compiled.text, compiled.bind(values), fetch=True)
         make, results = compiled.row, compiled.results
         if not results:
             return [make(row) for row in found]
@@ -89,12 +89,12 @@ class Prepared:
     def execute(self, connection: sa.Connection, values: Mapping[str, Any] = NOTHING) -> None:
         """Execute the statement; what it returns is of no interest."""
         compiled = self._on(connection.dialect)
-        _execute(connection, compiled.text, compiled.bind(values))
+        execute_text(connection, compiled.text, compiled.bind(values))
 
     def many(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Execute the statement once for each row, in their order."""
         compiled = self._on(connection.dialect)
-        _execute(connection, compiled.text, [compiled.bind(row) for row in rows], many=True)
+        execute_text(connection, compiled.text, [compiled.bind(row) for row in rows], many=True)
 
     def _on(self, dialect: sa.Dialect) -> _Compiled:
         compiled = self._compiled.get(dialect.name)
@@ -131,8 +131,8 @@ def _parameter(bound: sa.BindParameter[Any], name: str, dialect: sa.Dialect) -> 
     return _Parameter(name, None, given=False, value=value if process is None else process(value))
 
 
-def _execute(
-    connection: sa.Connection, text: str, values: list[Any], *, fetch: bool = False, many: bool = False
+def execute_text(
+    connection: sa.Connection, text: str, values: Sequence[Any] = (), *, fetch: bool = False, many: bool = False
 ) -> Sequence[Sequence[Any]]:
     """Execute a statement with the driver's cursor; raise what SQLAlchemy raises for the driver's errors."""
     cursor = connection.connection.cursor()

@@ -288,7 +288,7 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
     progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=watching, refusals=0)
     await watches.commit([entry(epoch, progress, name) for name in reversed(names)], NOW)
 
-    assert len([statement for statement in executed if not statement.startswith("BEGIN")]) <= 8
+    assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) <= 8
     assert len(await marks(engine)) == 100
     assert len(await watches.records([SHARD], NOW)) == 100
 
