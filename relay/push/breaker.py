@@ -113,6 +113,8 @@ class LaneBreaker:
 
     def capacities(self, lane: Lane, under_way: int, now: float) -> Iterator[Capacity]:
         """Return the lanes within this one that take few pushes now, or none."""
+        if self._retries is None and self._breaker.capacity(under_way, now) is None:
+            return  # it serves, as nearly always
         turns = {lane: self._breaker}
         if self._retries is not None:
             turns = {replace(lane, retried=False): self._breaker, replace(lane, retried=True): self._retries}
@@ -218,6 +220,10 @@ class Plan:
         return self.restricted.difference(own)
 
 
+OPEN: Final = Plan(frozenset(), (), None)
+"""All lanes take as many pushes as there are slots."""
+
+
 def unbounded(_: float) -> tuple[Capacity, ...]:
     """Return the capacities of a sender that takes every push it is given: none is limited."""
     return ()
@@ -258,10 +264,12 @@ class ProviderBreakers:
             if own and not any(each.slots for each in own):
                 shut.add(environment)
         others = list(self._capacities(now))
-        closed = (each.lane for each in others if not each.slots)
-        shut |= {lane.environment for lane in closed if lane == Lane(lane.environment)}
         for (app, environment), breaker in self._channels.items():
             found += breaker.capacities(Lane(environment, app), 0, now)
+        if not found and not others:
+            return OPEN
+        closed = (each.lane for each in others if not each.slots)
+        shut |= {lane.environment for lane in closed if lane == Lane(lane.environment)}
         blocked: set[Lane] = set()
         limited: list[tuple[Lane, int]] = []
         moments: list[float] = []

@@ -417,12 +417,13 @@ class SettlementWriter:
 
     async def _failure(self, doing: Awaitable[None]) -> Exception | None:
         """Await a call of the store and return what it raised; raise StoreUnavailable, which concerns every push."""
-        (result,) = await asyncio.gather(doing, return_exceptions=True)
-        if isinstance(result, StoreUnavailable) or (
-            isinstance(result, BaseException) and not isinstance(result, Exception)
-        ):
-            raise result
-        return result
+        try:
+            await doing
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, it sets one push aside and no others
+            return error
+        return None
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Outcome]]) -> None:

@@ -197,19 +197,16 @@ class GroupCommitter:
     async def _try(self, group: Sequence[_Waiting]) -> BaseException | None:
         """Commit in one transaction and wake the waiters; return the error instead, whatever it is."""
         batch = [waiting.entry for waiting in group]
-        task = asyncio.get_running_loop().create_task(self._store.commit(batch, self._clock()), name="group commit")
         try:
-            await asyncio.wait([task])
+            fenced = await self._store.commit(batch, self._clock())
         except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
             raise
-        if (error := task.exception()) is not None:
+        except BaseException as error:  # noqa: BLE001  # the waiters raise it; a task for each group would cost more
             return error
         for waiting in group:
             if waiting.done.done():
                 continue
-            if waiting.entry.mailbox_id in task.result():
+            if waiting.entry.mailbox_id in fenced:
                 waiting.done.set_exception(Fenced())
             else:
                 waiting.done.set_result(None)
