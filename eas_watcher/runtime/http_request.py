@@ -1,7 +1,7 @@
 """How commands and questions to Autodiscover become HTTP requests: URL, headers, body and deadline."""
 
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.ping import Ping
@@ -44,10 +44,9 @@ def compose(
     key = command.policy_key or policy_key
     if key is not None and command.carries_policy_key:
         headers["X-MS-PolicyKey"] = key
-    query = urlencode(
-        {"Cmd": command.name, "User": account.user, "DeviceId": account.device_id, "DeviceType": DEVICE_TYPE},
-        quote_via=quote,
-        safe="",
+    # The name of a command, a device id and our device type have no character that must be quoted.
+    query = (
+        f"Cmd={command.name}&User={quote(account.user, safe='')}&DeviceId={account.device_id}&DeviceType={DEVICE_TYPE}"
     )
     patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
     return HttpRequest("POST", f"{url}?{query}", headers, body, patience, command.largest)

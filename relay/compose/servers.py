@@ -4,7 +4,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
@@ -24,6 +26,8 @@ from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSet
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
 
+HOSTS: Final = 256  # URLs of mail servers whose hosts are remembered
+
 
 class HostRouter:
     """The transport of one server whose mailboxes may be sent to other hosts."""
@@ -42,7 +46,13 @@ class HostRouter:
         return await self._of(request).hold(request, done)
 
     def _of(self, request: HttpRequest) -> Transport:
-        return self._others.get(host_and_port(request.url) or "", self._own)
+        return self._others.get(_host(request.url.partition("?")[0]), self._own) if self._others else self._own
+
+
+@lru_cache(HOSTS)
+def _host(address: str) -> str:
+    """Return the host of a URL without its query, of which there are few: they are read for each request."""
+    return host_and_port(address) or ""
 
 
 Trust = Callable[[Path | None], ssl.SSLContext]
