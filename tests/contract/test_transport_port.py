@@ -14,6 +14,7 @@ from eas_watcher.ports import Transport
 from eas_watcher.transport.http import open_transport
 from tests.fakes.eas import ScriptedTransport
 from tests.fakes.tls import Authority, read_request, serving, talking
+from tests.waiting import until
 
 ANSWERS = [
     HttpReply(200, {"content-type": "application/vnd.ms-sync.wbxml"}, b"\x03\x01"),
@@ -145,3 +146,36 @@ async def test_a_held_request_ends_when_it_is_cancelled(situations: Scripted | H
         task.cancel()
 
     assert task.cancelled()
+
+
+@pytest.mark.parametrize("reply", ANSWERS[:2])
+async def test_the_answer_to_a_held_request_is_reported_once(situations: Scripted | Http, reply: HttpReply) -> None:
+    reported: list[HttpReply | Exception] = []
+    async with situations.answering(reply) as (transport, url):
+        held = await transport.hold(post(url), reported.append)
+        await until(lambda: bool(reported))
+        await held.give_up()
+
+    [got] = reported
+    assert isinstance(got, HttpReply)
+    assert (got.status, got.body) == (reply.status, reply.body)
+
+
+async def test_the_failure_of_a_held_request_is_reported(situations: Scripted | Http) -> None:
+    reported: list[HttpReply | Exception] = []
+    async with situations.cutting() as (transport, url):
+        await transport.hold(post(url), reported.append)
+        await until(lambda: bool(reported))
+
+    assert isinstance(reported[0], Unreachable)
+
+
+async def test_a_held_request_that_is_given_up_reports_nothing(situations: Scripted | Http) -> None:
+    reported: list[HttpReply | Exception] = []
+    async with situations.holding() as (transport, url, held):
+        request = await transport.hold(post(url), reported.append)
+        async with asyncio.timeout(10):
+            await held.wait()
+        await request.give_up()
+
+    assert reported == []
