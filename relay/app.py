@@ -68,11 +68,24 @@ async def serve(settings: Settings) -> None:
         log.info("relay started", extra={"role": settings.role.value, "node": running.node})
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
-                for name, job in (*running.jobs, ("free memory", trimming.give_back)):
-                    tasks.create_task(job(), name=name)
+                jobs = (*running.jobs, ("free memory", trimming.give_back))
+                started = [tasks.create_task(job(), name=name) for name, job in jobs]
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if not any(task.done() for task in started):
+                        await _drain(running)
+                    raise
         except* Exception as broken:
             log.critical("relay broke", exc_info=broken)
             raise RelayBroke from broken
+
+
+async def _drain(running: Running) -> None:
+    """Let other processes take over while the jobs still run, as far as that is quick."""
+    log.info("relay stops", extra={"role": running.settings.role.value})
+    for drain in running.drains:
+        await drain()
 
 
 def look_at_host(settings: Settings, *, serves: bool) -> None:

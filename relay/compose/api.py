@@ -11,7 +11,6 @@ from relay.api.app import LARGEST, Limits, create_app
 from relay.compose.running import Running, required
 from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import open_listener, server_tls
-from relay.process.clock import now
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
 from relay.registration.expiry import expire_unproved
@@ -30,7 +29,7 @@ CONNECTIONS_AT_ONCE: Final = 20.0  # of these, after a pause
 
 async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
-    settings = running.settings
+    settings, now = running.settings, running.now
     api = required(settings.api)
     store = SqlRegistrationStore(running.engine, running.wakeups, running.reads, running.unreadable)
     running.looks.append(store.look_again)

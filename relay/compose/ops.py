@@ -18,7 +18,6 @@ from relay.ops.lag import LoopLag
 from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
 from relay.ops.unreadable import look_again, unreadable_rows
-from relay.process.clock import now
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
 from relay.store.ops import SqlOpsStore
@@ -32,7 +31,7 @@ SPARE: Final = 8
 
 async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of health and metrics; call it last, because it shows what `running` holds by then."""
-    settings, mailboxes = running.settings, running.mailboxes
+    settings, mailboxes, now = running.settings, running.mailboxes, running.now
     limits = {} if mailboxes is None else settings.limits
     counts, lag = CountsCache(SqlOpsStore(running.reads, running.unreadable, limits), now), LoopLag()
     await counts.refresh()
@@ -47,6 +46,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     if mailboxes is not None:
         parts += [
             checks.leases(lambda: mailboxes.leased),
+            checks.shards(lambda: mailboxes.unfair),
             checks.mailboxes(lambda: None if counts.newest is None else counts.newest.mailboxes),
             checks.credential_checks(lambda: None if counts.newest is None else counts.newest.mailboxes),
         ]
@@ -88,6 +88,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         egress=running.egress,
         certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
+        nodes=lambda: 0 if mailboxes is None else mailboxes.nodes,
         clock=now,
         unreadable=running.unreadable,
         listeners=running.listeners,

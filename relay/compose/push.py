@@ -9,7 +9,6 @@ from relay.compose.running import Running
 from relay.domain.model import Platform
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Capacities, Capacity, PushSender
-from relay.process.clock import now
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.breaker import unbounded
@@ -22,7 +21,7 @@ from relay.store.outbox import SqlOutboxStore
 
 async def open_push(running: Running, stack: AsyncExitStack) -> None:
     """Open the egress log and the senders, and add the jobs that push."""
-    settings = running.settings
+    settings, now = running.settings, running.now
     push = settings.push
     pacing = Pacing(push.coalesce, push.jitter, timedelta(seconds=push.expire), running.random)
     store = SqlOutboxStore(running.engine, running.wakeups, pacing, running.unreadable)

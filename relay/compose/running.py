@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admissions import Admissions
+from relay.domain.clock import Clock
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform, Role
 from relay.domain.ports.wakeups import Wakeups
@@ -30,6 +31,7 @@ from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.settings import Settings
+from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, embedded_lock, open_database
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import excess
@@ -66,7 +68,11 @@ class Running:
     push_services: Services | None = None
     """The push services of WebPush."""
     clocks: PeerClocks = field(default_factory=partial(PeerClocks, now))
-    """The clocks of mail servers and providers, compared with this host's."""
+    """The clocks of mail servers, providers and the database, compared with this host's."""
+    now: Clock = now
+    """The time: that of the database's clock, which all processes share."""
+    drains: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+    """What to do before the jobs are ended by a signal; each takes a bounded time."""
     excess: list[str] = field(default_factory=list)
     """What this process may do that its role does not need."""
     unreadable: UnreadableRows = field(default_factory=UnreadableRows)
@@ -105,7 +111,13 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
             wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
             jobs.append(("wake-ups", wakeups.run))
         excess = await _excess(settings, engine)
-        yield Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess)
+        running = Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess)
+        if database.file is None:
+            clock = DatabaseClock(engine, running.clocks)
+            await clock.look()
+            running.now = clock.now
+            jobs.append(("database clock", clock.run))
+        yield running
 
 
 async def _excess(settings: Settings, engine: Database) -> list[str]:

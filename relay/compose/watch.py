@@ -1,6 +1,7 @@
 """The composition of the watch role, which holds a Ping for every mailbox."""
 
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 from typing import Final
 
 from eas_watcher.runtime.context import WatchContext
@@ -9,10 +10,12 @@ from eas_watcher.transport.tls import client_context
 from relay.compose.running import Running, required
 from relay.compose.servers import open_servers
 from relay.domain.errors import KeyLost
-from relay.process.clock import now
+from relay.process.dead_man import DeadManTimer
 from relay.security.sealing import foreign
+from relay.store.engine import open_database
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.seals import seal_heads
+from relay.store.shards import SqlShardStore
 from relay.store.watches import SqlWatchStore
 from relay.watch.acceptances import AcceptanceReader
 from relay.watch.accounts import Accounts
@@ -28,7 +31,7 @@ SHORT_REQUESTS: Final = 64
 
 async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     """Open the mail servers, and add the jobs that watch mailboxes; raises KeyLost if no stored credential opens."""
-    settings, random = running.settings, running.random
+    settings, random, now = running.settings, running.random, running.now
     key = required(settings.sealing.private)
     lost = foreign(await seal_heads(running.engine), key.ids)
     if lost:
@@ -46,7 +49,14 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)
     accounts = Accounts(key, servers, grants)
-    leases = Leases(store, now, running.node, take_over=embedded)
+    # On PostgreSQL connections of its own: a renewal never waits behind the commits of a storm.
+    database = settings.database
+    engine = (
+        running.engine if embedded else await stack.enter_async_context(open_database(database.dsn, database.ca_file))
+    )
+    shards = SqlShardStore(engine, version("push-relay"), now, running.unreadable)
+    guard = None if embedded else DeadManTimer()
+    leases = Leases(shards, running.wakeups, running.node, guard, take_over=embedded)
     held = HeldMailboxes(leases)
     committer = GroupCommitter(store, now)
     journal = StoreJournal(committer, store, held.lease_of, now, random)
@@ -56,6 +66,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     running.looks += [store.look_again, paths.look_again]
     running.admissions = admissions
     running.mailboxes = mailboxes
+    running.drains.append(mailboxes.drain)
     running.jobs += [
         ("commits", committer.run),
         ("moments of Pings", journal.run),

@@ -10,12 +10,14 @@ from eas_watcher.names import DEVICE_TYPE
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.reasons import Reason
 from relay.domain.clock import Clock
+from relay.domain.model import SHARDS
 from relay.domain.reasons import Concern, row_of, write_reason
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.ops.lag import LoopLag
 from relay.push.key_files import KeyFile
 from relay.security.certificates import read_expiry
+from relay.watch.shares import Unfair
 
 DATABASE_FAILED: Final = (
     "The database does not answer: check that it runs, its disk has room, and database.url is right."
@@ -143,12 +145,35 @@ def leases(leased: Callable[[], bool]) -> Part:
         if leased():
             return OK
         remedy = (
-            "It renews them as soon as the database takes writes: check that its disk has room, and the clocks of all "
-            "hosts if it does; the log line `leases not renewed` has its answer."
+            "It renews them as soon as the database takes writes: check that its disk has room; the log line "
+            "`leases not renewed` has its answer."
         )
         return Finding(PartState.FAILED, "holds no lease, so it watches nothing", remedy)
 
     return Part("leases", check, essential=True)
+
+
+def shards(found: Callable[[], Unfair | None]) -> Part:
+    """Return the part that fails when mailboxes belong to no watch process; `found` is what is wrong for a while."""
+
+    def check() -> Finding:
+        wrong = found()
+        if wrong is None:
+            return OK
+        if wrong.unowned:
+            remedy = (
+                "Their watch process has ended and no other one took them: look for `leases not renewed` and faults in "
+                "the logs of the watch processes, and start another one."
+            )
+            return Finding(PartState.FAILED, f"{wrong.unowned} of {SHARDS} shards belong to no watch process", remedy)
+        who = [f"{node} has {number}" for node, number in filter(None, (wrong.most, wrong.fewest))]
+        remedy = (
+            "They are shared again as fast as their mailboxes start: compare relay_server_waiting and "
+            "servers.NAME.return_rate. If nothing moves, restart the process that has too many."
+        )
+        return Finding(PartState.DEGRADED, f"{SHARDS} shards are shared unevenly: {', '.join(who)}", remedy)
+
+    return Part("shards", check)
 
 
 def certificate(name: str, file: Path, clock: Clock) -> Part:

@@ -52,6 +52,7 @@ class Metrics:
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
+        nodes: Callable[[], int],
         clock: Clock,
         unreadable: UnreadableRows,
         listeners: Mapping[str, Admission] = MappingProxyType({}),
@@ -90,6 +91,7 @@ class Metrics:
                 push,
                 certificates,
                 shards,
+                nodes,
                 clock,
                 unreadable,
                 listeners,
@@ -127,6 +129,7 @@ class _RelayCollector(Collector):
         push: Mapping[Platform, PushStats],
         certificates: Mapping[str, Path],
         shards: Callable[[], int],
+        nodes: Callable[[], int],
         clock: Clock,
         unreadable: UnreadableRows,
         listeners: Mapping[str, Admission],
@@ -147,6 +150,7 @@ class _RelayCollector(Collector):
         self._push = push
         self._certificates = certificates
         self._shards = shards
+        self._nodes = nodes
         self._clock = clock
         self._unreadable = unreadable
         self._listeners = listeners
@@ -224,6 +228,7 @@ class _RelayCollector(Collector):
         yield requests
         yield from self._admissions()
         yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
+        yield GaugeMetricFamily("relay_watch_nodes", "Watch processes that share the shards.", self._nodes())
 
     def _admissions(self) -> Iterable[Metric]:
         states = GaugeMetricFamily(

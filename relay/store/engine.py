@@ -41,6 +41,7 @@ POOL: Final = 5  # PostgreSQL connections kept per process
 OVERFLOW: Final = 5  # more of them under load
 READERS: Final = 2  # connections that only read, per process
 ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
+IDLE: Final = 5  # seconds a transaction may stand still: a process that was stopped in one would keep its locks
 CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
 
 _PRAGMAS: Final = (
@@ -325,7 +326,7 @@ def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
         "search_path": SEARCH_PATH,
         "statement_timeout": str(ANSWER * 1000),
         "lock_timeout": str(CONNECT * 1000),
-        "idle_in_transaction_session_timeout": str(ANSWER * 1000),
+        "idle_in_transaction_session_timeout": str(IDLE * 1000),
         "jit": "off",  # our statements are small; compiling them costs more than running them
     }
     arguments: dict[str, Any] = {"timeout": CONNECT, "command_timeout": ANSWER + 5, "server_settings": settings}

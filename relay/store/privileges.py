@@ -14,6 +14,7 @@ from relay.store.tables import (
     hierarchy,
     mailbox,
     metadata,
+    node,
     outbox,
     path,
     registration,
@@ -107,6 +108,7 @@ GRANTS: Final = (
     Grant(WATCH, "outbox", "INSERT", _MARKED),
     Grant(WATCH, "outbox", "UPDATE", _GROWN),
     Grant(WATCH, "shard", "UPDATE", ("owner", "epoch", "lease_until")),
+    *_whole(WATCH, node, "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, tries, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
@@ -123,7 +125,7 @@ GRANTS: Final = (
         "UPDATE",
         ("claimed_by", "claimed_until", "due_at", "attempts", "paced", "aside", "count", "first_at"),
     ),
-    *(grant for user in ROLES for grant in _whole(user, shard, "SELECT")),
+    *(grant for user in ROLES for table in (shard, node) for grant in _whole(user, table, "SELECT")),
     *(Grant(user, "alembic_version", "SELECT") for user in ROLES),
 )
 

@@ -1,4 +1,4 @@
-"""The schema: ten tables, the same on SQLite and PostgreSQL."""
+"""The schema: eleven tables, the same on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 
@@ -189,6 +189,20 @@ shard = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("lease_until", Moment),
 )
+"""`lease_until` is of owners of the version before; a newer one has a row in `node`, and its lease there."""
+
+node = sa.Table(
+    "node",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("joined_at", Moment, nullable=False),
+    sa.Column("beat_at", Moment, nullable=False),
+    sa.Column("alive_until", Moment, nullable=False),
+    sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+"""The watch processes. Its moments are those of the database's clock. An id is used once: a process that was removed,
+because its lease had ended, joins under another one."""
 
 path = sa.Table(
     "path",

@@ -1,4 +1,4 @@
-"""What the watch role reads and writes: leases of shards, mailboxes with all that belongs to them, and candidates.
+"""What the watch role reads and writes: mailboxes with all that belongs to them, and candidates.
 
 Progress, the hot path, is committed in `commits`. Each method is one transaction; wake-ups follow its commit.
 """
@@ -43,7 +43,6 @@ from relay.store.rows import (
     rest_of_wait,
     strange_classes,
 )
-from relay.store.shards import lease_shards, release_shards
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
@@ -99,18 +98,6 @@ class SqlWatchStore:
         self._limits = limits
         self._unreadable = unreadable or UnreadableRows()
         self._handover = handover
-
-    # --- leases
-
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now."""
-        return await self._database.run(lease_shards, node, until, now, self._unreadable, take_over=take_over)
-
-    async def release_shards(self, node: str) -> None:
-        """Give up all leases of a node that stops; others may take its shards at once."""
-        await self._database.run(release_shards, node)
-
-    # --- mailboxes
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""

@@ -23,12 +23,14 @@ from relay.domain.ports.watch import WatchStore
 from relay.security.sealing import is_old
 from relay.watch.accounts import Accounts, Connection
 from relay.watch.leases import Lease, Leases
+from relay.watch.shares import Unfair
 from relay.watch.verification import Verification
 
 log = logging.getLogger(__name__)
 
 SLOW_POLL: Final = 15.0  # seconds between looks for dirty mailboxes, in case a wake-up was lost
 _REFUSALS: Final = frozenset({Reason.HTTP_401, Reason.HTTP_401_MANY, Reason.HTTP_401_DOUBTFUL})
+BUSY: Final = 100  # mailboxes that wait for their turn to start; more shards would only wait, too
 BROKEN: Final = 4  # a watch that broke by a fault of ours waits as after this many failures in a row: about 40 s
 
 
@@ -168,13 +170,44 @@ class Mailboxes:
 
     async def lost(self, shards: Collection[int]) -> None:
         """Stop the watches of shards that another process owns now."""
-        for mailbox in self._held.of_shards(shards):
-            await self._fleet.stop(mailbox)
+        mailboxes = self._held.of_shards(shards)
+        await asyncio.gather(*map(self._fleet.stop, mailboxes))
+        for mailbox in mailboxes:
             self._held.drop(mailbox)
 
     async def ran_out(self) -> None:
         """Stop all watches: the leases ran out."""
         await self._fleet.stop_all()
+
+    async def give(self, shard: int) -> None:
+        """Stop the watches and verifications of a shard that another process is to have."""
+        async with self._turn:  # nothing of the shard starts meanwhile
+            mailboxes = self._held.of_shards({shard})
+            await asyncio.gather(*map(self._fleet.stop, mailboxes))
+            await self._verification.stop_of(mailboxes)
+            self._leases.gave(shard)
+            for mailbox in mailboxes:
+                self._held.drop(mailbox)
+
+    @property
+    def busy(self) -> bool:
+        """True while many mailboxes wait for their turn at a server that serves."""
+        return any(server.waiting > BUSY and server.state != "away" for _, server in self._context.admissions.items())
+
+    async def drain(self) -> None:
+        """Hand over all mailboxes to other processes, as far as there are any; `run` goes on meanwhile."""
+        await self._leases.drain()
+
+    @property
+    def unfair(self) -> Unfair | None:
+        """What has been wrong with the division of the shards for a while; None: nothing."""
+        return self._leases.unfair
+
+    @property
+    def nodes(self) -> int:
+        """The number of watch processes that are alive, this one included."""
+        division = self._leases.division
+        return 0 if division is None else sum(seat.left > 0 for seat in division.seats)
 
     async def _take_up(self) -> None:
         """Start the watches of gained shards; leases are renewed and given up in time however long that takes."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -58,6 +58,8 @@ class Verification:
         self._warned: dict[str, float] = {}
         """Server -> when its used-up budget may be logged again, by the loop's clock."""
         self._running: dict[RegistrationId, tuple[bytes, asyncio.Task[None]]] = {}
+        self._mailboxes: dict[RegistrationId, MailboxId] = {}
+        """The mailbox of each candidate whose check runs."""
 
     def start(self, candidate: Candidate, record: WatchRecord) -> None:
         """Check a candidate, once; one that replaces another ends the check of the other."""
@@ -70,6 +72,7 @@ class Verification:
             self._verify(candidate, record), name=f"verification {candidate.registration_id}"
         )
         self._running[candidate.registration_id] = (candidate.sealed, task)
+        self._mailboxes[candidate.registration_id] = candidate.mailbox_id
         task.add_done_callback(lambda task: self._ended(candidate, task))
 
     def resealed(self, before: bytes, after: bytes) -> None:
@@ -80,7 +83,12 @@ class Verification:
 
     async def stop(self) -> None:
         """End all checks; the process that has the mailbox next checks the candidates without a result."""
-        tasks = {task for _, task in self._running.values()}
+        await self.stop_of(self._mailboxes.values())
+
+    async def stop_of(self, mailboxes: Iterable[MailboxId]) -> None:
+        """End the checks of some mailboxes, as `stop` does."""
+        ended = frozenset(mailboxes)
+        tasks = {task for id_, (_, task) in self._running.items() if self._mailboxes[id_] in ended}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -90,6 +98,7 @@ class Verification:
         running = self._running.get(candidate.registration_id)
         if running is not None and running[1] is task:
             del self._running[candidate.registration_id]
+            del self._mailboxes[candidate.registration_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("proof broke", extra={"mailbox": candidate.mailbox_id}, exc_info=error)
             self._broken(candidate.mailbox_id)

@@ -28,6 +28,7 @@ from relay.domain.ports.outbox import Settlement
 from relay.store import migrate
 from relay.store.engine import Database, open_database
 from relay.store.outbox import SqlOutboxStore
+from relay.store.shards import SqlShardStore
 from relay.store.tables import mailbox, registration
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -89,9 +90,9 @@ async def fill(engine: Database, mailboxes: int) -> int:
     async with transaction(engine) as connection:
         await connection.execute(sa.insert(mailbox), owners)
         await connection.execute(sa.insert(registration), phones)
-    store = SqlWatchStore(engine, LocalWakeups())
-    epochs = await store.lease_shards("bench", BEGAN + timedelta(days=1), BEGAN, take_over=True)
-    return epochs[0]
+    shards = SqlShardStore(engine, "bench", lambda: BEGAN)
+    await shards.join("bench", 3600.0, take_over=True)
+    return (await shards.take("bench", range(SHARDS)))[0]
 
 
 def entry(number: int, epoch: int, key: int) -> CommitEntry:

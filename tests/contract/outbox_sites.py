@@ -181,9 +181,6 @@ class _Watches(NoWatches):
         self._outbox = outbox
         self._registrations = registrations
 
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        return dict.fromkeys(range(256), 1)
-
     async def accept(
         self,
         candidate: Candidate,

@@ -1,5 +1,6 @@
 """The values that the contract suites store, and short ways to an active registration."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,12 +22,15 @@ from relay.domain.model import (
 from relay.domain.ports.registration import RegistrationStore
 from relay.domain.ports.watch import WatchStore
 from relay.store.engine import Database
+from relay.store.shards import SqlShardStore
 from relay.store.tables import mailbox, outbox
+from relay.store.watches import SqlWatchStore
 from tests.transactions import OpenTransaction, transaction
 
 NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 SHARD = 7
+DAY = 86400.0  # seconds
 MAIL = Collection(
     CollectionId("5"), CollectionClass.EMAIL, SyncKey("key-1"), 1, NOW, (ServerId("5:1"), ServerId("5:2"))
 )
@@ -83,9 +87,23 @@ async def activate(
     return registration
 
 
+def shards_of(watches: SqlWatchStore) -> SqlShardStore:
+    """Return the shards of the database of other watches."""
+    return SqlShardStore(watches._database, "1.0", lambda: NOW)
+
+
+async def lease_all(watches: SqlWatchStore, node: str = "node-1") -> Mapping[int, int]:
+    """Take every shard for a day; return their epochs."""
+    shards = shards_of(watches)
+    await shards.join(node, DAY, take_over=True)
+    return await shards.take(node, range(256))
+
+
 async def own_all(watches: WatchStore, node: str = "node-1") -> int:
-    """Take every shard; return the epoch they all have then."""
-    epochs = await watches.lease_shards(node, NOW + timedelta(days=1), NOW, take_over=True)
+    """Take every shard; return the epoch they all have then. In memory there are none."""
+    if not isinstance(watches, SqlWatchStore):
+        return 1
+    epochs = await lease_all(watches, node)
     assert set(epochs) == set(range(256))
     return epochs[SHARD]
 

@@ -41,7 +41,7 @@ from relay.watch.accounts import Accounts, EasServer
 from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
-from tests.contract.samples import LATER, candidate_of, new_mailbox, new_registration
+from tests.contract.samples import LATER, candidate_of, new_mailbox, new_registration, shards_of
 from tests.fakes.seals import old_seal
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
@@ -125,7 +125,7 @@ class Site:
             ),
             "branch": EasServer("https://branch.example.com/eas", self.branch, Policy()),
         }
-        leases = Leases(self.watches, now, "node", take_over=True)
+        leases = Leases(shards_of(self.watches), self.wakeups, "node", take_over=True)
         held = HeldMailboxes(leases)
         committer = GroupCommitter(self.watches, now)
         journal = StoreJournal(committer, self.watches, held.lease_of, now, Random(1))

@@ -230,31 +230,6 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
         assert all(key.endswith(' COLLATE "C"') for key in keys), statement
 
 
-async def test_two_nodes_never_own_the_same_shard(postgres_engine: Database, other_engine: Database) -> None:
-    stores = [SqlWatchStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
-
-    for step in range(5):  # at each step all leases have run out
-        now = NOW + timedelta(minutes=step)
-        until = now + timedelta(minutes=1)
-        leased = await asyncio.gather(
-            *(store.lease_shards(f"node-{n}", until, now, take_over=False) for n, store in enumerate(stores))
-        )
-        assert sorted(number for epochs in leased for number in epochs) == list(range(256))
-
-
-async def test_a_commit_under_way_ends_before_its_shard_is_taken(
-    postgres_engine: Database, other_engine: Database
-) -> None:
-    await activate_all(postgres_engine)
-    taker = SqlWatchStore(other_engine, LocalWakeups())
-    async with asyncio.TaskGroup() as tasks, transaction(postgres_engine) as connection:
-        await connection.execute(sa.text("SELECT epoch FROM shard WHERE number = 7 FOR SHARE"))
-        taking = tasks.create_task(taker.lease_shards("node-2", LATER, NOW, take_over=True))
-        await asyncio.wait([taking], timeout=0.2)
-        assert not taking.done()
-    assert taking.result()[SHARD] == 2
-
-
 async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
     postgres_engine: Database, other_engine: Database
 ) -> None:

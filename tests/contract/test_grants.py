@@ -28,7 +28,20 @@ from relay.store.privileges import API, PUSH, WATCH, grants_sql
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.contract.samples import (
+    DAY,
+    LATER,
+    MAIL,
+    NEW_MAIL,
+    NOW,
+    SHARD,
+    activate,
+    candidate_of,
+    entry,
+    own_all,
+    register,
+    shards_of,
+)
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
 
@@ -148,7 +161,11 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
     await registrations.mark(ann.id, Mark.TEST, NOW)
     await registrations.mark(ann.id, Mark.TEST, NOW)
     epoch = await own_all(watches)
-    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
+    shards = shards_of(watches)
+    assert await shards.beat("node-1", DAY, leaving=False)
+    await shards.bury()
+    await shards.release("node-1", [1, 2])
+    assert len(await shards.take("node-1", [1])) == 1
     assert len(await watches.records([SHARD], NOW)) == 2
     await watches.take_dirty([SHARD], NOW)
     assert await watches.record(ann.mailbox_id, NOW)

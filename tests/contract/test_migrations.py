@@ -210,7 +210,6 @@ async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(
         for statement in FILLED:
             await connection.execute(sa.text(statement))
         await connection.execute(sa.text("UPDATE registration SET state = 'paused', classes = '7'"))
-        await connection.execute(sa.text("CREATE TABLE node (id text)"))
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0010'"))
 
     with pytest.raises(RowsForbidden, match=r"registration r \(state\), registration r \(classes\). Correct or delete"):

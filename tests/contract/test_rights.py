@@ -88,6 +88,11 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         WATCH: {"SELECT": ALL, "UPDATE": "owner epoch lease_until"},
         PUSH: {"SELECT": ALL},
     },
+    "node": {
+        API: {"SELECT": ALL},
+        WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL},
+        PUSH: {"SELECT": ALL},
+    },
     "path": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL}},
     "sealed_anew": {WATCH: {"SELECT": ALL, "INSERT": ALL}},
     "alembic_version": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL}, PUSH: {"SELECT": ALL}},

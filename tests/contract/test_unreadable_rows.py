@@ -22,9 +22,10 @@ from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.shards import SqlShardStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
+from tests.contract.samples import DAY, LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
 from tests.transactions import transaction
 
 NAMES = ("ann", "ben", "cas")
@@ -299,9 +300,12 @@ async def test_counts_leave_out_what_is_of_no_known_kind(relay: Relay) -> None:
 async def test_a_shard_that_cannot_be_read_is_left_to_others(embedded: Relay) -> None:
     await embedded.write("UPDATE shard SET epoch = 'late' WHERE number = 9")
 
-    taken = await embedded.watches.lease_shards("node-2", LATER, NOW, take_over=True)
+    shards = SqlShardStore(embedded.engine, "1.0", lambda: NOW, embedded.rows)
+    await shards.join("node-2", DAY, take_over=True)
+    division = await shards.beat("node-2", DAY, leaving=False)
 
-    assert len(taken) == 255
+    assert division is not None
+    assert len(division.owners) == 255
     assert embedded.set_aside() == [("shard", "9")]
 
 

@@ -33,44 +33,6 @@ PARTNERSHIP = Partnership(
 )
 
 
-async def test_the_first_node_gets_every_shard_with_a_raised_epoch(watches: SqlWatchStore) -> None:
-    assert await watches.lease_shards("node-1", LATER, NOW, take_over=False) == dict.fromkeys(range(256), 1)
-
-
-async def test_renewing_keeps_the_epochs(watches: SqlWatchStore) -> None:
-    first = await watches.lease_shards("node-1", LATER, NOW, take_over=False)
-
-    assert await watches.lease_shards("node-1", LATER + timedelta(minutes=1), LATER, take_over=False) == first
-
-
-async def test_released_shards_are_free_at_once_under_a_new_epoch(watches: SqlWatchStore) -> None:
-    mine = await watches.lease_shards("mine", LATER, NOW, take_over=False)
-    await watches.release_shards("another")
-    assert await watches.lease_shards("theirs", LATER, NOW, take_over=False) == {}
-
-    await watches.release_shards("mine")
-
-    theirs = await watches.lease_shards("theirs", LATER, NOW, take_over=False)
-    assert theirs == {shard: epoch + 1 for shard, epoch in mine.items()}
-
-
-async def test_a_leased_shard_is_not_free_until_the_lease_runs_out(watches: SqlWatchStore) -> None:
-    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
-
-    before = LATER - timedelta(microseconds=1)
-    assert await watches.lease_shards("node-2", LATER, before, take_over=False) == {}
-    taken = await watches.lease_shards("node-2", LATER + timedelta(minutes=1), LATER, take_over=False)
-
-    assert taken == dict.fromkeys(range(256), 2)
-    assert await watches.lease_shards("node-1", LATER + timedelta(minutes=1), LATER, take_over=False) == {}
-
-
-async def test_a_take_over_raises_even_the_epochs_of_its_own_name(watches: SqlWatchStore) -> None:
-    await watches.lease_shards("node-1", LATER, NOW, take_over=False)
-
-    assert await watches.lease_shards("node-1", LATER, NOW, take_over=True) == dict.fromkeys(range(256), 2)
-
-
 async def test_records_hold_all_that_was_committed(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
     registration = await activate(registrations, watches)
     epoch = await own_all(watches)

@@ -74,6 +74,7 @@ class Bench:
             push={Platform.APNS: self.apns},
             certificates=certificates or {},
             shards=lambda: 256,
+            nodes=lambda: 3,
             clock=self.clock,
             unreadable=self.unreadable,
             listeners=self.listeners,

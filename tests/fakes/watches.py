@@ -11,12 +11,6 @@ from relay.domain.tries import Wait
 class NoWatches:
     """A WatchStore without methods; a test overrides those that its subject calls."""
 
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        raise NotImplementedError
-
-    async def release_shards(self, node: str) -> None:
-        raise NotImplementedError
-
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         raise NotImplementedError
 

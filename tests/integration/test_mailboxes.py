@@ -15,7 +15,7 @@ from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
-from relay.watch.leases import LEASE, RENEW
+from relay.watch.leases import LEASE, MARGIN, RENEW
 from tests.integration.eas_world import hurried, hurry
 from tests.integration.watch_role import ANN, EMAIL, MAILBOX, WatchRole, open_watch_role
 from tests.waiting import until
@@ -170,13 +170,12 @@ def test_lost_leases_end_all_watches_and_regained_ones_start_them(tmp_path: Path
             await role.judged(await role.register("first"))
             await until(lambda: role.eas.held == 1)
 
-            role.store.stolen = True
+            await role.shards.steal()
             hurry(RENEW)
             await until(lambda: len(role.fleet) == 0)
             assert role.held.lease_of(MAILBOX) is None
 
-            role.store.stolen = False
-            await role.store.lease_shards("this node", now(), now(), take_over=True)
+            await role.shards.leave("another")
             hurry(RENEW)
             await until(lambda: len(role.fleet) == 1)
 
@@ -190,16 +189,15 @@ def test_a_database_that_stays_away_ends_all_watches_with_their_leases(tmp_path:
             await role.judged(await role.register("first"))
             await until(lambda: role.eas.held == 1)
 
-            role.store.away = True
-            for _ in range(int(LEASE // RENEW) - 1):
-                hurry(RENEW)
-                await asyncio.sleep(0.05)
+            role.shards.away = True
+            hurry(LEASE - MARGIN - RENEW)
+            await asyncio.sleep(0.05)
             assert len(role.fleet) == 1
             hurry(RENEW)
             await until(lambda: len(role.fleet) == 0)
             assert not role.mailboxes.leased
 
-            role.store.away = False
+            role.shards.away = False
             hurry(RENEW)
             await until(lambda: role.eas.held == 1)
 
@@ -212,12 +210,12 @@ def test_shards_whose_mailboxes_could_not_be_read_are_read_again(tmp_path: Path)
         async with open_watch_role(tmp_path) as role:
             await role.judged(await role.register("first"))
             await until(lambda: role.eas.held == 1)
-            role.store.stolen = True
+            await role.shards.steal()
             hurry(RENEW)
             await until(lambda: len(role.fleet) == 0)
 
-            role.store.stolen, role.store.away_for_records = False, True
-            await role.store.lease_shards("this node", now(), now(), take_over=True)
+            role.store.away_for_records = True
+            await role.shards.leave("another")
             hurry(RENEW)
             await until(lambda: not role.store.away_for_records)
             assert len(role.fleet) == 0
@@ -235,9 +233,11 @@ def test_a_broken_watch_is_started_again_from_the_store(tmp_path: Path) -> None:
             await until(lambda: role.eas.held == 1)
 
             await role.fleet.stop(MAILBOX)  # as a fault of the relay would end it
+            await until(lambda: role.eas.held == 0)
             role.mailboxes.broken(MAILBOX)
-            hurry(60)
-
+            for _ in range(10):  # a minute, in which the lease is renewed
+                hurry(2 * RENEW)
+                await asyncio.sleep(0.05)
             await until(lambda: role.eas.held == 1)
             role.eas.deliver(ANN)
             await until(lambda: role.stats.changes[CollectionClass.EMAIL] == 1)

@@ -49,6 +49,7 @@ class Ops:
             push={Platform.APNS: PushStats()},
             certificates={},
             shards=lambda: 1,
+            nodes=lambda: 1,
             clock=self.clock,
             unreadable=UnreadableRows(),
         )

@@ -21,6 +21,7 @@ from eas_watcher.transport.http import open_transport
 from relay.domain.errors import StoreUnavailable
 from relay.domain.handover import NOBODY
 from relay.domain.model import (
+    SHARDS,
     Environment,
     Mailbox,
     Mode,
@@ -34,6 +35,7 @@ from relay.domain.model import (
     WatchRecord,
 )
 from relay.domain.ports.outbox import Handover
+from relay.domain.ports.shards import Division
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
@@ -43,6 +45,7 @@ from relay.security.sealing import SealingPrivateKey, derive_device_id, generate
 from relay.store.engine import Database, open_database
 from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.shards import SqlShardStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from relay.watch.accounts import Accounts, EasServer
@@ -60,20 +63,9 @@ SHARD: Final = 7
 
 
 class WatchStore(SqlWatchStore):
-    """The real store, which a test can make unavailable, and whose leases it can give to another process."""
+    """The real store, which a test can make unavailable."""
 
-    away = False
     away_for_records = False
-    stolen = False
-
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        if self.away:
-            raise StoreUnavailable
-        if self.stolen:
-            node = "another node"
-            await super().lease_shards(node, until, now, take_over=True)
-            return {}
-        return await super().lease_shards(node, until, now, take_over)
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         if self.away_for_records:
@@ -82,11 +74,28 @@ class WatchStore(SqlWatchStore):
         return await super().records(shards, now)
 
 
+class ShardStore(SqlShardStore):
+    """The real shards, which a test can make unavailable, or give to another process."""
+
+    away = False
+
+    async def beat(self, node: str, lease: float, *, leaving: bool) -> Division | None:
+        if self.away:
+            raise StoreUnavailable
+        return await super().beat(node, lease, leaving=leaving)
+
+    async def steal(self) -> None:
+        """Let another process have all shards, which ends all others."""
+        await self.join("another", 3600.0, take_over=True)
+        await self.take("another", range(SHARDS))
+
+
 @dataclass
 class WatchRole:
     """The parts that a test looks at."""
 
     store: WatchStore
+    shards: ShardStore
     registrations: SqlRegistrationStore
     mailboxes: Mailboxes
     held: HeldMailboxes
@@ -195,7 +204,8 @@ async def open_watch_role(
         grants = Grants(sealing, store, random)
         stack.push_async_callback(grants.stop)
         accounts = Accounts(sealing, {"main": server, **more(transport, eas)}, grants)
-        leases = Leases(store, now, "this node", take_over=True)
+        shards = ShardStore(engine, "1.0", now)
+        leases = Leases(shards, wakeups, "this node", take_over=True)
         held = HeldMailboxes(leases)
         committer = GroupCommitter(store, now)
         journal = StoreJournal(committer, store, held.lease_of, now, random)
@@ -205,6 +215,7 @@ async def open_watch_role(
         grants.listen(mailboxes.resealed)
         role = WatchRole(
             store,
+            shards,
             SqlRegistrationStore(engine, wakeups),
             mailboxes,
             held,

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
 from random import Random
 from typing import Final
 
@@ -20,7 +19,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import outbox
 from relay.store.wakeups import PostgresWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import activate
+from tests.contract.samples import activate, lease_all
 from tests.site import PASSWORD, Site
 from tests.soak.ledger import Ledger
 from tests.soak.ports import free_ports
@@ -58,8 +57,7 @@ async def test_three_push_processes_on_postgresql(site: Site, database: str) -> 
         stack.callback(telling.cancel)
         watches = SqlWatchStore(engine, wakeups)
         await register_in(SqlRegistrationStore(engine, wakeups), watches)
-        until_then = now() + timedelta(hours=1)
-        epochs = await watches.lease_shards("the test", until_then, now(), take_over=True)
+        epochs = await lease_all(watches, "the test")
         async with asyncio.TaskGroup() as tasks:
             over = asyncio.Event()
             ports = free_ports(PROCESSES)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -43,7 +42,7 @@ from relay.store.tables import outbox, registration
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.bench.site import memory_kb
-from tests.contract.samples import activate
+from tests.contract.samples import activate, lease_all
 from tests.soak import hurried
 from tests.soak.ledger import Ledger
 from tests.soak.ports import free_ports
@@ -124,7 +123,7 @@ async def soak(folder: Path, simulators: "Simulators") -> None:
         wakeups = LocalWakeups()
         watches = SqlWatchStore(engine, wakeups)
         await register_all(SqlRegistrationStore(engine, wakeups), watches)
-        epochs = await watches.lease_shards("the test", clock() + timedelta(days=30), clock(), take_over=True)
+        epochs = await lease_all(watches, "the test")
         egress = stack.enter_context(open_egress_log(folder / "egress", now, Limits(16_000_000)))
         senders = await open_senders(simulators, egress, stack)
         store = SqlOutboxStore(engine, wakeups)

@@ -13,6 +13,8 @@ class Topic(StrEnum):
     """api -> watch: mailboxes are dirty."""
     VERDICTS = "verdicts"
     """watch -> api: a candidate was accepted or refused."""
+    SHARDS = "shards"
+    """watch -> watch: shards are free or taken, or a process has joined."""
     OUTBOX_APNS = "outbox-apns"
     """watch, api -> push: marks for APNs were set or may be claimed again; the next two likewise."""
     OUTBOX_FCM = "outbox-fcm"

@@ -13,16 +13,6 @@ from relay.domain.tries import Wait
 class WatchStore(Protocol):
     """The memory of watches, and their progress."""
 
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        """Renew the node's shards and take free or expired ones; return shard -> epoch of all it owns now.
-
-        Taking a shard raises its epoch, renewing does not. `take_over` takes the shards of every owner: only for a
-        process that knows the others are dead (by the lock on an embedded database).
-        """
-
-    async def release_shards(self, node: str) -> None:
-        """Give up all leases of a node that stops; others may take its shards at once."""
-
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         """Read all mailboxes of some shards and clear their dirty flags.
 

@@ -91,6 +91,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_pushes_in_flight{provider=apns}": 8,
         "relay_channel_faults{provider=apns}": 1,
         "relay_shards_leased{}": 256,
+        "relay_watch_nodes{}": 3,
         "relay_loop_lag_seconds{}": 0.25,
         "relay_connections_open{listener=api}": 1,
         "relay_api_requests_refused_total{code=busy}": 2,

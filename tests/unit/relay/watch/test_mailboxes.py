@@ -21,15 +21,14 @@ from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.holding import HoldsInTask
-from relay.domain.errors import StoreUnavailable
-from relay.domain.model import WatchRecord
+from relay.domain.model import SHARDS, WatchRecord
 from relay.domain.ports.wakeups import Topic
 from relay.security.sealing import SealingPrivateKey, generate
-from relay.store.wakeups import LocalWakeups
 from relay.watch.accounts import Accounts, Connection, EasServer
 from relay.watch.discovery import Discovery
 from relay.watch.leases import LEASE, RENEW, Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
+from tests.fakes.shards import ANOTHER, SlowShards
 from tests.fakes.watches import NoWatches
 from tests.unit.relay.watch.test_verification import MAILBOX, NOW
 
@@ -64,21 +63,9 @@ class Store(NoWatches):
     def __init__(self, *records: WatchRecord) -> None:
         self.kept = list(records)
         self.dirty: list[WatchRecord] = []
-        self.wakeups = LocalWakeups()
-        self.stolen = False
-        self.full = False
-        self.renewals = 0
-        self.released = False
+        self.shards = SlowShards()
+        self.wakeups = self.shards.wakeups
         self.record_takes = 0.0
-
-    async def lease_shards(self, node: str, until: datetime, now: datetime, take_over: bool) -> Mapping[int, int]:
-        self.renewals += 1
-        if self.full:
-            raise StoreUnavailable("database or disk is full")
-        return {} if self.stolen else {SHARD: 1}
-
-    async def release_shards(self, node: str) -> None:
-        self.released = True
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
         return self.kept
@@ -117,7 +104,7 @@ class SlowJournal:
 async def running(folder: Path, store: Store, journal: SlowJournal, server: HeldForEver) -> AsyncIterator[Mailboxes]:
     key = SealingPrivateKey.load(folder / "key.pem")
     accounts = Accounts(key, {"main": EasServer("https://mail.example.com/eas", server, Policy())})
-    leases = Leases(store, lambda: NOW, "node", take_over=False)
+    leases = Leases(store.shards, store.wakeups, "node", take_over=False)
     context = WatchContext(journal, Random(1), Admissions(8, Random(1), lambda: NOW))
     mailboxes = Mailboxes(store, store.wakeups, accounts, HeldMailboxes(leases), leases, context)
     task = asyncio.get_running_loop().create_task(mailboxes.run())
@@ -126,7 +113,7 @@ async def running(folder: Path, store: Store, journal: SlowJournal, server: Held
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
-    assert store.released
+    assert store.shards.left or store.shards.away
 
 
 @pytest.fixture
@@ -148,8 +135,8 @@ async def test_leases_are_renewed_however_long_the_mailboxes_take_to_start(tmp_p
         await asyncio.sleep(LEASE + 2 * RENEW)
 
         assert mailboxes.leased
-        assert store.renewals >= 5
-        await asyncio.sleep(60)
+        assert len(store.shards.beats) >= 5
+        await asyncio.sleep(100)
         assert len(journal.commits) == len(many)
 
 
@@ -164,7 +151,7 @@ async def test_no_watch_starts_when_its_lease_was_lost_while_it_was_read(tmp_pat
         both = frozenset({CollectionClass.EMAIL, CollectionClass.CALENDAR})
         store.dirty = [replace(record, memory=replace(record.memory, classes=both))]
         store.record_takes = 2 * RENEW
-        store.stolen = True
+        store.shards.steal(SHARD)
         store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(60)
 
@@ -176,14 +163,47 @@ async def test_a_lease_that_comes_back_starts_the_watches_again(tmp_path: Path, 
 
     async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
         await asyncio.sleep(1)
-        store.stolen = True
-        await asyncio.sleep(RENEW)
-        assert (server.held, mailboxes.shards) == (0, 0)
+        store.shards.steal(SHARD)
+        await asyncio.sleep(RENEW + 1)
+        assert (server.held, mailboxes.shards) == (0, SHARDS - 1)
 
-        store.stolen = False
-        await asyncio.sleep(RENEW)
+        await store.shards.leave(ANOTHER)
+        await asyncio.sleep(RENEW + 1)
 
-        assert (server.held, server.asked, mailboxes.shards) == (1, 2, 1)
+        assert (server.held, server.asked, mailboxes.shards) == (1, 2, SHARDS)
+
+
+async def test_a_shard_is_given_away_when_none_of_its_requests_is_held_any_more(tmp_path: Path, sealed: bytes) -> None:
+    store, server = Store(record_of(sealed)), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
+        await asyncio.sleep(1)
+        assert (server.held, mailboxes.shards) == (1, SHARDS)
+
+        await mailboxes.give(SHARD)
+
+        assert (server.held, mailboxes.shards) == (0, SHARDS - 1)
+        store.dirty = [record_of(sealed)]
+        store.wakeups.wake(Topic.MAILBOXES)
+        await asyncio.sleep(1)
+        assert server.asked == 1
+
+
+async def test_a_process_that_stops_hands_its_mailboxes_over(tmp_path: Path, sealed: bytes) -> None:
+    store, server = Store(record_of(sealed)), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
+        await asyncio.sleep(1)
+        await store.shards.join("next", LEASE, take_over=False)
+        drained = asyncio.get_running_loop().create_task(mailboxes.drain())
+        while not drained.done():
+            free = [shard for shard, owner in store.shards.owners.items() if owner is None]
+            await store.shards.beat("next", LEASE, leaving=False)
+            await store.shards.take("next", free)
+            await asyncio.sleep(0.01)
+
+        assert (server.held, mailboxes.shards, mailboxes.nodes) == (0, 0, 2)
+        assert not store.shards.of("node")
 
 
 async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_error_is_logged(
@@ -194,7 +214,7 @@ async def test_a_database_that_takes_no_writes_ends_the_watches_and_its_error_is
     async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
         await asyncio.sleep(RENEW)
         assert (mailboxes.leased, server.held) == (True, 1)
-        store.full = True
+        store.shards.away, store.shards.detail = True, "database or disk is full"
         await asyncio.sleep(LEASE + 2 * RENEW)
 
         assert (mailboxes.leased, server.held) == (False, 0)

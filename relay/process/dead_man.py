@@ -1,0 +1,64 @@
+"""The kernel's timer that kills this process when its lease ends while the process itself stands still.
+
+A process that is stopped (SIGSTOP, a debugger, a frozen container) or hangs cannot stop its watches in time, and the
+kernel keeps its connections open: the mail server would still hold its Pings while another process sends its own. So
+the kernel is told when the lease ends. Its timer fires in stopped processes, too; SIGKILL closes all connections.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_CLOCK_MONOTONIC: Final = 1
+_SIGEV_SIGNAL: Final = 0
+_INIT: Final = 1
+"""The first process of a container; the kernel spares it signals of its own."""
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+class _Sigevent(ctypes.Structure):
+    # 64 bytes [Linux: sigevent(3type)].
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("rest", ctypes.c_byte * 48),
+    )
+
+
+class DeadManTimer:
+    """A timer that kills this process unless it is set again, or off, in time."""
+
+    def __init__(self) -> None:
+        """Make the timer; it is off. Without one, which is logged, a process that stands still keeps its Pings."""
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._timer = ctypes.c_void_p()
+        event = _Sigevent(signal=signal.SIGKILL, notify=_SIGEV_SIGNAL)
+        failed = self._libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer))
+        self.works = not failed and os.getpid() != _INIT
+        if not self.works:
+            detail = os.strerror(ctypes.get_errno()) if failed else "this is process 1: run the container with an init"
+            log.warning("no timer ends this process if it stands still", extra={"detail": detail})
+
+    def set(self, seconds: float) -> None:
+        """Let the kernel kill this process after some seconds; it replaces what was set before."""
+        if self.works:
+            whole, rest = divmod(max(0.001, seconds), 1.0)
+            value = _Itimerspec(_Timespec(0, 0), _Timespec(int(whole), int(rest * 1e9)))
+            self._libc.timer_settime(self._timer, 0, ctypes.byref(value), None)
+
+    def off(self) -> None:
+        """Let this process live."""
+        if self.works:
+            self._libc.timer_settime(self._timer, 0, ctypes.byref(_Itimerspec()), None)
