@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from math import inf
 from re import ASCII, IGNORECASE
 from re import compile as pattern
+from sys import intern
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -159,10 +160,11 @@ def read(line: str, url: SplitResult, now: float) -> Cookie | None:
         return None
     path = attributes.get("path", "")
     return Cookie(
-        name,
+        # One object for the mailboxes of a server, which differ in values alone.
+        intern(name),
         value,
-        domain or host,
-        path if path.startswith("/") else default_path(url.path),
+        intern(domain or host),
+        intern(path if path.startswith("/") else default_path(url.path)),
         host_only=not domain,
         secure=secure,
         created=now,

@@ -14,7 +14,6 @@ from eas_watcher.machine.state import Policy, Watch
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
 
 MOST: Final = 1024  # values of one kind that are known; with more, they are hardly what watches have in common
-NONE: Final = frozenset[CollectionId]()
 END: Final = "\0"  # no text of XML has this character [XML 1.0, 2.2]
 SHARES: Final = 1000  # jitters that differ: 0.6 s apart for a heartbeat of ten minutes
 
@@ -44,10 +43,12 @@ class Common(Generic[H]):
 class Sharing:
     """What the watches of a process have in common."""
 
-    __slots__ = ("_classes", "_heartbeats", "_ids", "_numbers", "_policies", "_texts", "_urls")
+    __slots__ = ("_classes", "_collections", "_due", "_heartbeats", "_ids", "_numbers", "_policies", "_texts", "_urls")
 
     def __init__(self) -> None:
         """Know nothing yet."""
+        self._collections = Common[Collection]()
+        self._due = Common[frozenset[CollectionId]]()
         self._classes = Common[frozenset[CollectionClass]]()
         self._heartbeats = Common[Heartbeat]()
         self._ids = Common[CollectionId]()
@@ -81,10 +82,10 @@ class Sharing:
             classes=self._classes.one(watch.classes),
             subfolders=self._classes.one(watch.subfolders),
             partnership=self._partnership(watch.partnership),
-            collections=self._collections(watch.collections),
+            collections=tuple(map(self._collection, watch.collections)),
             heartbeat=self._heartbeats.one(watch.heartbeat),
-            unsynced=watch.unsynced or NONE,
-            parked=watch.parked or NONE,
+            unsynced=self._due.one(watch.unsynced),
+            parked=self._due.one(watch.parked),
             capacity=self._texts.one(watch.capacity),
             shown_detail=self._texts.one(watch.shown_detail),
         )
@@ -93,10 +94,9 @@ class Sharing:
         url = partnership.url
         return partnership if url is None else replace(partnership, url=self._urls.one(url))
 
-    def _collections(self, collections: tuple[Collection, ...]) -> tuple[Collection, ...]:
-        return tuple(self._collection(collection) for collection in collections)
-
     def _collection(self, collection: Collection) -> Collection:
+        if collection == Collection(collection.id, collection.cls):
+            return self._collections.one(collection)  # it was never read: that is all there is to know
         return replace(collection, id=self._ids.one(collection.id), seen=_fold(collection.seen))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.heartbeat import Heartbeat
-from eas_watcher.machine.memory import Partnership
+from eas_watcher.machine.memory import Collection, Partnership
 from eas_watcher.machine.sharing import MOST, Sharing, wake
 from eas_watcher.machine.state import Policy, Watch
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion, ServerId
@@ -26,7 +26,7 @@ def a_watch(number: int = 0, *seen: str) -> Watch:
     inbox = replace(INBOX, id=CollectionId(fresh("the inbox")), seen=tuple(map(ServerId, seen)))
     return watch_of(
         partnership=Partnership(ProtocolVersion.V14_1, url=fresh(URL)),
-        collections=(inbox,),
+        collections=(inbox, Collection(CollectionId(fresh("the calendar")), CollectionClass.CALENDAR)),
         classes=frozenset([CollectionClass.EMAIL]),
         subfolders=frozenset(set[CollectionClass]()),
         heartbeat=Heartbeat(600 + number),
@@ -47,6 +47,7 @@ SHARED: list[Callable[[Watch], Any]] = [
     lambda watch: watch.shown_detail,
     lambda watch: watch.partnership.url,
     lambda watch: watch.collections[0].id,
+    lambda watch: watch.collections[1],
 ]
 
 
@@ -80,7 +81,7 @@ def test_ids_come_back_as_they_were(ids: list[str]) -> None:
 
 
 def test_ids_are_one_text_at_rest() -> None:
-    [inbox] = Sharing().rest(a_watch(0, "5:1", "5:2", "5:3")).collections
+    inbox, _ = Sharing().rest(a_watch(0, "5:1", "5:2", "5:3")).collections
 
     assert inbox.seen == ("\x005:1\x005:2\x005:3",)
 
