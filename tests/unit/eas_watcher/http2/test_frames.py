@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 from hyperframe.frame import Frame as TheirFrame
 from hyperframe.frame import HeadersFrame
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.http2.frames import (
@@ -45,6 +45,7 @@ def read_all(pieces: list[bytes]) -> list[Frame]:
 
 
 @given(FRAMES, st.lists(st.integers(0, 400)))
+@settings(max_examples=40)
 def test_frames_are_read_wherever_the_stream_is_cut(frames: list[Frame], cuts: list[int]) -> None:
     written = b"".join(frame(*each) for each in frames)
     places = [0, *sorted(cuts), len(written)]

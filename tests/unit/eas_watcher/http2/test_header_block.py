@@ -1,7 +1,7 @@
 import pytest
 from hpack import Decoder, Encoder, NeverIndexedHeaderTuple
 from hpack.table import HeaderTable
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.http2.header_block import (
@@ -39,6 +39,7 @@ def test_the_static_table_is_that_of_the_specification() -> None:
 
 
 @given(HEADERS)
+@settings(max_examples=40)
 def test_another_implementation_reads_what_we_write(headers: list[Header]) -> None:
     decoder = Decoder(max_header_list_size=1_000_000)
     decoded = decoder.decode(NO_TABLE + header_block(headers), raw=True)
@@ -49,6 +50,7 @@ def test_another_implementation_reads_what_we_write(headers: list[Header]) -> No
 
 
 @given(HEADERS, st.booleans())
+@settings(max_examples=40)
 def test_what_another_implementation_writes_is_read(headers: list[Header], huffman: bool) -> None:
     reader = HeaderReader(1_000_000)
 
