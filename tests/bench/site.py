@@ -30,6 +30,9 @@ QUIET: Final = {
 UNPACED: Final = {"RELAY__SERVERS__SANDBOX__RETURN_RATE": "10000"}
 """Takes the pace out of the way at which an operator lets mailboxes start and return."""
 
+ALONE: Final = {"RELAY__SERVERS__SANDBOX__HTTP2": "off"}
+"""Lets each Ping have a TLS connection of its own; without it, 100 share one over HTTP/2."""
+
 
 @dataclass
 class Sandbox:

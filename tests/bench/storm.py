@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from relay.sandbox.process import RelayProcess
 from relay.sandbox.sandbox import PASSWORD
 from tests.bench.site import (
+    ALONE,
     UNPACED,
     Sandbox,
     cpu_of,
@@ -34,13 +35,13 @@ STORM = 120.0  # seconds that a storm may take
 REST = 90.0  # seconds within which memory must have returned
 
 
-async def measure(mailboxes: int, rest: float) -> None:
+async def measure(mailboxes: int, rest: float, *, http2: bool) -> None:
     """Print the figures."""
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             sandbox = await stack.enter_async_context(open_sandbox(Path(folder) / "sandbox", mailboxes))
             plant(sandbox.folder, mailboxes, PASSWORD)
-            relay, _ = await stack.enter_async_context(open_house(sandbox, UNPACED))
+            relay, _ = await stack.enter_async_context(open_house(sandbox, UNPACED if http2 else UNPACED | ALONE))
             await sandbox.held(mailboxes)
             await asyncio.sleep(SETTLE)
             pid = relay.process.pid
@@ -95,5 +96,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mailboxes", type=int, default=10_000)
     parser.add_argument("--rest", type=float, default=REST, help="seconds until memory is measured again")
+    parser.add_argument("--http2", action="store_true", help="let Pings share connections; else each has its own")
     chosen = parser.parse_args()
-    asyncio.run(measure(chosen.mailboxes, chosen.rest))
+    asyncio.run(measure(chosen.mailboxes, chosen.rest, http2=chosen.http2))
