@@ -11,13 +11,12 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import RATE, Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
-from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.admissions import Admissions
-from eas_watcher.transport.http import open_transport
+from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
@@ -36,10 +35,10 @@ def device_of(user: User) -> DeviceId:
 class Watches:
     """Watches of users at one server."""
 
-    def __init__(self, url: str, transport: Transport) -> None:
+    def __init__(self, url: str, transport: HttpTransport) -> None:
+        self.transport = transport
         self.broken: list[MailboxId] = []
         self._url = url
-        self._transport = transport
         self._diaries = Diaries()
         self._admissions = Admissions(8, Random(1), now)
         context = WatchContext(self._diaries, Random(1), self._admissions)
@@ -70,7 +69,7 @@ class Watches:
             BasicCredential(user.name, user.password),
         )
         policy = Policy(heartbeat=Heartbeat(heartbeat, minimum=min(heartbeat, HEARTBEAT)), poll_interval=poll_interval)
-        self._fleet.start(account, self._transport, diary.memory(classes, subfolders), policy)
+        self._fleet.start(account, self.transport, diary.memory(classes, subfolders), policy)
         return diary
 
     async def stop(self, user: User) -> None:
@@ -83,10 +82,14 @@ class Watches:
 
 
 @asynccontextmanager
-async def open_watches(url: str, ca_file: Path | None) -> AsyncIterator[Watches]:
-    """Open a fleet without watches that trusts `ca_file`, or else the system's CAs; no watch may break in it."""
+async def open_watches(url: str, ca_file: Path | None, *, http2: bool = False) -> AsyncIterator[Watches]:
+    """Open a fleet without watches that trusts `ca_file`, or else the system's CAs; no watch may break in it.
+
+    `http2`: offer HTTP/2 to the server.
+    """
     tls = ssl.create_default_context(cafile=ca_file)
-    async with open_transport(tls) as transport:
+    multiplexing = ssl.create_default_context(cafile=ca_file) if http2 else None
+    async with open_transport(tls, http2=multiplexing) as transport:
         watches = Watches(url, transport)
         try:
             yield watches

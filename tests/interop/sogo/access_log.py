@@ -7,7 +7,9 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 # client, identity, user of the Authorization header, [time], "request line", status [nginx: log_format combined]
-LINE: Final = pattern(r'\S+ - (?P<user>\S+) \[[^]]*\] "(?P<method>[A-Z]+) (?P<target>\S+) [^"]*" (?P<status>\d{3}) ')
+LINE: Final = pattern(
+    r'\S+ - (?P<user>\S+) \[[^]]*\] "(?P<method>[A-Z]+) (?P<target>\S+) (?P<version>[^"]*)" (?P<status>\d{3}) '
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class Request:
     user: str
     command: str
     status: int
+    version: str = ""
+    """The version of HTTP, e.g. "HTTP/2.0"."""
 
 
 def read_requests(log: Path, path: str) -> list[Request]:
@@ -27,5 +31,5 @@ def read_requests(log: Path, path: str) -> list[Request]:
         if found is None or urlsplit(found["target"]).path != path:
             continue
         named = parse_qs(urlsplit(found["target"]).query).get("Cmd", [found["method"]])
-        requests.append(Request(found["user"], named[0], int(found["status"])))
+        requests.append(Request(found["user"], named[0], int(found["status"]), found["version"]))
     return requests
