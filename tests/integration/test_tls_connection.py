@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.target import Endpoint
 from eas_watcher.transport.tls_connection import UNPRODUCTIVE, UNSENT, Connection, Dialler, Reading, TlsConnection
 from tests.fakes.tls import HOST, Authority, Talk, talking
+from tests.waiting import until
 
 BOTH = pytest.mark.both_loops
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -277,6 +279,34 @@ async def test_a_server_that_sends_tls_without_data_is_given_up(authority: Autho
 
     assert [str(error) for error in there.errors] == ["the server sends TLS without data"]
     assert UNPRODUCTIVE > 2 * 20_000
+
+
+async def test_the_buffer_of_an_answer_to_a_ticket_is_freed(dialler: Dialler) -> None:
+    """OpenSSL keeps its 16 KiB until the next write, and a held Ping writes nothing more."""
+    sizes: list[int] = []
+
+    class Noting(ssl.SSLObject):
+        def write(self, data: Any) -> int:
+            sizes.append(len(data))
+            return super().write(data)
+
+    served = Authority()
+    served.client.sslobject_class = Noting
+    ticketed = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4)  # the tickets have left before
+        ticketed.set()
+        await reader.read()
+
+    async with talking(served, wait) as url:
+        there = await dialler.with_tls(served.client).dial(endpoint(url), Gathering)
+        there.connection.write(b"ping")
+        await until(lambda: ticketed.is_set() and sizes[-1] == 0)
+        there.connection.close()
+
+    assert set(sizes) == {4, 0}
+    assert there.errors == []
 
 
 async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
