@@ -31,8 +31,10 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import Load, account_key
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
+from relay.store.bulk import Among
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, outbox_topics, set_marks
+from relay.store.prepared import Prepared
 from relay.store.reading import WRONG, Bad, Reader, faults
 from relay.store.rows import (
     MAILBOX,
@@ -53,7 +55,6 @@ WRITES: Final = 2
 
 _UNPROVED: Final = (RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value)
 _SLICE: Final = 500  # mailboxes that one transaction locks
-AT_ONCE: Final = 500  # registrations that one statement reads; far below both databases' limit of parameters
 _DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
@@ -84,8 +85,7 @@ class SqlRegistrationStore:
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         """Find a mailbox by its exact server name and user."""
-        query = _MAILBOXES.query.where(mailbox.c.server == server, mailbox.c.user == user)
-        found, bad = await self._reads.run(_MAILBOXES.all, query)
+        found, bad = await self._reads.run(_MAILBOXES.all, _MAILBOX_OF, {"server": server, "user": user})
         self._refuse(bad)
         return found[0] if found else None
 
@@ -104,20 +104,15 @@ class SqlRegistrationStore:
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
-        found, bad = await self._reads.run(_VIEWS.all, _VIEWS.query.where(registration.c.id == registration_id))
+        found, bad = await self._reads.run(_VIEWS.all, _VIEWS_OF, {"ids": [registration_id]})
         self._unreadable.looked("registration", registration_id, faults(bad))
         self._refuse(bad)
         return found[0] if found else None
 
     async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
         """Read many registrations with their mailboxes; those that are gone or cannot be read are not among them."""
-        found: dict[RegistrationId, RegistrationView] = {}
-        wanted = list(ids)
-        for start in range(0, len(wanted), AT_ONCE):
-            some = wanted[start : start + AT_ONCE]
-            views, _ = await self._reads.run(_VIEWS.all, _VIEWS.query.where(registration.c.id.in_(some)))
-            found.update((view.registration.id, view) for view in views)
-        return found
+        found, _ = await self._reads.run(_VIEWS.all, _VIEWS_OF, {"ids": list(ids)})
+        return {view.registration.id: view for view in found}
 
     async def look_again(self, _now: datetime) -> None:
         """Look at the rows set aside; those that are readable are served again."""
@@ -212,8 +207,17 @@ _VIEWS: Final = Reader(
 )
 
 
+_MAILBOX_OF: Final = Prepared(
+    _MAILBOXES.query.where(mailbox.c.server == sa.bindparam("server"), mailbox.c.user == sa.bindparam("user"))
+)
+_VIEWS_OF: Final = Prepared(_VIEWS.query.where(Among("ids", registration.c.id)))
+_WAITING: Final = Prepared(
+    sa.select(sa.func.count().label("number"))
+    .select_from(candidate)
+    .where(candidate.c.account == sa.bindparam("account"))
+)
 _MINE: Final = registration.alias("mine")
-_OTHERS: Final = (
+_OTHERS: Final = Prepared(
     sa.select(registration.c.id)
     .join_from(
         registration,
@@ -228,8 +232,7 @@ _OTHERS: Final = (
 
 
 def _load(connection: sa.Connection, server: str, account: str) -> Load:
-    waiting = sa.select(sa.func.count()).select_from(candidate).where(candidate.c.account == account)
-    number = connection.scalar(waiting) or 0
+    ((number,),) = _WAITING.rows(connection, {"account": account})
     try:
         return Load(tries.read(connection, server, account), number)
     except WRONG:  # the watch role mends them before it shows a credential
@@ -242,7 +245,7 @@ def _create(connection: sa.Connection, owner: NewMailbox, new: Registration, sea
     _make_room(connection, new)
     _insert_registration(connection, new)
     waits = {"sealed": sealed, "created_at": new.created_at, "account": account_key(owner.user)}
-    connection.execute(sa.insert(candidate), {"registration_id": new.id, **waits})
+    _INSERT_CANDIDATE.execute(connection, {"registration_id": new.id, **waits})
 
 
 def _change(
@@ -289,7 +292,7 @@ def _remove(connection: sa.Connection, registration_id: RegistrationId) -> bool:
 
 def _find_others(connection: sa.Connection, registration_id: RegistrationId) -> list[str]:
     """Return the ids of the mailbox's other registrations of the same app on the same device."""
-    return list(connection.scalars(_OTHERS, {"_id": registration_id}))
+    return [row.id for row in _OTHERS.rows(connection, {"_id": registration_id})]
 
 
 def _supersede(connection: sa.Connection, registration_id: RegistrationId) -> int:
@@ -334,8 +337,6 @@ def _mark(connection: sa.Connection, registration_id: RegistrationId, mark: Mark
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:
     """Insert a mailbox, or mark the one that has its id; raise MailboxExists."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(mailbox).on_conflict_do_update(index_elements=["id"], set_={"dirty": sa.true()})
     values = {
         "id": new.id,
         "server": new.server,
@@ -347,16 +348,14 @@ def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -
         "dirty": True,
     }
     try:
-        connection.execute(statement, values)
+        _INSERT_MAILBOX.execute(connection, values)
     except IntegrityError as error:
         raise MailboxExists(f"{new.user} at {new.server}") from error
 
 
 def _delete_unchecked(connection: sa.Connection, new: Registration) -> None:
     """Delete registrations of the same app on the same device whose credential the mail server has not checked yet."""
-    unchecked = registration.c.state == RegistrationState.VERIFYING.value
-    same = (getattr(registration.c, name) == getattr(new, name) for name in _DEVICE)
-    connection.execute(sa.delete(registration).where(unchecked, *same))
+    _DELETE_UNCHECKED.execute(connection, _device(new))
 
 
 def _make_room(connection: sa.Connection, new: Registration) -> None:
@@ -365,18 +364,7 @@ def _make_room(connection: sa.Connection, new: Registration) -> None:
     Those whose credential was refused, or whose check came to nothing, make room, the oldest first. A device that
     registers again takes no room.
     """
-    state, waits = (
-        registration.c.state,
-        sa.exists(candidate.c.registration_id).where(candidate.c.registration_id == registration.c.id),
-    )
-    useless = sa.and_(state.in_(_UNPROVED), ~waits)
-    same = sa.and_(*(getattr(registration.c, name) == getattr(new, name) for name in _DEVICE))
-    query = (
-        sa.select(registration.c.id, useless.label("useless"))
-        .where(registration.c.mailbox_id == new.mailbox_id, ~same)
-        .order_by(registration.c.created_at, registration.c.id)
-    )
-    rows = connection.execute(query).all()
+    rows = _OTHER_DEVICES.rows(connection, _device(new))
     surplus = len(rows) - MOST_REGISTRATIONS + 1
     going = [row.id for row in rows if row.useless][: max(0, surplus)]
     if len(going) < surplus:
@@ -402,7 +390,57 @@ def _insert_registration(connection: sa.Connection, new: Registration) -> None:
         "state": new.state.value,
         "created_at": new.created_at,
     }
-    connection.execute(sa.insert(registration).values(values))
+    _INSERT_REGISTRATION.execute(connection, values)
+
+
+def _device(new: Registration) -> dict[str, object]:
+    """Return the columns that tell the device of a registration, and the app on it."""
+    return {name: getattr(new, name) for name in _DEVICE}
+
+
+def _other_devices() -> sa.Select[Any]:
+    """Return the query of a mailbox's registrations of other devices, oldest first, and which of them are useless."""
+    unproved = sa.or_(*(registration.c.state == state for state in _UNPROVED))
+    waits = sa.exists(candidate.c.registration_id).where(candidate.c.registration_id == registration.c.id)
+    return (
+        sa.select(registration.c.id, sa.and_(unproved, ~waits).label("useless"))
+        .where(registration.c.mailbox_id == sa.bindparam("mailbox_id"), ~sa.and_(*_SAME_DEVICE))
+        .order_by(registration.c.created_at, registration.c.id)
+    )
+
+
+_SAME_DEVICE: Final = tuple(getattr(registration.c, name) == sa.bindparam(name) for name in _DEVICE)
+_OTHER_DEVICES: Final = Prepared(_other_devices())
+_DELETE_UNCHECKED: Final = Prepared(
+    sa.delete(registration).where(registration.c.state == RegistrationState.VERIFYING.value, *_SAME_DEVICE)
+)
+_INSERT_MAILBOX: Final = Prepared(
+    {
+        dialect: insert(mailbox).on_conflict_do_update(index_elements=["id"], set_={"dirty": sa.true()})
+        for dialect, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+    },
+    ("id", "server", "user", "device_id", "shard", "state", "since", "dirty"),
+)
+_INSERT_REGISTRATION: Final = Prepared(
+    sa.insert(registration),
+    (
+        "id",
+        "mailbox_id",
+        "secret_hash",
+        "app",
+        "platform",
+        "environment",
+        "device_token",
+        "token_since",
+        "classes",
+        "subfolders",
+        "mode",
+        "locale",
+        "state",
+        "created_at",
+    ),
+)
+_INSERT_CANDIDATE: Final = Prepared(sa.insert(candidate), ("registration_id", "sealed", "created_at", "account"))
 
 
 def _wiped(connection: sa.Connection, registration_id: RegistrationId) -> bool:

@@ -140,6 +140,7 @@ PENDING: Final = (
 )
 
 COLLECTION: Final = tuple(collection.c)
+_CLASS: Final = list(collection.c.keys()).index("class")
 
 FREE: Final[Mapping[str, None]] = {"claimed_by": None, "claimed_until": None}
 """The columns of a mark's claim when there is none."""
@@ -234,7 +235,7 @@ def read_collection(row: AnyRow) -> Collection:
     """Read the columns COLLECTION."""
     return Collection(
         id=CollectionId(row.collection_id),
-        cls=CollectionClass(row._mapping["class"]),  # noqa: SLF001 - documented, for a column whose name is a keyword
+        cls=CollectionClass(row[_CLASS]),  # its name is a keyword
         sync_key=SyncKey(row.sync_key),
         tries=row.tries,
         newest=row.newest,

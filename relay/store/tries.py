@@ -7,14 +7,17 @@ so that processes count one after the other. A refusal that nobody could foresee
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.domain.tries import DEFAULT, LIMIT, Budget, Tries, TryLimits, Wait, account_key
+from relay.store.prepared import Prepared
 from relay.store.reading import WRONG
-from relay.store.tables import tries
+from relay.store.tables import Moment, tries
+
+Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +34,14 @@ class Login(NamedTuple):
 
 def read(connection: sa.Connection, server: str, account: str) -> Tries:
     """Return all tries of an account, in all spellings."""
-    query = sa.select(sa.func.sum(tries.c.spent), sa.func.max(tries.c.last_at)).where(
-        tries.c.server == server, tries.c.account == account
-    )
-    spent, last_at = connection.execute(query).one()
+    ((spent, last_at),) = _READ.rows(connection, {"server": server, "account": account})
     return Tries(spent or 0, last_at)
 
 
 def budget(connection: sa.Connection, server: str, limits: TryLimits, now: datetime) -> Budget:
     """Return the refused candidates of a server within the window."""
-    query = sa.select(sa.func.sum(tries.c.strangers), sa.func.sum(tries.c.owners), sa.func.min(tries.c.last_at)).where(
-        tries.c.server == server,
-        tries.c.account != _SERVER,
-        tries.c.strangers + tries.c.owners > 0,
-        tries.c.last_at > limits.since(now),
-        tries.c.last_at < now + limits.window,
-    )
-    strangers, owners, first_at = connection.execute(query).one()
+    window = {"server": server, "since": limits.since(now), "until": now + limits.window}
+    ((strangers, owners, first_at),) = _BUDGET.rows(connection, window)
     return Budget(strangers or 0, owners or 0, first_at)
 
 
@@ -60,8 +54,7 @@ def spend(
     """
     _lock(connection, login.server, now)
     # Rows that cannot count any more go first, since nobody else deletes them.
-    old = tries.c.last_at < limits.stale(now)
-    connection.execute(sa.delete(tries).where(tries.c.server == login.server, tries.c.account != _SERVER, old))
+    _DELETE_OLD.execute(connection, {"server": login.server, "stale": limits.stale(now)})
     account = account_key(login.user)
     known = _known(connection, login, account, now)
     wait = known.wait(limits, now, owner=owner)
@@ -91,8 +84,8 @@ def clear(connection: sa.Connection, login: Login) -> None:
 
     Those of other spellings stay: their account may be another one.
     """
-    mine = (tries.c.server == login.server) & (tries.c.user == login.user)
-    connection.execute(sa.delete(tries).where(mine, tries.c.account == account_key(login.user)))
+    account = account_key(login.user)
+    _CLEAR.execute(connection, {"server": login.server, "account": account, "user": login.user})
 
 
 def _known(connection: sa.Connection, login: Login, account: str, now: datetime) -> Tries:
@@ -108,14 +101,12 @@ def _known(connection: sa.Connection, login: Login, account: str, now: datetime)
 
 def _lock(connection: sa.Connection, server: str, now: datetime) -> None:
     """Hold the row of a server until the transaction ends, so that its tries are counted one after the other."""
-    insert = _insert(connection).values(server=server, account=_SERVER, user="", last_at=now)
-    statement = insert.on_conflict_do_update(index_elements=_KEY, set_={"last_at": insert.excluded.last_at})
-    connection.execute(statement)
+    _LOCK.execute(connection, {"server": server, "last_at": now})
 
 
 def _forget(connection: sa.Connection, server: str, account: str) -> None:
     """Delete all tries of an account: a window passed since the last one."""
-    connection.execute(sa.delete(tries).where(tries.c.server == server, tries.c.account == account))
+    _FORGET.execute(connection, {"server": server, "account": account})
 
 
 def _add(
@@ -129,13 +120,50 @@ def _add(
     owners: int = 0,
 ) -> None:
     values = {"spent": spent, "strangers": strangers, "owners": owners}
-    insert = _insert(connection).values(server=login.server, account=account, user=login.user, last_at=now, **values)
-    added = {name: tries.c[name] + insert.excluded[name] for name in values}
-    connection.execute(insert.on_conflict_do_update(index_elements=_KEY, set_={**added, "last_at": now}))
+    key = {"server": login.server, "account": account, "user": login.user}
+    _ADD.execute(connection, {**key, **values, "last_at": now})
 
 
-def _insert(connection: sa.Connection) -> "postgresql.Insert | sqlite.Insert":
-    return postgresql.insert(tries) if connection.dialect.name == "postgresql" else sqlite.insert(tries)
+def _locking(insert: Insert) -> sa.Executable:
+    given = insert.values(
+        server=sa.bindparam("server"), account=_SERVER, user="", last_at=sa.bindparam("last_at", type_=Moment)
+    )
+    return given.on_conflict_do_update(index_elements=_KEY, set_={"last_at": given.excluded.last_at})
+
+
+def _adding(insert: Insert) -> sa.Executable:
+    given = insert.values({name: sa.bindparam(name, type_=tries.c[name].type) for name in (*_KEY, *_COUNTS, "last_at")})
+    added = {name: tries.c[name] + given.excluded[name] for name in _COUNTS}
+    return given.on_conflict_do_update(index_elements=_KEY, set_={**added, "last_at": given.excluded.last_at})
 
 
 _KEY: Final = ["server", "account", "user"]
+_COUNTS: Final = ("spent", "strangers", "owners")
+_MINE: Final = (tries.c.server == sa.bindparam("server"), tries.c.account == sa.bindparam("account"))
+_OF_SERVER: Final = (tries.c.server == sa.bindparam("server"), tries.c.account != _SERVER)
+_READ: Final = Prepared(
+    sa.select(
+        sa.func.sum(tries.c.spent, type_=sa.Integer).label("spent"),
+        sa.func.max(tries.c.last_at, type_=Moment).label("last_at"),
+    ).where(*_MINE)
+)
+_BUDGET: Final = Prepared(
+    sa.select(
+        sa.func.sum(tries.c.strangers, type_=sa.Integer).label("strangers"),
+        sa.func.sum(tries.c.owners, type_=sa.Integer).label("owners"),
+        sa.func.min(tries.c.last_at, type_=Moment).label("first_at"),
+    ).where(
+        *_OF_SERVER,
+        tries.c.strangers + tries.c.owners > 0,
+        tries.c.last_at > sa.bindparam("since", type_=Moment),
+        tries.c.last_at < sa.bindparam("until", type_=Moment),
+    )
+)
+_DELETE_OLD: Final = Prepared(
+    sa.delete(tries).where(*_OF_SERVER, tries.c.last_at < sa.bindparam("stale", type_=Moment))
+)
+_CLEAR: Final = Prepared(sa.delete(tries).where(*_MINE, tries.c.user == sa.bindparam("user")))
+_FORGET: Final = Prepared(sa.delete(tries).where(*_MINE))
+_INSERTS: Final[Mapping[str, Insert]] = {"postgresql": postgresql.insert(tries), "sqlite": sqlite.insert(tries)}
+_LOCK: Final = Prepared({dialect: _locking(insert) for dialect, insert in _INSERTS.items()})
+_ADD: Final = Prepared({dialect: _adding(insert) for dialect, insert in _INSERTS.items()})

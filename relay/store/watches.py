@@ -26,9 +26,10 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import DEFAULT, TryLimits, Wait
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
-from relay.store.bulk import count_up, in_order
+from relay.store.bulk import Among, count_up, in_order
 from relay.store.commits import commit
 from relay.store.engine import Database, scrub
+from relay.store.prepared import Prepared
 from relay.store.reading import SHOWN, WRONG, Bad, Reader
 from relay.store.rows import (
     COLLECTION,
@@ -43,7 +44,7 @@ from relay.store.rows import (
     rest_of_wait,
     strange_classes,
 )
-from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
+from relay.store.tables import Moment, candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -55,10 +56,19 @@ _NOTE_PINGS: Final = (
     .where(mailbox.c.id == sa.bindparam("_id"))
     .values(last_ping_at=sa.bindparam("_at"), heartbeat=sa.bindparam("_heartbeat"))
 )
-_HAS_ITS_TRY: Final = (
-    sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=None)
+_HAS_ITS_TRY: Final = Prepared(
+    sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=sa.null())
 )
-_HAS_CREDENTIAL: Final = sa.select(mailbox.c.sealed_credential.is_not(None)).where(mailbox.c.id == sa.bindparam("_id"))
+_THIS: Final = mailbox.c.id == sa.bindparam("_id")
+_HAS_CREDENTIAL: Final = Prepared(sa.select(mailbox.c.sealed_credential.is_not(None).label("has")).where(_THIS))
+_LOGIN: Final = Prepared(sa.select(mailbox.c.server, mailbox.c.user).where(_THIS).with_for_update(key_share=True))
+_LOCK: Final = Prepared(sa.select(mailbox.c.id).where(_THIS).with_for_update(key_share=True))
+_STATE: Final = Prepared(sa.select(registration.c.state).where(registration.c.id == sa.bindparam("_registration")))
+_DROP: Final = Prepared(
+    sa.delete(candidate)
+    .where(candidate.c.registration_id == sa.bindparam("_registration"), candidate.c.sealed == sa.bindparam("_sealed"))
+    .returning(candidate.c.registration_id)
+)
 _REFUSED: Final = mailbox.alias("refused")
 _ACCEPTED_BESIDE: Final = (
     sa.select(sa.func.max(mailbox.c.last_ping_at))
@@ -316,6 +326,7 @@ def _read_bare_collection(row: AnyRow) -> tuple[MailboxId, Collection]:
 
 
 _OWNED: Final = Reader(_MAILBOXES, [mailbox.c.id], _read_owned)
+_ONE: Final = Prepared(_OWNED.query.where(_THIS))
 _WISHES: Final = Reader(
     sa.select(
         registration.c.mailbox_id,
@@ -343,12 +354,19 @@ _BARE_COLLECTIONS: Final = Reader(
 _HIERARCHIES: Final = Reader(
     sa.select(hierarchy), [hierarchy.c.mailbox_id], lambda row: (MailboxId(row.mailbox_id), read_hierarchy(row))
 )
+_COLLECTIONS_OF: Final = Prepared(
+    _COLLECTIONS.query.where(Among("ids", collection.c.mailbox_id)).order_by(
+        collection.c.mailbox_id, collection.c.collection_id
+    )
+)
+_HIERARCHIES_OF: Final = Prepared(_HIERARCHIES.query.where(Among("ids", hierarchy.c.mailbox_id)))
+_WISHES_OF: Final = Prepared(_WISHES.query.where(Among("ids", registration.c.mailbox_id)).order_by(registration.c.id))
 
 
 def _read_record(
     connection: sa.Connection, mailbox_id: MailboxId, now: datetime, unreadable: UnreadableRows
 ) -> WatchRecord | None:
-    owned, bad = _OWNED.all(connection, _OWNED.query.where(mailbox.c.id == mailbox_id))
+    owned, bad = _OWNED.all(connection, _ONE, {"_id": mailbox_id})
     if not owned and not bad:
         for table in _TABLES:
             unreadable.looked(table, mailbox_id)
@@ -415,11 +433,10 @@ def _complete(
         return []
     ids = [each.mailbox.id for each in owned]
     collections = _collections(connection, ids, unreadable)
-    folders, bad = _HIERARCHIES.all(connection, _HIERARCHIES.query.where(hierarchy.c.mailbox_id.in_(ids)))
+    folders, bad = _HIERARCHIES.all(connection, _HIERARCHIES_OF, {"ids": ids})
     _note(unreadable, "hierarchy", ids, bad)
     hierarchies = dict(folders)
-    query = _WISHES.query.where(registration.c.mailbox_id.in_(ids)).order_by(registration.c.id)
-    wishes, bad = _WISHES.all(connection, query)
+    wishes, bad = _WISHES.all(connection, _WISHES_OF, {"ids": ids})
     strange = [Bad((each.mailbox_id, each.id), each.strange) for each in wishes if each.strange]
     _note(unreadable, "registration", ids, [*bad, *strange])
     wished = _grouped((each.mailbox_id, each) for each in wishes)
@@ -435,8 +452,7 @@ def _collections(
 ) -> Mapping[MailboxId, list[Collection]]:
     """Read the collections of mailboxes; of one that cannot be read as a whole at least its position, if that can."""
     key = (collection.c.mailbox_id, collection.c.collection_id)
-    query = _COLLECTIONS.query.where(collection.c.mailbox_id.in_(ids)).order_by(*key)
-    found, bad = _COLLECTIONS.all(connection, query)
+    found, bad = _COLLECTIONS.all(connection, _COLLECTIONS_OF, {"ids": ids})
     _note(unreadable, "collection", ids, bad)
     for each in bad:
         mine = sa.and_(*(column == value for column, value in zip(key, each.key, strict=True)))
@@ -525,7 +541,7 @@ def _spend(
     owner = candidate is not None and _active(connection, candidate)
     wait = tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
     if wait is None and candidate is not None:
-        connection.execute(_HAS_ITS_TRY, {"_registration": candidate.registration_id})
+        _HAS_ITS_TRY.execute(connection, {"_registration": candidate.registration_id})
     return wait
 
 
@@ -539,10 +555,10 @@ def _login(
     connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]
 ) -> tuple[TryLimits, tries.Login | None]:
     """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
-    query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)
-    row = connection.execute(query.with_for_update(key_share=True)).one_or_none()
-    if row is None:
+    rows = _LOGIN.rows(connection, {"_id": mailbox_id})
+    if not rows:
         return DEFAULT, None
+    (row,) = rows
     limits = by_server.get(row.server, DEFAULT)
     return limits, tries.Login(limits.place(row.server), row.user)
 
@@ -562,21 +578,14 @@ def _accept(
     """
     if not _lock(connection, accepted.mailbox_id):
         return None
-    had_one = bool(connection.scalar(_HAS_CREDENTIAL, {"_id": accepted.mailbox_id}))
+    had_one = any(row.has for row in _HAS_CREDENTIAL.rows(connection, {"_id": accepted.mailbox_id}))
     if not _drop(connection, accepted):
         return None
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
         connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
-    # A registration whose app is gone from the device waits for a new token, whatever its credential.
-    gone = registration.c.state == RegistrationState.TOKEN_GONE.value
-    state = sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value)
-    connection.execute(
-        sa.update(registration)
-        .where(registration.c.id == accepted.registration_id)
-        .values(state=state, candidate_refused=False, proved_at=sa.func.coalesce(registration.c.proved_at, now))
-    )
+    _ACTIVATE.execute(connection, {"_registration": accepted.registration_id, "_now": now})
     if replaces:
         _doubt_others(connection, accepted)
     if succeeded_at is not None:
@@ -603,22 +612,18 @@ def _expire(connection: sa.Connection, expired: Candidate) -> bool:
 
 def _lock(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
     """Lock the mailbox's row before anything else of it; return whether it exists."""
-    query = sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update(key_share=True)
-    return connection.scalar(query) is not None
+    return bool(_LOCK.rows(connection, {"_id": mailbox_id}))
 
 
 def _active(connection: sa.Connection, shown: Candidate) -> bool:
     """Return whether a candidate came with the secret of an active registration."""
-    query = sa.select(registration.c.state).where(registration.c.id == shown.registration_id)
-    return connection.scalar(query) == RegistrationState.ACTIVE.value
+    states = _STATE.rows(connection, {"_registration": shown.registration_id})
+    return [row.state for row in states] == [RegistrationState.ACTIVE.value]
 
 
 def _drop(connection: sa.Connection, tried: Candidate) -> bool:
     """Delete a candidate; return False when another one is in its place, or none."""
-    statement = sa.delete(candidate).where(
-        candidate.c.registration_id == tried.registration_id, candidate.c.sealed == tried.sealed
-    )
-    return connection.scalar(statement.returning(candidate.c.registration_id)) is not None
+    return bool(_DROP.rows(connection, {"_registration": tried.registration_id, "_sealed": tried.sealed}))
 
 
 def _doubt_others(connection: sa.Connection, accepted: Candidate) -> None:
@@ -638,24 +643,47 @@ def _doubt_others(connection: sa.Connection, accepted: Candidate) -> None:
 
 
 def _set_credential(connection: sa.Connection, accepted: Candidate, now: datetime, url: str | None) -> None:
-    waiting = mailbox.c.state.in_(_WAITS_FOR_CREDENTIAL)
+    values = {"_id": accepted.mailbox_id, "_sealed": accepted.sealed, "_url": url, "_now": now}
+    _SET_CREDENTIAL.execute(connection, values)
+
+
+def _setting_credential() -> sa.Update:
+    waiting = sa.or_(*(mailbox.c.state == state for state in _WAITS_FOR_CREDENTIAL))
     # A wait that follows a refused password ends with it; one that the server asked for is kept.
     at_once = waiting | (mailbox.c.refusals > 0)
-    connection.execute(
+    return (
         sa.update(mailbox)
-        .where(mailbox.c.id == accepted.mailbox_id)
+        .where(_THIS)
         .values(
-            sealed_credential=accepted.sealed,
-            url=mailbox.c.url if url is None else url,
+            sealed_credential=sa.bindparam("_sealed"),
+            url=sa.func.coalesce(sa.bindparam("_url", type_=sa.Text), mailbox.c.url),
             refusals=0,
             dirty=True,
-            next_try_at=sa.case((at_once, None), else_=mailbox.c.next_try_at),
-            since=sa.case((waiting, now), else_=mailbox.c.since),
+            next_try_at=sa.case((at_once, sa.null()), else_=mailbox.c.next_try_at),
+            since=sa.case((waiting, sa.bindparam("_now", type_=Moment)), else_=mailbox.c.since),
             reason=sa.case((waiting, ""), else_=mailbox.c.reason),
             detail=sa.case((waiting, ""), else_=mailbox.c.detail),
             state=sa.case((waiting, WatchState.STARTING.value), else_=mailbox.c.state),
         )
     )
+
+
+def _activating() -> sa.Update:
+    # A registration whose app is gone from the device waits for a new token, whatever its credential.
+    gone = registration.c.state == RegistrationState.TOKEN_GONE.value
+    return (
+        sa.update(registration)
+        .where(registration.c.id == sa.bindparam("_registration"))
+        .values(
+            state=sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value),
+            candidate_refused=False,
+            proved_at=sa.func.coalesce(registration.c.proved_at, sa.bindparam("_now", type_=Moment)),
+        )
+    )
+
+
+_SET_CREDENTIAL: Final = Prepared(_setting_credential())
+_ACTIVATE: Final = Prepared(_activating())
 
 
 def _set_refused(connection: sa.Connection, refused: Candidate, now: datetime) -> None:

@@ -253,10 +253,7 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
     assert waiter.woken
 
 
-async def test_many_registrations_are_read_at_once(
-    registrations: SqlRegistrationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.store.registrations.AT_ONCE", 2)
+async def test_many_registrations_are_read_at_once(registrations: SqlRegistrationStore) -> None:
     made = [await register(registrations, device=f"phone{number}") for number in range(3)]
     ids = [each.id for each in made]
 
