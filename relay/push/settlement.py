@@ -109,13 +109,14 @@ def settle(
     updated = _update_registrations(present, recipients, now, pacing.random)
     forgotten = {s.push.registration_id for s in present if _forgets(s, recipients[s.push.registration_id], now)}
     gone = {s.push.registration_id for s in present if _ends_token(s, recipients[s.push.registration_id])} - forgotten
+    ended = gone | forgotten
     done: list[MarkKey] = []
     kept: list[MarkUpdate] = []
     wake: set[Platform] = set()
     for settlement in sorted(present, key=lambda each: (each.push.registration_id, each.push.mark)):
         push = settlement.push
         mark = marks.get((push.registration_id, push.mark))
-        if mark is None or mark.first_at != push.first_at or push.registration_id in gone | forgotten:
+        if mark is None or mark.first_at != push.first_at or push.registration_id in ended:
             continue
         update = _update_mark(settlement, mark, recipients[push.registration_id], now, pacing)
         if update is None:
@@ -205,6 +206,8 @@ def _update_mark(
 ) -> MarkUpdate | None:
     """Return the new values of a mark; None: the mark is done."""
     push, later = settlement.push, settlement.next_try_at
+    if isinstance(settlement.outcome, Delivered) and mark.generation == push.generation and _is_for(push, recipient):
+        return None
     same = MarkUpdate(
         push.registration_id, push.mark, mark.count, mark.first_at, now, mark.attempts, mark.paced, settlement.parked
     )
@@ -212,8 +215,6 @@ def _update_mark(
         case Delivered() | TokenGone() | Refused(channel=False) if not _is_for(push, recipient):
             # The old device token may have moved to another phone; the new one gets the push.
             return replace(same, attempts=0)
-        case Delivered() if mark.generation == push.generation:
-            return None
         case Delivered():
             left, due_at = max(1, mark.count - push.count), pacing.next_due(push.mark, now)
             return replace(same, count=left, first_at=mark.last_at, due_at=due_at, attempts=0, paced=False)

@@ -13,7 +13,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import OperatorType
 
-from relay.store.tables import Moment
+from relay.store.tables import ZONE, Moment
 
 
 class ByCharacter(FunctionElement[str]):
@@ -55,8 +55,6 @@ ROWS: Final = "rows"
 """The parameter of the inserts below: a list of rows, each a list of values in the order of the given columns, with
 moments as their text."""
 NOTHING: Final[Mapping[str, sa.ColumnElement[Any]]] = {}
-ZONE: Final = 6
-"""Characters of the time zone at the end of a moment's text."""
 
 
 class Among(FunctionElement[bool]):
@@ -107,7 +105,7 @@ def inserts(
     parameter = sa.bindparam(ROWS, type_=sa.JSON)
     columns = [table.c[name] for name in given]
     row = sa.func.json_array_elements(parameter).table_valued("value").c.value
-    values = sa.select(*(_on_postgresql(row, index, column) for index, column in enumerate(columns)), *fixed.values())
+    values = sa.select(*(from_list(row, index, column) for index, column in enumerate(columns)), *fixed.values())
     on_postgresql = postgresql.insert(table).from_select([*given, *fixed], values)
     row = sa.func.json_each(parameter).table_valued("value").c.value
     values = sa.select(*(_on_sqlite(row, index, column) for index, column in enumerate(columns)), *fixed.values())
@@ -117,7 +115,8 @@ def inserts(
     return {"postgresql": on_postgresql, "sqlite": on_sqlite}
 
 
-def _on_postgresql(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+def from_list(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return on PostgreSQL the value of a column in a row that is a list of JSON."""
     if isinstance(column.type, sa.JSON):
         return row.op("->")(index)
     return sa.cast(row.op("->>")(index), column.type)

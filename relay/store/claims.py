@@ -21,6 +21,7 @@ from relay.store.prepared import Prepared
 from relay.store.reading import Bad, Reader
 from relay.store.rows import DUE, FREE, DueMark, read_due
 from relay.store.tables import Moment, outbox, registration
+from relay.store.updates import Updates
 
 FAR: Final = timedelta(minutes=90)
 """Longer than any mark waits: a later moment was written while the clock was wrong, and counts as past."""
@@ -33,9 +34,6 @@ ROUNDS: Final = 10
 FORMS: Final = 64
 """Forms of lanes whose statements are kept; more than a dispatcher meets."""
 
-UPDATE_MARK: Final = sa.update(outbox).where(
-    outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark")
-)
 MARKS: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
 READABLE: Final = Reader(
     sa.select(*DUE).join_from(outbox, registration), [outbox.c.registration_id, outbox.c.mark], read_due
@@ -47,8 +45,12 @@ _FAR: Final = sa.bindparam("far", type_=Moment)
 _CLAIM: Final = Prepared(
     sa.update(outbox).where(MARKS).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until"))
 )
-_DELAY: Final = Prepared(UPDATE_MARK, ("due_at", "paced"))
-_PARK: Final = UPDATE_MARK.values(attempts=count_up(outbox.c.attempts))
+_DELAY: Final = Updates(outbox, ("registration_id", "mark"), ("due_at", "paced"))
+_PARK: Final = (
+    sa.update(outbox)
+    .where(outbox.c.registration_id == sa.bindparam("_registration_id"), outbox.c.mark == sa.bindparam("_mark"))
+    .values(attempts=count_up(outbox.c.attempts))
+)
 _RECHECK: Final = registration.c.recheck_at
 _RIPE: Final = sa.or_(_RECHECK <= _NOW, sa.bindparam("far_recheck", type_=Moment) < _RECHECK)
 _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
@@ -74,7 +76,7 @@ def claim_marks(
             keys = [(push.registration_id, push.mark) for push in found.claimed]
             _CLAIM.execute(connection, {"marks": keys, "owner": owner, "until": until})
         if found.delayed:
-            _DELAY.many(connection, found.delayed)
+            _DELAY.run(connection, found.delayed)
         if bad:
             connection.execute(_PARK, [_parked(each, now) for each in bad])
         pushes += found.claimed
@@ -185,7 +187,7 @@ def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, paci
             tried.add(push.registration_id)
         seconds = 0.0 if due.paced else pacing.wait(push.mark, due.pushed_at, now)
         if seconds > 0.0:
-            key = {"_registration": push.registration_id, "_mark": push.mark.value}
+            key = {"_registration_id": push.registration_id, "_mark": push.mark}
             found.delayed.append({**key, "due_at": now + timedelta(seconds=seconds), "paced": True})
         else:
             found.claimed.append(push)
@@ -195,5 +197,5 @@ def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, paci
 def _parked(bad: Bad, now: datetime) -> dict[str, Any]:
     """Return the new values of a mark that cannot be read."""
     registration_id, mark = bad.key
-    key = {"_registration": registration_id, "_mark": mark}
+    key = {"_registration_id": registration_id, "_mark": mark}
     return {**key, **FREE, "due_at": now + PARKED, "aside": aside(bad.fault)}

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from relay.domain.model import DuePush, Lane, Platform, RegistrationId, RegistrationState
+from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId, RegistrationState
 from relay.domain.outcome import LastOutcome
 from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims, Settlement
@@ -32,7 +32,6 @@ from relay.store.claims import (
     FORMS,
     MARKS,
     READABLE,
-    UPDATE_MARK,
     aside,
     claim_marks,
     free_or_run_out,
@@ -54,6 +53,7 @@ from relay.store.rows import (
     write_registration_update,
 )
 from relay.store.tables import Moment, mailbox, outbox, registration
+from relay.store.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,9 @@ BATCH: Final = 500
 """Marks per transaction that drops expired ones."""
 
 _DELETE_MARKS: Final = Prepared(sa.delete(outbox).where(MARKS))
-_TOUCH: Final = sa.update(registration).where(registration.c.id == sa.bindparam("_registration"))
-_TOKEN_GONE: Final = _TOUCH.values(state=RegistrationState.TOKEN_GONE.value)
+_TOKEN_GONE: Final = (
+    sa.update(registration).where(Among("ids", registration.c.id)).values(state=RegistrationState.TOKEN_GONE.value)
+)
 _MARK_DIRTY: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_mailbox")).values(dirty=True)
 _OWNERS: Final = sa.select(registration.c.mailbox_id).where(Among("ids", registration.c.id)).distinct()
 _LOCK_RECIPIENTS: Final = Prepared(
@@ -145,7 +146,7 @@ class SqlOutboxStore:
 
     async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         """End the claim of a mark whose outcome cannot be recorded; it is not claimed before `until`."""
-        key = {"_registration": push.registration_id, "_mark": push.mark.value}
+        key = {"_registration_id": push.registration_id, "_mark": push.mark.value}
         values = {"due_at": until, "attempts": push.attempts + 1, "aside": reason}
         await self._database.run(update_marks, [{**key, **FREE, **values}])
 
@@ -184,7 +185,7 @@ def _look_again(
     mine = (outbox.c.registration_id == registration_id) & (outbox.c.mark == mark)
     found, bad = READABLE.all(connection, READABLE.query.where(mine))
     if found:
-        update_marks(connection, [{"_registration": registration_id, "_mark": mark, "due_at": now, "aside": ""}])
+        update_marks(connection, [{"_registration_id": registration_id, "_mark": mark, "due_at": now, "aside": ""}])
     return found, bad
 
 
@@ -194,7 +195,7 @@ def _release(connection: sa.Connection, owner: str | None) -> set[str]:
     keys = sa.select(outbox.c.registration_id, outbox.c.mark, outbox.c.platform).where(held)
     keys = keys.order_by(*in_order(outbox.c.registration_id, outbox.c.mark)).with_for_update(key_share=True)
     rows = connection.execute(keys).all()
-    update_marks(connection, [{**FREE, "_registration": row.registration_id, "_mark": row.mark} for row in rows])
+    update_marks(connection, [{**FREE, "_registration_id": row.registration_id, "_mark": row.mark} for row in rows])
     return {row.platform for row in rows}
 
 
@@ -217,19 +218,17 @@ def settle_marks(
 def update_marks(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Set columns of marks; all rows set the same ones."""
     if rows:
-        _updating_marks(tuple(name for name in rows[0] if name not in {"_registration", "_mark"})).many(
-            connection, rows
-        )
+        _mark_updates(tuple(name for name in rows[0] if not name.startswith("_"))).run(connection, rows)
 
 
 @lru_cache(FORMS)
-def _updating_marks(columns: tuple[str, ...]) -> Prepared:
-    return Prepared(UPDATE_MARK, columns)
+def _mark_updates(columns: tuple[str, ...]) -> Updates:
+    return Updates(outbox, ("registration_id", "mark"), columns)
 
 
 @lru_cache(FORMS)
-def _updating_registrations(columns: tuple[str, ...]) -> Prepared:
-    return Prepared(_TOUCH, columns)
+def _registration_updates(columns: tuple[str, ...]) -> Updates:
+    return Updates(registration, ("id",), columns)
 
 
 def _mark_mailboxes_dirty(connection: sa.Connection, ids: Sequence[RegistrationId]) -> bool:
@@ -253,7 +252,8 @@ def _lock_pending(
     connection: sa.Connection, settlements: Sequence[Settlement], ids: Sequence[RegistrationId]
 ) -> Mapping[MarkKey, PendingMark]:
     """Lock all marks of some registrations; return those that are settled."""
-    marks = {(each.push.registration_id, each.push.mark.value): each.push.mark for each in settlements}
+    marks: dict[tuple[str, str], Mark]
+    marks = {(each.push.registration_id, each.push.mark): each.push.mark for each in settlements}
     rows = _LOCK_PENDING.rows(connection, {"ids": ids})
     found = [(marks.get((row.registration_id, row.mark)), row) for row in rows]
     return {(row.registration_id, mark): read_pending(row) for mark, row in found if mark is not None}
@@ -262,9 +262,9 @@ def _lock_pending(
 def _write(connection: sa.Connection, settled: Settled, recipients: Mapping[RegistrationId, Recipient]) -> None:
     updates = [write_registration_update(each, recipients[each.id]) for each in settled.updated]
     for columns, rows in _by_columns(updates):
-        _updating_registrations(columns).many(connection, rows)
+        _registration_updates(columns).run(connection, rows)
     if settled.gone:
-        connection.execute(_TOKEN_GONE, [{"_registration": id_} for id_ in settled.gone])
+        connection.execute(_TOKEN_GONE, {"ids": settled.gone})
         connection.execute(_FORGET_MARKS, {"ids": settled.gone})
     if settled.forgotten:
         connection.execute(_FORGET, {"ids": settled.forgotten})  # their marks go with them
@@ -277,7 +277,7 @@ def _by_columns(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, ...], l
     """Group rows that set the same columns, for one statement each; the order of the keys stays."""
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault(tuple(name for name in row if name != "_registration"), []).append(row)
+        grouped.setdefault(tuple(name for name in row if name != "_id"), []).append(row)
     return sorted(grouped.items())
 
 
@@ -312,7 +312,7 @@ def _expire(connection: sa.Connection, platform: Platform, now: datetime, pacing
     if marks:
         ids = sorted({id_ for id_, _ in marks})
         lines = [LastOutcome.expired(before[id_], pacing.expire).line for id_ in ids]
-        updates = [{"_registration": id_, "last_outcome": line} for id_, line in zip(ids, lines, strict=True)]
-        _updating_registrations(("last_outcome",)).many(connection, updates)
+        updates = [{"_id": id_, "last_outcome": line} for id_, line in zip(ids, lines, strict=True)]
+        _registration_updates(("last_outcome",)).run(connection, updates)
         _DELETE_MARKS.execute(connection, {"marks": marks})
     return len(marks)

@@ -5,6 +5,7 @@ that each mail costs run here, and all others through SQLAlchemy. Values are bou
 here, too, its errors are raised, its listeners called, and no statement runs outside of a transaction that it began.
 """
 
+import json
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Prepared:
     def rows(self, connection: sa.Connection, values: Mapping[str, Any] = NOTHING) -> list[Any]:
         """Execute the statement; return its rows."""
         compiled = self._on(connection.dialect)
-        found = execute_text(connection, compiled.text, compiled.bind(values), fetch=True)
+        found, _ = execute_text(connection, compiled.text, compiled.bind(values), fetch=True)
         make, results = compiled.row, compiled.results
         if not results:
             return [make(row) for row in found]
@@ -86,15 +87,15 @@ class Prepared:
             read.append(make(fields))
         return read
 
-    def execute(self, connection: sa.Connection, values: Mapping[str, Any] = NOTHING) -> None:
-        """Execute the statement; what it returns is of no interest."""
+    def execute(self, connection: sa.Connection, values: Mapping[str, Any] = NOTHING) -> int:
+        """Execute the statement; return how many rows it changed."""
         compiled = self._on(connection.dialect)
-        execute_text(connection, compiled.text, compiled.bind(values))
+        return execute_text(connection, compiled.text, compiled.bind(values))[1]
 
-    def many(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute the statement once for each row, in their order."""
+    def many(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Execute the statement once for each row, in their order; return how many it changed, -1 on PostgreSQL."""
         compiled = self._on(connection.dialect)
-        execute_text(connection, compiled.text, [compiled.bind(row) for row in rows], many=True)
+        return execute_text(connection, compiled.text, [compiled.bind(row) for row in rows], many=True)[1]
 
     def _on(self, dialect: sa.Dialect) -> _Compiled:
         compiled = self._compiled.get(dialect.name)
@@ -118,7 +119,13 @@ def _reading(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Processor |
     """Return how a driver's value becomes one of a type; None: as it is, as both drivers return floats."""
     if isinstance(kind, sa.Float):
         return None
+    if isinstance(kind, sa.JSON) and dialect.name == "sqlite":
+        return _read_json
     return kind.dialect_impl(dialect).result_processor(dialect, None)
+
+
+def _read_json(value: Any) -> Any:
+    return None if value is None else json.loads(value)
 
 
 def _parameter(bound: sa.BindParameter[Any], name: str, dialect: sa.Dialect) -> _Parameter:
@@ -133,14 +140,17 @@ def _parameter(bound: sa.BindParameter[Any], name: str, dialect: sa.Dialect) -> 
 
 def execute_text(
     connection: sa.Connection, text: str, values: Sequence[Any] = (), *, fetch: bool = False, many: bool = False
-) -> Sequence[Sequence[Any]]:
-    """Execute a statement with the driver's cursor; raise what SQLAlchemy raises for the driver's errors."""
+) -> tuple[Sequence[Sequence[Any]], int]:
+    """Execute a statement with the driver's cursor; return rows and their number, as the driver counts changed ones.
+
+    Raises what SQLAlchemy raises for the driver's errors.
+    """
     cursor = connection.connection.cursor()
     try:
         for listen in connection.dispatch.before_cursor_execute:  # as for all other statements
             listen(connection, cursor, text, values, None, many)
         (cursor.executemany if many else cursor.execute)(text, values)
-        return cursor.fetchall() if fetch else ()
+        return cursor.fetchall() if fetch else (), cursor.rowcount
     except BaseException as error:
         translated = _translated(connection, error, text)
         if translated is error:

@@ -56,6 +56,7 @@ class Reader(Generic[T]):
         self._read = read
         columns = [_column(selected) for selected in query.selected_columns]
         self._checks = [None if column is None else _Check(column, key[0].table) for column in columns]
+        self._kinds = [None if check is None else check.kind for check in self._checks]
         self._places = [next(i for i, column in enumerate(columns) if column is part) for part in self._key]
 
     def all(
@@ -78,8 +79,8 @@ class Reader(Generic[T]):
     def value(self, row: Row[Any]) -> T | Bad:
         """Return the value of a row, or what is wrong with it."""
         try:
-            for check, value in zip(self._checks, row, strict=False):
-                if check is not None:
+            for check, kind, value in zip(self._checks, self._kinds, row, strict=False):
+                if check is not None and (type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST)):
                     check.accept(value)
             return self._read(row)
         except WRONG as error:
@@ -92,6 +93,8 @@ class _Check:
     def __init__(self, column: sa.Column[Any], table: sa.FromClause) -> None:
         self._name = column.name
         self._kinds = _kinds(column.type)
+        self.kind = self._kinds[0] if self._kinds and self._kinds[0] is not float else None
+        """The type of values that need no check, but texts that of their length; None: all need it."""
         # A column of a table that was joined may be missing with its row.
         self._optional = bool(column.nullable) or column.table is not table
 

@@ -290,22 +290,31 @@ class DueMark(NamedTuple):
     quarantined: bool
 
 
+_MARKS: Final = {each.value: each for each in Mark}
+_PLATFORMS: Final = {each.value: each for each in Platform}
+_ENVIRONMENTS: Final = {each.value: each for each in Environment}
+_MODES: Final = {each.value: each for each in Mode}
+_STATES: Final = {each.value: each for each in RegistrationState}
+"""The members of each enumeration by name: to look one up is far cheaper than to call its class, which says what is
+wrong with an unknown name."""
+
+
 def read_due(row: AnyRow) -> DueMark:
     """Read the columns DUE."""
     push = DuePush(
-        registration_id=RegistrationId(row.registration_id),
-        mark=Mark(row.mark),
+        registration_id=row.registration_id,
+        mark=_MARKS.get(row.mark) or Mark(row.mark),
         count=row.changes,
         certain=row.certain,
         generation=row.generation,
         attempts=row.attempts,
         first_at=row.first_at,
-        platform=Platform(row.platform),
+        platform=_PLATFORMS.get(row.platform) or Platform(row.platform),
         app=row.app,
-        environment=Environment(row.environment),
+        environment=_ENVIRONMENTS.get(row.environment) or Environment(row.environment),
         device_token=row.device_token,
         token_since=row.token_since,
-        mode=Mode(row.mode),
+        mode=_MODES.get(row.mode) or Mode(row.mode),
         locale=row.locale,
     )
     seconds = read_pushed(row.pushed).get(push.mark.value)
@@ -325,11 +334,11 @@ def read_pushed(value: object) -> Mapping[str, float]:
 def read_recipient(row: AnyRow) -> Recipient:
     """Read the columns RECIPIENT."""
     return Recipient(
-        id=RegistrationId(row.id),
-        environment=Environment(row.environment),
+        id=row.id,
+        environment=_ENVIRONMENTS.get(row.environment) or Environment(row.environment),
         device_token=row.device_token,
         token_since=row.token_since,
-        state=RegistrationState(row.state),
+        state=_STATES.get(row.state) or RegistrationState(row.state),
         pushed=read_pushed(row.pushed),
         quarantine=_read_quarantine(row),
     )
@@ -347,7 +356,7 @@ def write_outcome(outcome: LastOutcome | None) -> str:
 
 def write_registration_update(update: RegistrationUpdate, before: Recipient) -> dict[str, object]:
     """Turn what changed of a registration into its columns, with its key."""
-    row: dict[str, object] = {"_registration": before.id, "last_outcome": write_outcome(update.last_outcome)}
+    row: dict[str, object] = {"_id": before.id, "last_outcome": write_outcome(update.last_outcome)}
     if update.last_push_at is not None:
         row |= {"last_push_at": update.last_push_at, "pushed": update.pushed}
     if update.quarantine != before.quarantine:
@@ -358,7 +367,7 @@ def write_registration_update(update: RegistrationUpdate, before: Recipient) -> 
 def write_mark_update(update: MarkUpdate) -> dict[str, object]:
     """Turn the new values of a mark into its columns, with its key; its claim ends."""
     return {
-        "_registration": update.registration_id,
+        "_registration_id": update.registration_id,
         "_mark": update.mark.value,
         **FREE,
         "count": update.count,

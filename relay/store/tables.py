@@ -1,8 +1,13 @@
 """The schema: eleven tables, the same on SQLite and PostgreSQL."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, Final
 
 import sqlalchemy as sa
+
+ZONE: Final = 6
+"""Characters of the time zone at the end of a moment's text."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -23,29 +28,44 @@ class Moment(sa.types.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Return an aware moment in UTC; for SQLite without its time zone, which its text cannot hold."""
-        if value is None:
-            return None
-        utc = _utc(value)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[datetime | None], Any]:
+        """Return what turns an aware moment into UTC; for SQLite into text without the time zone."""
+        return _sqlite_text if dialect.name == "sqlite" else _utc_or_none
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Return a moment with its time zone, which SQLite does not keep."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002
+        """Return what turns a value into a moment with its time zone, which SQLite does not keep."""
+        return _read_sqlite_text if dialect.name == "sqlite" else _utc_or_none
 
     @staticmethod
     def text(value: datetime) -> str:
-        """Return a moment as PostgreSQL reads it; without the last 6 characters, its time zone, as SQLite keeps it.
+        """Return a moment as PostgreSQL reads it; without its time zone, the last ZONE characters, as SQLite keeps it.
 
         Raises ValueError for a naive datetime.
         """
         return _utc(value).isoformat(" ", "microseconds")
 
 
+def _sqlite_text(value: datetime | None) -> str | None:
+    return None if value is None else Moment.text(value)[:-ZONE]
+
+
+def _read_sqlite_text(value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(f"{value}+00:00")
+    except ValueError:  # a text that the relay did not write: without a time, or with its time zone
+        moment = datetime.fromisoformat(f"{value}")
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _utc_or_none(value: datetime | None) -> datetime | None:
+    return None if value is None else _utc(value)
+
+
 def _utc(value: datetime) -> datetime:
+    if value.tzinfo is UTC:
+        return value
     if value.tzinfo is None:
         raise ValueError(f"a moment without time zone: {value!r}")
     return value.astimezone(UTC)

@@ -12,6 +12,7 @@ from relay.store.engine import Database, open_database
 from relay.store.prepared import Prepared
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox, registration
+from relay.store.updates import Updates
 from tests.contract.samples import NOW, register
 from tests.transactions import recorded
 
@@ -55,6 +56,26 @@ async def test_values_are_written_as_sqlalchemy_writes_them(
     written = await engine.run(write)
 
     assert [row._asdict() for row in written] == [values] * 3
+
+
+async def test_many_rows_are_updated_each_to_values_of_its_own(
+    engine: Database, registrations: SqlRegistrationStore
+) -> None:
+    for name in ("ann", "ben", "eve"):
+        await register(registrations, name)
+    names = ("pushed", "last_push_at", "quarantine_reason", "rechecks", "recheck_at")
+    ann: tuple[object, ...] = ({"email": 1.5}, NOW, "it's", 1, None)
+    ben: tuple[object, ...] = ({}, NOW + timedelta(hours=1), "", 2, NOW)
+    rows = [
+        {"_id": f"reg-{name}-phone", **dict(zip(names, values, strict=True))}
+        for name, values in (("ann", ann), ("ben", ben))
+    ]
+
+    updated = await engine.run(Updates(registration, ("id",), names).run, rows)
+
+    written = sa.select(*(registration.c[name] for name in names)).order_by(registration.c.id)
+    assert updated == 2
+    assert await engine.run(Prepared(written).rows) == [ann, ben, (None, None, "", 0, None)]
 
 
 async def test_listeners_hear_of_prepared_statements(engine: Database) -> None:
