@@ -6,13 +6,15 @@ the statement for each row, which it does in 4 us, far faster than it takes JSON
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from relay.store.bulk import ROWS, from_list
+from relay.store.bulk import ROWS, Among, from_list
 from relay.store.prepared import Prepared
 from relay.store.tables import Moment
+
+_KEYS: Final = "keys"
 
 
 class Updates:
@@ -30,7 +32,9 @@ class Updates:
         columns = [table.c[name] for name in (*key, *given)]
         values = sa.select(*(from_list(row, n, column).label(f"v{n}") for n, column in enumerate(columns)))
         new = values.subquery("new")
-        at_once = sa.update(table).where(*(table.c[name] == new.c[f"v{n}"] for n, name in enumerate(key)))
+        # The first condition follows from the second: it has the rows looked up in the index, whatever the estimates.
+        at_once = sa.update(table).where(Among(_KEYS, table.c[key[0]]))
+        at_once = at_once.where(*(table.c[name] == new.c[f"v{n}"] for n, name in enumerate(key)))
         at_once = at_once.values({name: new.c[f"v{n}"] for n, name in enumerate(given, len(key))})
         self._each = Prepared(each, tuple(given))
         self._at_once = Prepared(at_once)
@@ -39,7 +43,8 @@ class Updates:
         """Update rows; return how many there were."""
         if connection.dialect.name == "sqlite":
             return self._each.many(connection, rows)
-        return self._at_once.execute(connection, {ROWS: [[_plain(row[name]) for name in self._names] for row in rows]})
+        values = [[_plain(row[name]) for name in self._names] for row in rows]
+        return self._at_once.execute(connection, {ROWS: values, _KEYS: [row[0] for row in values]})
 
 
 def _plain(value: object) -> object:
