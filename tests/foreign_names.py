@@ -21,7 +21,7 @@ OVERRIDES = frozenset(
         ("prometheus_client", "collect"),
         ("pydantic", "model_config"),
         *(("sqlalchemy", name) for name in ("cache_ok", "impl", "inherit_cache", "name", "self_group", "type")),
-        *(("sqlalchemy", name) for name in ("process_bind_param", "process_result_value")),
+        *(("sqlalchemy", name) for name in ("bind_processor", "result_processor")),
     }
 )
 """What a library's documentation says to define in a subclass."""
