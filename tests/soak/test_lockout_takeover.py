@@ -34,7 +34,7 @@ class Processes:
         return await self.stack.enter_async_context(relay)
 
     async def watch(self) -> None:
-        """Start another watch process; it stands by while another one has the leases."""
+        """Start another watch process; it gets its share of the mailboxes."""
         self.watches.append(await self.start("watch"))
 
     async def query(self, statement: str, *values: str) -> Any:
@@ -55,17 +55,30 @@ class Processes:
 
         await until(is_stored, TAKEOVER)
 
+    async def owner(self) -> str | None:
+        """Return the node that has Ann's shard."""
+        query = 'SELECT owner FROM shard JOIN mailbox ON shard = number WHERE "user" = $1'
+        (node,) = await self.query(query, ANN)
+        return str(node) if node else None
+
     async def kill_owner(self, *, due: bool) -> None:
-        """Kill the watch process that has the leases, and end these; with `due` also Ann's wait."""
-        owner = self.watches.pop(0)
+        """Kill the watch process that has Ann's mailbox, and end its lease; with `due` also Ann's wait."""
+        node = await self.owner()
+        assert node is not None
+        (owner,) = [watch for watch in self.watches if f"-{watch.process.pid}-" in node]
+        self.watches.remove(owner)
         owner.kill()
         await owner.process.wait()
-        await until(lambda: self.site.sandbox.eas.held == 0)
         if due:
             await self.query("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL")
             await self.query("UPDATE tries SET last_at = last_at - interval '1 day'")
-        await self.query("UPDATE shard SET lease_until = now() - interval '1 second'")
-        await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's: the next process has the leases
+        await self.query("UPDATE node SET alive_until = now() - interval '1 second' WHERE id = $1", node)
+
+        async def taken() -> bool:
+            return await self.owner() not in {None, node}
+
+        await until(taken, TAKEOVER)
+        await until(lambda: self.site.sandbox.eas.held == 1, TAKEOVER)  # Ben's
 
 
 async def test_a_password_that_went_bad_is_tried_three_times_by_all_processes(site: Site, database: str) -> None:
