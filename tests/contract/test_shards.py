@@ -99,8 +99,9 @@ async def test_the_hosts_clock_does_not_matter_on_postgresql(postgres_engine: Da
         shards = SqlShardStore(postgres_engine, "1.0", lambda moment=moment: moment)
         await shards.join(name, LEASE, take_over=False)
         await shards.bury()
-        left = [seat.left for seat in (await seen(shards, name)).seats]
-        assert all(LEASE - 3 < each <= LEASE for each in left)
+        seats = (await seen(shards, name)).seats
+        assert all(LEASE - 3 < seat.left <= LEASE for seat in seats)
+    assert [seat.node for seat in seats] == ["a", "b"]
 
 
 async def test_the_shards_of_the_dead_become_free_and_the_dead_do_not_return(

@@ -24,7 +24,7 @@ import pytest
 
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
-from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.process import RelayEnded, RelayProcess, open_relay
 from relay.watch.leases import LEASE
 from tests.postgres import PostgresServer
 from tests.site import PASSWORD, Site
@@ -64,6 +64,16 @@ class Node:
     relay: RelayProcess | None = None
 
     async def start(self) -> None:
+        """Start it; one that finds no database ends, and is started again."""
+        while True:
+            try:
+                await self._start()
+            except RelayEnded:
+                await asyncio.sleep(1)
+            else:
+                return
+
+    async def _start(self) -> None:
         (port,) = free_ports(1)
         site = self.cluster.site
         environ = {

@@ -29,6 +29,11 @@ def run(lines: str, *, stop: bool = False) -> tuple[int, str]:
         said = process.stdout.readline()
         if stop:
             os.kill(process.pid, signal.SIGSTOP)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         said += process.stdout.read()
     return process.returncode, said
 
