@@ -59,7 +59,7 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 interop: $(VENV)/.dev ## test against SOGo, Samba, proxies and nghttpd; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|apns|cluster|fcm|outbox|register|start|storm; prints "bench NAME VALUE UNIT" lines
+bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm; prints "bench NAME VALUE UNIT" lines
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes

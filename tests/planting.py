@@ -5,8 +5,9 @@ Registering 10,000 mailboxes takes minutes and is measured by a bench of its own
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -45,9 +46,29 @@ def plant(folder: Path, mailboxes: int, password: str) -> None:
         subprocess.run([*relay, command, "--config", str(folder / "relay.toml")], check=True, stdout=subprocess.DEVNULL)
     state = folder / "state"
     key = SealingPublicKey.load(state / "sealing-public.pem")
+    engine = sa.create_engine(f"sqlite:///{state / DATABASE}")
+    with engine.begin() as connection:
+        insert(connection, key, range(1, mailboxes + 1), password)
+    engine.dispose()
+
+
+def insert(connection: sa.Connection, key: SealingPublicKey, numbers: Sequence[int], password: str) -> None:
+    """Insert the mailboxes with these numbers, whose credentials only the holder of the key can open."""
+    for start in range(0, len(numbers), AT_ONCE):
+        owners, phones = _rows(key, numbers[start : start + AT_ONCE], password)
+        connection.execute(sa.insert(mailbox), owners)
+        connection.execute(sa.insert(registration), phones)
+
+
+Rows = list[dict[str, Any]]
+
+
+def _rows(key: SealingPublicKey, numbers: Sequence[int], password: str) -> tuple[Rows, Rows]:
+    """Return the rows of mailboxes and of their phones."""
     moment = now()
-    owners, phones = [], []
-    for number in range(1, mailboxes + 1):
+    owners: Rows = []
+    phones: Rows = []
+    for number in numbers:
         id_ = MailboxId(f"planted-{number:08}")
         new = NewMailbox(id_, SERVER, user(number), derive_device_id(key, SERVER, user(number)), shard_of(id_))
         owners.append(
@@ -80,9 +101,4 @@ def plant(folder: Path, mailboxes: int, password: str) -> None:
                 "proved_at": moment,
             }
         )
-    engine = sa.create_engine(f"sqlite:///{state / DATABASE}")
-    with engine.begin() as connection:
-        for start in range(0, mailboxes, AT_ONCE):
-            connection.execute(sa.insert(mailbox), owners[start : start + AT_ONCE])
-            connection.execute(sa.insert(registration), phones[start : start + AT_ONCE])
-    engine.dispose()
+    return owners, phones

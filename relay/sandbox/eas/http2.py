@@ -22,7 +22,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
@@ -316,8 +316,8 @@ class Http2Connection(asyncio.Protocol):
                     self._blocked.append((stream_id, answer.body))
                     self._send_blocked()
                 self._answers.sent(answer)
-        except StreamClosedError:
-            pass  # the client has reset the stream in the same moment
+        except ProtocolError:
+            pass  # the client has reset the stream, or closes the connection, in the same moment
         self._flush_soon()
         self._close_if_finished()
 
@@ -331,7 +331,7 @@ class Http2Connection(asyncio.Protocol):
                     size = min(len(body), window, self._http.max_outbound_frame_size)
                     self._http.send_data(stream_id, body[:size], end_stream=size == len(body))
                     body, window = body[size:], window - size
-            except StreamClosedError:
+            except ProtocolError:
                 continue  # the client has reset the stream meanwhile
             if body:
                 self._blocked.append((stream_id, body))
