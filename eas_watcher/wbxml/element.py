@@ -52,15 +52,12 @@ class Page:
 
     def __call__(self, tag: str, *content: Element | str | bytes) -> Element:
         """Return an element with a text or with children; without content it is empty."""
-        if len(content) == 1 and isinstance(content[0], str):  # most elements
+        if len(content) == 1 and not isinstance(content[0], Element):  # most elements
             return Element(self.name, tag, text=content[0])
         children = tuple(part for part in content if isinstance(part, Element))
-        texts = [part for part in content if not isinstance(part, Element)]
-        if not texts:
-            return Element(self.name, tag, children)
-        if len(texts) > 1 or children:
+        if len(children) < len(content):
             raise ValueError(f"{self.name}:{tag} takes one text or children")
-        return Element(self.name, tag, text=texts[0])
+        return Element(self.name, tag, children)
 
 
 AIRSYNC = Page("AirSync")
