@@ -29,6 +29,7 @@ PATIENCE: Final = 20.0  # seconds from the TLS handshake until the server's sett
 TIMINGS: Final = KeepaliveTimings(idle=45.0, waiting=45.0, pong=20.0, tick=5.0)
 """A silent connection is found dead after a minute; firewalls forget a connection after 60 s at the earliest."""
 LIMITS: Final = Limits(body=SMALL, kept=4 * LARGE, errors_whole=False)
+ENDED: Final = "the server ends connections before they carry a request"
 OK, MISDIRECTED = 200, 421
 REPEATED: Final = frozenset({"ms-asprotocolversions", "www-authenticate"})
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
@@ -46,7 +47,7 @@ class Http2Pool(Protocol):
         """Return the number of a new connection, unlike that of any other in this process."""
 
     def settled(self, connection: "Http2Connection") -> None:
-        """Note that the settings of the server came, for the first time or changed."""
+        """Note that the settings of the server changed."""
 
     def freed(self, connection: "Http2Connection") -> None:
         """Note that a stream of a connection has ended."""
@@ -112,6 +113,11 @@ class Http2Connection:
         return len(self._client)
 
     @property
+    def carried(self) -> bool:
+        """True if a request was ever sent."""
+        return self._used
+
+    @property
     def room(self) -> int:
         """The number of requests that may be sent now."""
         if self._over or not self._client.ready:
@@ -124,9 +130,11 @@ class Http2Connection:
         return min(self._client.limit, STREAMS)
 
     def check(self) -> None:
-        """Raise Unreachable if the connection ended before it was ready."""
+        """Raise Unreachable if the connection ended before it was ready, or takes no request since."""
         if self._fate is not None:
             raise self._fate
+        if self._over or self._client.going:
+            raise Unreachable(ENDED, reached=False)
 
     def carry(self, request: HttpRequest, target: Target, done: Done, seconds: float) -> "StreamExchange":
         """Send a request, whose answer must be whole within so many seconds; there must be room for it."""
@@ -232,7 +240,6 @@ class Http2Connection:
         if not self._over:
             self._client.close()
             self._flush()
-            self._client.abandon()
             self._abandon("connection closed", None)
         await self._connection.leave()
 
@@ -284,7 +291,8 @@ class Http2Connection:
         if not self.ready.done():
             self._waits_until = asyncio.get_running_loop().time() + KEEP_IDLE
             self.ready.set_result(None)
-        self._pool.settled(self)
+        else:
+            self._pool.settled(self)
 
     def _gone_away(self, code: int) -> None:
         if code == ErrorCode.HTTP_1_1_REQUIRED:

@@ -15,7 +15,7 @@ from eas_watcher.errors import Unreachable
 from eas_watcher.ports import Done
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.http1 import Http1Connection
-from eas_watcher.transport.http2 import STREAMS, Http2Connection, StreamExchange
+from eas_watcher.transport.http2 import ENDED, STREAMS, Http2Connection, StreamExchange
 from eas_watcher.transport.target import Origin, Target
 from eas_watcher.transport.tls_connection import Connection, Dialler
 
@@ -24,6 +24,9 @@ ALPN: Final = (HTTP_2, HTTP_1_1)
 """What a client offers that may speak HTTP/2 [RFC 9113 3.2]."""
 REMEMBERED: Final = 3600.0
 """Seconds for which a server gets HTTP/1.1 after it did not choose HTTP/2, or asked for HTTP/1.1."""
+VAIN: Final = 3
+"""Connections that may end without a request while one waits. Without a limit a server that ends each one, as some do
+while they shut down, would get hundreds per second."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Http2Connections:
         "_origin",
         "_roomy",
         "_streams",
+        "_vain",
         "_waiting",
         "deadlines",
     )
@@ -73,6 +77,8 @@ class Http2Connections:
         self._known = False
         """True once the server has spoken HTTP/2: several connections may be made at once."""
         self._streams = STREAMS
+        self._vain = 0
+        """How many connections have ended that never carried a request."""
         self._http1_until = 0.0
 
     async def begin(self, request: HttpRequest, target: Target, done: Done) -> StreamExchange | None:
@@ -81,11 +87,13 @@ class Http2Connections:
         The time that a new connection takes is the request's. Raises Unreachable if the request cannot be sent.
         """
         clock = asyncio.get_running_loop().time
-        ends = clock() + request.deadline
+        ends, most = clock() + request.deadline, self._vain + VAIN
         while not self.speaks_http1:
             carrier = self._with_room()
             if carrier is not None:
                 return carrier.carry(request, target, done, ends - clock())
+            if self._vain >= most:
+                raise Unreachable(ENDED, reached=False)
             try:
                 async with asyncio.timeout_at(ends):
                     await self._room()
@@ -104,6 +112,8 @@ class Http2Connections:
         for dial in dials:
             dial.cancel()
         await asyncio.gather(*dials, return_exceptions=True)
+        while self._waiting:
+            self._failed(Unreachable("the relay closes its connections", reached=False))
 
     # Called by connections.
 
@@ -138,6 +148,7 @@ class Http2Connections:
 
     def ended(self, connection: Http2Connection) -> None:
         """Forget a connection."""
+        self._vain += not connection.carried
         self._all.discard(connection)
         self._roomy.pop(connection, None)
 
@@ -203,7 +214,7 @@ class Http2Connections:
             return
         if carrier.streams:
             self._known = True
-            self.freed(carrier)
+            self.settled(carrier)
         else:
             self.wants_http1("it allows no request over HTTP/2")
 

@@ -11,7 +11,7 @@ import pytest
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.http import open_transport
-from eas_watcher.transport.http2_pool import ALPN
+from eas_watcher.transport.http2_pool import ALPN, VAIN
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
 from tests.integration.test_http2_transport import Site
@@ -194,6 +194,46 @@ async def test_a_server_that_breaks_http_2_loses_its_connection(ca: ThrowAwayCa,
         assert words in str(broken)
         assert process_time() - began < CPU
         assert place.transport.used()["h2"] == (0, 0)
+
+
+@pytest.mark.parametrize("goodbye", [frame(GOAWAY, 0, 0, bytes(8)), b""], ids=["GOAWAY", "the end of TLS"])
+@pytest.mark.parametrize("turns", [0, 1], ids=["at once", "a moment later"])
+async def test_a_server_that_ends_each_connection_fails_the_requests_that_wait(
+    ca: ThrowAwayCa, goodbye: bytes, turns: int
+) -> None:
+    connections = 0
+
+    async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(GREETING)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        writer.write(goodbye)
+        writer.close()
+        await writer.wait_closed()
+
+    async with world(ca, leave) as (place, request):
+        failed = await asyncio.gather(*(place.transport.send(request) for _ in range(5)), return_exceptions=True)
+
+    assert {type(error) for error in failed} == {Unreachable}
+    assert connections <= VAIN + 1
+
+
+async def test_requests_that_wait_for_a_connection_end_with_the_transport(ca: ThrowAwayCa) -> None:
+    asked = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read(24)
+        asked.set()
+        await reader.read()
+
+    async with world(ca, keep_silent) as (place, request):
+        sending = asyncio.ensure_future(place.transport.send(request))
+        await asked.wait()
+        await place.transport.close()
+        with pytest.raises(Unreachable, match="the relay closes its connections"):
+            await sending
 
 
 @pytest.mark.parametrize(

@@ -387,4 +387,4 @@ async def test_the_end_of_the_transport_ends_everything(ca: ThrowAwayCa) -> None
         await place.transport.close()
 
         await until(lambda: place.simulator.held == 0)
-        assert place.results == {}
+        assert [str(error) for error in place.errors()] == ["connection closed"]
