@@ -142,7 +142,8 @@ class Connection(asyncio.BufferedProtocol):
             self._receiver.received(bytes(self._reading.view[:nbytes]))
 
     def eof_received(self) -> None:
-        """Note that the server has ended the connection; the transport closes it then."""
+        """Note that the server has ended the connection."""
+        self._finish()
         self.end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,6 +165,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
         self.end(error)
+
+    def _finish(self) -> None:
+        """Close a connection that the server has ended; one that still does not read would keep the socket for ever."""
+        if self._transport is not None:
+            if self._transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+            self._transport.close()
 
     def _say_goodbye(self) -> None:
         """Send what TLS says before the end."""
@@ -341,9 +349,8 @@ class TlsConnection(Connection):
         super().end(error)
 
     def _ended_by_server(self) -> None:
-        if self._transport is not None:
-            self._say_goodbye()
-            self._transport.close()
+        self._say_goodbye()
+        self._finish()
         self.end(None)
 
     def _say_goodbye(self) -> None:

@@ -207,7 +207,7 @@ async def test_a_server_that_ends_each_connection_fails_the_requests_that_wait(
         nonlocal connections
         connections += 1
         writer.write(GREETING)
-        for _ in range(turns):
+        for _turn in range(turns):
             await asyncio.sleep(0)
         writer.write(goodbye)
         writer.close()

@@ -1,6 +1,7 @@
 """Connections over real sockets: TLS through memory buffers, resumed sessions, several addresses, and every ending."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -264,6 +265,34 @@ async def test_a_server_that_does_not_read_is_given_up(authority: Authority, dia
             there.connection.write(bytes(65536))
             await asyncio.sleep(0)
         assert [str(error) for error in there.errors] == ["the server reads nothing"]
+
+
+@BOTH
+@pytest.mark.parametrize("secure", [True, False])
+async def test_a_server_that_ends_a_connection_and_does_not_read_does_not_keep_its_socket(
+    authority: Authority, dialler: Dialler, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    monkeypatch.setattr("eas_watcher.transport.tls_connection.LINGER", 0.01)
+    full, gone = asyncio.Event(), asyncio.Event()
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport of a socket
+        await full.wait()
+        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+        await gone.wait()
+
+    async with talking(authority if secure else None, end) as url:
+        there = await dialler.dial(endpoint(url), Gathering, secure=secure)
+        while there.connection.unsent < 65536:
+            there.connection.write(bytes(65536))
+            await asyncio.sleep(0)
+        full.set()
+        await there.until(lambda: bool(there.errors))
+        await until(lambda: there.connection._transport is None)
+        gone.set()
+
+    assert there.errors == [None]
 
 
 async def test_a_server_that_sends_tls_without_data_is_given_up(authority: Authority, dialler: Dialler) -> None:
