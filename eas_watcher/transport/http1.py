@@ -60,15 +60,22 @@ class Http1Connection:
     def carry(self, request: HttpRequest, target: Target, done: Done, seconds: float) -> "Exchange":
         """Send a request, whose answer must be whole within so many seconds.
 
-        Raises Unreachable if the connection was lost before.
+        Raises Unreachable if the connection was lost before, or is lost by that.
         """
         if not self._connection.open:
             raise _lost(self._fate, reached=False)
-        exchange = Exchange(self, request, done, kept=self._used)
+        exchange = Exchange(self, request, kept=self._used)
         self._wait(exchange, seconds)
         self._used = True
         self._connection.write(http1_request(request, target))
+        if not self._connection.open:
+            raise exchange.lost(self._fate)
+        exchange.report_to(done)
         return exchange
+
+    def rest(self) -> None:
+        """Wait for a request for some time, then end."""
+        self._wait(None, KEEP_IDLE)
 
     def received(self, data: bytes) -> None:
         """Read some of the answer."""
@@ -84,7 +91,7 @@ class Http1Connection:
             return
         if reply is not None:
             if exchange.keeps and not self._connection.unsent and self._pool.unused(self):
-                self._wait(None, KEEP_IDLE)
+                self.rest()
             else:
                 self.end()
             exchange.report(reply)
@@ -138,16 +145,20 @@ class Exchange:
 
     __slots__ = ("_began", "_carrier", "_done", "_kept", "_largest", "_method", "_reader")
 
-    def __init__(self, carrier: Http1Connection, request: HttpRequest, done: Done, *, kept: bool) -> None:
-        """Call `done` once; `kept`: the connection carried other requests before."""
+    def __init__(self, carrier: Http1Connection, request: HttpRequest, *, kept: bool) -> None:
+        """Report to nobody yet; `kept`: the connection carried other requests before."""
         self._carrier = carrier
         self._method = request.method
         self._largest = request.largest
-        self._done: Done | None = done
+        self._done: Done | None = None
         self._kept = kept
         self._began = asyncio.get_running_loop().time()
         self._reader: AnswerReader | None = None
         """None: no byte has come."""
+
+    def report_to(self, done: Done) -> None:
+        """Call `done` once, with the answer or what came instead."""
+        self._done = done
 
     async def give_up(self) -> None:
         """Close it, without a call of its `Done`; return when the server holds it no longer, as far as can be known."""

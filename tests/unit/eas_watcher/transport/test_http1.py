@@ -65,6 +65,24 @@ async def test_a_connection_that_is_lost_before_the_request_says_why() -> None:
     assert pool.ended == [made]
 
 
+async def test_a_request_that_ends_its_connection_as_it_is_written_is_not_held() -> None:
+    class Deaf(Wire):
+        def write(self, data: bytes) -> None:
+            self.end(ConnectionAbortedError("the server reads nothing"))
+
+    wire, pool = Deaf(), Pool()
+    made = Http1Connection(wire, pool)
+    wire.begin(made)
+    reported: list[HttpReply | Exception] = []
+    with pytest.raises(Unreachable, match="the server reads nothing") as caught:
+        made.carry(REQUEST, target_of(REQUEST), reported.append, 30.0)
+
+    assert caught.value.reached
+    assert reported == []
+    assert pool.ended == [made]
+    assert pool.deadlines._slots == {}
+
+
 async def test_a_connection_that_has_not_taken_the_whole_request_carries_no_other() -> None:
     made, wire, pool = carrier()
     reported: list[HttpReply | Exception] = []
