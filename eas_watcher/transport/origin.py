@@ -94,7 +94,8 @@ class Connections:
     def _keep(self, connection: Connection) -> Http1Connection:
         """Keep a new connection on which the server did not choose HTTP/2."""
         carrier = self._made(connection)
-        self.unused(carrier)
+        if self.unused(carrier):
+            carrier.rest()
         return carrier
 
     def unused(self, connection: Http1Connection) -> bool:

@@ -244,6 +244,18 @@ async def test_a_refused_stream_was_not_processed_and_is_not_repeated(ca: ThrowA
 WANTING: list[Failure] = [Reset(HTTP_1_1_REQUIRED), AnswerHttp(421)]
 
 
+async def test_a_connection_that_does_not_speak_http_2_and_that_nobody_uses_ends(ca: ThrowAwayCa) -> None:
+    async with site(ca, server=("http/1.1",)) as place:
+        sending = asyncio.ensure_future(place.transport.send(place.request(1, "Sync")))
+        await asyncio.sleep(0)
+        sending.cancel()
+        await until(lambda: place.transport.used()["http/1.1"][0] == 1)
+
+        [carrier] = place.transport._all
+        [waits] = place.transport._deadlines._slots.values()
+        assert waits == {carrier}
+
+
 @pytest.mark.parametrize("failure", WANTING, ids=["required", "421"])
 async def test_a_request_for_which_the_server_wants_http_1_1_goes_out_so_and_so_do_the_next(
     ca: ThrowAwayCa, failure: Failure, caplog: pytest.LogCaptureFixture
