@@ -256,7 +256,10 @@ class EasClient:
                 if isinstance(came, Exception):
                     if isinstance(came, EasError):
                         self._note_failure(came)
-                    raise came
+                    try:
+                        raise came
+                    finally:
+                        del came  # no cycle of references with the error's traceback
                 self._note(came)
                 raise_for_cut(came, asyncio.get_running_loop().time() - standing.sent_at)
                 reply = await self._read(ping, came, partnership)

@@ -197,6 +197,7 @@ class Runner:
         try:
             answer = await self._client.answered(ping, watch.partnership, came)
         except EasError as error:
+            del came  # no cycle of references with the error's traceback
             self._note_try(error)
             return await self._failed(error)
         return self._answered(answer, self._asked)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from sys import getsizeof
@@ -11,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.errors import Unreachable
 from eas_watcher.machine.memory import Memory
 from eas_watcher.machine.state import Policy
 from eas_watcher.machine.sync_reply import SEEN_KEPT
@@ -98,4 +100,24 @@ async def test_a_mailbox_costs_little_memory_while_its_ping_is_held() -> None:
 
     assert LEAST < at_first < MOST
     assert LEAST < later < MOST
+    await fleet.stop_all()
+
+
+async def test_the_failure_of_a_held_ping_does_not_wait_for_the_garbage_collector() -> None:
+    """Thousands of Pings are cut at once, and collections are rare."""
+    server, world = HoldingTransport(), World(Forgetful())
+    fleet = Fleet(world.context, lambda _: None)
+    start(fleet, server, 0)
+    await asyncio.sleep(1)
+    gc.disable()
+    try:
+        error = Unreachable("connection lost: the server closed it", 300.0)
+        known = weakref.ref(error)
+        server.held[0].done(error)
+        del error
+        await asyncio.sleep(1)
+        assert len(server.held) == 1
+        assert known() is None
+    finally:
+        gc.enable()
     await fleet.stop_all()
