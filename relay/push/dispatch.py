@@ -190,8 +190,11 @@ class Dispatcher:
         self._schedule.begin_look()
         for lane, capacity in plan.limited:
             claimed += await self._take(min(capacity, free - claimed), plan.without(lane), lane)
-        claimed += await self._take(free - claimed, plan.restricted)
-        self._schedule.full = claimed == free
+        # A transaction may have reserved some of the slots meanwhile.
+        left = min(free - claimed, self._free)
+        found = await self._take(left, plan.restricted)
+        claimed += found
+        self._schedule.full = found >= left
         if self._schedule.full:
             return SLOW_POLL
         plan = self._breakers.plan(loop.time())

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from relay.domain.handover import NewPush, taken
-from relay.domain.model import DuePush, Platform, RegistrationId
+from relay.domain.model import DuePush, Environment, Lane, Platform, RegistrationId
 from relay.domain.outcome import Refused, RetryLater
+from relay.domain.ports.outbox import Capacity
 from relay.push.dispatch import GATHER, LEASE, MANY, SLOTS, Handovers
 from tests.fakes.outbox import MemoryOutbox, loop_clock
 from tests.unit.relay.push.dispatching import Provider, dispatcher, running
@@ -77,6 +78,26 @@ async def test_no_more_pushes_than_slots_are_under_way_whoever_set_their_marks()
 
     assert provider.most_at_once == SLOTS
     assert len(provider.sent) == 2 * SLOTS + 4
+    assert outbox.rows == {}
+
+
+async def test_slots_reserved_between_the_claims_of_one_look_are_not_filled_by_it() -> None:
+    outbox, provider, handovers = MemoryOutbox(seconds=0.01), Provider(1.0), Handovers()
+    sandbox = Lane(Environment.SANDBOX)
+    apns = dispatcher(outbox, provider, capacities=lambda now: [Capacity(sandbox, 1, None)])
+    handovers.add(apns)
+
+    async with running(apns):
+        await asyncio.sleep(0.5)
+        for number in range(SLOTS):
+            outbox.put(due_push(number, first_at=loop_clock()))
+        await asyncio.sleep(0.005)  # the look claims for the limited lane first
+        new = [due_push(number, first_at=loop_clock()) for number in range(SLOTS, 2 * SLOTS)]
+        await commit(outbox, handovers, *new, seconds=0.05)
+        await asyncio.sleep(4.0)
+
+    assert provider.most_at_once <= SLOTS
+    assert len(provider.sent) == 2 * SLOTS
     assert outbox.rows == {}
 
 
