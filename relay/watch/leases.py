@@ -172,9 +172,13 @@ class Leases:
             if gained:
                 return gained
 
+    def still(self, gained: Mapping[int, int]) -> Mapping[int, int]:
+        """Return those of some gained shards that are still granted under their epochs."""
+        return {shard: epoch for shard, epoch in gained.items() if self._granted.get(shard) == epoch}
+
     def watch(self, gained: Mapping[int, int]) -> None:
         """Count shards as watched: their mailboxes were read; leave out those lost while they were read."""
-        self._watched |= {shard: epoch for shard, epoch in gained.items() if self._granted.get(shard) == epoch}
+        self._watched |= self.still(gained)
 
     def gave(self, shard: int) -> None:
         """Count a shard as watched no more."""

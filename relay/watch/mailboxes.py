@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from eas_watcher import backoff
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SLOW_POLL: Final = 15.0  # seconds between looks for dirty mailboxes, in case a wake-up was lost
 _REFUSALS: Final = frozenset({Reason.HTTP_401, Reason.HTTP_401_MANY, Reason.HTTP_401_DOUBTFUL})
+PART: Final = 32  # shards whose mailboxes are read at once: leases are renewed, and progress committed, in between
 BUSY: Final = 100  # mailboxes that wait for their turn to start; more shards would only wait, too
 BROKEN: Final = 4  # a watch that broke by a fault of ours waits as after this many failures in a row: about 40 s
 
@@ -132,6 +133,8 @@ class Mailboxes:
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
         self._turn = asyncio.Lock()
         """Held while a mailbox is brought in step: shards, dirty mailboxes and broken watches come in any order."""
+        self._reads: set[asyncio.Future[None]] = set()
+        """The reads of mailboxes that are under way; each ends its future."""
 
     @property
     def leased(self) -> bool:
@@ -188,6 +191,8 @@ class Mailboxes:
             self._leases.gave(shard)
             for mailbox in mailboxes:
                 self._held.drop(mailbox)
+        if self._reads:
+            await asyncio.wait(set(self._reads))
 
     @property
     def busy(self) -> bool:
@@ -212,15 +217,20 @@ class Mailboxes:
     async def _take_up(self) -> None:
         """Start the watches of gained shards; leases are renewed and given up in time however long that takes."""
         while True:
-            await self._take(await self._leases.gained())
+            gained = await self._leases.gained()
+            try:
+                for start in range(0, len(gained), PART):
+                    some = sorted(gained)[start : start + PART]
+                    await self._take(self._leases.still({shard: gained[shard] for shard in some}))
+            except StoreUnavailable:
+                # The next renewal reports the shards again.
+                log.warning("mailboxes of shards gained not read: the database is away")
 
     async def _take(self, gained: Mapping[int, int]) -> None:
-        try:
-            records = await self._store.records(sorted(gained), self._context.now())
-            records = await self._sealed_anew(records, gained)
-        except StoreUnavailable:
-            log.warning("mailboxes of shards gained not read: the database is away")
-            return  # the next renewal reports the shards again
+        if not gained:
+            return
+        records = await self._read(self._store.records(sorted(gained), self._context.now()))
+        records = await self._sealed_anew(records, gained)
         self._leases.watch(gained)
         log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
         waiting = deque(records)
@@ -265,11 +275,24 @@ class Mailboxes:
 
     async def _take_dirty(self, shards: Sequence[int]) -> None:
         try:
-            records = await self._store.take_dirty(shards, self._context.now())
+            records = await self._read(self._store.take_dirty(shards, self._context.now()))
         except StoreUnavailable:
             log.warning("dirty mailboxes not read: the database is away")
         else:
             await self._apply(deque(records))
+
+    async def _read(self, reading: Coroutine[Any, Any, list[WatchRecord]]) -> list[WatchRecord]:
+        """Read mailboxes and clear their dirty flags: until that is done, none of their shards is given away.
+
+        Else the flag of a change that came after the next owner had read a mailbox could be cleared here, unseen.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._reads.add(done)
+        try:
+            return await reading
+        finally:
+            self._reads.discard(done)
+            done.set_result(None)
 
     async def _restart_broken(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.holding import HoldsInTask
 from relay.domain.model import SHARDS, WatchRecord
+from relay.domain.ports.shards import Division
 from relay.domain.ports.wakeups import Topic
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.watch.accounts import Accounts, Connection, EasServer
@@ -66,9 +67,10 @@ class Store(NoWatches):
         self.shards = SlowShards()
         self.wakeups = self.shards.wakeups
         self.record_takes = 0.0
+        self.dirty_takes = 0.0
 
     async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        return self.kept
+        return [record for record in self.kept if record.mailbox.shard in shards]
 
     async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
         return frozenset(shards)
@@ -77,6 +79,7 @@ class Store(NoWatches):
         raise AssertionError("all seals are as they should be")
 
     async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        await asyncio.sleep(self.dirty_takes)
         taken, self.dirty = self.dirty, []
         return taken
 
@@ -187,6 +190,55 @@ async def test_a_shard_is_given_away_when_none_of_its_requests_is_held_any_more(
         store.wakeups.wake(Topic.MAILBOXES)
         await asyncio.sleep(1)
         assert server.asked == 1
+
+
+class OneWriter(Store):
+    """A database that does one thing at a time, and reads a shard's mailboxes in a tenth of a second."""
+
+    def __init__(self, *records: WatchRecord) -> None:
+        super().__init__(*records)
+        self.shards = self.queue = QueuedShards()
+        self.wakeups = self.shards.wakeups
+
+    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        async with self.queue.turn:
+            await asyncio.sleep(0.1 * len(shards))
+        return [record for record in self.kept if record.mailbox.shard in shards]
+
+
+class QueuedShards(SlowShards):
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = asyncio.Lock()
+
+    async def beat(self, node: str, lease: float, *, leaving: bool) -> Division | None:
+        async with self.turn:
+            return await super().beat(node, lease, leaving=leaving)
+
+
+async def test_leases_are_renewed_however_long_one_writer_reads_the_mailboxes(tmp_path: Path, sealed: bytes) -> None:
+    store, server = OneWriter(record_of(sealed)), HeldForEver()
+
+    async with running(tmp_path, store, SlowJournal(0.0), server) as mailboxes:
+        await asyncio.sleep(0.1 * SHARDS + 1)
+        assert (server.held, server.asked, mailboxes.shards) == (1, 1, SHARDS)
+
+
+async def test_a_shard_is_given_away_when_no_flags_of_its_mailboxes_are_cleared_any_more(
+    tmp_path: Path, sealed: bytes
+) -> None:
+    store = Store(record_of(sealed))
+
+    async with running(tmp_path, store, SlowJournal(0.0), HeldForEver()) as mailboxes:
+        await asyncio.sleep(1)
+        store.dirty_takes = 2.0
+        store.wakeups.wake(Topic.MAILBOXES)
+        await asyncio.sleep(1)
+        began_at = asyncio.get_running_loop().time()
+
+        await mailboxes.give(SHARD)
+
+        assert asyncio.get_running_loop().time() - began_at == pytest.approx(1.0)
 
 
 async def test_a_process_that_stops_hands_its_mailboxes_over(tmp_path: Path, sealed: bytes) -> None:
