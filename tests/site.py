@@ -19,6 +19,8 @@ ANN: Final = "ann@example.com"
 PASSWORD: Final = "correct horse"
 IPHONE: Final = "4a" * 32
 ANDROID: Final = "fcm-token-of-an-android-phone"
+PATIENT: Final = 30.0
+"""Seconds that a registration waits for the verdict: on a busy machine longer than most phones would wait."""
 
 
 @dataclass
@@ -102,4 +104,4 @@ async def open_site(folder: Path, environ: Mapping[str, str] | None = None) -> A
         # Connections to a relay that was killed cannot be used again: each request opens a new one.
         connector = aiohttp.TCPConnector(ssl=trust, force_close=True)
         api = await stack.enter_async_context(aiohttp.ClientSession(sandbox.api_url, connector=connector))
-        yield Site(sandbox, api, environ or {})
+        yield Site(sandbox, api, {"RELAY__API__VERDICT_WAIT": str(PATIENT), **(environ or {})})

@@ -101,4 +101,4 @@ def test_documents_that_texts_of_the_program_name_exist() -> None:
 def test_no_two_decisions_have_one_number() -> None:
     numbers = [path.name[:4] for path in (ROOT / "docs/adr").glob("*.md")]
 
-    assert len(set(numbers)) == len(numbers)
+    assert sorted(numbers) == [f"{number:04}" for number in range(1, len(numbers) + 1)]
