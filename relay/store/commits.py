@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
@@ -21,11 +20,12 @@ from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import write_reason
 from relay.domain.tries import TryLimits
 from relay.store import tries
-from relay.store.bulk import ROWS, Among, in_order, inserts
+from relay.store.bulk import Among, in_order
 from relay.store.fan_out import fan_out
 from relay.store.marks import set_claimed
+from relay.store.moves import move_collections, move_mailboxes, moves
 from relay.store.prepared import Prepared
-from relay.store.rows import COLLECTION, write_collection, write_hierarchy, write_partnership
+from relay.store.rows import write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
 _MUTABLE: Final = (
@@ -42,6 +42,7 @@ _MUTABLE: Final = (
     mailbox.c.since,
     mailbox.c.next_try_at,
     mailbox.c.refusals,
+    mailbox.c.last_change_at,
 )
 _REACHABLE: Final = (RegistrationState.ACTIVE.value, RegistrationState.WIPED.value)
 """States of registrations whose phones still get a push when the mailbox was wiped."""
@@ -49,24 +50,32 @@ _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
 )
-_EPOCHS: Final = Prepared(
+_LEASED: Final = (
     sa.select(shard.c.number, shard.c.epoch)
     .where(Among("shards", shard.c.number))
     .order_by(shard.c.number)
     .with_for_update(read=True)
 )
-_LOCK: Final = Prepared(
+_EPOCHS: Final = Prepared(_LEASED)
+_LOCKED: Final = (
     sa.select(mailbox.c.id, mailbox.c.shard)
     .where(Among("ids", mailbox.c.id))
     .order_by(*in_order(mailbox.c.id))
     .with_for_update(key_share=True)
 )
+_LOCK: Final = Prepared(_LOCKED)
 _PRESENT: Final = Prepared(
     sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
 )
-_MOVED: Final = Prepared(
-    sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(last_change_at=sa.bindparam("now"))
+_LEASES: Final = _LEASED.cte("leased")
+_MAILBOXES: Final = _LOCKED.cte("locked")
+_LOCK_ALL: Final = Prepared(
+    sa.union_all(
+        sa.select(_LEASES.c.number, _LEASES.c.epoch, sa.null().label("id")),
+        sa.select(_MAILBOXES.c.shard, sa.null(), _MAILBOXES.c.id),
+    )
 )
+"""Both at once: PostgreSQL appends the mailboxes, and so locks them, when it has all shards."""
 _FORGET_HIERARCHIES: Final = sa.delete(hierarchy).where(Among("mailboxes", hierarchy.c.mailbox_id))
 
 
@@ -94,16 +103,16 @@ def commit(
 
     `limits` has what the directory of each server bears, `offers` what the dispatchers of this process take over.
     """
-    epochs = _epochs(connection, {entry.shard for entry in batch})
-    leased = [entry for entry in batch if epochs.get(entry.shard) == entry.epoch]
-    shards = _lock_mailboxes(connection, {entry.mailbox_id for entry in leased})
-    good = [entry for entry in leased if shards.get(entry.mailbox_id) == entry.shard]
-    refused = _update_mailboxes(connection, good, now)
+    good = _lock(connection, batch)
     wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
-    _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
+    refused: list[tries.Login] = []
+    at_once = _at_once(connection, good)
+    if not at_once:
+        refused = _update_mailboxes(connection, good, now)
+        _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
     if wiped:
         _wipe(connection, wiped)
-    news = fan_out(connection, good, wiped, offers, now)
+    news = fan_out(connection, good, wiped, offers, now, moves(good, now) if at_once else None)
     topics, born = set_claimed(connection, news.marks, now, news.claims)
     tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
@@ -111,14 +120,27 @@ def commit(
     return Committed(fenced, topics, wiped=bool(wiped), born=[news.pushes[key] for key in born])
 
 
-def _epochs(connection: sa.Connection, shards: set[int]) -> Mapping[int, int]:
-    """Read the epochs of shards and lock them until the transaction ends."""
-    return dict(_EPOCHS.rows(connection, {"shards": sorted(shards)}))
+def _lock(connection: sa.Connection, batch: Sequence[CommitEntry]) -> list[CommitEntry]:
+    """Lock the shards and mailboxes of entries until the transaction ends; return those whose lease is still good."""
+    numbers, ids = sorted({entry.shard for entry in batch}), sorted({entry.mailbox_id for entry in batch})
+    epochs: Mapping[int, int]
+    shards: Mapping[str, int]
+    if connection.dialect.name == "postgresql":
+        rows = _LOCK_ALL.rows(connection, {"shards": numbers, "ids": ids})
+        epochs = {row.number: row.epoch for row in rows if row.id is None}
+        shards = {row.id: row.number for row in rows if row.id is not None}
+    else:
+        epochs = dict(_EPOCHS.rows(connection, {"shards": numbers}))
+        shards = dict(_LOCK.rows(connection, {"ids": ids}))
+    return [e for e in batch if epochs.get(e.shard) == e.epoch and shards.get(e.mailbox_id) == e.shard]
 
 
-def _lock_mailboxes(connection: sa.Connection, ids: set[MailboxId]) -> Mapping[MailboxId, int]:
-    """Read the shards of mailboxes and lock them until the transaction ends."""
-    return dict(_LOCK.rows(connection, {"ids": sorted(ids)}))
+def _at_once(connection: sa.Connection, entries: Sequence[CommitEntry]) -> bool:
+    """Return whether the database is PostgreSQL, and entries have news and new keys, but nothing else."""
+    if connection.dialect.name != "postgresql" or not any(entry.progress.changes for entry in entries):
+        return False
+    progress = [entry.progress for entry in entries]
+    return not any(_changes_mailbox(each) or each.dropped or each.hierarchy is not None for each in progress)
 
 
 def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry], now: datetime) -> list[tries.Login]:
@@ -126,10 +148,10 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
 
     The later refusals of a credential are counted before it is shown.
     """
-    moved = sorted({entry.mailbox_id for entry in entries if entry.progress.changes})
-    if moved:
-        _MOVED.execute(connection, {"ids": moved, "now": now})
     changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
+    moved = {entry.mailbox_id for entry in entries if entry.progress.changes}
+    if only_moved := moved.difference(entry.mailbox_id for entry in changing):
+        move_mailboxes(connection, sorted(only_moved), now)
     if not changing:
         return []
     found = _PRESENT.rows(connection, {"ids": sorted({entry.mailbox_id for entry in changing})})
@@ -148,6 +170,8 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
             if not row["refusals"] and progress.refusals:
                 refused.append(logins[entry.mailbox_id])
             row["refusals"] = progress.refusals
+    for id_ in moved & rows.keys():
+        rows[id_]["last_change_at"] = now
     connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
     return refused
 
@@ -173,9 +197,7 @@ def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry])
     dropped = sorted((entry.mailbox_id, id_) for entry in entries for id_ in entry.progress.dropped)
     if dropped:
         connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
-    rows = {(e.mailbox_id, c.id): write_collection(e.mailbox_id, c) for e in entries for c in e.progress.collections}
-    if rows:
-        _UPSERT.execute(connection, {ROWS: [rows[key] for key in sorted(rows)]})
+    move_collections(connection, entries)
     hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
     if hierarchies:
         connection.execute(_FORGET_HIERARCHIES, {"mailboxes": sorted(hierarchies)})
@@ -217,14 +239,3 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     connection.execute(
         sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
     )
-
-
-def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:
-    return insert.on_conflict_do_update(
-        index_elements=["mailbox_id", "collection_id"], set_={name: insert.excluded[name] for name in _ADVANCING}
-    )
-
-
-_ADVANCING: Final = ("class", "sync_key", "tries", "newest", "seen", "sub")
-_INSERTS: Final = inserts(collection, [column.name for column in COLLECTION])
-_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in _INSERTS.items()})

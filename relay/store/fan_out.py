@@ -23,6 +23,7 @@ from relay.domain.model import (
 )
 from relay.store.bulk import Among
 from relay.store.marks import Claim, Key, NewMark
+from relay.store.moves import with_moves
 from relay.store.prepared import Prepared
 from relay.store.reading import UNDECODABLE, Reader, fetch, is_ours
 from relay.store.rows import AnyRow, read_pushed
@@ -40,6 +41,7 @@ _CONCERNED: Final = sa.and_(
     (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
 )
 _LISTENERS: Final = Prepared(sa.select(*_LISTENING).where(_CONCERNED))
+_LISTENERS_OF_MOVED: Final = with_moves(sa.select(*_LISTENING).where(_CONCERNED))
 
 
 class Listener(NamedTuple):
@@ -57,8 +59,10 @@ class Listener(NamedTuple):
 
         Of a row that was damaged since the watch began it is said that it wants nothing: another look names it.
         """
-        asked = [self.classes, self.subfolders] if change.sub else [self.classes]
-        return all(isinstance(names, list) and change.cls.value in names for names in asked)
+        name, names, subfolders = change.cls.value, self.classes, self.subfolders
+        if not isinstance(names, list) or name not in names:
+            return False
+        return not change.sub or (isinstance(subfolders, list) and name in subfolders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,12 @@ def fan_out(
     wiped: set[MailboxId],
     offers: Mapping[Platform, Offer],
     now: datetime,
+    moves: Mapping[str, object] | None = None,
 ) -> News:
     """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
 
     A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else. An `attention`
-    mark is certain unless the mail server may be at fault.
+    mark is certain unless the mail server may be at fault. `moves` are written to PostgreSQL with the query.
     """
     changes: dict[MailboxId, list[Change]] = {}
     alarmed = dict.fromkeys(wiped, True)
@@ -95,7 +100,7 @@ def fan_out(
     if not mailboxes:
         return News([])
     marks: list[NewMark] = []
-    rows = _read(connection, {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}, wide=bool(offers))
+    rows = _read(connection, {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}, moves, wide=bool(offers))
     for row in rows:
         listener = Listener._make(row[: len(_LISTENING)])
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
@@ -115,14 +120,15 @@ def fan_out(
 
 def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
     """Return the marks that changes give one registration: of its classes, and in sub-folders only where it asked."""
-    marks: dict[str, NewMark] = {}
+    found: dict[str, NewMark] = {}
     for change in changes:
-        name = change.cls.value
         if not listener.wants(change):
             continue
-        mark = marks.get(name) or NewMark(listener.registration_id, name, listener.platform, 0, certain=False)
-        marks[name] = mark._replace(changes=mark.changes + change.count, certain=mark.certain or change.certain)
-    return list(marks.values())
+        name, count, certain = change.cls.value, change.count, change.certain
+        if name in found:
+            count, certain = found[name].changes + count, found[name].certain or certain
+        found[name] = NewMark(listener.registration_id, name, listener.platform, count, certain)
+    return list(found.values())
 
 
 # --- marks that are born claimed; only a process that pushes may read the columns that this takes
@@ -177,16 +183,25 @@ _ADDRESSEES: Final = Reader(
 
 
 _WITH_ADDRESSES: Final = Prepared(_ADDRESSEES.query)
+_WITH_ADDRESSES_OF_MOVED: Final = with_moves(_ADDRESSEES.query)
 
 
-def _read(connection: sa.Connection, parameters: Mapping[str, object], *, wide: bool) -> list[Row[Any]]:
-    """Return the registrations of mailboxes, with where their pushes go if it can be decoded for all of them."""
-    if wide:
-        try:
+def _read(
+    connection: sa.Connection, parameters: Mapping[str, object], moves: Mapping[str, object] | None, *, wide: bool
+) -> list[Row[Any]]:
+    """Return the registrations of mailboxes, with where their pushes go if it can be decoded for all of them.
+
+    Where the answer cannot be decoded, `moves` are written all the same, and are not written again.
+    """
+    try:
+        if moves is not None:
+            question = _WITH_ADDRESSES_OF_MOVED if wide else _LISTENERS_OF_MOVED
+            return question.rows(connection, {**parameters, **moves})
+        if wide:
             return _WITH_ADDRESSES.rows(connection, parameters)
-        except UNDECODABLE as error:
-            if is_ours(error):
-                raise
+    except UNDECODABLE as error:
+        if is_ours(error):
+            raise
     rows, _ = fetch(connection, _LISTENERS, [registration.c.id], parameters)
     return rows
 

@@ -1,5 +1,6 @@
 """Test that progress and the marks it leads to are committed together, fenced by the shard's epoch."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -291,6 +292,50 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
     assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) <= 8
     assert len(await marks(engine)) == 100
     assert len(await watches.records([SHARD], NOW)) == 100
+
+
+async def test_a_lone_change_waits_for_three_answers_of_postgresql(postgres_engine: Database) -> None:
+    registrations = SqlRegistrationStore(postgres_engine, LocalWakeups())
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    executed: list[str] = []
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        executed.append(statement)
+
+    sa.event.listen(postgres_engine.engine, "before_cursor_execute", listen)
+    for seen in (MAIL, replace(MAIL, sync_key=SyncKey("{next}1"))):  # the first inserts the collection
+        executed.clear()
+        assert not await watches.commit([entry(epoch, Progress(collections=(seen,), changes=(NEW_MAIL,)))], LATER)
+
+        # The leases with the mailboxes; what moved with the listeners; the marks.
+        assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) == 3
+
+    [record] = await watches.records([SHARD], NOW)
+    assert [each.sync_key for each in record.memory.collections] == ["{next}1"]
+    assert {key: mark.changes for key, mark in (await marks(postgres_engine)).items()} == {
+        ("reg-ann-phone", "email"): 4
+    }
+    async with transaction(postgres_engine) as connection:
+        assert await connection.scalar(sa.select(mailbox.c.last_change_at)) == LATER
+
+
+async def test_collections_that_are_there_and_new_ones_are_written_in_one_commit(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    other = replace(MAIL, id=CollectionId("99"))
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)
+
+    moved = replace(MAIL, sync_key=SyncKey("{next}2"))
+    await watches.commit([entry(epoch, Progress(collections=(moved, other)))], LATER)
+
+    [record] = await watches.records([SHARD], NOW)
+    assert sorted((each.id, each.sync_key) for each in record.memory.collections) == sorted(
+        (each.id, each.sync_key) for each in (moved, other)
+    )
 
 
 async def test_changes_in_subfolders_become_marks_only_of_those_who_asked_for_them(

@@ -224,9 +224,10 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
     await outbox.release("push")
     await outbox.expire(Platform.APNS, NOW + timedelta(days=2))
 
-    assert {statement.split(" FROM ")[1].split()[0] for statement in locks} == {"mailbox", "registration", "outbox"}
-    for statement in locks:
-        keys = statement.split(" ORDER BY ")[1].split(" FOR ")[0].split(", ")
+    selects = [statement.split(" FOR NO KEY UPDATE")[0] for statement in locks]
+    assert {select.rsplit(" FROM ", 1)[1].split()[0] for select in selects} == {"mailbox", "registration", "outbox"}
+    for statement in selects:
+        keys = statement.rsplit(" ORDER BY ", 1)[1].split(", ")
         assert all(key.endswith(' COLLATE "C"') for key in keys), statement
 
 
