@@ -63,6 +63,7 @@ async def serve(settings: Settings) -> None:
     Raises as `opened` does if the role cannot start, and RelayBroke if one of its tasks fails, which is a fault of the
     relay.
     """
+    gc_tuning.share_heaps()
     async with opened(settings) as running:
         gc_tuning.freeze_heap()
         log.info("relay started", extra={"role": settings.role.value, "node": running.node})
