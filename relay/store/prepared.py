@@ -163,12 +163,12 @@ def execute_text(
 def _translated(connection: sa.Connection, error: BaseException, text: str) -> BaseException:
     """Return the error that SQLAlchemy raises for a driver's error, and drop a connection that is of no use any more.
 
-    The connection is dropped if it is lost, if a statement was interrupted (e.g. by the end of its task), or if the
-    server's tables are not those for which the driver has prepared its statements.
+    The connection is dropped if it is lost, if a statement was interrupted (e.g. by the end of its task) or had no
+    answer in time, or if the server's tables are not those for which the driver has prepared its statements.
     """
     dialect = connection.dialect
     driver = dialect.loaded_dbapi
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, TimeoutError):
         connection.invalidate(error)
         return error
     if not isinstance(error, driver.Error):

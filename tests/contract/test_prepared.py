@@ -110,6 +110,24 @@ async def test_a_lost_connection_is_replaced(postgres_engine: Database) -> None:
     assert await postgres_engine.run(Prepared(sa.select(sa.literal(1))).rows) == [(1,)]
 
 
+async def test_a_connection_that_does_not_answer_in_time_is_dropped(postgres_engine: Database) -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    def ask(connection: sa.Connection) -> None:
+        sa.event.listen(connection, "before_cursor_execute", late)
+        try:
+            Prepared(sa.select(sa.literal(1))).rows(connection)
+        finally:
+            dropped.append(connection.invalidated)
+
+    dropped: list[bool] = []
+    with pytest.raises(StoreUnavailable):
+        await postgres_engine.run(ask)
+
+    assert dropped == [True]
+
+
 async def test_a_changed_table_spoils_one_transaction_and_not_the_next(fresh_postgres_url: str) -> None:
     everything = Prepared(sa.select(sa.text("*")).select_from(mailbox))
     async with open_database(fresh_postgres_url) as engine:
