@@ -117,6 +117,8 @@ class Leases:
         self._giving: set[int] = set()
         self._gave: dict[int, float] = {}
         """Shard -> when this process had released it: an answer to an older question may still call it ours."""
+        self._late: set[asyncio.Task[Division | None]] = set()
+        """Renewals that were given up, and have not ended yet."""
         self._fair_at = 0.0
         self.division: Division | None = None
         """How the shards were divided at the last renewal."""
@@ -215,12 +217,7 @@ class Leases:
         asked_at = clock()
         # An answer after the lease's end is useless: another process may hold the Pings by then.
         deadline = min(asked_at + ATTEMPT, self._until - MARGIN) if self.current else asked_at + ATTEMPT
-        async with asyncio.timeout_at(deadline):
-            if self._node is None:
-                name = next(self._names)
-                await self._store.join(name, LEASE, take_over=self._take_over)
-                self._node, self._take_over = name, False
-            division = await self._store.beat(self._node, LEASE, leaving=self._leaving)
+        division = await self._ask(deadline)
         if division is None:
             log.warning("this process was taken for dead: all watches stop")
             self._node, self._until = None, float("-inf")
@@ -230,8 +227,40 @@ class Leases:
         self._steady = asked_at if self._steady is None else self._steady
         await self._note(division, asked_at, holder)
         self._set_guard()
+        assert self._node is not None  # noqa: S101 -- `_beat` has set it
         async with asyncio.timeout(ATTEMPT):
             return await self._come_to_a_fair_share(self._node, asked_at, holder)
+
+    async def _ask(self, deadline: float) -> Division | None:
+        """Return what `_beat` returns; raise TimeoutError at the deadline.
+
+        A question that is cancelled ends by itself: to close a connection that does not answer takes two seconds more,
+        and the watches must stop before.
+        """
+        loop = asyncio.get_running_loop()
+        asking = loop.create_task(self._beat(), name="renewal")
+        try:
+            await asyncio.wait({asking}, timeout=deadline - loop.time())
+        finally:
+            if not asking.done():
+                asking.cancel()
+                self._late.add(asking)
+                asking.add_done_callback(self._forget)
+        if not asking.done():
+            raise TimeoutError
+        return asking.result()
+
+    async def _beat(self) -> Division | None:
+        if self._node is None:
+            name = next(self._names)
+            await self._store.join(name, LEASE, take_over=self._take_over)
+            self._node, self._take_over = name, False
+        return await self._store.beat(self._node, LEASE, leaving=self._leaving)
+
+    def _forget(self, late: asyncio.Task[Division | None]) -> None:
+        self._late.discard(late)
+        if not late.cancelled():
+            late.exception()  # it came too late to be of interest
 
     async def _note(self, division: Division, asked_at: float, holder: LeaseHolder) -> None:
         """Note which shards are ours; stop the watches of those that are not."""

@@ -101,6 +101,8 @@ class SlowShards(MemoryShards):
         self.away = False
         self.detail = "no connection"
         self.takes = 0.0
+        self.ends_late = 0.0
+        """Seconds that a question takes to end when it is cancelled."""
         self.beats: list[float] = []
         self.left: list[str] = []
 
@@ -127,6 +129,10 @@ class SlowShards(MemoryShards):
         await super().leave(node)
 
     async def _reach(self) -> None:
-        await asyncio.sleep(self.takes)
+        try:
+            await asyncio.sleep(self.takes)
+        except asyncio.CancelledError:
+            await asyncio.sleep(self.ends_late)
+            raise
         if self.away:
             raise StoreUnavailable(self.detail)

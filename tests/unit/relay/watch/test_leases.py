@@ -183,14 +183,16 @@ async def test_a_shard_that_another_process_had_meanwhile_is_lost_and_gained_aga
         assert await process.leases.gained() == {0: 9}
 
 
-@pytest.mark.parametrize("takes", [0.0, 2 * LEASE])
-async def test_all_watches_stop_before_the_lease_ends_when_no_renewal_came_in_time(takes: float) -> None:
+@pytest.mark.parametrize(("takes", "ends_late"), [(0.0, 0.0), (2 * LEASE, 0.0), (2 * LEASE, 2.0)])
+async def test_all_watches_stop_before_the_lease_ends_when_no_renewal_came_in_time(
+    takes: float, ends_late: float
+) -> None:
     kernel = Kernel()
     async with kept(guard=kernel) as process:
         leases, store = process.leases, process.store
         leases.watch(await leases.gained())
         began = clock()
-        store.away, store.takes = True, takes
+        store.away, store.takes, store.ends_late = True, takes, ends_late
         await asyncio.sleep(LEASE - MARGIN - 1.0)
         assert (leases.current, process.stopped) == (True, [])
         assert kernel.at is not None
