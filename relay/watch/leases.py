@@ -32,7 +32,7 @@ RETRY: Final = 0.5  # seconds after a renewal that failed
 STEADY: Final = 4.0  # seconds of renewals before others are removed: after an outage they need as long to come back
 CALM: Final = 0.03  # seconds after a wake-up, in which more of them become one look
 AT_ONCE: Final = 4  # shards on their way to each other process at once: its watches start before more stop
-DRAIN: Final = 15.0  # seconds that a stopping process hands over; what is left is released at once
+DRAIN: Final = 60.0  # seconds that a stopping process hands over, at the pace of others; the rest is released at once
 GOODBYE: Final = 5.0  # seconds that a stopping relay waits for the database to record the release
 SETTLED: Final = 60.0  # seconds after which shares should be fair
 

@@ -18,6 +18,7 @@ from relay.api.problems import BY_ERROR
 from relay.cli.output import FAULTY
 from relay.domain.model import SHARDS
 from relay.settings.sections import known_keys
+from relay.watch.leases import DRAIN, GOODBYE
 from tests.fakes.metrics import Bench
 from tests.installation import Installation
 
@@ -123,6 +124,17 @@ def test_compose_keeps_the_roles_apart() -> None:
             variable.removeprefix("RELAY__").lower().replace("__", ".") for variable in services[role]["environment"]
         ]
         assert set(keys) <= known_keys().keys()
+
+
+def test_a_watch_process_has_time_to_hand_over_and_a_kernel_timer_in_its_container() -> None:
+    longest = DRAIN + GOODBYE
+    watch = yaml.safe_load(shipped("docker-compose.yml"))["services"]["watch"]
+    (unit,) = re.findall(r"^TimeoutStopSec=(\d+)$", shipped("config/relay.service"), re.MULTILINE)
+
+    assert watch["init"] is True
+    assert int(watch["stop_grace_period"].removesuffix("s")) > longest
+    assert int(unit) > longest
+    assert f"for {DRAIN:.0f} s at most" in shipped("docs/operate.md")
 
 
 def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
