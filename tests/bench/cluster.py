@@ -1,12 +1,14 @@
 """Measure how long mailboxes are without a Ping when watch processes die, stop and join: three of them on PostgreSQL.
 
-The sandbox runs in a process of its own, the database is a real server that does not sync its commits.
+The sandbox runs in a process of its own, the database is a real server that does not sync its commits. Mailboxes are
+planted, since registering them takes longer than all the rest. What happens meanwhile goes to stderr.
 """
 
 import argparse
 import asyncio
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,19 +16,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import aiohttp
-
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.sandbox import PASSWORD
+from relay.security.sealing import SealingPublicKey
 from relay.store import migrate
 from relay.store.engine import open_database
-from tests.bench.site import QUIET, Sandbox, figure, open_sandbox, register
+from tests.bench.site import QUIET, Sandbox, figure, open_sandbox
+from tests.planting import AT_ONCE, insert
 from tests.postgres import running_postgres
 from tests.soak.ports import free_ports
 
 WATCHERS = 3
-LONGEST = 120.0  # seconds
+LONGEST = 60.0  # seconds without progress
+BEGAN = time.monotonic()
 RATE = "1000"  # mailboxes per second that start
+
+
+def told(text: str) -> None:
+    """Tell whoever waits what was reached."""
+    print(f"{time.monotonic() - BEGAN:6.1f} s: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- as above
 
 
 @dataclass
@@ -44,14 +53,20 @@ class Site:
         environ = {**self.environ, "RELAY__OPS__PORT": str(port)}
         return await self.stack.enter_async_context(open_relay(self.sandbox.toml, port, role=role, environ=environ))
 
-    async def held(self, count: int, *, exactly: bool = True) -> float:
+    async def held(self, count: int) -> float:
         """Wait until the mail server holds so many Pings; return how long that took."""
         clock = asyncio.get_running_loop().time
-        began = clock()
-        while clock() < began + LONGEST:
+        began = looked = clock()
+        most = told_of = -1
+        while clock() < looked + LONGEST:
             found = (await self.sandbox.get("/eas/state"))["held"]
-            if found == count or (found > count and not exactly):
+            if found == count:
                 return clock() - began
+            if found > most:
+                most, looked = found, clock()
+            if most >= told_of + count / 10:
+                told_of = most
+                told(f"{most} Pings held")
             await asyncio.sleep(0.05)
         raise SystemExit(f"{found} of {count} Pings are held")
 
@@ -63,11 +78,16 @@ class Site:
     async def shared(self, mailboxes: int) -> float:
         """Wait until all Pings are held, by all watch processes alike; return how long that took."""
         clock = asyncio.get_running_loop().time
-        began = clock()
-        while clock() < began + LONGEST:
+        began = looked = clock()
+        fewest = -1
+        while clock() < looked + LONGEST:
             shares = await self.shares()
-            if sum(shares) == mailboxes and min(shares) > 0.6 * mailboxes / len(shares):
+            # Some are between two Pings while the processes are asked one after another.
+            if sum(shares) >= 0.99 * mailboxes and min(shares) > 0.6 * mailboxes / len(shares):
                 return clock() - began
+            if min(shares) > fewest:
+                fewest, looked = min(shares), clock()
+                told(f"the watch processes hold {shares}")
             await asyncio.sleep(0.1)
         raise SystemExit(f"the watch processes hold {shares}")
 
@@ -84,24 +104,26 @@ class Site:
 
 @asynccontextmanager
 async def open_site(mailboxes: int) -> AsyncIterator[Site]:
-    """Run an api process and the watch processes, with all mailboxes registered."""
+    """Run the watch processes, with all Pings held."""
     with tempfile.TemporaryDirectory() as name, running_postgres() as postgres:
         database = postgres.url(await postgres.create())
-        async with open_database(database) as engine:
-            await migrate.upgrade(engine)
         async with open_sandbox(Path(name), mailboxes) as sandbox, AsyncExitStack() as stack:
             state = Path(name) / "state"
             write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
+            key = SealingPublicKey.load(state / "sealing-public.pem")
+            async with open_database(database) as engine:
+                await migrate.upgrade(engine)
+                for first in range(1, mailboxes + 1, AT_ONCE):
+                    await engine.run(insert, key, range(first, min(first + AT_ONCE, mailboxes + 1)), PASSWORD)
+            told("mailboxes planted")
             environ = {**QUIET, "RELAY__DATABASE__URL": database, "RELAY__SERVERS__SANDBOX__RETURN_RATE": RATE}
             site = Site(sandbox, environ, stack)
-            await site.start("api")
-            site.watchers = [await site.start("watch") for _ in range(WATCHERS)]
-            connector = aiohttp.TCPConnector(ssl=sandbox.trust)
-            url = f"https://127.0.0.1:{sandbox.ports['api']}"
-            async with aiohttp.ClientSession(url, connector=connector) as api:
-                await register(api, mailboxes)
+            site.watchers = await asyncio.gather(*(site.start("watch") for _ in range(WATCHERS)))
+            told("watch processes started")
             await site.held(mailboxes)
+            told("all Pings held")
             await site.shared(mailboxes)
+            told("all processes have their share")
             yield site
 
 
