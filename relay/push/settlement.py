@@ -142,6 +142,7 @@ def _update_registrations(
     settlements: Sequence[Settlement], recipients: Mapping[RegistrationId, Recipient], now: datetime, random: Random
 ) -> list[RegistrationUpdate]:
     updates: dict[RegistrationId, RegistrationUpdate] = {}
+    seconds = now.timestamp()
     for settlement in settlements:
         push, outcome = settlement.push, settlement.outcome
         recipient, update = recipients[push.registration_id], updates.get(push.registration_id)
@@ -151,7 +152,7 @@ def _update_registrations(
         if recipient.state is RegistrationState.ACTIVE and _is_for(push, recipient):
             quarantine = _quarantine(outcome, quarantine, now, random)
         if isinstance(outcome, Delivered):
-            pushed, last_push_at = {**pushed, push.mark.value: now.timestamp()}, now
+            pushed, last_push_at = {**pushed, push.mark.value: seconds}, now
         updates[recipient.id] = RegistrationUpdate(
             recipient.id, pushed, quarantine, LastOutcome.of(outcome), last_push_at
         )

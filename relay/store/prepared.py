@@ -9,6 +9,7 @@ import json
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -112,7 +113,8 @@ class Prepared:
         processes = [_reading(column.type, dialect) for column in columns]
         results = tuple((place, process) for place, process in enumerate(processes) if process is not None)
         named = namedtuple("Row", [column.key for column in columns], rename=True)  # type: ignore[misc]  # noqa: PYI024
-        return _Compiled(str(compiled), tuple(places), results, named._make)
+        # As `_make`, which checks the number of columns for each row.
+        return _Compiled(str(compiled), tuple(places), results, partial(tuple.__new__, named))
 
 
 def _reading(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Processor | None:
@@ -124,8 +126,21 @@ def _reading(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Processor |
     return kind.dialect_impl(dialect).result_processor(dialect, None)
 
 
+_DECODER: Final = json.JSONDecoder()
+
+
 def _read_json(value: Any) -> Any:
-    return None if value is None else json.loads(value)
+    """Read JSON as `json.loads` does, without its steps for values that the relay did not write."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value[:1] in _OPENINGS:
+        read, end = _DECODER.raw_decode(value)
+        if end == len(value):
+            return read
+    return json.loads(value)
+
+
+_OPENINGS: Final = ("[", "{")
 
 
 def _parameter(bound: sa.BindParameter[Any], name: str, dialect: sa.Dialect) -> _Parameter:

@@ -23,6 +23,8 @@ SHOWN: Final = 120
 """Characters of a fault that are shown."""
 AT_ONCE: Final = 200
 """Keys per statement; far below both databases' limit of parameters and of nested expressions."""
+FORMS: Final = 64
+"""Forms of good rows that a reader knows again."""
 NO_PARAMETERS: Final[Mapping[str, object]] = {}
 UNDECODABLE: Final = (ValueError, TypeError, ArithmeticError, RecursionError, sqlite3.OperationalError, DBAPIError)
 """What drivers and SQLAlchemy raise for a value that they cannot turn into one of ours."""
@@ -57,6 +59,8 @@ class Reader(Generic[T]):
         columns = [_column(selected) for selected in query.selected_columns]
         self._checks = [None if column is None else _Check(column, key[0].table) for column in columns]
         self._kinds = [None if check is None else check.kind for check in self._checks]
+        self._good: dict[tuple[type, ...], tuple[int, ...]] = {}
+        """The places of texts by the types of a row's values, which are good unless a text is too long."""
         self._places = [next(i for i, column in enumerate(columns) if column is part) for part in self._key]
 
     def all(
@@ -79,12 +83,25 @@ class Reader(Generic[T]):
     def value(self, row: Row[Any]) -> T | Bad:
         """Return the value of a row, or what is wrong with it."""
         try:
-            for check, kind, value in zip(self._checks, self._kinds, row, strict=False):
-                if check is not None and (type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST)):
-                    check.accept(value)
+            texts = self._good.get(tuple(map(type, row)))
+            if texts is None:
+                self._check(row)
+            else:
+                for place in texts:
+                    if len(row[place]) > LONGEST:
+                        self._check(row)
             return self._read(row)
         except WRONG as error:
             return Bad(tuple(str(row[place]) for place in self._places), describe(error))
+
+    def _check(self, row: Row[Any]) -> None:
+        """Raise ValueError for a row with a value that is not as its column says."""
+        for check, kind, value in zip(self._checks, self._kinds, row, strict=False):
+            if check is not None and (type(value) is not kind or (isinstance(value, str) and len(value) > LONGEST)):
+                check.accept(value)
+        types = tuple(map(type, row))
+        if float not in types and len(self._good) < FORMS:
+            self._good[types] = tuple(place for place, kind in enumerate(types) if kind is str)
 
 
 class _Check:

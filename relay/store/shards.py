@@ -16,7 +16,7 @@ from relay.domain.ports.shards import Division, Seat
 from relay.domain.ports.wakeups import Topic
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import Database
-from relay.store.reading import Bad, Reader
+from relay.store.reading import Reader
 from relay.store.tables import Moment, node, shard
 from relay.store.wakeups import CHANNEL
 
@@ -155,13 +155,12 @@ def _beat(
     )
     owners: dict[int, str | None] = {}
     epochs: dict[int, int] = {}
-    for row in connection.execute(_SHARDS.query):
-        value = _SHARDS.value(row)
-        if isinstance(value, Bad):
-            unreadable.looked("shard", value.name, {value.name: value.fault})
-        else:
-            unreadable.looked("shard", str(row.number))
-            owners[row.number], epochs[row.number] = row.owner, row.epoch
+    rows, bad = _SHARDS.all(connection, _SHARDS.query)
+    for each in bad:
+        unreadable.looked("shard", each.name, {each.name: each.fault})
+    for row in rows:
+        unreadable.looked("shard", str(row.number))
+        owners[row.number], epochs[row.number] = row.owner, row.epoch
     return Division(seats, owners, epochs)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,8 +22,10 @@ from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
+from relay.store.reading import Bad, Reader
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.shards import SqlShardStore
+from relay.store.tables import mailbox
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import DAY, LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
@@ -350,3 +353,20 @@ async def test_health_names_rows_and_what_to_do(relay: Relay) -> None:
     assert finding.state == "degraded"
     assert "mailbox mb-ann ('hibernating' is not a valid WatchState)" in finding.reason
     assert "taken up" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (("x" * 65_537, 7), "id: 65537 characters"),
+        (("ann", "7"), "shard: str instead of int"),
+        ((None, 7), "id: missing"),
+        (("ann", True), "shard: bool instead of int"),
+    ],
+)
+def test_a_bad_row_is_found_after_good_ones(bad: tuple[object, ...], fault: str) -> None:
+    rows: list[Any] = [("ann", 7), ("ben", 8), bad, ("eve", 9), bad]
+    reader = Reader(sa.select(mailbox.c.id, mailbox.c.shard), [mailbox.c.id], lambda row: str(row[0]))
+
+    wrong = Bad((str(bad[0]),), fault)
+    assert [reader.value(row) for row in rows] == ["ann", "ben", wrong, "eve", wrong]
