@@ -31,7 +31,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
     settings, now = running.settings, running.now
     api = required(settings.api)
-    store = SqlRegistrationStore(running.engine, running.wakeups, running.reads, running.unreadable)
+    store = SqlRegistrationStore(running.database, running.wakeups, running.reads, running.unreadable)
     running.looks.append(store.look_again)
     service = Registrations(
         store,

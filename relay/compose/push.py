@@ -24,7 +24,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     settings, now = running.settings, running.now
     push = settings.push
     pacing = Pacing(push.coalesce, push.jitter, timedelta(seconds=push.expire), running.random)
-    store = SqlOutboxStore(running.engine, running.wakeups, pacing, running.unreadable)
+    store = SqlOutboxStore(running.database, running.wakeups, pacing, running.unreadable)
     running.looks.append(store.look_again)
     if settings.database.file is not None:
         # This process holds the lock of the database, so the process that made any claim has ended.

@@ -49,7 +49,7 @@ class Running:
     """What runs in this process; health and metrics read it. Parts of other roles stay empty."""
 
     settings: Settings
-    engine: Database
+    database: Database
     reads: Database
     """The same database over connections that only read, for the questions of phones and of operations."""
     wakeups: Wakeups

@@ -33,17 +33,17 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     """Open the mail servers, and add the jobs that watch mailboxes; raises KeyLost if no stored credential opens."""
     settings, random, now = running.settings, running.random, running.now
     key = required(settings.sealing.private)
-    lost = foreign(await seal_heads(running.engine), key.ids)
+    lost = foreign(await seal_heads(running.database), key.ids)
     if lost:
         raise KeyLost(lost, settings.sealing.private_key_file)
-    paths = SqlIdleTimeoutStore(running.engine, running.unreadable)
+    paths = SqlIdleTimeoutStore(running.database, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)
     servers = await open_servers(
         settings.servers, settings.autodiscover, client_context, admissions, stack, running.connections
     )
     store = SqlWatchStore(
-        running.engine, running.wakeups, settings.limits, running.unreadable, handover=running.handovers
+        running.database, running.wakeups, settings.limits, running.unreadable, handover=running.handovers
     )
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
@@ -52,7 +52,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     # On PostgreSQL connections of its own: a renewal never waits behind the commits of a storm.
     database = settings.database
     engine = (
-        running.engine if embedded else await stack.enter_async_context(open_database(database.dsn, database.ca_file))
+        running.database if embedded else await stack.enter_async_context(open_database(database.dsn, database.ca_file))
     )
     shards = SqlShardStore(engine, version("push-relay"), now, running.unreadable)
     guard = None if embedded else DeadManTimer()

@@ -92,7 +92,7 @@ async def test_subfolders_are_told_to_those_who_asked_and_to_nobody_else(role: W
     role.eas.deliver(ANN, folder=folder)
     await until(lambda: role.stats.changes[CollectionClass.EMAIL] > 0)
 
-    claimed = await SqlOutboxStore(role.engine, LocalWakeups()).claim(
+    claimed = await SqlOutboxStore(role.database, LocalWakeups()).claim(
         Platform.APNS, 10, "push", now() + timedelta(minutes=1), now()
     )
     assert [(push.registration_id, push.count) for push in claimed.pushes] == [("second", 1)]

@@ -26,8 +26,8 @@ async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:
         site.write("fcm.json", json.dumps(site.account | {"token_uri": f"https://127.0.0.1:{port}/token"}).encode())
         site.configure(f"{GOOD}in_flight = 2\n")
         running = await stack.enter_async_context(open_running(site.load(Role.ALL)))
-        registrations = SqlRegistrationStore(running.engine, running.wakeups)
-        watches = SqlWatchStore(running.engine, running.wakeups)
+        registrations = SqlRegistrationStore(running.database, running.wakeups)
+        watches = SqlWatchStore(running.database, running.wakeups)
         for number in range(5):
             name = f"user{number}"
             await activate(registrations, watches, name, platform=Platform.FCM)

@@ -28,7 +28,7 @@ async def states(role: WatchRole, *ids: RegistrationId) -> list[str]:
 
 async def marks(role: WatchRole) -> int:
     count = sa.select(sa.func.count()).select_from(outbox)
-    return await role.engine.run(lambda connection: connection.execute(count).scalar_one())
+    return await role.database.run(lambda connection: connection.execute(count).scalar_one())
 
 
 async def test_the_other_phones_fall_back_when_the_password_was_changed_and_return_with_the_new_one(
@@ -79,7 +79,7 @@ async def test_a_phone_whose_app_is_gone_falls_back_too(tmp_path: Path) -> None:
         ann, gone = await phones(role, "ann", "gone")
         gone_now = sa.update(registration).where(registration.c.id == gone)
         gone_now = gone_now.values(state=RegistrationState.TOKEN_GONE.value)
-        await role.engine.run(lambda connection: connection.execute(gone_now))
+        await role.database.run(lambda connection: connection.execute(gone_now))
         role.eas.add_mailbox(ANN, NEW)
 
         await role.change_password(ann, NEW)

@@ -35,11 +35,11 @@ async def watching(folder: Path, *, together: bool) -> AsyncIterator[tuple[Watch
     providers = {platform: Provider(0.0) for platform in Platform}
     apns = providers[Platform.APNS]
     async with open_watch_role(folder, wakeups=wakeups, handover=handovers if together else NOBODY) as role:
-        store = SqlOutboxStore(role.engine, wakeups)
+        store = SqlOutboxStore(role.database, wakeups)
         dispatchers = [Dispatcher(store, p, providers[p], wakeups, now, Random(1), "node") for p in Platform]
         for dispatcher in dispatchers:
             handovers.add(dispatcher)
-        with recorded(role.engine) as committed:
+        with recorded(role.database) as committed:
             async with running(*dispatchers):
                 await role.judged(await role.register("phone"))
                 await until(lambda: role.eas.held == 1)

@@ -104,7 +104,7 @@ class WatchRole:
     committer: GroupCommitter
     eas: EasSimulator
     key: SealingPrivateKey
-    engine: Database
+    database: Database
     stats: FleetStats = field(default_factory=FleetStats)
 
     async def register(
