@@ -51,6 +51,7 @@ from eas_watcher.runtime.relocation import Seeker, astray, look_for
 from eas_watcher.runtime.timers import Wait
 from eas_watcher.server.breaker import concerns_server
 from eas_watcher.server.capacity import Poll
+from eas_watcher.server.starts import Start
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -62,7 +63,7 @@ OnEnd: TypeAlias = "Callable[[MailboxId, BaseException | None], None]"
 class Runner:
     """The watch of one mailbox.
 
-    It waits for one of three: the task that acts for it, the answer to a held Ping, or the end of a pause. It is itself
+    It waits for its start, the task that acts for it, the answer to a held Ping, or the end of a pause. It is itself
     what the transport calls with the answer.
     """
 
@@ -106,7 +107,7 @@ class Runner:
         self._has_try = False
         self._asked: int | None = None
         """Seconds that the held Ping asked for, if that is less than the watch wanted."""
-        self._waits_for: asyncio.Task[None] | HeldRequest | Wait | None = None
+        self._waits_for: asyncio.Task[None] | HeldRequest | Wait | Start | None = None
         """None: the watch has not begun, or has ended."""
         self._closes = False
         """True if that is the task that gives a held Ping up."""
@@ -129,6 +130,12 @@ class Runner:
         """
         self._on_end = on_end
         self._client.watch_begins(self._refused_ago)
+        start = self._client.admission.starts.begin(self._begin)
+        if start is not None:
+            self._waits_for = start
+
+    def _begin(self) -> None:
+        """Take the first actions."""
         first, self._actions = self._actions, ()
         self._become(self._act(first, None))
 
@@ -146,7 +153,7 @@ class Runner:
                 if not self._closes:
                     task.cancel()
                 return task
-            case Wait() as pause:
+            case Wait() | Start() as pause:
                 pause.cancel()
                 self._end(None)
                 return None

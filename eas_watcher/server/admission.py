@@ -31,6 +31,7 @@ from eas_watcher.server.capacity import Capacity, Hold, Poll
 from eas_watcher.server.doubtful import DoubtfulMailboxes
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 from eas_watcher.server.mass_refusals import SKEW, MassRefusals
+from eas_watcher.server.starts import Starts
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """Why a waiting client is let through: to find out how the server is, as one of many, or to confirm a refusal."""
@@ -71,6 +72,23 @@ State: TypeAlias = Literal["serving", "away", "returning", "starting"]
 """How the server is; "starting" lets in mailboxes that were never here, "returning" those that an absence held up."""
 
 
+class Places(asyncio.Semaphore):
+    """A semaphore that knows how many wait for it."""
+
+    def __init__(self, number: int) -> None:
+        """Have so many places."""
+        super().__init__(number)
+        self.waiting = 0
+
+    async def acquire(self) -> Literal[True]:
+        """Return when there is a place."""
+        self.waiting += 1
+        try:
+            return await super().acquire()
+        finally:
+            self.waiting -= 1
+
+
 class ServerAdmission:
     """Lets the clients of one server send, or wait; made for the running event loop."""
 
@@ -87,8 +105,10 @@ class ServerAdmission:
 
         `path` and `capacity` are what an earlier process learnt about the path to the server, and about the server.
         """
-        self.short = asyncio.Semaphore(short_requests)
+        self.short = Places(short_requests)
         """Requests other than held Pings that may still be sent now."""
+        self.starts = Starts(self._crowd)
+        """Watches that are about to start."""
         self.refusals = MassRefusals()
         self.doubtful = DoubtfulMailboxes(rate)
         """Mailboxes whose credential this server refused three times, and which it may accept again."""
@@ -157,12 +177,12 @@ class ServerAdmission:
     @property
     def waiting(self) -> int:
         """How many clients wait for the server to return, or for their turn."""
-        return sum(not turn.done() for queue in (self._watches, self._candidates) for turn in queue)
+        return self.waiting_mailboxes + sum(not turn.done() for turn in self._candidates)
 
     @property
     def waiting_mailboxes(self) -> int:
         """How many of these are watched mailboxes, and not candidates."""
-        return sum(not turn.done() for turn in self._watches)
+        return len(self.starts) + sum(not turn.done() for turn in self._watches)
 
     @property
     def held_back(self) -> int:
@@ -334,6 +354,10 @@ class ServerAdmission:
         """Note that the server accepted a mailbox that another process watches, by the clock of that process's host."""
         self.refusals.elsewhere(began)
         self.doubtful.accepted(None, began - SKEW, was_refused=False)
+
+    def _crowd(self) -> int:
+        """Return how many clients wait for the server, or for others that it serves."""
+        return len(self._watches) + self.short.waiting
 
     def _is_full(self, client: ClientAdmission, error: EasError, now: float) -> bool:
         """Return True if a request failed because Pings occupy all workers of the server."""

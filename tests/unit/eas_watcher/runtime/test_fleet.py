@@ -10,6 +10,7 @@ from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.fleet import Fleet
+from eas_watcher.server.starts import CROWD
 from tests.fakes.eas import HoldingTransport, ScriptedTransport
 from tests.unit.eas_watcher.running import EMPTY, KNOWN, World, account, mails, pinged
 
@@ -80,6 +81,39 @@ async def test_stops_one_watch_and_returns_when_its_request_is_closed() -> None:
     assert here.world.context.stats.held.keys() == {BEN}
     assert here.broken == []
     await here.fleet.stop_all()
+
+
+async def test_of_a_large_fleet_few_watches_start_at_a_time_and_all_are_held_in_the_end() -> None:
+    here = Watched()
+    before = asyncio.all_tasks()
+    mailboxes = [MailboxId(f"m{number}") for number in range(2 * CROWD)]
+    transport = HoldingTransport()
+    for mailbox in mailboxes:
+        here.fleet.start(account(mailbox), transport, KNOWN, Policy())
+    [(_, admission)] = here.world.context.admissions.items()
+
+    assert len(asyncio.all_tasks() - before) == CROWD
+    assert admission.waiting_mailboxes == CROWD
+    await asyncio.sleep(60)
+
+    assert here.world.context.stats.held.keys() == {*mailboxes}
+    assert admission.waiting_mailboxes == 0
+    await here.fleet.stop_all()
+
+
+async def test_a_watch_that_is_stopped_before_its_start_sends_nothing() -> None:
+    here = Watched()
+    for number in range(CROWD):
+        here.start(MailboxId(f"m{number}"))
+    ann, ben = here.start(ANN), here.start(BEN)
+
+    await here.fleet.stop(ANN)
+    assert ANN not in here.fleet
+    await ben.held.wait()
+
+    assert ann.requests == []
+    await here.fleet.stop_all()
+    assert len(here.fleet) == 0
 
 
 async def test_a_stopped_mailbox_can_be_started_again() -> None:

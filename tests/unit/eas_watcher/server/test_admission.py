@@ -16,6 +16,7 @@ from eas_watcher.server.breaker import DISTINCT
 from eas_watcher.server.capacity import Hold, Poll
 from eas_watcher.server.idle_timeout import Lesson
 from eas_watcher.server.mass_refusals import REMEMBERED, SKEW
+from eas_watcher.server.starts import CROWD
 from tests.unit.eas_watcher.running import Middle
 from tests.unit.eas_watcher.watching import NOW
 
@@ -877,3 +878,21 @@ async def test_one_lost_connection_of_many_mailboxes_is_no_idle_timeout_and_no_s
 
     assert admission.state == "serving"
     assert admission.describe("mail") == ""
+
+
+async def test_no_watch_starts_while_many_wait_for_a_short_request() -> None:
+    admission = new_admission()
+    sending = [asyncio.ensure_future(admission.short.acquire()) for _ in range(8 + CROWD)]
+    await asyncio.sleep(0)
+    begun: list[int] = []
+
+    start = admission.starts.begin(lambda: begun.append(1))
+    await asyncio.sleep(10)
+    assert (begun, start is None, admission.waiting_mailboxes, admission.waiting) == ([], False, 1, 1)
+    admission.short.release()
+    await asyncio.sleep(1)
+
+    assert (begun, admission.waiting) == ([1], 0)
+    for task in sending:
+        task.cancel()
+    await asyncio.wait(sending)
