@@ -41,6 +41,7 @@ from tests.integration.eas_world import ANN, ONE_MAIL, PASSWORD, hurried, hurry,
 ALWAYS: Final = 10**9
 STEP: Final = 5.0  # seconds that the time is put forward at once
 STEPS: Final = 2000
+CALM: Final = 3  # looks in a row without a request under way
 PATIENCE: Final = 10_000  # looks at requests under way, a millisecond or more apart
 HOUR: Final = 3600.0
 MOST: Final = 40  # requests that any answer drives a watch to within an hour, its start among them
@@ -144,10 +145,15 @@ class Stage:
             await row.fleet.stop_all()
 
     async def hurry(self, seconds: float) -> None:
-        """Move the time forward while no short request is in flight, because its answer would be late."""
+        """Move the time forward while no short request is in flight, because its answer would be late.
+
+        An answer that has just come is read a few turns of the loop later.
+        """
+        calm = 0
         for _ in range(PATIENCE):
             await asyncio.sleep(0.001)
-            if not any(row.wire.short for row in self.rows):
+            calm = 0 if any(row.wire.short for row in self.rows) else calm + 1
+            if calm == CALM:
                 hurry(seconds)
                 return
         raise AssertionError(f"no answer: {[row.name for row in self.rows if row.wire.short]}")
