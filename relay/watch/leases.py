@@ -227,7 +227,8 @@ class Leases:
         self._steady = asked_at if self._steady is None else self._steady
         await self._note(division, asked_at, holder)
         self._set_guard()
-        assert self._node is not None  # noqa: S101 -- `_beat` has set it
+        if self._node is None:
+            raise AssertionError("a beat gives the node its name")
         async with asyncio.timeout(ATTEMPT):
             return await self._come_to_a_fair_share(self._node, asked_at, holder)
 
@@ -285,7 +286,8 @@ class Leases:
     async def _come_to_a_fair_share(self, node: str, asked_at: float, holder: LeaseHolder) -> float:
         """Take shards, and choose which to give away; return when to look again, in seconds."""
         clock, division = asyncio.get_running_loop().time, self.division
-        assert division is not None  # noqa: S101 -- `_note` has set it
+        if division is None:
+            raise AssertionError("a beat brings the division")
         if not unfair(division):
             self._fair_at = clock()
         steady = self._steady is not None and asked_at - self._steady >= STEADY

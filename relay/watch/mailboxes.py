@@ -135,6 +135,10 @@ class Mailboxes:
         """Held while a mailbox is brought in step: shards, dirty mailboxes and broken watches come in any order."""
         self._reads: set[asyncio.Future[None]] = set()
         """The reads of mailboxes that are under way; each ends its future."""
+        self._opened_old = False
+        """True once a seal of the old form opened: this process has the key that they were sealed for."""
+        self._undecided: frozenset[int] = frozenset()
+        """Shards with seals of the old form of which none opened, read before any opened."""
 
     @property
     def leased(self) -> bool:
@@ -236,15 +240,19 @@ class Mailboxes:
         waiting = deque(records)
         records.clear()  # a record that was applied is kept no longer
         await self._apply(waiting)
+        # What became dirty after the read woke a look that left these shards out.
+        if still := self._leases.still(gained):
+            await self._take_dirty(sorted(still))
 
     async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
         """Seal the credentials of gained shards anew where their seals are for a former key or of the old form.
 
-        Seals of the old form are taken once. A shard is noted as done unless it has such seals and none opens in any of
-        these shards: then this process has another key than the one that they were sealed for.
+        Seals of the old form are taken once. A shard is noted as done if it is read without such seals, and as soon as
+        one opens in any shard: if none does, this process has another key than the one that they were sealed for.
         """
         open_shards = frozenset(gained) - await self._store.sealed_anew(gained)
         renewals: dict[MailboxId, dict[bytes, bytes]] = {}
+        undecided = set(self._undecided)
         old = old_renewed = 0
         for record in records:
             await asyncio.sleep(0)  # each renewal takes a fraction of a millisecond: leases are renewed meanwhile
@@ -253,9 +261,13 @@ class Mailboxes:
             if mine:
                 renewals[record.mailbox.id] = mine
             if take_old:
-                old += sum(is_old(sealed) for sealed in record.seals)
+                if found := sum(is_old(sealed) for sealed in record.seals):
+                    old += found
+                    undecided.add(record.mailbox.shard)
                 old_renewed += sum(is_old(sealed) for sealed in mine)
-        done = open_shards if old_renewed or not old else frozenset[int]()
+        self._opened_old = self._opened_old or old_renewed > 0
+        done = open_shards.union(undecided) if self._opened_old else open_shards - undecided
+        self._undecided = frozenset(undecided - done)
         if renewals or done:
             await self._store.seal_anew(renewals, done)
         if renewals:

@@ -41,7 +41,7 @@ from relay.watch.accounts import Accounts, EasServer
 from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
-from tests.contract.samples import LATER, candidate_of, new_mailbox, new_registration, shards_of
+from tests.contract.samples import LATER, SHARD, candidate_of, new_mailbox, new_registration, shards_of
 from tests.fakes.seals import old_seal
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
@@ -101,6 +101,9 @@ class Site:
     async def settled(self) -> set[int]:
         async with transaction(self.engine) as connection:
             return set((await connection.scalars(sa.select(sealed_anew.c.shard))).all())
+
+    async def all_settled(self) -> bool:
+        return await self.settled() == set(SHARDS)
 
     async def reason_of(self, id_: MailboxId) -> tuple[str, str]:
         """Wait until a mailbox is blocked; return why."""
@@ -227,16 +230,16 @@ def former_seal(owner: Any, credential: StoredCredential) -> bytes:
     return old_seal(KEY.public_key(), owner, credential)
 
 
-async def _add_old(site: Site, name: str, sealed: bytes) -> None:
+async def _add_old(site: Site, name: str, sealed: bytes, shard: int = SHARD) -> None:
     """Add a watched mailbox with the statements of the version before."""
     async with transaction(site.engine) as connection:
         await connection.execute(
             sa.text(
                 'INSERT INTO mailbox (id, server, "user", device_id, shard, state, since, accepted, dirty, '
                 "sealed_credential) "
-                "VALUES (:id, 'office', :user, :device, 7, 'starting', :since, true, false, :sealed)"
+                "VALUES (:id, 'office', :user, :device, :shard, 'starting', :since, true, false, :sealed)"
             ).bindparams(sa.bindparam("since", LATER, mailbox.c.since.type)),
-            {"id": f"mb-{name}", "user": f"{name}@example.com", "device": "D" * 32, "sealed": sealed},
+            {"id": f"mb-{name}", "user": f"{name}@example.com", "device": "D" * 32, "shard": shard, "sealed": sealed},
         )
         await connection.execute(
             sa.text(
@@ -256,11 +259,11 @@ async def test_credentials_of_an_earlier_version_go_on_working_and_are_sealed_an
 
     async with old_site.watched():
         await until(lambda: bool(old_site.office.requests))
+        await until(old_site.all_settled)
 
     sealed = (await old_site.row(ANN.id)).sealed_credential
     assert sealed != before
     assert KEY.open(ANN, sealed) == PASSWORD
-    assert await old_site.settled() == set(SHARDS)
 
 
 async def test_a_candidate_of_an_earlier_version_is_still_shown_to_its_server(old_site: Site) -> None:
@@ -300,17 +303,29 @@ async def test_the_credential_of_another_user_is_not_sealed_anew(old_site: Site)
 
     async with old_site.watched():
         assert (await old_site.reason_of(ANN.id))[0] == "seal-broken"
+        await until(old_site.all_settled)
 
-    assert await old_site.settled() == set(SHARDS)
+
+@pytest.mark.parametrize(("ann", "ben"), [(SHARD, SHARDS[-1]), (SHARDS[-1], SHARD)])
+async def test_a_seal_that_opens_settles_shards_that_were_read_before_and_come_after(
+    old_site: Site, ann: int, ben: int
+) -> None:
+    await _add_old(old_site, "ann", former_seal(ANN, BasicCredential("ben@example.com", "canary")), ann)
+    await _add_old(old_site, "ben", former_seal(BEN, BasicCredential("ben@example.com", "canary")), ben)
+    await upgrade(old_site.engine)
+
+    async with old_site.watched():
+        await until(old_site.all_settled)
 
 
-async def test_a_watch_role_with_a_wrong_key_settles_nothing(old_site: Site) -> None:
+async def test_a_watch_role_with_a_wrong_key_settles_no_shard_with_old_seals(old_site: Site) -> None:
     """The administrator restored the wrong key file: with the right one, all goes on."""
     await _add_old(old_site, "ann", former_seal(ANN, PASSWORD))
     await upgrade(old_site.engine)
     async with old_site.watched(SealingPrivateKey(X25519PrivateKey.generate())):
         assert (await old_site.reason_of(ANN.id))[0] == "seal-broken"
-    assert await old_site.settled() == set()
+        await until(old_site.settled)  # shards without such seals
+    assert SHARD not in await old_site.settled()
 
     async with old_site.watched():
         await until(lambda: bool(old_site.office.requests))
