@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+import pytest
 import trustme
 
 from eas_watcher.auth.basic import BasicCredential
@@ -206,6 +207,7 @@ def every_case() -> list[tuple[str, Case]]:
     return [(name, case) for name, case in every if name not in ELSEWHERE]
 
 
+@pytest.mark.slow
 @hurried
 async def test_every_answer_is_answered_as_the_document_says_and_costs_no_mail() -> None:
     async with stage() as played:

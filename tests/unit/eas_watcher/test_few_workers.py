@@ -37,7 +37,7 @@ async def test_as_many_are_held_as_there_are_workers_and_the_rest_is_polled(
         assert place.admission.path.cut_off is None, "504 of a full server is no idle timeout"
 
 
-@pytest.mark.parametrize("every", [6.0, 60.0])
+@pytest.mark.parametrize("every", [6.0, pytest.param(60.0, marks=pytest.mark.slow)])
 async def test_mailboxes_that_come_one_after_the_other_find_a_worker(every: float) -> None:
     async with crowd(FewWorkers(5), 36, every=every) as place:
         await place.run(36 * every + LEARNING)

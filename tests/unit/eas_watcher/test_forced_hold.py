@@ -53,7 +53,9 @@ def told(world: World, changes: int) -> bool:
     return len(world.journal.changes) >= changes
 
 
-@pytest.mark.parametrize("hold", [5.0, 10.0, 30.0, 60.0, 120.0, 149.0, 151.0, 300.0])
+@pytest.mark.parametrize(
+    "hold", [pytest.param(5.0, marks=pytest.mark.slow), 10.0, 30.0, 60.0, 120.0, 149.0, 151.0, 300.0]
+)
 async def test_a_mail_is_told_as_soon_as_the_server_tells_of_it(hold: float) -> None:
     world, server = World(), ForcedHold(hold)
     clock, chance = asyncio.get_running_loop().time, Random(7)
