@@ -35,6 +35,10 @@ async def database(postgres: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    environ = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__LEVEL": "warning"}
+    environ = {
+        "RELAY__API__REGISTRATIONS_PER_MINUTE": "100000",
+        "RELAY__API__REQUESTS_PER_MINUTE": "100000",
+        "RELAY__LOG__LEVEL": "warning",
+    }
     async with open_site(tmp_path / "sandbox", environ) as opened:
         yield opened

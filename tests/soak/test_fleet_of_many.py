@@ -98,7 +98,7 @@ def assert_paced(came: list[float]) -> None:
     assert max(Counter(int(moment) for moment in came).values()) <= RATE * 1.05
     gaps = [after - before for before, after in pairwise(came)]
     assert min(gaps) >= 0.5 / RATE - EARLY - ROUNDING
-    assert max(gaps) <= 1.5 / RATE + ROUNDING
+    assert max(gaps) <= 1.5 / RATE + EARLY + ROUNDING
     assert max(gaps) - min(gaps) > 0.5 / RATE
 
 

@@ -61,8 +61,15 @@ class Processes:
         (node,) = await self.query(query, ANN)
         return str(node) if node else None
 
+    async def shared(self) -> bool:
+        """Return True if every watch process has its share of the shards."""
+        counts = "SELECT array_agg(n) FROM (SELECT count(owner) AS n FROM shard GROUP BY owner) AS shares"
+        (shares,) = await self.query(counts)
+        return len(shares) == len(self.watches) and max(shares) - min(shares) <= 1
+
     async def kill_owner(self, *, due: bool) -> None:
         """Kill the watch process that has Ann's mailbox, and end its lease; with `due` also Ann's wait."""
+        await until(self.shared, TAKEOVER)  # a process that is still taking shards may know the old wait already
         node = await self.owner()
         assert node is not None
         (owner,) = [watch for watch in self.watches if f"-{watch.process.pid}-" in node]

@@ -42,7 +42,11 @@ async def register_all(site: Site) -> None:
 
 
 async def test_two_thousand_mailboxes_in_one_process(tmp_path: Path) -> None:
-    environ = {"RELAY__API__REGISTRATIONS_PER_MINUTE": "100000", "RELAY__LOG__LEVEL": "warning"}
+    environ = {
+        "RELAY__API__REGISTRATIONS_PER_MINUTE": "100000",
+        "RELAY__API__REQUESTS_PER_MINUTE": "100000",
+        "RELAY__LOG__LEVEL": "warning",
+    }
     async with open_site(tmp_path / "sandbox", environ) as site:
         eas, apns = site.sandbox.eas, site.sandbox.apns
         for number in range(MAILBOXES):
