@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
@@ -17,11 +18,15 @@ SOGO = FAMILIES[Family.SOGO]
 MAILBOXES = [f"user{number}@example.com" for number in range(12)]
 
 
+CALM: Final = 4  # turns of the loop at least between two steps: an answer is read some turns after it came
+
+
 async def pass_time(watched: WatchWorld, seconds: float) -> None:
     """Put the time forward in small steps, and let the answers of each step come first."""
     passed = 0.0
     while passed < seconds:
-        await asyncio.sleep(0.02)
+        for _ in range(CALM):
+            await asyncio.sleep(0.02 / CALM)
         hurry(1.0)
         passed += 1.0
 

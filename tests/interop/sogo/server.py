@@ -38,6 +38,7 @@ PATH: Final = "/Microsoft-Server-ActiveSync"
 PLAIN: Final = r"[A-Za-z0-9._-]{1,60}"  # the characters of names and passwords, because nothing quotes them
 PATIENCE: Final = 30.0  # seconds until the server must answer after its start
 STEP: Final = 0.1  # seconds between two looks
+NOTED: Final = 0.2  # seconds without a new line in the log of nginx, far more than passes from an answer to its line
 PASSWORD_CACHE: Final = 5.0  # seconds for which an old password may still be accepted, and the new one refused
 POLL: Final = 5.0  # seconds between two looks of a held Ping at its folders
 
@@ -114,8 +115,15 @@ class SogoServer:
         return MappingProxyType(self._users)
 
     def requests(self, name: str) -> list[Request]:
-        """Return the answered ActiveSync requests of a user; OPTIONS counts as a command."""
-        return [request for request in read_requests(self.logs / "nginx-access.log", PATH) if request.user == name]
+        """Return the answered ActiveSync requests of a user; OPTIONS counts as a command.
+
+        nginx notes a request after its answer has left: the lines of the last ones are waited for.
+        """
+        log, known = self.logs / "nginx-access.log", -1
+        while known != (present := log.stat().st_size if log.exists() else 0):
+            known = present
+            time.sleep(NOTED)
+        return [request for request in read_requests(log, PATH) if request.user == name]
 
     def holds_ping(self, name: str) -> bool:
         """Return True if SOGo holds a Ping of a user now: it looked, found nothing, and has answered nothing since."""
