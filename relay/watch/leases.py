@@ -58,7 +58,7 @@ class LeaseHolder(Protocol):
 
     @property
     def busy(self) -> bool:
-        """True while many of its mailboxes wait for their turn to start."""
+        """True while mailboxes of shards just taken are started, or many wait for their turn to start."""
 
 
 class Guard(Protocol):
@@ -182,6 +182,10 @@ class Leases:
         """Count shards as watched: their mailboxes were read; leave out those lost while they were read."""
         self._watched |= self.still(gained)
 
+    def started(self) -> None:
+        """Look for more shards: the mailboxes of those that were taken are started."""
+        self._wakeups.wake(Topic.SHARDS)
+
     def gave(self, shard: int) -> None:
         """Count a shard as watched no more."""
         self._watched.pop(shard, None)
@@ -300,8 +304,8 @@ class Leases:
         self._looked.set()
         pause = RETRY if division.orphaned else RENEW
         others = [seat for seat in division.seats if seat.node != node and seat.left > 0]
-        if wanted.take and holder.busy and handed_over(division):
-            return RETRY
+        if wanted.take and handed_over(division) and (holder.busy or self._granted.keys() - self._watched.keys()):
+            return RETRY  # who has them holds their Pings; here they would only wait
         if wanted.take:
             taken = await self._store.take(node, wanted.take)
             self._granted |= taken

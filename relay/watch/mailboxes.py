@@ -135,6 +135,8 @@ class Mailboxes:
         """Held while a mailbox is brought in step: shards, dirty mailboxes and broken watches come in any order."""
         self._reads: set[asyncio.Future[None]] = set()
         """The reads of mailboxes that are under way; each ends its future."""
+        self._taking_up = False
+        """True while the mailboxes of gained shards are read and started."""
         self._opened_old = False
         """True once a seal of the old form opened: this process has the key that they were sealed for."""
         self._undecided: frozenset[int] = frozenset()
@@ -200,8 +202,9 @@ class Mailboxes:
 
     @property
     def busy(self) -> bool:
-        """True while many mailboxes wait for their turn at a server that serves."""
-        return any(server.waiting > BUSY and server.state != "away" for _, server in self._context.admissions.items())
+        """True while mailboxes of gained shards are started, or many wait for their turn at a server that serves."""
+        servers = self._context.admissions.items()
+        return self._taking_up or any(each.waiting > BUSY and each.state != "away" for _, each in servers)
 
     async def drain(self) -> None:
         """Hand over all mailboxes to other processes, as far as there are any; `run` goes on meanwhile."""
@@ -222,6 +225,7 @@ class Mailboxes:
         """Start the watches of gained shards; leases are renewed and given up in time however long that takes."""
         while True:
             gained = await self._leases.gained()
+            self._taking_up = True
             try:
                 for start in range(0, len(gained), PART):
                     some = sorted(gained)[start : start + PART]
@@ -229,6 +233,8 @@ class Mailboxes:
             except StoreUnavailable:
                 # The next renewal reports the shards again.
                 log.warning("mailboxes of shards gained not read: the database is away")
+            self._taking_up = False
+            self._leases.started()
 
     async def _take(self, gained: Mapping[int, int]) -> None:
         if not gained:

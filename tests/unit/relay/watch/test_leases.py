@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from relay.watch.leases import (
+    AT_ONCE,
     ATTEMPT,
     CALM,
     DRAIN,
@@ -59,6 +60,8 @@ class Process:
         self.given: list[tuple[float, int]] = []
         self.busy = False
         self.stopping = 0.0
+        self.starting = 0.0
+        """How long it takes to read the mailboxes of gained shards and to start their watches."""
         self.holds: set[int] = set()
         """The shards whose Pings it holds."""
 
@@ -79,8 +82,10 @@ class Process:
     async def watch(self) -> None:
         while True:
             gained = await self.leases.gained()
+            await asyncio.sleep(self.starting)
             self.leases.watch(gained)
             self.holds |= {shard for shard in gained if self.leases.of_shard(shard) is not None}
+            self.leases.started()
 
     @asynccontextmanager
     async def runs(self) -> AsyncIterator[None]:
@@ -333,6 +338,20 @@ async def test_stopping_takes_a_bounded_time_however_slowly_others_take() -> Non
             a.holds.clear()
             b.busy = False
             await settled(b, within=RENEW + SOON)
+
+
+async def test_shards_are_given_away_no_faster_than_their_watches_start_elsewhere() -> None:
+    a, b = processes("a", "b")
+    b.starting = 0.5
+    async with a.runs():
+        await settled(a, within=RENEW)
+        async with b.runs():
+            missing = 0
+            while len(b.holds) < 16:
+                await asyncio.sleep(0.01)
+                missing = max(missing, 32 - len(a.holds | b.holds))
+            assert missing <= 2 * AT_ONCE
+            await settled(a, b, within=RENEW)
 
 
 async def test_one_whose_mailboxes_wait_for_their_turn_takes_the_shards_of_the_dead_all_the_same() -> None:
