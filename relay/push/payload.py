@@ -97,6 +97,9 @@ SHAPES: Final = 1024
 _SOME_ID: Final = "a-registration-id-that-no-text-contains"
 _COUNT: Final = '"count": '
 
+COLLAPSE: Final = {"new-items": "items", "attention": "attention"}
+"""The ends of FCM's collapse keys."""
+
 Kind = Literal["new-items", "attention", "test"]
 KINDS: Final[Mapping[Mark, Kind]] = {Mark.ATTENTION: "attention", Mark.TEST: "test"}
 """The templates of marks without a class; all classes share one."""
@@ -134,8 +137,11 @@ class Notice:
 
     @property
     def silent(self) -> bool:
-        """True if the push goes in the background; an inferred change must not ring."""
-        return self.mode is Mode.BACKGROUND or (self.kind == "new-items" and not self.certain)
+        """True if the push goes in the background; an inferred change must not ring.
+
+        `attention` and `test` ring in every mode: a person must act, or waits for them.
+        """
+        return self.kind == "new-items" and (self.mode is Mode.BACKGROUND or not self.certain)
 
     @property
     def collapse_id(self) -> str:
@@ -201,6 +207,21 @@ def _apns_body(notice: Notice) -> dict[str, object]:
     return {"aps": aps, "relay": _data(notice)}
 
 
+def former_apns(notice: Notice) -> str:
+    """Return the text that versions up to 0.1.0 sent in background mode; `attention` and `test` were silent, too."""
+    return json.dumps({"aps": {"content-available": 1}, "relay": _data(notice)}, ensure_ascii=False)
+
+
+def former_fcm(notice: Notice) -> dict[str, str]:
+    """Return the delivery options of versions up to 0.1.0: a collapse key for each mark, background mode silent."""
+    silent = notice.silent or notice.mode is Mode.BACKGROUND
+    return {
+        "priority": "NORMAL" if silent else "HIGH",
+        "collapse_key": notice.collapse_id,
+        "ttl": f"{notice.lifetime}s",
+    }
+
+
 @lru_cache(SHAPES)
 def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str) -> ApnsShape:
     """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
@@ -245,11 +266,20 @@ class FcmMessage:
     @property
     def android(self) -> dict[str, str]:
         """The delivery options; HIGH wakes a dozing phone, NORMAL waits [Google: FCM REST v1, AndroidConfig]."""
-        return {
-            "priority": "HIGH" if self.wakes else "NORMAL",
-            "collapse_key": self.notice.collapse_id,
-            "ttl": f"{self.notice.lifetime}s",
-        }
+        options = {"priority": "HIGH" if self.wakes else "NORMAL", "ttl": f"{self.notice.lifetime}s"}
+        return options if self.collapse_key is None else {**options, "collapse_key": self.collapse_key}
+
+    @property
+    def collapse_key(self) -> str | None:
+        """Names the waiting message that this one replaces at FCM; None: it replaces none.
+
+        FCM keeps four keys for each device at a time and makes no promise which [Google: FCM message types], so a
+        registration uses two: one for the new items of all classes, one for `attention`, which no other message may
+        replace.
+        """
+        if self.notice.kind == "test":
+            return None
+        return f"{self.notice.registration_id}.{COLLAPSE[self.notice.kind]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ async def test_a_push_arrives_exactly_as_documented(tmp_path: Path) -> None:
                     "class": "email",
                     "count": "2",
                 },
-                "android": {"priority": "HIGH", "collapse_key": "registration-1.email", "ttl": "259200s"},
+                "android": {"priority": "HIGH", "collapse_key": "registration-1.items", "ttl": "259200s"},
             },
             "validate_only": False,
         }

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
-from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
+from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 
 START: Final = "0" * 64
 """`prev` of the first line."""
@@ -199,7 +199,8 @@ def is_template(provider: str, body: str, device: str = "") -> bool:
     try:
         document = json.loads(body)
         if provider == Platform.APNS.value:
-            return any(ApnsMessage(notice).rendered == body for notice in _notices(document["relay"]))
+            notices = _notices(document["relay"])
+            return any(body in {ApnsMessage(notice).rendered, former_apns(notice)} for notice in notices)
         if provider == Platform.WEBPUSH.value:
             return any(WebPushMessage(notice).content.decode("ascii") == body for notice in _notices(document))
         return provider == Platform.FCM.value and _is_fcm(document, body, device)
@@ -275,10 +276,13 @@ def _is_fcm(document: Mapping[str, Any], body: str, device: str) -> bool:
     data = document["message"]["data"]
     fields = {**data, "count": int(data["count"])} if "count" in data else dict(data)
     fields["certain"] = "certain" not in data
-    for message in (FcmMessage(notice, spare) for notice in _notices(fields) for spare in (False, True)):
-        made = {"android": message.android, "data": message.data, "token": device}
-        if write_fcm({"message": made, "validate_only": False}) == body:
-            return True
+    for notice in _notices(fields):
+        message, spared = FcmMessage(notice), FcmMessage(notice, spare=True)
+        former = former_fcm(notice)
+        for android in (message.android, spared.android, former, former | {"priority": "NORMAL"}):
+            made = {"android": android, "data": message.data, "token": device}
+            if write_fcm({"message": made, "validate_only": False}) == body:
+                return True
     return False
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
-from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage
+from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
@@ -182,7 +182,39 @@ def test_fcm_gets_data_only_all_of_it_strings() -> None:
         "class": "email",
         "count": "2",
     }
-    assert message.android == {"priority": "HIGH", "collapse_key": "registration-1.email", "ttl": "259200s"}
+    assert message.android == {"priority": "HIGH", "collapse_key": "registration-1.items", "ttl": "259200s"}
+
+
+def test_a_registration_uses_two_of_the_four_collapse_keys_of_fcm() -> None:
+    keys = {mark: FcmMessage(Notice.of(due_push(mark=mark))).android.get("collapse_key") for mark in Mark}
+
+    assert set(keys.values()) == {"registration-1.items", "registration-1.attention", None}
+    assert [mark for mark in Mark if keys[mark] == "registration-1.attention"] == [Mark.ATTENTION]
+    assert keys[Mark.TEST] is None, "a test replaces nothing that waits"
+
+
+@pytest.mark.parametrize("mark", [Mark.ATTENTION, Mark.TEST])
+def test_attention_and_test_ring_in_background_mode_too(mark: Mark) -> None:
+    notice = Notice.of(due_push(mark=mark, mode=Mode.BACKGROUND))
+    apns = ApnsMessage(notice)
+
+    assert (apns.push_type, apns.priority) == ("alert", 10)
+    assert "alert" in apns.rendered
+    assert FcmMessage(notice).android["priority"] == "HIGH"
+    assert WebPushMessage(notice).headers["Urgency"] == "high"
+
+
+def test_what_former_versions_sent_is_still_known() -> None:
+    attention = Notice.of(due_push(mark=Mark.ATTENTION, mode=Mode.BACKGROUND))
+
+    assert json.loads(former_apns(attention)) == {
+        "aps": {"content-available": 1},
+        "relay": {"v": 1, "registration": "registration-1", "kind": "attention"},
+    }
+    former = {"priority": "NORMAL", "collapse_key": "registration-1.attention", "ttl": "604800s"}
+    assert former_fcm(attention) == former
+    assert former_fcm(Notice.of(due_push(certain=False)))["priority"] == "NORMAL"
+    assert former_fcm(Notice.of(due_push()))["priority"] == "HIGH"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(-5, 1), (0, 1), (1, 1), (9999, 9999), (10_000, 9999)])
@@ -204,7 +236,7 @@ def test_an_id_that_is_not_opaque_never_becomes_a_push(id_: str) -> None:
         ({}, False),
         ({"mark": Mark.ATTENTION}, True),
         ({"mark": Mark.TEST}, True),
-        ({"mark": Mark.ATTENTION, "mode": Mode.BACKGROUND}, False),
+        ({"mark": Mark.ATTENTION, "mode": Mode.BACKGROUND}, True),
         ({"mode": Mode.BACKGROUND}, False),
     ],
 )

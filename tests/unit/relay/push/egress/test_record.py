@@ -24,7 +24,7 @@ from relay.push.egress.record import (
     write_fcm,
     write_lines,
 )
-from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage
+from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 
 KEY = ChainKey(bytes(32))
 KEYS = {KEY.id: KEY}
@@ -159,6 +159,15 @@ def test_a_template_in_other_bytes_is_none(body: str) -> None:
 def test_a_token_in_an_fcm_body_is_that_of_its_line() -> None:
     assert is_template("fcm", fcm_body(NOTICE), DEVICE)
     assert not is_template("fcm", fcm_body(NOTICE, "the password of ann is hunter2!!"), DEVICE)
+
+
+@pytest.mark.parametrize(("mark", "mode"), list(product(Mark, Mode)))
+def test_what_former_versions_sent_is_a_template(mark: Mark, mode: Mode) -> None:
+    notice = Notice(mark, 3, certain=True, registration_id=RegistrationId(ID), mode=mode, locale="en")
+    message = {"android": former_fcm(notice), "data": FcmMessage(notice).data, "token": DEVICE}
+
+    assert is_template("apns", former_apns(notice))
+    assert is_template("fcm", write_fcm({"message": message, "validate_only": False}), DEVICE)
 
 
 @pytest.mark.parametrize("removed", [1, 2, 3])
