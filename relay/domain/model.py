@@ -11,6 +11,7 @@ from eas_watcher.machine.memory import Memory, Progress, WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.outcome import LastOutcome
+from relay.domain.reasons import Cause
 
 MOST_REGISTRATIONS: Final = 20
 """Of one mailbox: more phones than one person has, and few enough that each change costs little."""
@@ -260,6 +261,8 @@ class DuePush:
     token_since: datetime
     mode: Mode
     locale: str
+    cause: Cause | None = None
+    """What an `attention` is about; None: unknown, or another mark."""
 
 
 SHARDS: Final = 256

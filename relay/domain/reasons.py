@@ -22,6 +22,17 @@ class Actor(StrEnum):
     ADMINISTRATOR = "administrator"
 
 
+class Cause(StrEnum):
+    """Why the phones get an `attention` push, in the few words that leave the company; they stay the same for ever."""
+
+    WIPED = "wiped"
+    """An administrator wiped the device: the app removes its data."""
+    CREDENTIAL = "credential"
+    """The mail server or the relay does not take the credential any more: the user logs in again."""
+    BLOCKED = "blocked"
+    """The mail server denies access: an administrator must act."""
+
+
 class Concern(Enum):
     """What a reason lies with."""
 
@@ -493,6 +504,19 @@ def row_of(state: WatchState, reason: Reason | None) -> Row:
     if reason is Reason.HTTP_401 and state is WatchState.WAITING:
         return _CONFIRMING
     return REASONS[reason]
+
+
+def cause_of(state: WatchState, reason: Reason | None) -> Cause | None:
+    """Return the word for an `attention` push about a mailbox in a state; None: there is none.
+
+    A refusal in doubt is about the credential too; the push says beside it that it is not certain.
+    """
+    row = row_of(state, reason)
+    if row is _WIPED or state is WatchState.WIPING:
+        return Cause.WIPED
+    if state is WatchState.CREDENTIAL_REFUSED or row.recheck in {Recheck.NEW_CREDENTIAL, Recheck.IN_DOUBT}:
+        return Cause.CREDENTIAL
+    return Cause.BLOCKED if state is WatchState.BLOCKED else None
 
 
 def write_reason(reason: Reason | None) -> str:

@@ -1,8 +1,8 @@
 """The fixed templates of pushes: everything that may ever leave the company, and nothing else.
 
 A body is made from a `Notice` only, and a notice has no field that could hold mail data: a mark, a count, whether it is
-certain, the opaque registration id, the mode and a locale. Senders get a message made of a notice; there is no way to
-pass a body.
+certain, one word of a closed list, the opaque registration id, the mode and a locale. Senders get a message made of a
+notice; there is no way to pass a body.
 """
 
 import json
@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
 from relay.domain.model import DuePush, Mark, Mode, RegistrationId
+from relay.domain.reasons import Cause
 
 FALLBACK: Final = "en"
 
@@ -115,15 +116,20 @@ class Notice:
     registration_id: RegistrationId
     mode: Mode
     locale: str
+    cause: Cause | None = None
+    """What an `attention` is about."""
 
     def __post_init__(self) -> None:
+        if self.cause is not None and self.mark is not Mark.ATTENTION:
+            raise ValueError("only an attention has a cause")
         if not OPAQUE_ID.fullmatch(self.registration_id):
             raise ValueError("a registration id has 1 to 54 letters, digits, - or _")
 
     @classmethod
     def of(cls, push: DuePush) -> "Notice":
         """Return what of a due push may leave the company."""
-        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale)
+        cause = push.cause if push.mark is Mark.ATTENTION else None
+        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale, cause)
 
     @property
     def kind(self) -> Kind:
@@ -175,7 +181,7 @@ class ApnsMessage:
 
     def __init__(self, notice: Notice) -> None:
         self.notice = notice
-        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale)
+        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause)
         """What this message shares with others."""
         before, between, after, *_ = self.shape
         count = "" if after is None else f"{_clip(notice.count)}{after}"
@@ -223,9 +229,9 @@ def former_fcm(notice: Notice) -> dict[str, str]:
 
 
 @lru_cache(SHAPES)
-def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str) -> ApnsShape:
+def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None) -> ApnsShape:
     """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
-    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale)
+    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause)
     before, _, rest = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
     between, counted, after = rest.partition(_COUNT)
     rest_after = after.removeprefix("1") if counted else None
@@ -261,6 +267,8 @@ class FcmMessage:
             data |= {"class": notice.mark.value, "count": str(_clip(notice.count))}
         if notice.uncertain:
             data["certain"] = "false"
+        if notice.cause is not None:
+            data["reason"] = notice.cause.value
         return data
 
     @property
@@ -316,6 +324,8 @@ def _data(notice: Notice) -> dict[str, object]:
         data |= {"class": notice.mark.value, "count": _clip(notice.count)}
     if notice.uncertain:
         data["certain"] = False
+    if notice.cause is not None:
+        data["reason"] = notice.cause.value
     return data
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Row
 
-from eas_watcher.machine.memory import Change
+from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import MailboxId
 from relay.domain.handover import NewPush, Offer, taken
 from relay.domain.model import (
@@ -21,12 +21,13 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
+from relay.domain.reasons import Cause, cause_of
 from relay.store.bulk import Among
 from relay.store.marks import Claim, Key, NewMark
 from relay.store.moves import with_moves
 from relay.store.prepared import Prepared
 from relay.store.reading import UNDECODABLE, Reader, fetch, is_ours
-from relay.store.rows import AnyRow, read_pushed
+from relay.store.rows import AnyRow, read_cause, read_pushed
 from relay.store.tables import registration
 
 _LISTENING: Final = (
@@ -90,12 +91,12 @@ def fan_out(
     mark is certain unless the mail server may be at fault. `moves` are written to PostgreSQL with the query.
     """
     changes: dict[MailboxId, list[Change]] = {}
-    alarmed = dict.fromkeys(wiped, True)
+    alarmed = dict.fromkeys(wiped, (True, Cause.WIPED.value))
     for entry in entries:
         if entry.mailbox_id not in wiped and entry.progress.changes:
             changes.setdefault(entry.mailbox_id, []).extend(entry.progress.changes)
         if entry.progress.attention:
-            alarmed[entry.mailbox_id] = not entry.progress.in_doubt
+            alarmed[entry.mailbox_id] = not entry.progress.in_doubt, _cause(entry.progress)
     mailboxes = changes.keys() | alarmed.keys()
     if not mailboxes:
         return News([])
@@ -104,9 +105,11 @@ def fan_out(
     for row in rows:
         listener = Listener._make(row[: len(_LISTENING)])
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))
-        certain = alarmed.get(MailboxId(listener.mailbox_id))
-        if certain is not None:
-            marks.append(NewMark(listener.registration_id, Mark.ATTENTION.value, listener.platform, 1, certain=certain))
+        alarm = alarmed.get(MailboxId(listener.mailbox_id))
+        if alarm is not None:
+            certain, cause = alarm
+            name = Mark.ATTENTION.value
+            marks.append(NewMark(listener.registration_id, name, listener.platform, 1, certain=certain, cause=cause))
     if not offers:
         return News(marks)
     pushes = taken(_new_pushes(rows, marks, now), offers, now)
@@ -116,6 +119,13 @@ def fan_out(
         {(push.registration_id, push.mark.value): push for push in pushes},
         {key: Claim(offer.owner, offer.until) for key, offer in claims.items()},
     )
+
+
+def _cause(progress: Progress) -> str:
+    """Return what the `attention` of a watch is about, in the word that the push has; empty: unknown."""
+    condition = progress.condition
+    cause = None if condition is None else cause_of(condition.state, condition.reason)
+    return "" if cause is None else cause.value
 
 
 def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
@@ -235,5 +245,6 @@ def _new_push(mark: NewMark, to: Addressee, now: datetime) -> NewPush:
         token_since=to.token_since,
         mode=to.mode,
         locale=to.locale,
+        cause=read_cause(mark.cause),
     )
     return NewPush(push, None if seconds is None else datetime.fromtimestamp(seconds, UTC), to.quarantined)

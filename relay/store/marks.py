@@ -25,6 +25,8 @@ class NewMark(NamedTuple):
     platform: str
     changes: int
     certain: bool
+    cause: str = ""
+    """What an `attention` is about; empty for all other marks."""
 
 
 def outbox_topics(platforms: Collection[str]) -> list[Topic]:
@@ -96,6 +98,7 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
             "generation": outbox.c.generation + 1,
             "certain": outbox.c.certain | insert.excluded.certain,
             "last_at": insert.excluded.last_at,
+            "cause": insert.excluded.cause,
             "due_at": sa.case(
                 (sa.and_(outbox.c.attempts == 0, outbox.c.due_at > _SOON), insert.excluded.due_at),
                 else_=outbox.c.due_at,
@@ -104,7 +107,7 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
     )
 
 
-_GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain")
+_GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain", "cause")
 _UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
 _WITH_CLAIM: Final = (*_GIVEN, "claimed_by", "claimed_until")
 _CLAIMED: Final = Prepared(

@@ -50,10 +50,10 @@ _CHANGED: Final = (
 )
 _MARKED: Final = (
     *("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at"),
-    "attempts",
+    *("attempts", "cause"),
 )
 """What `marks.py` inserts."""
-_GROWN: Final = ("count", "generation", "certain", "last_at", "due_at")
+_GROWN: Final = ("count", "generation", "certain", "last_at", "due_at", "cause")
 """What `marks.py` adds to a mark that waits."""
 
 

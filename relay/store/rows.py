@@ -32,7 +32,7 @@ from relay.domain.model import (
     RegistrationState,
 )
 from relay.domain.outcome import LastOutcome
-from relay.domain.reasons import read_detail, read_reason
+from relay.domain.reasons import Cause, read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
 from relay.store.tables import Moment, collection, mailbox, outbox, registration
 
@@ -123,6 +123,7 @@ DUE: Final = (
     registration.c.token_since,
     registration.c.mode,
     registration.c.locale,
+    outbox.c.cause,
     outbox.c.paced,
     registration.c.pushed,
     registration.c.recheck_at,
@@ -316,10 +317,19 @@ def read_due(row: AnyRow) -> DueMark:
         token_since=row.token_since,
         mode=_MODES.get(row.mode) or Mode(row.mode),
         locale=row.locale,
+        cause=read_cause(row.cause),
     )
     seconds = read_pushed(row.pushed).get(push.mark.value)
     pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return DueMark(push, pushed_at, row.paced, row.recheck_at is not None)
+
+
+_CAUSES: Final = {each.value: each for each in Cause}
+
+
+def read_cause(name: str) -> Cause | None:
+    """Read what an `attention` is about; None for a word that only a newer version knows: the push does without it."""
+    return _CAUSES.get(name)
 
 
 def read_pushed(value: object) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.model import Mark, RegistrationState
+from relay.domain.reasons import Cause
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, set_marks
 from relay.store.tables import candidate, mailbox, registration
@@ -58,6 +59,7 @@ def _forget(connection: sa.Connection, now: datetime) -> int:
     active = registration.c.state == RegistrationState.ACTIVE.value
     listeners = connection.execute(own.where(registration.c.mailbox_id.in_(ids), active)).all()
     connection.execute(sa.delete(candidate))
-    marks = [NewMark(row.id, Mark.ATTENTION.value, row.platform, 1, certain=True) for row in listeners]
+    name, cause = Mark.ATTENTION.value, Cause.CREDENTIAL.value
+    marks = [NewMark(row.id, name, row.platform, 1, certain=True, cause=cause) for row in listeners]
     set_marks(connection, marks, now)
     return len(ids)

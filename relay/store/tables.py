@@ -198,6 +198,7 @@ outbox = sa.Table(
     sa.Column("claimed_until", Moment),
     sa.Column("paced", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("aside", sa.Text, nullable=False, server_default=""),
+    sa.Column("cause", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_outbox_platform_due_at", "platform", "due_at"),
 )
 

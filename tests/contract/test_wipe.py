@@ -12,6 +12,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
+from relay.domain.reasons import Cause
 from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
@@ -69,13 +70,50 @@ async def test_every_phone_gets_one_push_about_the_wipe_and_no_other(
     await registrations.mark(phone.id, Mark.TEST, NOW)
     await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,)))], NOW)
 
-    assert {(push.registration_id, push.mark) for push in await due(outbox)} == {
-        (phone.id, Mark.ATTENTION),
-        (tablet.id, Mark.ATTENTION),
+    assert {(push.registration_id, push.mark, push.cause) for push in await due(outbox)} == {
+        (phone.id, Mark.ATTENTION, Cause.WIPED),
+        (tablet.id, Mark.ATTENTION, Cause.WIPED),
     }
     assert await state_of(registrations, phone) is RegistrationState.WIPED
     memory = (await recorded(watches)).memory
     assert (memory.collections, memory.hierarchy) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("condition", "cause"),
+    [
+        (Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401), Cause.CREDENTIAL),
+        (Condition(WatchState.WAITING, Reason.HTTP_401_DOUBTFUL), Cause.CREDENTIAL),
+        (Condition(WatchState.WAITING, Reason.UNREACHABLE), None),
+        (None, None),
+    ],
+)
+async def test_an_attention_carries_its_cause_to_the_push(
+    registrations: SqlRegistrationStore,
+    watches: SqlWatchStore,
+    outbox: SqlOutboxStore,
+    condition: Condition | None,
+    cause: Cause | None,
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+
+    await watches.commit([entry(epoch, Progress(condition=condition, attention=True, changes=(NEW_MAIL,)))], NOW)
+
+    assert {(push.mark, push.cause) for push in await due(outbox)} == {(Mark.ATTENTION, cause), (Mark.EMAIL, None)}
+
+
+async def test_a_wipe_takes_the_place_of_an_earlier_cause_that_still_waits(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    await activate(registrations, watches)
+    epoch = await own_all(watches)
+    refused = Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401)
+    await watches.commit([entry(epoch, Progress(condition=refused, attention=True))], NOW)
+
+    await watches.commit([entry(epoch, WIPED)], NOW)
+
+    assert [(push.mark, push.cause) for push in await due(outbox)] == [(Mark.ATTENTION, Cause.WIPED)]
 
 
 async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(

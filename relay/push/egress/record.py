@@ -17,6 +17,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
+from relay.domain.reasons import Cause
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 
 START: Final = "0" * 64
@@ -296,7 +297,8 @@ def _notices(data: Mapping[str, Any]) -> Iterator[Notice]:
     kind = data["kind"]
     mark = Mark(data["class"]) if kind == "new-items" else Mark(kind)
     count, certain = data.get("count") or 1, data.get("certain", True) is True
+    cause = Cause(data["reason"]) if kind == "attention" and "reason" in data else None
     if type(count) is not int:  # true and 3.0 are numbers, too, and are written in another way
         return
     for mode, locale in product(Mode, TEXTS):
-        yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale)
+        yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale, cause)

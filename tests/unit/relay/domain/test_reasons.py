@@ -16,9 +16,11 @@ from relay.domain.reasons import (
     REASONS,
     STATES,
     Actor,
+    Cause,
     Concern,
     Recheck,
     Row,
+    cause_of,
     read_detail,
     read_reason,
     row_of,
@@ -149,3 +151,26 @@ def test_a_reason_of_a_newer_version_is_unknown_and_its_text_stays_in_the_detail
     assert read_reason("eas-999") is Reason.UNKNOWN
     assert read_detail("eas-999", "") == "eas-999, a reason that this version of the relay does not know"
     assert read_detail("eas-999", "why").endswith("does not know: why")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "cause"),
+    [
+        (WatchState.WIPED, None, Cause.WIPED),
+        (WatchState.WIPED, Reason.REMOTE_WIPE, Cause.WIPED),
+        (WatchState.WIPED, Reason.ACCOUNT_ONLY_WIPE, Cause.WIPED),
+        (WatchState.WIPING, Reason.REMOTE_WIPE, Cause.WIPED),
+        (WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401, Cause.CREDENTIAL),
+        (WatchState.CREDENTIAL_REFUSED, Reason.KERBEROS_USER_UNKNOWN, Cause.CREDENTIAL),
+        (WatchState.CREDENTIAL_REFUSED, Reason.UNKNOWN, Cause.CREDENTIAL),
+        (WatchState.WAITING, Reason.HTTP_401_DOUBTFUL, Cause.CREDENTIAL),
+        (WatchState.BLOCKED, Reason.HTTP_403, Cause.BLOCKED),
+        (WatchState.BLOCKED, Reason.SERVER_UNKNOWN, Cause.BLOCKED),
+        (WatchState.WAITING, Reason.UNREACHABLE, None),
+        (WatchState.WATCHING, None, None),
+    ],
+)
+def test_an_attention_names_its_cause_in_one_of_few_words(
+    state: WatchState, reason: Reason | None, cause: Cause | None
+) -> None:
+    assert cause_of(state, reason) is cause

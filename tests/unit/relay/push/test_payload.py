@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.domain.reasons import Cause
 from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
-MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale"}
+MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale", "cause"}
 
 MOMENTS = st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1), max_value=datetime(2040, 1, 1))  # noqa: DTZ001  # Hypothesis wants naive bounds
 IDS = st.from_regex(r"[A-Za-z0-9_-]{1,54}", fullmatch=True).map(RegistrationId)
@@ -33,6 +34,7 @@ PUSHES = st.builds(
     token_since=MOMENTS,
     mode=st.sampled_from(Mode),
     locale=st.text(max_size=12),
+    cause=st.sampled_from([None, *Cause]),
 )
 
 
@@ -166,6 +168,23 @@ def test_an_attention_that_may_be_the_servers_fault_rings_and_says_so() -> None:
     }
     assert FcmMessage(notice).wakes
     assert WebPushMessage(notice).body == said
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_an_attention_says_in_one_word_what_it_is_about(cause: Cause) -> None:
+    notice = Notice.of(due_push(mark=Mark.ATTENTION, cause=cause))
+
+    said = {"v": 1, "registration": "registration-1", "kind": "attention", "reason": cause.value}
+    assert ApnsMessage(notice).body["relay"] == said
+    assert json.loads(ApnsMessage(notice).rendered)["relay"] == said
+    assert FcmMessage(notice).data == {**said, "v": "1"}
+    assert WebPushMessage(notice).body == said
+
+
+def test_only_an_attention_has_a_cause() -> None:
+    assert Notice.of(due_push(mark=Mark.EMAIL, cause=Cause.WIPED)).cause is None
+    with pytest.raises(ValueError, match="cause"):
+        replace(Notice.of(due_push(mark=Mark.EMAIL)), cause=Cause.WIPED)
 
 
 def test_a_test_is_always_certain() -> None:

@@ -1,11 +1,13 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 
 import pytest
 
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
+from relay.domain.reasons import Cause
 from relay.push.egress.record import (
     FIELDS,
     START,
@@ -259,6 +261,26 @@ def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: 
 
     assert is_template("apns", ApnsMessage(notice).rendered)
     assert is_template("fcm", fcm_body(notice), DEVICE)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_word_about_an_attention_is_known_and_no_other(cause: Cause) -> None:
+    notice = replace(NOTICE, mark=Mark.ATTENTION, cause=cause)
+    apns, fcm, webpush = ApnsMessage(notice).rendered, fcm_body(notice), WebPushMessage(notice).content.decode()
+
+    assert is_template("apns", apns)
+    assert is_template("fcm", fcm, DEVICE)
+    assert is_template("webpush", webpush)
+    for provider, body in (("apns", apns), ("fcm", fcm), ("webpush", webpush)):
+        assert not is_template(provider, body.replace(f'"{cause.value}"', '"Minutes of Monday"'), DEVICE)
+
+
+@pytest.mark.parametrize("reason", ["wiped", None, "Minutes"])
+def test_a_word_about_new_items_is_no_template(reason: object) -> None:
+    apns = json.loads(BODY)
+    apns["relay"] |= {"reason": reason}
+
+    assert not is_template("apns", json.dumps(apns))
 
 
 @pytest.mark.parametrize(
