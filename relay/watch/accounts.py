@@ -124,6 +124,12 @@ class Accounts:
         except SealBroken:
             return False
 
+    def is_same_grant(self, mailbox: Mailbox, left: bytes | None, right: bytes | None) -> bool:
+        """Return True if two sealed credentials of a mailbox are the same OAuth grant; False if one is None."""
+        if right is None or not self.alike(mailbox, left, right):
+            return False
+        return isinstance(self._key.open(mailbox, right), OAuthCredential)
+
     def is_sealed(self, mailbox: Mailbox, shown: Credential | None, sealed: bytes | None) -> bool:
         """Return True if the credential that a watch shows is a sealed one of its mailbox; False if one is None."""
         if sealed is None or not isinstance(shown, StoredCredential):

@@ -220,7 +220,7 @@ class Verification:
         admitted: Admitted,
         before: Finding,
     ) -> Finding:
-        """Check a candidate where its mailbox is; one equal to the credential in good use is accepted unasked.
+        """Check a candidate where its mailbox is; a grant that the relay uses with success is accepted unasked.
 
         `before` is the finding of the check before this one.
         """
@@ -228,7 +228,7 @@ class Verification:
         url = record.memory.partnership.url
         if not server.allows(url):
             url = None
-        elif self._in_good_use(candidate, record):
+        elif self._is_grant_in_use(candidate, record):
             return Finding(CheckResult.ACCEPTED)
         if url is None and searches is not None:
             seeker = None  # this search is the one that it would make
@@ -307,11 +307,15 @@ class Verification:
         self.resealed(candidate.sealed, newest)
         return replace(candidate, sealed=newest)
 
-    def _in_good_use(self, candidate: Candidate, record: WatchRecord) -> bool:
-        """Return True if a candidate is the very credential that the mailbox's watch already uses with success."""
+    def _is_grant_in_use(self, candidate: Candidate, record: WatchRecord) -> bool:
+        """Return True if a candidate is the very OAuth grant that the mailbox's watch already uses with success.
+
+        The app's refresh token may be spent by now, and to show it again could withdraw the grant. Any other credential
+        is shown to the server: its password may have changed while a Ping is held that began with the old one.
+        """
         if record.mailbox.state.ended or record.memory.refusals:
             return False
-        return self._accounts.alike(record.mailbox, record.sealed_credential, candidate.sealed)
+        return self._accounts.is_same_grant(record.mailbox, record.sealed_credential, candidate.sealed)
 
 
 class _Turn:

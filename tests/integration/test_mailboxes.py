@@ -9,7 +9,9 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from relay.domain.model import Platform, RegistrationChange, RegistrationId, RegistrationState
+from relay.domain.model import Mark, Platform, RegistrationChange, RegistrationId, RegistrationState
+from relay.domain.outcome import TokenGone
+from relay.domain.ports.outbox import Settlement
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
@@ -43,7 +45,7 @@ async def test_a_refused_credential_is_tried_once_and_watches_nothing(role: Watc
     assert len(role.fleet) == 0
 
 
-async def test_the_same_credential_again_is_accepted_unasked(role: WatchRole) -> None:
+async def test_the_same_credential_again_is_shown_to_the_server(role: WatchRole) -> None:
     await role.judged(await role.register("first"))
     await until(lambda: role.eas.held == 1)
     asked = role.requests("OPTIONS")
@@ -51,8 +53,38 @@ async def test_the_same_credential_again_is_accepted_unasked(role: WatchRole) ->
     second = await role.judged(await role.register("second"))
 
     assert second.registration.state is RegistrationState.ACTIVE
-    assert role.requests("OPTIONS") == asked
+    assert role.requests("OPTIONS") == asked + 1
     assert role.eas.held == 1
+    assert (await role.view(RegistrationId("first"))).registration.state is RegistrationState.ACTIVE
+
+
+async def test_an_old_password_registers_no_phone_even_while_its_ping_is_held(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    role.eas.add_mailbox(ANN, "changed by the user")
+
+    second = await role.judged(await role.register("second"))
+
+    assert role.eas.held == 1, "the Ping with the old password is still held"
+    assert second.registration.state is RegistrationState.REFUSED
+    assert role.eas.records.refusals[ANN] == 1
+
+
+async def test_an_old_password_registers_no_phone_while_the_mailbox_has_no_watch(tmp_path: Path) -> None:
+    wakeups = LocalWakeups()
+    async with open_watch_role(tmp_path, wakeups=wakeups) as role:
+        id_ = (await role.judged(await role.register("first"))).registration.id
+        await until(lambda: role.eas.held == 1)
+        outbox = SqlOutboxStore(role.database, wakeups)
+        await role.registrations.mark(id_, Mark.TEST, now())
+        (push,) = (await outbox.claim(Platform.APNS, 1, "push", now() + timedelta(minutes=1), now())).pushes
+        await outbox.settle([Settlement(push, TokenGone("Unregistered"))], now())
+        await until(lambda: role.eas.held == 0)
+        role.eas.add_mailbox(ANN, "changed by the user")
+
+        second = await role.judged(await role.register("second"))
+
+        assert second.registration.state is RegistrationState.REFUSED
 
 
 async def test_another_password_for_a_watched_mailbox_must_be_proved(role: WatchRole) -> None:

@@ -453,7 +453,7 @@ async def test_a_candidate_that_is_a_window_old_is_dropped_wherever_it_waits(tmp
     ("present", "before", "shown", "replaces"),
     [
         ({}, None, 1, False),
-        ({}, "secret", 0, False),  # the same one, in good use
+        ({}, "secret", 1, False),  # the same one: nobody may have noticed yet that it is void
         ({"refusals": 1}, "secret", 1, False),  # the same one, refused before
         ({}, "valid", 2, False),  # the server takes both
         ({}, "void", 2, True),  # nobody has noticed yet that it is void
