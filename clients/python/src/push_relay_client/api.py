@@ -1,0 +1,100 @@
+"""The requests of the API, one method each. Nothing is repeated here: `App` does that, since it knows what may be."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from push_relay_client.problem import Problem, Refused, Unreachable
+from push_relay_client.registration import Identity, Registration
+from push_relay_client.wish import Credential, Device, Wish
+
+COLLECTION = "/v1/registrations"
+
+
+class RelayApi:
+    """One relay, over a session of aiohttp whose base URL is the relay's.
+
+    Verification of the certificate is the session's: for a company's own CA give it an `ssl.SSLContext` made with
+    that CA. Each method raises Refused with the relay's problem, or Unreachable.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, seconds: float = 30.0) -> None:
+        """Set up; an answer may take so many `seconds` (the relay itself asks the mail server for about six)."""
+        self._session = session
+        self._timeout = aiohttp.ClientTimeout(total=seconds)
+
+    async def post(self, wish: Wish) -> tuple[Registration, Identity]:
+        """Register under an id and a secret that the relay makes; an answer that gets lost leaves a registration."""
+        registration = await self._registration("POST", COLLECTION, body=wish.body())
+        return registration, Identity(registration.id, str(registration.answer.get("secret", "")))
+
+    async def get(self, identity: Identity) -> Registration:
+        """Return the registration as it is now."""
+        return await self._registration("GET", _path(identity), identity)
+
+    async def patch(
+        self,
+        identity: Identity,
+        *,
+        device: Device | None = None,
+        credential: Credential | None = None,
+        wishes: Mapping[str, Any] | None = None,
+    ) -> Registration:
+        """Change the address of the device, the credential, or of the `wishes` classes, subfolders, mode, locale."""
+        body: dict[str, Any] = dict(wishes or {})
+        if device is not None:
+            body["device"] = device.address()
+        if credential is not None:
+            body["credential"] = credential.fields()
+        return await self._registration("PATCH", _path(identity), identity, body)
+
+    async def delete(self, identity: Identity) -> None:
+        """Remove the registration."""
+        await self._ask("DELETE", _path(identity), identity)
+
+    async def test_push(self, identity: Identity) -> Mapping[str, Any]:
+        """Ask for a test push; return the answer."""
+        return await self._ask("POST", f"{_path(identity)}/test-push", identity)
+
+    async def vapid_public_key(self) -> str:
+        """Return the key with which an app subscribes at its push service; 404 where the relay has no WebPush."""
+        return str((await self._ask("GET", "/v1/webpush"))["vapid_public_key"])
+
+    async def _registration(
+        self, method: str, path: str, identity: Identity | None = None, body: Mapping[str, Any] | None = None
+    ) -> Registration:
+        try:
+            return Registration.read(await self._ask(method, path, identity, body))
+        except ValueError as error:
+            raise Unreachable(f"{method} {path}: {error}") from error
+
+    async def _ask(
+        self, method: str, path: str, identity: Identity | None = None, body: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        headers = {} if identity is None else {"Authorization": f"Bearer {identity.secret}"}
+        try:
+            async with self._session.request(
+                method, path, json=body, headers=headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                read = _read(await response.read())
+                if not response.ok or response.status >= 300:  # noqa: PLR2004 - a redirect is not from the relay
+                    raise Refused(Problem.read(response.status, read, response.headers.get("Retry-After")))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__}") from error
+        if response.status != 204 and not isinstance(read, Mapping):  # noqa: PLR2004 - No Content
+            raise Unreachable(f"{method} {path}: the answer is not from a relay")
+        return read if isinstance(read, Mapping) else {}
+
+
+def _path(identity: Identity) -> str:
+    return f"{COLLECTION}/{identity.id}"
+
+
+def _read(body: bytes) -> object:
+    """Return the JSON of a body; None: it is none, e.g. the page of a proxy."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

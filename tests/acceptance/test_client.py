@@ -1,0 +1,94 @@
+"""An app's life with the reference client against a real relay and the sandbox, on each kind of phone."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from push_relay_client import (
+    Apns,
+    App,
+    Basic,
+    Fcm,
+    MemoryStore,
+    NewItems,
+    Push,
+    RelayApi,
+    Step,
+    TestPush,
+    WebPush,
+    Wish,
+)
+from push_relay_client.wish import Device
+
+from relay.sandbox.installation import APP
+from tests.site import ANN, PASSWORD, Site
+from tests.waiting import until
+
+
+def an_iphone(site: Site, life: int) -> Device:
+    return Apns(APP, f"{life:02}" * 32)
+
+
+def an_android_phone(site: Site, life: int) -> Device:
+    return Fcm(APP, f"fcm-token-number-{life}")
+
+
+def a_phone_without_google(site: Site, life: int) -> Device:
+    subscription: dict[str, Any] = site.sandbox.webpush.subscribe()
+    return WebPush(APP, subscription["endpoint"], subscription["keys"])
+
+
+def on(device: Device, site: Site) -> list[Mapping[str, Any]]:
+    """Return the data of the pushes that reached a device, as its system hands them to the app."""
+    match device:
+        case Apns(token=token):
+            return [json.loads(push.body) for push in site.sandbox.apns.received if push.device_token == token]
+        case Fcm(token=token):
+            sent = [push for push in site.sandbox.fcm.received if push.device_token == token]
+            return [json.loads(push.body)["message"]["data"] for push in sent]
+        case WebPush(endpoint=endpoint):
+            webpush = site.sandbox.webpush
+            return [json.loads(webpush.open(push)) for push in webpush.received if push.device_token == endpoint]
+
+
+async def next_push(app: App, device: Device, site: Site, count: int) -> Push | None:
+    """Return what the app makes of a device's newest push, after waiting until there are `count`."""
+    await until(lambda: len(on(device, site)) >= count)
+    return await app.received(on(device, site)[-1])
+
+
+@pytest.mark.parametrize("phone", [an_iphone, an_android_phone, a_phone_without_google])
+async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Callable[[Site, int], Device]) -> None:
+    app = App(RelayApi(site.api), MemoryStore())
+    first, second = phone(site, 1), phone(site, 2)
+    async with site.relay():
+        assert (await app.register(Wish(ANN, Basic("wrong"), first))).step is Step.ASK_USER
+        assert app.identity is None
+        assert (await app.register(Wish(ANN, Basic(PASSWORD), first))).step is Step.NOTHING
+        assert app.identity is not None
+        own = app.identity.id
+        await site.held()
+
+        site.deliver(subject="canary")
+        assert await next_push(app, first, site, 1) == NewItems(own, "email", 1, certain=True)
+
+        # The system gives the app another token: the next start sends it, and pushes go there.
+        assert (await app.opened(second)).step is Step.NOTHING
+        await app.test_push()
+        assert await next_push(app, second, site, 1) == TestPush(own)
+        assert len(on(first, site)) == 1
+
+        # The user changes the password elsewhere, and mistypes it here at first.
+        site.sandbox.eas.add_mailbox(ANN, "battery staple")
+        assert (await app.credential_changed(Basic("battery stable"))).step is Step.ASK_USER
+        assert (await app.credential_changed(Basic("battery staple"))).step is Step.NOTHING
+        assert (await app.opened(second)).step is Step.NOTHING
+
+        identity = app.identity
+        assert (await app.logout()).step is Step.NOTHING
+        assert app.identity is None
+        async with site.api.get(
+            f"/v1/registrations/{identity.id}", headers={"Authorization": f"Bearer {identity.secret}"}
+        ) as response:
+            assert response.status == 401
