@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eas_watcher.names import CollectionClass
+from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
@@ -51,17 +52,42 @@ App = Annotated[str, StringConstraints(max_length=255, pattern=NAME)]
 DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
-class TokenDeviceBody(Strict):
-    """A device of a provider that names devices by tokens."""
+class ApnsDeviceBody(Strict):
+    """A device of APNs, which names devices by tokens."""
 
-    platform: Literal["apns", "fcm"]
+    platform: Literal["apns"]
     app: App
     token: DeviceToken
     environment: Environment = Environment.PRODUCTION
 
     def device(self) -> Device:
         """Return the device as a value."""
-        return Device(Platform(self.platform), self.app, self.token, self.environment)
+        return Device(Platform.APNS, self.app, self.token, self.environment)
+
+
+class FcmDeviceBody(Strict):
+    """A device of FCM: a Firebase Installation ID, or the registration token of an older SDK; one of the two."""
+
+    platform: Literal["fcm"]
+    app: App
+    token: DeviceToken | None = None
+    fid: DeviceToken | None = None
+    environment: Environment = Environment.PRODUCTION
+
+    @field_validator("fid")
+    @classmethod
+    def _is_fid(cls, value: str | None) -> str | None:
+        return None if value is None else _checked(FcmDevice.of_fid, value)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "FcmDeviceBody":
+        if (self.token is None) == (self.fid is None):
+            raise PydanticCustomError("one_of", "Needs fid or token, and not both")
+        return self
+
+    def device(self) -> Device:
+        """Return the device as a value."""
+        return Device(Platform.FCM, self.app, _fcm_token(self.token, self.fid) or "", self.environment)
 
 
 class SubscriptionKeysBody(Strict):
@@ -100,16 +126,22 @@ class WebPushDeviceBody(Strict):
         return Device(Platform.WEBPUSH, self.app, token)
 
 
-DeviceBody = Annotated[TokenDeviceBody | WebPushDeviceBody, Field(discriminator="platform")]
+DeviceBody = Annotated[ApnsDeviceBody | FcmDeviceBody | WebPushDeviceBody, Field(discriminator="platform")]
 
 
 class DeviceChangeBody(Strict):
     """The changes of a device; a subscription changes as a whole."""
 
     token: DeviceToken | None = None
+    fid: DeviceToken | None = None
     environment: Environment | None = None
     endpoint: str | None = None
     keys: SubscriptionKeysBody | None = None
+
+    @field_validator("fid")
+    @classmethod
+    def _is_fid(cls, value: str | None) -> str | None:
+        return None if value is None else _checked(FcmDevice.of_fid, value)
 
     @field_validator("endpoint")
     @classmethod
@@ -120,24 +152,29 @@ class DeviceChangeBody(Strict):
     def _is_whole(self) -> "DeviceChangeBody":
         if (self.endpoint is None) != (self.keys is None):
             raise PydanticCustomError("whole", "Needs endpoint and keys, or neither")
-        if self.endpoint is not None and self.token is not None:
-            raise PydanticCustomError("one_of", "Needs token, or endpoint and keys")
+        if sum(part is not None for part in (self.token, self.fid, self.endpoint)) > 1:
+            raise PydanticCustomError("one_of", "Needs one of token, fid, or endpoint with keys")
         return self
 
     @property
     def device_token(self) -> str | None:
         """The new device token, if there is one."""
         if self.endpoint is None or self.keys is None:
-            return self.token
+            return _fcm_token(self.token, self.fid)
         return Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
 
 
 def _checked(read: Callable[[str], object], value: str) -> str:
     try:
         read(value)
-    except SubscriptionInvalid as error:
-        raise PydanticCustomError("subscription", "Value {wrong}", {"wrong": str(error)}) from None
+    except (SubscriptionInvalid, FcmDeviceInvalid) as error:
+        raise PydanticCustomError("device", "Value {wrong}", {"wrong": str(error)}) from None
     return value
+
+
+def _fcm_token(token: str | None, fid: str | None) -> str | None:
+    """Return the device token of whichever there is."""
+    return token if fid is None else FcmDevice.of_fid(fid).device_token
 
 
 WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)

@@ -199,7 +199,9 @@ def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:
         return False
     if recipient.state is not RegistrationState.ACTIVE:
         return False  # a new token would make one active whose credential was never accepted
-    return outcome.gone_since is None or recipient.token_since <= outcome.gone_since
+    # An app that registers with FCM again keeps its FID, and APNs may issue the same token again: what the app has sent
+    # since the push was claimed is newer than the answer.
+    return recipient.token_since <= (outcome.gone_since or push.token_since)
 
 
 def _update_mark(

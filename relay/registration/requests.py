@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from eas_watcher.names import CollectionClass
+from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform
 from relay.domain.subscription import Subscription, SubscriptionInvalid
 from relay.registration.errors import UnsupportedDevice
 
-_TOKEN: Final = {
-    # Apple: the token's length may vary, do not hard-code it [Registering your app with APNs]; bytes as hex.
-    Platform.APNS: (re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII), "32 to 100 bytes as hexadecimal digits"),
-    # Google documents no format; tokens have these characters [observed: FCM SDKs, 2026-11].
-    Platform.FCM: (re.compile(r"[A-Za-z0-9:_.~%=-]{8,1024}", re.ASCII), "8 to 1024 letters, digits and :_.~%=-"),
-}
+_APNS_TOKEN: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII)
+"""The token's length may vary [Apple: Registering your app with APNs]; bytes as hexadecimal digits."""
 
 _NAMES: Final = {Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 
@@ -99,12 +96,25 @@ def check_device(
         raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out")
     if token is None:
         return
-    if platform is Platform.WEBPUSH:
-        _check_subscription(token, services)
+    match platform:
+        case Platform.WEBPUSH:
+            _check_subscription(token, services)
+        case Platform.FCM:
+            _check_fcm(token)
+        case Platform.APNS if not _APNS_TOKEN.fullmatch(token):
+            raise UnsupportedDevice("a device of apns has a `token` of 32 to 100 bytes as hexadecimal digits")
+        case Platform.APNS:
+            pass
+
+
+def _check_fcm(token: str) -> None:
+    device = FcmDevice.read(token)
+    if device.kind == "fid":
         return
-    pattern, words = _TOKEN[platform]
-    if not pattern.fullmatch(token):
-        raise UnsupportedDevice(f"a device token of {platform.value} has {words}")
+    try:
+        FcmDevice.of_token(token)
+    except FcmDeviceInvalid as error:
+        raise UnsupportedDevice(f"`token` of a device of fcm {error}") from error
 
 
 def _check_subscription(token: str, services: Container[str]) -> None:

@@ -21,6 +21,10 @@ LIFE: Final = 3600
 LARGEST: Final = 4096  # bytes of all data together
 
 TTL: Final = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,9})?s", re.ASCII)
+TARGETS: Final = ("fid", "token")
+"""The fields of a message that name an app on a phone; the relay uses no topics and conditions."""
+FID: Final = re.compile(r"[cdef][A-Za-z0-9_-]{21}", re.ASCII)
+"""A FID as Firebase's SDKs make it: in base64url, its first four bits are 0111."""
 RESERVED: Final = re.compile(r"from|message_type|(?:google|gcm)(?:\..*)?", re.ASCII)
 """Keys that data may not have [Google: FCM REST v1, Message.data]."""
 
@@ -97,16 +101,17 @@ def check_assertion(form: Mapping[str, str], public: str, issuer: str, token_uri
 
 
 def check_message(body: bytes) -> tuple[str, FcmResponse | None]:
-    """Return the device token in the body of a send ("" if it has none), and the refusal of a bad body."""
+    """Return the token or FID in the body of a send ("" if it has none), and the refusal of a bad body."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return "", _error(400, "INVALID_ARGUMENT", "Invalid JSON payload received.", [])
     message = document.get("message") if isinstance(document, dict) else None
-    token = message.get("token") if isinstance(message, dict) else None
+    named = [message[name] for name in TARGETS if name in message] if isinstance(message, dict) else []
+    target = named[0] if named and isinstance(named[0], str) else ""
     violations = list(_violations(document))
     if not violations:
-        return str(token), None
+        return target, None
     details: list[Mapping[str, object]] = [
         {
             "@type": BAD_REQUEST,
@@ -114,7 +119,7 @@ def check_message(body: bytes) -> tuple[str, FcmResponse | None]:
         },
         {"@type": FCM_ERROR, "errorCode": "INVALID_ARGUMENT"},
     ]
-    return str(token or ""), _error(400, "INVALID_ARGUMENT", violations[0][1], details)
+    return target, _error(400, "INVALID_ARGUMENT", violations[0][1], details)
 
 
 def unauthenticated() -> FcmResponse:
@@ -141,11 +146,21 @@ def _violations(document: object) -> Iterator[Violation]:
         return
     yield from _unknown("", document, {"message", "validate_only", "validateOnly"})
     message = document["message"]
-    yield from _unknown("message", message, {"token", "data", "android"})
-    if not isinstance(message.get("token"), str) or not message["token"]:
-        yield "message.token", "The registration token is not a valid FCM registration token"
+    yield from _unknown("message", message, {*TARGETS, "data", "android"})
+    yield from _target(message)
     yield from _data(message.get("data", {}))
     yield from _android(message.get("android", {}))
+
+
+def _target(message: Mapping[str, object]) -> Iterator[Violation]:
+    """Check the target: exactly one name of an app on a phone [Google: FCM REST v1, Message, union field target]."""
+    if "fid" in message and "token" in message:
+        yield "message", "Invalid value (oneof), oneof field 'target' is already set. Cannot set 'token'"
+    elif "fid" in message:
+        if not isinstance(message["fid"], str) or not FID.fullmatch(message["fid"]):
+            yield "message.fid", "The installation ID is not a valid Firebase Installation ID"
+    elif not isinstance(message.get("token"), str) or not message["token"] or FID.fullmatch(str(message["token"])):
+        yield "message.token", "The registration token is not a valid FCM registration token"
 
 
 def _data(data: object) -> Iterator[Violation]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from eas_watcher.machine.memory import WatchState
 from relay.api.app import LARGEST, Limits, create_app
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, RegistrationId, RegistrationState
 from relay.http.addresses import Proxies
 from relay.http.admission import Admission
@@ -36,6 +37,7 @@ from tests.fakes.relay_api import (
 )
 from tests.waiting import until
 
+FCM_FID = "cAnInventedFid_0123-ab"
 MANY = Limits(registrations_per_minute=100_000, requests_per_minute=100_000, strangers_per_minute=10_000_000)
 Json = dict[str, Any]
 
@@ -135,6 +137,26 @@ async def test_an_fcm_device_is_registered_too(api: Api) -> None:
     made = await api.register(device={"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN})
 
     assert made["device"]["platform"] == "fcm"
+
+
+async def test_an_app_that_moves_from_its_token_to_its_fid_keeps_its_registration(api: Api) -> None:
+    made = await api.register(device={"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN})
+    path, secret = f"/v1/registrations/{made['id']}", made["secret"]
+
+    response, _ = await api.call("PATCH", path, {"device": {"fid": FCM_FID}}, secret)
+
+    assert response.status == 200
+    (kept,) = api.world.store.registrations.values()
+    assert (kept.id, kept.device_token) == (made["id"], FcmDevice.of_fid(FCM_FID).device_token)
+    await api.problem((422, "unsupported-device"), "PATCH", path, {"device": {"token": FCM_FID}}, secret)
+    assert FCM_FID not in str(api.answers)
+
+
+async def test_a_fid_is_of_fcm_alone(api: Api) -> None:
+    made = await api.register()
+    path, secret = f"/v1/registrations/{made['id']}", made["secret"]
+
+    await api.problem((422, "unsupported-device"), "PATCH", path, {"device": {"fid": FCM_FID}}, secret)
 
 
 async def test_a_silent_server_is_answered_with_202_and_the_verdict_is_seen_later(api: Api) -> None:

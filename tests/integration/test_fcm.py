@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from aiohttp import web
 
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
@@ -52,6 +53,39 @@ async def test_a_push_arrives_exactly_as_documented(tmp_path: Path) -> None:
             "validate_only": False,
         }
         assert received.headers["user-agent"] == "push-relay"
+
+
+async def test_a_push_to_a_fid_arrives_in_its_own_field_and_is_logged_without_it(tmp_path: Path) -> None:
+    fid = FcmDevice.of_fid("cAnInventedFid_0123-ab")
+    async with fcm(tmp_path) as (simulator, sender):
+        assert isinstance(await sender.send(due_push(device_token=fid.device_token)), Delivered)
+
+        received = simulator.received[0]
+        assert received.device_token == fid.name
+        message = json.loads(received.body)["message"]
+        assert (message["fid"], "token" in message) == (fid.name, False)
+        assert fid.name not in json.dumps(message["data"])
+
+
+async def test_an_unregistered_fid_is_gone_and_one_of_another_form_is_refused_alone(tmp_path: Path) -> None:
+    fid, odd = FcmDevice.of_fid("cAnInventedFid_0123-ab"), FcmDevice.of_fid("0123456789abcdef")
+    async with fcm(tmp_path) as (simulator, sender):
+        simulator.gone(fid.name)
+
+        assert await sender.send(due_push(1, device_token=fid.device_token)) == TokenGone("UNREGISTERED")
+        refused = await sender.send(due_push(2, device_token=odd.device_token))
+        assert isinstance(refused, Refused)
+        assert (refused.reason, refused.channel) == ("INVALID_ARGUMENT", False)
+
+
+async def test_a_phone_that_moves_from_its_token_to_its_fid_keeps_its_budget(tmp_path: Path) -> None:
+    fid = FcmDevice.of_fid("cAnInventedFid_0123-ab")
+    async with fcm(tmp_path, high_priority_per_hour=1) as (simulator, sender):
+        await sender.send(due_push(device_token=f"{fid.name}:APA91b"))
+        await sender.send(due_push(device_token=fid.device_token))
+
+        priorities = [json.loads(each.body)["message"]["android"]["priority"] for each in simulator.received]
+        assert priorities == ["HIGH", "NORMAL"]
 
 
 async def test_several_hundred_pushes_at_once_share_one_access_token(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
@@ -91,13 +92,13 @@ class Seen:
 
 
 def without_token(body: bytes, device_token: str, device: str) -> str:
-    """Return an FCM body with the device token replaced, which only FCM has in the body; the rest stays the same."""
-    text = body.decode()
-    before, token, after = text.partition(f'"token":{json.dumps(device_token, ensure_ascii=False)}')
-    if token and device_token not in after and device_token not in before:
-        return f'{before}"token":"{device}"{after}'
+    """Return an FCM body with the token or FID replaced, which only FCM has in the body; the rest stays the same."""
+    text, to = body.decode(), FcmDevice.read(device_token)
+    before, found, after = text.partition(f'"{to.kind}":{json.dumps(to.name, ensure_ascii=False)}')
+    if found and to.name not in after and to.name not in before:
+        return f'{before}"{to.kind}":"{device}"{after}'
     document = json.loads(text)
-    document["message"]["token"] = device
+    document["message"][to.kind] = device
     return write_fcm(document)
 
 
@@ -277,11 +278,12 @@ def _is_fcm(document: Mapping[str, Any], body: str, device: str) -> bool:
     data = document["message"]["data"]
     fields = {**data, "count": int(data["count"])} if "count" in data else dict(data)
     fields["certain"] = "certain" not in data
+    to = "fid" if "fid" in document["message"] else "token"
     for notice in _notices(fields):
         message, spared = FcmMessage(notice), FcmMessage(notice, spare=True)
         former = former_fcm(notice)
         for android in (message.android, spared.android, former, former | {"priority": "NORMAL"}):
-            made = {"android": android, "data": message.data, "token": device}
+            made = {"android": android, "data": message.data, to: device}
             if write_fcm({"message": made, "validate_only": False}) == body:
                 return True
     return False

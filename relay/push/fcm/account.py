@@ -15,6 +15,7 @@ from google.auth.crypt import RSASigner
 from google.oauth2 import service_account
 from pyfcm import FCMNotification
 
+from relay.domain.fcm_device import FcmDevice
 from relay.network.urls import secure_url
 from relay.push.payload import FcmMessage
 from relay.security.certificates import read_rsa_key
@@ -68,11 +69,16 @@ class ServiceAccount:
         return hash((self._content, self.url))
 
     def body(self, device_token: str, message: FcmMessage) -> bytes:
-        """Return the body of a push."""
+        """Return the body of a push, to a registration token or a FID."""
+        device = FcmDevice.read(device_token)
         body: bytes = self._messages.parse_payload(
-            fcm_token=device_token, data_payload=message.data, android_config=message.android
+            fcm_token=device.name, data_payload=message.data, android_config=message.android
         )
-        return body
+        if device.kind == "token":
+            return body
+        # pyfcm 2.1.1 knows no FIDs. A FID has no quotes, so the last "token": is the name of the field.
+        before, _, after = body.rpartition(b'"token":')
+        return b'%b"fid":%b' % (before, after)
 
     def assertion(self, now: datetime) -> bytes:
         """Return the form that asks for an access token [RFC 7523 2.1]; signing takes a millisecond or two."""

@@ -21,11 +21,13 @@ QUOTA_PAUSE: Final = 60.0
 """Seconds to wait after a 429 that names no time [Google: Scale Firebase Cloud Messaging]."""
 
 
-TOKEN_FIELDS: Final = frozenset({"message.token", "token"})
-"""The names of the device token in a violation."""
+TOKEN_FIELDS: Final = frozenset({"message.token", "token", "message.fid", "fid"})
+"""The names of the device token or FID in a violation."""
 
 _SENDER: Final = "the app on the device was built for another Firebase project: give it this project's settings file"
-_ARGUMENT: Final = "FCM does not take this device token: let the app register again; if every push says so, report it"
+_ARGUMENT: Final = (
+    "FCM does not take this registration token or FID: let the app register again; if every push says so, report it"
+)
 _OURS: Final = "this is a fault of the relay, not of a phone: report it with this reason; all pushes are kept"
 _PROJECT: Final = "check project_id in fcm.service_account_file and that the project still exists"
 _PERMISSION: Final = (

@@ -15,7 +15,7 @@ SWEEP: Final = 600.0  # seconds between two searches for phones whose budget is 
 
 
 class HighPriorityBudget:
-    """One bucket per device token; moments are seconds of a clock that never goes back.
+    """One bucket per phone, by `FcmDevice.phone`; moments are seconds of a clock that never goes back.
 
     The budget remembers a phone only while its bucket is not full, by one number: the moment when it will be.
     """
@@ -31,13 +31,13 @@ class HighPriorityBudget:
         """Return the number of phones in memory."""
         return len(self._full_at)
 
-    def allows(self, device_token: str, now: float) -> bool:
+    def allows(self, phone: str, now: float) -> bool:
         """Return True if one more high-priority message is within the budget."""
-        return self._full_at.get(device_token, now) - now < self._most
+        return self._full_at.get(phone, now) - now < self._most
 
-    def spend(self, device_token: str, now: float) -> None:
+    def spend(self, phone: str, now: float) -> None:
         """Take one message out of a bucket."""
-        self._full_at[device_token] = max(now, self._full_at.get(device_token, now)) + self._interval
+        self._full_at[phone] = max(now, self._full_at.get(phone, now)) + self._interval
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP
-            self._full_at = {token: full_at for token, full_at in self._full_at.items() if full_at > now}
+            self._full_at = {phone: full_at for phone, full_at in self._full_at.items() if full_at > now}

@@ -14,7 +14,7 @@ CODE: Final = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
 FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,128}", re.ASCII)
 DURATION: Final = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,9})?)s", re.ASCII)
 MESSAGE_NAME: Final = re.compile(r"projects/[A-Za-z0-9_.:-]{1,64}/messages/[A-Za-z0-9_.:%-]{1,128}", re.ASCII)
-DEVICE: Final = re.compile(r"\bdevice\b|\btoken\b", re.ASCII | re.IGNORECASE)
+DEVICE: Final = re.compile(r"\bdevice\b|\btoken\b|\bfid\b|\binstallation\b", re.ASCII | re.IGNORECASE)
 """The words of a violated quota that is one device's; Google documents that the quota is named, but not how."""
 
 

@@ -13,6 +13,7 @@ import aiohttp
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome
 from relay.network.posting import Poster, Reply
@@ -71,11 +72,12 @@ class FcmSender:
     async def send(self, push: DuePush) -> Outcome:
         """Send one push to FCM; returns within the time limit and a second in every case."""
         now = asyncio.get_running_loop().time()
-        message = FcmMessage(Notice.of(push), spare=not self._budget.allows(push.device_token, now))
+        phone = FcmDevice.read(push.device_token).phone
+        message = FcmMessage(Notice.of(push), spare=not self._budget.allows(phone, now))
         outcome = await self._send(push, message)
         if isinstance(outcome, Delivered):
             if message.wakes:
-                self._budget.spend(push.device_token, now)
+                self._budget.spend(phone, now)
             return replace(outcome, lowered=message.lowered)
         return outcome
 

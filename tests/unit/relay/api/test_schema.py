@@ -5,6 +5,7 @@ import pytest
 
 from eas_watcher.names import CollectionClass
 from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription
 from relay.registration.errors import InvalidRequest
@@ -24,6 +25,9 @@ KEYS = {
     "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
     "auth": "BTBZMqHH6r4Tts7J_aSIgg",
 }
+
+
+FID = "cAnInventedFid_0123-ab"
 
 
 def subscription(**changes: Any) -> dict[str, Any]:
@@ -203,6 +207,34 @@ def test_a_change_names_a_subscription_as_a_whole() -> None:
     ):
         assert fields_refused(ChangeBody, {"device": device}) == ["device"]
     assert fields_refused(ChangeBody, {"device": {"endpoint": "canary", "keys": KEYS}}) == ["device.endpoint"]
+
+
+def test_an_fcm_device_names_a_token_or_a_fid() -> None:
+    fcm = {"platform": "fcm", "app": "a"}
+
+    assert read(body(device={**fcm, "token": "a:token"})).device == Device(Platform.FCM, "a", "a:token")
+    by_fid = read(body(device={**fcm, "fid": FID, "token": None})).device
+    assert by_fid == Device(Platform.FCM, "a", FcmDevice.of_fid(FID).device_token)
+    for wrong, field in (
+        ({}, "device"),
+        ({"fid": FID, "token": "a:token"}, "device"),
+        ({"fid": f"{FID}:APA91b"}, "device.fid"),
+        ({"fid": "canary"}, "device.fid"),
+        ({"fid": 7}, "device.fid"),
+        ({"fid": FID, "endpoint": "https://push.example.com/x"}, "device.endpoint"),
+    ):
+        assert fields_refused(RegistrationBody, body(device={**fcm, **wrong})) == [field]
+    assert fields_refused(
+        RegistrationBody, body(device={"platform": "apns", "app": "a", "token": "t", "fid": FID})
+    ) == ["device.fid"]
+
+
+def test_a_change_names_a_fid_alone() -> None:
+    parsed = parse(ChangeBody, json.dumps({"device": {"fid": FID, "token": None}}).encode())
+
+    assert parsed.change().device_token == FcmDevice.of_fid(FID).device_token
+    assert fields_refused(ChangeBody, {"device": {"fid": FID, "token": "a:token"}}) == ["device"]
+    assert fields_refused(ChangeBody, {"device": {"fid": "a:token"}}) == ["device.fid"]
 
 
 def test_a_parsed_password_does_not_show() -> None:

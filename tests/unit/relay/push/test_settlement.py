@@ -190,6 +190,14 @@ def test_a_token_registered_after_the_410s_timestamp_is_still_good() -> None:
     assert settled(TokenGone("Unregistered", BEGAN - SECOND)).gone == []
 
 
+def test_a_token_that_the_app_has_sent_again_since_the_push_was_claimed_is_still_good() -> None:
+    # A FID stays the same when the app registers with FCM again.
+    result = settled(GONE, replace(ACTIVE, token_since=PUSH.token_since + SECOND))
+
+    assert result.gone == []
+    assert [each.due_at for each in result.kept] == [NOW + STALE_GONE], "the mark is pushed to it again"
+
+
 # --- a wiped registration
 
 

@@ -2,6 +2,7 @@ from typing import Final
 
 import pytest
 
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Platform
 from relay.domain.subscription import Subscription
 from relay.registration.errors import UnsupportedDevice
@@ -12,6 +13,7 @@ SUBSCRIPTION: Final = Subscription.of(
     "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
     "BTBZMqHH6r4Tts7J_aSIgg",
 ).token
+FID: Final = FcmDevice.of_fid("cAnInventedFid_0123-ab").device_token
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ SUBSCRIPTION: Final = Subscription.of(
         (Platform.APNS, None, None),
         (Platform.FCM, "fO0:APA91b-tok_en", Environment.PRODUCTION),
         (Platform.FCM, "x" * 1024, None),
+        (Platform.FCM, FID, None),
     ],
 )
 def test_a_device_of_its_platform_passes(
@@ -45,6 +48,10 @@ def test_a_device_of_its_platform_passes(
         (Platform.FCM, "token/../of:ann", None),
         (Platform.FCM, "fO0:APA91b-tok_en", Environment.SANDBOX),
         (Platform.FCM, SUBSCRIPTION, None),
+        (Platform.FCM, "cAnInventedFid_0123-ab", None),
+        (Platform.FCM, FID, Environment.SANDBOX),
+        (Platform.APNS, FID, None),
+        (Platform.WEBPUSH, FID, None),
         (Platform.APNS, SUBSCRIPTION, None),
         (Platform.WEBPUSH, "c0ffEE00" * 8, None),
         (Platform.WEBPUSH, SUBSCRIPTION + " ", None),

@@ -69,6 +69,37 @@ MESSAGE: dict[str, Any] = {
 }
 
 
+FID = "cAnInventedFid_0123-ab"
+
+
+def test_a_message_to_a_fid_is_accepted() -> None:
+    message = {name: value for name, value in MESSAGE.items() if name != "token"} | {"fid": FID}
+
+    assert check_message(json.dumps({"message": message}).encode()) == (FID, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "field"),
+    [
+        ({"fid": FID, "token": "t"}, "message"),
+        ({"fid": ""}, "message.fid"),
+        ({"fid": 7}, "message.fid"),
+        ({"fid": FID + "x"}, "message.fid"),
+        ({"fid": f"{FID}:APA91b"}, "message.fid"),
+        ({"token": FID}, "message.token"),
+        ({}, "message.token"),
+    ],
+)
+def test_a_message_has_one_target_in_its_own_field(targets: dict[str, Any], field: str) -> None:
+    message = {name: value for name, value in MESSAGE.items() if name != "token"} | targets
+
+    _, refusal = check_message(json.dumps({"message": message}).encode())
+
+    assert refusal is not None
+    assert refusal.status == 400
+    assert f'"field": "{field}"' in json.dumps(refusal.document)
+
+
 def test_a_valid_message_is_accepted() -> None:
     assert check_message(json.dumps({"message": MESSAGE, "validate_only": False}).encode()) == ("t", None)
 

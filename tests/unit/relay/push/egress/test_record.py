@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.egress.record import (
@@ -32,18 +33,20 @@ KEY = ChainKey(bytes(32))
 KEYS = {KEY.id: KEY}
 ID = "Abcdefghijklmnopqrstuv-_"
 DEVICE = "d" * 32
+TOKEN = FcmDevice("token", "secret token")
+FID = FcmDevice.of_fid("cAnInventedFid_0123-ab")
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId(ID), mode=Mode.ALERT, locale="en")
 BODY = ApnsMessage(NOTICE).rendered
 
 
-def fcm_body(notice: Notice, device: str = DEVICE) -> str:
+def fcm_body(notice: Notice, device: str = DEVICE, to: FcmDevice = TOKEN) -> str:
     message = FcmMessage(notice)
     document = {
-        "message": {"android": message.android, "data": message.data, "token": "secret token"},
+        "message": {"android": message.android, "data": message.data, to.kind: to.name},
         "validate_only": False,
     }
-    return without_token(write_fcm(document).encode(), "secret token", device)
+    return without_token(write_fcm(document).encode(), to.device_token, device)
 
 
 def write_line(
@@ -261,6 +264,7 @@ def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: 
 
     assert is_template("apns", ApnsMessage(notice).rendered)
     assert is_template("fcm", fcm_body(notice), DEVICE)
+    assert is_template("fcm", fcm_body(notice, to=FID), DEVICE)
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -334,6 +338,23 @@ def test_the_token_is_not_in_a_logged_fcm_body() -> None:
 
     assert "secret token" not in body
     assert json.loads(body)["message"]["token"] == "hash of the device"
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_a_fid_is_not_in_a_logged_fcm_body(separators: tuple[str, str]) -> None:
+    document = {"message": {"data": FcmMessage(NOTICE).data, "fid": FID.name}, "validate_only": False}
+
+    logged = without_token(json.dumps(document, separators=separators).encode(), FID.device_token, DEVICE)
+
+    assert FID.name not in logged
+    assert json.loads(logged)["message"]["fid"] == DEVICE
+
+
+def test_a_body_with_two_targets_is_no_template() -> None:
+    body = json.loads(fcm_body(NOTICE, to=FID))
+    body["message"]["token"] = DEVICE
+
+    assert not is_template("fcm", write_fcm(body), DEVICE)
 
 
 def test_every_webpush_template_is_known_and_no_other_body() -> None:

@@ -4,6 +4,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from relay.domain.fcm_device import FcmDevice
 from relay.push.fcm.account import ServiceAccount
 from relay.push.payload import FcmMessage, Notice
 from relay.sandbox.certificates import make_apns_key, make_service_account
@@ -12,6 +13,7 @@ from tests.keys import rsa_key
 from tests.unit.relay.push.pushes import due_push
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+FID = "cAnInventedFid_0123-ab"
 TOKENS = "https://tokens.example.com/token"
 
 
@@ -42,6 +44,20 @@ def test_a_body_is_one_that_fcm_takes(spare: bool) -> None:
 
     assert check_message(body) == ("a:token", None)
     assert json.loads(body)["message"]["android"]["priority"] == ("NORMAL" if spare else "HIGH")
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_body_to_a_fid_names_it_in_its_own_field(spare: bool) -> None:
+    document, _ = make_service_account("p", TOKENS, rsa_key())
+    account = ServiceAccount(json.dumps(document).encode(), "https://fcm.example.com")
+    message = FcmMessage(Notice.of(due_push()), spare)
+
+    body = account.body(FcmDevice.of_fid(FID).device_token, message)
+
+    assert check_message(body) == (FID, None)
+    to_token = json.loads(account.body(f"{FID}:APA91b", message))
+    to_token["message"]["fid"] = to_token["message"].pop("token")[: len(FID)]
+    assert json.loads(body) == to_token
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"type":"service_account"}', b"\xff", b"[" * 100_000])

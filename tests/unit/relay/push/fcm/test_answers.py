@@ -97,7 +97,7 @@ def test_fcms_own_refusals(status: int, code: str, channel: bool) -> None:
     assert (outcome.reason, outcome.channel, outcome.reach) == (code, channel, Reach.CHECKED)
 
 
-@pytest.mark.parametrize("fields", [(), ("message.token",), ("token", "message.token")])
+@pytest.mark.parametrize("fields", [(), ("message.token",), ("token", "message.token"), ("message.fid",), ("fid",)])
 def test_an_argument_that_is_the_device_token_is_refused_alone(fields: tuple[str, ...]) -> None:
     # FCM itself names no field for an invalid token [observed by others in FCM's answers].
     outcome = read(400, error("INVALID_ARGUMENT", "INVALID_ARGUMENT", "", violations(*fields)))

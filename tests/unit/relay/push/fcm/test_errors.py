@@ -59,6 +59,7 @@ def test_all_fields_at_fault_are_found_and_free_text_among_them_is_not_kept() ->
     [
         ({"subject": "device:abc"}, True),
         ({"subject": "x", "description": "Device message rate exceeded"}, True),
+        ({"subject": "x", "description": "Rate of the FID exceeded"}, True),
         ({"subject": "project:12", "description": "Message rate exceeded"}, False),
         ({"subject": "devices-of-the-project"}, False),
         ({}, False),
