@@ -120,6 +120,12 @@ def commit(
     return Committed(fenced, topics, wiped=bool(wiped), born=[news.pushes[key] for key in born])
 
 
+def still_leased(connection: sa.Connection, leases: Mapping[int, int]) -> list[int]:
+    """Lock the shards until the transaction ends; return those that still have the epoch given."""
+    rows = _EPOCHS.rows(connection, {"shards": sorted(leases)})
+    return [row.number for row in rows if row.epoch == leases[row.number]]
+
+
 def _lock(connection: sa.Connection, batch: Sequence[CommitEntry]) -> list[CommitEntry]:
     """Lock the shards and mailboxes of entries until the transaction ends; return those whose lease is still good."""
     numbers, ids = sorted({entry.shard for entry in batch}), sorted({entry.mailbox_id for entry in batch})

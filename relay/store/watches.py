@@ -27,7 +27,7 @@ from relay.domain.tries import DEFAULT, TryLimits, Wait
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
 from relay.store.bulk import Among, count_up, in_order
-from relay.store.commits import commit
+from relay.store.commits import commit, still_leased
 from relay.store.engine import Database, scrub
 from relay.store.prepared import Prepared
 from relay.store.reading import SHOWN, WRONG, Bad, Reader
@@ -109,12 +109,17 @@ class SqlWatchStore:
         self._unreadable = unreadable or UnreadableRows()
         self._handover = handover
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys."""
-        return await self._database.run(take_records, shards, now, self._unreadable, only_dirty=False)
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
+        """Read all mailboxes of some shards, clear their dirty flags, count a try on their collections' keys.
 
-    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+        Shards that have another epoch by now are left to their owner.
+        """
+        return await self._database.run(take_records, leases, now, self._unreadable, only_dirty=False)
+
+    async def take_dirty(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         """Read the dirty mailboxes of some shards and clear their flags, in one transaction.
+
+        Shards that have another epoch by now are left to their owner, who must not miss a flag.
 
         Records that were read are returned even if it is unknown whether the transaction was committed: the flags may
         be cleared, and then no process would ever look at these mailboxes. Mailboxes whose flags stay are read again.
@@ -122,7 +127,7 @@ class SqlWatchStore:
         taken: list[WatchRecord] = []
 
         def take(connection: sa.Connection) -> None:
-            taken.extend(take_records(connection, shards, now, self._unreadable, only_dirty=True))
+            taken.extend(take_records(connection, leases, now, self._unreadable, only_dirty=True))
 
         try:
             await self._database.run(take)
@@ -388,18 +393,18 @@ def _look_again(connection: sa.Connection, owner: MailboxId, now: datetime, unre
 
 def take_records(
     connection: sa.Connection,
-    shards: Sequence[int],
+    leases: Mapping[int, int],
     now: datetime,
     unreadable: UnreadableRows,
     *,
     only_dirty: bool,
     at_once: int = AT_ONCE,
 ) -> list[WatchRecord]:
-    """Lock and read mailboxes of some shards, and clear their dirty flags; all of them: count a try on their keys.
+    """Lock and read mailboxes of shards that are still leased, clear their dirty flags; all: count a try on their keys.
 
     Those that cannot be read stay as they are, dirty or not.
     """
-    query = _OWNED.query.where(mailbox.c.shard.in_(shards)).order_by(*in_order(mailbox.c.id))
+    query = _OWNED.query.where(mailbox.c.shard.in_(still_leased(connection, leases))).order_by(*in_order(mailbox.c.id))
     query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
         query = query.where(mailbox.c.dirty)

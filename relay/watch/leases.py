@@ -129,9 +129,9 @@ class Leases:
         return asyncio.get_running_loop().time() < self._until - MARGIN
 
     @property
-    def watched(self) -> list[int]:
-        """The shards whose mailboxes this process watches, sorted."""
-        return sorted(self._watched)
+    def watched(self) -> Mapping[int, int]:
+        """The shards whose mailboxes this process watches, with their epochs."""
+        return dict(self._watched)
 
     @property
     def unfair(self) -> Unfair | None:

@@ -239,7 +239,7 @@ class Mailboxes:
     async def _take(self, gained: Mapping[int, int]) -> None:
         if not gained:
             return
-        records = await self._read(self._store.records(sorted(gained), self._context.now()))
+        records = await self._read(self._store.records(gained, self._context.now()))
         records = await self._sealed_anew(records, gained)
         self._leases.watch(gained)
         log.info("shards taken", extra={"shards": len(gained), "mailboxes": len(records)})
@@ -248,7 +248,7 @@ class Mailboxes:
         await self._apply(waiting)
         # What became dirty after the read woke a look that left these shards out.
         if still := self._leases.still(gained):
-            await self._take_dirty(sorted(still))
+            await self._take_dirty(still)
 
     async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
         """Seal the credentials of gained shards anew where their seals are for a former key or of the old form.
@@ -288,12 +288,12 @@ class Mailboxes:
     async def _follow_dirty(self) -> None:
         while True:
             await self._dirty.wait(SLOW_POLL)
-            if shards := self._leases.watched:
-                await self._take_dirty(shards)
+            if watched := self._leases.watched:
+                await self._take_dirty(watched)
 
-    async def _take_dirty(self, shards: Sequence[int]) -> None:
+    async def _take_dirty(self, leases: Mapping[int, int]) -> None:
         try:
-            records = await self._read(self._store.take_dirty(shards, self._context.now()))
+            records = await self._read(self._store.take_dirty(leases, self._context.now()))
         except StoreUnavailable:
             log.warning("dirty mailboxes not read: the database is away")
         else:

@@ -1,6 +1,6 @@
 """The values that the contract suites store, and short ways to an active registration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +24,7 @@ from relay.domain.ports.watch import WatchStore
 from relay.store.engine import Database
 from relay.store.shards import SqlShardStore
 from relay.store.tables import mailbox, outbox
+from relay.store.tables import shard as shard_table
 from relay.store.watches import SqlWatchStore
 from tests.transactions import OpenTransaction, transaction
 
@@ -106,6 +107,16 @@ async def own_all(watches: WatchStore, node: str = "node-1") -> int:
     epochs = await lease_all(watches, node)
     assert set(epochs) == set(range(256))
     return epochs[SHARD]
+
+
+async def leases(watches: WatchStore, shards: Iterable[int]) -> Mapping[int, int]:
+    """Return the epochs of some shards. In memory there are none."""
+    wanted = set(shards)
+    if not isinstance(watches, SqlWatchStore):
+        return dict.fromkeys(wanted, 1)
+    async with transaction(watches._database) as connection:
+        rows = await connection.execute(sa.select(shard_table.c.number, shard_table.c.epoch))
+        return {row.number: row.epoch for row in rows if row.number in wanted}
 
 
 def entry(epoch: int, progress: Progress, name: str = "ann", shard: int = SHARD) -> CommitEntry:

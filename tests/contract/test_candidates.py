@@ -19,7 +19,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import registration as table
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, leases, own_all, register
 from tests.transactions import transaction
 
 ANN = MailboxId("mb-ann")
@@ -41,7 +41,7 @@ async def test_an_accepted_candidate_becomes_the_credential(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, wakeups: LocalWakeups
 ) -> None:
     registration = await register(registrations)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     mailboxes, verdicts = wakeups.waiter(Topic.MAILBOXES), wakeups.waiter(Topic.VERDICTS)
 
     await watches.accept(candidate_of(registration), LATER)
@@ -53,7 +53,7 @@ async def test_an_accepted_candidate_becomes_the_credential(
     view = await viewed(registrations)
     assert view.registration.state is RegistrationState.ACTIVE
     assert not view.candidate_pending
-    assert [record.mailbox.id for record in await watches.take_dirty([SHARD], NOW)] == [ANN]
+    assert [record.mailbox.id for record in await watches.take_dirty(await leases(watches, [SHARD]), NOW)] == [ANN]
     assert mailboxes.woken
     assert verdicts.woken
 

@@ -20,7 +20,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate, mailbox, outbox, shard
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, register
+from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, leases, marks, own_all, register
 from tests.transactions import transaction
 
 ANN = MailboxId("mb-ann")
@@ -291,7 +291,7 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
 
     assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) <= 8
     assert len(await marks(engine)) == 100
-    assert len(await watches.records([SHARD], NOW)) == 100
+    assert len(await watches.records(await leases(watches, [SHARD]), NOW)) == 100
 
 
 async def test_a_lone_change_waits_for_three_answers_of_postgresql(postgres_engine: Database) -> None:
@@ -312,7 +312,7 @@ async def test_a_lone_change_waits_for_three_answers_of_postgresql(postgres_engi
         # The leases with the mailboxes; what moved with the listeners; the marks.
         assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) == 3
 
-    [record] = await watches.records([SHARD], NOW)
+    [record] = await watches.records(await leases(watches, [SHARD]), NOW)
     assert [each.sync_key for each in record.memory.collections] == ["{next}1"]
     assert {key: mark.changes for key, mark in (await marks(postgres_engine)).items()} == {
         ("reg-ann-phone", "email"): 4
@@ -332,7 +332,7 @@ async def test_collections_that_are_there_and_new_ones_are_written_in_one_commit
     moved = replace(MAIL, sync_key=SyncKey("{next}2"))
     await watches.commit([entry(epoch, Progress(collections=(moved, other)))], LATER)
 
-    [record] = await watches.records([SHARD], NOW)
+    [record] = await watches.records(await leases(watches, [SHARD]), NOW)
     assert sorted((each.id, each.sync_key) for each in record.memory.collections) == sorted(
         (each.id, each.sync_key) for each in (moved, other)
     )

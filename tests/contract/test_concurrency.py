@@ -31,6 +31,7 @@ from tests.contract.samples import (
     activate,
     candidate_of,
     entry,
+    leases,
     marks,
     own_all,
     register,
@@ -178,7 +179,7 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: Database, oth
     async def watch() -> None:
         for _ in range(15):
             await watches.commit(batch(epoch, random.sample(NAMES, len(NAMES))), NOW)
-            await watches.take_dirty([SHARD], NOW)
+            await watches.take_dirty(await leases(watches, [SHARD]), NOW)
             await watches.note_pings({MailboxId(f"mb-{name}"): (NOW, 60.0) for name in NAMES})
 
     async def push(owner: str) -> None:
@@ -201,7 +202,7 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: Database, oth
 
     await asyncio.gather(watch(), watch(), push("one"), push("two"), register_and_remove())
 
-    assert len(await watches.records([SHARD], NOW)) == len(NAMES)
+    assert len(await watches.records(await leases(watches, [SHARD]), NOW)) == len(NAMES)
 
 
 async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(postgres_engine: Database) -> None:
@@ -218,7 +219,7 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
     watches = SqlWatchStore(postgres_engine, LocalWakeups())
     outbox = SqlOutboxStore(postgres_engine, LocalWakeups())
     await watches.commit(batch(epoch, NAMES), NOW)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     pushes = (await outbox.claim(Platform.APNS, len(NAMES), "push", LATER, NOW)).pushes
     await outbox.settle([Settlement(push, Delivered()) for push in pushes], NOW)
     await outbox.release("push")

@@ -38,6 +38,7 @@ from tests.contract.samples import (
     activate,
     candidate_of,
     entry,
+    leases,
     own_all,
     register,
     shards_of,
@@ -166,8 +167,8 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
     await shards.bury()
     await shards.release("node-1", [1, 2])
     assert len(await shards.take("node-1", [1])) == 1
-    assert len(await watches.records([SHARD], NOW)) == 2
-    await watches.take_dirty([SHARD], NOW)
+    assert len(await watches.records(await leases(watches, [SHARD]), NOW)) == 2
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     assert await watches.record(ann.mailbox_id, NOW)
     await watches.note_pings({ann.mailbox_id: (NOW, 480.0)})
     assert await watches.accepted_beside(ann.mailbox_id) is None

@@ -13,7 +13,7 @@ from relay.domain.ports.wakeups import Topic
 from relay.store.engine import Database
 from relay.store.wakeups import LocalWakeups
 from tests.contract.outbox_sites import OutboxSite, SqlSite
-from tests.contract.samples import NEW_MAIL, NOW
+from tests.contract.samples import NEW_MAIL, NOW, leases
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -141,12 +141,12 @@ async def test_a_gone_token_has_the_watch_look_at_its_mailbox(engine: Database) 
     site = SqlSite(engine, LocalWakeups())
     await site.activate()
     await site.commit(BOTH)
-    await site.watches.take_dirty(range(256), NOW)
+    await site.watches.take_dirty(await leases(site.watches, range(256)), NOW)
     push, _ = await site.claim()
 
     await site.settle([push], TokenGone("Unregistered"))
 
-    (record,) = await site.watches.take_dirty(range(256), NOW)
+    (record,) = await site.watches.take_dirty(await leases(site.watches, range(256)), NOW)
     assert record.memory.classes == frozenset()
     assert record.registrations == 1
 

@@ -12,7 +12,7 @@ from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import NOW, activate, candidate_of, new_mailbox, register
+from tests.contract.samples import NOW, activate, candidate_of, leases, new_mailbox, register
 from tests.transactions import transaction
 
 DAY = timedelta(days=1)
@@ -102,7 +102,7 @@ async def test_a_mailbox_that_nobody_registered_is_forgotten(
 
     await registrations.expire(NOW + DAY)
 
-    (record,) = await watches.take_dirty([new_mailbox().shard], NOW)
+    (record,) = await watches.take_dirty(await leases(watches, [new_mailbox().shard]), NOW)
     assert (record.mailbox.id, record.registrations) == (ghost.mailbox_id, 0)
     assert await watches.forget(MailboxId(ghost.mailbox_id))
 

@@ -33,6 +33,7 @@ from tests.contract.samples import (
     SHARD,
     activate,
     candidate_of,
+    leases,
     marks,
     new_mailbox,
     new_registration,
@@ -125,7 +126,7 @@ async def test_a_change_of_everything_is_read_back(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, wakeups: LocalWakeups
 ) -> None:
     registration = await activate(registrations, watches)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     waiter = wakeups.waiter(Topic.MAILBOXES)
     tasks = frozenset({CollectionClass.TASKS})
 
@@ -214,7 +215,7 @@ async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty
 ) -> None:
     registration = await register(registrations)
     await registrations.mark(registration.id, Mark.TEST, NOW)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
     await registrations.remove(registration.id)
@@ -266,7 +267,7 @@ async def test_a_registration_without_another_of_its_device_makes_no_mailbox_dir
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     registration = await activate(registrations, watches)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
 
     assert await registrations.supersede(registration.id) == 0
     assert await dirty(engine) == set()

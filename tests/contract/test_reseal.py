@@ -4,7 +4,7 @@ from eas_watcher.names import MailboxId
 from relay.domain.model import RegistrationChange
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NOW, SHARD, activate, candidate_of, register
+from tests.contract.samples import LATER, NOW, SHARD, activate, candidate_of, leases, register
 
 ANN = MailboxId("mb-ann")
 
@@ -20,12 +20,12 @@ async def test_the_credential_gets_its_new_seal_and_the_mailbox_is_not_dirty(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await activate(registrations, watches)
-    await watches.take_dirty([SHARD], NOW)
+    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
 
     await watches.reseal(ANN, b"sealed", b"sealed again")
 
     assert await kept(watches) == (b"sealed again", [])
-    assert await watches.take_dirty([SHARD], NOW) == []
+    assert await watches.take_dirty(await leases(watches, [SHARD]), NOW) == []
 
 
 async def test_a_candidate_gets_its_new_seal_and_is_accepted_with_it(

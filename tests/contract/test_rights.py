@@ -19,7 +19,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import metadata
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NOW, SHARD, activate, own_all, register
+from tests.contract.samples import LATER, NOW, SHARD, activate, leases, own_all, register
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
 
@@ -350,7 +350,7 @@ async def test_functions_of_others_are_named_and_run_by_no_role(
             await ops.outbox()
             await ops.tokens()
             if role is Role.WATCH:
-                await SqlWatchStore(engine, wakeups).records([SHARD], NOW)
+                await SqlWatchStore(engine, wakeups).records(await leases(SqlWatchStore(engine, wakeups), [SHARD]), NOW)
             if role is Role.PUSH:
                 await SqlOutboxStore(engine, wakeups).claim(Platform.APNS, 10, "push-1", LATER, NOW)
     listener = await asyncpg.connect(postgres.url(database, WATCH))

@@ -28,7 +28,20 @@ from relay.store.shards import SqlShardStore
 from relay.store.tables import mailbox
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import DAY, LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, marks, own_all, unchecked
+from tests.contract.samples import (
+    DAY,
+    LATER,
+    MAIL,
+    NEW_MAIL,
+    NOW,
+    SHARD,
+    activate,
+    entry,
+    leases,
+    marks,
+    own_all,
+    unchecked,
+)
 from tests.transactions import transaction
 
 NAMES = ("ann", "ben", "cas")
@@ -61,7 +74,7 @@ class Relay:
         await self.watches.commit(
             [entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)), n) for n in NAMES], NOW
         )
-        await self.watches.take_dirty([SHARD], NOW)
+        await self.watches.take_dirty(await leases(self.watches, [SHARD]), NOW)
 
     async def write(self, statement: str) -> None:
         """Write as a newer version, another program, or a damaged disk might."""
@@ -104,7 +117,7 @@ STRANGE_MAILBOX = [
 
 async def others_go_on(relay: Relay) -> None:
     """Assert that ben and cas are watched and pushed to, while ann's mailbox is set aside."""
-    found = await relay.watches.records([SHARD], NOW)
+    found = await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
     assert [record.mailbox.id for record in found] == ["mb-ben", "mb-cas"]
     assert ("mailbox", "mb-ann") in relay.set_aside()
 
@@ -137,7 +150,7 @@ async def test_a_row_is_logged_once_and_taken_up_when_it_is_mended(
     await relay.write("UPDATE mailbox SET state = 'hibernating', dirty = true WHERE id = 'mb-ann'")
     with caplog.at_level(logging.INFO, "relay"):
         for _ in range(3):
-            assert await relay.watches.take_dirty([SHARD], NOW) == []
+            assert await relay.watches.take_dirty(await leases(relay.watches, [SHARD]), NOW) == []
             await relay.watches.look_again(NOW)
 
         assert [record.message for record in caplog.records] == ["row set aside"]
@@ -145,14 +158,14 @@ async def test_a_row_is_logged_once_and_taken_up_when_it_is_mended(
         await relay.watches.look_again(NOW)
 
     assert [record.message for record in caplog.records] == ["row set aside", "row taken up again"]
-    (record,) = await relay.watches.take_dirty([SHARD], NOW)
+    (record,) = await relay.watches.take_dirty(await leases(relay.watches, [SHARD]), NOW)
     assert record.mailbox.id == "mb-ann"
     assert relay.set_aside() == []
 
 
 async def test_a_row_that_is_deleted_is_not_named_any_more(relay: Relay) -> None:
     await relay.write("UPDATE mailbox SET state = 'hibernating' WHERE id = 'mb-ann'")
-    await relay.watches.records([SHARD], NOW)
+    await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
     await relay.write("DELETE FROM mailbox WHERE id = 'mb-ann'")
 
     await relay.watches.look_again(NOW)
@@ -168,7 +181,10 @@ async def test_a_registration_with_unreadable_classes_stops_no_other(relay: Rela
         pytest.skip("PostgreSQL refuses what is no JSON")
     await relay.write(f"UPDATE registration SET classes = '{classes}' WHERE id = 'reg-ann-phone'")  # noqa: S608
 
-    found = {str(record.mailbox.id): record for record in await relay.watches.records([SHARD], NOW)}
+    found = {
+        str(record.mailbox.id): record
+        for record in await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
+    }
 
     assert sorted(found) == ["mb-ann", "mb-ben", "mb-cas"]
     assert found["mb-ann"].registrations == 2  # the mailbox is not forgotten
@@ -186,7 +202,10 @@ async def test_a_registration_with_unreadable_classes_stops_no_other(relay: Rela
 async def test_classes_of_a_newer_version_are_left_out_and_the_others_served(relay: Relay) -> None:
     await relay.write("""UPDATE registration SET classes = '["email", "sms"]' WHERE id = 'reg-ben-phone'""")
 
-    found = {str(record.mailbox.id): record for record in await relay.watches.records([SHARD], NOW)}
+    found = {
+        str(record.mailbox.id): record
+        for record in await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
+    }
 
     assert found["mb-ben"].memory.classes == {CollectionClass.EMAIL}
     assert relay.rows.rows() == [Unreadable("registration", "reg-ben-phone", "classes: sms")]
@@ -221,7 +240,10 @@ async def test_the_api_answers_for_all_registrations_but_the_unreadable_one(
 async def test_a_collection_keeps_its_position_if_that_can_be_read(relay: Relay, fault: str, kept: str | None) -> None:
     await relay.write(f"UPDATE collection SET {fault} WHERE mailbox_id = 'mb-ann'")  # noqa: S608
 
-    found = {str(record.mailbox.id): record for record in await relay.watches.records([SHARD], NOW)}
+    found = {
+        str(record.mailbox.id): record
+        for record in await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
+    }
 
     assert [collection.sync_key for collection in found["mb-ann"].memory.collections] == ([kept] if kept else [])
     assert len(found["mb-ben"].memory.collections) == 1
@@ -231,7 +253,10 @@ async def test_a_collection_keeps_its_position_if_that_can_be_read(relay: Relay,
 async def test_an_unreadable_hierarchy_is_read_from_the_server_again(relay: Relay) -> None:
     await relay.write("""INSERT INTO hierarchy VALUES ('mb-ann', '[[1, "0", 2]]')""")
 
-    found = {str(record.mailbox.id): record for record in await relay.watches.records([SHARD], NOW)}
+    found = {
+        str(record.mailbox.id): record
+        for record in await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
+    }
 
     assert found["mb-ann"].memory.hierarchy is None
     assert relay.set_aside() == [("hierarchy", "mb-ann")]
@@ -346,7 +371,7 @@ async def test_health_names_rows_and_what_to_do(relay: Relay) -> None:
     part = unreadable_rows(relay.rows)
     assert part.check().state == "ok"
     await relay.write("UPDATE mailbox SET state = 'hibernating'")
-    await relay.watches.records([SHARD], NOW)
+    await relay.watches.records(await leases(relay.watches, [SHARD]), NOW)
 
     finding = part.check()
 

@@ -18,7 +18,19 @@ from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
 from relay.store.watches import SqlWatchStore, take_records
-from tests.contract.samples import LATER, MAIL, NOW, SHARD, activate, candidate_of, entry, own_all, register
+from tests.contract.samples import (
+    LATER,
+    MAIL,
+    NOW,
+    SHARD,
+    activate,
+    candidate_of,
+    entry,
+    lease_all,
+    leases,
+    own_all,
+    register,
+)
 from tests.transactions import recorded, touching, transaction
 
 ANN = MailboxId("mb-ann")
@@ -74,7 +86,7 @@ async def test_taking_a_shard_counts_a_try_on_every_key(
         [entry(epoch, Progress(collections=(MAIL,))), entry(epoch, Progress(collections=(MAIL,)), "ben", 8)], NOW
     )
 
-    (record,) = await watches.records([SHARD], NOW)
+    (record,) = await watches.records(await leases(watches, [SHARD]), NOW)
 
     assert record.mailbox.id == ANN
     assert [collection.tries for collection in record.memory.collections] == [MAIL.tries + 1]
@@ -90,13 +102,15 @@ async def test_dirty_mailboxes_are_taken_once(registrations: SqlRegistrationStor
     registration = await register(registrations)
     await register(registrations, "ben", shard=8)
 
-    (record,) = await watches.take_dirty([SHARD], NOW)
+    (record,) = await watches.take_dirty(await leases(watches, [SHARD]), NOW)
 
     assert record.candidates == (replace(candidate_of(registration), created_at=NOW),)
     assert record.sealed_credential is None
     assert record.memory.classes == frozenset()
-    assert await watches.take_dirty([SHARD], NOW) == []
-    assert [record.mailbox.id for record in await watches.take_dirty([SHARD, 8], NOW)] == [MailboxId("mb-ben")]
+    assert await watches.take_dirty(await leases(watches, [SHARD]), NOW) == []
+    assert [record.mailbox.id for record in await watches.take_dirty(await leases(watches, [SHARD, 8]), NOW)] == [
+        MailboxId("mb-ben")
+    ]
 
 
 async def test_taking_a_shard_clears_its_dirty_flags_and_reading_one_does_not(
@@ -104,12 +118,12 @@ async def test_taking_a_shard_clears_its_dirty_flags_and_reading_one_does_not(
 ) -> None:
     await register(registrations)
     await watches.record(ANN, NOW)
-    assert len(await watches.take_dirty([SHARD], NOW)) == 1
+    assert len(await watches.take_dirty(await leases(watches, [SHARD]), NOW)) == 1
     await registrations.change((await register(registrations, device="tablet")).id, RegistrationChange(), NOW)
 
-    assert len(await watches.records([SHARD], NOW)) == 1
+    assert len(await watches.records(await leases(watches, [SHARD]), NOW)) == 1
 
-    assert await watches.take_dirty([SHARD], NOW) == []
+    assert await watches.take_dirty(await leases(watches, [SHARD]), NOW) == []
 
 
 async def test_only_active_registrations_say_which_classes_are_watched(
@@ -128,8 +142,8 @@ async def test_only_active_registrations_say_which_classes_are_watched(
 
 async def test_a_mailbox_that_is_not_there_has_no_record(watches: SqlWatchStore) -> None:
     assert await watches.record(ANN, NOW) is None
-    assert await watches.records([SHARD], NOW) == []
-    assert await watches.take_dirty([], NOW) == []
+    assert await watches.records(await leases(watches, [SHARD]), NOW) == []
+    assert await watches.take_dirty({}, NOW) == []
 
 
 async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
@@ -139,11 +153,13 @@ async def test_more_mailboxes_than_one_statement_carries_are_read_whole(
     for name in names:
         await register(registrations, name)
 
-    taken = await engine.run(take_records, [SHARD], NOW, UnreadableRows(), only_dirty=True, at_once=2)
+    taken = await engine.run(
+        take_records, await leases(watches, [SHARD]), NOW, UnreadableRows(), only_dirty=True, at_once=2
+    )
 
     assert [record.mailbox.id for record in taken] == [f"mb-{name}" for name in names]
     assert all(len(record.candidates) == 1 for record in taken)
-    assert await watches.take_dirty([SHARD], NOW) == []
+    assert await watches.take_dirty(await leases(watches, [SHARD]), NOW) == []
 
 
 async def test_a_start_locks_mailboxes_before_it_counts_a_try_on_their_keys(
@@ -151,7 +167,7 @@ async def test_a_start_locks_mailboxes_before_it_counts_a_try_on_their_keys(
 ) -> None:
     await register(registrations)
     with recorded(engine) as transactions:
-        await watches.records([SHARD], NOW)
+        await watches.records(await leases(watches, [SHARD]), NOW)
 
     ((*statements,),) = touching(transactions, "UPDATE collection")
     tried = next(number for number, text in enumerate(statements) if text.startswith("UPDATE collection"))
@@ -178,7 +194,7 @@ async def test_a_mailbox_is_forgotten_only_when_no_registration_names_it(
 
     assert not await watches.forget(ANN)
     await registrations.remove(registration.id)
-    (record,) = await watches.take_dirty([SHARD], NOW)
+    (record,) = await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     assert record.registrations == 0
     assert await watches.forget(ANN)
 
@@ -211,31 +227,33 @@ async def test_dirty_mailboxes_are_not_lost_with_the_answer_to_the_commit(
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await register(registrations)
+    mine = await leases(watches, [SHARD])
 
     def commit_and_lose_the_connection(connection: sa.Connection) -> None:
         connection.exec_driver_sql("COMMIT")
         raise ConnectionResetError
 
     sa.event.listen(engine.engine, "commit", commit_and_lose_the_connection, once=True)
-    taken = await watches.take_dirty([SHARD], NOW)
+    taken = await watches.take_dirty(mine, NOW)
 
     assert [record.mailbox.id for record in taken] == [ANN]
-    assert await watches.take_dirty([SHARD], NOW) == []
+    assert await watches.take_dirty(mine, NOW) == []
 
 
 async def test_dirty_mailboxes_that_could_not_be_read_stay_dirty(
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     await register(registrations)
+    mine = await leases(watches, [SHARD])
 
     def lose_the_connection(_: sa.Connection) -> None:
         raise ConnectionResetError
 
     sa.event.listen(engine.engine, "begin", lose_the_connection, once=True)
     with pytest.raises(StoreUnavailable):
-        await watches.take_dirty([SHARD], NOW)
+        await watches.take_dirty(mine, NOW)
 
-    assert len(await watches.take_dirty([SHARD], NOW)) == 1
+    assert len(await watches.take_dirty(mine, NOW)) == 1
 
 
 async def test_a_wait_written_by_a_clock_that_was_wrong_is_not_served(
@@ -267,7 +285,7 @@ async def test_subfolders_are_those_of_the_active_registrations_for_classes_they
 
     await registrations.change(tablet.id, RegistrationChange(subfolders=frozenset({mail, tasks})), LATER)
 
-    (record,) = await watches.take_dirty([SHARD], LATER)
+    (record,) = await watches.take_dirty(await leases(watches, [SHARD]), LATER)
     assert record.memory.subfolders == {mail}
     assert record.memory.hierarchy is None
 
@@ -325,3 +343,17 @@ async def test_a_neighbour_counts_as_accepted_when_its_last_ping_began(
     await watches.commit([entry(epoch, Progress(PARTNERSHIP))], NOW)
     assert await watches.accepted_beside(ANN) == LATER
     assert await watches.accepted_beside(MailboxId("mb-gone")) is None
+
+
+async def test_the_flags_of_a_shard_that_has_another_owner_stay_for_it(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await register(registrations)
+    await register(registrations, "ben", shard=8)
+    before = await lease_all(watches)
+    after = await lease_all(watches, "node-2")
+    mine = {SHARD: before[SHARD], 8: after[8]}
+
+    assert [record.mailbox.id for record in await watches.take_dirty(mine, NOW)] == [MailboxId("mb-ben")]
+    assert [record.mailbox.id for record in await watches.records(mine, NOW)] == [MailboxId("mb-ben")]
+    assert [record.mailbox.id for record in await watches.take_dirty(after, NOW)] == [ANN]

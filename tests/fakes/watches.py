@@ -11,10 +11,10 @@ from relay.domain.tries import Wait
 class NoWatches:
     """A WatchStore without methods; a test overrides those that its subject calls."""
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         raise NotImplementedError
 
-    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def take_dirty(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         raise NotImplementedError
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:

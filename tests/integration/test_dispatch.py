@@ -26,7 +26,7 @@ from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import NOW, activate, entry, own_all
+from tests.contract.samples import NOW, activate, entry, leases, own_all
 from tests.integration.push_world import APP, apns
 from tests.waiting import SOON, until
 
@@ -166,13 +166,13 @@ async def test_only_a_410_not_older_than_the_token_ends_a_registration_and_its_w
         await world.change("ann")
         await until(lambda: world.dispatcher.stats.outcomes[OutcomeKind.TOKEN_GONE] == 1)
         assert (await world.view(ann)).state is RegistrationState.ACTIVE
-        await world.watches.take_dirty(range(256), world.now)
+        await world.watches.take_dirty(await leases(world.watches, range(256)), world.now)
 
         world.simulator.gone(TOKEN, NOW + timedelta(minutes=1))
         world.forward(3600.0)
         await world.shown(ann, lambda own: own.state is RegistrationState.TOKEN_GONE)
 
-        (record,) = await world.watches.take_dirty(range(256), world.now)
+        (record,) = await world.watches.take_dirty(await leases(world.watches, range(256)), world.now)
         assert record.memory.classes == frozenset()
 
 

@@ -1,7 +1,7 @@
 """A whole watch role for tests: a real store on SQLite, a real fleet over TLS, and a simulated mail server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,11 +67,11 @@ class WatchStore(SqlWatchStore):
 
     away_for_records = False
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         if self.away_for_records:
             self.away_for_records = False
             raise StoreUnavailable
-        return await super().records(shards, now)
+        return await super().records(leases, now)
 
 
 class ShardStore(SqlShardStore):

@@ -13,14 +13,14 @@ from relay.domain.tries import Wait
 class WatchStore(Protocol):
     """The memory of watches, and their progress."""
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        """Read all mailboxes of some shards and clear their dirty flags.
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
+        """Read all mailboxes of those shards that still have the epoch given, and clear their dirty flags.
 
         Counts a try on every collection's key, since the process before may have lost an answer.
         """
 
-    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        """Read the dirty mailboxes of some shards and clear their flags, in one transaction."""
+    async def take_dirty(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
+        """Read the dirty mailboxes of those shards that still have the epoch given, and clear their flags."""
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""

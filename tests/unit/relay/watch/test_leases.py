@@ -114,11 +114,11 @@ async def test_a_granted_shard_is_watched_once_its_mailboxes_were_read() -> None
     async with kept() as process:
         leases = process.leases
         assert await leases.gained() == {0: 1, 1: 1}
-        assert (leases.current, leases.watched, leases.of_shard(1)) == (True, [], None)
+        assert (leases.current, leases.watched, leases.of_shard(1)) == (True, {}, None)
 
         leases.watch({1: 1, 0: 1})
 
-        assert leases.watched == [0, 1]
+        assert leases.watched == {0: 1, 1: 1}
         assert (leases.of_shard(1), leases.of_shard(5)) == (Lease(1, 1), None)
 
 
@@ -165,7 +165,7 @@ async def test_a_shard_that_was_lost_while_it_was_read_is_not_watched() -> None:
         await asyncio.sleep(1.5 * RENEW)
         process.leases.watch(gained)
 
-        assert process.leases.watched == [1]
+        assert process.leases.watched == {1: 1}
 
 
 async def test_the_watches_of_a_lost_shard_stop_and_only_they() -> None:
@@ -175,7 +175,7 @@ async def test_the_watches_of_a_lost_shard_stop_and_only_they() -> None:
         await asyncio.sleep(1.5 * RENEW)
 
         assert [shards for _, shards in process.stopped] == [{0}]
-        assert process.leases.watched == [1]
+        assert process.leases.watched == {1: 1}
 
 
 async def test_a_shard_that_another_process_had_meanwhile_is_lost_and_gained_again() -> None:
@@ -207,7 +207,7 @@ async def test_all_watches_stop_before_the_lease_ends_when_no_renewal_came_in_ti
         ((moment, all_of_them),) = process.stopped
         assert all_of_them is None
         assert began + LEASE - MARGIN - SOON <= moment <= began + LEASE - MARGIN + SOON
-        assert (leases.current, leases.watched, leases.of_shard(1)) == (False, [], None)
+        assert (leases.current, leases.watched, leases.of_shard(1)) == (False, {}, None)
         assert [kernel.at] == [None]
 
         store.away, store.takes = False, 0.0

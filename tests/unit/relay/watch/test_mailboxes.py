@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -69,8 +69,8 @@ class Store(NoWatches):
         self.record_takes = 0.0
         self.dirty_takes = 0.0
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
-        return [record for record in self.kept if record.mailbox.shard in shards]
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
+        return [record for record in self.kept if record.mailbox.shard in leases]
 
     async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:
         return frozenset(shards)
@@ -78,7 +78,7 @@ class Store(NoWatches):
     async def seal_anew(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Collection[int]) -> None:
         raise AssertionError("all seals are as they should be")
 
-    async def take_dirty(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def take_dirty(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         await asyncio.sleep(self.dirty_takes)
         taken, self.dirty = self.dirty, []
         return taken
@@ -200,10 +200,10 @@ class OneWriter(Store):
         self.shards = self.queue = QueuedShards()
         self.wakeups = self.shards.wakeups
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         async with self.queue.turn:
-            await asyncio.sleep(0.1 * len(shards))
-        return [record for record in self.kept if record.mailbox.shard in shards]
+            await asyncio.sleep(0.1 * len(leases))
+        return [record for record in self.kept if record.mailbox.shard in leases]
 
 
 class QueuedShards(SlowShards):
@@ -366,7 +366,7 @@ async def test_a_wipe_that_cannot_be_acknowledged_any_more_is_completed(tmp_path
 class Handing(Store):
     """A store that does not keep the records that it hands out."""
 
-    async def records(self, shards: Sequence[int], now: datetime) -> list[WatchRecord]:
+    async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         records, self.kept = self.kept, []
         return records
 
