@@ -51,6 +51,8 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
 docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m eas_watcher.tools.statuses > docs/eas-statuses.md
 	$(BIN)/python -m relay.ops.reasons_document > docs/reasons.md
+	$(BIN)/python -c 'from pathlib import Path; from relay.api.codes import extract; print(end=extract(Path("docs/api.md").read_text()))' > relay/api/.codes && mv relay/api/.codes relay/api/codes.md
+	$(BIN)/python -c 'import sys; from relay.api.routes import described; sys.stdout.buffer.write(described()[0])' > docs/.openapi && mv docs/.openapi docs/openapi.json
 	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers

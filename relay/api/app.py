@@ -13,10 +13,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from relay.api.guard import STRANGERS, Guard
+from relay.api.operations import COLLECTION
 from relay.api.problems import refusal
-from relay.api.routes import COLLECTION, Routes, shown
+from relay.api.routes import Routes, shown
 from relay.domain.errors import RelayError
-from relay.http import problems
+from relay.http import kinds, problems
 from relay.http.addresses import Proxies
 from relay.http.listeners import hung_up
 from relay.registration.errors import Busy, TooManyRequests
@@ -134,6 +135,8 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
         """Turn every error into a problem document."""
         try:
             return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            return _other_method(request, error)
         except web.HTTPException as error:
             return problems.framework_refusal(error)
         except OSError as error:
@@ -148,14 +151,23 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
     return refusing
 
 
+def _other_method(request: web.Request, error: web.HTTPMethodNotAllowed) -> web.Response:
+    """Answer OPTIONS, and refuse a method that the path does not have; both name those that it has."""
+    allow = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers={hdrs.ALLOW: allow})
+    error.headers[hdrs.ALLOW] = allow
+    return problems.framework_refusal(error)
+
+
 def _failed(error: Exception, instance: str) -> web.Response:
     """Log a fault of ours without its text, which may repeat what a client sent."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("request failed", extra={"instance": instance, "error": type(error).__name__, "frames": frames})
     detail = "the log of the relay tells more under the number in `instance`"
-    return problems.document(problems.INTERNAL, detail, instance=instance)
+    return problems.document(kinds.INTERNAL, detail, instance=instance)
 
 
 async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"

@@ -1,12 +1,140 @@
-"""The JSON documents of the API; none has a credential or a device token."""
+"""The JSON documents of the API, as models; none has a credential or a device token."""
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.model import Platform, Quarantine, Registration, RegistrationView
+from eas_watcher.names import CollectionClass
+from relay.domain.model import (
+    Environment,
+    Mode,
+    Platform,
+    Quarantine,
+    Registration,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.domain.reasons import Actor
 from relay.registration.guidance import advise, proved, visible_reason
 
 Json = dict[str, object]
+
+
+def _written(moment: datetime) -> str:
+    """Return a moment as RFC 3339 in UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Moment = Annotated[
+    datetime, PlainSerializer(_written, return_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+
+
+class Answer(BaseModel):
+    """The base of every document; what is not set is left out of the JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def json_document(self) -> Json:
+        """Return the document as JSON has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class RemedyAnswer(Answer):
+    """Who must act, and what to do."""
+
+    by: Actor
+    text: str = Field(description="for people, in English; it may change")
+
+
+class MailboxAnswer(Answer):
+    """The watch of the mailbox; only server and user while no credential of this registration was accepted."""
+
+    server: str
+    user: str
+    state: WatchState | None = None
+    reason: str | None = Field(default=None, description="docs/reasons.md lists them; more may come")
+    since: Moment | None = None
+    next_try_at: Moment | None = None
+    device_id: str | None = Field(default=None, description="the relay's device id at the mail server")
+    last_ping_at: Moment | None = None
+    last_change_at: Moment | None = None
+
+
+class DeviceAnswer(Answer):
+    """Where pushes go, without the device token."""
+
+    platform: Platform
+    app: str
+    token_since: Moment
+    environment: Environment | None = Field(default=None, description="APNs only")
+
+
+class CredentialAnswer(Answer):
+    """What became of the last new credential."""
+
+    pending: bool
+    refused: bool
+
+
+class QuarantineAnswer(Answer):
+    """Why the provider refuses the device token, and when it is tried again."""
+
+    reason: str
+    since: Moment
+    recheck_at: Moment
+
+
+class RegistrationAnswer(Answer):
+    """A registration as its app may see it."""
+
+    id: str
+    state: RegistrationState
+    remedy: RemedyAnswer
+    mailbox: MailboxAnswer
+    device: DeviceAnswer
+    classes: tuple[CollectionClass, ...]
+    subfolders: tuple[CollectionClass, ...]
+    mode: Mode
+    locale: str
+    credential: CredentialAnswer
+    created_at: Moment
+    last_push_at: Moment | None
+    last_outcome: str | None = Field(description="the provider's answer to the last push")
+    quarantine: QuarantineAnswer | None
+
+
+class RegisteredAnswer(RegistrationAnswer):
+    """A new registration with its secret, which is shown this one time only."""
+
+    secret: str
+
+
+class WebPushAnswer(Answer):
+    """What an app subscribes with at its push service."""
+
+    vapid_public_key: str = Field(description="P-256, base64url")
+
+
+class FaultAnswer(Answer):
+    """A field that is wrong; its value is never repeated."""
+
+    field: str = Field(description="path with dots")
+    detail: str
+
+
+class ProblemAnswer(Answer):
+    """A refusal [RFC 9457]: decide by `code`."""
+
+    type: str = Field(description="/problems/ and the code: a page that explains it")
+    title: str
+    status: int
+    code: str
+    detail: str | None = Field(default=None, description="for people")
+    errors: tuple[FaultAnswer, ...] | None = None
+    instance: str | None = Field(default=None, description="number of a failure in the relay's log")
 
 
 def registration(view: RegistrationView) -> Json:
@@ -15,68 +143,65 @@ def registration(view: RegistrationView) -> Json:
     What the mailbox does is shown only after the mail server accepted a credential of this registration.
     """
     own, advice = view.registration, advise(view)
-    return {
-        "id": own.id,
-        "state": own.state.value,
-        "remedy": {"by": advice.by.value, "text": advice.text},
-        "mailbox": _mailbox(view) if proved(view) else _unproved(view),
-        "device": _device(own),
-        "classes": sorted(cls.value for cls in own.classes),
-        "subfolders": sorted(cls.value for cls in own.subfolders),
-        "mode": own.mode.value,
-        "locale": own.locale,
-        "credential": {"pending": view.candidate_pending, "refused": view.candidate_refused},
-        "created_at": _moment(own.created_at),
-        "last_push_at": _moment(own.last_push_at),
-        "last_outcome": None if own.last_outcome is None else own.last_outcome.line,
-        "quarantine": _quarantine(own.quarantine),
-    }
+    return RegistrationAnswer(
+        id=own.id,
+        state=own.state,
+        remedy=RemedyAnswer(by=advice.by, text=advice.text),
+        mailbox=_mailbox(view),
+        device=_device(own),
+        classes=_sorted(own.classes),
+        subfolders=_sorted(own.subfolders),
+        mode=own.mode,
+        locale=own.locale,
+        credential=CredentialAnswer(pending=view.candidate_pending, refused=view.candidate_refused),
+        created_at=own.created_at,
+        last_push_at=own.last_push_at,
+        last_outcome=None if own.last_outcome is None else own.last_outcome.line,
+        quarantine=_quarantine(own.quarantine),
+    ).json_document()
 
 
-def _mailbox(view: RegistrationView) -> Json:
-    mailbox = view.mailbox
-    return {
-        **_condition(view),
+def registered(view: RegistrationView, secret: str) -> Json:
+    """Return a new registration with its secret."""
+    return {"secret": secret, **registration(view)}
+
+
+def _mailbox(view: RegistrationView) -> MailboxAnswer:
+    """Return the mailbox: without an accepted credential only its name, or why there is none yet."""
+    mailbox, known, reason = view.mailbox, proved(view), visible_reason(view)
+    if not known and mailbox.state is not WatchState.VERIFYING:
+        return MailboxAnswer(server=mailbox.server, user=mailbox.user)
+    condition = MailboxAnswer(
+        server=mailbox.server,
+        user=mailbox.user,
+        state=mailbox.state,
+        reason=None if reason is None else reason.value,
+        since=mailbox.since,
+        next_try_at=mailbox.next_try_at,
+    )
+    if not known:
+        return condition
+    watched = {
         "device_id": mailbox.device_id,
-        "last_ping_at": _moment(mailbox.last_ping_at),
-        "last_change_at": _moment(mailbox.last_change_at),
+        "last_ping_at": mailbox.last_ping_at,
+        "last_change_at": mailbox.last_change_at,
     }
+    return condition.model_copy(update=watched)
 
 
-def _unproved(view: RegistrationView) -> Json:
-    """Return a mailbox without any accepted credential as it is, and only the name of one that others have watched."""
-    mailbox = view.mailbox
-    if mailbox.state is WatchState.VERIFYING:
-        return _condition(view)
-    return {"server": mailbox.server, "user": mailbox.user}
-
-
-def _condition(view: RegistrationView) -> Json:
-    mailbox, reason = view.mailbox, visible_reason(view)
-    return {
-        "server": mailbox.server,
-        "user": mailbox.user,
-        "state": mailbox.state.value,
-        "reason": None if reason is None else reason.value,
-        "since": _moment(mailbox.since),
-        "next_try_at": _moment(mailbox.next_try_at),
-    }
-
-
-def _quarantine(quarantine: Quarantine | None) -> Json | None:
+def _quarantine(quarantine: Quarantine | None) -> QuarantineAnswer | None:
     if quarantine is None:
         return None
-    since, recheck_at = _moment(quarantine.since), _moment(quarantine.recheck_at)
-    return {"reason": quarantine.reason, "since": since, "recheck_at": recheck_at}
+    return QuarantineAnswer(reason=quarantine.reason, since=quarantine.since, recheck_at=quarantine.recheck_at)
 
 
-def _device(own: Registration) -> Json:
-    device: Json = {"platform": own.platform.value, "app": own.app, "token_since": _moment(own.token_since)}
+def _device(own: Registration) -> DeviceAnswer:
     if own.platform is Platform.APNS:
-        device["environment"] = own.environment.value
-    return device
+        return DeviceAnswer(
+            platform=own.platform, app=own.app, token_since=own.token_since, environment=own.environment
+        )
+    return DeviceAnswer(platform=own.platform, app=own.app, token_since=own.token_since)
 
 
-def _moment(moment: datetime | None) -> str | None:
-    """Return a moment as RFC 3339 in UTC, whole seconds."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _sorted(classes: frozenset[CollectionClass]) -> tuple[CollectionClass, ...]:
+    return tuple(sorted(classes, key=lambda each: each.value))

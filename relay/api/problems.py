@@ -12,7 +12,8 @@ from aiohttp import hdrs, web
 from relay.api.guard import PAUSE
 from relay.api.schema import MalformedJson
 from relay.domain.errors import MailboxExists, MailboxFull, RelayError, StoreUnavailable
-from relay.http.problems import Kind, document
+from relay.http.kinds import BAD_REQUEST, BY_STATUS, INTERNAL, Kind
+from relay.http.problems import document
 from relay.registration.errors import (
     Busy,
     CredentialRefused,
@@ -71,6 +72,9 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     StoreUnavailable: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
     MailboxExists: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The relay cannot serve this now"),
 }
+
+KINDS: Final = tuple(dict.fromkeys((*BY_ERROR.values(), *BY_STATUS.values(), BAD_REQUEST, INTERNAL)))
+"""Every kind of problem of the API."""
 
 
 def refusal(error: RelayError) -> web.Response | None:

@@ -1,16 +1,23 @@
 """The paths and methods of the API: each handler reads a request, calls a use case and returns a document."""
 
 import asyncio
+import hashlib
 import re
+from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from relay.api import documents
+from relay.api.codes import explained
 from relay.api.guard import Gate
-from relay.api.problems import BrokenBody, NotJson, TooSlow
+from relay.api.openapi import document, written
+from relay.api.operations import COLLECTION, ID, OPERATIONS
+from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
 from relay.registration.errors import NotAuthorized
@@ -28,10 +35,9 @@ def read_bearer(registration_id: str, header: str | None) -> Access:
     return Access(RegistrationId(registration_id), found[1])
 
 
-COLLECTION: Final = "/v1/registrations"
-ONE: Final = COLLECTION + "/{id:[A-Za-z0-9_-]{1,54}}"
-TEST_PUSH: Final = ONE + "/test-push"
-WEBPUSH: Final = "/v1/webpush"
+LATER: Final = {hdrs.RETRY_AFTER: "10"}
+"""For 202: seconds until the client looks again."""
+CACHED: Final = "public, max-age=3600"
 
 
 class Routes:
@@ -57,14 +63,22 @@ class Routes:
         self._body_seconds = body_seconds
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Add every path and method."""
-        router.add_post(COLLECTION, self.register)
-        router.add_get(ONE, self.view, allow_head=False)
-        router.add_patch(ONE, self.change)
-        router.add_delete(ONE, self.remove)
-        router.add_post(TEST_PUSH, self.test_push)
-        if self._vapid_public_key:
-            router.add_get(WEBPUSH, self.webpush, allow_head=False)
+        """Add every operation; raises KeyError for one that has no handler here."""
+        handlers: Mapping[str, Handler] = {
+            "register": self.register,
+            "view": self.view,
+            "change": self.change,
+            "remove": self.remove,
+            "test_push": self.test_push,
+            "webpush": self.webpush,
+            "openapi": self.openapi,
+            "problem": self.problem,
+        }
+        for row in OPERATIONS:
+            path = row.path.replace("{id}", f"{{id:{ID}}}")
+            router.add_route(row.method, path, handlers[row.name])
+            if row.method == hdrs.METH_GET:
+                router.add_route(hdrs.METH_HEAD, path, handlers[row.name])
 
     async def register(self, request: web.Request) -> web.Response:
         """Answer 201 with an active registration, 202 with one that has no verdict yet."""
@@ -74,9 +88,9 @@ class Routes:
         own = registered.view.registration
         active = own.state is not RegistrationState.VERIFYING
         return web.json_response(
-            {"secret": registered.secret, **documents.registration(registered.view)},
+            documents.registered(registered.view, registered.secret),
             status=HTTPStatus.CREATED if active else HTTPStatus.ACCEPTED,
-            headers={hdrs.LOCATION: f"{COLLECTION}/{own.id}"},
+            headers={hdrs.LOCATION: f"{COLLECTION}/{own.id}"} | ({} if active else LATER),
         )
 
     async def view(self, request: web.Request) -> web.Response:
@@ -93,7 +107,9 @@ class Routes:
         with self._writes.passing():
             view = await self._service.change(access, body.change(), body.login())
         pending = body.credential is not None and view.candidate_pending
-        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED if pending else HTTPStatus.OK)
+        if pending:
+            return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=LATER)
+        return web.json_response(documents.registration(view))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Answer 204."""
@@ -107,11 +123,28 @@ class Routes:
         access = _access(request)
         with self._writes.passing():
             view = await self._service.test_push(access)
-        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED)
+        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=LATER)
 
     async def webpush(self, _: web.Request) -> web.Response:
         """Answer 200 with what an app needs before it subscribes; public, so without a secret."""
-        return web.json_response({"vapid_public_key": self._vapid_public_key})
+        if not self._vapid_public_key:
+            raise web.HTTPNotFound
+        return web.json_response(documents.WebPushAnswer(vapid_public_key=self._vapid_public_key).json_document())
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """Answer 200 with the OpenAPI document, 304 if the client has it."""
+        body, tag = await asyncio.to_thread(described)
+        headers = {hdrs.CACHE_CONTROL: CACHED, hdrs.ETAG: f'"{tag}"'}
+        if any(etag.value in {tag, "*"} for etag in request.if_none_match or ()):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers)
+
+    async def problem(self, request: web.Request) -> web.Response:
+        """Answer 200 with the paragraph about a code."""
+        found = explained().get(request.match_info["code"])
+        if found is None:
+            raise web.HTTPNotFound
+        return web.Response(text=found, headers={hdrs.CACHE_CONTROL: CACHED})
 
     async def _read(self, request: web.Request, model: type[Body]) -> Body:
         """Return the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
@@ -125,6 +158,13 @@ class Routes:
         except (web.RequestPayloadError, HttpProcessingError) as error:
             raise BrokenBody("the body ended early, or is not encoded as its headers say") from error
         return parse(model, body)
+
+
+@cache
+def described() -> tuple[bytes, str]:
+    """Return the OpenAPI document as it is served, and its ETag; the first call takes some 50 ms."""
+    body = written(document(OPERATIONS, KINDS))
+    return body, hashlib.sha256(body).hexdigest()[:32]
 
 
 def _access(request: web.Request) -> Access:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.http import problems
+from relay.http import kinds, problems
 from relay.http.acceptor import BACKLOG, Acceptor
 from relay.http.admission import Admission, Pace, Refused
 
@@ -249,11 +249,11 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("the client is gone")
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             log.info("request is no HTTP", extra={"error": type(exc).__name__})
-            kind = problems.BAD_REQUEST
+            kind = kinds.BAD_REQUEST
         else:
             frames = "" if exc is None else "".join(traceback.format_tb(exc.__traceback__))
             log.error("request failed", extra={"error": type(exc).__name__, "frames": frames})
-            kind = problems.INTERNAL
+            kind = kinds.INTERNAL
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
         document = problems.document(kind, "")

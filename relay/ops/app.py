@@ -7,12 +7,12 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.http import problems
+from relay.http import kinds, problems
 from relay.http.addresses import read_address
 from relay.ops.health import Health, PartState, Report, worst
 from relay.ops.metrics import CONTENT_TYPE, Metrics
 
-ELSEWHERE: Final = problems.Kind(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "The listener has another name")
+ELSEWHERE: Final = kinds.Kind(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "The listener has another name")
 
 
 def create_ops_app(health: Health, metrics: Metrics, hosts: Collection[str] = ()) -> web.Application:

@@ -7,8 +7,8 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
-from relay.api.documents import registration
-from relay.domain.model import Environment, Platform, RegistrationId, RegistrationState, RegistrationView
+from relay.api.documents import registered, registration
+from relay.domain.model import Environment, Platform, Quarantine, RegistrationId, RegistrationState, RegistrationView
 from tests.fakes import records
 
 BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
@@ -116,3 +116,18 @@ def test_an_unproved_app_sees_only_reasons_of_the_relay_itself(reason: Reason, s
 
 def test_tokens_hashes_and_details_for_operators_do_not_show() -> None:
     assert "hidden" not in json.dumps(registration(VIEW))
+
+
+def test_a_new_registration_shows_its_secret() -> None:
+    assert registered(VIEW, "canary") == {"secret": "canary", **registration(VIEW)}
+
+
+def test_a_quarantine_shows_its_reason_and_the_next_try_but_no_remedy_for_operators() -> None:
+    quarantine = Quarantine(BEGAN, "BadDeviceToken", "hidden remedy", BEGAN + timedelta(hours=1))
+    own = replace(REGISTRATION, quarantine=quarantine)
+
+    assert registration(replace(VIEW, registration=own))["quarantine"] == {
+        "reason": "BadDeviceToken",
+        "since": "2026-11-23T08:00:00Z",
+        "recheck_at": "2026-11-23T09:00:00Z",
+    }

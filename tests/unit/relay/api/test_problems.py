@@ -7,10 +7,10 @@ from aiohttp import web
 
 from relay.api.problems import BY_ERROR, refusal
 from relay.domain.errors import RelayError, SealBroken, StoreUnavailable
-from relay.http import problems
+from relay.http import kinds, problems
 from relay.registration import errors
 
-KINDS = [*BY_ERROR.values(), *problems.BY_STATUS.values(), problems.BAD_REQUEST, problems.INTERNAL]
+KINDS = [*BY_ERROR.values(), *kinds.BY_STATUS.values(), kinds.BAD_REQUEST, kinds.INTERNAL]
 API_TEXT = Path("docs/api.md")
 
 

@@ -1,0 +1,62 @@
+"""The examples of the OpenAPI document: requests and answers of one made-up registration."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from relay.domain.model import RegistrationId
+
+Json = Mapping[str, object]
+
+ID: Final = RegistrationId("Vq0zM3yX8sT1bN6kR4wJcLhP")
+WISH: Final[Json] = {
+    "mailbox": "ann@example.com",
+    "server": "head-office",
+    "credential": {"kind": "basic", "user": "EXAMPLE\\ann", "password": "..."},
+    "device": {"platform": "apns", "app": "com.example.mail", "token": "c0ffee" * 11, "environment": "sandbox"},
+    "classes": ["email", "calendar"],
+    "subfolders": ["email"],
+    "mode": "alert",
+    "locale": "de-AT",
+}
+CHANGE: Final[Json] = {"device": {"token": "beef" * 16}, "credential": {"kind": "basic", "password": "..."}}
+REGISTRATION: Final[Json] = {
+    "id": ID,
+    "state": "active",
+    "remedy": {"by": "nobody", "text": "All is well."},
+    "mailbox": {
+        "server": "head-office",
+        "user": "example\\ann",
+        "state": "watching",
+        "reason": None,
+        "since": "2026-11-23T08:00:01Z",
+        "next_try_at": None,
+        "device_id": "MAHMMZ3VDNKZT4VWYO25JWF7K2QG6TAB",
+        "last_ping_at": "2026-11-23T08:00:01Z",
+        "last_change_at": None,
+    },
+    "device": {
+        "platform": "apns",
+        "app": "com.example.mail",
+        "token_since": "2026-11-23T08:00:00Z",
+        "environment": "sandbox",
+    },
+    "classes": ["calendar", "email"],
+    "subfolders": ["email"],
+    "mode": "alert",
+    "locale": "de-AT",
+    "credential": {"pending": False, "refused": False},
+    "created_at": "2026-11-23T08:00:00Z",
+    "last_push_at": None,
+    "last_outcome": None,
+    "quarantine": None,
+}
+SECRET: Final[Json] = {"secret": "2r5uGvTjJ1rN4QkO0mWc7yYxVb8eLhZqPpTs3aDf6gI"}
+REGISTERED: Final[Json] = {**SECRET, **REGISTRATION}
+VERIFYING: Final[Json] = {
+    **REGISTERED,
+    "state": "verifying",
+    "remedy": {"by": "nobody", "text": "The relay asks the mail server about the credential."},
+    "mailbox": {"server": "head-office", "user": "example\\ann"},
+    "credential": {"pending": True, "refused": False},
+}
+WEBPUSH: Final[Json] = {"vapid_public_key": "BIfm..."}

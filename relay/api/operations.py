@@ -1,0 +1,174 @@
+"""The operations of the API, one row each: what a request has, what answers it, and every problem that may.
+
+The router serves these rows and no others; the OpenAPI document is made of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from pydantic import BaseModel
+
+from relay.api import examples
+from relay.api.documents import Answer, RegisteredAnswer, RegistrationAnswer, WebPushAnswer
+from relay.api.schema import ChangeBody, RegistrationBody
+
+ID: Final = "[A-Za-z0-9_-]{1,54}"
+"""The form of the id of a registration."""
+COLLECTION: Final = "/v1/registrations"
+ONE: Final = COLLECTION + "/{id}"
+
+ALWAYS: Final = ("bad-request", "too-many-requests", "busy", "internal")
+"""The problems that every operation may answer with."""
+BODY: Final = ("malformed-json", "broken-body", "invalid-request", "too-slow", "too-large", "not-json")
+"""Those of operations that read a body."""
+OPENED: Final = ("no-such-resource", "not-authorized", "unavailable")
+"""Those of operations on one registration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer that is no problem."""
+
+    status: HTTPStatus
+    meaning: str
+    model: type[Answer] | None = None
+    """None: no body, unless `media` names a type."""
+    media: str = ""
+    """The media type of a body without a model."""
+    headers: tuple[str, ...] = ()
+    example: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parameter in the query."""
+
+    name: str
+    meaning: str
+    largest: int
+    """Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    replies: tuple[Reply, ...]
+    problems: tuple[str, ...] = ()
+    """The codes besides ALWAYS, and those that a body and a secret bring with them."""
+    body: type[BaseModel] | None = None
+    body_example: Mapping[str, object] | None = None
+    secret: bool = False
+    """True if the request shows the secret of the registration."""
+    query: tuple[Query, ...] = ()
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every code that a problem may have."""
+        body = BODY if self.body is not None else ()
+        opened = OPENED if self.secret else ()
+        return tuple(dict.fromkeys((*ALWAYS, *body, *opened, *self.problems)))
+
+
+_PENDING: Final = ("Retry-After",)
+_OF_CREDENTIAL: Final = ("unsupported-credential", "credential-refused", "too-many-refusals", "replaced")
+_SHOWN: Final = Reply(HTTPStatus.OK, "the registration", RegistrationAnswer, example=examples.REGISTRATION)
+
+OPERATIONS: Final = (
+    Operation(
+        "register",
+        "POST",
+        COLLECTION,
+        "Register a device for the pushes of a mailbox",
+        (
+            Reply(
+                HTTPStatus.CREATED,
+                "the mail server accepted the credential; the registration is active",
+                RegisteredAnswer,
+                headers=("Location",),
+                example=examples.REGISTERED,
+            ),
+            Reply(
+                HTTPStatus.ACCEPTED,
+                "the mail server has not answered yet; the relay asks again by itself",
+                RegisteredAnswer,
+                headers=("Location", *_PENDING),
+                example=examples.VERIFYING,
+            ),
+        ),
+        (*_OF_CREDENTIAL, "unknown-server", "unknown-app", "unsupported-device", "mailbox-full", "unavailable"),
+        body=RegistrationBody,
+        body_example=examples.WISH,
+    ),
+    Operation("view", "GET", ONE, "Look at a registration", (_SHOWN,), secret=True),
+    Operation(
+        "change",
+        "PATCH",
+        ONE,
+        "Change the device token, the credential or the wishes of a registration",
+        (
+            _SHOWN,
+            Reply(
+                HTTPStatus.ACCEPTED,
+                "the mail server has not answered about the new credential yet",
+                RegistrationAnswer,
+                headers=_PENDING,
+                example=examples.REGISTRATION,
+            ),
+        ),
+        (*_OF_CREDENTIAL, "unsupported-device", "other-mailbox", "not-active"),
+        body=ChangeBody,
+        body_example=examples.CHANGE,
+        secret=True,
+    ),
+    Operation("remove", "DELETE", ONE, "Remove a registration", (Reply(HTTPStatus.NO_CONTENT, "done"),), secret=True),
+    Operation(
+        "test_push",
+        "POST",
+        ONE + "/test-push",
+        "Ask for a test push",
+        (
+            Reply(
+                HTTPStatus.ACCEPTED,
+                "the push is on its way",
+                RegistrationAnswer,
+                headers=_PENDING,
+                example=examples.REGISTRATION,
+            ),
+        ),
+        ("not-active", "too-many-tests"),
+        secret=True,
+    ),
+    Operation(
+        "webpush",
+        "GET",
+        "/v1/webpush",
+        "Ask for the key that an app subscribes with at its push service",
+        (Reply(HTTPStatus.OK, "the key", WebPushAnswer, example=examples.WEBPUSH),),
+        ("no-such-resource",),
+    ),
+    Operation(
+        "openapi",
+        "GET",
+        "/v1/openapi.json",
+        "Ask for this document",
+        (
+            Reply(HTTPStatus.OK, "the document", media="application/json", headers=("ETag",)),
+            Reply(HTTPStatus.NOT_MODIFIED, "the document is the one that If-None-Match names", headers=("ETag",)),
+        ),
+    ),
+    Operation(
+        "problem",
+        "GET",
+        "/problems/{code}",
+        "Ask what a code of a problem means",
+        (Reply(HTTPStatus.OK, "what it means and what to do", media="text/plain"),),
+        ("no-such-resource",),
+    ),
+)

@@ -1,0 +1,70 @@
+"""What the API says of itself, and its manners in HTTP."""
+
+import pytest
+
+from relay.api.problems import KINDS
+from tests.integration.test_api import serving, wish
+
+
+async def test_the_api_describes_itself_and_may_be_cached() -> None:
+    async with serving() as api, api.client.get("/v1/openapi.json") as response:
+        described = await response.json()
+        tag = response.headers["ETag"]
+
+        assert (response.status, response.content_type) == (200, "application/json")
+        assert described["openapi"].startswith("3.1")
+        assert described["paths"]["/v1/registrations"]["post"]["operationId"] == "register"
+        assert response.headers["Cache-Control"] == "public, max-age=3600"
+
+        async with api.client.get("/v1/openapi.json", headers={"If-None-Match": f'"other", {tag}'}) as again:
+            assert (again.status, again.headers["ETag"], await again.read()) == (304, tag, b"")
+        async with api.client.get("/v1/openapi.json", headers={"If-None-Match": '"other"'}) as other:
+            assert (other.status, other.headers["ETag"]) == (200, tag)
+
+
+async def test_the_type_of_every_problem_leads_to_its_paragraph() -> None:
+    async with serving() as api:
+        for kind in KINDS:
+            async with api.client.get(f"/problems/{kind.code}") as response:
+                text = await response.text()
+                assert (response.status, response.content_type) == (200, "text/plain")
+                assert text.startswith(f"{kind.code}\n\n{kind.status.value}. "), text
+        await api.problem((404, "no-such-resource"), "GET", "/problems/no-such-code")
+
+
+@pytest.mark.parametrize("path", ["/v1/registrations/{id}", "/v1/openapi.json", "/problems/busy", "/v1/webpush"])
+async def test_head_answers_as_get_does_without_the_body(path: str) -> None:
+    async with serving(vapid_public_key="BIfm") as api:
+        made = await api.register()
+        headers = {"Authorization": f"Bearer {made['secret']}"}
+        place = path.format(id=made["id"])
+        async with api.client.get(place, headers=headers) as got, api.client.head(place, headers=headers) as head:
+            ours = {"Content-Type", "Content-Length", "Cache-Control", "ETag", "X-Content-Type-Options"}
+            assert (head.status, await head.read()) == (200, b"")
+            assert {name: head.headers.get(name) for name in ours} == {name: got.headers.get(name) for name in ours}
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/registrations", {"OPTIONS", "POST"}),
+        ("/v1/openapi.json", {"GET", "HEAD", "OPTIONS"}),
+        ("/v1/registrations/abc/test-push", {"OPTIONS", "POST"}),
+    ],
+)
+async def test_options_answers_with_the_methods_of_a_path(path: str, methods: set[str]) -> None:
+    async with serving() as api:
+        response, answer = await api.call("OPTIONS", path)
+
+    assert (response.status, answer, set(response.headers["Allow"].split(", "))) == (204, {}, methods)
+
+
+async def test_a_verdict_that_is_late_says_when_to_look_again() -> None:
+    async with serving() as api:
+        response, made = await api.call("POST", "/v1/registrations", wish("canary-silent"))
+        assert (response.status, response.headers["Retry-After"]) == (202, "10")
+
+        change = {"credential": wish("canary-silent")["credential"]}
+        path = f"/v1/registrations/{made['id']}"
+        response, _ = await api.call("PATCH", path, change, made["secret"])
+        assert (response.status, response.headers["Retry-After"]) == (202, "10")

@@ -1,0 +1,19 @@
+from http import HTTPStatus
+
+from relay.api.operations import ALWAYS, BODY, OPENED, OPERATIONS, Operation, Reply
+from relay.api.schema import ChangeBody
+
+DONE = (Reply(HTTPStatus.OK, "done"),)
+
+
+def test_names_and_places_are_used_once() -> None:
+    assert len({row.name for row in OPERATIONS}) == len(OPERATIONS)
+    assert len({(row.method, row.path) for row in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_a_body_and_a_secret_bring_their_problems_with_them() -> None:
+    bare = Operation("bare", "GET", "/", "Bare", DONE)
+    full = Operation("full", "PATCH", "/", "Full", DONE, ("busy", "not-active"), body=ChangeBody, secret=True)
+
+    assert bare.codes == ALWAYS
+    assert full.codes == (*ALWAYS, *BODY, *OPENED, "not-active")
