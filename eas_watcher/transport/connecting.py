@@ -16,6 +16,11 @@ AT_ONCE: Final = 100
 """Connections to one endpoint that are made at the same time: a fleet that returns must not exhaust its server, and a
 handshake costs this host about a millisecond."""
 TCP_IDLE, TCP_INTERVAL, TCP_PROBES = 60, 15, 4  # seconds, seconds, count: a dead peer is noticed after two minutes
+UNACKNOWLEDGED: Final = (TCP_IDLE + TCP_INTERVAL * TCP_PROBES) * 1000
+"""Milliseconds that sent bytes may stay unacknowledged: a request into a dead connection waits no longer [RFC 5482].
+
+Linux lets it end unanswered probes too [tcp(7)]: less time than all of them take would make one lost probe the last.
+"""
 
 Address: TypeAlias = "tuple[int, tuple[Any, ...]]"
 """The family of an address, and the address as the socket module has it."""
@@ -135,7 +140,12 @@ def kept_alive_socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setblocking(False)  # noqa: FBT003 -- the socket module's signature
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", TCP_IDLE), ("TCP_KEEPINTVL", TCP_INTERVAL), ("TCP_KEEPCNT", TCP_PROBES)):
+    for option, value in (
+        ("TCP_KEEPIDLE", TCP_IDLE),
+        ("TCP_KEEPINTVL", TCP_INTERVAL),
+        ("TCP_KEEPCNT", TCP_PROBES),
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED),
+    ):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock

@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from eas_watcher.commands.request import LARGE, SMALL, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
-from eas_watcher.transport.connecting import TCP_IDLE, TCP_INTERVAL, TCP_PROBES
+from eas_watcher.transport.connecting import TCP_IDLE, TCP_INTERVAL, TCP_PROBES, UNACKNOWLEDGED
 from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.http1 import STALE
 from relay.sandbox.eas.server import open_eas_simulator
@@ -363,12 +363,12 @@ async def test_a_held_connection_notices_a_peer_that_vanished(authority: Authori
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             *(
                 sock.getsockopt(socket.IPPROTO_TCP, option)
-                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
             ),
         ]
         held.cancel()
 
-    assert options == [1, TCP_IDLE, TCP_INTERVAL, TCP_PROBES]
+    assert options == [1, TCP_IDLE, TCP_INTERVAL, TCP_PROBES, UNACKNOWLEDGED]
 
 
 async def test_a_cancelled_request_closes_its_connection(authority: Authority, transport: HttpTransport) -> None:
