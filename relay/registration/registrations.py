@@ -14,6 +14,7 @@ from typing import Final
 from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
+from relay.domain.devices import normalise_token
 from relay.domain.errors import MailboxExists, StoreUnavailable
 from relay.domain.model import (
     Mark,
@@ -105,7 +106,8 @@ class Registrations:
         StoreUnavailable, and
         CredentialRefused: then no registration is left.
         """
-        device = request.device
+        device = replace(request.device, token=normalise_token(request.device.platform, request.device.token))
+        request = replace(request, device=device)
         if device.app not in self._apps.get(device.platform, frozenset()):
             raise UnknownApp(f"the relay may not push to this app through {device.platform.value}")
         check_device(device.platform, device.token, device.environment, self._services)
@@ -121,8 +123,6 @@ class Registrations:
         if verdict is Verdict.REFUSED:
             await self._withdraw(id_)
             raise CredentialRefused("the server of the mailbox refused user or password; no registration was made")
-        if verdict is Verdict.ACCEPTED:
-            await self._supersede(id_)
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
 
@@ -136,17 +136,6 @@ class Registrations:
             self._invitations.check(request.invitation, server, user, self._clock())
         except UnusableCredential as error:
             raise InvalidRequest([("invitation", str(error))]) from error
-
-    async def _supersede(self, id_: RegistrationId) -> None:
-        """Remove older registrations of the same app on the same device: it may not have got the answer to them."""
-        try:
-            superseded = await self._store.supersede(id_)
-        except StoreUnavailable:
-            # The registration works; at worst the phone gets each push twice, and the second replaces the first.
-            log.warning("older registrations of a device not looked for: the database is away")
-            return
-        if superseded:
-            log.info("registrations superseded", extra={"registration": id_, "superseded": superseded})
 
     async def view(self, access: Access) -> RegistrationView:
         """Return a registration; raises NotAuthorized."""
@@ -164,7 +153,10 @@ class Registrations:
         view = await self.view(access)
         if view.registration.state is RegistrationState.WIPED:
             raise NotActive("the mailbox was wiped, this registration with it: register again")
-        check_device(view.registration.platform, change.device_token, change.environment, self._services)
+        platform = view.registration.platform
+        if change.device_token is not None:
+            change = replace(change, device_token=normalise_token(platform, change.device_token))
+        check_device(platform, change.device_token, change.environment, self._services)
         if login is not None:
             return await self._change_login(view, change, login)
         await self._store.change(access.registration_id, change, self._clock())

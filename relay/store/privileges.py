@@ -41,11 +41,11 @@ _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy"
 
 
 _NEW: Final = (
-    *("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_since", "classes"),
-    *("subfolders", "mode", "locale", "state", "created_at"),
+    *("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash"),
+    *("token_since", "classes", "subfolders", "mode", "locale", "state", "created_at"),
 )
 _CHANGED: Final = (
-    *("device_token", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
+    *("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
     *("candidate_refused", "tested_at", *_QUARANTINE),
 )
 _MARKED: Final = (
@@ -98,7 +98,7 @@ GRANTS: Final = (
         WATCH,
         "registration",
         "SELECT",
-        ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", *_TOKENS),
+        ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", "token_hash", *_TOKENS),
     ),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused", "proved_at")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe

@@ -7,6 +7,7 @@ watch role do: so none waits for another in a circle, and no mailbox is forgotte
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -15,12 +16,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from eas_watcher.machine.memory import WatchState
+from relay.domain.devices import fingerprint
 from relay.domain.errors import MailboxExists, MailboxFull, RowUnreadable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
     Mailbox,
     Mark,
     NewMailbox,
+    Platform,
     Registration,
     RegistrationChange,
     RegistrationId,
@@ -46,6 +49,7 @@ from relay.store.rows import (
     write_quarantine,
 )
 from relay.store.tables import Moment, candidate, mailbox, outbox, registration
+from relay.store.twins import SAME, UNPROVED, Device, delete_twins, mend
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -53,9 +57,7 @@ P = ParamSpec("P")
 WRITES: Final = 2
 """Transactions of phones that write or wait to write at once: a push never stands behind more of them."""
 
-_UNPROVED: Final = (RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value)
 _SLICE: Final = 500  # mailboxes that one transaction locks
-_DEVICE: Final = ("mailbox_id", "platform", "app", "environment", "device_token")
 
 
 class SqlRegistrationStore:
@@ -130,7 +132,8 @@ class SqlRegistrationStore:
 
         A new device token counts from `now` and revives a `token-gone` registration. A new device token or environment
         ends the quarantine, and its marks are due at once. A new sealed candidate replaces one that still waits, and
-        turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is.
+        turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is. If the
+        registration is active then, the mailbox's other ones of the same app on the same device are deleted.
         """
         platforms = await self._write(_change, registration_id, change, now)
         if platforms is None:
@@ -149,18 +152,6 @@ class SqlRegistrationStore:
             return
         self._wakeups.wake(Topic.MAILBOXES)
         await scrub(self._database)
-
-    async def supersede(self, registration_id: RegistrationId) -> int:
-        """Delete the mailbox's other registrations of the same app on the same device; return how many there were."""
-        # Nearly always there is none, and no transaction must write to find that out. Of two registrations that are
-        # made at the same time, the one that is looked for later finds the other.
-        if not await self._reads.run(_find_others, registration_id):
-            return 0
-        number = await self._write(_supersede, registration_id)
-        if number:
-            self._wakeups.wake(Topic.MAILBOXES)
-            await scrub(self._database)
-        return number
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
@@ -216,19 +207,6 @@ _WAITING: Final = Prepared(
     .select_from(candidate)
     .where(candidate.c.account == sa.bindparam("account"))
 )
-_MINE: Final = registration.alias("mine")
-_OTHERS: Final = Prepared(
-    sa.select(registration.c.id)
-    .join_from(
-        registration,
-        _MINE,
-        sa.and_(
-            registration.c.id != _MINE.c.id,
-            *(getattr(registration.c, name) == getattr(_MINE.c, name) for name in _DEVICE),
-        ),
-    )
-    .where(_MINE.c.id == sa.bindparam("_id"))
-)
 
 
 def _load(connection: sa.Connection, server: str, account: str) -> Load:
@@ -241,6 +219,7 @@ def _load(connection: sa.Connection, server: str, account: str) -> Load:
 
 def _create(connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes) -> None:
     _insert_mailbox(connection, owner, new.created_at)
+    mend(connection, new.mailbox_id, new.platform, new.device_token)
     _delete_unchecked(connection, new)
     _make_room(connection, new)
     _insert_registration(connection, new)
@@ -253,10 +232,13 @@ def _change(
 ) -> set[str] | None:
     """Apply a change; return the platform whose marks may be due, if any, or None when there is nothing to change."""
     user = _mark_dirty(connection, registration_id)
-    if user is None or _wiped(connection, registration_id):
+    own = None if user is None else _own(connection, registration_id)
+    if user is None or own is None or own.state is RegistrationState.WIPED:
         return None
     platforms: set[str] = set()
-    values = _values(change, now)
+    values = _values(change, own.platform, now)
+    if _revives(change):
+        _supersede(connection, own, change)
     if values:
         update = sa.update(registration).where(registration.c.id == registration_id).values(values)
         platforms.update(connection.scalars(update.returning(registration.c.platform)))
@@ -282,26 +264,26 @@ def _revives(change: RegistrationChange) -> bool:
     return change.device_token is not None or change.environment is not None
 
 
+def _supersede(connection: sa.Connection, own: Registration, change: RegistrationChange) -> None:
+    """Delete the twins that a registration gets by a change, if it is active then."""
+    revived = own.state is RegistrationState.TOKEN_GONE and change.device_token is not None
+    if own.state is not RegistrationState.ACTIVE and not revived:
+        return
+    changed = replace(
+        own,
+        device_token=change.device_token or own.device_token,
+        environment=change.environment or own.environment,
+    )
+    mend(connection, own.mailbox_id, own.platform, changed.device_token)
+    delete_twins(connection, own.id, Device.of(changed))
+
+
 def _remove(connection: sa.Connection, registration_id: RegistrationId) -> bool:
     """Delete a registration; return False when there was none."""
     if _mark_dirty(connection, registration_id) is None:
         return False
     connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
     return True
-
-
-def _find_others(connection: sa.Connection, registration_id: RegistrationId) -> list[str]:
-    """Return the ids of the mailbox's other registrations of the same app on the same device."""
-    return [row.id for row in _OTHERS.rows(connection, {"_id": registration_id})]
-
-
-def _supersede(connection: sa.Connection, registration_id: RegistrationId) -> int:
-    if _mark_dirty(connection, registration_id) is None:
-        return 0
-    ids = _find_others(connection, registration_id)
-    if ids:
-        connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
-    return len(ids)
 
 
 def _may_test(connection: sa.Connection, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
@@ -355,7 +337,7 @@ def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -
 
 def _delete_unchecked(connection: sa.Connection, new: Registration) -> None:
     """Delete registrations of the same app on the same device whose credential the mail server has not checked yet."""
-    _DELETE_UNCHECKED.execute(connection, _device(new))
+    _DELETE_UNCHECKED.execute(connection, Device.of(new)._asdict())
 
 
 def _make_room(connection: sa.Connection, new: Registration) -> None:
@@ -364,7 +346,7 @@ def _make_room(connection: sa.Connection, new: Registration) -> None:
     Those whose credential was refused, or whose check came to nothing, make room, the oldest first. A device that
     registers again takes no room.
     """
-    rows = _OTHER_DEVICES.rows(connection, _device(new))
+    rows = _OTHER_DEVICES.rows(connection, Device.of(new)._asdict())
     surplus = len(rows) - MOST_REGISTRATIONS + 1
     going = [row.id for row in rows if row.useless][: max(0, surplus)]
     if len(going) < surplus:
@@ -382,6 +364,7 @@ def _insert_registration(connection: sa.Connection, new: Registration) -> None:
         "platform": new.platform.value,
         "environment": new.environment.value,
         "device_token": new.device_token,
+        "token_hash": fingerprint(new.platform, new.device_token),
         "token_since": new.token_since,
         "classes": write_classes(new.classes),
         "subfolders": write_classes(new.subfolders),
@@ -393,26 +376,20 @@ def _insert_registration(connection: sa.Connection, new: Registration) -> None:
     _INSERT_REGISTRATION.execute(connection, values)
 
 
-def _device(new: Registration) -> dict[str, object]:
-    """Return the columns that tell the device of a registration, and the app on it."""
-    return {name: getattr(new, name) for name in _DEVICE}
-
-
 def _other_devices() -> sa.Select[Any]:
     """Return the query of a mailbox's registrations of other devices, oldest first, and which of them are useless."""
-    unproved = sa.or_(*(registration.c.state == state for state in _UNPROVED))
+    unproved = sa.or_(*(registration.c.state == state for state in UNPROVED))
     waits = sa.exists(candidate.c.registration_id).where(candidate.c.registration_id == registration.c.id)
     return (
         sa.select(registration.c.id, sa.and_(unproved, ~waits).label("useless"))
-        .where(registration.c.mailbox_id == sa.bindparam("mailbox_id"), ~sa.and_(*_SAME_DEVICE))
+        .where(registration.c.mailbox_id == sa.bindparam("mailbox_id"), ~sa.and_(*SAME))
         .order_by(registration.c.created_at, registration.c.id)
     )
 
 
-_SAME_DEVICE: Final = tuple(getattr(registration.c, name) == sa.bindparam(name) for name in _DEVICE)
 _OTHER_DEVICES: Final = Prepared(_other_devices())
 _DELETE_UNCHECKED: Final = Prepared(
-    sa.delete(registration).where(registration.c.state == RegistrationState.VERIFYING.value, *_SAME_DEVICE)
+    sa.delete(registration).where(registration.c.state == RegistrationState.VERIFYING.value, *SAME)
 )
 _INSERT_MAILBOX: Final = Prepared(
     {
@@ -431,6 +408,7 @@ _INSERT_REGISTRATION: Final = Prepared(
         "platform",
         "environment",
         "device_token",
+        "token_hash",
         "token_since",
         "classes",
         "subfolders",
@@ -440,13 +418,14 @@ _INSERT_REGISTRATION: Final = Prepared(
         "created_at",
     ),
 )
+_REGISTRATION: Final = Prepared(sa.select(*REGISTRATION).where(registration.c.id == sa.bindparam("_id")))
 _INSERT_CANDIDATE: Final = Prepared(sa.insert(candidate), ("registration_id", "sealed", "created_at", "account"))
 
 
-def _wiped(connection: sa.Connection, registration_id: RegistrationId) -> bool:
-    """Return True if the registration is `wiped`; its mailbox must be locked."""
-    state = connection.scalar(sa.select(registration.c.state).where(registration.c.id == registration_id))
-    return state == RegistrationState.WIPED.value
+def _own(connection: sa.Connection, registration_id: RegistrationId) -> Registration | None:
+    """Read a registration; its mailbox must be locked."""
+    rows = _REGISTRATION.rows(connection, {"_id": registration_id})
+    return read_registration(rows[0]) if rows else None
 
 
 def _mark_dirty(connection: sa.Connection, registration_id: RegistrationId) -> str | None:
@@ -457,13 +436,14 @@ def _mark_dirty(connection: sa.Connection, registration_id: RegistrationId) -> s
     return user
 
 
-def _values(change: RegistrationChange, now: datetime) -> dict[str, Any]:
+def _values(change: RegistrationChange, platform: Platform, now: datetime) -> dict[str, Any]:
     """Return the columns that a change sets."""
     values: dict[str, Any] = {}
     state = registration.c.state
     revivals: list[Any] = []
     if change.device_token is not None:
         values |= {"device_token": change.device_token, "token_since": now}
+        values["token_hash"] = fingerprint(platform, change.device_token)
         revivals.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
     if change.sealed_candidate is not None:
         values["candidate_refused"] = False

@@ -136,6 +136,7 @@ registration = sa.Table(
     sa.Column("platform", sa.Text, nullable=False),
     sa.Column("environment", sa.Text, nullable=False),
     sa.Column("device_token", sa.Text, nullable=False),
+    sa.Column("token_hash", sa.Text),
     sa.Column("token_since", Moment, nullable=False),
     sa.Column("classes", sa.JSON, nullable=False),
     sa.Column("subfolders", sa.JSON),
@@ -155,6 +156,10 @@ registration = sa.Table(
     sa.Column("rechecks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("recheck_at", Moment),
 )
+
+"""By `token_hash` the watch role, which may not read device tokens, sees whether two registrations mean the same app on
+the same device (`relay/domain/devices.py`). In rows that an older version wrote it is missing, or of the device token
+before: the api role mends them."""
 
 candidate = sa.Table(
     "candidate",

@@ -45,6 +45,7 @@ from relay.store.rows import (
     strange_classes,
 )
 from relay.store.tables import Moment, candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
+from relay.store.twins import delete_twins_of
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -200,6 +201,8 @@ class SqlWatchStore:
         succeeded: bool = False,
     ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
+
+        The mailbox's other registrations of the same app on the same device are deleted.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
         the mailbox starts from nothing with it. The server says whether the device may come back.
@@ -577,7 +580,7 @@ def _accept(
     *,
     replaces: bool,
 ) -> bool | None:
-    """Accept a candidate; return whether an older credential was destroyed, None if it is not in its place any more.
+    """Accept a candidate; return whether an older one was destroyed, None if it is not in its place any more.
 
     With the limits of servers, forget the tries of the mailbox's user.
     """
@@ -590,12 +593,13 @@ def _accept(
     if replaces:  # in the order of their ids, as settlements lock them
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
         connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
+    twins = delete_twins_of(connection, accepted.registration_id)
     _ACTIVATE.execute(connection, {"_registration": accepted.registration_id, "_now": now})
     if replaces:
         _doubt_others(connection, accepted)
     if succeeded_at is not None:
         _succeeded(connection, accepted.mailbox_id, succeeded_at)
-    return had_one
+    return had_one or twins > 0
 
 
 def _refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:

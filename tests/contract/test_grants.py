@@ -126,6 +126,19 @@ async def test_no_role_reads_more_than_its_work_needs(api: Database, watch: Data
         assert await denied(engine, "TRUNCATE mailbox CASCADE")
 
 
+async def test_either_role_deletes_a_twin_with_its_own_rights(api: Database, watch: Database) -> None:
+    wakeups = LocalWakeups()
+    registrations, watches = SqlRegistrationStore(api, wakeups), SqlWatchStore(watch, wakeups)
+    first = await activate(registrations, watches, device="first", device_token="t1")
+    again = await activate(registrations, watches, device="again", device_token="t1")
+    other = await activate(registrations, watches, device="other", device_token="t2")
+    assert await registrations.view(first.id) is None
+
+    await registrations.change(other.id, RegistrationChange(device_token="t1"), NOW)
+
+    assert await registrations.view(again.id) is None
+
+
 async def test_only_the_watch_role_counts_tries(api: Database, watch: Database, push: Database) -> None:
     wakeups = LocalWakeups()
     registrations, watches = SqlRegistrationStore(api, wakeups), SqlWatchStore(watch, wakeups)

@@ -263,39 +263,6 @@ async def test_many_registrations_are_read_at_once(registrations: SqlRegistratio
     assert found == {id_: await viewed(registrations, id_) for id_ in ids}
 
 
-async def test_a_registration_without_another_of_its_device_makes_no_mailbox_dirty(
-    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
-) -> None:
-    registration = await activate(registrations, watches)
-    await watches.take_dirty(await leases(watches, [SHARD]), NOW)
-
-    assert await registrations.supersede(registration.id) == 0
-    assert await dirty(engine) == set()
-
-
-async def test_a_registration_supersedes_those_of_the_same_app_on_the_same_device(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore
-) -> None:
-    first = new_registration("ann", "first", device_token="same")
-    others = [
-        new_registration("ann", "pad", device_token="another"),
-        new_registration("ann", "app", device_token="same", app="other app"),
-        new_registration("ben", "phone", device_token="same"),
-    ]
-    latest = new_registration("ann", "latest", device_token="same")
-    for each in (first, *others, latest):
-        await registrations.create(new_mailbox("ben" if each is others[2] else "ann"), each, b"sealed")
-        await watches.accept(candidate_of(each), NOW)
-
-    assert await registrations.supersede(latest.id) == 1
-
-    assert await registrations.view(first.id) is None
-    for each in (*others, latest):
-        assert await registrations.view(each.id) is not None
-    assert await registrations.supersede(latest.id) == 0
-    assert await registrations.supersede(RegistrationId("unknown")) == 0
-
-
 async def test_a_registration_replaces_unchecked_ones_of_the_same_device(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:

@@ -56,12 +56,11 @@ class Pair:
         id_ = RegistrationId(f"reg-{name}-{device}")
         now = NOW + timedelta(minutes=number)
         what = random.choice(
-            ("create", "rival", "change", "change", "accept", "refuse", "remove", "mark", "supersede", "test", "expire")
+            ("create", "rival", "change", "change", "accept", "refuse", "remove", "mark", "test", "expire")
         )
         self.done.append(f"{what} {id_}")
         calls: dict[str, Callable[[RegistrationStore], Awaitable[object]]] = {
             "remove": lambda store: store.remove(id_),
-            "supersede": lambda store: store.supersede(id_),
             "mark": lambda store: store.mark(id_, Mark.TEST, now),
             "test": lambda store: store.may_test(id_, now, timedelta(minutes=3)),
             "expire": lambda store: store.expire(now - timedelta(minutes=20)),

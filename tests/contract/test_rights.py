@@ -31,8 +31,8 @@ QUARANTINE: Final = "quarantined_at quarantine_reason quarantine_remedy rechecks
 NEW_MARK: Final = "registration_id mark platform count generation certain first_at last_at due_at attempts"
 MARK_GROWS: Final = "count generation certain last_at due_at"
 NEW_REGISTRATION: Final = (
-    "id mailbox_id secret_hash app platform environment device_token token_since classes subfolders mode locale state"
-    " created_at"
+    "id mailbox_id secret_hash app platform environment device_token token_hash token_since classes subfolders mode"
+    " locale state created_at"
 )
 # Table -> role -> right -> columns; whole tables for DELETE. What is not here is denied.
 MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
@@ -52,13 +52,13 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         API: {
             "SELECT": ALL,
             "INSERT": NEW_REGISTRATION,
-            "UPDATE": "device_token token_since environment classes subfolders mode locale state candidate_refused "
-            f"tested_at {QUARANTINE}",
+            "UPDATE": "device_token token_hash token_since environment classes subfolders mode locale state"
+            f" candidate_refused tested_at {QUARANTINE}",
             "DELETE": ALL,
         },
         WATCH: {
-            "SELECT": "id mailbox_id platform classes subfolders state proved_at app environment quarantine_reason"
-            " quarantine_remedy recheck_at",
+            "SELECT": "id mailbox_id platform classes subfolders state proved_at token_hash app environment"
+            " quarantine_reason quarantine_remedy recheck_at",
             "UPDATE": "state candidate_refused proved_at",
             "DELETE": ALL,
         },

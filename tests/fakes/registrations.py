@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
+from relay.domain.devices import fingerprint
 from relay.domain.errors import MailboxExists, MailboxFull, StoreUnavailable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
@@ -112,7 +113,7 @@ class MemoryRegistrationStore:
             self.candidates[registration_id] = change.sealed_candidate
             self.refused.discard(registration_id)
             state = RegistrationState.VERIFYING if state is RegistrationState.REFUSED else state
-        self.registrations[registration_id] = replace(
+        changed = replace(
             registration,
             state=state,
             token_since=token_since,
@@ -123,26 +124,30 @@ class MemoryRegistrationStore:
             mode=change.mode or registration.mode,
             locale=change.locale or registration.locale,
         )
+        self.registrations[registration_id] = changed
+        if changed.state is RegistrationState.ACTIVE and (change.device_token or change.environment):
+            self._supersede(changed)
         self.wakeups.wake(Topic.MAILBOXES)
 
     async def remove(self, registration_id: RegistrationId) -> None:
         self._reach("remove")
+        self._delete(registration_id)
+        self.wakeups.wake(Topic.MAILBOXES)
+
+    def _delete(self, registration_id: RegistrationId) -> None:
         self.registrations.pop(registration_id, None)
         self.candidates.pop(registration_id, None)
         self.proved.discard(registration_id)
+        self.refused.discard(registration_id)
         self.tested.pop(registration_id, None)
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
-        self.wakeups.wake(Topic.MAILBOXES)
 
-    async def supersede(self, registration_id: RegistrationId) -> int:
-        self._reach("supersede")
-        mine = self.registrations.get(registration_id)
-        if mine is None:
-            return 0
-        others = [r.id for r in self.registrations.values() if r.id != mine.id and _device(r) == _device(mine)]
-        for other in others:
-            await self.remove(other)
-        return len(others)
+    def _supersede(self, mine: Registration) -> None:
+        unproved = {RegistrationState.VERIFYING, RegistrationState.REFUSED}
+        for other in [*self.registrations.values()]:
+            waits = other.state in unproved and other.id in self.candidates
+            if other.id != mine.id and _device(other) == _device(mine) and not waits:
+                self._delete(other.id)
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         self._reach("may_test")
@@ -187,6 +192,7 @@ class MemoryRegistrationStore:
         self.proved.add(registration_id)
         if registration.state is not RegistrationState.TOKEN_GONE:
             self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
+            self._supersede(registration)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)
         self.mailboxes[mailbox.id] = mailbox
@@ -245,5 +251,5 @@ def _device(registration: Registration) -> tuple[str, ...]:
         registration.platform,
         registration.app,
         registration.environment,
-        registration.device_token,
+        fingerprint(registration.platform, registration.device_token),
     )

@@ -46,17 +46,12 @@ class RegistrationStore(Protocol):
         """Apply a change and mark the mailbox dirty.
 
         A new device token counts from `now` and makes a `token-gone` registration active again; a new sealed candidate
-        replaces one that still waits. A wiped registration stays as it is.
+        replaces one that still waits. A wiped registration stays as it is. If the registration is active then, the
+        mailbox's other ones of the same app on the same device are deleted.
         """
 
     async def remove(self, registration_id: RegistrationId) -> None:
         """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
-
-    async def supersede(self, registration_id: RegistrationId) -> int:
-        """Delete the mailbox's other registrations of the same app on the same device; return how many there were.
-
-        An app that lost the answer to its registration registers again, and its phone would get every push twice.
-        """
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""

@@ -534,17 +534,6 @@ async def test_a_device_that_registers_again_has_one_registration() -> None:
         await world.service.view(access(first))
 
 
-async def test_a_registration_succeeds_though_older_ones_could_not_be_removed() -> None:
-    world = ApiWorld()
-    first = await registered(world)
-    world.store.failing.add("supersede")
-
-    second = await registered(world)
-
-    assert set(world.store.registrations) == {first.view.registration.id, second.view.registration.id}
-    assert second.view.registration.state is RegistrationState.ACTIVE
-
-
 async def test_a_request_that_is_repeated_while_it_waits_gives_way_to_the_later_one() -> None:
     world = ApiWorld()
     loop = asyncio.get_running_loop()
