@@ -161,7 +161,7 @@ def _beat(
     for row in rows:
         unreadable.looked("shard", str(row.number))
         owners[row.number], epochs[row.number] = row.owner, row.epoch
-    return Division(seats, owners, epochs)
+    return Division(seats, owners, epochs, now.timestamp())
 
 
 def _bury(connection: sa.Connection, clock: Clock) -> None:

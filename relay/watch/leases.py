@@ -30,6 +30,7 @@ LAST: Final = 0.25  # seconds before the lease's end when the kernel ends a proc
 ATTEMPT: Final = 3.0  # seconds that a renewal may take before it is tried on another connection
 RETRY: Final = 0.5  # seconds after a renewal that failed
 STEADY: Final = 4.0  # seconds of renewals before others are removed: after an outage they need as long to come back
+JUMP: Final = 5.0  # seconds between two renewals by which the database's clock may go wrong; after more, it was put on
 CALM: Final = 0.03  # seconds after a wake-up, in which more of them become one look
 AT_ONCE: Final = 4  # shards on their way to each other process at once: its watches start before more stop
 DRAIN: Final = 60.0  # seconds that a stopping process hands over, at the pace of others; the rest is released at once
@@ -103,7 +104,9 @@ class Leases:
         """Those of the granted shards whose mailboxes were read."""
         self._until = float("-inf")
         self._steady: float | None = None
-        """Since when renewals succeed, by the loop's clock."""
+        """Since when renewals succeed and the database's clock goes evenly, by the loop's clock."""
+        self._ahead: float | None = None
+        """How far the database's clock was ahead of the loop's at the last renewal."""
         self._changed = asyncio.Event()
         self._looked = asyncio.Event()
         """Set when the division was read again; `drain` waits for it, and `_wanted` is the same for `_give_away`."""
@@ -228,13 +231,23 @@ class Leases:
             await self._give_up_when_over(holder)
             return 0.0
         self._until = asked_at + LEASE
-        self._steady = asked_at if self._steady is None else self._steady
+        jumped = self._jumped(division.now - asked_at)
+        if self._steady is None or jumped:
+            self._steady = asked_at
         await self._note(division, asked_at, holder)
         self._set_guard()
         if self._node is None:
             raise AssertionError("a beat gives the node its name")
         async with asyncio.timeout(ATTEMPT):
             return await self._come_to_a_fair_share(self._node, asked_at, holder)
+
+    def _jumped(self, ahead: float) -> bool:
+        """Return True if the database's clock was put on or back since the last renewal.
+
+        Then the leases of processes that live may seem to have ended, until they renew them.
+        """
+        before, self._ahead = self._ahead, ahead
+        return before is not None and abs(ahead - before) > JUMP
 
     async def _ask(self, deadline: float) -> Division | None:
         """Return what `_beat` returns; raise TimeoutError at the deadline.

@@ -24,6 +24,8 @@ class MemoryShards:
     leaving: set[str] = field(default_factory=set)
     owners: dict[int, str | None] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
+    jumps: list[float] = field(default_factory=list)
+    """Seconds by which the database's clock was put on or back."""
 
     def __post_init__(self) -> None:
         self.owners.update(dict.fromkeys(range(self.count)))
@@ -43,7 +45,7 @@ class MemoryShards:
         if leaving:
             self.leaving.add(node)
         seats = [Seat(name, until - self._now(), name in self.leaving) for name, until in sorted(self.until.items())]
-        return Division(tuple(seats), dict(self.owners), dict(self.epochs))
+        return Division(tuple(seats), dict(self.owners), dict(self.epochs), self._now())
 
     async def bury(self) -> int:
         for dead in [node for node, until in self.until.items() if until <= self._now()]:
@@ -85,7 +87,7 @@ class MemoryShards:
         return {number for number, owner in self.owners.items() if owner == node}
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() + sum(self.jumps)
 
     def _tell(self) -> None:
         self.wakeups.wake(Topic.SHARDS)
@@ -111,7 +113,7 @@ class SlowShards(MemoryShards):
         await super().join(node, lease, take_over=take_over)
 
     async def beat(self, node: str, lease: float, *, leaving: bool) -> Division | None:
-        self.beats.append(self._now())
+        self.beats.append(asyncio.get_running_loop().time())
         await self._reach()
         return await super().beat(node, lease, leaving=leaving)
 

@@ -30,6 +30,8 @@ class Division:
     """Every shard -> the node that has it."""
     epochs: Mapping[int, int]
     """Every shard -> its epoch."""
+    now: float = 0.0
+    """The moment by the clock of the database, in seconds since some moment."""
 
     @property
     def orphaned(self) -> bool:

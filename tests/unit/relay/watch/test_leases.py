@@ -398,6 +398,22 @@ async def test_after_an_outage_the_first_that_is_back_leaves_the_others_time() -
         assert set(a.store.until) == {"a", "b"}
 
 
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0])
+async def test_a_jump_of_the_databases_clock_makes_nobody_look_dead(seconds: float) -> None:
+    a, b = processes("a", "b")
+    async with a.runs(), b.runs():
+        await settled(a, b, within=2 * RENEW)
+        b.store.takes = 1.0  # so that they do not renew at the same moment
+        await asyncio.sleep(2 * STEADY)
+        before = a.store.of("a"), dict(a.store.epochs)
+
+        a.store.jumps.append(seconds)
+        await asyncio.sleep(2 * LEASE)
+
+        assert (a.store.of("a"), a.store.epochs) == before
+        assert a.stopped == b.stopped == []
+
+
 async def test_what_is_unfair_shows_after_a_while() -> None:
     a, b = processes("a", "b")
     async with a.runs():
