@@ -36,6 +36,7 @@ from relay.registration.errors import (
     NotActive,
     NotAuthorized,
     OtherMailbox,
+    Replaced,
     TooManyRefusals,
     TooManyTests,
     UnknownApp,
@@ -148,7 +149,8 @@ class Registrations:
         """Change a registration; with a `login` change its credential too, and wait for the verdict as `register` does.
 
         Raises NotAuthorized, NotActive (wiped), InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
-        StoreUnavailable, and CredentialRefused: then the old credential stays in use, and the other changes are made.
+        StoreUnavailable, and CredentialRefused: then nothing is changed. Without a verdict in time the rest is changed,
+        and the view says that the credential is pending.
         """
         view = await self.view(access)
         if view.registration.state is RegistrationState.WIPED:
@@ -170,11 +172,17 @@ class Registrations:
         sealed = self._key.seal(mailbox, credential)
         owner = view.registration.state is RegistrationState.ACTIVE
         await self._check_tries(mailbox.server, mailbox.user, owner=owner)
-        await self._store.change(id_, replace(change, sealed_candidate=sealed), self._clock())
+        await self._store.change(id_, RegistrationChange(sealed_candidate=sealed), self._clock())
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
-            raise CredentialRefused("the server of the mailbox refused user or password; the old ones stay in use")
-        return view
+            raise CredentialRefused("the server of the mailbox refused user or password; nothing was changed")
+        if change == RegistrationChange():
+            return view
+        await self._store.change(id_, change, self._clock())
+        changed = await self._store.view(id_)
+        if changed is None:
+            raise Replaced("it was removed, or the same app on the same device registered again")
+        return changed
 
     async def remove(self, access: Access) -> None:
         """Remove a registration and its waiting pushes; raises NotAuthorized."""

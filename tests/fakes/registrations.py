@@ -37,6 +37,8 @@ class MemoryRegistrationStore:
         self.failing: set[str] = set()
         """Methods that fail although the database is not down."""
         self.falls_after_create = False
+        self.goes_at_change = False
+        """Whether another process removes a registration before a change that is no credential."""
         self.rivals = 0
         """The number of times that another process creates the same mailbox first."""
         self.mailboxes: dict[MailboxId, Mailbox] = {}
@@ -102,6 +104,8 @@ class MemoryRegistrationStore:
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         self._reach("change")
+        if self.goes_at_change and change.sealed_candidate is None:
+            self._delete(registration_id)
         registration = self.registrations.get(registration_id)
         if registration is None or registration.state is RegistrationState.WIPED:
             return

@@ -290,19 +290,48 @@ async def test_a_new_credential_replaces_the_old_one_once_it_is_accepted() -> No
     assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
 
 
-async def test_a_refused_new_credential_leaves_the_old_one_in_use() -> None:
+async def test_a_refused_new_credential_changes_nothing_and_leaves_the_old_one_in_use() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    rest = RegistrationChange("ab" * 32, Environment.SANDBOX, mode=Mode.BACKGROUND, locale="fr")
+
+    async with judging(world):
+        with pytest.raises(CredentialRefused, match="nothing was changed"):
+            await world.service.change(access(made), rest, BasicLogin("wrong"))
+
+    view = await world.service.view(access(made))
+    assert view.candidate_refused
+    assert view.registration == made.view.registration
+    assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
+
+
+async def test_an_accepted_new_credential_brings_the_rest_of_its_change_with_it() -> None:
     world = ApiWorld()
     made = await registered(world)
 
     async with judging(world):
-        with pytest.raises(CredentialRefused):
-            await world.service.change(access(made), RegistrationChange(locale="fr"), BasicLogin("wrong"))
+        view = await world.service.change(access(made), RegistrationChange(locale="fr"), BasicLogin(GOOD))
 
-    view = await world.service.view(access(made))
-    assert view.registration.state is RegistrationState.ACTIVE
-    assert view.candidate_refused
-    assert view.registration.locale == "fr"
-    assert world.open(made.view.registration.id) == ("ann@example.com", GOOD)
+    assert (view.registration.locale, view.candidate_pending) == ("fr", False)
+
+
+async def test_the_rest_of_a_change_does_not_wait_for_a_server_that_is_silent() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+
+    view = await world.service.change(access(made), RegistrationChange(locale="fr"), BasicLogin(SILENT))
+
+    assert (view.registration.locale, view.candidate_pending) == ("fr", True)
+
+
+async def test_a_registration_that_is_removed_while_its_credential_is_tried_changes_no_more() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    world.store.goes_at_change = True
+
+    async with judging(world):
+        with pytest.raises(Replaced):
+            await world.service.change(access(made), RegistrationChange(locale="fr"), BasicLogin(GOOD))
 
 
 async def test_a_new_credential_that_the_server_does_not_judge_stays_pending() -> None:
