@@ -4,7 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from relay.api.guard import STRANGERS, Guard
 from relay.api.operations import COLLECTION
 from relay.api.problems import refusal
+from relay.api.rate import Allowance
 from relay.api.routes import Routes, shown
 from relay.domain.errors import RelayError
 from relay.http import kinds, problems
@@ -77,7 +78,6 @@ def create_app(
     app = web.Application(
         middlewares=[_guarded(guard, limits.proxies), _logged(), _refusing(tokens)], client_max_size=limits.body
     )
-    app.on_response_prepare.append(_mark)
     routes = Routes(
         service,
         guard.gate(limits.reads),
@@ -102,15 +102,25 @@ def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
             answer = refusal(error)
             if answer is None:
                 raise
-            return answer
+            return _limited(answer, guard.allowances(client, access, registers=registers))
+        left = guard.allowances(client, access, registers=registers)
         response = await handler(request)
         if access is not None and response.status < HTTPStatus.BAD_REQUEST:
             guard.opened(access)
         if registers and response.status == HTTPStatus.CREATED:
             guard.proved()
-        return response
+        return _limited(response, left)
 
     return guarded
+
+
+def _limited(response: web.StreamResponse, allowances: Iterable[Allowance]) -> web.StreamResponse:
+    """Say on an answer what each limit allows, and what is left of it [draft-ietf-httpapi-ratelimit-headers-10]."""
+    if not response.prepared:
+        each = tuple(allowances)
+        response.headers["RateLimit-Policy"] = ", ".join(f'"{one.name}";q={one.quota};w={one.window}' for one in each)
+        response.headers["RateLimit"] = ", ".join(f'"{one.name}";r={one.left};t={one.full_in}' for one in each)
+    return response
 
 
 def _logged() -> Middleware:
@@ -166,8 +176,3 @@ def _failed(error: Exception, instance: str) -> web.Response:
     log.error("request failed", extra={"instance": instance, "error": type(error).__name__, "frames": frames})
     detail = "the log of the relay tells more under the number in `instance`"
     return problems.document(kinds.INTERNAL, detail, instance=instance)
-
-
-async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from relay.api.rate import RateLimit
-from relay.registration.errors import Busy, TooManyRequests
+from relay.api.rate import Allowance, RateLimit
+from relay.registration.errors import Busy, TooManyOfRegistration, TooManyRegistrations, TooManyRequests
 from relay.registration.secret import Access
 
 STRANGERS: Final = 6_000.0
@@ -19,6 +19,12 @@ KNOWN: Final = (
 )
 PAUSE: Final = 5  # seconds until a client asks again
 EVERYBODY: Final = "everybody"
+CODES: Final[Mapping[type[TooManyRequests], str]] = {
+    TooManyRequests: "too-many-requests",
+    TooManyRegistrations: "too-many-registrations",
+    TooManyOfRegistration: "too-many-for-registration",
+}
+"""The code of the problem for each limit."""
 
 
 class Guard:
@@ -44,9 +50,9 @@ class Guard:
         clients whose secret the relay does not know.
         """
         self._clients = RateLimit(per_minute, clock)
-        self._registering = RateLimit(registrations, clock)
+        self._registering = RateLimit(registrations, clock, refusal=TooManyRegistrations)
         self._strangers = RateLimit(strangers, clock, burst=AT_ONCE, capacity=1)
-        self._registrations = RateLimit(ONE, clock)
+        self._registrations = RateLimit(ONE, clock, refusal=TooManyOfRegistration)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._refused = Counter[str]() if refused is None else refused
 
@@ -59,14 +65,21 @@ class Guard:
             self._clients.take(client)
             if registers:
                 self._registering.take(client)
-        except TooManyRequests:
-            self._refused["too-many-requests"] += 1
+        except TooManyRequests as error:
+            self._refused[CODES[type(error)]] += 1
             raise
         try:
             self._strangers.take(EVERYBODY)
         except TooManyRequests as error:
             self._refused["busy"] += 1
             raise Busy("too many requests come at once; ask again") from error
+
+    def allowances(self, client: str, access: Access | None, *, registers: bool) -> tuple[Allowance, ...]:
+        """Return what each limit that counts such a request leaves to its client."""
+        if access is not None and _digest(access) in self._known:
+            return (self._registrations.allowance("registration", access.registration_id),)
+        address = self._clients.allowance("address", client)
+        return (address, self._registering.allowance("registrations", client)) if registers else (address,)
 
     def opened(self, access: Access) -> None:
         """Remember a secret that opened its registration."""

@@ -29,6 +29,7 @@ HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
     "Location": ("path of the registration", {"type": "string"}),
     "Retry-After": ("seconds to wait before the next request", {"type": "integer", "minimum": 1}),
     "ETag": ("names this version of the document", {"type": "string"}),
+    "Accept-Encoding": ("how a body may be compressed; with `unknown-encoding`", {"type": "string"}),
     "WWW-Authenticate": ("Bearer, with error=invalid_token for a wrong secret", {"type": "string"}),
     "RateLimit-Policy": ("the limits that count this request: requests (q) in seconds (w)", {"type": "string"}),
     "RateLimit": ("what is left of each limit (r), and the seconds until all of it is (t)", {"type": "string"}),
@@ -156,6 +157,8 @@ def _problems(kinds: Iterable[Kind], schemas: _Schemas) -> Json:
         headers = ["WWW-Authenticate"] if status == HTTPStatus.UNAUTHORIZED else []
         if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
             headers.append("Retry-After")
+        if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            headers.append("Accept-Encoding")
         codes = {"properties": {"code": {"enum": [kind.code for kind in alike]}}}
         made[str(status.value)] = {
             "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in alike),

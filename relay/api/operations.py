@@ -21,9 +21,17 @@ ONE: Final = COLLECTION + "/{id}"
 
 ALWAYS: Final = ("bad-request", "too-many-requests", "busy", "internal")
 """The problems that every operation may answer with."""
-BODY: Final = ("malformed-json", "broken-body", "invalid-request", "too-slow", "too-large", "not-json")
+BODY: Final = (
+    "malformed-json",
+    "broken-body",
+    "invalid-request",
+    "too-slow",
+    "too-large",
+    "not-json",
+    "unknown-encoding",
+)
 """Those of operations that read a body."""
-OPENED: Final = ("no-such-resource", "not-authorized", "unavailable")
+OPENED: Final = ("no-such-resource", "not-authorized", "too-many-for-registration", "unavailable")
 """Those of operations on one registration."""
 
 
@@ -102,7 +110,15 @@ OPERATIONS: Final = (
                 example=examples.VERIFYING,
             ),
         ),
-        (*_OF_CREDENTIAL, "unknown-server", "unknown-app", "unsupported-device", "mailbox-full", "unavailable"),
+        (
+            *_OF_CREDENTIAL,
+            "unknown-server",
+            "unknown-app",
+            "unsupported-device",
+            "mailbox-full",
+            "too-many-registrations",
+            "unavailable",
+        ),
         body=RegistrationBody,
         body_example=examples.WISH,
     ),

@@ -17,10 +17,11 @@ from relay.api.codes import explained
 from relay.api.guard import Gate
 from relay.api.openapi import document, written
 from relay.api.operations import COLLECTION, ID, OPERATIONS
-from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow
+from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow, UnknownEncoding
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
-from relay.registration.errors import NotAuthorized
+from relay.http.kinds import ENCODINGS
+from relay.registration.errors import NoSecret, NotAuthorized
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
 
@@ -28,10 +29,10 @@ _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | r
 
 
 def read_bearer(registration_id: str, header: str | None) -> Access:
-    """Return what the header grants access to; raise NotAuthorized if it is missing or of another kind."""
+    """Return what the header grants access to; raise NoSecret if it is missing or of another kind."""
     found = None if header is None else _BEARER.fullmatch(header.strip())
     if found is None:
-        raise NotAuthorized("this needs the header Authorization: Bearer, with the secret of the registration")
+        raise NoSecret("this needs the header Authorization: Bearer, with the secret of the registration")
     return Access(RegistrationId(registration_id), found[1])
 
 
@@ -147,9 +148,12 @@ class Routes:
         return web.Response(text=found, headers={hdrs.CACHE_CONTROL: CACHED})
 
     async def _read(self, request: web.Request, model: type[Body]) -> Body:
-        """Return the JSON body; raises NotJson, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
+        """Return the JSON body; raises NotJson, UnknownEncoding, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
+        encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+        if encoding not in {"identity", *ENCODINGS}:
+            raise UnknownEncoding(f"a body may be compressed by {' or '.join(ENCODINGS)}, or not at all")
         try:
             async with asyncio.timeout(self._body_seconds):
                 body = await request.read()

@@ -22,5 +22,10 @@ BY_STATUS: Final[Mapping[int, Kind]] = {
 }
 """The refusals of the web framework itself."""
 
+ENCODINGS: Final = ("gzip", "deflate")
+"""How a body may be compressed; every build of the web framework reads these."""
+UNKNOWN_ENCODING: Final = Kind(
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown-encoding", "The body is compressed in an unknown way"
+)
 BAD_REQUEST: Final = Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request makes no sense")
 INTERNAL: Final = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The relay failed")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 
 from relay.http import kinds, problems
@@ -61,7 +62,7 @@ async def open_listener(
     loop = asyncio.get_running_loop()
     door = Admission() if admission is None else admission
     app.middlewares.insert(0, _beginning(Turns(BEGIN)))
-    app.on_response_prepare.append(_remove_banner)
+    app.on_response_prepare.append(_marked)
     runner = web.AppRunner(app, shutdown_timeout=GOODBYE)
     async with AsyncExitStack() as stack:
         await runner.setup()
@@ -167,17 +168,23 @@ def _beginning(turns: Turns) -> Middleware:
     return beginning
 
 
-async def _remove_banner(_: web.Request, response: web.StreamResponse) -> None:
-    """Leave out which programs answer, in which versions."""
+async def _marked(_: web.Request, response: web.StreamResponse) -> None:
+    _mark(response)
+
+
+def _mark(response: web.StreamResponse) -> None:
+    """Leave out which programs answer, in which versions; let nobody keep an answer that does not allow it."""
     response.headers.popall(hdrs.SERVER, None)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 class _Bare(web.Response):
-    """The answer to bytes that are no HTTP: no application prepares it."""
+    """The answer to bytes that are no HTTP: no application prepares it, so nothing else marks it."""
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
-        self.headers.popall(hdrs.SERVER, None)
+        _mark(self)
 
 
 class _Connection(web.RequestHandler):
@@ -249,14 +256,19 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("the client is gone")
         if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             log.info("request is no HTTP", extra={"error": type(exc).__name__})
-            kind = kinds.BAD_REQUEST
+            # A body of an encoding whose library is missing is refused before any handler is chosen.
+            unknown = isinstance(exc, ContentEncodingError)
+            kind = kinds.UNKNOWN_ENCODING if unknown else kinds.BAD_REQUEST
         else:
             frames = "" if exc is None else "".join(traceback.format_tb(exc.__traceback__))
             log.error("request failed", extra={"error": type(exc).__name__, "frames": frames})
             kind = kinds.INTERNAL
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        document = problems.document(kind, "")
+        accepted: dict[str, str] = {}
+        if kind is kinds.UNKNOWN_ENCODING:
+            accepted[hdrs.ACCEPT_ENCODING] = ", ".join(kinds.ENCODINGS)
+        document = problems.document(kind, "", headers=accepted)
         answer = _Bare(body=document.body, status=document.status, headers=document.headers)
         answer.force_close()
         return answer

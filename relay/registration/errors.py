@@ -17,6 +17,10 @@ class NotAuthorized(RelayError):
     """No registration has this id and secret; the text never says which of the two is wrong."""
 
 
+class NoSecret(NotAuthorized):
+    """The request shows no secret."""
+
+
 class CredentialRefused(RelayError):
     """The mailbox's server refused user or password, or does not permit ActiveSync to this user."""
 
@@ -74,7 +78,21 @@ class TooManyTests(RelayError):
 class TooManyRequests(RelayError):
     """One client address asks too often."""
 
+    what = "too many requests from this address"
+
     def __init__(self, seconds: float) -> None:
         """Set up with the seconds until the next request is allowed."""
-        super().__init__("too many requests from this address; wait before the next one")
+        super().__init__(f"{self.what}; wait before the next one")
         self.retry_after = max(1, math.ceil(seconds))
+
+
+class TooManyRegistrations(TooManyRequests):
+    """One client address asks for new registrations too often."""
+
+    what = "too many new registrations from this address"
+
+
+class TooManyOfRegistration(TooManyRequests):
+    """The app of one registration asks too often."""
+
+    what = "too many requests for this registration"

@@ -332,7 +332,7 @@ async def test_one_address_may_not_register_too_often() -> None:
             await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {})
         response, answer = await api.call("POST", "/v1/registrations", {}, headers={"X-Forwarded-For": "198.51.100.7"})
 
-        assert (response.status, answer["code"]) == (429, "too-many-requests")
+        assert (response.status, answer["code"]) == (429, "too-many-registrations")
         assert 1 <= int(response.headers["Retry-After"]) <= 30
 
 
@@ -398,7 +398,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
         for client in ("198.51.100.7", "198.51.100.8"):
             headers = {"X-Forwarded-For": f"203.0.113.1, {client}:51234"}
             await api.problem((400, "invalid-request"), "POST", "/v1/registrations", {}, headers=headers)
-            await api.problem((429, "too-many-requests"), "POST", "/v1/registrations", {}, headers=headers)
+            await api.problem((429, "too-many-registrations"), "POST", "/v1/registrations", {}, headers=headers)
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"mailbox": '])

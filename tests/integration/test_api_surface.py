@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.api.app import Limits
 from relay.api.problems import KINDS
 from tests.integration.test_api import serving, wish
 
@@ -68,3 +69,61 @@ async def test_a_verdict_that_is_late_says_when_to_look_again() -> None:
         path = f"/v1/registrations/{made['id']}"
         response, _ = await api.call("PATCH", path, change, made["secret"])
         assert (response.status, response.headers["Retry-After"]) == (202, "10")
+
+
+async def test_every_answer_says_what_the_limits_leave() -> None:
+    async with serving(Limits(requests_per_minute=600, registrations_per_minute=2)) as api:
+        response, _ = await api.call("GET", "/v1/registrations/none")
+        assert response.headers["RateLimit-Policy"] == '"address";q=600;w=60'
+        assert response.headers["RateLimit"] == '"address";r=599;t=1'
+
+        for left in (1, 0):
+            response, _ = await api.call("POST", "/v1/registrations", {})
+            assert f'"registrations";r={left};t=' in response.headers["RateLimit"]
+        response, answer = await api.call("POST", "/v1/registrations", {})
+        assert (response.status, answer["code"]) == (429, "too-many-registrations")
+        assert '"registrations";q=2;w=60' in response.headers["RateLimit-Policy"]
+        assert 0 < int(response.headers["Retry-After"]) <= 30
+        await api.problem((401, "not-authorized"), "GET", "/v1/registrations/none")
+
+
+async def test_a_known_registration_has_a_limit_of_its_own() -> None:
+    async with serving() as api:
+        made = await api.register()
+        path = f"/v1/registrations/{made['id']}"
+        await api.call("GET", path, secret=made["secret"])
+        response, _ = await api.call("GET", path, secret=made["secret"])
+
+        assert response.headers["RateLimit-Policy"] == '"registration";q=60;w=60'
+        for _ in range(70):
+            response, answer = await api.call("GET", path, secret=made["secret"])
+            if response.status == 429:
+                break
+        assert (response.status, answer["code"]) == (429, "too-many-for-registration")
+
+
+@pytest.mark.parametrize(
+    ("secret", "challenge"),
+    [(None, 'Bearer realm="registration"'), ("guess", 'Bearer realm="registration", error="invalid_token"')],
+)
+async def test_a_wrong_secret_is_told_from_none_but_no_registration_from_another(
+    secret: str | None, challenge: str
+) -> None:
+    async with serving() as api:
+        made = await api.register()
+        for id_ in (made["id"], "none"):
+            response, _ = await api.call("GET", f"/v1/registrations/{id_}", secret=secret)
+            assert (response.status, response.headers["WWW-Authenticate"]) == (401, challenge)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "x-secret", "gzip, gzip"])
+async def test_an_unknown_encoding_is_415_with_the_known_ones(encoding: str) -> None:
+    async with serving() as api:
+        headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+        async with api.client.post("/v1/registrations", data=b"{}", headers=headers) as response:
+            answer = await response.json(content_type=None)
+
+    assert (response.status, answer["code"]) == (415, "unknown-encoding")
+    assert response.headers["Accept-Encoding"] == "gzip, deflate"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert "x-secret" not in str(answer)

@@ -101,9 +101,24 @@ async def test_bytes_that_are_no_http_are_refused_and_repeated_neither_in_the_an
     assert answer.splitlines()[0].split()[1] == "400"
     assert "application/problem+json" in answer
     assert '"code": "bad-request"' in answer
+    head = answer.partition("\r\n\r\n")[0].lower()
+    assert "cache-control: no-store" in head
+    assert "x-content-type-options: nosniff" in head
+    assert "server:" not in head
     assert CANARY not in answer
     assert CANARY not in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+async def test_an_encoding_whose_library_is_missing_is_answered_with_those_that_are_there(
+    port: int, encoding: str
+) -> None:
+    answer = await talk(port, f"{POST}Content-Encoding: {encoding}\r\nContent-Length: 2\r\n\r\n{{}}")
+
+    assert answer.splitlines()[0].split()[1] == "415"
+    assert "Accept-Encoding: gzip, deflate\r\n" in answer
+    assert '"code": "unknown-encoding"' in answer
 
 
 async def test_a_body_that_cannot_be_decoded_fills_the_log_with_no_traceback(

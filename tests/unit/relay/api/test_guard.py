@@ -111,3 +111,28 @@ def test_a_gate_lets_so_many_in_and_refuses_the_next_at_once() -> None:
     with gate.passing():
         pass
     assert refused == {"busy": 1}
+
+
+def test_each_limit_counts_its_refusals_under_its_own_code() -> None:
+    refused = Counter[str]()
+    guard = Guard(3, 1, Seconds(), refused)
+    guard.opened(ANN)
+    admitted(guard, NAT, registers=True)
+    admitted(guard, NAT)
+    admitted(guard, NAT, ANN)
+
+    assert refused == {"too-many-registrations": 1, "too-many-requests": 1, "too-many-for-registration": 1}
+
+
+def test_the_allowances_are_those_of_the_limits_that_count_a_request() -> None:
+    guard = Guard(10, 2, Seconds())
+    guard.opened(ANN)
+    guard.admit(NAT, None, registers=True)
+
+    def names(access: Access | None, *, registers: bool = False) -> dict[str, int]:
+        return {each.name: each.left for each in guard.allowances(NAT, access, registers=registers)}
+
+    assert names(None) == {"address": 9}
+    assert names(GUESS) == {"address": 9}
+    assert names(None, registers=True) == {"address": 9, "registrations": 1}
+    assert names(ANN) == {"registration": 60}

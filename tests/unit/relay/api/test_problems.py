@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from relay.api.problems import BY_ERROR, refusal
+from relay.api.guard import CODES
+from relay.api.problems import BY_ERROR, UnknownEncoding, refusal
 from relay.domain.errors import RelayError, SealBroken, StoreUnavailable
 from relay.http import kinds, problems
 from relay.registration import errors
@@ -59,11 +60,34 @@ def test_too_many_requests_are_answered_with_the_time_to_wait(error: RelayError)
     assert (response.status, response.headers["Retry-After"]) == (429, "60")
 
 
-def test_a_request_without_a_secret_is_asked_for_it() -> None:
+def test_a_request_with_a_wrong_secret_is_told_so() -> None:
     response = refusal(errors.NotAuthorized("no"))
 
     assert response is not None
-    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="registration", error="invalid_token"'
+
+
+def test_a_request_that_shows_no_secret_is_not_told_that_it_is_wrong() -> None:
+    response = refusal(errors.NoSecret("no"))
+
+    assert response is not None
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="registration"'
+    assert read(response)["code"] == "not-authorized"
+
+
+def test_each_limit_has_its_own_code() -> None:
+    limits = (errors.TooManyRequests, errors.TooManyRegistrations, errors.TooManyOfRegistration)
+    bodies = [read(refusal(limit(5))) for limit in limits]
+
+    assert [body["code"] for body in bodies] == [CODES[limit] for limit in limits]
+    assert len({body["detail"] for body in bodies}) == 3
+
+
+def test_an_unknown_encoding_is_answered_with_the_known_ones() -> None:
+    response = refusal(UnknownEncoding("no"))
+
+    assert response is not None
+    assert (response.status, response.headers["Accept-Encoding"]) == (415, "gzip, deflate")
 
 
 def test_an_unavailable_database_is_reported_without_its_name() -> None:

@@ -2,8 +2,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from relay.api.rate import RateLimit
-from relay.registration.errors import TooManyRequests
+from relay.api.rate import Allowance, RateLimit
+from relay.registration.errors import TooManyRegistrations, TooManyRequests
 
 
 class Seconds:
@@ -109,3 +109,31 @@ def test_a_refused_request_counts_nowhere() -> None:
         limit.take(f"2001:db8:0:{net}::1")
     with pytest.raises(TooManyRequests):
         limit.take("2001:db8:0:5::1")  # the fifth of one /56
+
+
+def test_an_allowance_tells_what_is_left_and_when_all_is_back() -> None:
+    seconds = Seconds()
+    limit = RateLimit(6, seconds)
+    assert limit.allowance("address", "192.0.2.1") == Allowance("address", 6, 60, 6, 0)
+
+    spend(limit, "192.0.2.1", 6)
+    assert limit.allowance("address", "192.0.2.1") == Allowance("address", 6, 60, 0, 60)
+
+    seconds.now += 15
+    assert limit.allowance("address", "192.0.2.1") == Allowance("address", 6, 60, 1, 45)
+
+
+def test_an_allowance_is_that_of_the_scarcest_network() -> None:
+    limit = RateLimit(2, Seconds())
+    for number in range(4):
+        spend(limit, f"2001:db8:0:{number}::1", 2)
+
+    assert limit.allowance("address", "2001:db8:0:5::1") == Allowance("address", 2, 60, 0, 60)
+
+
+def test_a_limit_refuses_by_its_own_error() -> None:
+    limit = RateLimit(1, Seconds(), refusal=TooManyRegistrations)
+    limit.take("192.0.2.1")
+
+    with pytest.raises(TooManyRegistrations):
+        limit.take("192.0.2.1")
