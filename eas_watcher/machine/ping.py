@@ -111,8 +111,11 @@ def _expired(watch: Watch, held: float, *, shortened: bool) -> Watch | Move:
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
     """Sync the collections that the server names, in one request; all, if it names none that we know."""
     watched = frozenset(collection.id for collection in watch.watched)
-    counters = watch.counters.ping_changed(fast=held < HASTY)
-    watch = replace(watch, unsynced=watch.unsynced | ((changed & watched) or watched), counters=counters)
+    fast = held < HASTY
+    counters = watch.counters.ping_changed(fast=fast)
+    unconfirmed = watch.unconfirmed & changed if fast else frozenset[CollectionId]()
+    unsynced = watch.unsynced | ((changed & watched) or watched)
+    watch = replace(watch, unsynced=unsynced, unconfirmed=unconfirmed, counters=counters)
     if counters.fast_pings >= HASTY_ALLOWED:
         error = ServerBusy("Pings tell of changes that no Sync shows")
         return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - HASTY_ALLOWED + 1)

@@ -85,6 +85,7 @@ class Sharing:
             collections=tuple(map(self._collection, watch.collections)),
             heartbeat=self._heartbeats.one(watch.heartbeat),
             unsynced=self._due.one(watch.unsynced),
+            unconfirmed=self._due.one(watch.unconfirmed),
             parked=self._due.one(watch.parked),
             capacity=self._texts.one(watch.capacity),
             shown_detail=self._texts.one(watch.shown_detail),

@@ -73,12 +73,16 @@ class Watch:
     """The most folders that the server takes in one Ping, as far as it has complained."""
     max_collections: int = MOST_COLLECTIONS
     """The most collections that the server takes in one Sync, as far as it has complained."""
+    confirms: bool = False
+    """True if a Sync with items needs another one, or the next Ping ends at once [observed: SOGo 5.8, 2026-11]."""
     new: bool = False
     """True if the server had no partnership with our device before this watch began."""
 
     # due
     unsynced: frozenset[CollectionId]
     """Collections that need a Sync before the next Ping."""
+    unconfirmed: frozenset[CollectionId] = frozenset()
+    """Collections whose last Sync had items; while a Ping that ended at once is looked into, those that it named."""
     provision_due: bool = False
     hierarchy_due: bool = False
 
@@ -120,7 +124,8 @@ class Watch:
 
     def resync_all(self) -> "Watch":
         """Return the watch with all its collections due for a Sync before the next Ping."""
-        return replace(self, unsynced=frozenset(collection.id for collection in self.collections))
+        due = frozenset(collection.id for collection in self.collections)
+        return replace(self, unsynced=due, unconfirmed=frozenset())
 
     def unparked(self) -> "Watch":
         """Return the watch with all sub-folders; mail that came to parked ones meanwhile was not announced."""

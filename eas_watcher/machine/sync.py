@@ -41,15 +41,22 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
     asked = tuple(c for c in watch.collections if c.id in state.asked)
     read = digest(asked, reply, at, watch.announced_until)
     keep = _keep(asked, read, refused=watch.counters.refusals > 0)
-    done = frozenset(state.asked) - read.again
+    # After a Ping that ended at once because of items that an earlier Sync had shown, this Sync shows none.
+    confirms = watch.confirms or bool(
+        watch.unconfirmed.intersection(state.asked) - read.moved - read.again - read.troubled
+    )
+    again = read.again | read.moved if confirms else read.again
+    unconfirmed = frozenset[CollectionId]() if confirms else watch.unconfirmed.difference(state.asked) | read.moved
     counters = watch.counters.sync_answered(
         news=any(change.certain for change in read.changes),
-        activity=any(c.id in read.again and c.drain is None for c in read.collections),
+        activity=bool(read.moved) or any(c.id in read.again and c.drain is None for c in read.collections),
         inferred=any(not change.certain for change in read.changes),
     )
     watch = replace(
         _put(watch, {c.id: c for c in read.collections}),
-        unsynced=(watch.unsynced - done) | read.again,
+        unsynced=watch.unsynced.difference(state.asked) | again,
+        confirms=confirms,
+        unconfirmed=unconfirmed,
         counters=counters,
         sync_failures=tuple(id_ for id_ in watch.sync_failures if id_ in read.troubled or id_ not in state.asked),
     )

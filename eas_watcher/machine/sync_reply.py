@@ -28,7 +28,9 @@ class Digest:
     """The collections after the answer, in the order asked."""
     changes: tuple[Change, ...] = ()
     again: frozenset[CollectionId] = frozenset()
-    """Collections to sync again, because a Ping would be answered at once [observed: SOGo 5.8, 2026-11]."""
+    """Collections to sync again before the next Ping."""
+    moved: frozenset[CollectionId] = frozenset()
+    """Other collections whose answer had items."""
     lost: frozenset[CollectionId] = frozenset()
     """Collections whose sync key the server did not know; they start from key 0."""
     trouble: EasError | None = None
@@ -48,12 +50,14 @@ def digest(
     collections: list[Collection] = []
     changes: list[Change] = []
     again: set[CollectionId] = set()
+    moved: set[CollectionId] = set()
     lost: set[CollectionId] = set()
     trouble: EasError | None = None
     troubled: set[CollectionId] = set()
     for collection in asked:
         try:
-            now, change, more = _read_collection(collection, answers.get(collection.id), at, announced_until)
+            answer = answers.get(collection.id)
+            now, change, more = _read_collection(collection, answer, at, announced_until)
         except EasError as error:
             collections.append(collection)
             trouble = trouble or error
@@ -64,9 +68,19 @@ def digest(
             changes.append(change)
         if more:
             again.add(now.id)
+        elif answer is not None and answer.has_commands and answer.sync_key != collection.sync_key:
+            moved.add(now.id)
         if now.sync_key == NO_SYNC_KEY:
             lost.add(now.id)
-    return Digest(tuple(collections), tuple(changes), frozenset(again), frozenset(lost), trouble, frozenset(troubled))
+    return Digest(
+        tuple(collections),
+        tuple(changes),
+        again=frozenset(again),
+        moved=frozenset(moved),
+        lost=frozenset(lost),
+        trouble=trouble,
+        troubled=frozenset(troubled),
+    )
 
 
 def _read_collection(
@@ -91,13 +105,13 @@ def _read_collection(
         return replace(restart(collection), sync_key=answer.sync_key), None, True
     moved = replace(collection, sync_key=answer.sync_key, tries=0)
     stuck = answer.sync_key == collection.sync_key
-    more = (answer.has_commands or answer.more_available) and not stuck
     counted, fresh = _count(moved, answer.adds, at, announced_until if collection.sub else None)
     if counted.drain is not None:
         counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
+        more = (answer.has_commands or answer.more_available) and not stuck
         return (counted, None, True) if more else _end_drain(counted)
     change = Change(counted.cls, fresh, sub=counted.sub) if fresh else None
-    return counted, change, more
+    return counted, change, answer.more_available and not stuck
 
 
 def _count(

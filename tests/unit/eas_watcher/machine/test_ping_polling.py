@@ -61,7 +61,6 @@ def test_what_a_sync_shows_is_committed_before_the_next_pause() -> None:
 
     state, actions = step(state, synced(news("5:1")))
     assert recorded(actions)[0].changes == (Change(CollectionClass.EMAIL, 1),)
-    state, actions = step(state, synced())
     assert isinstance(state, Pausing)
     assert paused(actions).seconds == 300.0
 

@@ -364,8 +364,7 @@ def test_what_an_operator_should_know_is_recorded_when_it_changes() -> None:
 
     watch = altered(watch, shown_detail=odd.condition.detail, silent_for=SILENT)
     assert recorded(step(Pinging(watch), pinged(PingStatus.EXPIRED, held=600.0))[1]) == []
-    found, _ = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
-    _, actions = step(replace(found, watch=replace(found.watch, unsynced=frozenset())), synced())
+    _, actions = step(Syncing(watch, (INBOX.id,)), synced(news("5:1")))
     assert WATCHING in recorded(actions)
 
 

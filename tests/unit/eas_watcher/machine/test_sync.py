@@ -6,7 +6,7 @@ import pytest
 from eas_watcher import backoff
 from eas_watcher.commands.folder_sync import FolderSync, FolderSyncReply
 from eas_watcher.commands.ping import Ping, PingStatus
-from eas_watcher.commands.sync import CollectionRequest, Sync
+from eas_watcher.commands.sync import CollectionReply, CollectionRequest, Sync
 from eas_watcher.errors import (
     AccessDenied,
     EasError,
@@ -21,9 +21,11 @@ from eas_watcher.errors import (
 )
 from eas_watcher.machine.counters import HourlyCount
 from eas_watcher.machine.memory import Change, Collection, Condition, Drain, Progress, WatchState
+from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.remedies import HOPELESS
 from eas_watcher.machine.state import (
     MOST_COLLECTIONS,
+    Action,
     Answered,
     Event,
     Failed,
@@ -95,14 +97,67 @@ def test_gives_up_a_key_that_was_tried_three_times() -> None:
 
 
 def test_new_items_are_committed_with_their_key_before_the_next_request() -> None:
-    state, actions = step(syncing(), synced(news("5:1", "5:2")))
+    state, actions = step(syncing(shown=WatchState.WATCHING), synced(news("5:1", "5:2")))
 
     moved = replace(INBOX, sync_key=SyncKey("k2"), newest=NOW, seen=(ServerId("5:1"), ServerId("5:2")))
     assert actions == [
         Record(Progress(collections=(moved,), changes=(Change(CollectionClass.EMAIL, 2),))),
-        Send(Sync((CollectionRequest(INBOX.id, INBOX.cls, SyncKey("k2")),))),
+        Send(PING),
     ]
+    assert isinstance(state, Pinging)
+
+
+def test_a_server_that_has_more_gets_another_sync() -> None:
+    state, actions = step(syncing(), synced(news("5:1", more=True)))
+
+    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, SyncKey("k2")),))
     assert isinstance(state, Syncing)
+    assert sent(step(state, synced())[1]) == PING
+
+
+def after_ping(state: State, held: float, *answer: CollectionReply) -> tuple[State, list[Action]]:
+    """Return what follows a Ping that reports changes of the Inbox, and the answer to the Sync of them."""
+    state, actions = step(state, pinged(PingStatus.CHANGED, INBOX.id, held=held))
+    assert isinstance(sent(actions), Sync)
+    return step(state, synced(*answer))
+
+
+def test_a_server_whose_ping_ends_at_once_after_items_gets_another_sync_after_items_from_then_on() -> None:
+    state, _ = step(syncing(), synced(news("5:1")))
+
+    state, actions = after_ping(state, 0.1)
+    assert (sent(actions), state.watch.confirms) == (PING, True)
+    state, actions = after_ping(state, 60.0, news("5:2", key="k3"))
+    assert sent(actions) == Sync((CollectionRequest(INBOX.id, INBOX.cls, SyncKey("k3")),))
+    state, actions = step(state, synced(news(key="k4")))
+    assert sent(actions) == PING
+
+
+@pytest.mark.parametrize(
+    ("held", "answer"),
+    [
+        (0.1, (news("5:2", key="k3"),)),  # another mail came before the Ping
+        (0.1, (replace(news(key="k3"), has_commands=True),)),  # or something was read
+        (0.1, (news(key=None, status=8),)),
+        (HASTY, ()),  # something came and went
+    ],
+)
+def test_a_ping_that_ends_for_another_reason_asks_for_no_more_syncs(
+    held: float, answer: tuple[CollectionReply, ...]
+) -> None:
+    state, _ = step(syncing(), synced(news("5:1")))
+
+    state, _ = after_ping(state, held, *answer)
+
+    assert not state.watch.confirms
+
+
+def test_a_sync_after_a_wait_or_of_another_collection_says_nothing_about_the_pings() -> None:
+    state, _ = step(syncing(INBOX, CALENDAR), synced(news("5:1")))
+    other, _ = step(state, pinged(PingStatus.CHANGED, CALENDAR.id, held=0.1))
+    rested, _ = step(Pausing(state.watch), Woken())
+
+    assert [step(each, synced())[0].watch.confirms for each in (other, rested)] == [False, False]
 
 
 def test_pings_when_a_sync_shows_nothing() -> None:

@@ -49,11 +49,11 @@ def read(collection: Collection, *answers: CollectionReply) -> Digest:
     return digest((collection,), SyncReply(not answers, answers), NOW)
 
 
-def test_an_unread_mail_not_seen_before_is_new_and_asks_for_one_more_sync() -> None:
+def test_an_unread_mail_not_seen_before_is_new() -> None:
     result = read(inbox(), answer(mail("5:1")))
 
     assert result == Digest(
-        (inbox("k2", tries=0, newest=AFTER, seen=("5:1",)),), (Change(EMAIL, 1),), again=frozenset({INBOX})
+        (inbox("k2", tries=0, newest=AFTER, seen=("5:1",)),), (Change(EMAIL, 1),), moved=frozenset({INBOX})
     )
 
 
@@ -73,20 +73,22 @@ def test_items_of_other_classes_are_new_when_not_seen_before() -> None:
     assert result.changes == (Change(CollectionClass.CALENDAR, 1),)
 
 
-def test_changes_and_deletes_are_not_new_but_ask_for_one_more_sync() -> None:
+def test_changes_and_deletes_are_not_new_but_items() -> None:
     result = read(inbox(), answer(commands=True))
 
-    assert (result.changes, result.again) == ((), frozenset({INBOX}))
+    assert (result.changes, result.again, result.moved) == ((), frozenset(), frozenset({INBOX}))
 
 
 def test_more_available_without_items_asks_for_one_more_sync() -> None:
-    assert read(inbox(), answer(more=True)).again == frozenset({INBOX})
+    result = read(inbox(), answer(more=True))
+
+    assert (result.again, result.moved) == (frozenset({INBOX}), frozenset())
 
 
 def test_a_key_that_stays_the_same_asks_for_no_more_but_its_items_count() -> None:
     result = read(inbox(), answer(mail("5:1"), key="k1", more=True))
 
-    assert (result.changes, result.again) == ((Change(EMAIL, 1),), frozenset())
+    assert (result.changes, result.again, result.moved) == ((Change(EMAIL, 1),), frozenset(), frozenset())
 
 
 @pytest.mark.parametrize("answers", [(), (answer(),), (answer(id_=CollectionId("other")),)])
@@ -250,7 +252,7 @@ def test_the_failure_of_one_collection_keeps_the_changes_of_the_other() -> None:
 
     assert isinstance(result.trouble, HierarchyChanged)
     assert result.changes == (Change(CollectionClass.CALENDAR, 1),)
-    assert result.again == frozenset({CALENDAR})
+    assert (result.again, result.moved) == (frozenset(), frozenset({CALENDAR}))
 
 
 def test_the_first_failure_is_the_one_returned() -> None:
