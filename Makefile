@@ -18,7 +18,7 @@ NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntro
 SPREAD := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check lint format docs soak interop bench lock clean
+.PHONY: help demo test slow check lint format docs clients soak interop bench lock clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 
 interop: $(VENV)/.dev ## test against SOGo, Samba, proxies and nghttpd; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+clients: $(VENV)/.dev ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java
+	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm; prints "bench NAME VALUE UNIT" lines
 	$(BIN)/python tests/bench/$(B).py $(ARGS)

@@ -10,6 +10,7 @@ from push_relay_client import (
     App,
     Basic,
     Fcm,
+    Fid,
     MemoryStore,
     NewItems,
     Push,
@@ -31,7 +32,7 @@ def an_iphone(site: Site, life: int) -> Device:
 
 
 def an_android_phone(site: Site, life: int) -> Device:
-    return Fcm(APP, f"fcm-token-number-{life}")
+    return Fcm(APP, f"registration-token-of-phone-{life}") if life == 1 else Fid(APP, "cFakeFakeFakeFakeFakeF")
 
 
 def a_phone_without_google(site: Site, life: int) -> Device:
@@ -44,7 +45,7 @@ def on(device: Device, site: Site) -> list[Mapping[str, Any]]:
     match device:
         case Apns(token=token):
             return [json.loads(push.body) for push in site.sandbox.apns.received if push.device_token == token]
-        case Fcm(token=token):
+        case Fcm(token=token) | Fid(fid=token):
             sent = [push for push in site.sandbox.fcm.received if push.device_token == token]
             return [json.loads(push.body)["message"]["data"] for push in sent]
         case WebPush(endpoint=endpoint):

@@ -6,7 +6,7 @@ from push_relay_client.app import App, MemoryStore, Store
 from push_relay_client.problem import Problem, Refused, Unreachable
 from push_relay_client.push import Attention, Challenge, NewItems, Push, TestPush, Unknown, read_push
 from push_relay_client.registration import Identity, Registration
-from push_relay_client.wish import Apns, Basic, Certificate, Fcm, Kerberos, OAuth, WebPush, Wish
+from push_relay_client.wish import Apns, Basic, Certificate, Fcm, Fid, Kerberos, OAuth, WebPush, Wish
 
 __all__ = [
     "Apns",
@@ -16,6 +16,7 @@ __all__ = [
     "Certificate",
     "Challenge",
     "Fcm",
+    "Fid",
     "Identity",
     "Kerberos",
     "MemoryStore",

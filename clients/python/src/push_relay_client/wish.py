@@ -28,7 +28,7 @@ class Apns:
 
 @dataclass(frozen=True, slots=True)
 class Fcm:
-    """An Android phone with Google services: the package name and the registration token, unchanged."""
+    """An Android phone with Google services, by registration token: an app without Firebase Installation IDs."""
 
     app: str
     token: str = field(repr=False)
@@ -40,6 +40,22 @@ class Fcm:
     def address(self) -> dict[str, Any]:
         """Return the part of the device that changes during the life of a registration."""
         return {"token": self.token}
+
+
+@dataclass(frozen=True, slots=True)
+class Fid:
+    """An Android phone with Google services, by the Firebase Installation ID that `onRegistered` gave."""
+
+    app: str
+    fid: str = field(repr=False)
+
+    def whole(self) -> dict[str, Any]:
+        """Return the device as a new registration names it."""
+        return {"platform": "fcm", "app": self.app, **self.address()}
+
+    def address(self) -> dict[str, Any]:
+        """Return the part of the device that changes; an app that moves from tokens to FIDs sends it once."""
+        return {"fid": self.fid}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +77,7 @@ class WebPush:
 
 
 # endregion
-Device = Apns | Fcm | WebPush
+Device = Apns | Fcm | Fid | WebPush
 
 
 @dataclass(frozen=True, slots=True)
