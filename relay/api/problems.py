@@ -17,6 +17,7 @@ from relay.http.problems import document
 from relay.registration.errors import (
     Busy,
     CredentialRefused,
+    FieldRefused,
     InvalidRequest,
     NoSecret,
     NotActive,
@@ -104,6 +105,8 @@ def refusal(error: RelayError) -> web.Response | None:
         case InvalidRequest():
             detail = "see `errors`"
             errors = [{"field": field, "detail": fault} for field, fault in error.faults]
+        case FieldRefused():
+            errors = [{"field": error.field, "detail": detail}]
         case StoreUnavailable() | MailboxExists():
             # The text of the error may name hosts and drivers.
             detail = "the database did not answer; ask again"

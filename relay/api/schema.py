@@ -1,15 +1,14 @@
 """The JSON that apps send: strict models without unknown fields, every length limited.
 
-An error never repeats a value, because it may be a password.
+A field that is null counts as absent in every body: a new registration gets the default, a change leaves it as it is.
 """
 
-import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -18,14 +17,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from eas_watcher.names import CollectionClass
+from relay.api.faults import NAME, Strict, complaint
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
+from relay.registration.locales import DEFAULT as DEFAULT_LOCALE
+from relay.registration.locales import LONGEST as LONGEST_LOCALE
+from relay.registration.locales import clean_locale
 from relay.registration.requests import (
     BasicLogin,
     CertificateLogin,
@@ -35,18 +38,7 @@ from relay.registration.requests import (
     OAuthLogin,
     RegistrationRequest,
 )
-from relay.security.credentials import CredentialKind
 from relay.security.invitations import LONGEST as LONGEST_INVITATION
-
-NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
-"""The form of names of apps and servers."""
-
-
-class Strict(BaseModel):
-    """The base of every model."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
 
 App = Annotated[str, StringConstraints(max_length=255, pattern=NAME)]
 DeviceToken = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -58,11 +50,11 @@ class ApnsDeviceBody(Strict):
     platform: Literal["apns"]
     app: App
     token: DeviceToken
-    environment: Environment = Environment.PRODUCTION
+    environment: Environment | None = Environment.PRODUCTION
 
     def device(self) -> Device:
         """Return the device as a value."""
-        return Device(Platform.APNS, self.app, self.token, self.environment)
+        return Device(Platform.APNS, self.app, self.token, self.environment or Environment.PRODUCTION)
 
 
 class FcmDeviceBody(Strict):
@@ -72,7 +64,7 @@ class FcmDeviceBody(Strict):
     app: App
     token: DeviceToken | None = None
     fid: DeviceToken | None = None
-    environment: Environment = Environment.PRODUCTION
+    environment: Environment | None = Environment.PRODUCTION
 
     @field_validator("fid")
     @classmethod
@@ -82,16 +74,19 @@ class FcmDeviceBody(Strict):
     @model_validator(mode="after")
     def _is_one(self) -> "FcmDeviceBody":
         if (self.token is None) == (self.fid is None):
-            raise PydanticCustomError("one_of", "Needs fid or token, and not both")
+            raise PydanticCustomError("one_of", "needs fid or token, and not both")
         return self
 
     def device(self) -> Device:
         """Return the device as a value."""
-        return Device(Platform.FCM, self.app, _fcm_token(self.token, self.fid) or "", self.environment)
+        token = _fcm_token(self.token, self.fid) or ""
+        return Device(Platform.FCM, self.app, token, self.environment or Environment.PRODUCTION)
 
 
 class SubscriptionKeysBody(Strict):
-    """The keys of a WebPush subscription, in base64url."""
+    """The keys of a WebPush subscription, in base64url; those that later browsers may add are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
 
     p256dh: Annotated[str, StringConstraints(max_length=128)]
     auth: Annotated[str, StringConstraints(max_length=32)]
@@ -107,13 +102,20 @@ class SubscriptionKeysBody(Strict):
         return _checked(read_auth, value)
 
 
+ExpirationTime = Annotated[float | None, Field(alias="expirationTime", description="not used: a push tells the end")]
+ContentEncoding = Annotated[Literal["aes128gcm"] | None, Field(alias="contentEncoding")]
+
+
 class WebPushDeviceBody(Strict):
-    """A device of WebPush: a subscription as the Push API and UnifiedPush return it."""
+    """A device of WebPush: a subscription as `PushSubscription.toJSON()` and UnifiedPush return it [W3C: Push API]."""
 
     platform: Literal["webpush"]
     app: App
     endpoint: str
     keys: SubscriptionKeysBody
+    environment: Environment | None = Environment.PRODUCTION
+    expiration_time: ExpirationTime = None
+    content_encoding: ContentEncoding = None
 
     @field_validator("endpoint")
     @classmethod
@@ -123,7 +125,7 @@ class WebPushDeviceBody(Strict):
     def device(self) -> Device:
         """Return the device as a value."""
         token = Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
-        return Device(Platform.WEBPUSH, self.app, token)
+        return Device(Platform.WEBPUSH, self.app, token, self.environment or Environment.PRODUCTION)
 
 
 DeviceBody = Annotated[ApnsDeviceBody | FcmDeviceBody | WebPushDeviceBody, Field(discriminator="platform")]
@@ -132,11 +134,15 @@ DeviceBody = Annotated[ApnsDeviceBody | FcmDeviceBody | WebPushDeviceBody, Field
 class DeviceChangeBody(Strict):
     """The changes of a device; a subscription changes as a whole."""
 
+    unchangeable = frozenset({"platform", "app"})
+
     token: DeviceToken | None = None
     fid: DeviceToken | None = None
     environment: Environment | None = None
     endpoint: str | None = None
     keys: SubscriptionKeysBody | None = None
+    expiration_time: ExpirationTime = None
+    content_encoding: ContentEncoding = None
 
     @field_validator("fid")
     @classmethod
@@ -151,9 +157,9 @@ class DeviceChangeBody(Strict):
     @model_validator(mode="after")
     def _is_whole(self) -> "DeviceChangeBody":
         if (self.endpoint is None) != (self.keys is None):
-            raise PydanticCustomError("whole", "Needs endpoint and keys, or neither")
+            raise PydanticCustomError("whole", "needs endpoint and keys, or neither")
         if sum(part is not None for part in (self.token, self.fid, self.endpoint)) > 1:
-            raise PydanticCustomError("one_of", "Needs one of token, fid, or endpoint with keys")
+            raise PydanticCustomError("one_of", "needs one of token, fid, or endpoint with keys")
         return self
 
     @property
@@ -168,7 +174,7 @@ def _checked(read: Callable[[str], object], value: str) -> str:
     try:
         read(value)
     except (SubscriptionInvalid, FcmDeviceInvalid) as error:
-        raise PydanticCustomError("device", "Value {wrong}", {"wrong": str(error)}) from None
+        raise PydanticCustomError("device", "{wrong}", {"wrong": str(error)}) from None
     return value
 
 
@@ -177,20 +183,18 @@ def _fcm_token(token: str | None, fid: str | None) -> str | None:
     return token if fid is None else FcmDevice.of_fid(fid).device_token
 
 
-WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
-"""The form of an unknown field that an error may name."""
-_LOCALE: Final = re.compile(r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8}){0,3}\Z", re.ASCII)
+def _clean(value: str) -> str:
+    try:
+        return clean_locale(value)
+    except ValueError as error:
+        raise PydanticCustomError("locale", "{wrong}", {"wrong": str(error)}) from None
+
 
 LONGEST_FILE: Final = 12 * 1024  # characters of a certificate; a body has 16 KiB
-TAGS: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
-    "credential": ("kind", frozenset(kind.value for kind in CredentialKind)),
-    "device": ("platform", frozenset(platform.value for platform in Platform)),
-}
-"""The field by which pydantic chooses a model, with its values; pydantic puts the value into the paths of fields."""
 
 User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
-Locale = Annotated[str, StringConstraints(max_length=35, pattern=_LOCALE)]  # software must take 35 [RFC 5646 4.4.1]
+Locale = Annotated[str, StringConstraints(max_length=LONGEST_LOCALE), AfterValidator(_clean)]
 Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
 Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass))]
 
@@ -230,7 +234,7 @@ class CertificateBody(Strict):
     kind: Literal["certificate"]
     pkcs12: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_FILE)] | None = None
     pem: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_FILE)] | None = None
-    passphrase: Annotated[SecretStr, Field(max_length=1024)] = SecretStr("")
+    passphrase: Annotated[SecretStr, Field(max_length=1024)] | None = None
     user: User | None = None
 
     @field_validator("pkcs12")
@@ -239,20 +243,21 @@ class CertificateBody(Strict):
         try:
             b64decode("" if value is None else value.get_secret_value(), validate=True)
         except ValueError:
-            raise PydanticCustomError("base64", "Value should be base64") from None
+            raise PydanticCustomError("base64", "must be base64") from None
         return value
 
     @model_validator(mode="after")
     def _is_one(self) -> "CertificateBody":
         if (self.pkcs12 is None) == (self.pem is None):
-            raise PydanticCustomError("one_of", "Needs pkcs12 or pem, and not both")
+            raise PydanticCustomError("one_of", "needs pkcs12 or pem, and not both")
         return self
 
     def login(self) -> CertificateLogin:
         """Return the login as a value."""
         pkcs12 = b"" if self.pkcs12 is None else b64decode(self.pkcs12.get_secret_value())
         pem = "" if self.pem is None else self.pem.get_secret_value()
-        return CertificateLogin(pkcs12, pem, self.passphrase.get_secret_value(), self.user)
+        passphrase = "" if self.passphrase is None else self.passphrase.get_secret_value()
+        return CertificateLogin(pkcs12, pem, passphrase, self.user)
 
 
 class KerberosBody(Strict):
@@ -277,10 +282,10 @@ class RegistrationBody(Strict):
     credential: CredentialBody
     device: DeviceBody
     server: Annotated[str, StringConstraints(max_length=64, pattern=NAME)] | None = None
-    classes: Classes = frozenset({CollectionClass.EMAIL})
-    subfolders: Subfolders = frozenset()
-    mode: Mode = Mode.ALERT
-    locale: Locale = "en"
+    classes: Classes | None = frozenset({CollectionClass.EMAIL})
+    subfolders: Subfolders | None = frozenset()
+    mode: Mode | None = Mode.ALERT
+    locale: Locale | None = DEFAULT_LOCALE
     invitation: Annotated[SecretStr, Field(min_length=1, max_length=LONGEST_INVITATION)] | None = None
 
     def request(self) -> RegistrationRequest:
@@ -290,16 +295,18 @@ class RegistrationBody(Strict):
             login=self.credential.login(),
             device=self.device.device(),
             server=self.server,
-            classes=self.classes,
-            subfolders=self.subfolders,
-            mode=self.mode,
-            locale=self.locale,
+            classes=self.classes or frozenset({CollectionClass.EMAIL}),
+            subfolders=self.subfolders or frozenset(),
+            mode=self.mode or Mode.ALERT,
+            locale=self.locale or DEFAULT_LOCALE,
             invitation="" if self.invitation is None else self.invitation.get_secret_value(),
         )
 
 
 class ChangeBody(Strict):
     """The body of PATCH /v1/registrations/{id}; a field that is missing or null stays as it is."""
+
+    unchangeable = frozenset({"mailbox", "server", "invitation"})
 
     credential: CredentialBody | None = None
     device: DeviceChangeBody | None = None
@@ -332,26 +339,7 @@ def parse(model: type[Body], body: bytes) -> Body:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        faults = error.errors(include_url=False)
         if any(fault["type"] == "json_invalid" for fault in faults):
             raise MalformedJson([("", "the body is not JSON in UTF-8")]) from None
-        raise InvalidRequest([_complaint(fault) for fault in faults]) from None
-
-
-def _complaint(fault: ErrorDetails) -> tuple[str, str]:
-    """Return (field, what is wrong); an unknown field is named only if it is a plain word, since it may be a secret."""
-    location, text = _without_tag(fault["loc"]), fault["msg"]
-    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        # The library's own text repeats the value.
-        tag, known = TAGS[str(location[0])]
-        location, text = (*location, tag), f"Input should be one of {', '.join(sorted(known))}"
-    if fault["type"] == "extra_forbidden" and not WORD.fullmatch(str(location[-1])):
-        location, text = location[:-1], "has a field that is not known here"
-    return ".".join(map(str, location)), text
-
-
-def _without_tag(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return a path like credential.basic.password without the value that chose the model."""
-    _, tags = TAGS.get(str(location[0]) if location else "", ("", frozenset()))
-    inside = len(location) > 1 and location[1] in tags
-    return (location[0], *location[2:]) if inside else location
+        raise InvalidRequest([complaint(model, fault) for fault in faults]) from None

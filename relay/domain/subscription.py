@@ -31,7 +31,8 @@ ENDPOINT: Final = re.compile(
     rf"https://{_HOST}(?P<rest>/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{{2}})*(?<!\?))",
     re.ASCII | re.IGNORECASE,
 )
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}", re.ASCII)
+_BASE64: Final = re.compile(r"[A-Za-z0-9_+/-]*={0,2}", re.ASCII)
+"""Both alphabets [RFC 4648 4, 5]: apps that read the keys by `getKey()` often write the other one."""
 
 
 class SubscriptionInvalid(ValueError):
@@ -127,9 +128,9 @@ def _service(found: re.Match[str]) -> str | None:
 
 
 def _bytes(text: str, size: int) -> bytes:
-    digits = text.rstrip("=")
+    digits = text.rstrip("=").replace("+", "-").replace("/", "_")
     content = b""
-    if len(text) <= 2 * size and _BASE64URL.fullmatch(text):
+    if len(text) <= 2 * size and _BASE64.fullmatch(text):
         with suppress(binascii.Error):
             content = urlsafe_b64decode(digits + "=" * (-len(digits) % 4))
     if len(content) != size:

@@ -48,7 +48,9 @@ class Logins:
         """Return the credential of a login; raises UnsupportedCredential, InvalidRequest if no server can accept it."""
         kind, field = _describe(login)
         if kind not in self._kinds.get(server, DEFAULT):
-            raise UnsupportedCredential(f"the server of this mailbox takes no credentials of the kind {kind.value!r}")
+            raise UnsupportedCredential(
+                f"the server of this mailbox takes no credentials of the kind {kind.value!r}", "credential.kind"
+            )
         try:
             match login:
                 case BasicLogin(password):

@@ -13,6 +13,15 @@ class InvalidRequest(RelayError):
         self.faults = faults
 
 
+class FieldRefused(RelayError):
+    """The request is well formed, but the relay cannot do what one of its fields asks for."""
+
+    def __init__(self, text: str, field: str) -> None:
+        """Set up with what is wrong, and the field as a path with dots."""
+        super().__init__(text)
+        self.field = field
+
+
 class NotAuthorized(RelayError):
     """No registration has this id and secret; the text never says which of the two is wrong."""
 
@@ -21,27 +30,27 @@ class NoSecret(NotAuthorized):
     """The request shows no secret."""
 
 
-class CredentialRefused(RelayError):
+class CredentialRefused(FieldRefused):
     """The mailbox's server refused user or password, or does not permit ActiveSync to this user."""
 
 
-class UnknownServer(RelayError):
+class UnknownServer(FieldRefused):
     """No configured server has the name, or serves the domain of the address."""
 
 
-class UnknownApp(RelayError):
+class UnknownApp(FieldRefused):
     """The relay may not push to this app on this platform."""
 
 
-class UnsupportedDevice(RelayError):
+class UnsupportedDevice(FieldRefused):
     """A device token does not look like one of its platform, or its environment does not exist there."""
 
 
-class OtherMailbox(RelayError):
+class OtherMailbox(FieldRefused):
     """A new credential names another user; a registration never changes its mailbox."""
 
 
-class UnsupportedCredential(RelayError):
+class UnsupportedCredential(FieldRefused):
     """The mailbox's server accepts no credentials of this kind."""
 
 

@@ -51,7 +51,7 @@ class ServerDirectory:
         """
         if name is not None:
             if name not in self._names:
-                raise UnknownServer("no server of this name is configured")
+                raise UnknownServer("no server of this name is configured", "server")
             return name
         found = self._by_domain.get(mailbox.rpartition("@")[2].lower()) if "@" in mailbox else None
         if found is not None:
@@ -60,4 +60,4 @@ class ServerDirectory:
             return AUTODISCOVER
         if len(self._names) == 1:
             return next(iter(self._names))
-        raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`")
+        raise UnknownServer("no configured server serves the domain of this mailbox; name one in `server`", "mailbox")

@@ -110,7 +110,7 @@ class Registrations:
         device = replace(request.device, token=normalise_token(request.device.platform, request.device.token))
         request = replace(request, device=device)
         if device.app not in self._apps.get(device.platform, frozenset()):
-            raise UnknownApp(f"the relay may not push to this app through {device.platform.value}")
+            raise UnknownApp(f"the relay may not push to this app through {device.platform.value}", "device.app")
         check_device(device.platform, device.token, device.environment, self._services)
         address = _user("mailbox", request.mailbox)
         user = address if request.login.user is None else _user("credential.user", request.login.user)
@@ -123,7 +123,9 @@ class Registrations:
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
             await self._withdraw(id_)
-            raise CredentialRefused("the server of the mailbox refused user or password; no registration was made")
+            raise CredentialRefused(
+                "the server of the mailbox refused user or password; no registration was made", "credential"
+            )
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
 
@@ -167,7 +169,9 @@ class Registrations:
     async def _change_login(self, view: RegistrationView, change: RegistrationChange, login: Login) -> RegistrationView:
         id_, mailbox = view.registration.id, view.mailbox
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
-            raise OtherMailbox("the credential names another user: remove this registration and make a new one")
+            raise OtherMailbox(
+                "the credential names another user: remove this registration and make a new one", "credential.user"
+            )
         credential = await self._logins.credential(mailbox.server, mailbox.user, login)
         sealed = self._key.seal(mailbox, credential)
         owner = view.registration.state is RegistrationState.ACTIVE
@@ -175,7 +179,9 @@ class Registrations:
         await self._store.change(id_, RegistrationChange(sealed_candidate=sealed), self._clock())
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
-            raise CredentialRefused("the server of the mailbox refused user or password; nothing was changed")
+            raise CredentialRefused(
+                "the server of the mailbox refused user or password; nothing was changed", "credential"
+            )
         if change == RegistrationChange():
             return view
         await self._store.change(id_, change, self._clock())

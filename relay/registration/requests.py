@@ -93,7 +93,7 @@ def check_device(
     A WebPush subscription must be at one of the push services that the relay may use.
     """
     if platform is not Platform.APNS and environment is Environment.SANDBOX:
-        raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out")
+        raise UnsupportedDevice(f"{_NAMES[platform]} has no sandbox: leave `environment` out", "device.environment")
     if token is None:
         return
     match platform:
@@ -102,7 +102,10 @@ def check_device(
         case Platform.FCM:
             _check_fcm(token)
         case Platform.APNS if not _APNS_TOKEN.fullmatch(token):
-            raise UnsupportedDevice("a device of apns has a `token` of 32 to 100 bytes as hexadecimal digits")
+            raise UnsupportedDevice(
+                "a device of apns has a `token` of 32 to 100 bytes as hexadecimal digits, neither base64 nor with < >",
+                _field(token),
+            )
         case Platform.APNS:
             pass
 
@@ -114,15 +117,24 @@ def _check_fcm(token: str) -> None:
     try:
         FcmDevice.of_token(token)
     except FcmDeviceInvalid as error:
-        raise UnsupportedDevice(f"`token` of a device of fcm {error}") from error
+        raise UnsupportedDevice(f"`token` of a device of fcm {error}", "device.token") from error
+
+
+def _field(token: str) -> str:
+    """Return the field that an app sent a device token in."""
+    return f"device.{FcmDevice.read(token).kind}"
 
 
 def _check_subscription(token: str, services: Container[str]) -> None:
     try:
         subscription = Subscription.read(token)
     except SubscriptionInvalid as error:
-        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`") from error
+        raise UnsupportedDevice(
+            "a device of webpush has `endpoint` and `keys`, and no `token`", _field(token)
+        ) from error
     if subscription.token != token:
-        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`")
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`", _field(token))
     if subscription.service not in services:
-        raise UnsupportedDevice("the relay may not push to the host of `endpoint`: use another push service")
+        raise UnsupportedDevice(
+            "the relay may not push to the host of `endpoint`: use another push service", "device.endpoint"
+        )

@@ -158,7 +158,9 @@ async def test_a_fid_is_of_fcm_alone(api: Api) -> None:
     made = await api.register()
     path, secret = f"/v1/registrations/{made['id']}", made["secret"]
 
-    await api.problem((422, "unsupported-device"), "PATCH", path, {"device": {"fid": FCM_FID}}, secret)
+    answer = await api.problem((422, "unsupported-device"), "PATCH", path, {"device": {"fid": FCM_FID}}, secret)
+
+    assert [fault["field"] for fault in answer["errors"]] == ["device.fid"]
 
 
 async def test_a_silent_server_is_answered_with_202_and_the_verdict_is_seen_later(api: Api) -> None:
@@ -209,22 +211,31 @@ async def test_too_many_refused_credentials_are_429_with_the_time_to_wait(api: A
 
 
 DEVICE = {"platform": "apns", "app": APNS_APP, "token": APNS_TOKEN}
+FCM_DEVICE = {"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN}
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "code"),
+    ("changes", "status", "code", "field"),
     [
-        ({"mailbox": 7}, 400, "invalid-request"),
-        ({"mailbox": "a:b"}, 400, "invalid-request"),
-        ({"credential": {"kind": "basic", "password": "canary\n"}}, 400, "invalid-request"),
-        ({"server": "nowhere"}, 422, "unknown-server"),
-        ({"mailbox": "ann@elsewhere.example"}, 422, "unknown-server"),
-        ({"device": DEVICE | {"app": "com.example.other"}}, 422, "unknown-app"),
-        ({"device": DEVICE | {"token": "canary"}}, 422, "unsupported-device"),
+        ({"mailbox": 7}, 400, "invalid-request", "mailbox"),
+        ({"mailbox": "a:b"}, 400, "invalid-request", "mailbox"),
+        ({"credential": {"kind": "basic", "password": "canary\n"}}, 400, "invalid-request", "credential.password"),
+        ({"credential": {"kind": "kerberos", "invitation": "x"}}, 422, "unsupported-credential", "credential.kind"),
+        ({"server": "nowhere"}, 422, "unknown-server", "server"),
+        ({"mailbox": "ann@elsewhere.example"}, 422, "unknown-server", "mailbox"),
+        ({"device": DEVICE | {"app": "com.example.other"}}, 422, "unknown-app", "device.app"),
+        ({"device": DEVICE | {"token": "canary"}}, 422, "unsupported-device", "device.token"),
+        ({"device": FCM_DEVICE | {"token": FCM_FID}}, 422, "unsupported-device", "device.token"),
+        ({"device": FCM_DEVICE | {"environment": "sandbox"}}, 422, "unsupported-device", "device.environment"),
     ],
 )
-async def test_what_cannot_be_has_its_code(api: Api, changes: Json, status: int, code: str) -> None:
-    await api.problem((status, code), "POST", "/v1/registrations", wish(**changes))
+async def test_what_cannot_be_has_its_code_and_names_its_field(
+    api: Api, changes: Json, status: int, code: str, field: str
+) -> None:
+    answer = await api.problem((status, code), "POST", "/v1/registrations", wish(**changes))
+
+    assert [fault["field"] for fault in answer["errors"]] == [field]
+    assert answer["errors"][0]["detail"]
 
 
 async def test_invalid_fields_are_named(api: Api) -> None:

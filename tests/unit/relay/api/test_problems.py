@@ -28,7 +28,7 @@ def read(response: web.Response | None) -> dict[str, object]:
 def test_every_refusal_has_its_place_in_the_table() -> None:
     named = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, RelayError)}
 
-    assert named - {RelayError} <= set(BY_ERROR)
+    assert named - {RelayError, errors.FieldRefused} <= set(BY_ERROR)
 
 
 def test_a_code_means_one_status_and_one_title() -> None:
@@ -48,6 +48,13 @@ def test_faults_are_listed_by_field() -> None:
     body = read(refusal(errors.InvalidRequest([("mailbox", "is missing")])))
 
     assert body["errors"] == [{"field": "mailbox", "detail": "is missing"}]
+
+
+@pytest.mark.parametrize("cls", [cls for cls in BY_ERROR if issubclass(cls, errors.FieldRefused)])
+def test_what_one_field_asks_for_and_cannot_be_names_the_field(cls: type[errors.FieldRefused]) -> None:
+    body = read(refusal(cls("the text", "device.app")))
+
+    assert (body["detail"], body["errors"]) == ("the text", [{"field": "device.app", "detail": "the text"}])
 
 
 @pytest.mark.parametrize(

@@ -108,15 +108,16 @@ def test_the_fullest_body_is_taken_as_it_is() -> None:
         ({"device": subscription(keys={**KEYS, "auth": "canary"})}, "device.keys.auth"),
         ({"device": subscription(keys={**KEYS, "p256dh": "canary" * 14})}, "device.keys.p256dh"),
         ({"device": subscription(keys={**KEYS, "p256dh": "BA" + "A" * 85})}, "device.keys.p256dh"),
-        ({"device": subscription(keys={**KEYS, "secret": "x"})}, "device.keys.secret"),
         ({"device": subscription(token="canary")}, "device.token"),
-        ({"device": subscription(environment="sandbox")}, "device.environment"),
+        ({"device": subscription(environment="test")}, "device.environment"),
+        ({"device": subscription(expirationTime="canary")}, "device.expirationTime"),
+        ({"device": subscription(contentEncoding="aesgcm")}, "device.contentEncoding"),
         ({"classes": []}, "classes"),
         ({"classes": ["mail"]}, "classes.0"),
         ({"classes": "email"}, "classes"),
         ({"mode": "loud"}, "mode"),
         ({"locale": "english please"}, "locale"),
-        ({"locale": "en" + "-x" * 20}, "locale"),
+        ({"locale": "en" + "-x" * 200}, "locale"),
         ({"secret": "canary"}, "secret"),
         ({"f" * 500: 1}, ""),
         ({"hunter-2": 1}, ""),
@@ -186,6 +187,101 @@ def test_a_subscription_becomes_a_device_token_of_one_spelling() -> None:
     assert plain.platform is Platform.WEBPUSH
     assert plain.token == Subscription.of("https://push.example.com/x", KEYS["p256dh"], KEYS["auth"]).token
     assert read(body(device=spelled)).device == plain
+
+
+def test_what_a_browser_says_of_its_subscription_is_taken() -> None:
+    plain = read(body(device=subscription())).device
+    more = {"expirationTime": None, "contentEncoding": "aes128gcm", "environment": None}
+
+    assert read(body(device=subscription(**more, keys={**KEYS, "later": "canary"}))).device == plain
+    assert read(body(device=subscription(expirationTime=1.8e12))).device == plain
+    assert read(body(device=subscription(expirationTime=1_800_000_000_000))).device == plain
+    standard = {name: value.replace("-", "+").replace("_", "/") for name, value in KEYS.items()}
+    assert read(body(device=subscription(keys=standard))).device == plain
+
+    change = {"endpoint": "https://push.example.com/x", "keys": KEYS, "expirationTime": None}
+    assert parse(ChangeBody, json.dumps({"device": change}).encode()).change().device_token == plain.token
+
+
+def test_null_is_absent_in_a_new_registration_too() -> None:
+    optional = ("server", "classes", "subfolders", "mode", "locale", "invitation")
+    device = body()["device"] | {"environment": None}
+    fcm = {"platform": "fcm", "app": "a", "fid": FID}
+
+    assert read(body(**dict.fromkeys(optional), device=device)) == read(body())
+    assert read(body(device={**fcm, "token": None, "environment": None})) == read(body(device=fcm))
+    assert read(body(credential={"kind": "basic", "password": "canary", "user": None})) == read(body())
+    certificate = {"kind": "certificate", "pem": "canary"}
+    nulls = dict.fromkeys(("pkcs12", "passphrase", "user"))
+    assert read(body(credential={**certificate, **nulls})) == read(body(credential=certificate))
+
+
+def test_null_for_what_must_be_there_is_a_missing_field() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(RegistrationBody, json.dumps(body(mailbox=None, credential=None)).encode())
+
+    assert refusal.value.faults == [("mailbox", "is missing"), ("credential", "is missing")]
+
+
+def test_a_locale_is_taken_as_phones_write_it() -> None:
+    assert read(body(locale="en_US@rg=atzzzz")).locale == "en-US"
+    assert parse(ChangeBody, b'{"locale": "ar-EG-u-nu-latn"}').change().locale == "ar-EG"
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "fault"),
+    [
+        (
+            RegistrationBody,
+            {"device": {"platform": "apns", "app": "a", "token": "t", "deviceToken": "canary"}},
+            ("device.deviceToken", "is not known here: did you mean `token`?"),
+        ),
+        (
+            RegistrationBody,
+            {"credential": {"kind": "oauth", "refresh_token": "canary", "refreshToken": "canary"}},
+            ("credential.refreshToken", "is not known here: did you mean `refresh_token`?"),
+        ),
+        (RegistrationBody, {"Mailbox": "canary"}, ("Mailbox", "is not known here: did you mean `mailbox`?")),
+        (ChangeBody, {"mailbox": "canary"}, ("mailbox", "never changes: leave it out")),
+        (ChangeBody, {"device": {"app": "canary"}}, ("device.app", "never changes: leave it out")),
+        (ChangeBody, {"Clases": "canary"}, ("", "has a field that is not known here: did you mean `classes`?")),
+    ],
+)
+def test_an_unknown_field_is_told_with_the_known_one(model: type[Body], value: Any, fault: tuple[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(model, json.dumps(body(**value) if model is RegistrationBody else value).encode())
+
+    assert refusal.value.faults == [fault]
+    assert "canary" not in str(refusal.value)
+
+
+def test_every_fault_is_told_in_our_own_words() -> None:
+    wrong = {
+        "mailbox": 7,
+        "server": "",
+        "credential": {"kind": "basic", "password": "canary" * 200, "user": ""},
+        "device": {"platform": "webpush", "app": "", "endpoint": 7, "keys": []},
+        "classes": [[]],
+        "subfolders": True,
+        "mode": "loud",
+        "locale": "",
+    }
+
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(RegistrationBody, json.dumps(wrong).encode())
+
+    assert refusal.value.faults == [
+        ("mailbox", "must be a text"),
+        ("credential.password", "must have at most 1024 characters"),
+        ("credential.user", "must not be empty"),
+        ("device.app", "must be letters, digits and . _ - only, and begin with a letter or a digit"),
+        ("device.endpoint", "must be a text"),
+        ("device.keys", "must be an object"),
+        ("server", "must be letters, digits and . _ - only, and begin with a letter or a digit"),
+        ("classes.0", "must be one of email, calendar, contacts, tasks, notes"),
+        ("subfolders", "must be a list"),
+        ("mode", "must be one of alert, background"),
+    ]
 
 
 def test_a_subscription_of_another_platform_is_refused() -> None:
