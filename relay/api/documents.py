@@ -11,13 +11,15 @@ from relay.domain.model import (
     Environment,
     Mode,
     Platform,
+    PushTest,
+    PushTestState,
     Quarantine,
     Registration,
     RegistrationState,
     RegistrationView,
 )
 from relay.domain.reasons import Actor
-from relay.registration.guidance import advise, proved, visible_reason
+from relay.registration.guidance import advise, advise_test, proved, visible_reason
 
 Json = dict[str, object]
 
@@ -112,6 +114,23 @@ class RegisteredAnswer(RegistrationAnswer):
     secret: str
 
 
+class PushTestAnswer(Answer):
+    """A test push, and what became of it."""
+
+    id: str
+    state: PushTestState
+    remedy: RemedyAnswer
+    asked_at: Moment
+    ended_at: Moment | None
+    reason: str | None = Field(description="the provider's last answer; null: none yet, or it took the push")
+
+
+class WithTestAnswer(RegistrationAnswer):
+    """A registration with the test push that was asked for."""
+
+    test: PushTestAnswer
+
+
 class WebPushAnswer(Answer):
     """What an app subscribes with at its push service."""
 
@@ -164,6 +183,24 @@ def registration(view: RegistrationView) -> Json:
 def registered(view: RegistrationView, secret: str) -> Json:
     """Return a new registration with its secret."""
     return {"secret": secret, **registration(view)}
+
+
+def push_test(test: PushTest) -> Json:
+    """Return a test push."""
+    advice = advise_test(test)
+    return PushTestAnswer(
+        id=test.id,
+        state=test.state,
+        remedy=RemedyAnswer(by=advice.by, text=advice.text),
+        asked_at=test.asked_at,
+        ended_at=test.ended_at,
+        reason=test.reason or None,
+    ).json_document()
+
+
+def with_test(view: RegistrationView, test: PushTest) -> Json:
+    """Return a registration with the test push that was asked for."""
+    return {**registration(view), "test": push_test(test)}
 
 
 def _mailbox(view: RegistrationView) -> MailboxAnswer:

@@ -59,4 +59,13 @@ VERIFYING: Final[Json] = {
     "mailbox": {"server": "head-office", "user": "example\\ann"},
     "credential": {"pending": True, "refused": False},
 }
+TEST: Final[Json] = {
+    "id": "kq3Zp0aWm2Xc7RtY",
+    "state": "queued",
+    "remedy": {"by": "nobody", "text": "The relay has the test push; the provider has not taken it yet: ask again."},
+    "asked_at": "2026-11-23T08:00:05Z",
+    "ended_at": None,
+    "reason": None,
+}
+TESTED: Final[Json] = {**REGISTRATION, "test": TEST}
 WEBPUSH: Final[Json] = {"vapid_public_key": "BIfm..."}

@@ -39,6 +39,7 @@ EVERYWHERE: Final = ("RateLimit-Policy", "RateLimit")
 """The headers of every answer to a request that was counted."""
 PATHS: Final[Mapping[str, Json]] = {
     "id": {"type": "string", "pattern": f"^{ID}$"},
+    "test": {"type": "string", "pattern": f"^{ID}$"},
     "code": {"type": "string", "pattern": "^[a-z-]{1,64}$"},
 }
 """The forms of what stands in braces in a path."""

@@ -11,7 +11,14 @@ from typing import Final
 from pydantic import BaseModel
 
 from relay.api import examples
-from relay.api.documents import Answer, RegisteredAnswer, RegistrationAnswer, WebPushAnswer
+from relay.api.documents import (
+    Answer,
+    PushTestAnswer,
+    RegisteredAnswer,
+    RegistrationAnswer,
+    WebPushAnswer,
+    WithTestAnswer,
+)
 from relay.api.schema import ChangeBody, RegistrationBody
 
 ID: Final = "[A-Za-z0-9_-]{1,54}"
@@ -152,13 +159,22 @@ OPERATIONS: Final = (
         (
             Reply(
                 HTTPStatus.ACCEPTED,
-                "the push is on its way",
-                RegistrationAnswer,
-                headers=_PENDING,
-                example=examples.REGISTRATION,
+                "the push is on its way; `Location` says later what became of it",
+                WithTestAnswer,
+                headers=("Location", *_PENDING),
+                example=examples.TESTED,
             ),
         ),
         ("not-active", "too-many-tests"),
+        secret=True,
+    ),
+    Operation(
+        "push_test",
+        "GET",
+        ONE + "/test-pushes/{test}",
+        "Ask what became of a test push",
+        (Reply(HTTPStatus.OK, "the test push", PushTestAnswer, example=examples.TEST),),
+        ("no-such-test",),
         secret=True,
     ),
     Operation(

@@ -71,12 +71,13 @@ class Routes:
             "change": self.change,
             "remove": self.remove,
             "test_push": self.test_push,
+            "push_test": self.push_test,
             "webpush": self.webpush,
             "openapi": self.openapi,
             "problem": self.problem,
         }
         for row in OPERATIONS:
-            path = row.path.replace("{id}", f"{{id:{ID}}}")
+            path = row.path.replace("{id}", f"{{id:{ID}}}").replace("{test}", f"{{test:{ID}}}")
             router.add_route(row.method, path, handlers[row.name])
             if row.method == hdrs.METH_GET:
                 router.add_route(hdrs.METH_HEAD, path, handlers[row.name])
@@ -120,11 +121,19 @@ class Routes:
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def test_push(self, request: web.Request) -> web.Response:
-        """Answer 202 with the registration."""
+        """Answer 202 with the registration and the test push."""
         access = _access(request)
         with self._writes.passing():
-            view = await self._service.test_push(access)
-        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=LATER)
+            view, test = await self._service.test_push(access)
+        headers = {hdrs.LOCATION: f"{COLLECTION}/{view.registration.id}/test-pushes/{test.id}", **LATER}
+        return web.json_response(documents.with_test(view, test), status=HTTPStatus.ACCEPTED, headers=headers)
+
+    async def push_test(self, request: web.Request) -> web.Response:
+        """Answer 200 with what became of a test push."""
+        access = _access(request)
+        with self._reads.passing():
+            test = await self._service.push_test(access, request.match_info["test"])
+        return web.json_response(documents.push_test(test))
 
     async def webpush(self, _: web.Request) -> web.Response:
         """Answer 200 with what an app needs before it subscribes; public, so without a secret."""

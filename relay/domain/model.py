@@ -144,6 +144,36 @@ class Registration:
     """The classes whose sub-folders count too; only those that are among `classes`."""
 
 
+class PushTestState(StrEnum):
+    """What became of a test push."""
+
+    QUEUED = "queued"
+    """The provider has not taken it yet."""
+    DELIVERED = "delivered"
+    """The provider took it."""
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    """A later test was asked for before the provider took this one."""
+    EXPIRED = "expired"
+    """The provider took it in no hour, or the registration got no pushes any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushTest:
+    """A test push that an app asked for."""
+
+    id: str
+    """Opaque, random, safe in URLs."""
+    state: PushTestState
+    asked_at: datetime
+    ended_at: datetime | None = None
+    """None: it is queued, or was dropped with its mark."""
+    reason: str = ""
+    """The provider's last answer; empty: it has not answered, or took the push."""
+    channel: bool = False
+    """Whether the relay's channel to the provider is at fault, and not the device token."""
+
+
 @dataclass(frozen=True, slots=True)
 class RegistrationView:
     """A registration with its mailbox and the state of its candidate."""

@@ -10,7 +10,16 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final, TypeAlias
 
-from relay.domain.model import DuePush, Environment, Mark, Platform, Quarantine, RegistrationId, RegistrationState
+from relay.domain.model import (
+    DuePush,
+    Environment,
+    Mark,
+    Platform,
+    PushTestState,
+    Quarantine,
+    RegistrationId,
+    RegistrationState,
+)
 from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
@@ -20,6 +29,9 @@ STALE_GONE: Final = timedelta(minutes=15)
 """How long a mark waits when the 410's timestamp is older than our device token; the provider may know better soon."""
 FAREWELL: Final = timedelta(days=1)
 """How long a wiped registration is kept for a provider that does not take its last push."""
+
+TEST_LASTS: Final = timedelta(hours=1)
+"""How long a test push is tried: a person waits for it."""
 
 MarkKey: TypeAlias = tuple[RegistrationId, Mark]
 
@@ -78,6 +90,16 @@ class MarkUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class PushTestResult:
+    """What a provider said about the test push of a registration; QUEUED: it is tried again."""
+
+    registration_id: RegistrationId
+    state: PushTestState
+    reason: str
+    channel: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """What a group of settlements changes; each list is in the order of its keys."""
 
@@ -91,6 +113,7 @@ class Settled:
     kept: list[MarkUpdate]
     wake: frozenset[Platform]
     """Platforms that have kept marks which fall due earlier than their dispatcher expects."""
+    tests: list[PushTestResult] = field(default_factory=list)
 
 
 def settle(
@@ -110,13 +133,18 @@ def settle(
     forgotten = {s.push.registration_id for s in present if _forgets(s, recipients[s.push.registration_id], now)}
     gone = {s.push.registration_id for s in present if _ends_token(s, recipients[s.push.registration_id])} - forgotten
     ended = gone | forgotten
+    tests: list[PushTestResult] = []
     done: list[MarkKey] = []
     kept: list[MarkUpdate] = []
     wake: set[Platform] = set()
     for settlement in sorted(present, key=lambda each: (each.push.registration_id, each.push.mark)):
         push = settlement.push
         mark = marks.get((push.registration_id, push.mark))
-        if mark is None or mark.first_at != push.first_at or push.registration_id in ended:
+        if mark is None or mark.first_at != push.first_at:
+            continue
+        if push.mark is Mark.TEST and _is_for(push, recipients[push.registration_id]):
+            tests += _test_results(settlement, mark, now, ended=push.registration_id in ended)
+        if push.registration_id in ended:
             continue
         update = _update_mark(settlement, mark, recipients[push.registration_id], now, pacing)
         if update is None:
@@ -126,7 +154,11 @@ def settle(
         if update.due_at <= now or isinstance(settlement.outcome, Delivered):
             # Delivered and kept: the mark grew meanwhile, and the dispatcher does not know when the rest falls due.
             wake.add(push.platform)
-    return Settled(updated, sorted(gone), sorted(forgotten), done, kept, frozenset(wake))
+    healed = {update.id for update in updated if update.quarantine is None}
+    healed &= {id_ for id_, recipient in recipients.items() if recipient.quarantine is not None}
+    # The marks that the quarantine held back fall due now.
+    wake |= {each.push.platform for each in present if each.push.registration_id in healed - ended}
+    return Settled(updated, sorted(gone), sorted(forgotten), done, kept, frozenset(wake), tests)
 
 
 def may_end_registrations(settlements: Iterable[Settlement]) -> list[RegistrationId]:
@@ -204,12 +236,42 @@ def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:
     return recipient.token_since <= (outcome.gone_since or push.token_since)
 
 
+def _test_results(settlement: Settlement, mark: PendingMark, now: datetime, *, ended: bool) -> list[PushTestResult]:
+    """Return the result of a test push; none if a later test was asked for meanwhile, which is still to be sent."""
+    push, outcome = settlement.push, settlement.outcome
+    if mark.generation != push.generation and not ended:
+        return []
+    match outcome:
+        case Delivered():
+            state, reason, channel = PushTestState.DELIVERED, "", False
+        case TokenGone(reason=reason):
+            state, channel = (PushTestState.REFUSED if ended else PushTestState.QUEUED), False
+        case Refused(reason=reason, channel=channel):
+            state = PushTestState.REFUSED
+        case RetryLater(reason=reason):  # pragma: no branch -- mypy proves that no other outcome is left
+            state, channel = (PushTestState.EXPIRED if _is_too_old(push, now) else PushTestState.QUEUED), False
+    return [PushTestResult(push.registration_id, state, reason, channel)]
+
+
+def _is_too_old(push: DuePush, now: datetime) -> bool:
+    return now - push.first_at >= TEST_LASTS
+
+
+def _ends_test(settlement: Settlement, now: datetime) -> bool:
+    """Return True for a test push that is not tried again: its refusal is the answer that somebody waits for."""
+    push, outcome = settlement.push, settlement.outcome
+    if push.mark is not Mark.TEST:
+        return False
+    return isinstance(outcome, Refused) or (isinstance(outcome, RetryLater) and _is_too_old(push, now))
+
+
 def _update_mark(
     settlement: Settlement, mark: PendingMark, recipient: Recipient, now: datetime, pacing: Pacing
 ) -> MarkUpdate | None:
     """Return the new values of a mark; None: the mark is done."""
     push, later = settlement.push, settlement.next_try_at
-    if isinstance(settlement.outcome, Delivered) and mark.generation == push.generation and _is_for(push, recipient):
+    same_push = mark.generation == push.generation and _is_for(push, recipient)
+    if same_push and (isinstance(settlement.outcome, Delivered) or _ends_test(settlement, now)):
         return None
     same = MarkUpdate(
         push.registration_id, push.mark, mark.count, mark.first_at, now, mark.attempts, mark.paced, settlement.parked

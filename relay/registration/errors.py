@@ -84,6 +84,10 @@ class TooManyTests(RelayError):
         self.retry_after = max(1, math.ceil(seconds))
 
 
+class NoSuchTest(RelayError):
+    """The registration has no test push of this id, or had it so long ago that it is forgotten."""
+
+
 class TooManyRequests(RelayError):
     """One client address asks too often."""
 

@@ -1,10 +1,11 @@
 """What the API tells an app about its registration: whether it works, who must act, and what to do."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
-from relay.domain.model import Mailbox, RegistrationState, RegistrationView
+from relay.domain.model import Mailbox, PushTest, PushTestState, RegistrationState, RegistrationView
 from relay.domain.reasons import REASONS, STATES, Actor, Concern, row_of
 
 
@@ -41,6 +42,38 @@ def advise(view: RegistrationView) -> Advice:
             return Advice(STATES[WatchState.WIPED].actor, STATES[WatchState.WIPED].words)
         case RegistrationState.ACTIVE:
             return _active(view)
+
+
+def advise_test(test: PushTest) -> Advice:
+    """Return the advice after a test push in its present state."""
+    if test.state is PushTestState.REFUSED and not test.channel:
+        text = (
+            f"The push to this device was refused ({test.reason}): send the present device token, and for APNs the "
+            "environment that issued it, then test again."
+        )
+        return Advice(Actor.APP, text)
+    if test.state is PushTestState.EXPIRED and test.ended_at is None:
+        return Advice(Actor.APP, "The test push was dropped: look at the state of the registration.")
+    return _TESTED[test.state]
+
+
+_TESTED: Final = {
+    PushTestState.QUEUED: Advice(
+        Actor.NOBODY, "The relay has the test push; the provider has not taken it yet: ask again."
+    ),
+    PushTestState.DELIVERED: Advice(
+        Actor.NOBODY,
+        "The provider took the test push. If the phone shows nothing, look at its settings for notifications.",
+    ),
+    PushTestState.REFUSED: Advice(
+        Actor.ADMINISTRATOR,
+        "The provider refuses what the relay sends for this app: the administrator of the relay sees why.",
+    ),
+    PushTestState.SUPERSEDED: Advice(Actor.NOBODY, "A later test push took its place: ask about that one."),
+    PushTestState.EXPIRED: Advice(
+        Actor.ADMINISTRATOR, "The provider did not take the test push in time: the administrator of the relay sees why."
+    ),
+}
 
 
 def visible_reason(view: RegistrationView) -> Reason | None:

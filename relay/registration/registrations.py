@@ -20,6 +20,8 @@ from relay.domain.model import (
     Mark,
     NewMailbox,
     Platform,
+    PushTest,
+    PushTestState,
     Registration,
     RegistrationChange,
     RegistrationId,
@@ -33,6 +35,7 @@ from relay.registration.credentials import Logins
 from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
+    NoSuchTest,
     NotActive,
     NotAuthorized,
     OtherMailbox,
@@ -196,16 +199,25 @@ class Registrations:
         await self._store.remove(access.registration_id)
         log.info("registration removed", extra={"registration": access.registration_id})
 
-    async def test_push(self, access: Access) -> RegistrationView:
-        """Mark a registration for a test push; raises NotAuthorized, NotActive, TooManyTests."""
+    async def test_push(self, access: Access) -> tuple[RegistrationView, PushTest]:
+        """Mark a registration for a test push and return it; raises NotAuthorized, NotActive, TooManyTests."""
         view = await self.view(access)
         if view.registration.state is not RegistrationState.ACTIVE:
             raise NotActive(f"the registration is {view.registration.state.value}, not active")
         now = self._clock()
         if not await self._store.may_test(access.registration_id, now, TEST_PAUSE):
             raise TooManyTests(TEST_PAUSE.total_seconds())
-        await self._store.mark(access.registration_id, Mark.TEST, now)
-        return view
+        test = PushTest(self._tokens(12), PushTestState.QUEUED, now)
+        await self._store.mark(access.registration_id, Mark.TEST, now, test.id)
+        return view, test
+
+    async def push_test(self, access: Access, test: str) -> PushTest:
+        """Return what became of a test push; raises NotAuthorized, NoSuchTest."""
+        await self.view(access)
+        found = await self._store.push_test(access.registration_id, test)
+        if found is None:
+            raise NoSuchTest("the registration has no test push of this id; the last five are kept")
+        return found
 
     async def _check_tries(self, server: str, user: str, *, owner: bool) -> None:
         """Raise TooManyRefusals if the watch role could not show a credential now; that counts what it shows.

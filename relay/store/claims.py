@@ -52,6 +52,7 @@ _PARK: Final = (
     .values(attempts=count_up(outbox.c.attempts))
 )
 _RECHECK: Final = registration.c.recheck_at
+_IS_TEST: Final = outbox.c.mark == Mark.TEST.value
 _RIPE: Final = sa.or_(_RECHECK <= _NOW, sa.bindparam("far_recheck", type_=Moment) < _RECHECK)
 _SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
     (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
@@ -70,7 +71,7 @@ def claim_marks(
     for _ in range(ROUNDS):
         missing = limit - len(pushes)
         marks, bad = READABLE.all(connection, due, values | {"limit": missing})
-        trials = _hold({mark.push.registration_id for mark in marks if mark.quarantined}, connection, now)
+        trials = _hold({mark.push.registration_id for mark in marks if _is_trial(mark)}, connection, now)
         found = _sort(marks, trials, now, pacing)
         if found.claimed:
             keys = [(push.registration_id, push.mark) for push in found.claimed]
@@ -130,8 +131,8 @@ def _due(form: LanesForm) -> Prepared:
     fresh = (outbox.c.last_at >= sa.bindparam("fresh", type_=Moment)) | lasting
     sibling = outbox.alias("sibling")
     tried = sa.exists().where(sibling.c.registration_id == registration.c.id, _claimed(sibling))
-    # Registrations in quarantine are left out, but for one trial at a time once their re-check is due.
-    trusted = _RECHECK.is_(None) | (_RIPE & sa.not_(tried))
+    # Registrations in quarantine are left out, but for test pushes, and one trial at a time once their re-check is due.
+    trusted = _RECHECK.is_(None) | _IS_TEST | (_RIPE & sa.not_(tried))
     return Prepared(
         READABLE.query.where(*conditions(form), due, free_or_run_out(), fresh, _SENDABLE, trusted)
         .order_by(*first, outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
@@ -142,7 +143,7 @@ def _due(form: LanesForm) -> Prepared:
 
 @lru_cache(FORMS)
 def _next_due(form: LanesForm) -> Prepared:
-    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), _RECHECK)
+    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), sa.case((_IS_TEST, sa.null()), else_=_RECHECK))
     return Prepared(sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *conditions(form)))
 
 
@@ -181,7 +182,7 @@ def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, paci
     tried: set[str] = set()
     for due in marks:
         push = due.push
-        if due.quarantined:
+        if _is_trial(due):
             if push.registration_id in tried or push.registration_id not in trials:
                 continue
             tried.add(push.registration_id)
@@ -192,6 +193,14 @@ def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, paci
         else:
             found.claimed.append(push)
     return found
+
+
+def _is_trial(due: DueMark) -> bool:
+    """Return True if a mark is claimed as the one trial of a registration in quarantine.
+
+    A test push is sent all the same: an app asks for it to learn whether its token and environment are right now.
+    """
+    return due.quarantined and due.push.mark is not Mark.TEST
 
 
 def _parked(bad: Bad, now: datetime) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from relay.store.engine import Database, scrub
 from relay.store.lanes import Lanes
 from relay.store.marks import outbox_topics
 from relay.store.prepared import Prepared
+from relay.store.push_tests import note_results
 from relay.store.reading import WRONG, Bad, faults
 from relay.store.rows import (
     FREE,
@@ -212,6 +213,7 @@ def settle_marks(
     marks = _lock_pending(connection, settlements, ids)
     settled = settle(settlements, recipients, marks, now, pacing)
     _write(connection, settled, recipients)
+    note_results(connection, settled.tests, now)
     return settled, dirty
 
 

@@ -17,6 +17,7 @@ from relay.store.tables import (
     node,
     outbox,
     path,
+    push_test,
     registration,
     sealed_anew,
     shard,
@@ -89,6 +90,9 @@ GRANTS: Final = (
     *_whole(API, outbox, "SELECT"),
     Grant(API, "outbox", "INSERT", _MARKED),
     Grant(API, "outbox", "UPDATE", (*_GROWN, "aside")),
+    *_whole(API, push_test, "SELECT", "DELETE"),
+    Grant(API, "push_test", "INSERT", ("id", "registration_id", "asked_at")),
+    Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
     Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "device_id", "shard")),
@@ -125,6 +129,8 @@ GRANTS: Final = (
         "UPDATE",
         ("claimed_by", "claimed_until", "due_at", "attempts", "paced", "aside", "count", "first_at"),
     ),
+    Grant(PUSH, "push_test", "SELECT", ("registration_id", "state")),
+    Grant(PUSH, "push_test", "UPDATE", ("state", "reason", "channel", "ended_at")),
     *(grant for user in ROLES for table in (shard, node) for grant in _whole(user, table, "SELECT")),
     *(Grant(user, "alembic_version", "SELECT") for user in ROLES),
 )

@@ -24,6 +24,7 @@ from relay.domain.model import (
     Mark,
     NewMailbox,
     Platform,
+    PushTest,
     Registration,
     RegistrationChange,
     RegistrationId,
@@ -38,6 +39,7 @@ from relay.store.bulk import Among
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, outbox_topics, set_marks
 from relay.store.prepared import Prepared
+from relay.store.push_tests import ONE, TESTS, note_asked
 from relay.store.reading import WRONG, Bad, Reader, faults
 from relay.store.rows import (
     MAILBOX,
@@ -168,10 +170,16 @@ class SqlRegistrationStore:
             await scrub(self._database)
         return gone
 
-    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
-        """Set a dirty mark for a test push; does nothing for a registration that is gone."""
-        for topic in await self._write(_mark, registration_id, mark, now):
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
+        """Set a dirty mark for a test push, and note the test; does nothing for a registration that is gone."""
+        for topic in await self._write(_mark, registration_id, mark, now, test):
             self._wakeups.wake(topic)
+
+    async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
+        """Read a test push of a registration; the last few of each are kept."""
+        found, bad = await self._reads.run(TESTS.all, ONE, {"_registration": registration_id, "_id": test})
+        self._refuse(bad)
+        return found[0] if found else None
 
 
 def _read_view(row: AnyRow) -> RegistrationView:
@@ -309,12 +317,17 @@ def _expire(connection: sa.Connection, before: datetime) -> tuple[int, int]:
     return len(ids), gone
 
 
-def _mark(connection: sa.Connection, registration_id: RegistrationId, mark: Mark, now: datetime) -> list[Topic]:
+def _mark(
+    connection: sa.Connection, registration_id: RegistrationId, mark: Mark, now: datetime, test: str
+) -> list[Topic]:
     query = sa.select(registration.c.platform).where(registration.c.id == registration_id)
     platform = connection.scalar(query.with_for_update(read=True, key_share=True))
     if platform is None:
         return []
-    return set_marks(connection, [NewMark(registration_id, mark.value, platform, 1, certain=True)], now)
+    topics = set_marks(connection, [NewMark(registration_id, mark.value, platform, 1, certain=True)], now)
+    if test:
+        note_asked(connection, registration_id, test, now)
+    return topics
 
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:

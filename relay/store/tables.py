@@ -1,4 +1,4 @@
-"""The schema: eleven tables, the same on SQLite and PostgreSQL."""
+"""The schema: twelve tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -206,6 +206,21 @@ outbox = sa.Table(
     sa.Column("cause", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_outbox_platform_due_at", "platform", "due_at"),
 )
+
+push_test = sa.Table(
+    "push_test",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column(
+        "registration_id", sa.Text, sa.ForeignKey("registration.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    sa.Column("asked_at", Moment, nullable=False),
+    sa.Column("ended_at", Moment),
+    sa.Column("state", sa.Text, nullable=False, server_default="queued"),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("channel", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+"""The last test pushes of each registration. Of those that are `queued`, the test mark in the outbox is the latest."""
 
 shard = sa.Table(
     "shard",

@@ -170,7 +170,7 @@ class _Registrations(MemoryRegistrationStore):
         for key in [key for key in self._outbox.rows if key[0] == registration_id]:
             del self._outbox.rows[key]
 
-    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         self.wakeups.wake(Topic.outbox(self._outbox.set_mark((registration_id, mark), 1, now)))
 
 

@@ -172,8 +172,9 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
     await watches.refuse(candidate_of(ben, b"new"), NOW)
     assert await registrations.may_test(ann.id, NOW, timedelta(seconds=10))
     assert await registrations.expire(NOW) == 0
-    await registrations.mark(ann.id, Mark.TEST, NOW)
-    await registrations.mark(ann.id, Mark.TEST, NOW)
+    await registrations.mark(ann.id, Mark.TEST, NOW, "test-1")
+    await registrations.mark(ann.id, Mark.TEST, NOW, "test-2")
+    assert await registrations.push_test(ann.id, "test-2")
     epoch = await own_all(watches)
     shards = shards_of(watches)
     assert await shards.beat("node-1", DAY, leaving=False)

@@ -15,7 +15,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, ProtocolVersion
 from relay.domain.errors import DatabaseRefuses, RowsForbidden, SchemaNewer
-from relay.domain.model import Environment, Mark, Mode, Platform, RegistrationState
+from relay.domain.model import Environment, Mark, Mode, Platform, PushTestState, RegistrationState
 from relay.domain.reasons import Cause
 from relay.store import migrate
 from relay.store.engine import Database, open_database
@@ -120,6 +120,7 @@ ENUMS: Final[dict[tuple[str, str], type[Enum]]] = {
     ("outbox", "platform"): Platform,
     ("outbox", "mark"): Mark,
     ("outbox", "cause"): Cause,
+    ("push_test", "state"): PushTestState,
 }
 FILLED = (
     """INSERT INTO mailbox (id, server, "user", device_id, shard, state, since)
@@ -132,6 +133,7 @@ FILLED = (
     """INSERT INTO outbox (registration_id, mark, platform, count, generation, certain, first_at, last_at, due_at,
         attempts) VALUES ('r', 'email', 'apns', 1, 1, true, '2026-11-24 08:30:15+00', '2026-11-24 08:30:15+00',
         '2026-11-24 08:30:15+00', 0)""",
+    """INSERT INTO push_test (id, registration_id, asked_at) VALUES ('t', 'r', '2026-11-24 08:30:15+00')""",
 )
 
 

@@ -61,7 +61,7 @@ class Pair:
         self.done.append(f"{what} {id_}")
         calls: dict[str, Callable[[RegistrationStore], Awaitable[object]]] = {
             "remove": lambda store: store.remove(id_),
-            "mark": lambda store: store.mark(id_, Mark.TEST, now),
+            "mark": lambda store: store.mark(id_, Mark.TEST, now, f"test-{number}"),
             "test": lambda store: store.may_test(id_, now, timedelta(minutes=3)),
             "expire": lambda store: store.expire(now - timedelta(minutes=20)),
         }

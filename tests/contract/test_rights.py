@@ -83,6 +83,15 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "DELETE": ALL,
         },
     },
+    "push_test": {
+        API: {
+            "SELECT": ALL,
+            "INSERT": "id registration_id asked_at",
+            "UPDATE": "state ended_at",
+            "DELETE": ALL,
+        },
+        PUSH: {"SELECT": "registration_id state", "UPDATE": "state reason channel ended_at"},
+    },
     "shard": {
         API: {"SELECT": ALL},
         WATCH: {"SELECT": ALL, "UPDATE": "owner epoch lease_until"},

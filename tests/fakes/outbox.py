@@ -121,7 +121,8 @@ class MemoryOutbox:
             missing = limit - len(pushes)
             due = self._due(platform, missing, now, only, without)
             for key, row in due:
-                if self.registrations[key[0]].quarantine is not None and self._tried(key[0], now):
+                held = self.registrations[key[0]].quarantine is not None and key[1] is not Mark.TEST
+                if held and self._tried(key[0], now):
                     continue
                 seconds = 0.0 if row.paced else self.pacing.wait(key[1], self._pushed_at(key), now)
                 if seconds > 0.0:
@@ -197,7 +198,7 @@ class MemoryOutbox:
         moments = []
         for key, row in self._sendable(self.rows, platform, None, without):
             quarantine = self.registrations[key[0]].quarantine
-            later = [row.until, None if quarantine is None else quarantine.recheck_at]
+            later = [row.until, None if quarantine is None or key[1] is Mark.TEST else quarantine.recheck_at]
             moments.append(max([row.due_at, *(moment for moment in later if moment is not None)]))
         return min(moments, default=None)
 
@@ -214,7 +215,7 @@ class MemoryOutbox:
             and (row.until is None or not row.claimed(now))
             and (row.last_at >= fresh or key[1] in LASTING)
         }
-        found = [item for item in self._sendable(due, platform, only, without) if self._trusted(item[0][0], now)]
+        found = [item for item in self._sendable(due, platform, only, without) if self._trusted(item[0], now)]
         probes = only is not None and only.retried is False
 
         def order(item: tuple[Key, StoredMark]) -> tuple[bool, datetime, Key]:
@@ -235,10 +236,11 @@ class MemoryOutbox:
             if only is None or _in_lane(registration, row, only):
                 yield key, row
 
-    def _trusted(self, id_: RegistrationId, now: datetime) -> bool:
-        """Return False for a registration in quarantine, but for one trial once its re-check is due."""
+    def _trusted(self, key: Key, now: datetime) -> bool:
+        """Return False for a registration in quarantine, but for a test, and one trial once its re-check is due."""
+        id_, mark = key
         quarantine = self.registrations[id_].quarantine
-        if quarantine is None:
+        if quarantine is None or mark is Mark.TEST:
             return True
         ripe = quarantine.recheck_at <= now or quarantine.recheck_at > now + FAR_RECHECK
         return ripe and not self._tried(id_, now)

@@ -15,6 +15,8 @@ from relay.domain.model import (
     Mailbox,
     Mark,
     NewMailbox,
+    PushTest,
+    PushTestState,
     Registration,
     RegistrationChange,
     RegistrationId,
@@ -23,6 +25,7 @@ from relay.domain.model import (
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import Load, Tries, TryLimits, account_key
+from relay.store.push_tests import KEPT
 
 
 class MemoryRegistrationStore:
@@ -50,6 +53,7 @@ class MemoryRegistrationStore:
         self.marks: list[tuple[RegistrationId, Mark]] = []
         self.proved: set[RegistrationId] = set()
         self.tested: dict[RegistrationId, datetime] = {}
+        self.tests: dict[RegistrationId, list[PushTest]] = {}
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
         self._reach("mailbox_of")
@@ -144,6 +148,7 @@ class MemoryRegistrationStore:
         self.proved.discard(registration_id)
         self.refused.discard(registration_id)
         self.tested.pop(registration_id, None)
+        self.tests.pop(registration_id, None)
         self.marks = [mark for mark in self.marks if mark[0] != registration_id]
 
     def _supersede(self, mine: Registration) -> None:
@@ -180,10 +185,22 @@ class MemoryRegistrationStore:
         for r in useless[:surplus]:
             await self.remove(r.id)
 
-    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
+    async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
+        self._reach("push_test")
+        return next((each for each in self.tests.get(registration_id, []) if each.id == test), None)
+
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         self._reach("mark")
         if registration := self.registrations.get(registration_id):
             self.marks.append((registration_id, mark))
+            if test:
+                before = [
+                    replace(each, state=PushTestState.SUPERSEDED, ended_at=now)
+                    if each.state is PushTestState.QUEUED
+                    else each
+                    for each in self.tests.get(registration_id, [])[1 - KEPT :]
+                ]
+                self.tests[registration_id] = [*before, PushTest(test, PushTestState.QUEUED, now)]
             self.wakeups.wake(Topic.outbox(registration.platform))
 
     def accept(self, registration_id: RegistrationId, now: datetime) -> None:

@@ -129,6 +129,10 @@ async def test_a_registration_lives_from_post_to_delete(api: Api) -> None:
         response, _ = await api.call("POST", path + "/test-push", secret=secret)
         assert response.status == 202
         assert api.world.store.marks == [(made["id"], Mark.TEST)]
+        response, told = await api.call("GET", response.headers["Location"], secret=secret)
+        assert (response.status, told["state"], told["ended_at"], told["reason"]) == (200, "queued", None, None)
+        await api.problem((404, "no-such-test"), "GET", path + "/test-pushes/another", secret=secret)
+        await api.problem((401, "not-authorized"), "GET", path + "/test-pushes/another", secret="guess")
 
         response, answer = await api.call("DELETE", path, secret=secret)
         assert (response.status, answer) == (204, {})

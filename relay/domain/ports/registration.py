@@ -8,6 +8,7 @@ from relay.domain.model import (
     Mailbox,
     Mark,
     NewMailbox,
+    PushTest,
     Registration,
     RegistrationChange,
     RegistrationId,
@@ -62,5 +63,8 @@ class RegistrationStore(Protocol):
         Mailboxes without any registration are marked dirty, so that the watch role forgets them.
         """
 
-    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime) -> None:
-        """Set a dirty mark for a test push."""
+    async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
+        """Set a dirty mark for a test push, and note the test under an id; one that waits is superseded."""
+
+    async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
+        """Read a test push of a registration; the last few of each are kept."""

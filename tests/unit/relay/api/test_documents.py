@@ -7,8 +7,18 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
-from relay.api.documents import registered, registration
-from relay.domain.model import Environment, Platform, Quarantine, RegistrationId, RegistrationState, RegistrationView
+from relay.api.documents import push_test, registered, registration, with_test
+from relay.domain.model import (
+    Environment,
+    Platform,
+    PushTest,
+    PushTestState,
+    Quarantine,
+    RegistrationId,
+    RegistrationState,
+    RegistrationView,
+)
+from relay.registration.guidance import advise_test
 from tests.fakes import records
 
 BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
@@ -120,6 +130,23 @@ def test_tokens_hashes_and_details_for_operators_do_not_show() -> None:
 
 def test_a_new_registration_shows_its_secret() -> None:
     assert registered(VIEW, "canary") == {"secret": "canary", **registration(VIEW)}
+
+
+def test_a_test_push_shows_what_became_of_it() -> None:
+    refused = PushTest("t1", PushTestState.REFUSED, BEGAN, BEGAN + timedelta(seconds=1), "BadDeviceToken")
+
+    shown = push_test(refused)
+
+    assert shown["remedy"] == {"by": "app", "text": advise_test(refused).text}
+    assert {name: shown[name] for name in shown if name != "remedy"} == {
+        "id": "t1",
+        "state": "refused",
+        "asked_at": "2026-11-23T08:00:00Z",
+        "ended_at": "2026-11-23T08:00:01Z",
+        "reason": "BadDeviceToken",
+    }
+    assert with_test(VIEW, refused) == {"test": shown, **registration(VIEW)}
+    assert push_test(PushTest("t1", PushTestState.QUEUED, BEGAN))["reason"] is None
 
 
 def test_a_quarantine_shows_its_reason_and_the_next_try_but_no_remedy_for_operators() -> None:

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from relay.domain.model import DuePush, Environment, Mark, Platform, Quarantine, RegistrationState
+from relay.domain.model import DuePush, Environment, Mark, Platform, PushTestState, Quarantine, RegistrationState
 from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.push.settlement import (
     FAREWELL,
     STALE_GONE,
+    TEST_LASTS,
     MarkUpdate,
     PendingMark,
+    PushTestResult,
     Recipient,
     RegistrationUpdate,
     Settled,
@@ -137,6 +139,65 @@ def test_a_mark_that_was_settled_meanwhile_stays_as_it_is(outcome: Outcome, mark
 
     assert (result.done, result.kept) == ([], [])
     assert [update.last_outcome for update in result.updated] == [LastOutcome.of(outcome)]
+
+
+# --- test pushes
+
+TESTING = replace(PUSH, mark=Mark.TEST)
+
+
+def after_test(
+    outcome: Outcome, mark: PendingMark = MARK, recipient: Recipient = ACTIVE, now: datetime = NOW
+) -> Settled:
+    return settled(outcome, recipient, mark, TESTING, now, next_try_at=LATER)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "reason", "channel", "tried_again"),
+    [
+        (Delivered(), PushTestState.DELIVERED, "", False, False),
+        (GONE, PushTestState.REFUSED, "Unregistered", False, False),
+        (TokenGone("410", BEGAN - SECOND), PushTestState.QUEUED, "410", False, True),
+        (BAD, PushTestState.REFUSED, "BadDeviceToken", False, False),
+        (SICK, PushTestState.REFUSED, "TopicDisallowed", True, False),
+        (BUSY, PushTestState.QUEUED, "busy", False, True),
+    ],
+)
+def test_the_answer_to_a_test_push_is_its_result(
+    outcome: Outcome, state: PushTestState, reason: str, channel: bool, tried_again: bool
+) -> None:
+    result = after_test(outcome)
+
+    assert result.tests == [PushTestResult(PUSH.registration_id, state, reason, channel)]
+    assert bool(result.kept) is tried_again
+
+
+def test_a_test_push_is_tried_for_an_hour() -> None:
+    young, old = (after_test(BUSY, now=BEGAN + age) for age in (TEST_LASTS - SECOND, TEST_LASTS))
+
+    assert [result.tests[0].state for result in (young, old)] == [PushTestState.QUEUED, PushTestState.EXPIRED]
+    assert (len(young.kept), old.done) == (1, [(PUSH.registration_id, Mark.TEST)])
+
+
+@pytest.mark.parametrize("outcome", EVERY_OUTCOME)
+def test_a_push_for_an_earlier_test_or_token_says_nothing_about_the_latest(outcome: Outcome) -> None:
+    fresh = replace(ACTIVE, device_token="fresh")
+
+    if outcome is not GONE:
+        assert (after_test(outcome, GREW).tests, len(after_test(outcome, GREW).kept)) == ([], 1)
+    assert after_test(outcome, recipient=fresh).tests == []
+
+
+@pytest.mark.parametrize("outcome", EVERY_OUTCOME)
+def test_other_marks_have_no_results(outcome: Outcome) -> None:
+    assert settled(outcome).tests == []
+
+
+def test_the_end_of_a_quarantine_wakes_the_platform_for_what_it_held_back() -> None:
+    recipient = replace(ACTIVE, quarantine=Quarantine(BEGAN, "BadDeviceToken", "look", LATER))
+
+    assert settled(Delivered(), recipient).wake == {Platform.APNS}
+    assert settled(GONE, recipient).wake == set()
 
 
 # --- another device token

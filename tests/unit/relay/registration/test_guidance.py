@@ -1,13 +1,16 @@
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
-from relay.domain.model import RegistrationState, RegistrationView
+from relay.domain.model import PushTest, PushTestState, RegistrationState, RegistrationView
 from relay.domain.reasons import Actor, row_of
-from relay.registration.guidance import advise, proved
+from relay.registration.guidance import advise, advise_test, proved
 from tests.fakes import records
+
+BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
 
 
 def view(
@@ -108,3 +111,19 @@ def test_the_advice_for_a_blocked_mailbox_is_that_of_its_reason(reason: Reason) 
     assert advice.by is row.actor
     assert advice.text.startswith(row.words)
     assert ("DEVICE" in advice.text) == row.access_rule
+
+
+@pytest.mark.parametrize("channel", [True, False])
+@pytest.mark.parametrize("state", PushTestState)
+def test_every_state_of_a_test_push_is_decided(state: PushTestState, channel: bool) -> None:
+    advice = advise_test(PushTest("test", state, BEGAN, BEGAN, "BadDeviceToken", channel))
+
+    assert advice.text.endswith(".")
+    refused = Actor.ADMINISTRATOR if channel else Actor.APP
+    expected = {PushTestState.REFUSED: refused, PushTestState.EXPIRED: Actor.ADMINISTRATOR}
+    assert advice.by is expected.get(state, Actor.NOBODY)
+    assert ("BadDeviceToken" in advice.text) is (advice.by is Actor.APP)
+
+
+def test_a_test_push_that_was_dropped_is_the_matter_of_its_registration() -> None:
+    assert "state of the registration" in advise_test(PushTest("test", PushTestState.EXPIRED, BEGAN)).text

@@ -22,6 +22,7 @@ from relay.domain.model import (
 from relay.registration.errors import (
     CredentialRefused,
     InvalidRequest,
+    NoSuchTest,
     NotActive,
     NotAuthorized,
     OtherMailbox,
@@ -389,7 +390,10 @@ async def test_a_test_push_marks_an_active_registration_only() -> None:
     world = ApiWorld()
     made, silent = await registered(world), await registered(world, SILENT, "ben@example.com")
 
-    await world.service.test_push(access(made))
+    _, test = await world.service.test_push(access(made))
+    assert await world.service.push_test(access(made), test.id) == test
+    with pytest.raises(NoSuchTest):
+        await world.service.push_test(access(silent), test.id)
     with pytest.raises(NotActive):
         await world.service.test_push(access(silent))
 
