@@ -14,7 +14,7 @@ Nothing here does I/O or reads a clock: `now` is seconds of any monotonic clock,
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from random import Random
@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 from eas_watcher import backoff
 from eas_watcher.retry_after import LONGEST
+from eas_watcher.values import replace
 
 JITTER: Final = 0.5  # by rate: up to half an interval more or less between two that return
 EARLY: Final = (

@@ -8,8 +8,10 @@ Some servers end every Ping after a time of their own, whatever they are asked f
 setting forcedheartbeat]. Two early ends in a row after the same time show such a hold.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from eas_watcher.values import replace
 
 START: Final = 600  # seconds; keeps Exchange's average above its 540 s alert threshold (event 1040)
 MINIMUM: Final = 60  # seconds, Exchange's default lower bound [MS-ASCMD 2.2.3.79.1]

@@ -36,8 +36,10 @@ sign, something that was done or observed, and is the only place that says which
 `time` ages `provisions` and `restarts`, which an hour clears.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from eas_watcher.values import replace
 
 HOUR: Final = 3600.0
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; the third one decides (lock-outs)

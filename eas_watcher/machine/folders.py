@@ -7,7 +7,6 @@ other classes wherever it is; never below drafts, deleted, sent or outgoing item
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Memory, Progress
 from eas_watcher.machine.state import Action, Policy, Record, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
+from eas_watcher.values import replace
 
 Hierarchy: TypeAlias = tuple[Folder, ...]
 """All folders of a mailbox, sorted by id. A folder that moves takes the folders below it along; the server does not

@@ -4,7 +4,7 @@ All are frozen values. One `Progress` is committed in one transaction, so that a
 for are stored together or not at all.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -21,6 +21,7 @@ from eas_watcher.names import (
     SyncKey,
 )
 from eas_watcher.reasons import Reason
+from eas_watcher.values import replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ An answer that comes at once is normal from time to time. When it repeats it is 
 device id, or the server reports changes that no Sync shows.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
@@ -16,6 +15,7 @@ from eas_watcher.machine.remedies import at_once, pause, remedy
 from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
 from eas_watcher.names import CollectionId
 from eas_watcher.reasons import Reason
+from eas_watcher.values import replace
 
 HASTY: Final = 12.0  # seconds; Pings that are repeatedly answered faster, while no Sync shows anything, are a hot loop
 HASTY_ALLOWED: Final = 5

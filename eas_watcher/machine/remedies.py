@@ -7,7 +7,6 @@ them.
 """
 
 from collections.abc import Container
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -37,6 +36,7 @@ from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState, r
 from eas_watcher.machine.state import AcknowledgeWipe, Doubt, Ended, Move, Pause, Pausing, Record, Watch, Wiping
 from eas_watcher.names import NO_SYNC_KEY
 from eas_watcher.reasons import Reason
+from eas_watcher.values import replace
 
 IMMEDIATE: Final = 3  # remedies in a row without a wait between them
 REDIRECTS: Final = 3  # in a row

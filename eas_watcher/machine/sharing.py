@@ -5,13 +5,13 @@ each watch would otherwise keep as objects of its own: a set of one class takes 
 """
 
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import Collection, Partnership
 from eas_watcher.machine.state import Policy, Watch
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from eas_watcher.values import replace
 
 MOST: Final = 1024  # values of one kind that are known; with more, they are hardly what watches have in common
 END: Final = "\0"  # no text of XML has this character [XML 1.0, 2.2]

@@ -3,7 +3,7 @@
 All are frozen and compared with ==. A move is the next state and the actions that lead to the next event, in order.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +18,7 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
+from eas_watcher.values import replace
 
 RATE: Final = 50.0  # mailboxes per second that start at a server or return to it, unless the operator says otherwise
 LOCKOUT_WINDOW: Final = 1800.0  # seconds; the directory's "reset account lockout counter after" is as long by default

@@ -11,7 +11,6 @@ A Ping compares with the newest sync key that the server gave out, whether we re
 Z-Push 2.7.1, 2026-11]. So after a start, a pause or a lost answer a Sync with the stored keys comes before any Ping.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from eas_watcher.commands.device import DEVICE
@@ -69,6 +68,7 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.sync import ask_sync, read_sync, take_back_try
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.reasons import Reason
+from eas_watcher.values import replace
 
 OTHERS_FIRST: Final = 15.0
 """Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the

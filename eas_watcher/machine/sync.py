@@ -4,7 +4,6 @@ An answer may succeed for one collection and fail for another; each key that adv
 others.
 """
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +15,7 @@ from eas_watcher.machine.state import Action, Move, Record, Send, Syncing, Watch
 from eas_watcher.machine.sync_reply import Digest, digest
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
 from eas_watcher.reasons import Reason
+from eas_watcher.values import replace
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the third use of one sync key on [observed: 2.7.1, 2026-11]
 SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the next failure parks it

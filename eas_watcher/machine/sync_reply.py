@@ -7,7 +7,7 @@ other items in a new state.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,6 +15,7 @@ from eas_watcher.commands.sync import ITEMS, STALE_KEY, Add, CollectionReply, Sy
 from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
 from eas_watcher.machine.memory import Change, Collection, restart
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
+from eas_watcher.values import replace
 
 SEEN_KEPT: Final = 64  # ServerIds per collection: an answer and its repetition have 25 each at most (WINDOW_SIZE)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ status, and reports to the admission how the request ended. It follows no redire
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
@@ -34,6 +34,7 @@ from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import concerns_server
 from eas_watcher.server.capacity import Hold, Poll
 from eas_watcher.server.doubts import Look, read_look
+from eas_watcher.values import replace
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

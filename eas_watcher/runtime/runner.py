@@ -7,7 +7,6 @@ the runner back, and that starts the next task.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -52,6 +51,7 @@ from eas_watcher.runtime.timers import Wait
 from eas_watcher.server.breaker import concerns_server
 from eas_watcher.server.capacity import Poll
 from eas_watcher.server.starts import Start
+from eas_watcher.values import replace
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

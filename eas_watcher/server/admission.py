@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Final, Literal, TypeAlias
@@ -32,6 +32,7 @@ from eas_watcher.server.doubtful import DoubtfulMailboxes
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 from eas_watcher.server.mass_refusals import SKEW, MassRefusals
 from eas_watcher.server.starts import Starts
+from eas_watcher.values import replace
 
 Turn: TypeAlias = Literal["probes", "returns", "confirms"]
 """Why a waiting client is let through: to find out how the server is, as one of many, or to confirm a refusal."""

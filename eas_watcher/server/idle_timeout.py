@@ -5,10 +5,11 @@ moments, each after nearly the same time, show an idle timeout; Pings that are c
 times, show that the server was restarted. A mailbox starts with what the others have learnt.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from eas_watcher.heartbeat import HELD, Heartbeat
+from eas_watcher.values import replace
 
 KEPT: Final = 8  # cuts
 ENOUGH: Final = 3  # cuts that agree

@@ -1,0 +1,69 @@
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from eas_watcher.values import replace
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    x: int
+    y: int = 2
+    note: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Point):
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    value: int
+
+
+@dataclass(frozen=True)
+class Loose:
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("no range")
+
+
+def test_a_value_with_other_fields_equals_the_one_that_dataclasses_makes() -> None:
+    place = Place(1, 2, "note", "home")
+
+    given: list[dict[str, Any]] = [{}, {"x": 5}, {"name": "work", "y": 9, "note": "other"}]
+    for changes in given:
+        made = replace(place, **changes)
+        assert made == dataclasses.replace(place, **changes)
+        assert type(made) is Place
+        assert made.note == changes.get("note", "note")
+    assert place == Place(1, 2, "note", "home")
+
+
+@pytest.mark.parametrize(
+    ("value", "changes"), [(Single(1), {"value": 2}), (Loose(1, 2), {"y": 3}), (Checked(1, 2), {"low": 0})]
+)
+def test_values_that_slots_alone_do_not_make_are_made_by_dataclasses(value: Any, changes: dict[str, int]) -> None:
+    assert replace(value, **changes) == dataclasses.replace(value, **changes)
+
+
+def test_what_a_class_checks_is_checked() -> None:
+    with pytest.raises(ValueError, match="no range"):
+        replace(Checked(1, 2), low=3)
+
+
+def test_a_name_that_is_no_field_is_refused() -> None:
+    with pytest.raises(TypeError, match="Point has no field z"):
+        replace(Point(1), z=3)  # type: ignore[call-arg]
