@@ -38,7 +38,7 @@ BODY: Final = (
     "unknown-encoding",
 )
 """Those of operations that read a body."""
-OPENED: Final = ("no-such-resource", "not-authorized", "too-many-for-registration", "unavailable")
+OPENED: Final = ("no-such-resource", "not-authorized", "wiped", "too-many-for-registration", "unavailable")
 """Those of operations on one registration."""
 
 
@@ -119,6 +119,7 @@ OPERATIONS: Final = (
         ),
         (
             *_OF_CREDENTIAL,
+            "mailbox-wiped",
             "unknown-server",
             "unknown-app",
             "unsupported-device",
@@ -129,7 +130,7 @@ OPERATIONS: Final = (
         body=RegistrationBody,
         body_example=examples.WISH,
     ),
-    Operation("view", "GET", ONE, "Look at a registration", (_SHOWN,), secret=True),
+    Operation("view", "GET", ONE, "Look at a registration", (_SHOWN,), ("gone",), secret=True),
     Operation(
         "change",
         "PATCH",
@@ -145,7 +146,7 @@ OPERATIONS: Final = (
                 example=examples.REGISTRATION,
             ),
         ),
-        (*_OF_CREDENTIAL, "unsupported-device", "other-mailbox", "not-active"),
+        (*_OF_CREDENTIAL, "unsupported-device", "other-mailbox", "gone"),
         body=ChangeBody,
         body_example=examples.CHANGE,
         secret=True,
@@ -165,7 +166,7 @@ OPERATIONS: Final = (
                 example=examples.TESTED,
             ),
         ),
-        ("not-active", "too-many-tests"),
+        ("not-active", "gone", "too-many-tests"),
         secret=True,
     ),
     Operation(
@@ -174,7 +175,7 @@ OPERATIONS: Final = (
         ONE + "/test-pushes/{test}",
         "Ask what became of a test push",
         (Reply(HTTPStatus.OK, "the test push", PushTestAnswer, example=examples.TEST),),
-        ("no-such-test",),
+        ("no-such-test", "gone"),
         secret=True,
     ),
     Operation(

@@ -18,7 +18,9 @@ from relay.registration.errors import (
     Busy,
     CredentialRefused,
     FieldRefused,
+    Gone,
     InvalidRequest,
+    MailboxWiped,
     NoSecret,
     NoSuchTest,
     NotActive,
@@ -34,6 +36,7 @@ from relay.registration.errors import (
     UnknownServer,
     UnsupportedCredential,
     UnsupportedDevice,
+    Wiped,
 )
 
 CHALLENGE: Final = 'Bearer realm="registration"'
@@ -64,9 +67,12 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     NotAuthorized: _CLOSED,
     NoSecret: _CLOSED,
     CredentialRefused: Kind(HTTPStatus.FORBIDDEN, "credential-refused", "The mailbox's server refused the credential"),
+    MailboxWiped: Kind(HTTPStatus.FORBIDDEN, "mailbox-wiped", "An administrator wiped the mailbox's device"),
     TooSlow: Kind(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The body did not arrive in time"),
     Replaced: Kind(HTTPStatus.CONFLICT, "replaced", "The registration was removed or replaced meanwhile"),
     NoSuchTest: Kind(HTTPStatus.NOT_FOUND, "no-such-test", "There is no test push of this id"),
+    Wiped: Kind(HTTPStatus.GONE, "wiped", "An administrator wiped the device"),
+    Gone: Kind(HTTPStatus.GONE, "gone", "The registration has ended"),
     NotActive: Kind(HTTPStatus.CONFLICT, "not-active", "The registration is not active"),
     NotJson: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not-json", "The body must be application/json"),
     UnknownEncoding: UNKNOWN_ENCODING,

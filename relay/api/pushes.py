@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from relay.api.examples import ID
 from relay.domain.model import Mark, Mode, Platform
+from relay.domain.reasons import Cause
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 
 Kind = Literal["new-items", "attention", "test"]
@@ -28,6 +29,7 @@ class PushData(_Push):
     item_class: str | None = Field(default=None, alias="class", description="of the new items")
     count: int | None = Field(default=None, ge=1, description="of changes, roughly")
     certain: bool | None = Field(default=None, description="false: only inferred, or maybe the mail server's fault")
+    reason: Cause | None = Field(default=None, description="what an attention is about")
 
 
 class ApnsAlert(_Push):
@@ -62,6 +64,7 @@ class FcmPush(_Push):
     item_class: str | None = Field(default=None, alias="class")
     count: str | None = None
     certain: str | None = None
+    reason: Cause | None = None
 
 
 MODELS: Final[Mapping[Platform, type[BaseModel]]] = {
@@ -77,15 +80,26 @@ _RENDER: Final[Mapping[Platform, Callable[[Notice], Json]]] = {
 
 
 def bodies(platform: Platform) -> Iterator[tuple[str, Json]]:
-    """Return every form of a body, each with a name: all marks, in each mode, certain and not."""
+    """Return every form of a body, each with a name: all marks, in each mode, certain and not, and each cause."""
     for mark in Mark:
         for mode in Mode:
             for certain in (True, False):
                 name = f"{mark.value}, {mode.value}{'' if certain else ', uncertain'}"
                 yield name, _RENDER[platform](Notice(mark, 3, certain, ID, mode, "en"))
+    for cause in Cause:
+        yield (
+            f"attention, {cause.value}",
+            _RENDER[platform](
+                Notice(Mark.ATTENTION, 1, certain=True, registration_id=ID, mode=Mode.ALERT, locale="en", cause=cause)
+            ),
+        )
 
 
 def examples(platform: Platform) -> dict[str, Json]:
     """Return a body of each kind."""
-    wanted = (f"{Mark.EMAIL.value}, alert", f"{Mark.ATTENTION.value}, alert", f"{Mark.TEST.value}, alert")
+    wanted = (
+        f"{Mark.EMAIL.value}, alert",
+        f"{Mark.ATTENTION.value}, {Cause.CREDENTIAL.value}",
+        f"{Mark.TEST.value}, alert",
+    )
     return {name.partition(",")[0]: body for name, body in bodies(platform) if name in wanted}

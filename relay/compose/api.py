@@ -13,7 +13,7 @@ from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import open_listener, server_tls
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
-from relay.registration.expiry import expire_unproved
+from relay.registration.expiry import sweep_forever
 from relay.registration.identity import ServerDirectory
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VerdictWaiter
@@ -31,7 +31,9 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     """Open the listener of the registration API."""
     settings, now = running.settings, running.now
     api = required(settings.api)
-    store = SqlRegistrationStore(running.database, running.wakeups, running.reads, running.unreadable)
+    store = SqlRegistrationStore(
+        running.database, running.wakeups, running.reads, running.unreadable, settings.retention
+    )
     running.looks.append(store.look_again)
     service = Registrations(
         store,
@@ -69,5 +71,5 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     port = await stack.enter_async_context(
         open_listener(app, api.host, api.port, tls, admission=door, pace=pace, largest=LARGEST)
     )
-    running.jobs.append(("expiry", partial(expire_unproved, store, now)))
+    running.jobs.append(("expiry", partial(sweep_forever, store, now)))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

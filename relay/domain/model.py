@@ -80,7 +80,27 @@ class RegistrationState(StrEnum):
     TOKEN_GONE = "token-gone"
     """The provider said that the app is gone from the device; a new token makes it active again."""
     WIPED = "wiped"
-    """Its mailbox was wiped: only its `attention` mark is still pushed, then it is deleted."""
+    """Its mailbox was wiped: only its `attention` mark is still pushed, then a tombstone takes its place."""
+
+
+class Ending(StrEnum):
+    """How a registration ended."""
+
+    WIPED = "wiped"
+    REMOVED = "removed"
+    """Its app removed it."""
+    REPLACED = "replaced"
+    """The same app on the same device registered again."""
+    EXPIRED = "expired"
+    """It was of no use for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is kept of a registration that ended, so that its app learns how."""
+
+    secret_hash: bytes = field(repr=False)
+    ending: Ending
 
 
 @dataclass(frozen=True, slots=True)

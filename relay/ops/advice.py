@@ -125,5 +125,5 @@ _BY_REGISTRATION: Final = {
     RegistrationState.ACTIVE: "Nothing.",
     RegistrationState.REFUSED: "The user must enter the right password in the app.",
     RegistrationState.TOKEN_GONE: "The app is gone from the device, or must send its present token: open it there.",
-    RegistrationState.WIPED: "It goes as soon as the phone was told of the wipe.",
+    RegistrationState.WIPED: "It ends as soon as the phone was told of the wipe.",
 }

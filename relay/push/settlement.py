@@ -107,7 +107,7 @@ class Settled:
     gone: list[RegistrationId]
     """Registrations whose device token is gone."""
     forgotten: list[RegistrationId]
-    """Wiped registrations to delete: their last push was delivered, or cannot be."""
+    """Wiped registrations that get no more pushes: they cannot be told of the wipe."""
     done: list[MarkKey]
     """Marks to delete."""
     kept: list[MarkUpdate]
@@ -166,8 +166,7 @@ def may_end_registrations(settlements: Iterable[Settlement]) -> list[Registratio
 
     More may be named than end in fact: the watch role reads their mailboxes once more, which does no harm.
     """
-    ends = {s.push.registration_id for s in settlements if isinstance(s.outcome, TokenGone) or _is_last_push(s)}
-    return sorted(ends)
+    return sorted({s.push.registration_id for s in settlements if isinstance(s.outcome, TokenGone)})
 
 
 def _update_registrations(
@@ -211,17 +210,10 @@ def _is_for(push: DuePush, recipient: Recipient) -> bool:
 
 
 def _forgets(settlement: Settlement, recipient: Recipient, now: datetime) -> bool:
-    """Return True if a wiped registration gets no more pushes."""
-    if recipient.state is not RegistrationState.WIPED:
+    """Return True if a wiped registration cannot be told of the wipe."""
+    if recipient.state is not RegistrationState.WIPED or isinstance(settlement.outcome, Delivered):
         return False
-    if isinstance(settlement.outcome, Delivered):
-        return _is_last_push(settlement)
     return isinstance(settlement.outcome, TokenGone) or now - settlement.push.first_at >= FAREWELL
-
-
-def _is_last_push(settlement: Settlement) -> bool:
-    """Return True if a push is the last one of its registration, provided that its mailbox was wiped."""
-    return settlement.push.mark is Mark.ATTENTION
 
 
 def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:

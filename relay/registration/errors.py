@@ -1,8 +1,10 @@
 """The refusals of the API: one class per remedy. The text never has a secret or a device token."""
 
 import math
+from typing import Final
 
 from relay.domain.errors import RelayError
+from relay.domain.model import Ending
 
 
 class InvalidRequest(RelayError):
@@ -30,8 +32,32 @@ class NoSecret(NotAuthorized):
     """The request shows no secret."""
 
 
+class Wiped(RelayError):
+    """The caller's registration ended because an administrator wiped the device."""
+
+
+class Gone(RelayError):
+    """The caller's registration ended in another way; `ending` says which."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(_ENDINGS[ending])
+        self.ending = ending
+
+
+_ENDINGS: Final = {
+    Ending.WIPED: "the device was wiped",
+    Ending.REMOVED: "it was removed with its secret",
+    Ending.REPLACED: "the same app on the same device registered again",
+    Ending.EXPIRED: "it was of no use for too long",
+}
+
+
 class CredentialRefused(FieldRefused):
     """The mailbox's server refused user or password, or does not permit ActiveSync to this user."""
+
+
+class MailboxWiped(RelayError):
+    """An administrator wiped the mailbox's device, and must allow new registrations first; no registration is left."""
 
 
 class UnknownServer(FieldRefused):

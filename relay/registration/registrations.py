@@ -15,8 +15,9 @@ from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.devices import normalise_token
-from relay.domain.errors import MailboxExists, StoreUnavailable
+from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
 from relay.domain.model import (
+    Ending,
     Mark,
     NewMailbox,
     Platform,
@@ -34,7 +35,9 @@ from relay.domain.tries import DEFAULT, TryLimits, account_key
 from relay.registration.credentials import Logins
 from relay.registration.errors import (
     CredentialRefused,
+    Gone,
     InvalidRequest,
+    MailboxWiped,
     NoSuchTest,
     NotActive,
     NotAuthorized,
@@ -43,6 +46,7 @@ from relay.registration.errors import (
     TooManyRefusals,
     TooManyTests,
     UnknownApp,
+    Wiped,
 )
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
@@ -56,6 +60,10 @@ log = logging.getLogger(__name__)
 
 TEST_PAUSE: Final = timedelta(seconds=10)
 """Between two test pushes of a registration: a person looks at the phone in between."""
+WIPED: Final = (
+    "an administrator wiped the device: remove the data of the account, and do not register again by yourself"
+)
+FORBIDDEN: Final = "an administrator wiped the mailbox's device: ask the administrator of the relay for leave"
 RACES: Final = 3  # tries while other requests register the same mailbox
 
 
@@ -129,6 +137,9 @@ class Registrations:
             raise CredentialRefused(
                 "the server of the mailbox refused user or password; no registration was made", "credential"
             )
+        if verdict is Verdict.WIPED:
+            await self._withdraw(id_)
+            raise MailboxWiped(FORBIDDEN)
         log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
         return Registered(view, secret)
 
@@ -144,22 +155,30 @@ class Registrations:
             raise InvalidRequest([("invitation", str(error))]) from error
 
     async def view(self, access: Access) -> RegistrationView:
-        """Return a registration; raises NotAuthorized."""
+        """Return a registration; raises NotAuthorized, Wiped, Gone."""
         view = await self._store.view(access.registration_id)
         if not grants(access, None if view is None else view.registration.secret_hash) or view is None:
-            raise NotAuthorized("no registration opens with this id and secret")
+            # Asked for wrong secrets too, so that a guess at an id takes the same time.
+            raise await self._ended(access)
+        if view.registration.state is RegistrationState.WIPED:
+            raise Wiped(WIPED)
         return view
+
+    async def _ended(self, access: Access) -> RelayError:
+        """Return why nothing opens with an id and a secret."""
+        tombstone = await self._store.tombstone(access.registration_id)
+        if not grants(access, None if tombstone is None else tombstone.secret_hash) or tombstone is None:
+            return NotAuthorized("no registration opens with this id and secret")
+        return Wiped(WIPED) if tombstone.ending is Ending.WIPED else Gone(tombstone.ending)
 
     async def change(self, access: Access, change: RegistrationChange, login: Login | None = None) -> RegistrationView:
         """Change a registration; with a `login` change its credential too, and wait for the verdict as `register` does.
 
-        Raises NotAuthorized, NotActive (wiped), InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
+        Raises NotAuthorized, Wiped, Gone, InvalidRequest, UnsupportedDevice, OtherMailbox, TooManyRefusals,
         StoreUnavailable, and CredentialRefused: then nothing is changed. Without a verdict in time the rest is changed,
         and the view says that the credential is pending.
         """
         view = await self.view(access)
-        if view.registration.state is RegistrationState.WIPED:
-            raise NotActive("the mailbox was wiped, this registration with it: register again")
         platform = view.registration.platform
         if change.device_token is not None:
             change = replace(change, device_token=normalise_token(platform, change.device_token))
@@ -185,6 +204,8 @@ class Registrations:
             raise CredentialRefused(
                 "the server of the mailbox refused user or password; nothing was changed", "credential"
             )
+        if verdict is Verdict.WIPED:
+            raise Wiped(WIPED)
         if change == RegistrationChange():
             return view
         await self._store.change(id_, change, self._clock())
@@ -194,9 +215,12 @@ class Registrations:
         return changed
 
     async def remove(self, access: Access) -> None:
-        """Remove a registration and its waiting pushes; raises NotAuthorized."""
-        await self.view(access)
-        await self._store.remove(access.registration_id)
+        """Remove a registration and its waiting pushes, or nothing if it has ended; raises NotAuthorized, Wiped."""
+        try:
+            await self.view(access)
+        except Gone:
+            return  # the answer to an earlier request may have been lost
+        await self._store.remove(access.registration_id, self._clock())
         log.info("registration removed", extra={"registration": access.registration_id})
 
     async def test_push(self, access: Access) -> tuple[RegistrationView, PushTest]:
@@ -248,7 +272,7 @@ class Registrations:
 
     async def _withdraw(self, id_: RegistrationId) -> None:
         try:
-            await self._store.remove(id_)
+            await self._store.withdraw(id_)
         except StoreUnavailable:
             # The app still gets the refusal, and a refused registration gets no pushes.
             log.warning("refused registration not removed: the database is away", extra={"registration": id_})

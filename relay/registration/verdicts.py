@@ -28,6 +28,8 @@ class Verdict(Enum):
     ACCEPTED = auto()
     REFUSED = auto()
     PENDING = auto()
+    WIPED = auto()
+    """An administrator wiped the mailbox's device, which ended the registration."""
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +145,8 @@ class VerdictWaiter:
 
 def read(view: RegistrationView) -> Verdict:
     """Return the verdict on the last candidate of a registration."""
+    if view.registration.state is RegistrationState.WIPED:
+        return Verdict.WIPED
     if view.candidate_pending or view.registration.state is RegistrationState.VERIFYING:
         return Verdict.PENDING  # a verifying registration without a candidate has none that was judged
     if view.candidate_refused or view.registration.state is RegistrationState.REFUSED:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from relay.domain.model import Platform, Role
+from relay.domain.retention import Retention
 from relay.http.addresses import Proxies
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
@@ -25,6 +26,7 @@ from relay.settings.sections import (
     LogSection,
     OpsSection,
     PushSection,
+    RegistrationsSection,
     RelaySection,
     SealingSection,
     ServerSection,
@@ -90,6 +92,7 @@ class Checks:
         apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
         push = read("push", PushSection, faults)
         webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
+        registrations = read("registrations", RegistrationsSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
@@ -111,6 +114,7 @@ class Checks:
                 }
             ),
             push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
+            retention=Retention(timedelta(days=registrations.retain_tombstone_days)),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,

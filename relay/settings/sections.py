@@ -422,6 +422,17 @@ class PushSection(Section):
     )
 
 
+class RegistrationsSection(Section):
+    """[registrations]: how long registrations are kept."""
+
+    retain_tombstone_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=3650,
+        description="days for which an app whose registration has ended learns how, up to 3650",
+    )
+
+
 class EgressSection(Section):
     """[egress]: where the relay logs everything that leaves the company."""
 
@@ -477,6 +488,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "webpush": WebPushSection,
     "network": NetworkSection,
     "push": PushSection,
+    "registrations": RegistrationsSection,
     "egress": EgressSection,
     "log": LogSection,
 }

@@ -10,6 +10,7 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from relay.domain.model import AUTODISCOVER, Platform, Role
+from relay.domain.retention import Retention
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
@@ -219,6 +220,7 @@ class Settings:
     apps: Mapping[Platform, frozenset[str]]
     """The apps that may be registered and pushed to, for every role."""
     push: PushSettings
+    retention: Retention
     egress: EgressSettings
     log: LogSettings
     warnings: tuple[tuple[str, str, str], ...] = ()

@@ -45,8 +45,6 @@ _MUTABLE: Final = (
     mailbox.c.refusals,
     mailbox.c.last_change_at,
 )
-_REACHABLE: Final = (RegistrationState.ACTIVE.value, RegistrationState.WIPED.value)
-"""States of registrations whose phones still get a push when the mailbox was wiped."""
 _UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
@@ -111,9 +109,9 @@ def commit(
     if not at_once:
         refused = _update_mailboxes(connection, good, now)
         _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
-    if wiped:
-        _wipe(connection, wiped)
     news = fan_out(connection, good, wiped, offers, now, moves(good, now) if at_once else None)
+    if wiped:  # after the look for active registrations, which alone hear of it
+        _wipe(connection, wiped)
     topics, born = set_claimed(connection, news.marks, now, news.claims)
     tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
@@ -214,9 +212,9 @@ def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry])
 
 
 def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
-    """Destroy what an administrator wants gone: credentials, every key, the registrations and their marks.
+    """Destroy what an administrator wants gone: credentials, every key, the candidates and all marks but `attention`.
 
-    Registrations that can be pushed to stay until their last push, and are then deleted by the push role.
+    The registrations are ended by the api role, which leaves tombstones, once their phones were told.
     """
     ids = sorted(wiped)
     connection.execute(
@@ -235,12 +233,7 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
     connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
     mine = registration.c.mailbox_id.in_(ids)
-    connection.execute(sa.delete(registration).where(mine, registration.c.state.not_in(_REACHABLE)))
-    connection.execute(
-        sa.update(registration)
-        .where(mine, registration.c.state.in_(_REACHABLE))
-        .values(state=RegistrationState.WIPED.value)
-    )
+    connection.execute(sa.update(registration).where(mine).values(state=RegistrationState.WIPED.value))
     owners = sa.select(registration.c.id).where(mine)
     connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
     connection.execute(

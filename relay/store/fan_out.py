@@ -39,7 +39,7 @@ _LISTENING: Final = (
 )
 _CONCERNED: Final = sa.and_(
     Among("mailboxes", registration.c.mailbox_id),
-    (registration.c.state == RegistrationState.ACTIVE.value) | Among("wiped", registration.c.mailbox_id),
+    registration.c.state == RegistrationState.ACTIVE.value,
 )
 _LISTENERS: Final = Prepared(sa.select(*_LISTENING).where(_CONCERNED))
 _LISTENERS_OF_MOVED: Final = with_moves(sa.select(*_LISTENING).where(_CONCERNED))
@@ -87,7 +87,7 @@ def fan_out(
 ) -> News:
     """Turn the changes of mailboxes into marks of their active registrations, with one query for all.
 
-    A mailbox just wiped gives an `attention` mark to every registration that is left, and nothing else. An `attention`
+    A mailbox that is being wiped gives an `attention` mark, and nothing else. An `attention`
     mark is certain unless the mail server may be at fault. `moves` are written to PostgreSQL with the query.
     """
     changes: dict[MailboxId, list[Change]] = {}
@@ -101,7 +101,7 @@ def fan_out(
     if not mailboxes:
         return News([])
     marks: list[NewMark] = []
-    rows = _read(connection, {"mailboxes": sorted(mailboxes), "wiped": sorted(wiped)}, moves, wide=bool(offers))
+    rows = _read(connection, {"mailboxes": sorted(mailboxes)}, moves, wide=bool(offers))
     for row in rows:
         listener = Listener._make(row[: len(_LISTENING)])
         marks += _new_items(listener, changes.get(MailboxId(listener.mailbox_id), ()))

@@ -37,7 +37,7 @@ from relay.store.claims import (
     free_or_run_out,
     next_due,
 )
-from relay.store.engine import Database, scrub
+from relay.store.engine import Database
 from relay.store.lanes import Lanes
 from relay.store.marks import outbox_topics
 from relay.store.prepared import Prepared
@@ -81,7 +81,6 @@ _LOCK_PENDING: Final = Prepared(
     .with_for_update(key_share=True)
 )
 _FORGET_MARKS: Final = sa.delete(outbox).where(Among("ids", outbox.c.registration_id))
-_FORGET: Final = sa.delete(registration).where(Among("ids", registration.c.id))
 
 
 class SqlOutboxStore:
@@ -138,8 +137,6 @@ class SqlOutboxStore:
         if not settlements:
             return
         settled, dirty = await self._database.run(settle_marks, settlements, now, self._pacing)
-        if settled.forgotten:
-            await scrub(self._database)
         for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
         if dirty:
@@ -269,7 +266,7 @@ def _write(connection: sa.Connection, settled: Settled, recipients: Mapping[Regi
         connection.execute(_TOKEN_GONE, {"ids": settled.gone})
         connection.execute(_FORGET_MARKS, {"ids": settled.gone})
     if settled.forgotten:
-        connection.execute(_FORGET, {"ids": settled.forgotten})  # their marks go with them
+        connection.execute(_FORGET_MARKS, {"ids": settled.forgotten})
     if settled.done:
         _DELETE_MARKS.execute(connection, {"marks": settled.done})
     update_marks(connection, [write_mark_update(each) for each in settled.kept])

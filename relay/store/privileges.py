@@ -21,6 +21,7 @@ from relay.store.tables import (
     registration,
     sealed_anew,
     shard,
+    tombstone,
     tries,
 )
 
@@ -93,6 +94,7 @@ GRANTS: Final = (
     *_whole(API, push_test, "SELECT", "DELETE"),
     Grant(API, "push_test", "INSERT", ("id", "registration_id", "asked_at")),
     Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
+    *_whole(API, tombstone, "SELECT", "INSERT", "DELETE"),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
     Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "device_id", "shard")),
@@ -105,7 +107,7 @@ GRANTS: Final = (
         ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", "token_hash", *_TOKENS),
     ),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused", "proved_at")),
-    Grant(WATCH, "registration", "DELETE"),  # with a wipe
+    Grant(WATCH, "registration", "DELETE"),  # with a wipe, by the version before
     *_whole(WATCH, candidate, "SELECT", "DELETE"),
     Grant(WATCH, "candidate", "UPDATE", ("sealed", "account")),
     *_whole(WATCH, outbox, "SELECT", "DELETE"),
@@ -121,7 +123,7 @@ GRANTS: Final = (
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
-    Grant(PUSH, "registration", "DELETE"),  # after the last push to a wiped one
+    Grant(PUSH, "registration", "DELETE"),  # after the last push to a wiped one, by the version before
     *_whole(PUSH, outbox, "SELECT", "DELETE"),
     Grant(
         PUSH,

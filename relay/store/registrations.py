@@ -5,6 +5,7 @@ watch role do: so none waits for another in a circle, and no mailbox is forgotte
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from relay.domain.devices import fingerprint
 from relay.domain.errors import MailboxExists, MailboxFull, RowUnreadable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
+    Ending,
     Mailbox,
     Mark,
     NewMailbox,
@@ -30,11 +32,13 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
     RegistrationView,
+    Tombstone,
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.retention import Retention
 from relay.domain.tries import Load, account_key
 from relay.domain.unreadable import UnreadableRows
-from relay.store import tries
+from relay.store import tombstones, tries
 from relay.store.bulk import Among
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, outbox_topics, set_marks
@@ -59,6 +63,8 @@ P = ParamSpec("P")
 WRITES: Final = 2
 """Transactions of phones that write or wait to write at once: a push never stands behind more of them."""
 
+RETENTION: Final = Retention()
+
 _SLICE: Final = 500  # mailboxes that one transaction locks
 
 
@@ -71,11 +77,14 @@ class SqlRegistrationStore:
         wakeups: Wakeups,
         reads: Database | None = None,
         unreadable: UnreadableRows | None = None,
+        retention: Retention = RETENTION,
     ) -> None:
         """Keep registrations in a database, wake the roles that wait for what changed, note what cannot be read.
 
-        With a database for `reads` no question of a phone waits for a writer, and none makes a writer wait.
+        With a database for `reads` no question of a phone waits for a writer, and none makes a writer wait. `retention`
+        says how long what has ended is kept.
         """
+        self._retention = retention
         self._database = database
         self._reads = database if reads is None else reads
         self._turn = asyncio.Semaphore(WRITES)
@@ -103,7 +112,7 @@ class SqlRegistrationStore:
         It replaces an earlier registration of the same app on the same device whose credential was never checked.
         Raises MailboxExists when (server, user) has another id already, MailboxFull when there is no room.
         """
-        await self._write(_create, mailbox, registration, sealed_candidate)
+        await self._write(_create, mailbox, registration, sealed_candidate, self._retention)
         self._wakeups.wake(Topic.MAILBOXES)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
@@ -148,27 +157,43 @@ class SqlRegistrationStore:
         if change.sealed_candidate is not None:
             await scrub(self._database)
 
-    async def remove(self, registration_id: RegistrationId) -> None:
-        """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
-        if not await self._write(_remove, registration_id):
+    async def remove(self, registration_id: RegistrationId, now: datetime) -> None:
+        """Delete the registration, its marks and its candidate, and leave a tombstone; mark the mailbox dirty."""
+        await self._delete(registration_id, now)
+
+    async def withdraw(self, registration_id: RegistrationId) -> None:
+        """Delete a registration whose secret nobody was given, with its candidate; mark the mailbox dirty."""
+        await self._delete(registration_id, None)
+
+    async def _delete(self, registration_id: RegistrationId, buried_at: datetime | None) -> None:
+        if not await self._write(_remove, registration_id, buried_at, self._retention):
             return
         self._wakeups.wake(Topic.MAILBOXES)
         await scrub(self._database)
+
+    async def tombstone(self, registration_id: RegistrationId) -> Tombstone | None:
+        """Return what is left of a registration that ended; None: nothing, or it did not end."""
+        return await self._reads.run(tombstones.find, registration_id)
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
         return await self._database.run(_may_test, registration_id, now, pause)
 
-    async def expire(self, before: datetime) -> int:
-        """Delete registrations made before a moment that no mail server ever accepted; return how many.
+    async def sweep(self, now: datetime, at_once: int = _SLICE) -> Mapping[Ending, int]:
+        """End what is kept no longer, slice by slice; return how many registrations ended, and how.
 
         Mailboxes without any registration are marked dirty, so that the watch role forgets them.
         """
-        looked, gone = await self._database.run(_expire, before)
-        if looked:
-            self._wakeups.wake(Topic.MAILBOXES)
-            await scrub(self._database)
-        return gone
+        await self._write(tombstones.clear, now)
+        ended: Counter[Ending] = Counter()
+        while True:
+            looked, some = await self._write(_sweep, now, self._retention, at_once)
+            ended.update(some)
+            if looked:
+                self._wakeups.wake(Topic.MAILBOXES)
+                await scrub(self._database)
+            if looked < at_once or not some.total():  # mailboxes alone wait for the watch role
+                return ended
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         """Set a dirty mark for a test push, and note the test; does nothing for a registration that is gone."""
@@ -225,11 +250,13 @@ def _load(connection: sa.Connection, server: str, account: str) -> Load:
         return Load(waiting=number)
 
 
-def _create(connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes) -> None:
+def _create(
+    connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes, retention: Retention
+) -> None:
     _insert_mailbox(connection, owner, new.created_at)
     mend(connection, new.mailbox_id, new.platform, new.device_token)
-    _delete_unchecked(connection, new)
-    _make_room(connection, new)
+    _end_unchecked(connection, new, retention)
+    _make_room(connection, new, retention)
     _insert_registration(connection, new)
     waits = {"sealed": sealed, "created_at": new.created_at, "account": account_key(owner.user)}
     _INSERT_CANDIDATE.execute(connection, {"registration_id": new.id, **waits})
@@ -286,11 +313,18 @@ def _supersede(connection: sa.Connection, own: Registration, change: Registratio
     delete_twins(connection, own.id, Device.of(changed))
 
 
-def _remove(connection: sa.Connection, registration_id: RegistrationId) -> bool:
-    """Delete a registration; return False when there was none."""
+def _remove(
+    connection: sa.Connection, registration_id: RegistrationId, buried_at: datetime | None, retention: Retention
+) -> bool:
+    """Delete a registration, perhaps with a tombstone; return False when there was none."""
     if _mark_dirty(connection, registration_id) is None:
         return False
-    connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
+    if buried_at is not None and _wiped(connection, registration_id):
+        return False
+    if buried_at is None:
+        connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
+    else:
+        tombstones.end(connection, [registration_id], Ending.REMOVED, buried_at, retention)
     return True
 
 
@@ -302,19 +336,34 @@ def _may_test(connection: sa.Connection, registration_id: RegistrationId, now: d
     return connection.scalar(update.returning(registration.c.id)) is not None
 
 
-def _expire(connection: sa.Connection, before: datetime) -> tuple[int, int]:
-    """Delete what was never accepted; return how many mailboxes were marked dirty, and how many registrations went."""
-    old = (registration.c.proved_at.is_(None), registration.c.created_at < before)
-    owners = sa.select(registration.c.mailbox_id).where(*old).distinct()
+def _sweep(connection: sa.Connection, now: datetime, retention: Retention, at_once: int) -> tuple[int, Counter[Ending]]:
+    """End one slice of what is kept no longer; return how many mailboxes were looked at, and what ended."""
+    before = now - retention.unproved
+    over = _over(before)
+    owners = sa.select(registration.c.mailbox_id).where(sa.or_(*over.values())).distinct()
     named = sa.exists().where(registration.c.mailbox_id == mailbox.c.id)
     ghosts = sa.select(mailbox.c.id).where(mailbox.c.since < before, ~named)
-    ids = sorted({*connection.scalars(owners.limit(_SLICE)), *connection.scalars(ghosts.limit(_SLICE))})
-    gone = 0
-    for id_ in ids:  # mailboxes in the order of their ids, as all that lock several do
+    ids = sorted({*connection.scalars(owners.limit(at_once)), *connection.scalars(ghosts.limit(at_once))})
+    for id_ in ids:  # in the order of their ids, as all that lock several mailboxes do
         connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(dirty=True))
-        deleted = sa.delete(registration).where(registration.c.mailbox_id == id_, *old)
-        gone += len(list(connection.scalars(deleted.returning(registration.c.id))))
-    return len(ids), gone
+    ended: Counter[Ending] = Counter()
+    for ending, condition in over.items():
+        mine = sa.select(registration.c.id).where(registration.c.mailbox_id.in_(ids), condition)
+        going = list(connection.scalars(mine))
+        tombstones.end(connection, going, ending, now, retention)
+        if going:
+            ended[ending] = len(going)
+    return len(ids), ended
+
+
+def _over(before: datetime) -> Mapping[Ending, sa.ColumnElement[bool]]:
+    """Return which registrations end, and how: wiped ones once their phone was told, or cannot be."""
+    farewell = sa.exists().where(outbox.c.registration_id == registration.c.id, outbox.c.mark == Mark.ATTENTION.value)
+    wiped = registration.c.state == RegistrationState.WIPED.value
+    return {
+        Ending.WIPED: wiped & ~farewell,
+        Ending.EXPIRED: ~wiped & registration.c.proved_at.is_(None) & (registration.c.created_at < before),
+    }
 
 
 def _mark(
@@ -348,12 +397,13 @@ def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -
         raise MailboxExists(f"{new.user} at {new.server}") from error
 
 
-def _delete_unchecked(connection: sa.Connection, new: Registration) -> None:
-    """Delete registrations of the same app on the same device whose credential the mail server has not checked yet."""
-    _DELETE_UNCHECKED.execute(connection, Device.of(new)._asdict())
+def _end_unchecked(connection: sa.Connection, new: Registration, retention: Retention) -> None:
+    """End registrations of the same app on the same device whose credential the mail server has not checked yet."""
+    ids = [row.id for row in _UNCHECKED.rows(connection, Device.of(new)._asdict())]
+    tombstones.end(connection, ids, Ending.REPLACED, new.created_at, retention)
 
 
-def _make_room(connection: sa.Connection, new: Registration) -> None:
+def _make_room(connection: sa.Connection, new: Registration, retention: Retention) -> None:
     """Raise MailboxFull if the mailbox, which must be locked, has no room for a registration.
 
     Those whose credential was refused, or whose check came to nothing, make room, the oldest first. A device that
@@ -364,8 +414,7 @@ def _make_room(connection: sa.Connection, new: Registration) -> None:
     going = [row.id for row in rows if row.useless][: max(0, surplus)]
     if len(going) < surplus:
         raise MailboxFull(f"a mailbox has {MOST_REGISTRATIONS} registrations at most: remove one first")
-    if going:
-        connection.execute(sa.delete(registration).where(registration.c.id.in_(going)))
+    tombstones.end(connection, going, Ending.EXPIRED, new.created_at, retention)
 
 
 def _insert_registration(connection: sa.Connection, new: Registration) -> None:
@@ -401,8 +450,8 @@ def _other_devices() -> sa.Select[Any]:
 
 
 _OTHER_DEVICES: Final = Prepared(_other_devices())
-_DELETE_UNCHECKED: Final = Prepared(
-    sa.delete(registration).where(registration.c.state == RegistrationState.VERIFYING.value, *SAME)
+_UNCHECKED: Final = Prepared(
+    sa.select(registration.c.id).where(registration.c.state == RegistrationState.VERIFYING.value, *SAME)
 )
 _INSERT_MAILBOX: Final = Prepared(
     {
@@ -439,6 +488,12 @@ def _own(connection: sa.Connection, registration_id: RegistrationId) -> Registra
     """Read a registration; its mailbox must be locked."""
     rows = _REGISTRATION.rows(connection, {"_id": registration_id})
     return read_registration(rows[0]) if rows else None
+
+
+def _wiped(connection: sa.Connection, registration_id: RegistrationId) -> bool:
+    """Return True if the registration is `wiped`; its mailbox must be locked."""
+    state = connection.scalar(sa.select(registration.c.state).where(registration.c.id == registration_id))
+    return state == RegistrationState.WIPED.value
 
 
 def _mark_dirty(connection: sa.Connection, registration_id: RegistrationId) -> str | None:

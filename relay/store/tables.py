@@ -1,4 +1,4 @@
-"""The schema: twelve tables, the same on SQLite and PostgreSQL."""
+"""The schema: thirteen tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -160,6 +160,16 @@ registration = sa.Table(
 """By `token_hash` the watch role, which may not read device tokens, sees whether two registrations mean the same app on
 the same device (`relay/domain/devices.py`). In rows that an older version wrote it is missing, or of the device token
 before: the api role mends them."""
+
+tombstone = sa.Table(
+    "tombstone",
+    metadata,
+    sa.Column("registration_id", sa.Text, primary_key=True),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    sa.Column("ending", sa.Text, nullable=False),
+    sa.Column("until", Moment, nullable=False, index=True),
+)
+"""The registrations that ended, each until a moment; nothing else of them is left."""
 
 candidate = sa.Table(
     "candidate",

@@ -165,6 +165,7 @@ class SqlWatchStore:
         for topic in committed.topics:
             self._wakeups.wake(topic)
         if committed.wiped:
+            self._wakeups.wake(Topic.VERDICTS)  # of candidates that waited
             await scrub(self._database)
         return committed.fenced
 

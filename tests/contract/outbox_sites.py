@@ -165,8 +165,11 @@ class _Registrations(MemoryRegistrationStore):
                     row.due_at, row.parked = now, ""
             self.wakeups.wake(Topic.outbox(registration.platform))
 
-    async def remove(self, registration_id: RegistrationId) -> None:
-        await super().remove(registration_id)
+    def _told(self, registration_id: RegistrationId) -> bool:
+        return (registration_id, Mark.ATTENTION) not in self._outbox.rows
+
+    def _delete(self, registration_id: RegistrationId) -> None:
+        super()._delete(registration_id)
         for key in [key for key in self._outbox.rows if key[0] == registration_id]:
             del self._outbox.rows[key]
 
@@ -200,12 +203,12 @@ class _Watches(NoWatches):
         for one in batch:
             condition = one.progress.condition
             wiped = condition is not None and condition.state is WatchState.WIPED
-            if wiped:
-                await self._wipe(one.mailbox_id)
             for registration in [*self._outbox.registrations.values()]:
                 if registration.mailbox_id == one.mailbox_id:
                     found = _marks(registration, one.progress, wiped=wiped)
                     platforms |= {self._outbox.set_mark((registration.id, mark), n, now) for mark, n in found}
+            if wiped:
+                await self._wipe(one.mailbox_id)
         for platform in platforms:
             self._outbox.wakeups.wake(Topic.outbox(platform))
         return frozenset()
@@ -214,9 +217,6 @@ class _Watches(NoWatches):
         for id_, registration in [*self._outbox.registrations.items()]:
             if registration.mailbox_id != mailbox_id:
                 continue
-            if registration.state not in {RegistrationState.ACTIVE, RegistrationState.WIPED}:
-                await self._registrations.remove(id_)
-                continue
             self._outbox.registrations[id_] = replace(registration, state=RegistrationState.WIPED)
             for key in [key for key in self._outbox.rows if key[0] == id_ and key[1] is not Mark.ATTENTION]:
                 del self._outbox.rows[key]
@@ -224,9 +224,9 @@ class _Watches(NoWatches):
 
 def _marks(registration: Registration, progress: Progress, *, wiped: bool) -> list[tuple[Mark, int]]:
     """Return the marks that progress gives one registration."""
-    if wiped:
-        return [(Mark.ATTENTION, 1)]
     if registration.state is not RegistrationState.ACTIVE:
         return []
+    if wiped:
+        return [(Mark.ATTENTION, 1)]
     changes = [(Mark.of(each.cls), each.count) for each in progress.changes if each.cls in registration.classes]
     return [*changes, *([(Mark.ATTENTION, 1)] if progress.attention else [])]

@@ -204,7 +204,7 @@ async def test_verdicts_on_what_was_removed_change_nothing(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:
     registration = await register(registrations)
-    await registrations.remove(registration.id)
+    await registrations.remove(registration.id, NOW)
     await watches.forget(ANN)
 
     await watches.accept(candidate_of(registration), LATER)

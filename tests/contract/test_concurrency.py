@@ -198,7 +198,7 @@ async def test_all_roles_together_do_not_deadlock(postgres_engine: Database, oth
             await watches.accept(candidate_of(tablet), NOW)
             await registrations.change(tablet.id, RegistrationChange(device_token="new", sealed_candidate=b"x"), NOW)
             await registrations.mark(tablet.id, Mark.TEST, NOW)
-            await registrations.remove(tablet.id)
+            await registrations.remove(tablet.id, NOW)
 
     await asyncio.gather(watch(), watch(), push("one"), push("two"), register_and_remove())
 
@@ -240,7 +240,7 @@ async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
 
     for number in range(30):
         phone = await register(registrations, f"u{number}")
-        await registrations.remove(phone.id)
+        await registrations.remove(phone.id, NOW)
         gone, tablet = await asyncio.gather(
             watches.forget(phone.mailbox_id), register(registrations, f"u{number}", "tablet")
         )

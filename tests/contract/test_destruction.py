@@ -71,10 +71,10 @@ async def test_candidates_that_ended_leave_the_files(
         case "replaced":
             await registrations.change(ann.id, RegistrationChange(sealed_candidate=NEW), NOW)
         case "removed":
-            await registrations.remove(ann.id)
+            await registrations.remove(ann.id, NOW)
         case _:
             await watches.accept(candidate_of(ann, OLD), NOW)
-            await registrations.remove(ann.id)
+            await registrations.remove(ann.id, NOW)
             assert await watches.forget(MailboxId("mb-ann"))
 
     assert not kept(OLD)

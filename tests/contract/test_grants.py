@@ -14,7 +14,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.errors import DatabaseRefuses
 from relay.domain.explanation import MailboxExplanation
-from relay.domain.model import Mark, Platform, RegistrationChange
+from relay.domain.model import Ending, Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.tries import TryLimits
@@ -171,7 +171,6 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
     await registrations.change(ben.id, RegistrationChange(device_token="t", sealed_candidate=b"new"), NOW)
     await watches.refuse(candidate_of(ben, b"new"), NOW)
     assert await registrations.may_test(ann.id, NOW, timedelta(seconds=10))
-    assert await registrations.expire(NOW) == 0
     await registrations.mark(ann.id, Mark.TEST, NOW, "test-1")
     await registrations.mark(ann.id, Mark.TEST, NOW, "test-2")
     assert await registrations.push_test(ann.id, "test-2")
@@ -209,6 +208,7 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))], NOW)
     (farewell,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
     await outbox.settle([Settlement(farewell, Delivered())], NOW)
+    assert await registrations.sweep(NOW) == {Ending.WIPED: 1} and await registrations.tombstone(ann.id)  # noqa: PT018
     assert await watches.forget(ann.mailbox_id)
     assert await registrations.view(ben.id)
     for engine in (api, watch, push):
@@ -232,7 +232,7 @@ async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(ap
     ann = await register(registrations)
     await registrations.mark(ann.id, Mark.TEST, NOW + timedelta(seconds=1))
 
-    await registrations.remove(ann.id)
+    await registrations.remove(ann.id, NOW)
 
     async with transaction(watch) as connection:
         assert await connection.scalar(sa.text("SELECT count(*) FROM candidate")) == 0

@@ -233,7 +233,7 @@ async def test_an_outcome_of_a_removed_registration_changes_nothing(site: Outbox
     registration = await site.activate()
     await site.change()
     pushes = await site.claim()
-    await site.registrations.remove(registration.id)
+    await site.registrations.remove(registration.id, NOW)
 
     for outcome in (Delivered(), TokenGone("Unregistered"), RetryLater("busy")):
         await site.settle(pushes, outcome)

@@ -110,7 +110,7 @@ async def test_few_tests_are_kept_and_none_of_another_registration_is_shown(sql:
     assert [each is not None for each in found] == [False, False, *[True] * KEPT]
     assert await sql.registrations.push_test(ann.id, "of-ben") is None
     assert await sql.registrations.push_test(ben.id, "of-ben") is not None
-    await sql.registrations.remove(ann.id)
+    await sql.registrations.remove(ann.id, NOW)
     assert await sql.registrations.push_test(ann.id, f"test-{KEPT}") is None
 
 

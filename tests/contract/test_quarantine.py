@@ -112,7 +112,7 @@ async def test_another_token_or_environment_revives_at_once(site: OutboxSite) ->
         pushes = await site.claim(NOW + MINUTE)
         assert len(pushes) == 2
         await site.settle(pushes, Delivered(), NOW + MINUTE)
-        await site.registrations.remove(registration.id)
+        await site.registrations.remove(registration.id, NOW)
 
 
 async def test_a_refusal_of_a_token_replaced_meanwhile_has_no_effect(site: OutboxSite) -> None:

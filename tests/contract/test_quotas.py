@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from eas_watcher.names import MailboxId
 from relay.domain.errors import MailboxFull
-from relay.domain.model import MOST_REGISTRATIONS, Registration, RegistrationId
+from relay.domain.model import MOST_REGISTRATIONS, Ending, Registration, RegistrationId
 from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
@@ -71,14 +71,14 @@ async def test_what_no_server_accepted_ends(
     async with transaction(engine) as connection:
         await connection.execute(sa.update(mailbox).values(dirty=False))
 
-    assert await registrations.expire(NOW + timedelta(hours=1)) == 1
+    assert await registrations.sweep(NOW + DAY + timedelta(hours=1)) == {Ending.EXPIRED: 1}
 
     assert await registrations.view(old.id) is None
     assert await registrations.view(ann.id) is not None
     assert await registrations.view(young.id) is not None
     async with transaction(engine) as connection:
         assert set(await connection.scalars(sa.select(mailbox.c.id).where(mailbox.c.dirty))) == {"mb-ann"}
-    assert await registrations.expire(NOW + timedelta(hours=1)) == 0
+    assert await registrations.sweep(NOW + DAY + timedelta(hours=1)) == {}
 
 
 async def test_a_registration_that_was_accepted_once_does_not_end_when_it_waits_again(
@@ -88,7 +88,7 @@ async def test_a_registration_that_was_accepted_once_does_not_end_when_it_waits_
     async with transaction(engine) as connection:
         await connection.execute(sa.text("UPDATE registration SET state = 'verifying'"))
 
-    assert await registrations.expire(NOW + DAY) == 0
+    assert await registrations.sweep(NOW + 2 * DAY) == {}
     assert await registrations.view(ann.id) is not None
 
 
@@ -100,7 +100,7 @@ async def test_a_mailbox_that_nobody_registered_is_forgotten(
         await connection.execute(sa.text("DELETE FROM registration"))
         await connection.execute(sa.update(mailbox).values(dirty=False))
 
-    await registrations.expire(NOW + DAY)
+    await registrations.sweep(NOW + 2 * DAY)
 
     (record,) = await watches.take_dirty(await leases(watches, [new_mailbox().shard]), NOW)
     assert (record.mailbox.id, record.registrations) == (ghost.mailbox_id, 0)

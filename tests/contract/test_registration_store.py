@@ -218,7 +218,7 @@ async def test_removing_deletes_marks_and_candidate_and_leaves_the_mailbox_dirty
     await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     waiter = wakeups.waiter(Topic.MAILBOXES)
 
-    await registrations.remove(registration.id)
+    await registrations.remove(registration.id, NOW)
 
     assert await registrations.view(registration.id) is None
     assert await marks(engine) == {}
@@ -234,7 +234,7 @@ async def test_what_is_not_there_is_changed_removed_and_marked_without_complaint
     missing = RegistrationId("missing")
 
     await registrations.change(missing, RegistrationChange(device_token="t", sealed_candidate=b"s"), NOW)
-    await registrations.remove(missing)
+    await registrations.remove(missing, NOW)
     await registrations.mark(missing, Mark.TEST, NOW)
 
     assert await marks(engine) == {}

@@ -28,8 +28,8 @@ FORBIDDEN: Final = "42501"
 """The SQLSTATE of what a user may not do, whatever the words."""
 NEVER_CHANGES: Final = "id server user device_id shard"
 QUARANTINE: Final = "quarantined_at quarantine_reason quarantine_remedy rechecks recheck_at"
-NEW_MARK: Final = "registration_id mark platform count generation certain first_at last_at due_at attempts"
-MARK_GROWS: Final = "count generation certain last_at due_at"
+NEW_MARK: Final = "registration_id mark platform count generation certain first_at last_at due_at attempts cause"
+MARK_GROWS: Final = "count generation certain last_at due_at cause"
 NEW_REGISTRATION: Final = (
     "id mailbox_id secret_hash app platform environment device_token token_hash token_since classes subfolders mode"
     " locale state created_at"
@@ -73,6 +73,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         API: {"SELECT": "registration_id account", "INSERT": ALL, "DELETE": ALL},
         WATCH: {"SELECT": ALL, "UPDATE": "sealed account", "DELETE": ALL},
     },
+    "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "tries": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "outbox": {
         API: {"SELECT": ALL, "INSERT": NEW_MARK, "UPDATE": f"{MARK_GROWS} aside"},

@@ -193,7 +193,7 @@ async def test_a_mailbox_is_forgotten_only_when_no_registration_names_it(
     await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], NOW)
 
     assert not await watches.forget(ANN)
-    await registrations.remove(registration.id)
+    await registrations.remove(registration.id, NOW)
     (record,) = await watches.take_dirty(await leases(watches, [SHARD]), NOW)
     assert record.registrations == 0
     assert await watches.forget(ANN)
@@ -208,7 +208,7 @@ async def test_a_forgotten_mailbox_starts_from_nothing(
     registration = await activate(registrations, watches)
     epoch = await own_all(watches)
     await watches.commit([entry(epoch, Progress(PARTNERSHIP, (MAIL,)))], NOW)
-    await registrations.remove(registration.id)
+    await registrations.remove(registration.id, NOW)
     await watches.forget(ANN)
 
     await register(registrations)

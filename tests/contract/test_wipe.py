@@ -9,7 +9,16 @@ from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.reasons import Reason
-from relay.domain.model import DuePush, Mark, Platform, Registration, RegistrationChange, RegistrationState, WatchRecord
+from relay.domain.model import (
+    DuePush,
+    Ending,
+    Mark,
+    Platform,
+    Registration,
+    RegistrationChange,
+    RegistrationState,
+    WatchRecord,
+)
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.reasons import Cause
@@ -116,7 +125,7 @@ async def test_a_wipe_takes_the_place_of_an_earlier_cause_that_still_waits(
     assert [(push.mark, push.cause) for push in await due(outbox)] == [(Mark.ATTENTION, Cause.WIPED)]
 
 
-async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(
+async def test_only_a_phone_that_could_be_pushed_to_gets_the_push_about_the_wipe(
     registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: Database
 ) -> None:
     phone = await activate(registrations, watches)
@@ -130,29 +139,34 @@ async def test_registrations_that_get_no_push_are_deleted_with_the_wipe(
 
     await wipe(watches)
 
-    assert [await state_of(registrations, each) for each in (phone, waiting, gone)] == [
-        RegistrationState.WIPED,
-        None,
-        None,
-    ]
+    for each in (phone, waiting, gone):
+        assert await state_of(registrations, each) is RegistrationState.WIPED
+    assert [push.registration_id for push in await due(outbox)] == [phone.id]
     async with transaction(engine) as connection:
         assert (await connection.execute(sa.select(candidate.c.registration_id))).all() == []
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), TokenGone("410")])
-async def test_a_registration_is_forgotten_after_its_last_push(site: OutboxSite, outcome: Outcome) -> None:
+async def test_a_registration_ends_in_a_tombstone_after_its_last_push(site: OutboxSite, outcome: Outcome) -> None:
     phone = await site.activate()
     await site.commit(WIPED)
 
+    assert await site.registrations.sweep(LATER) == {}
     await site.settle(await site.claim(LATER), outcome, LATER)
 
-    assert await site.registrations.view(phone.id) is None
     assert await site.marks() == {}
+    assert await site.registrations.sweep(LATER) == {Ending.WIPED: 1}
+    assert await site.registrations.view(phone.id) is None
+    tombstone = await site.registrations.tombstone(phone.id)
+    assert tombstone is not None
+    assert (tombstone.secret_hash, tombstone.ending) == (phone.secret_hash, Ending.WIPED)
     assert await site.watches.forget(phone.mailbox_id)
 
 
 @pytest.mark.parametrize("outcome", [RetryLater("503"), Refused("BadDeviceToken", "correct it")])
-async def test_a_registration_whose_last_push_fails_for_a_day_is_forgotten(site: OutboxSite, outcome: Outcome) -> None:
+async def test_a_registration_whose_last_push_fails_for_a_day_ends_in_a_tombstone(
+    site: OutboxSite, outcome: Outcome
+) -> None:
     phone = await site.activate()
     await site.commit(WIPED)
     pushes = await site.claim(LATER)
@@ -162,7 +176,34 @@ async def test_a_registration_whose_last_push_fails_for_a_day_is_forgotten(site:
     assert (await site.registered(phone)).state is RegistrationState.WIPED
 
     await site.settle(pushes, outcome, NOW + DAY, next_try_at=LATER)
+    assert await site.registrations.sweep(NOW + DAY) == {Ending.WIPED: 1}
     assert await site.registrations.view(phone.id) is None
+
+
+async def test_an_earlier_attention_that_was_under_way_does_not_take_the_place_of_the_last_push(
+    site: OutboxSite,
+) -> None:
+    await site.activate()
+    await site.commit(Progress(attention=True))
+    under_way = await site.claim()
+
+    await site.commit(WIPED)
+    await site.settle(under_way, Delivered(), LATER)
+
+    assert await site.registrations.sweep(LATER) == {}
+    assert [push.mark for push in await site.claim(LATER + MINUTE)] == [Mark.ATTENTION]
+
+
+async def test_a_wiped_registration_cannot_be_removed_before_its_phone_was_told(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+) -> None:
+    phone = await activate(registrations, watches)
+    await wipe(watches)
+
+    await registrations.remove(phone.id, LATER)
+
+    assert [push.registration_id for push in await due(outbox)] == [phone.id]
+    assert await registrations.tombstone(phone.id) is None
 
 
 async def test_a_push_that_was_under_way_during_the_wipe_does_not_take_the_last_one_away(site: OutboxSite) -> None:

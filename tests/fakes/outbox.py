@@ -149,8 +149,6 @@ class MemoryOutbox:
             self._update_registration(update)
         for id_ in settled.gone:
             self.registrations[id_] = replace(self.registrations[id_], state=RegistrationState.TOKEN_GONE)
-        for id_ in settled.forgotten:
-            del self.registrations[id_]
         ended = {*settled.gone, *settled.forgotten}
         for key in [*settled.done, *(key for key in self.rows if key[0] in ended)]:
             del self.rows[key]

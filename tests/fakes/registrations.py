@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
@@ -12,6 +13,7 @@ from relay.domain.devices import fingerprint
 from relay.domain.errors import MailboxExists, MailboxFull, StoreUnavailable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
+    Ending,
     Mailbox,
     Mark,
     NewMailbox,
@@ -22,16 +24,21 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
     RegistrationView,
+    Tombstone,
 )
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.retention import Retention
 from relay.domain.tries import Load, Tries, TryLimits, account_key
 from relay.store.push_tests import KEPT
+
+RETENTION: Final = Retention()
 
 
 class MemoryRegistrationStore:
     """A store that keeps registrations as the SQL store does, or fails as a lost database does."""
 
-    def __init__(self, wakeups: Wakeups) -> None:
+    def __init__(self, wakeups: Wakeups, retention: Retention = RETENTION) -> None:
+        self.retention = retention
         self.wakeups = wakeups
         self.views = 0
         self.answering = asyncio.Event()
@@ -52,6 +59,7 @@ class MemoryRegistrationStore:
         self.tries: dict[tuple[str, str], Tries] = {}
         self.marks: list[tuple[RegistrationId, Mark]] = []
         self.proved: set[RegistrationId] = set()
+        self.tombstones: dict[RegistrationId, tuple[Tombstone, datetime]] = {}
         self.tested: dict[RegistrationId, datetime] = {}
         self.tests: dict[RegistrationId, list[PushTest]] = {}
 
@@ -81,7 +89,7 @@ class MemoryRegistrationStore:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
         for earlier in [*self.registrations.values()]:
             if earlier.state is RegistrationState.VERIFYING and _device(earlier) == _device(registration):
-                await self.remove(earlier.id)
+                self._end(earlier.id, Ending.REPLACED, registration.created_at)
         await self._make_room(registration)
         self.registrations[registration.id] = registration
         self.candidates[registration.id] = sealed_candidate
@@ -137,19 +145,20 @@ class MemoryRegistrationStore:
             self._supersede(changed)
         self.wakeups.wake(Topic.MAILBOXES)
 
-    async def remove(self, registration_id: RegistrationId) -> None:
+    async def remove(self, registration_id: RegistrationId, now: datetime) -> None:
         self._reach("remove")
-        self._delete(registration_id)
-        self.wakeups.wake(Topic.MAILBOXES)
+        registration = self.registrations.get(registration_id)
+        if registration is not None and registration.state is not RegistrationState.WIPED:
+            self._end(registration_id, Ending.REMOVED, now)
 
-    def _delete(self, registration_id: RegistrationId) -> None:
-        self.registrations.pop(registration_id, None)
-        self.candidates.pop(registration_id, None)
-        self.proved.discard(registration_id)
-        self.refused.discard(registration_id)
-        self.tested.pop(registration_id, None)
-        self.tests.pop(registration_id, None)
-        self.marks = [mark for mark in self.marks if mark[0] != registration_id]
+    async def withdraw(self, registration_id: RegistrationId) -> None:
+        self._reach("withdraw")
+        self._delete(registration_id)
+
+    async def tombstone(self, registration_id: RegistrationId) -> Tombstone | None:
+        self._reach("tombstone")
+        found = self.tombstones.get(registration_id)
+        return None if found is None else found[0]
 
     def _supersede(self, mine: Registration) -> None:
         unproved = {RegistrationState.VERIFYING, RegistrationState.REFUSED}
@@ -166,12 +175,42 @@ class MemoryRegistrationStore:
         self.tested[registration_id] = now
         return True
 
-    async def expire(self, before: datetime) -> int:
-        self._reach("expire")
-        old = [r.id for r in self.registrations.values() if r.id not in self.proved and r.created_at < before]
-        for id_ in old:
-            await self.remove(id_)
-        return len(old)
+    async def sweep(self, now: datetime) -> Mapping[Ending, int]:
+        self._reach("sweep")
+        self.tombstones = {id_: kept for id_, kept in self.tombstones.items() if kept[1] >= now}
+        wiped = [r.id for r in self.registrations.values() if r.state is RegistrationState.WIPED and self._told(r.id)]
+        old = [
+            r.id
+            for r in self.registrations.values()
+            if r.id not in self.proved
+            and r.created_at < now - self.retention.unproved
+            and r.state is not RegistrationState.WIPED
+        ]
+        for ids, ending in ((wiped, Ending.WIPED), (old, Ending.EXPIRED)):
+            for id_ in ids:
+                self._end(id_, ending, now)
+        return {ending: len(ids) for ids, ending in ((wiped, Ending.WIPED), (old, Ending.EXPIRED)) if ids}
+
+    def _told(self, registration_id: RegistrationId) -> bool:
+        """Return whether the phone of a wiped registration was told of the wipe, or cannot be."""
+        return (registration_id, Mark.ATTENTION) not in self.marks
+
+    def _end(self, registration_id: RegistrationId, ending: Ending, now: datetime) -> None:
+        """Delete a registration, and leave a tombstone."""
+        keep = self.retention.of_tombstone(proved=registration_id in self.proved)
+        tombstone = Tombstone(self.registrations[registration_id].secret_hash, ending)
+        self.tombstones[registration_id] = tombstone, now + keep
+        self._delete(registration_id)
+
+    def _delete(self, registration_id: RegistrationId) -> None:
+        self.registrations.pop(registration_id, None)
+        self.candidates.pop(registration_id, None)
+        self.refused.discard(registration_id)
+        self.proved.discard(registration_id)
+        self.tested.pop(registration_id, None)
+        self.tests.pop(registration_id, None)
+        self.marks = [mark for mark in self.marks if mark[0] != registration_id]
+        self.wakeups.wake(Topic.MAILBOXES)
 
     async def _make_room(self, new: Registration) -> None:
         same_mailbox = (r for r in self.registrations.values() if r.mailbox_id == new.mailbox_id)
@@ -183,7 +222,7 @@ class MemoryRegistrationStore:
         if len(useless) < surplus:
             raise MailboxFull("full")
         for r in useless[:surplus]:
-            await self.remove(r.id)
+            self._end(r.id, Ending.EXPIRED, new.created_at)
 
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
         self._reach("push_test")
@@ -218,6 +257,13 @@ class MemoryRegistrationStore:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)
         self.mailboxes[mailbox.id] = mailbox
         self.tries.pop((mailbox.server, account_key(mailbox.user)), None)
+        self.wakeups.wake(Topic.VERDICTS)
+
+    def wipe(self, registration_id: RegistrationId) -> None:
+        """Wipe a registration, whose candidate goes, as WatchStore does."""
+        self.candidates.pop(registration_id, None)
+        wiped = replace(self.registrations[registration_id], state=RegistrationState.WIPED)
+        self.registrations[registration_id] = wiped
         self.wakeups.wake(Topic.VERDICTS)
 
     def refuse(self, registration_id: RegistrationId, now: datetime) -> None:

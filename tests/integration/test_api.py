@@ -136,7 +136,27 @@ async def test_a_registration_lives_from_post_to_delete(api: Api) -> None:
 
         response, answer = await api.call("DELETE", path, secret=secret)
         assert (response.status, answer) == (204, {})
-        await api.problem((401, "not-authorized"), "GET", path, secret=secret)
+        await api.problem((410, "gone"), "GET", path, secret=secret)
+        await api.problem((401, "not-authorized"), "GET", path, secret="guess")
+        response, answer = await api.call("DELETE", path, secret=secret)
+        assert (response.status, answer) == (204, {})
+
+
+async def test_every_path_of_a_wiped_registration_answers_410_wiped(api: Api) -> None:
+    made = await api.register()
+    api.world.store.wipe(made["id"])
+    path, change = f"/v1/registrations/{made['id']}", {"classes": ["email"]}
+
+    for _ in range(2):
+        for method, where, body in (
+            ("GET", path, None),
+            ("PATCH", path, change),
+            ("DELETE", path, None),
+            ("POST", path + "/test-push", None),
+        ):
+            await api.problem((410, "wiped"), method, where, body, made["secret"])
+        await api.world.store.sweep(api.world.time())  # a tombstone takes its place
+    assert made["id"] not in api.world.store.registrations
 
 
 async def test_an_fcm_device_is_registered_too(api: Api) -> None:

@@ -157,7 +157,7 @@ async def test_a_mailbox_that_nobody_names_any_more_is_left_alone(role: WatchRol
     id_ = (await role.judged(await role.register("first"))).registration.id
     await until(lambda: role.eas.held == 1)
 
-    await role.registrations.remove(id_)
+    await role.registrations.remove(id_, now())
 
     async def is_forgotten() -> bool:
         return await role.registrations.mailbox_of("main", ANN) is None

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from relay.domain.model import (
+    Ending,
     Mailbox,
     Mark,
     NewMailbox,
@@ -13,6 +14,7 @@ from relay.domain.model import (
     RegistrationChange,
     RegistrationId,
     RegistrationView,
+    Tombstone,
 )
 from relay.domain.tries import Load
 
@@ -51,16 +53,26 @@ class RegistrationStore(Protocol):
         mailbox's other ones of the same app on the same device are deleted.
         """
 
-    async def remove(self, registration_id: RegistrationId) -> None:
-        """Delete the registration, its marks and its candidate; mark the mailbox dirty."""
+    async def remove(self, registration_id: RegistrationId, now: datetime) -> None:
+        """Delete the registration, its marks and its candidate, and leave a tombstone; mark the mailbox dirty.
+
+        A wiped registration stays as it is: its phone still hears of the wipe.
+        """
+
+    async def withdraw(self, registration_id: RegistrationId) -> None:
+        """Delete a registration whose secret nobody was given, without a tombstone; mark the mailbox dirty."""
+
+    async def tombstone(self, registration_id: RegistrationId) -> Tombstone | None:
+        """Return what is left of a registration that ended; None: nothing, or it did not end."""
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
 
-    async def expire(self, before: datetime) -> int:
-        """Delete registrations made before a moment that no mail server ever accepted; return how many.
+    async def sweep(self, now: datetime) -> Mapping[Ending, int]:
+        """End what is kept no longer: registrations that no mail server ever accepted, and those of wiped mailboxes.
 
-        Mailboxes without any registration are marked dirty, so that the watch role forgets them.
+        Returns how many registrations ended, and how. Tombstones whose time is over go too. Mailboxes without any
+        registration are marked dirty, so that the watch role forgets them.
         """
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:

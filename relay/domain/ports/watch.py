@@ -32,9 +32,8 @@ class WatchStore(Protocol):
         the change is in one. A mark that exists adds up the count, raises its generation, keeps `first_at`, and waits
         for its retry if it has one. `attention` sets that mark for all of them.
         A condition sets state, reason, detail, `since` (only when state or reason differ) and `next_try_at`
-        (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, the hierarchy,
-        every mark, and the registrations: active ones become `wiped` with one `attention` mark, the others are deleted
-        at once.
+        (now + retry_in). WIPED also destroys the sealed credential, the candidates, the collections, the hierarchy
+        and every mark. All registrations become `wiped`; those that were active get one `attention` mark.
         Fenced entries change nothing; the others are committed.
         """
 

@@ -51,6 +51,7 @@ REFUSALS: Final = {
     "wiped": Step.WIPE,
     "gone": Step.FORGET,
     "replaced": Step.FORGET,
+    "mailbox-wiped": Step.TELL_ADMINISTRATOR,
     "credential-refused": Step.ASK_USER,
     "mailbox-full": Step.TELL_ADMINISTRATOR,
     "unknown-server": Step.TELL_ADMINISTRATOR,

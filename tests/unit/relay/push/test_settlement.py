@@ -265,7 +265,7 @@ def test_a_token_that_the_app_has_sent_again_since_the_push_was_claimed_is_still
 @pytest.mark.parametrize(
     ("outcome", "mark", "now", "forgotten"),
     [
-        (Delivered(), Mark.ATTENTION, NOW, True),
+        (Delivered(), Mark.ATTENTION, NOW, False),
         (Delivered(), Mark.EMAIL, NOW, False),
         (GONE, Mark.ATTENTION, NOW, True),
         (GONE, Mark.EMAIL, NOW, True),
@@ -275,7 +275,7 @@ def test_a_token_that_the_app_has_sent_again_since_the_push_was_claimed_is_still
         (BAD, Mark.ATTENTION, BEGAN + FAREWELL, True),
     ],
 )
-def test_a_wiped_registration_is_forgotten_after_its_last_push(
+def test_a_wiped_registration_gets_no_more_pushes_when_it_cannot_be_told(
     outcome: Outcome, mark: Mark, now: datetime, *, forgotten: bool
 ) -> None:
     result = settled(outcome, WIPED, push=replace(PUSH, mark=mark), now=now)
@@ -378,9 +378,10 @@ def test_two_refusals_in_one_group_are_one_re_check() -> None:
 # --- what is locked first, and expiry
 
 
-def test_registrations_that_may_end_are_those_whose_token_is_gone_or_that_get_their_last_push() -> None:
+def test_registrations_that_may_end_are_those_whose_token_is_gone() -> None:
     settlements = [
-        Settlement(due_push(4, mark=Mark.ATTENTION), BUSY),
+        Settlement(due_push(4, mark=Mark.ATTENTION), GONE),
+        Settlement(due_push(5, mark=Mark.ATTENTION), BUSY),
         Settlement(due_push(3), GONE),
         Settlement(due_push(3, mark=Mark.TASKS), GONE),
         Settlement(due_push(1), Delivered()),

@@ -1,7 +1,8 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import (
+    Ending,
     Environment,
     Mark,
     Mode,
@@ -21,7 +23,9 @@ from relay.domain.model import (
 )
 from relay.registration.errors import (
     CredentialRefused,
+    Gone,
     InvalidRequest,
+    MailboxWiped,
     NoSuchTest,
     NotActive,
     NotAuthorized,
@@ -31,6 +35,7 @@ from relay.registration.errors import (
     UnknownApp,
     UnknownServer,
     UnsupportedDevice,
+    Wiped,
 )
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, Device, RegistrationRequest
@@ -148,7 +153,7 @@ async def test_a_refusal_is_reported_even_when_the_registration_cannot_be_remove
         tasks.create_task(expect(CredentialRefused, world.service.register(request("wrong"))))
         await asyncio.sleep(0.5)
         world.judge()
-        world.store.failing.add("remove")
+        world.store.failing.add("withdraw")
 
     (left,) = world.store.registrations.values()
     assert left.state is RegistrationState.REFUSED
@@ -382,7 +387,7 @@ async def test_removal_leaves_nothing() -> None:
     await world.service.remove(access(made))
 
     assert not world.store.registrations
-    with pytest.raises(NotAuthorized):
+    with pytest.raises(Gone, match="removed"):
         await world.service.view(access(made))
 
 
@@ -537,15 +542,86 @@ async def test_a_wiped_mailbox_is_shown_as_it_is() -> None:
     assert (await world.service.view(access(made))).mailbox.state is WatchState.WIPED
 
 
-async def test_a_wiped_registration_cannot_be_changed() -> None:
-    world = ApiWorld()
+async def wiped(world: ApiWorld) -> Registered:
+    """Return a registration whose mailbox an administrator has just wiped."""
     made = await registered(world)
     gone = replace(made.view.registration, state=RegistrationState.WIPED)
     world.store.registrations[gone.id] = gone
+    return made
 
-    with pytest.raises(NotActive):
-        await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD))
-    assert gone.id not in world.store.candidates
+
+def uses(world: ApiWorld, made: Registered) -> list[Coroutine[Any, Any, object]]:
+    """Return every use of a registration by its app."""
+    mine, service = access(made), world.service
+    return [
+        service.view(mine),
+        service.change(mine, RegistrationChange(device_token=APNS_TOKEN), BasicLogin(GOOD)),
+        service.test_push(mine),
+        service.remove(mine),
+    ]
+
+
+async def test_every_use_of_a_wiped_registration_says_so_before_and_after_its_end() -> None:
+    world = ApiWorld()
+    made = await wiped(world)
+
+    for use in uses(world, made):
+        with pytest.raises(Wiped):
+            await use
+    assert made.view.registration.id not in world.store.candidates
+    assert await world.store.sweep(world.time()) == {Ending.WIPED: 1}
+    for use in uses(world, made):
+        with pytest.raises(Wiped):
+            await use
+
+
+async def test_a_registration_is_removed_once_and_stays_removed() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    await world.service.remove(access(made))
+
+    await world.service.remove(access(made))
+
+    *others, remove = uses(world, made)
+    for use in others:
+        with pytest.raises(Gone, match="removed"):
+            await use
+    await remove
+
+
+async def test_only_the_secret_of_a_registration_that_ended_tells_how() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    await world.service.remove(access(made))
+
+    for guess in (Access(made.view.registration.id, "guess"), Access(RegistrationId("none"), made.secret)):
+        for use in (world.service.view(guess), world.service.remove(guess)):
+            with pytest.raises(NotAuthorized):
+                await use
+
+
+async def test_a_wipe_while_a_new_registration_waits_ends_it_and_says_so() -> None:
+    world = ApiWorld()
+    register = asyncio.ensure_future(world.service.register(request(SILENT)))
+    await asyncio.sleep(1)
+    (id_,) = world.store.registrations
+    world.store.wipe(id_)
+
+    with pytest.raises(MailboxWiped):
+        await register
+    assert world.store.registrations == {}
+    assert world.store.tombstones == {}  # nobody was given its secret
+
+
+async def test_a_wipe_while_a_new_credential_waits_says_so() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    change = asyncio.ensure_future(world.service.change(access(made), RegistrationChange(), BasicLogin(SILENT)))
+    await asyncio.sleep(1)
+    world.store.wipe(made.view.registration.id)
+
+    with pytest.raises(Wiped):
+        await change
 
 
 async def test_the_seal_opens_for_its_own_mailbox_only() -> None:

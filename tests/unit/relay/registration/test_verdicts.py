@@ -79,7 +79,7 @@ async def test_a_registration_that_is_gone_ends_its_own_wait_only() -> None:
     store, verdicts, (gone, other) = await made(2)
     waits = [asyncio.ensure_future(verdicts.wait(id_)) for id_ in (gone, other)]
     await asyncio.sleep(0.1)
-    await store.remove(gone)
+    await store.remove(gone, NOW)
     store.wakeups.wake(Topic.VERDICTS)
 
     with pytest.raises(Replaced):
