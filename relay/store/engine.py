@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -135,22 +136,43 @@ class _NotBegun(DBAPIError):
 
 
 class _InThreads:
-    """SQLite: a thread runs each transaction from its beginning to its end."""
+    """SQLite: a thread runs each transaction from its beginning to its end.
+
+    Each thread keeps its connection: to take one from the pool for each transaction would cost more than its BEGIN and
+    COMMIT.
+    """
 
     def __init__(self, engine: sa.Engine, threads: int) -> None:
         self.engine = engine
         self._workers = Workers("sqlite", threads, ANSWER)
+        self._kept: dict[int, sa.Connection] = {}
+        """By thread."""
 
     async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
         return await self._workers.run(lambda: self._transact(transaction))
 
     def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
-        with self.engine.begin() as connection:
-            return transaction(connection)
+        thread = threading.get_ident()
+        connection = self._kept.get(thread)
+        if connection is None:
+            connection = self._kept[thread] = self.engine.connect()
+        try:
+            with connection.begin():
+                return transaction(connection)
+        except BaseException:
+            # After an error the next transaction looks whether the connection is of use.
+            self._kept.pop(thread, None)
+            connection.close()
+            raise
 
     async def close(self) -> None:
         await self._workers.close()
-        await asyncio.to_thread(self.engine.dispose)  # the last connection moves the log into the database
+        await asyncio.to_thread(self._disconnect)
+
+    def _disconnect(self) -> None:
+        while self._kept:
+            self._kept.popitem()[1].close()
+        self.engine.dispose()  # the last connection moves the log into the database
 
 
 class _OnLoop:
@@ -310,7 +332,7 @@ def _sqlite(url: sa.URL, *, reads: bool) -> sa.Engine:
 
     def begun(connection: sa.Connection) -> None:
         # A transaction that starts as a reader may fail to become a writer, so one that may write starts as a writer.
-        connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
+        execute_text(connection, "BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
 
     event.listen(engine, "do_connect", connecting)
     event.listen(engine, "connect", connected)
