@@ -47,21 +47,36 @@ OTHER_NAMES: Final[Mapping[str, str]] = {
 }
 """What apps call a field, without case and underscores, and what the API calls it."""
 
+PATTERNS: Final[Mapping[str, str]] = {
+    NAME.pattern: "must be letters, digits and . _ - only, and begin with a letter or a digit",
+}
+"""The words for each pattern of the models: a regular expression is no help to most."""
+_UNDESCRIBED: Final = "has a form that docs/api.md does not describe"
 _WORDS: Final[Mapping[str, str]] = {
     "missing": "is missing",
     "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
     "frozen_set_type": "must be a list",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
-    "string_pattern_mismatch": "must be letters, digits and . _ - only, and begin with a letter or a digit",
     "float_type": "must be a number",
     "finite_number": "must be a number",
 }
 _LIBRARY: Final = frozenset(get_args(ErrorType))
 """The faults that pydantic finds by itself, in its words; all others have ours."""
+_PLACE: Final = re.compile(r" line ([0-9]+) column ([0-9]+)\Z", re.ASCII)
 _QUOTED: Final = re.compile(r"'([^']*)'", re.ASCII)
 
 
@@ -92,11 +107,18 @@ def _words(fault: ErrorDetails) -> str:
             return f"must have at most {limit} {'entries' if of == 'Frozenset' else 'characters'}"
         case kind if kind not in _LIBRARY:
             return fault["msg"]
-        case kind if kind.endswith("_type") and fault["input"] is None:
+        case "string_pattern_mismatch":
+            return PATTERNS.get(fault["ctx"]["pattern"], _UNDESCRIBED)
+        case kind if kind.endswith("_type") and fault["input"] is None and fault["loc"]:
             return _WORDS["missing"]
         case kind:
-            words = _WORDS.get(kind, "has a form that docs/api.md does not describe")
-            return words.format_map(fault.get("ctx", {}))
+            return _WORDS.get(kind, _UNDESCRIBED).format_map(fault.get("ctx", {}))
+
+
+def misread(fault: ErrorDetails) -> str:
+    """Return what is wrong with a body that is no JSON."""
+    place = _PLACE.search(fault["msg"])
+    return "the body is not JSON in UTF-8" + ("" if place is None else f": see line {place[1]}, column {place[2]}")
 
 
 def _walk(models: list[type[BaseModel]], path: Path) -> tuple[list[type[BaseModel]], Path]:

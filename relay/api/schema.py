@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from eas_watcher.names import CollectionClass
-from relay.api.faults import NAME, Strict, complaint
+from relay.api.faults import NAME, Strict, complaint, misread
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
@@ -340,6 +340,6 @@ def parse(model: type[Body], body: bytes) -> Body:
         return model.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False)
-        if any(fault["type"] == "json_invalid" for fault in faults):
-            raise MalformedJson([("", "the body is not JSON in UTF-8")]) from None
+        if faults[0]["type"] == "json_invalid":
+            raise MalformedJson([("", misread(faults[0]))]) from None
         raise InvalidRequest([complaint(model, fault) for fault in faults]) from None

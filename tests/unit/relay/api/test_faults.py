@@ -1,10 +1,10 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from relay.api.faults import OTHER_NAMES, Strict, complaint
+from relay.api.faults import NAME, OTHER_NAMES, PATTERNS, Strict, complaint, misread
 
 
 class Card(Strict):
@@ -22,7 +22,11 @@ class Order(Strict):
 
     payment: Annotated[Card | Cash, Field(discriminator="kind")]
     size: Literal["large"] = "large"
-    shipped_at: Annotated[float | None, Field(alias="shippedAt", gt=0)] = None
+    shipped_at: Annotated[float | None, Field(alias="shippedAt", gt=0, multiple_of=2)] = None
+    name: Annotated[str, StringConstraints(pattern=NAME)] = "a"
+    code: Annotated[str, Field(pattern="^[a-f]+$")] = "a"
+    pieces: Annotated[int, Field(ge=1, le=9)] = 1
+    wrapped: bool = False
 
 
 def told(order: Any) -> list[tuple[str, str]]:
@@ -52,10 +56,24 @@ CASH = {"kind": "cash"}
         ({"payment": {**CASH, "coins": frozenset({1, 2, 3})}}, "payment.coins", "must have at most 2 entries"),
         ({"payment": CASH, "size": "canary"}, "size", "must be large"),
         ({"payment": CASH, "shippedAt": "canary"}, "shippedAt", "must be a number"),
-        ({"payment": CASH, "shippedAt": -1.0}, "shippedAt", "has a form that docs/api.md does not describe"),
+        ({"payment": CASH, "shippedAt": -2.0}, "shippedAt", "must be more than 0.0"),
+        ({"payment": CASH, "shippedAt": 3.0}, "shippedAt", "has a form that docs/api.md does not describe"),
+        ({"payment": CASH, "name": "a canary"}, "name", PATTERNS[NAME.pattern]),
+        ({"payment": CASH, "code": "canary"}, "code", "has a form that docs/api.md does not describe"),
+        ({"payment": CASH, "pieces": "canary"}, "pieces", "must be a whole number"),
+        ({"payment": CASH, "pieces": 10}, "pieces", "must be at most 9"),
+        ({"payment": CASH, "wrapped": "canary"}, "wrapped", "must be true or false"),
         ({"payment": CASH, "customer": "canary"}, "customer", "never changes: leave it out"),
-        ({"payment": CASH, "other": 1}, "other", "is not known here: known are payment, shippedAt, size"),
-        ({"payment": CASH, "Other-1": 1}, "", "has a field that is not known here: known are payment, shippedAt, size"),
+        (
+            {"payment": CASH, "other": 1},
+            "other",
+            "is not known here: known are code, name, payment, pieces, shippedAt, size, wrapped",
+        ),
+        (
+            {"payment": CASH, "Other-1": 1},
+            "",
+            "has a field that is not known here: known are code, name, payment, pieces, shippedAt, size, wrapped",
+        ),
         ({"payment": CASH, "paymnt": 1}, "paymnt", "is not known here: did you mean `payment`?"),
         ({"payment": CASH, "Paymnt": 1}, "", "has a field that is not known here: did you mean `payment`?"),
         ({"payment": CASH, "shipped_at": 1}, "shipped_at", "is not known here: did you mean `shippedAt`?"),
@@ -70,6 +88,30 @@ CASH = {"kind": "cash"}
 def test_a_fault_is_told_with_its_field_and_in_our_words(order: Any, field: str, words: str) -> None:
     assert told(order) == [(field, words)]
     assert "canary" not in str(told(order))
+
+
+def test_a_body_that_is_null_is_no_object_and_not_missing() -> None:
+    assert told(None) == [("", "must be an object")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", ": see line 1, column 0"),
+        (b'{"canary":\n canary}', ": see line 2, column 2"),
+        (b'{"canary": "\\ud800"}', ": see line 1, column 19"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_with_the_place(text: bytes, words: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Order.model_validate_json(text)
+    assert misread(refusal.value.errors()[0]) == f"the body is not JSON in UTF-8{words}"
+
+
+def test_a_fault_without_a_place_is_told_without_it() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Order.model_validate_json("{")
+    assert misread({**refusal.value.errors()[0], "msg": "Invalid JSON"}) == "the body is not JSON in UTF-8"
 
 
 def test_words_of_our_own_stay_as_they_are() -> None:

@@ -1,9 +1,12 @@
 import json
+import re
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from eas_watcher.names import CollectionClass
+from relay.api.faults import PATTERNS
 from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
@@ -282,6 +285,13 @@ def test_every_fault_is_told_in_our_own_words() -> None:
         ("subfolders", "must be a list"),
         ("mode", "must be one of alert, background"),
     ]
+
+
+@pytest.mark.parametrize("model", [RegistrationBody, ChangeBody])
+def test_every_pattern_has_words(model: type[BaseModel]) -> None:
+    schema = json.dumps(model.model_json_schema())
+
+    assert {json.loads(found) for found in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)} <= PATTERNS.keys()
 
 
 def test_a_subscription_of_another_platform_is_refused() -> None:
