@@ -12,15 +12,18 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay.api.guard import STRANGERS, Guard
+from relay.api.documents import LimitsAnswer
+from relay.api.guard import ONE, STRANGERS, Guard
 from relay.api.operations import COLLECTION
 from relay.api.problems import refusal
 from relay.api.rate import Allowance
 from relay.api.routes import Routes, shown
 from relay.domain.errors import RelayError
+from relay.domain.model import MOST_REGISTRATIONS
 from relay.http import kinds, problems
 from relay.http.addresses import Proxies
 from relay.http.listeners import hung_up
+from relay.registration.capabilities import Capabilities
 from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.registrations import Registrations
 
@@ -56,13 +59,15 @@ def create_app(
     service: Registrations,
     limits: Limits,
     tokens: Callable[[int], str],
+    capabilities: Capabilities,
     vapid_public_key: str = "",
     refused: Counter[str] | None = None,
 ) -> web.Application:
     """Return the API; `tokens` returns URL-safe text of that many random bytes, by which a failure is found in the log.
 
-    Apps subscribe by WebPush with `vapid_public_key`; empty: the relay does not push that way. `refused` counts the
-    requests that are refused because too many come, by the code of the problem.
+    `capabilities` say what apps may ask, and how they enrol. Apps subscribe by WebPush with `vapid_public_key`; empty:
+    the relay does not push that way. `refused` counts the requests that are refused because too many come, by the code
+    of the problem.
 
     The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler whose
     client is gone.
@@ -84,6 +89,14 @@ def create_app(
         guard.gate(limits.writes),
         body_seconds=limits.body_seconds,
         vapid_public_key=vapid_public_key,
+        capabilities=capabilities,
+        limits=LimitsAnswer(
+            body_bytes=limits.body,
+            requests_per_minute=int(limits.requests_per_minute),
+            registrations_per_minute=int(limits.registrations_per_minute),
+            requests_per_minute_of_registration=int(ONE),
+            registrations_per_mailbox=MOST_REGISTRATIONS,
+        ),
     )
     routes.add_to(app.router)
     return app

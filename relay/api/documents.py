@@ -19,7 +19,11 @@ from relay.domain.model import (
     RegistrationView,
 )
 from relay.domain.reasons import Actor
+from relay.push.payload import TEXTS
+from relay.registration.capabilities import Capabilities, ServerFacts
+from relay.registration.enrolment import EnrolmentMode
 from relay.registration.guidance import advise, advise_test, proved, visible_reason
+from relay.security.credentials import CredentialKind
 
 Json = dict[str, object]
 
@@ -137,6 +141,64 @@ class WebPushAnswer(Answer):
     vapid_public_key: str = Field(description="P-256, base64url")
 
 
+class PlatformAnswer(Answer):
+    """The apps of one platform that may register."""
+
+    apps: tuple[str, ...]
+    environments: tuple[Environment, ...] | None = Field(default=None, description="APNs only")
+    services: tuple[str, ...] | None = Field(default=None, description="WebPush only: hosts of push services")
+    vapid_public_key: str | None = Field(default=None, description="WebPush only")
+
+
+class EnrolmentAnswer(Answer):
+    """What a registration must show besides the credential."""
+
+    alternatives: tuple[tuple[EnrolmentMode, ...], ...] = Field(
+        description="one of these is enough; the modes of one are demanded together"
+    )
+    invitation: bool = Field(description="true: the field `invitation` is demanded too")
+
+
+class OAuthAnswer(Answer):
+    """What an app needs to get a grant for the relay."""
+
+    token_endpoint: str
+    client_id: str
+    scope: str
+    audience: tuple[str, ...]
+
+
+class ServerAnswer(Answer):
+    """The mail server that the mailbox would go to."""
+
+    name: str
+    credentials: tuple[CredentialKind, ...]
+    oauth: OAuthAnswer | None
+
+
+class LimitsAnswer(Answer):
+    """What the relay allows."""
+
+    body_bytes: int
+    requests_per_minute: int = Field(description="of one network address")
+    registrations_per_minute: int = Field(description="of one network address")
+    requests_per_minute_of_registration: int
+    registrations_per_mailbox: int
+
+
+class CapabilitiesAnswer(Answer):
+    """What an app may ask of this relay; whether a mailbox exists has no part in it."""
+
+    version: str
+    platforms: dict[Platform, PlatformAnswer]
+    classes: tuple[CollectionClass, ...]
+    modes: tuple[Mode, ...]
+    languages: tuple[str, ...]
+    enrolment: EnrolmentAnswer
+    server: ServerAnswer | None = Field(description="null: no server takes such a mailbox")
+    limits: LimitsAnswer
+
+
 class FaultAnswer(Answer):
     """A field that is wrong; its value is never repeated."""
 
@@ -154,6 +216,54 @@ class ProblemAnswer(Answer):
     detail: str | None = Field(default=None, description="for people")
     errors: tuple[FaultAnswer, ...] | None = None
     instance: str | None = Field(default=None, description="number of a failure in the relay's log")
+
+
+def capabilities(
+    able: Capabilities, mailbox: str | None, server: str | None, vapid_public_key: str, limits: LimitsAnswer
+) -> Json:
+    """Return what an app may ask for a mailbox; raises InvalidRequest for one that is none."""
+    found = able.server_of(mailbox, server)
+    return CapabilitiesAnswer(
+        version=able.version,
+        platforms={
+            platform: _platform(platform, apps, able, vapid_public_key) for platform, apps in able.apps.items() if apps
+        },
+        classes=tuple(CollectionClass),
+        modes=tuple(Mode),
+        languages=tuple(sorted(TEXTS)),
+        enrolment=EnrolmentAnswer(
+            alternatives=tuple(tuple(sorted(each)) for each in able.enrolment.alternatives), invitation=able.invites
+        ),
+        server=None if found is None else _server(*found),
+        limits=limits,
+    ).json_document()
+
+
+def _platform(platform: Platform, apps: frozenset[str], able: Capabilities, vapid_public_key: str) -> PlatformAnswer:
+    named = tuple(sorted(apps))
+    match platform:
+        case Platform.APNS:
+            return PlatformAnswer(apps=named, environments=tuple(Environment))
+        case Platform.WEBPUSH:
+            return PlatformAnswer(apps=named, services=tuple(sorted(able.services)), vapid_public_key=vapid_public_key)
+        case Platform.FCM:  # pragma: no branch -- mypy proves that there is no other
+            return PlatformAnswer(apps=named)
+
+
+def _server(name: str, facts: ServerFacts) -> ServerAnswer:
+    oauth = facts.oauth
+    return ServerAnswer(
+        name=name,
+        credentials=tuple(sorted(facts.credentials)),
+        oauth=None
+        if oauth is None
+        else OAuthAnswer(
+            token_endpoint=oauth.token_endpoint,
+            client_id=oauth.client_id,
+            scope=oauth.scope,
+            audience=tuple(sorted(oauth.audience)),
+        ),
+    )
 
 
 def registration(view: RegistrationView) -> Json:

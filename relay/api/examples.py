@@ -68,4 +68,33 @@ TEST: Final[Json] = {
     "reason": None,
 }
 TESTED: Final[Json] = {**REGISTRATION, "test": TEST}
+CAPABILITIES: Final[Json] = {
+    "version": "0.1.0",
+    "platforms": {
+        "apns": {"apps": ["com.example.mail"], "environments": ["production", "sandbox"]},
+        "fcm": {"apps": ["com.example.droid"]},
+        "webpush": {"apps": ["com.example.web"], "services": ["push.example.com"], "vapid_public_key": "BIfm..."},
+    },
+    "classes": ["email", "calendar", "contacts", "tasks", "notes"],
+    "modes": ["alert", "background"],
+    "languages": ["de", "en", "fr"],
+    "enrolment": {"alternatives": [["key", "mtls"]], "invitation": False},
+    "server": {
+        "name": "head-office",
+        "credentials": ["basic", "oauth"],
+        "oauth": {
+            "token_endpoint": "https://login.example.com/oauth2/token",
+            "client_id": "push-relay",
+            "scope": "openid offline_access",
+            "audience": ["https://mail.example.com/"],
+        },
+    },
+    "limits": {
+        "body_bytes": 16384,
+        "requests_per_minute": 600,
+        "registrations_per_minute": 30,
+        "requests_per_minute_of_registration": 60,
+        "registrations_per_mailbox": 20,
+    },
+}
 WEBPUSH: Final[Json] = {"vapid_public_key": "BIfm..."}

@@ -43,6 +43,12 @@ PATHS: Final[Mapping[str, Json]] = {
     "code": {"type": "string", "pattern": "^[a-z-]{1,64}$"},
 }
 """The forms of what stands in braces in a path."""
+ENROLMENT_KEY: Final[Json] = {
+    "name": "Enrolment-Key",
+    "in": "header",
+    "description": "a key of the administrator, where capabilities demand the mode `key`",
+    "schema": {"type": "string", "maxLength": 512},
+}
 PLATFORMS: Final = {Platform.APNS: "APNs", Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 
 
@@ -127,6 +133,8 @@ def _operation(row: Operation, schemas: _Schemas, by_code: Mapping[str, Kind]) -
         }
         for query in row.query
     ]
+    if row.enrols:
+        parameters.append(dict(ENROLMENT_KEY))
     if parameters:
         made["parameters"] = parameters
     if row.secret:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from relay.api import examples
 from relay.api.documents import (
     Answer,
+    CapabilitiesAnswer,
     PushTestAnswer,
     RegisteredAnswer,
     RegistrationAnswer,
@@ -82,6 +83,8 @@ class Operation:
     secret: bool = False
     """True if the request shows the secret of the registration."""
     query: tuple[Query, ...] = ()
+    enrols: bool = False
+    """True if the request may have to show an enrolment key."""
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -120,6 +123,7 @@ OPERATIONS: Final = (
         (
             *_OF_CREDENTIAL,
             "mailbox-wiped",
+            "enrolment-refused",
             "unknown-server",
             "unknown-app",
             "unsupported-device",
@@ -129,6 +133,7 @@ OPERATIONS: Final = (
         ),
         body=RegistrationBody,
         body_example=examples.WISH,
+        enrols=True,
     ),
     Operation("view", "GET", ONE, "Look at a registration", (_SHOWN,), ("gone",), secret=True),
     Operation(
@@ -185,6 +190,18 @@ OPERATIONS: Final = (
         "Ask for the key that an app subscribes with at its push service",
         (Reply(HTTPStatus.OK, "the key", WebPushAnswer, example=examples.WEBPUSH),),
         ("no-such-resource",),
+    ),
+    Operation(
+        "capabilities",
+        "GET",
+        "/v1/capabilities",
+        "Ask what the relay can do for a mailbox, whether it exists or not",
+        (Reply(HTTPStatus.OK, "the capabilities", CapabilitiesAnswer, example=examples.CAPABILITIES),),
+        ("invalid-request",),
+        query=(
+            Query("mailbox", "the address or user name that would be registered", 320),
+            Query("server", "the name of a server, as in a registration", 64),
+        ),
     ),
     Operation(
         "openapi",

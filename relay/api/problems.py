@@ -17,6 +17,7 @@ from relay.http.problems import document
 from relay.registration.errors import (
     Busy,
     CredentialRefused,
+    EnrolmentRefused,
     FieldRefused,
     Gone,
     InvalidRequest,
@@ -75,6 +76,7 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     Gone: Kind(HTTPStatus.GONE, "gone", "The registration has ended"),
     NotActive: Kind(HTTPStatus.CONFLICT, "not-active", "The registration is not active"),
     NotJson: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not-json", "The body must be application/json"),
+    EnrolmentRefused: Kind(HTTPStatus.FORBIDDEN, "enrolment-refused", "This device may not register"),
     UnknownEncoding: UNKNOWN_ENCODING,
     UnknownServer: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-server", "No configured server is meant"),
     UnknownApp: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-app", "The relay may not push to this app"),

@@ -21,9 +21,13 @@ from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow, UnknownEncod
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
 from relay.http.kinds import ENCODINGS
-from relay.registration.errors import NoSecret, NotAuthorized
+from relay.registration.capabilities import Capabilities
+from relay.registration.enrolment import Shown
+from relay.registration.errors import InvalidRequest, NoSecret, NotAuthorized
+from relay.registration.identity import LONGEST
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
+from relay.security.client_names import user_names
 
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | re.IGNORECASE)
 
@@ -36,6 +40,7 @@ def read_bearer(registration_id: str, header: str | None) -> Access:
     return Access(RegistrationId(registration_id), found[1])
 
 
+ENROLMENT_KEY: Final = "Enrolment-Key"
 LATER: Final = {hdrs.RETRY_AFTER: "10"}
 """For 202: seconds until the client looks again."""
 CACHED: Final = "public, max-age=3600"
@@ -52,12 +57,16 @@ class Routes:
         *,
         body_seconds: float,
         vapid_public_key: str,
+        capabilities: Capabilities,
+        limits: documents.LimitsAnswer,
     ) -> None:
         """Set up with the use cases, and the gates to the database; a body must arrive within `body_seconds`.
 
         Apps subscribe by WebPush with the key; empty: the relay does not push that way.
         """
         self._vapid_public_key = vapid_public_key
+        self._capabilities = capabilities
+        self._limits = limits
         self._service = service
         self._reads = reads
         self._writes = writes
@@ -73,6 +82,7 @@ class Routes:
             "test_push": self.test_push,
             "push_test": self.push_test,
             "webpush": self.webpush,
+            "capabilities": self.capabilities,
             "openapi": self.openapi,
             "problem": self.problem,
         }
@@ -141,6 +151,18 @@ class Routes:
             raise web.HTTPNotFound
         return web.json_response(documents.WebPushAnswer(vapid_public_key=self._vapid_public_key).json_document())
 
+    async def capabilities(self, request: web.Request) -> web.Response:
+        """Answer 200 from the settings alone: as soon, and in the same words, for mailboxes that there are not."""
+        return web.json_response(
+            documents.capabilities(
+                self._capabilities,
+                _asked(request, "mailbox"),
+                _asked(request, "server"),
+                self._vapid_public_key,
+                self._limits,
+            )
+        )
+
     async def openapi(self, request: web.Request) -> web.Response:
         """Answer 200 with the OpenAPI document, 304 if the client has it."""
         body, tag = await asyncio.to_thread(described)
@@ -157,7 +179,13 @@ class Routes:
         return web.Response(text=found, headers={hdrs.CACHE_CONTROL: CACHED})
 
     async def _read(self, request: web.Request, model: type[Body]) -> Body:
-        """Return the JSON body; raises NotJson, UnknownEncoding, TooSlow, BrokenBody, MalformedJson, InvalidRequest."""
+        """Return the JSON body.
+
+        Raises EnrolmentRefused, NotJson, UnknownEncoding, TooSlow, BrokenBody, MalformedJson, InvalidRequest.
+        """
+        enrols, shown_by = issubclass(model, RegistrationBody), _device(request)
+        if enrols:
+            self._capabilities.enrolment.admit(shown_by)
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
         encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
@@ -170,7 +198,10 @@ class Routes:
             raise TooSlow(f"the body must arrive within {self._body_seconds:g} seconds") from error
         except (web.RequestPayloadError, HttpProcessingError) as error:
             raise BrokenBody("the body ended early, or is not encoded as its headers say") from error
-        return parse(model, body)
+        read = parse(model, body)
+        if isinstance(read, RegistrationBody):
+            self._capabilities.enrolment.check(shown_by, read.mailbox, read.credential.user)
+        return read
 
 
 @cache
@@ -178,6 +209,22 @@ def described() -> tuple[bytes, str]:
     """Return the OpenAPI document as it is served, and its ETag; the first call takes some 50 ms."""
     body = written(document(OPERATIONS, KINDS))
     return body, hashlib.sha256(body).hexdigest()[:32]
+
+
+def _device(request: web.Request) -> Shown:
+    """Return what a request and its connection show of a device."""
+    tls = None if request.transport is None else request.transport.get_extra_info("ssl_object")
+    certificate = None if tls is None else tls.getpeercert(binary_form=True)
+    names = None if certificate is None else user_names(certificate)
+    return Shown(request.headers.get(ENROLMENT_KEY), names)
+
+
+def _asked(request: web.Request, name: str) -> str | None:
+    """Return a parameter of the query, None if it is missing; raises InvalidRequest."""
+    values = request.query.getall(name, [])
+    if len(values) > 1 or any(not 0 < len(value) <= LONGEST for value in values):
+        raise InvalidRequest([(name, f"must be given once, with 1 to {LONGEST} characters")])
+    return values[0] if values else None
 
 
 def _access(request: web.Request) -> Access:

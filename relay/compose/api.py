@@ -5,12 +5,14 @@ import resource
 import secrets
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.metadata import version
 from typing import Final
 
 from relay.api.app import LARGEST, Limits, create_app
 from relay.compose.running import Running, required
 from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import open_listener, server_tls
+from relay.registration.capabilities import Capabilities, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import Logins
 from relay.registration.expiry import sweep_forever
@@ -35,13 +37,14 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         running.database, running.wakeups, running.reads, running.unreadable, settings.retention
     )
     running.looks.append(store.look_again)
+    directory = ServerDirectory(
+        {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
+    )
     service = Registrations(
         store,
         VerdictWaiter(store, running.wakeups, seconds=api.verdict_wait),
         required(settings.sealing.public),
-        ServerDirectory(
-            {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
-        ),
+        directory,
         settings.apps,
         now,
         secrets.token_urlsafe,
@@ -62,8 +65,19 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     )
     tls = None
     if api.certificate_file is not None and api.key_file is not None:
-        tls = server_tls(api.certificate_file, api.key_file)
-    app = create_app(service, limits, secrets.token_urlsafe, settings.webpush.public_key, running.refused_requests)
+        tls = server_tls(api.certificate_file, api.key_file, api.client_ca_file)
+    capabilities = Capabilities(
+        directory,
+        version("push-relay"),
+        settings.apps,
+        settings.webpush.services,
+        {name: ServerFacts(server.credentials, server.oauth_facts) for name, server in settings.servers.items()},
+        api.enrolment,
+        invites=api.invitations is not None,
+    )
+    app = create_app(
+        service, limits, secrets.token_urlsafe, capabilities, settings.webpush.public_key, running.refused_requests
+    )
     most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     door = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
     running.listeners["api"] = door

@@ -117,10 +117,16 @@ async def _listen(host: str, port: int) -> list[socket.socket]:
     return listening
 
 
-def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return a server's TLS context from PEM files, for TLS 1.2 and newer."""
+def server_tls(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    """Return a server's TLS context from PEM files, for TLS 1.2 and newer.
+
+    With a `client_ca` clients are asked for a certificate of it; those without one are served, with a wrong one not.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
+    if client_ca is not None:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

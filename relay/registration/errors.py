@@ -60,6 +60,10 @@ class MailboxWiped(RelayError):
     """An administrator wiped the mailbox's device, and must allow new registrations first; no registration is left."""
 
 
+class EnrolmentRefused(RelayError):
+    """The request shows nothing that lets its device register; the text never repeats what it shows."""
+
+
 class UnknownServer(FieldRefused):
     """No configured server has the name, or serves the domain of the address."""
 

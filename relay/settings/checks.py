@@ -14,6 +14,7 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
 from relay.settings.database import DATABASE, database_settings
+from relay.settings.enrolment import read_enrolment
 from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
@@ -186,6 +187,8 @@ class Checks:
             registrations_per_minute=api.registrations_per_minute,
             requests_per_minute=api.requests_per_minute,
             connections_per_address=api.connections_per_address,
+            enrolment=read_enrolment(api, self._files),
+            client_ca_file=self._files.ca("api.client_ca_file", api.client_ca_file),
             invitations=None
             if api.invitation_key_file is None
             else read_invitations(self._files, "api.invitation_key_file", api.invitation_key_file),

@@ -165,6 +165,17 @@ class ApiSection(Section):
         default=None,
         description="PEM file of public keys: a registration needs an invitation for its user that one of them signed",
     )
+    enrolment: Annotated[Texts, Field(min_length=1)] = Field(
+        default=("open",),
+        description="what a registration must show besides the credential: open, key, mtls; one of the list is enough, "
+        "+ joins what is demanded together",
+    )
+    enrolment_key_files: Texts = Field(
+        default=(), description="files with one key a line, any of which opens `key`; an MDM hands them out"
+    )
+    client_ca_file: Text | None = Field(
+        default=None, description="PEM file of the CA whose client certificates open `mtls` to the user they name"
+    )
     registrations_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"
     )

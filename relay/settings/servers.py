@@ -14,6 +14,7 @@ from eas_watcher.names import ProtocolVersion
 from relay.domain.model import AUTODISCOVER, Role
 from relay.domain.tries import TryLimits
 from relay.network.urls import secure_url
+from relay.registration.capabilities import OAuthFacts
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
@@ -96,6 +97,7 @@ class ServerChecks:
                 read_addresses(f"{table}.source_addresses", section.source_addresses, self._faults),
                 _tries(section),
                 http2=section.http2 == "auto",
+                oauth_facts=_oauth_facts(section),
             )
         return servers
 
@@ -155,6 +157,17 @@ class ServerChecks:
             return_rate=section.return_rate,
             lockout_window=section.lockout_window,
         )
+
+
+def _oauth_facts(section: ServerSection) -> OAuthFacts | None:
+    if CredentialKind.OAUTH.value not in section.credentials:
+        return None
+    return OAuthFacts(
+        section.oauth_token_endpoint or "",
+        section.oauth_client_id or "",
+        section.oauth_scope or "",
+        frozenset(section.oauth_audience),
+    )
 
 
 def _tries(section: ServerSection | AutodiscoverSection) -> TryLimits:

@@ -16,6 +16,8 @@ from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.push.webpush.config import WebPushConfig
+from relay.registration.capabilities import OAuthFacts
+from relay.registration.enrolment import Enrolment
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Invitations, InvitedUsers
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
@@ -92,6 +94,10 @@ class ApiSettings:
     """At once; all three for one client address."""
     invitations: Invitations | None = None
     """None: everybody may register who has a credential."""
+    enrolment: Enrolment = field(default_factory=Enrolment, repr=False)
+    """What a registration must show besides."""
+    client_ca_file: Path | None = None
+    """The CA of devices' certificates; None: none is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,8 @@ class ServerSettings:
     """What the server's directory bears of refused logins."""
     http2: bool = True
     """Whether the relay speaks HTTP/2 to the server where that offers it."""
+    oauth_facts: OAuthFacts | None = None
+    """What apps may know of its OAuth; None unless the server takes it."""
 
 
 @dataclass(frozen=True, slots=True)

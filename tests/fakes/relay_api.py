@@ -14,8 +14,10 @@ from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.ports.wakeups import Topic
 from relay.domain.subscription import Subscription
+from relay.registration.capabilities import Capabilities, OAuthFacts, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
+from relay.registration.enrolment import Enrolment
 from relay.registration.identity import ServerDirectory
 from relay.registration.registrations import Registrations
 from relay.registration.verdicts import VERDICT_WAIT, VerdictWaiter
@@ -79,6 +81,7 @@ class ApiWorld:
         verdict_wait: float = VERDICT_WAIT,
         certificates: CertificateReader | None = None,
         invites: bool = False,
+        enrolment: Enrolment | None = None,
     ) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
@@ -89,16 +92,23 @@ class ApiWorld:
         self.inviting = Ed25519PrivateKey.generate()
         naming = Naming("EXAMPLE.COM", frozenset(SERVERS["branch"]))
         guests = {"branch": InvitedUsers("branch", Invitations([self.inviting.public_key()]), naming)}
+        directory = ServerDirectory(SERVERS)
+        apps = {
+            Platform.APNS: frozenset({APNS_APP}),
+            Platform.FCM: frozenset({FCM_APP}),
+            Platform.WEBPUSH: frozenset({WEB_APP}),
+        }
+        oauth = OAuthFacts("https://login.example.com/token", "push-relay", "openid", frozenset({"mail"}))
+        facts = {name: ServerFacts(kinds, oauth) for name, kinds in KINDS.items()}
+        self.capabilities = Capabilities(
+            directory, "1.2.3", apps, frozenset({SERVICE}), facts, enrolment or Enrolment(), invites=invites
+        )
         self.service = Registrations(
             self.store,
             VerdictWaiter(self.store, self.wakeups, seconds=verdict_wait),
             self.key.public_key(),
-            ServerDirectory(SERVERS),
-            {
-                Platform.APNS: frozenset({APNS_APP}),
-                Platform.FCM: frozenset({FCM_APP}),
-                Platform.WEBPUSH: frozenset({WEB_APP}),
-            },
+            directory,
+            apps,
             self.time,
             self.tokens,
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),

@@ -94,7 +94,7 @@ async def serving(
     limits: Limits = MANY, world: ApiWorld | None = None, vapid_public_key: str = ""
 ) -> AsyncIterator[Api]:
     world = world or ApiWorld(verdict_wait=0.3)
-    app = create_app(world.service, limits, world.tokens, vapid_public_key)
+    app = create_app(world.service, limits, world.tokens, world.capabilities, vapid_public_key)
     async with (
         open_listener(app, "127.0.0.1", 0, largest=LARGEST) as port,
         ClientSession(f"http://127.0.0.1:{port}") as client,
@@ -439,7 +439,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
 @pytest.mark.parametrize("sent", [b"", b'{"mailbox": '])
 async def test_an_app_that_hangs_up_is_no_error(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     world, door = ApiWorld(verdict_wait=0.3), Admission()
-    app = create_app(world.service, MANY, world.tokens)
+    app = create_app(world.service, MANY, world.tokens, world.capabilities)
     head = "POST /v1/registrations HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
     caplog.set_level(logging.INFO)
     async with open_listener(app, "127.0.0.1", 0, admission=door) as port:

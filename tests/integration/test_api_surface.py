@@ -127,3 +127,63 @@ async def test_an_unknown_encoding_is_415_with_the_known_ones(encoding: str) -> 
     assert response.headers["Accept-Encoding"] == "gzip, deflate"
     assert response.headers["Cache-Control"] == "no-store"
     assert "x-secret" not in str(answer)
+
+
+async def test_the_capabilities_are_those_of_the_settings() -> None:
+    async with serving(vapid_public_key="BIfm") as api:
+        response, answer = await api.call("GET", "/v1/capabilities?mailbox=ann@branch.example.com")
+
+    assert response.status == 200
+    assert answer["version"] == "1.2.3"
+    assert answer["platforms"]["apns"] == {"apps": ["com.example.mail"], "environments": ["production", "sandbox"]}
+    assert answer["platforms"]["fcm"] == {"apps": ["com.example.droid"]}
+    assert answer["platforms"]["webpush"]["vapid_public_key"] == "BIfm"
+    assert answer["enrolment"] == {"alternatives": [["open"]], "invitation": False}
+    assert set(answer["server"]["credentials"]) == {"basic", "certificate", "kerberos", "oauth"}
+    assert answer["server"]["oauth"] == {
+        "token_endpoint": "https://login.example.com/token",
+        "client_id": "push-relay",
+        "scope": "openid",
+        "audience": ["mail"],
+    }
+    assert "de" in answer["languages"]
+    assert answer["limits"]["registrations_per_mailbox"] == 20
+
+
+async def test_the_capabilities_do_not_tell_whether_a_mailbox_exists() -> None:
+    """Nothing is asked for them, so no answer can take longer than another: neither store nor mail server."""
+    async with serving() as api:
+        await api.register()
+        before = api.world.store.views
+        (_, known), (_, unknown) = [
+            await api.call("GET", f"/v1/capabilities?mailbox={name}@example.com") for name in ("ann", "nobody")
+        ]
+        assert known == unknown
+        assert known["server"] == {"name": "head-office", "credentials": ["basic"], "oauth": None}
+        assert api.world.store.views == before
+
+
+@pytest.mark.parametrize(
+    ("query", "server"),
+    [("mailbox=ann@elsewhere.example", None), ("", None), ("mailbox=ann@elsewhere.example&server=branch", "branch")],
+)
+async def test_a_mailbox_of_no_server_is_told_so(query: str, server: str | None) -> None:
+    async with serving() as api:
+        _, answer = await api.call("GET", f"/v1/capabilities?{query}")
+
+    assert (None if answer["server"] is None else answer["server"]["name"]) == server
+
+
+@pytest.mark.parametrize("query", ["mailbox=", "mailbox=a:b", "mailbox=a&mailbox=b", f"mailbox={'a' * 321}"])
+async def test_a_mailbox_that_is_none_is_named(query: str) -> None:
+    async with serving() as api:
+        answer = await api.problem((400, "invalid-request"), "GET", f"/v1/capabilities?{query}")
+
+    assert [each["field"] for each in answer["errors"]] == ["mailbox"]
+
+
+async def test_the_capabilities_are_limited_as_every_request_is() -> None:
+    async with serving(Limits(requests_per_minute=2)) as api:
+        for _ in range(2):
+            await api.call("GET", "/v1/capabilities")
+        await api.problem((429, "too-many-requests"), "GET", "/v1/capabilities")

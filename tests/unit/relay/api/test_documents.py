@@ -7,7 +7,7 @@ import pytest
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
-from relay.api.documents import push_test, registered, registration, with_test
+from relay.api.documents import LimitsAnswer, capabilities, push_test, registered, registration, with_test
 from relay.domain.model import (
     Environment,
     Platform,
@@ -18,7 +18,10 @@ from relay.domain.model import (
     RegistrationState,
     RegistrationView,
 )
+from relay.registration.capabilities import Capabilities, OAuthFacts, ServerFacts
 from relay.registration.guidance import advise_test
+from relay.registration.identity import ServerDirectory
+from relay.security.credentials import CredentialKind
 from tests.fakes import records
 
 BEGAN = datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC)
@@ -158,3 +161,62 @@ def test_a_quarantine_shows_its_reason_and_the_next_try_but_no_remedy_for_operat
         "since": "2026-11-23T08:00:00Z",
         "recheck_at": "2026-11-23T09:00:00Z",
     }
+
+
+LIMITS = LimitsAnswer(
+    body_bytes=1,
+    requests_per_minute=2,
+    registrations_per_minute=3,
+    requests_per_minute_of_registration=4,
+    registrations_per_mailbox=5,
+)
+DIRECTORY = ServerDirectory({"main": ["example.com"], "plain": ["plain.example.com"]})
+OAUTH = OAuthFacts("https://login.example.com/token", "relay", "openid", frozenset({"b", "a"}))
+ABLE = Capabilities(
+    DIRECTORY,
+    "1.2.3",
+    {
+        Platform.APNS: frozenset({"b.app", "a.app"}),
+        Platform.FCM: frozenset({"droid"}),
+        Platform.WEBPUSH: frozenset({"web"}),
+    },
+    frozenset({"push.example.com"}),
+    {"main": ServerFacts(frozenset({CredentialKind.OAUTH, CredentialKind.BASIC}), OAUTH)},
+)
+
+
+def test_shows_the_platforms_with_their_apps_and_what_each_of_them_needs() -> None:
+    assert capabilities(ABLE, None, None, "BIfm", LIMITS)["platforms"] == {
+        "apns": {"apps": ["a.app", "b.app"], "environments": ["production", "sandbox"]},
+        "fcm": {"apps": ["droid"]},
+        "webpush": {"apps": ["web"], "services": ["push.example.com"], "vapid_public_key": "BIfm"},
+    }
+
+
+def test_a_platform_without_apps_does_not_show() -> None:
+    able = replace(ABLE, apps={Platform.APNS: frozenset({"app"}), Platform.FCM: frozenset()})
+
+    assert list(capabilities(able, None, None, "", LIMITS)["platforms"]) == ["apns"]  # type: ignore[call-overload]
+
+
+def test_shows_the_server_of_a_mailbox_with_its_oauth() -> None:
+    shown = capabilities(ABLE, "ann@example.com", None, "", LIMITS)
+
+    assert shown["server"] == {
+        "name": "main",
+        "credentials": ["basic", "oauth"],
+        "oauth": {
+            "token_endpoint": "https://login.example.com/token",
+            "client_id": "relay",
+            "scope": "openid",
+            "audience": ["a", "b"],
+        },
+    }
+    assert shown["limits"] == LIMITS.model_dump()
+
+
+def test_a_server_without_oauth_and_no_server_show_as_null() -> None:
+    plain = capabilities(ABLE, "ann@plain.example.com", None, "", LIMITS)
+
+    assert plain["server"] == {"name": "plain", "credentials": ["basic"], "oauth": None}
+    assert capabilities(ABLE, "ann@elsewhere.example", None, "", LIMITS)["server"] is None
