@@ -28,7 +28,11 @@ def recorded(database: Database) -> Iterator[list[Transaction]]:
     running: dict[sa.Connection, list[str]] = {}
 
     def execute(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
+        if statement.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
+            return
+        if not connection.in_transaction():
+            committed.append((statement,))
+        else:
             running.setdefault(connection, []).append(statement)
 
     def commit(connection: sa.Connection) -> None:

@@ -22,7 +22,7 @@ class ByCharacter(FunctionElement[str]):
     type = sa.Text()
     inherit_cache = True
 
-    def __init__(self, column: sa.Column[Any]) -> None:
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
         """Sort a column of texts."""
         super().__init__(column)
 
@@ -113,6 +113,17 @@ def inserts(
     values = values.where(sa.literal_column("1") == sa.literal_column("1"))
     on_sqlite = sqlite.insert(table).from_select([*given, *fixed], values)
     return {"postgresql": on_postgresql, "sqlite": on_sqlite}
+
+
+def unnest(columns: Mapping[str, sa.ColumnElement[Any]]) -> sa.TableValuedAlias:
+    """Return rows whose columns are lists, on PostgreSQL: each parameter has the name and type of a column.
+
+    PostgreSQL reads a row of arrays several times faster than one of JSON, which it parses once for each column. The
+    driver takes the values as they are, so moments must be aware, and JSON be text.
+    """
+    lists = [sa.cast(sa.bindparam(name), postgresql.ARRAY(column.type)) for name, column in columns.items()]
+    named = [sa.column(name, column.type) for name, column in columns.items()]
+    return sa.func.unnest(*lists).table_valued(*named).render_derived()
 
 
 def from_list(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:

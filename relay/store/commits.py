@@ -105,7 +105,7 @@ def commit(
     good = _lock(connection, batch)
     wiped = {e.mailbox_id for e in good if e.progress.condition and e.progress.condition.state is WatchState.WIPED}
     refused: list[tries.Login] = []
-    at_once = _at_once(connection, good)
+    at_once = bool(offers) and _at_once(connection, good)
     if not at_once:
         refused = _update_mailboxes(connection, good, now)
         _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -26,7 +26,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
-from relay.store.prepared import execute_text
+from relay.store.prepared import Prepared, execute_text
 from relay.store.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,11 @@ class _Runner(Protocol):
 
     engine: sa.Engine
 
-    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
-        """Run a function over a connection, commit what it did; raises what the driver raises."""
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+        """Run a function over a connection, commit what it did; raises what the driver raises.
+
+        Of a function with one statement only it may be said that this is `alone`.
+        """
         ...
 
     async def close(self) -> None:
@@ -98,8 +101,18 @@ class Database:
         our SQL or values are raised unchanged. A caller that is cancelled may leave a transaction that is committed all
         the same, but none half done, and no connection in use.
         """
+        return await self._run(lambda connection: work(connection, *args, **kwargs), alone=False)
+
+    async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        """Execute one statement as a transaction of its own, and return its rows; raises what `run` raises.
+
+        On PostgreSQL this takes one answer, where BEGIN and COMMIT would take two more.
+        """
+        return await self._run(lambda connection: statement.rows(connection, values), alone=True)
+
+    async def _run(self, transaction: Callable[[sa.Connection], T], *, alone: bool) -> T:
         try:
-            return await self._runner.run(lambda connection: work(connection, *args, **kwargs))
+            return await self._runner.run(transaction, alone=alone)
         except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
             if away(error):
                 raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
@@ -148,7 +161,7 @@ class _InThreads:
         self._kept: dict[int, sa.Connection] = {}
         """By thread."""
 
-    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:  # noqa: ARG002  # a transaction is cheap here
         return await self._workers.run(lambda: self._transact(transaction))
 
     def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
@@ -182,7 +195,9 @@ class _OnLoop:
         self._engine = engine
         self.engine = engine.sync_engine
 
-    async def run(self, transaction: Callable[[sa.Connection], T]) -> T:
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+        if alone:
+            return await greenlet_spawn(self._execute, transaction)
         try:
             return await greenlet_spawn(self._transact, transaction)
         except _NotBegun:
@@ -192,6 +207,10 @@ class _OnLoop:
     def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
         with self.engine.begin() as connection:
             return transaction(connection)
+
+    def _execute(self, statement: Callable[[sa.Connection], T]) -> T:
+        with self.engine.connect() as connection:
+            return statement(connection)
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -42,7 +42,6 @@ _CONCERNED: Final = sa.and_(
     registration.c.state == RegistrationState.ACTIVE.value,
 )
 _LISTENERS: Final = Prepared(sa.select(*_LISTENING).where(_CONCERNED))
-_LISTENERS_OF_MOVED: Final = with_moves(sa.select(*_LISTENING).where(_CONCERNED))
 
 
 class Listener(NamedTuple):
@@ -205,8 +204,7 @@ def _read(
     """
     try:
         if moves is not None:
-            question = _WITH_ADDRESSES_OF_MOVED if wide else _LISTENERS_OF_MOVED
-            return question.rows(connection, {**parameters, **moves})
+            return _WITH_ADDRESSES_OF_MOVED.rows(connection, {**parameters, **moves})
         if wide:
             return _WITH_ADDRESSES.rows(connection, parameters)
     except UNDECODABLE as error:

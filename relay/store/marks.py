@@ -109,6 +109,17 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain", "cause")
 _UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
+
+
+def upserted_marks(chosen: sa.Select[Any]) -> sa.CTE:
+    """Return the part of a statement for PostgreSQL that sets the marks a query chooses: their platforms.
+
+    The query has the columns of `NewMark`, in the order of the key. Parameters are `now` and `soon`, as in `set_marks`.
+    """
+    insert = postgresql.insert(outbox).from_select([*_GIVEN, *_BEGUN], chosen.add_columns(*_BEGUN.values()))
+    return _upsert(insert).returning(outbox.c.platform).cte("marked")
+
+
 _WITH_CLAIM: Final = (*_GIVEN, "claimed_by", "claimed_until")
 _CLAIMED: Final = Prepared(
     {

@@ -40,6 +40,12 @@ _UPSERTS: Final = {dialect: _upsert(insert) for dialect, insert in _INSERTS.item
 _UPSERT: Final = Prepared(_UPSERTS)
 
 
+def upserted_collections(chosen: sa.Select[Any]) -> sa.CTE:
+    """Return the part of a statement for PostgreSQL that writes the collections a query chooses: their mailboxes."""
+    insert = postgresql.insert(collection).from_select([column.name for column in COLLECTION], chosen)
+    return _upsert(insert).returning(collection.c.mailbox_id).cte("advance")
+
+
 def with_moves(question: sa.Select[Any]) -> Prepared:
     """Return a question to PostgreSQL that writes what `moves` says first; the mailboxes must be locked before."""
     return Prepared(question.add_cte(_MOVE.cte("move"), _UPSERTS["postgresql"].cte("advance")))

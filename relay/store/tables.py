@@ -37,6 +37,11 @@ class Moment(sa.types.TypeDecorator[datetime]):
         return _read_sqlite_text if dialect.name == "sqlite" else _utc_or_none
 
     @staticmethod
+    def utc(value: datetime) -> datetime:
+        """Return a moment in UTC, as PostgreSQL's driver takes it; raises ValueError for a naive datetime."""
+        return _utc(value)
+
+    @staticmethod
     def text(value: datetime) -> str:
         """Return a moment as PostgreSQL reads it; without its time zone, the last ZONE characters, as SQLite keeps it.
 

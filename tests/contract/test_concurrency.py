@@ -1,6 +1,7 @@
 """Test that many processes on one PostgreSQL neither take the same thing twice, nor block each other in a circle."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -211,9 +212,10 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statement = " ".join(statement.split())
-        waits = "FOR NO KEY UPDATE" in statement and "SKIP LOCKED" not in statement
-        if waits and " ORDER BY " in statement:
-            locks.append(statement)
+        # A statement may lock several tables, each in a part of its own.
+        parts = re.split(r" FOR (?:NO KEY UPDATE|KEY SHARE|SHARE)\b", statement)[:-1]
+        if "SKIP LOCKED" not in statement:
+            locks.extend(part.rsplit(" ORDER BY ", 1)[1] for part in parts if " ORDER BY " in part)
 
     sa.event.listen(postgres_engine.engine, "before_cursor_execute", note)
     watches = SqlWatchStore(postgres_engine, LocalWakeups())
@@ -225,11 +227,42 @@ async def test_rows_are_locked_in_one_order_whatever_the_locale_of_the_database(
     await outbox.release("push")
     await outbox.expire(Platform.APNS, NOW + timedelta(days=2))
 
-    selects = [statement.split(" FOR NO KEY UPDATE")[0] for statement in locks]
-    assert {select.rsplit(" FROM ", 1)[1].split()[0] for select in selects} == {"mailbox", "registration", "outbox"}
-    for statement in selects:
-        keys = statement.rsplit(" ORDER BY ", 1)[1].split(", ")
-        assert all(key.endswith(' COLLATE "C"') for key in keys), statement
+    assert {order.split(".")[0] for order in locks} == {"shard", "mailbox", "registration", "outbox"}
+    for order in locks:
+        assert order == "shard.number" or all(key.endswith(' COLLATE "C"') for key in order.split(", ")), order
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "fenced", "marked"),
+    [
+        ("UPDATE shard SET epoch = epoch + 1", True, {}),
+        ("UPDATE mailbox SET shard = shard + 1", True, {}),
+        ("DELETE FROM mailbox", True, {}),
+        ("UPDATE registration SET state = 'verifying' WHERE id = 'reg-ann-phone'", False, {"reg-ann-tablet": 2}),
+        ("DELETE FROM registration WHERE id = 'reg-ann-phone'", False, {"reg-ann-tablet": 2}),
+        ("UPDATE registration SET classes = '[\"notes\"]' WHERE id = 'reg-ann-phone'", False, {"reg-ann-tablet": 2}),
+        ("UPDATE registration SET last_outcome = 'x'", False, {"reg-ann-phone": 2, "reg-ann-tablet": 2}),
+    ],
+)
+async def test_news_that_waited_for_a_lock_see_what_its_holder_did(
+    postgres_engine: Database, other_engine: Database, meanwhile: str, fenced: bool, marked: dict[str, int]
+) -> None:
+    registrations = SqlRegistrationStore(postgres_engine, LocalWakeups())
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+    await activate(registrations, watches)
+    await activate(registrations, watches, device="tablet")
+    epoch = await own_all(watches)
+    news = [entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)))]
+
+    async with asyncio.TaskGroup() as tasks, transaction(other_engine) as connection:
+        await connection.execute(sa.text("SELECT id FROM mailbox FOR NO KEY UPDATE"))
+        await connection.execute(sa.text(meanwhile))
+        committing = tasks.create_task(watches.commit(news, LATER))
+        done, _ = await asyncio.wait([committing], timeout=0.3)
+        assert not done
+
+    assert committing.result() == ({MailboxId("mb-ann")} if fenced else set())
+    assert {id_: mark.changes for (id_, _), mark in (await marks(postgres_engine)).items()} == marked
 
 
 async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(

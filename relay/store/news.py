@@ -1,0 +1,187 @@
+"""News on PostgreSQL: new keys of collections and the marks that they lead to, in one statement.
+
+It is a transaction by itself, so a group of changes costs one answer of the server instead of five. It does what
+`commits`, `moves`, `fan_out` and `marks` do one after the other, for entries that have nothing but keys and changes. It
+locks in their order: each part that locks asks for all rows of the part before. A part that waited for a lock reads the
+row as it is then; a registration that became active meanwhile gets no mark of a change that was found before.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from eas_watcher.machine.memory import Change, Collection
+from eas_watcher.names import MailboxId
+from relay.domain.model import CommitEntry, RegistrationState
+from relay.store.bulk import ByCharacter, in_order, unnest
+from relay.store.marks import SOON, upserted_marks
+from relay.store.moves import upserted_collections
+from relay.store.prepared import Prepared
+from relay.store.rows import COLLECTION
+from relay.store.tables import Moment, mailbox, registration, shard
+
+
+def are_news(batch: Sequence[CommitEntry]) -> bool:
+    """Return True if entries have new keys and changes, but nothing else, and each mailbox has one entry."""
+    return len({entry.mailbox_id for entry in batch}) == len(batch) and not any(map(_has_more, batch))
+
+
+def _has_more(entry: CommitEntry) -> bool:
+    progress = entry.progress
+    several = bool(progress.dropped) or progress.attention
+    more = (progress.partnership, progress.condition, progress.refusals, progress.hierarchy)
+    return several or any(each is not None for each in more)
+
+
+def news(batch: Sequence[CommitEntry], now: datetime) -> dict[str, object]:
+    """Return the parameters of `COMMIT_NEWS`."""
+    entries = sorted(batch, key=lambda entry: entry.mailbox_id)
+    rows = {(entry.mailbox_id, each.id): each for entry in entries for each in entry.progress.collections}
+    keys = [_collection(owner, rows[owner, id_]) for owner, id_ in sorted(rows)]
+    arrived = [row for entry in entries for row in _by_class(entry.mailbox_id, entry.progress.changes)]
+    values: dict[str, object] = {
+        "id": [entry.mailbox_id for entry in entries],
+        "shard": [entry.shard for entry in entries],
+        "epoch": [entry.epoch for entry in entries],
+        "moved": [bool(entry.progress.changes) for entry in entries],
+        "now": now,
+        "soon": now + SOON,
+    }
+    return values | _columns(_KEYS, keys) | _columns(_ARRIVED, arrived)
+
+
+def read_news(rows: Sequence[Any]) -> tuple[set[MailboxId], set[str]]:
+    """Return which mailboxes were committed, and the platforms that got marks."""
+    [(committed, platforms)] = rows
+    return set(committed), set(platforms)
+
+
+_ARRIVED: Final = ("owner", "mark", "top", "top_certain", "total", "total_certain")
+_KEYS: Final = tuple(f"collection_{column.name}" for column in COLLECTION)
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, object]:
+    """Return the values of each column of rows, by its name."""
+    return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
+
+
+def _collection(owner: MailboxId, value: Collection) -> tuple[object, ...]:
+    """Return the row of a collection, in the order of COLLECTION."""
+    newest = None if value.newest is None else Moment.utc(value.newest)
+    seen = json.dumps(value.seen)
+    return owner, value.id, value.cls.value, value.sync_key, value.tries, newest, seen, value.sub
+
+
+def _by_class(owner: MailboxId, changes: Sequence[Change]) -> list[tuple[object, ...]]:
+    """Return what arrived in a mailbox by class: outside of sub-folders, None if nothing did, and in all folders."""
+    if len(changes) == 1:  # nearly always
+        [change] = changes
+        name, count, certain = change.cls.value, change.count, change.certain
+        return [(owner, name, None if change.sub else count, None if change.sub else certain, count, certain)]
+    found: list[tuple[object, ...]] = []
+    for name in sorted({change.cls.value for change in changes}):
+        every = [change for change in changes if change.cls.value == name]
+        top = [change for change in every if not change.sub]
+        found.append((owner, name, *(_sum(top) if top else (None, None)), *_sum(every)))
+    return found
+
+
+def _sum(changes: Sequence[Change]) -> tuple[int, bool]:
+    return sum(change.count for change in changes), any(change.certain for change in changes)
+
+
+# --- the statement
+
+
+def _within(query: sa.Select[Any]) -> Any:
+    """Return the values of a query as what a column may be equal to; PostgreSQL looks each up in the column's index."""
+    return sa.func.any(sa.func.array(query.scalar_subquery()))
+
+
+def _after(part: sa.CTE) -> sa.ColumnElement[bool]:
+    """Return a condition that is true as soon as all rows of a part are there."""
+    return sa.select(sa.func.count()).select_from(part).scalar_subquery() >= sa.literal_column("0")
+
+
+def _statement() -> sa.Select[Any]:
+    entries = unnest(
+        {"id": mailbox.c.id, "shard": mailbox.c.shard, "epoch": shard.c.epoch, "moved": sa.column("moved", sa.Boolean)}
+    )
+    given = sa.select(entries).cte("given")
+    leased = (
+        sa.select(shard.c.number, shard.c.epoch)
+        .where(shard.c.number == _within(sa.select(given.c.shard)))
+        .order_by(shard.c.number)
+        .with_for_update(read=True)
+        .cte("leased")
+    )
+    locked = (
+        sa.select(mailbox.c.id, mailbox.c.shard)
+        .where(mailbox.c.id == _within(sa.select(given.c.id)), _after(leased))
+        .order_by(*in_order(mailbox.c.id))
+        .with_for_update(key_share=True)
+        .cte("locked")
+    )
+    good = (
+        sa.select(given.c.id, given.c.moved)
+        .join(leased, (leased.c.number == given.c.shard) & (leased.c.epoch == given.c.epoch))
+        .join(locked, (locked.c.id == given.c.id) & (locked.c.shard == given.c.shard))
+        .cte("good")
+    )
+    changed = _within(sa.select(good.c.id).where(good.c.moved))
+    now = sa.bindparam("now", type_=Moment)
+    move = sa.update(mailbox).where(mailbox.c.id == changed).values(last_change_at=now).cte("move")
+    keys = unnest(dict(zip(_KEYS, COLLECTION, strict=True)))
+    present = keys.c.collection_mailbox_id.in_(sa.select(good.c.id))
+    advance = upserted_collections(sa.select(keys).where(present))
+    listening = (
+        sa.select(registration)
+        .with_only_columns(
+            registration.c.id,
+            registration.c.mailbox_id,
+            registration.c.platform,
+            registration.c.classes,
+            registration.c.subfolders,
+        )
+        .where(
+            registration.c.mailbox_id == changed,
+            registration.c.state == RegistrationState.ACTIVE.value,
+            _after(advance),
+        )
+        .order_by(*in_order(registration.c.id))
+        # A weaker lock would be given for the row as it was when the statement began, though it was updated since.
+        .with_for_update(read=True)
+        .cte("listening")
+    )
+    kinds = (sa.Text, sa.Text, sa.BigInteger, sa.Boolean, sa.BigInteger, sa.Boolean)
+    arrived = unnest({name: sa.column(name, kind) for name, kind in zip(_ARRIVED, kinds, strict=True)})
+    # A list has the list of one of its items; nothing else that a damaged row may have has it.
+    asked = sa.func.jsonb_build_array(arrived.c.mark)
+    classes, subfolders = (sa.cast(listening.c[name], JSONB) for name in ("classes", "subfolders"))
+    deep = sa.func.coalesce(subfolders.contains(asked), sa.false())
+    chosen = (
+        sa.select(
+            listening.c.id,
+            arrived.c.mark,
+            listening.c.platform,
+            sa.case((deep, arrived.c.total), else_=arrived.c.top),
+            sa.case((deep, arrived.c.total_certain), else_=arrived.c.top_certain),
+            sa.literal_column("''", sa.Text),
+        )
+        .join_from(listening, arrived, arrived.c.owner == listening.c.mailbox_id)
+        .where(classes.contains(asked), deep | arrived.c.top.is_not(None))
+        .order_by(ByCharacter(listening.c.id), ByCharacter(arrived.c.mark))
+    )
+    marked = upserted_marks(chosen)
+    return sa.select(
+        sa.func.array(sa.select(good.c.id).scalar_subquery()).label("committed"),
+        sa.func.array(sa.select(marked.c.platform).distinct().scalar_subquery()).label("platforms"),
+    ).add_cte(move)
+
+
+COMMIT_NEWS: Final = Prepared(_statement())
+"""Commits news whose lease is still good, as `read_news` tells; for PostgreSQL only."""
