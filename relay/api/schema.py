@@ -4,6 +4,7 @@ A field that is null counts as absent in every body: a new registration gets the
 """
 
 from base64 import b64decode
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -337,7 +338,7 @@ Body = TypeVar("Body", RegistrationBody, ChangeBody)
 def parse(model: type[Body], body: bytes) -> Body:
     """Return a body as its model; raise MalformedJson, or InvalidRequest with every fault."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body.removeprefix(BOM_UTF8))  # a reader may ignore it [RFC 8259 8.1]
     except ValidationError as error:
         faults = error.errors(include_url=False)
         if faults[0]["type"] == "json_invalid":

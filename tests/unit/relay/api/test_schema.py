@@ -143,6 +143,12 @@ def test_a_body_that_is_not_json_has_an_error_of_its_own(text: bytes) -> None:
     assert "canary" not in str(refusal.value)
 
 
+def test_a_byte_order_mark_before_a_body_is_left_out() -> None:
+    assert parse(RegistrationBody, b"\xef\xbb\xbf" + json.dumps(body()).encode()).request() == read(body())
+    with pytest.raises(MalformedJson):
+        parse(RegistrationBody, b"\xef\xbb\xbf" * 2 + json.dumps(body()).encode())
+
+
 @pytest.mark.parametrize("value", [None, [], "canary", 7])
 def test_a_body_that_is_no_object_is_invalid(value: Any) -> None:
     assert fields_refused(RegistrationBody, value) == [""]
