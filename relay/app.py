@@ -6,7 +6,7 @@ A role is imported when it is opened, so that a process loads only the libraries
 import asyncio
 import logging
 import resource
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from relay.compose.ops import open_ops
@@ -20,11 +20,12 @@ from relay.process.clock import now
 from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
-from relay.store import seals
-from relay.store.engine import embedded_lock, open_database, refusals
+from relay.store import seals, wipes
+from relay.store.engine import Database, embedded_lock, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 from relay.store.seals import seal_heads
+from relay.store.wipes import WipedAccount
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,34 @@ async def forget_credentials(database: DatabaseSettings) -> int:
         engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
         with refusals():
             return await seals.forget_credentials(engine, now())
+
+
+async def wiped_accounts(settings: Settings) -> Sequence[WipedAccount]:
+    """Return the accounts that nobody may register for, since an administrator wiped their device.
+
+    Raises MigrationsPending, DatabaseRefuses, StoreUnavailable.
+    """
+    async with _migrated(settings) as database:
+        return await wipes.wiped_accounts(database)
+
+
+async def allow_wiped(settings: Settings, user: str, server: str | None) -> Sequence[WipedAccount]:
+    """Allow a wiped account again, and return what was allowed; the relay may run or not.
+
+    Raises MigrationsPending, DatabaseRefuses, StoreUnavailable.
+    """
+    async with _migrated(settings) as database:
+        return await wipes.allow(database, user, server)
+
+
+@asynccontextmanager
+async def _migrated(settings: Settings) -> AsyncIterator[Database]:
+    """Open a database that has the schema of this version."""
+    async with open_database(settings.database.dsn, settings.database.ca_file) as database:
+        if await pending(database):
+            raise MigrationsPending
+        with refusals():
+            yield database
 
 
 async def explain(settings: Settings, name: str) -> list[MailboxExplanation | UnreadableMailbox]:

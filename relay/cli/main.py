@@ -39,6 +39,10 @@ cli = typer.Typer(
 )
 audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
 cli.add_typer(audits, name="audit")
+wipes = typer.Typer(
+    help="Let users come back whose device an administrator wiped.", no_args_is_help=True, rich_markup_mode=None
+)
+cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
@@ -230,6 +234,42 @@ def explain(
         fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 
+@wipes.command("list")
+def list_wipes(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """List the accounts that nobody may register for, since their device was wiped: user, server, when; by tabs."""
+    from relay import app
+    from relay.process import log
+
+    settings = _load_database(config, role)
+    log.configure("error", "text", sys.stderr)
+    with failing("cannot reach the database"):
+        for each in _run(app.wiped_accounts(settings)) or []:
+            typer.echo(f"{each.user}\t{each.server}\t{each.wiped_at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+@wipes.command()
+def allow(
+    user: Annotated[str, typer.Argument(help="The user whose mailbox was wiped, in any spelling.")],
+    server: Annotated[str | None, typer.Option(help="Name of the server in relay.toml; else at all of them.")] = None,
+    config: Config = DEFAULT,
+    role: RoleOption = Role.ALL,
+) -> None:
+    """Let a user register again whose device was wiped; allow the relay's device at the mail server, too."""
+    from relay import app
+    from relay.process import log
+
+    settings = _load_database(config, role)
+    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    with failing("cannot reach the database"):
+        allowed = _run(app.allow_wiped(settings, user, server)) or []
+    for each in allowed:
+        fields = {"user": each.user, "server": each.server, "wiped_at": each.wiped_at.isoformat()}
+        logging.getLogger(__name__).info("wiped mailbox allowed again", extra=fields)
+        say(f"{each.user} at {each.server} may register again")
+    if not allowed:
+        fail(f"no wiped account of {user!r} is known: `relay wipes list` lists them", FAILED)
+
+
 @cli.command()
 def sandbox(
     folder: Annotated[Path, typer.Option(help="Where relay.toml, CA and keys for a relay are written.")] = Path(
@@ -340,6 +380,14 @@ def _load(config: Path, role: Role, *, first: bool = False) -> "Settings":
         return load(config, os.environ, role, first=first)
     except SettingsInvalid as error:
         show_faults(error)
+
+
+def _load_database(config: Path, role: Role) -> "Settings":
+    """Load the settings of a command that needs the database; end it if there is none yet."""
+    settings = _load(config, role)
+    if settings.database.file is not None and not settings.database.file.exists():
+        fail(f"there is no database {settings.database.file}", FAILED)
+    return settings
 
 
 def _prepare(settings: "Settings", *, serves: bool) -> None:

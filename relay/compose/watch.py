@@ -43,7 +43,12 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         settings.servers, settings.autodiscover, client_context, admissions, stack, running.connections
     )
     store = SqlWatchStore(
-        running.database, running.wakeups, settings.limits, running.unreadable, handover=running.handovers
+        running.database,
+        running.wakeups,
+        settings.limits,
+        running.unreadable,
+        handover=running.handovers,
+        guards_wipes=settings.wiped_needs_administrator,
     )
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)

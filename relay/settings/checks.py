@@ -115,6 +115,7 @@ class Checks:
                 }
             ),
             push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
+            wiped_needs_administrator=registrations.wiped_needs_administrator,
             retention=Retention(timedelta(days=registrations.retain_tombstone_days)),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,

@@ -434,8 +434,12 @@ class PushSection(Section):
 
 
 class RegistrationsSection(Section):
-    """[registrations]: how long registrations are kept."""
+    """[registrations]: how long registrations are kept, and who may come back after a wipe."""
 
+    wiped_needs_administrator: bool = Field(
+        default=True,
+        description="nobody registers for a wiped mailbox before `relay wipes allow USER`",
+    )
     retain_tombstone_days: float = Field(
         default=30.0,
         gt=0,

@@ -229,6 +229,8 @@ class Settings:
     """The apps that may be registered and pushed to, for every role."""
     push: PushSettings
     retention: Retention
+    wiped_needs_administrator: bool
+    """Whether nobody registers for a wiped mailbox before an administrator allows it."""
     egress: EgressSettings
     log: LogSettings
     warnings: tuple[tuple[str, str, str], ...] = ()

@@ -1,7 +1,7 @@
 """The hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, push_test, tries, and by key
-within each, so that transactions wait for each other, but never in a circle. A candidate is locked only while its
+Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, push_test, wipe, tries, and by
+key within each, so that transactions wait for each other, but never in a circle. A candidate is locked only while its
 mailbox is.
 """
 
@@ -20,7 +20,7 @@ from relay.domain.model import CommitEntry, DuePush, Mark, Platform, Registratio
 from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import write_reason
 from relay.domain.tries import TryLimits
-from relay.store import tries
+from relay.store import tries, wipes
 from relay.store.bulk import Among, in_order
 from relay.store.fan_out import fan_out
 from relay.store.marks import set_claimed
@@ -113,6 +113,7 @@ def commit(
     if wiped:  # after the look for active registrations, which alone hear of it
         _wipe(connection, wiped)
     topics, born = set_claimed(connection, news.marks, now, news.claims)
+    wipes.note(connection, wiped, now)
     tries.count(connection, refused, limits, now)
     kept = {entry.mailbox_id for entry in good}
     fenced = frozenset(entry.mailbox_id for entry in batch if entry.mailbox_id not in kept)

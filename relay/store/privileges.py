@@ -23,6 +23,7 @@ from relay.store.tables import (
     shard,
     tombstone,
     tries,
+    wipe,
 )
 
 API: Final = "relay_api"
@@ -116,6 +117,7 @@ GRANTS: Final = (
     Grant(WATCH, "shard", "UPDATE", ("owner", "epoch", "lease_until")),
     *_whole(WATCH, node, "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, tries, "SELECT", "INSERT", "UPDATE", "DELETE"),
+    *_whole(WATCH, wipe, "SELECT", "INSERT", "DELETE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.

@@ -1,4 +1,4 @@
-"""The schema: thirteen tables, the same on SQLite and PostgreSQL."""
+"""The schema: fourteen tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -175,6 +175,16 @@ tombstone = sa.Table(
     sa.Column("until", Moment, nullable=False, index=True),
 )
 """The registrations that ended, each until a moment; nothing else of them is left."""
+
+wipe = sa.Table(
+    "wipe",
+    metadata,
+    sa.Column("server", sa.Text, primary_key=True),
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("wiped_at", Moment, nullable=False),
+)
+"""The accounts whose device an administrator wiped, until an administrator allows them again."""
 
 candidate = sa.Table(
     "candidate",

@@ -3,11 +3,13 @@
 Progress, the hot path, is committed in `commits`. Each method is one transaction; wake-ups follow its commit.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -34,7 +36,7 @@ from relay.domain.ports.outbox import Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import DEFAULT, TryLimits, Wait
 from relay.domain.unreadable import UnreadableRows
-from relay.store import tries
+from relay.store import tries, wipes
 from relay.store.bulk import Among, count_up, in_order
 from relay.store.commits import Committed, commit, still_leased
 from relay.store.engine import Database, scrub
@@ -57,6 +59,8 @@ from relay.store.rows import (
 )
 from relay.store.tables import Moment, candidate, collection, hierarchy, mailbox, outbox, registration, sealed_anew
 from relay.store.twins import delete_twins_of
+
+log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
 
@@ -109,12 +113,15 @@ class SqlWatchStore:
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
         unreadable: UnreadableRows | None = None,
         handover: Handover = NOBODY,
+        *,
+        guards_wipes: bool = True,
     ) -> None:
         """Keep watches in a database, wake the roles that wait for what changed, note what cannot be read.
 
         `limits` has what the directory of each server bears; other servers have the default. `handover` takes over
-        marks that are set.
+        marks that are set. `guards_wipes`: nobody registers for a wiped account before an administrator allows it.
         """
+        self._guards_wipes = guards_wipes
         self._database = database
         self._wakeups = wakeups
         self._limits = limits
@@ -225,15 +232,20 @@ class SqlWatchStore:
         The mailbox's other registrations of the same app on the same device are deleted.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
-        the mailbox starts from nothing with it. The server says whether the device may come back.
+        the mailbox starts from nothing with it, once an administrator has allowed that. Until then the registration
+        becomes `wiped`.
         """
         limits = self._limits if succeeded else None
-        destroyed = await self._database.run(_accept, candidate, now, url, limits, replaces=replaces)
-        if destroyed is None:
+        guards = self._guards_wipes
+        end = await self._database.run(_accept, candidate, now, url, limits, replaces=replaces, guards_wipes=guards)
+        if end is None:
             return
+        if end is Acceptance.FORBIDDEN:
+            ids = {"mailbox": candidate.mailbox_id, "registration": candidate.registration_id}
+            log.warning("registration refused: an administrator wiped the mailbox", extra=ids)
         self._wakeups.wake(Topic.MAILBOXES)
         self._wakeups.wake(Topic.VERDICTS)
-        if destroyed:  # a mailbox's first credential is the candidate itself
+        if end is not Acceptance.FIRST:  # that of a mailbox without a credential is the candidate itself
             await scrub(self._database)
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
@@ -305,6 +317,16 @@ def _reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[byt
             .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
             .values(sealed=after)
         )
+
+
+class Acceptance(Enum):
+    """What became of a candidate that its server accepted."""
+
+    FIRST = auto()
+    REPLACED = auto()
+    """It took the place of an older credential, which was destroyed."""
+    FORBIDDEN = auto()
+    """It was destroyed: its account was wiped, and nobody may register for it."""
 
 
 class Owned(NamedTuple):
@@ -599,8 +621,9 @@ def _accept(
     succeeded_at: Mapping[str, TryLimits] | None,
     *,
     replaces: bool,
-) -> bool | None:
-    """Accept a candidate; return whether an older one was destroyed, None if it is not in its place any more.
+    guards_wipes: bool,
+) -> Acceptance | None:
+    """Accept a candidate, unless an administrator forbids it; return None if it is not in its place any more.
 
     With the limits of servers, forget the tries of the mailbox's user.
     """
@@ -609,6 +632,12 @@ def _accept(
     had_one = any(row.has for row in _HAS_CREDENTIAL.rows(connection, {"_id": accepted.mailbox_id}))
     if not _drop(connection, accepted):
         return None
+    if _forbidden(connection, accepted, guards_wipes=guards_wipes):
+        refused = sa.update(registration).where(registration.c.id == accepted.registration_id)
+        connection.execute(refused.values(state=RegistrationState.WIPED.value))
+        if succeeded_at is not None:
+            _succeeded(connection, accepted.mailbox_id, succeeded_at)
+        return Acceptance.FORBIDDEN
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
@@ -619,7 +648,22 @@ def _accept(
         _doubt_others(connection, accepted)
     if succeeded_at is not None:
         _succeeded(connection, accepted.mailbox_id, succeeded_at)
-    return had_one or twins > 0
+    return Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST
+
+
+def _forbidden(connection: sa.Connection, accepted: Candidate, *, guards_wipes: bool) -> bool:
+    """Return whether a candidate is that of a new registration for an account that was wiped.
+
+    An active registration of another spelling goes on: its device was not wiped.
+    """
+    if not wipes.stands(connection, accepted.mailbox_id):
+        return False
+    new = registration.c.proved_at.is_(None) & (registration.c.id == accepted.registration_id)
+    if connection.scalar(sa.select(registration.c.id).where(new)) is None:
+        return False
+    if not guards_wipes:
+        wipes.lift(connection, accepted.mailbox_id)
+    return guards_wipes
 
 
 def _refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:

@@ -73,6 +73,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         API: {"SELECT": "registration_id account", "INSERT": ALL, "DELETE": ALL},
         WATCH: {"SELECT": ALL, "UPDATE": "sealed account", "DELETE": ALL},
     },
+    "wipe": {WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "tries": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "outbox": {

@@ -1,5 +1,6 @@
 """Test what is left of a wiped mailbox: one last push per phone, then nothing."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -22,10 +23,12 @@ from relay.domain.model import (
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.reasons import Cause
+from relay.store import wipes
 from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import candidate
+from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.outbox_sites import OutboxSite
 from tests.contract.samples import (
@@ -50,6 +53,14 @@ WIPED = Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), atte
 
 async def wipe(watches: SqlWatchStore) -> None:
     await watches.commit([entry(await own_all(watches), WIPED)], NOW)
+
+
+async def wipe_and_forget(registrations: SqlRegistrationStore, watches: SqlWatchStore) -> None:
+    """Wipe the mailbox of a phone that was told at once; nothing is left of the mailbox."""
+    phone = await activate(registrations, watches)
+    await watches.commit([entry(await own_all(watches), replace(WIPED, attention=False))], NOW)
+    await registrations.withdraw(phone.id)
+    assert await watches.forget(phone.mailbox_id)
 
 
 async def due(outbox: SqlOutboxStore) -> list[DuePush]:
@@ -231,12 +242,13 @@ async def test_a_wiped_registration_cannot_bring_a_credential_back(
 
 
 async def test_a_registration_after_the_wipe_starts_from_nothing(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, outbox: SqlOutboxStore, engine: Database
 ) -> None:
     old = await activate(registrations, watches)
     known = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=True, horizon=NOW)
     await watches.commit([entry(await own_all(watches), Progress(known))], NOW)
     await wipe(watches)
+    assert await wipes.allow(engine, "ann@example.com")
 
     new = await activate(registrations, watches, device="new")
 
@@ -248,6 +260,70 @@ async def test_a_registration_after_the_wipe_starts_from_nothing(
         (old.id, Mark.ATTENTION),
         (new.id, Mark.EMAIL),
     }
+
+
+@pytest.mark.parametrize("spelling", ["ann@example.com", "EXAMPLE\\Ann"])
+async def test_nobody_registers_for_a_wiped_account_before_an_administrator_allows_it(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, spelling: str
+) -> None:
+    await wipe_and_forget(registrations, watches)
+    mailbox = replace(new_mailbox("again"), user=spelling)
+    phone = new_registration("again")
+    await registrations.create(mailbox, phone, b"cached")
+
+    await watches.accept(candidate_of(phone, b"cached"), LATER)
+
+    assert await state_of(registrations, phone) is RegistrationState.WIPED
+    record = await watches.record(mailbox.id, LATER)
+    assert record is not None
+    assert (record.sealed_credential, record.candidates) == (None, ())
+    (allowed,) = await wipes.allow(engine, "ANN")
+    assert (allowed.server, allowed.user, allowed.wiped_at) == ("office", "ann@example.com", NOW)
+    assert await wipes.wiped_accounts(engine) == []
+    second = new_registration("again", "tablet")
+    await registrations.create(mailbox, second, b"new")
+    await watches.accept(candidate_of(second, b"new"), LATER)
+    assert await state_of(registrations, second) is RegistrationState.ACTIVE
+
+
+async def test_whoever_has_the_password_registers_for_a_wiped_account_where_that_is_set(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, wakeups: LocalWakeups
+) -> None:
+    await wipe_and_forget(registrations, watches)
+    phone = await activate(registrations, SqlWatchStore(engine, wakeups, guards_wipes=False))
+
+    assert await state_of(registrations, phone) is RegistrationState.ACTIVE
+    assert await wipes.wiped_accounts(engine) == []
+
+
+async def test_a_wipe_stops_no_registration_of_another_user_or_of_another_device_that_is_active(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
+) -> None:
+    spelling = replace(new_mailbox("other"), user="EXAMPLE\\ann")
+    other = new_registration("other")
+    await registrations.create(spelling, other, b"sealed")
+    await watches.accept(candidate_of(other), NOW)
+    await activate(registrations, watches)
+    await wipe(watches)
+
+    await registrations.change(other.id, RegistrationChange(sealed_candidate=b"new"), LATER)
+    await watches.accept(candidate_of(other, b"new"), LATER)
+    ben = await activate(registrations, watches, "ben")
+
+    assert await state_of(registrations, other) is RegistrationState.ACTIVE
+    assert await state_of(registrations, ben) is RegistrationState.ACTIVE
+    assert await wipes.allow(engine, "ann", "branch") == []
+    assert [each.user for each in await wipes.wiped_accounts(engine)] == ["ann@example.com"]
+
+
+async def test_an_account_that_is_wiped_twice_is_noted_once(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
+) -> None:
+    await activate(registrations, watches)
+    await wipe(watches)
+    await watches.commit([entry(await own_all(watches), WIPED)], LATER)
+
+    assert [each.wiped_at for each in await wipes.wiped_accounts(engine)] == [NOW]
 
 
 async def test_a_refused_candidate_leaves_a_wiped_mailbox_wiped(

@@ -65,7 +65,8 @@ class WatchStore(Protocol):
 
         `url` is where Autodiscover found the mailbox; None leaves the known URL.
         The mailbox's refusals start from 0; its state becomes `starting` if it
-        was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it.
+        was `verifying`, `credential-refused` or `wiped`: a wipe leaves no candidate, so this one came after it. A
+        registration that is new for a wiped account becomes `wiped` instead, unless an administrator has allowed it.
         Does nothing when the candidate was replaced meanwhile.
         """
 

@@ -1,0 +1,85 @@
+"""The accounts whose device an administrator wiped: nobody registers for them again before an administrator allows it.
+
+They outlive their mailboxes, which are forgotten with the last registration. An account counts in all its spellings,
+since each spelling is another device to the mail server, which would not refuse that one.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from eas_watcher.names import MailboxId
+from relay.domain.tries import account_key
+from relay.store.engine import Database
+from relay.store.tables import mailbox, wipe
+
+
+@dataclass(frozen=True, slots=True)
+class WipedAccount:
+    """An account that nobody may register for."""
+
+    server: str
+    user: str
+    """As the wiped mailbox spelled it."""
+    wiped_at: datetime
+
+
+def note(connection: sa.Connection, mailboxes: Collection[MailboxId], now: datetime) -> None:
+    """Note the accounts of mailboxes that are being wiped; an account that was noted before keeps its moment."""
+    if not mailboxes:
+        return
+    query = sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id.in_(sorted(mailboxes)))
+    rows = {(row.server, account_key(row.user)): row.user for row in connection.execute(query)}
+    if rows:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        values = [
+            {"server": server, "account": account, "user": rows[server, account], "wiped_at": now}
+            for server, account in sorted(rows)
+        ]
+        connection.execute(insert(wipe).on_conflict_do_nothing(), values)
+
+
+def stands(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
+    """Return whether the account of a mailbox was wiped, and not allowed again."""
+    account = _account_of(connection, mailbox_id)
+    return account is not None and connection.scalar(sa.select(wipe.c.user).where(*_same(account))) is not None
+
+
+def lift(connection: sa.Connection, mailbox_id: MailboxId) -> None:
+    """Allow the account of a mailbox again."""
+    account = _account_of(connection, mailbox_id)
+    if account is not None:
+        connection.execute(sa.delete(wipe).where(*_same(account)))
+
+
+async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
+    """Return the accounts that nobody may register for, the latest wipe first."""
+    return await database.run(_wiped_accounts)
+
+
+async def allow(database: Database, user: str, server: str | None = None) -> Sequence[WipedAccount]:
+    """Allow an account again, in whatever spelling, at one server or at all of them; return what was allowed."""
+    return await database.run(_allow, account_key(user), server)
+
+
+def _wiped_accounts(connection: sa.Connection) -> list[WipedAccount]:
+    query = sa.select(wipe.c.server, wipe.c.user, wipe.c.wiped_at).order_by(wipe.c.wiped_at.desc(), wipe.c.user)
+    return [WipedAccount(*row) for row in connection.execute(query)]
+
+
+def _allow(connection: sa.Connection, account: str, server: str | None) -> list[WipedAccount]:
+    mine = [wipe.c.account == account] if server is None else _same((server, account))
+    gone = sa.delete(wipe).where(*mine).returning(wipe.c.server, wipe.c.user, wipe.c.wiped_at)
+    return sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
+
+
+def _account_of(connection: sa.Connection, mailbox_id: MailboxId) -> tuple[str, str] | None:
+    row = connection.execute(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)).first()
+    return None if row is None else (row.server, account_key(row.user))
+
+
+def _same(account: tuple[str, str]) -> list[sa.ColumnElement[bool]]:
+    return [wipe.c.server == account[0], wipe.c.account == account[1]]
