@@ -21,6 +21,7 @@ from relay.api.documents import (
     WithTestAnswer,
 )
 from relay.api.schema import ChangeBody, RegistrationBody
+from relay.registration.identity import LONGEST
 
 ID: Final = "[A-Za-z0-9_-]{1,54}"
 """The form of the id of a registration."""
@@ -93,6 +94,9 @@ class Operation:
         opened = OPENED if self.secret else ()
         return tuple(dict.fromkeys((*ALWAYS, *body, *opened, *self.problems)))
 
+
+MAILBOX: Final = Query("mailbox", "the address or user name that would be registered", LONGEST)
+SERVER: Final = Query("server", "the name of a server, as in a registration", 64)
 
 _PENDING: Final = ("Retry-After",)
 _OF_CREDENTIAL: Final = ("unsupported-credential", "credential-refused", "too-many-refusals", "replaced")
@@ -198,10 +202,7 @@ OPERATIONS: Final = (
         "Ask what the relay can do for a mailbox, whether it exists or not",
         (Reply(HTTPStatus.OK, "the capabilities", CapabilitiesAnswer, example=examples.CAPABILITIES),),
         ("invalid-request",),
-        query=(
-            Query("mailbox", "the address or user name that would be registered", 320),
-            Query("server", "the name of a server, as in a registration", 64),
-        ),
+        query=(MAILBOX, SERVER),
     ),
     Operation(
         "openapi",

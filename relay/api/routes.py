@@ -16,7 +16,7 @@ from relay.api import documents
 from relay.api.codes import explained
 from relay.api.guard import Gate
 from relay.api.openapi import document, written
-from relay.api.operations import COLLECTION, ID, OPERATIONS
+from relay.api.operations import COLLECTION, ID, MAILBOX, OPERATIONS, SERVER, Query
 from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow, UnknownEncoding
 from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
@@ -24,7 +24,6 @@ from relay.http.kinds import ENCODINGS
 from relay.registration.capabilities import Capabilities
 from relay.registration.enrolment import Shown
 from relay.registration.errors import InvalidRequest, NoSecret, NotAuthorized
-from relay.registration.identity import LONGEST
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
 from relay.security.client_names import user_names
@@ -156,8 +155,8 @@ class Routes:
         return web.json_response(
             documents.capabilities(
                 self._capabilities,
-                _asked(request, "mailbox"),
-                _asked(request, "server"),
+                _asked(request, MAILBOX),
+                _asked(request, SERVER),
                 self._vapid_public_key,
                 self._limits,
             )
@@ -219,11 +218,11 @@ def _device(request: web.Request) -> Shown:
     return Shown(request.headers.get(ENROLMENT_KEY), names)
 
 
-def _asked(request: web.Request, name: str) -> str | None:
+def _asked(request: web.Request, query: Query) -> str | None:
     """Return a parameter of the query, None if it is missing; raises InvalidRequest."""
-    values = request.query.getall(name, [])
-    if len(values) > 1 or any(not 0 < len(value) <= LONGEST for value in values):
-        raise InvalidRequest([(name, f"must be given once, with 1 to {LONGEST} characters")])
+    values = request.query.getall(query.name, [])
+    if len(values) > 1 or any(not 0 < len(value) <= query.largest for value in values):
+        raise InvalidRequest([(query.name, f"must be given once, with 1 to {query.largest} characters")])
     return values[0] if values else None
 
 

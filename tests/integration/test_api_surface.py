@@ -174,6 +174,13 @@ async def test_a_mailbox_of_no_server_is_told_so(query: str, server: str | None)
     assert (None if answer["server"] is None else answer["server"]["name"]) == server
 
 
+async def test_the_name_of_a_server_is_bounded_as_the_document_says() -> None:
+    async with serving() as api:
+        answer = await api.problem((400, "invalid-request"), "GET", f"/v1/capabilities?server={'a' * 65}")
+
+    assert answer["errors"] == [{"field": "server", "detail": "must be given once, with 1 to 64 characters"}]
+
+
 @pytest.mark.parametrize("query", ["mailbox=", "mailbox=a:b", "mailbox=a&mailbox=b", f"mailbox={'a' * 321}"])
 async def test_a_mailbox_that_is_none_is_named(query: str) -> None:
     async with serving() as api:
