@@ -41,8 +41,8 @@ lint: $(VENV)/.dev ## check format, lint rules, types, import rules, weaknesses 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive eas_watcher relay
-	git ls-files -z ':!tests' ':!requirements' | xargs -0 $(BIN)/detect-secrets-hook $(EXAMPLES)
-	git ls-files -z tests | xargs -0 $(BIN)/detect-secrets-hook $(NO_GUESSES)
+	git ls-files -z ':!tests' ':!requirements' ':!clients/*/src/test/*' | xargs -0 $(BIN)/detect-secrets-hook $(EXAMPLES)
+	git ls-files -z tests 'clients/*/src/test/*' | xargs -0 $(BIN)/detect-secrets-hook $(NO_GUESSES)
 
 format: $(VENV)/.dev ## format the code and apply the safe fixes of ruff
 	$(BIN)/ruff check --fix-only .
@@ -53,6 +53,7 @@ docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m relay.ops.reasons_document > docs/reasons.md
 	$(BIN)/python -c 'from pathlib import Path; from relay.api.codes import extract; print(end=extract(Path("docs/api.md").read_text()))' > relay/api/.codes && mv relay/api/.codes relay/api/codes.md
 	$(BIN)/python -c 'import sys; from relay.api.routes import described; sys.stdout.buffer.write(described()[0])' > docs/.openapi && mv docs/.openapi docs/openapi.json
+	$(BIN)/python clients/guides.py
 	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
@@ -61,7 +62,7 @@ soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 interop: $(VENV)/.dev ## test against SOGo, Samba, proxies and nghttpd; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
-clients: $(VENV)/.dev ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java
+clients: $(VENV)/.clients ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
 bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm; prints "bench NAME VALUE UNIT" lines
@@ -77,6 +78,8 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/kerberos.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra bench -c requirements/dev.txt pyproject.toml -o requirements/bench.txt
+	sed -n 's/^ *"\(tree-sitter.*\)",/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/clients.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
@@ -103,4 +106,9 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 # Packages that only the benches use, to compare with.
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.dev
 	$(PIP) --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# The parser that reads the Swift client.
+$(VENV)/.clients: requirements/clients.txt $(VENV)/.dev
+	@$(PIP) --no-deps --require-hashes -r requirements/clients.txt || { $(NOT_INSTALLED); }
 	@touch $@

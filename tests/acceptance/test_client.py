@@ -92,4 +92,4 @@ async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Call
         async with site.api.get(
             f"/v1/registrations/{identity.id}", headers={"Authorization": f"Bearer {identity.secret}"}
         ) as response:
-            assert response.status == 401
+            assert (response.status, (await response.json())["code"]) == (410, "gone")

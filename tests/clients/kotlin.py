@@ -20,7 +20,7 @@ SHA512: Final = (
 )
 """The SHA-512 of the package: another file of the same version is not taken."""
 PATIENCE: Final = 420.0  # seconds for one compilation or download on a busy machine; alone they take 20
-ANDROID: Final = ("android", "fcm", "unifiedpush")
+ANDROID: Final = ("android", "fcm", "unifiedpush", "example")
 MAIN: Final = "src/main/kotlin"
 TEST: Final = "src/test/kotlin"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -45,10 +45,12 @@ class Script:
 
     answers: list[Answer] = field(default_factory=list)
     asked: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
+        self.keys.append(request.headers.get("Enrolment-Key"))
         self.asked.append((request.method, request.path, request.headers.get("Authorization"), body))
         status, document, headers = self.answers.pop(0)
         if not status:
@@ -78,6 +80,15 @@ async def test_a_registration_is_kept_and_looked_at_with_its_secret() -> None:
 
     assert told.step is Step.NOTHING
     assert script.asked[-1] == ("GET", "/v1/registrations/r1", "Bearer s1", None)
+
+
+async def test_an_enrolment_key_goes_with_the_registration_only() -> None:
+    script = Script([MADE, SEEN])
+    async with running(script) as app:
+        await app.register(replace(WISH, enrolment_key="a key"))
+        await app.opened(OLD)
+
+    assert script.keys == ["a key", None]
 
 
 async def test_a_changed_token_is_sent_once() -> None:
@@ -136,9 +147,10 @@ async def test_a_refused_password_is_never_repeated() -> None:
 @pytest.mark.parametrize(
     ("refusal", "step"),
     [
-        (problem(401, "not-authorized"), Step.REGISTER_AGAIN),
+        (problem(401, "not-authorized"), Step.NOT_REGISTERED),
+        (problem(410, "gone"), Step.REGISTER_AGAIN),
         (problem(410, "wiped"), Step.WIPE),
-        (problem(409, "replaced"), Step.FORGET),
+        (problem(409, "replaced"), Step.NOT_REGISTERED),
     ],
 )
 async def test_a_registration_that_ended_is_forgotten(refusal: Answer, step: Step) -> None:
@@ -147,9 +159,9 @@ async def test_a_registration_that_ended_is_forgotten(refusal: Answer, step: Ste
         await app.register(WISH)
         assert (await app.opened(OLD)).step is step
         assert app.identity is None
-        assert (await app.opened(OLD)).step is Step.REGISTER_AGAIN
-        assert (await app.token_changed(OLD)).step is Step.REGISTER_AGAIN
-        assert (await app.credential_changed(Basic("x"))).step is Step.REGISTER_AGAIN
+        assert (await app.opened(OLD)).step is Step.NOT_REGISTERED
+        assert (await app.token_changed(OLD)).step is Step.NOT_REGISTERED
+        assert (await app.credential_changed(Basic("x"))).step is Step.NOT_REGISTERED
         assert (await app.logout()).step is Step.NOTHING
 
     assert len(script.asked) == 2

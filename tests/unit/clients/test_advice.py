@@ -39,11 +39,14 @@ def test_a_registration_says_what_the_app_does(registration: Registration, step:
 @pytest.mark.parametrize(
     ("status", "code", "step"),
     [
-        (401, "not-authorized", Step.REGISTER_AGAIN),
+        (401, "not-authorized", Step.NOT_REGISTERED),
         (410, "wiped", Step.WIPE),
-        (410, "of-a-later-relay", Step.FORGET),
+        (410, "gone", Step.REGISTER_AGAIN),
+        (410, "of-a-later-relay", Step.NOT_REGISTERED),
+        (403, "mailbox-wiped", Step.TELL_ADMINISTRATOR),
+        (403, "enrolment-refused", Step.TELL_ADMINISTRATOR),
         (403, "credential-refused", Step.ASK_USER),
-        (409, "replaced", Step.FORGET),
+        (409, "replaced", Step.NOT_REGISTERED),
         (409, "mailbox-full", Step.TELL_ADMINISTRATOR),
         (400, "invalid-request", Step.CORRECT_APP),
         (408, "too-slow", Step.REPEAT),

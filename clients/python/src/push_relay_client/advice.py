@@ -20,8 +20,9 @@ class Step(Enum):
     SEND_TOKEN = "send the device token"
     TELL_ADMINISTRATOR = "tell the administrator"
     REGISTER_AGAIN = "register again"
-    FORGET = "forget"
-    """Another registration of this phone replaced this one: forget id and secret, and go on with the later one."""
+    """The registration ended for a reason that is nobody's fault: register, if the user is still logged in."""
+    NOT_REGISTERED = "not registered"
+    """There is no registration, or none any more: forget id and secret, and register when the user asks for it."""
     WIPE = "wipe"
     """An administrator wiped this phone: remove the company's data, and do not register again by yourself."""
     CORRECT_APP = "correct the app"
@@ -47,12 +48,13 @@ def advise(registration: Registration) -> Step:
 
 
 REFUSALS: Final = {
-    "not-authorized": Step.REGISTER_AGAIN,
+    "not-authorized": Step.NOT_REGISTERED,
     "wiped": Step.WIPE,
-    "gone": Step.FORGET,
-    "replaced": Step.FORGET,
-    "mailbox-wiped": Step.TELL_ADMINISTRATOR,
+    "gone": Step.REGISTER_AGAIN,
+    "replaced": Step.NOT_REGISTERED,
     "credential-refused": Step.ASK_USER,
+    "mailbox-wiped": Step.TELL_ADMINISTRATOR,
+    "enrolment-refused": Step.TELL_ADMINISTRATOR,
     "mailbox-full": Step.TELL_ADMINISTRATOR,
     "unknown-server": Step.TELL_ADMINISTRATOR,
     "unknown-app": Step.TELL_ADMINISTRATOR,
@@ -72,7 +74,7 @@ def advise_refusal(problem: Problem) -> Step:
     if problem.code in REFUSALS:
         return REFUSALS[problem.code]
     if problem.status == 410:  # noqa: PLR2004 - Gone: an ended registration never comes back
-        return Step.FORGET
+        return Step.NOT_REGISTERED
     return Step.REPEAT if problem.status in PASSING else Step.CORRECT_APP
 
 

@@ -27,7 +27,7 @@ class RelayApi:
 
     async def post(self, wish: Wish) -> tuple[Registration, Identity]:
         """Register under an id and a secret that the relay makes; an answer that gets lost leaves a registration."""
-        registration = await self._registration("POST", COLLECTION, body=wish.body())
+        registration = await self._registration("POST", COLLECTION, body=wish.body(), key=wish.enrolment_key)
         return registration, Identity(registration.id, str(registration.answer.get("secret", "")))
 
     async def get(self, identity: Identity) -> Registration:
@@ -63,17 +63,29 @@ class RelayApi:
         return str((await self._ask("GET", "/v1/webpush"))["vapid_public_key"])
 
     async def _registration(
-        self, method: str, path: str, identity: Identity | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        identity: Identity | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> Registration:
         try:
-            return Registration.read(await self._ask(method, path, identity, body))
+            return Registration.read(await self._ask(method, path, identity, body, key))
         except ValueError as error:
             raise Unreachable(f"{method} {path}: {error}") from error
 
     async def _ask(
-        self, method: str, path: str, identity: Identity | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        identity: Identity | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> Mapping[str, Any]:
         headers = {} if identity is None else {"Authorization": f"Bearer {identity.secret}"}
+        if key is not None:
+            headers["Enrolment-Key"] = key
         try:
             async with self._session.request(
                 method, path, json=body, headers=headers, timeout=self._timeout, allow_redirects=False

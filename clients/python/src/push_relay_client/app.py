@@ -16,6 +16,9 @@ from push_relay_client.wish import Credential, Device, Wish
 ATTEMPTS = 5
 """How often a request is sent before the app gives up for now, and waits for its next start or its background job."""
 
+ENDED = (Step.NOT_REGISTERED, Step.REGISTER_AGAIN, Step.WIPE)
+"""Steps after which id and secret are of no more use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -115,7 +118,7 @@ class App:
         """
         kept = self._store.load()
         if kept is None:
-            return Told(Step.REGISTER_AGAIN)
+            return Told(Step.NOT_REGISTERED)
         if device != kept.device:
             return await self.token_changed(device)
         return await self._repeated(lambda: self._api.get(kept.identity))
@@ -126,7 +129,7 @@ class App:
         """Send the device as the system gives it now; a registration in state `token-gone` becomes active again."""
         kept = self._store.load()
         if kept is None:
-            return Told(Step.REGISTER_AGAIN)
+            return Told(Step.NOT_REGISTERED)
         told = await self._repeated(lambda: self._api.patch(kept.identity, device=device))
         if told.registration is not None:
             self._store.save(Kept(kept.identity, device))
@@ -136,7 +139,7 @@ class App:
         """Send the credential that the user just typed. It is tried once: a refused one is never repeated."""
         kept = self._store.load()
         if kept is None:
-            return Told(Step.REGISTER_AGAIN)
+            return Told(Step.NOT_REGISTERED)
         return await self._repeated(lambda: self._api.patch(kept.identity, credential=credential))
 
     async def received(self, data: Mapping[str, Any]) -> Push | None:
@@ -150,7 +153,7 @@ class App:
         """Ask for a test push. It is not repeated: a lost answer may stand for a push that is on its way."""
         kept = self._store.load()
         if kept is None:
-            return Told(Step.REGISTER_AGAIN)
+            return Told(Step.NOT_REGISTERED)
         try:
             await self._api.test_push(kept.identity)
         except Refused as refused:
@@ -165,7 +168,7 @@ class App:
         if kept is None:
             return Told(Step.NOTHING)
         told = await self._repeated(lambda: self._api.delete(kept.identity))
-        if told.step in (Step.NOTHING, Step.REGISTER_AGAIN, Step.FORGET, Step.WIPE):
+        if told.step in (Step.NOTHING, *ENDED):
             self._store.erase()
             return Told(Step.NOTHING)
         return told
@@ -189,6 +192,6 @@ class App:
     def _refused(self, refused: Refused) -> Told:
         """Return what a refusal asks for; a registration that ended is forgotten."""
         step = advise_refusal(refused.problem)
-        if step in (Step.REGISTER_AGAIN, Step.FORGET, Step.WIPE):
+        if step in ENDED:
             self._store.erase()
         return Told(step, detail=str(refused))

@@ -148,6 +148,8 @@ class Wish:
     mode: Literal["alert", "background"] | None = None
     locale: str | None = None
     invitation: str | None = field(default=None, repr=False)
+    enrolment_key: str | None = field(default=None, repr=False)
+    """The key that an MDM gave to the app; it travels in a header, with this request only."""
 
     def body(self) -> dict[str, Any]:
         """Return the body of the request that registers."""

@@ -1,6 +1,13 @@
 package android.app
 
-open class Application : android.content.ContextStub()
+open class Application : android.content.ContextStub() {
+    open fun onCreate() = Unit
+}
+
+open class Activity : android.content.ContextStub() {
+    fun requestPermissions(permissions: Array<String>, request: Int): Unit =
+        throw NotImplementedError("a stub of Android, for ${permissions.size} in $request")
+}
 
 open class Service : android.content.ContextStub()
 

@@ -14,10 +14,12 @@ enum class Step {
     ASK_USER,
     SEND_TOKEN,
     TELL_ADMINISTRATOR,
+
+    /** The registration ended for a reason that is nobody's fault: register, if the user is still logged in. */
     REGISTER_AGAIN,
 
-    /** Another registration of this phone replaced this one: go on with the later one. */
-    FORGET,
+    /** There is no registration, or none any more: register when the user asks for it. */
+    NOT_REGISTERED,
 
     /** An administrator wiped this phone: remove the company's data, and do not register again by yourself. */
     WIPE,
@@ -40,15 +42,15 @@ fun advise(registration: Registration): Step = with(registration) {
 
 /** What to do about a refusal. Codes that are not named go by their status: the relay may learn new ones. */
 fun advise(problem: Problem): Step = when (problem.code) {
-    "not-authorized" -> Step.REGISTER_AGAIN
+    "not-authorized", "replaced" -> Step.NOT_REGISTERED
     "wiped" -> Step.WIPE
-    "gone", "replaced" -> Step.FORGET
+    "gone" -> Step.REGISTER_AGAIN
     "credential-refused", "unsupported-credential" -> Step.ASK_USER
-    "mailbox-full", "unknown-server", "unknown-app" -> Step.TELL_ADMINISTRATOR
+    "mailbox-full", "mailbox-wiped", "enrolment-refused", "unknown-server", "unknown-app" -> Step.TELL_ADMINISTRATOR
     "not-active" -> Step.WAIT
     "broken-body", "too-slow" -> Step.REPEAT
     else -> when (problem.status) {
-        410 -> Step.FORGET
+        410 -> Step.NOT_REGISTERED
         408, 425, 429, 500, 502, 503, 504 -> Step.REPEAT
         else -> Step.CORRECT_APP
     }

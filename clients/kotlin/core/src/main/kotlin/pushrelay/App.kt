@@ -64,7 +64,7 @@ class App(
      * says that it dropped messages. [device] is what the system gives the app now; a changed one is sent first.
      */
     fun opened(device: Device): Told {
-        val kept = store.load() ?: return Told(Step.REGISTER_AGAIN)
+        val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
         if (fingerprint(device) != kept.device) return tokenChanged(device)
         return repeated { api.get(kept.identity) }
     }
@@ -72,7 +72,7 @@ class App(
 
     /** Send the device as the system gives it now; a registration in state `token-gone` becomes active again. */
     fun tokenChanged(device: Device): Told {
-        val kept = store.load() ?: return Told(Step.REGISTER_AGAIN)
+        val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
         val told = repeated { api.patch(kept.identity, device = device) }
         if (told.registration != null) store.save(Kept(kept.identity, fingerprint(device)))
         return told
@@ -85,7 +85,7 @@ class App(
 
     /** Send the credential that the user just typed; a refused one is never repeated. */
     fun credentialChanged(credential: Credential): Told {
-        val kept = store.load() ?: return Told(Step.REGISTER_AGAIN)
+        val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
         return repeated { api.patch(kept.identity, credential = credential) }
     }
 
@@ -94,7 +94,7 @@ class App(
 
     /** Ask for a test push. It is not repeated: a lost answer may stand for a push that is on its way. */
     fun testPush(): Told {
-        val kept = store.load() ?: return Told(Step.REGISTER_AGAIN)
+        val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
         return try {
             api.testPush(kept.identity)
             Told(Step.NOTHING)
@@ -142,7 +142,7 @@ class App(
     }
 
     private companion object {
-        val ENDED = setOf(Step.REGISTER_AGAIN, Step.FORGET, Step.WIPE)
+        val ENDED = setOf(Step.REGISTER_AGAIN, Step.NOT_REGISTERED, Step.WIPE)
     }
 }
 

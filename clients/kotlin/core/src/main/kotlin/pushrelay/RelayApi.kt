@@ -16,7 +16,7 @@ class Answer(val status: Int, val retryAfter: String?, val body: ByteArray)
 
 /** One HTTP exchange, without repetition and without redirects; throws [IOException]. Give your own for OkHttp. */
 fun interface Transport {
-    fun exchange(method: String, path: String, bearer: String?, body: ByteArray?): Answer
+    fun exchange(method: String, path: String, headers: Map<String, String>, body: ByteArray?): Answer
 }
 
 /**
@@ -25,7 +25,7 @@ fun interface Transport {
  * On Android it sends PATCH; `HttpURLConnection` of a plain JVM does not: take `HttpClientTransport` there.
  */
 class UrlConnectionTransport(private val base: String, private val tls: SSLContext? = null) : Transport {
-    override fun exchange(method: String, path: String, bearer: String?, body: ByteArray?): Answer {
+    override fun exchange(method: String, path: String, headers: Map<String, String>, body: ByteArray?): Answer {
         val connection = URL(base + path).openConnection() as HttpURLConnection
         try {
             if (tls != null) (connection as HttpsURLConnection).sslSocketFactory = tls.socketFactory
@@ -34,9 +34,8 @@ class UrlConnectionTransport(private val base: String, private val tls: SSLConte
             connection.readTimeout = READ
             connection.instanceFollowRedirects = false
             connection.useCaches = false
-            if (bearer != null) connection.setRequestProperty("Authorization", "Bearer $bearer")
+            for ((name, value) in headers) connection.setRequestProperty(name, value)
             if (body != null) {
-                connection.setRequestProperty("Content-Type", "application/json")
                 connection.doOutput = true
                 connection.setFixedLengthStreamingMode(body.size)
                 connection.outputStream.use { it.write(body) }
@@ -85,7 +84,7 @@ fun trusting(ca: InputStream): SSLContext {
 class RelayApi(private val transport: Transport) {
     /** Register under an id and a secret that the relay makes. */
     fun post(wish: Wish): Pair<Registration, Identity> {
-        val registration = Registration(ask("POST", COLLECTION, null, wish.body()))
+        val registration = Registration(ask("POST", COLLECTION, null, wish.body(), wish.enrolmentKey))
         return registration to Identity(registration.id, registration.answer.text("secret").orEmpty())
     }
 
@@ -120,9 +119,15 @@ class RelayApi(private val transport: Transport) {
         path: String,
         identity: Identity? = null,
         body: Map<String, Any?>? = null,
+        enrolmentKey: String? = null,
     ): Map<String, Any?> {
+        val headers = buildMap {
+            identity?.let { put("Authorization", "Bearer ${it.secret}") }
+            body?.let { put("Content-Type", "application/json") }
+            enrolmentKey?.let { put("Enrolment-Key", it) }
+        }
         val answer = try {
-            transport.exchange(method, path, identity?.secret, body?.let { Json.write(it).encodeToByteArray() })
+            transport.exchange(method, path, headers, body?.let { Json.write(it).encodeToByteArray() })
         } catch (error: IOException) {
             throw Unreachable("$method: ${error.javaClass.simpleName}", error)
         }

@@ -73,6 +73,8 @@ class Wish(
     val mode: String? = null,
     val locale: String? = null,
     val invitation: String? = null,
+    /** The key that an MDM gave to the app; it travels in a header, with this request only. */
+    val enrolmentKey: String? = null,
 ) {
     fun body() = filled(
         "mailbox" to mailbox,

@@ -26,10 +26,13 @@ class AdviceTest {
 
     fun `a refusal says what the app does`() {
         val steps = mapOf(
-            Problem(401, "not-authorized") to Step.REGISTER_AGAIN,
+            Problem(401, "not-authorized") to Step.NOT_REGISTERED,
+            Problem(410, "gone") to Step.REGISTER_AGAIN,
             Problem(410, "wiped") to Step.WIPE,
-            Problem(410, "of-a-later-relay") to Step.FORGET,
-            Problem(409, "replaced") to Step.FORGET,
+            Problem(410, "of-a-later-relay") to Step.NOT_REGISTERED,
+            Problem(409, "replaced") to Step.NOT_REGISTERED,
+            Problem(403, "mailbox-wiped") to Step.TELL_ADMINISTRATOR,
+            Problem(403, "enrolment-refused") to Step.TELL_ADMINISTRATOR,
             Problem(403, "credential-refused") to Step.ASK_USER,
             Problem(409, "mailbox-full") to Step.TELL_ADMINISTRATOR,
             Problem(409, "not-active") to Step.WAIT,

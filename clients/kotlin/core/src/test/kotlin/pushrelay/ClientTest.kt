@@ -25,8 +25,9 @@ class ClientTest {
     private val asked = mutableListOf<String>()
     private val waits = mutableListOf<Long>()
     private val answers = ArrayDeque<Answer?>()
-    private val api = RelayApi { method, path, bearer, body ->
-        asked += listOfNotNull(method, path, bearer, body?.decodeToString()).joinToString(" ")
+    private val api = RelayApi { method, path, headers, body ->
+        val secret = headers["Authorization"]?.removePrefix("Bearer ")
+        asked += listOfNotNull(method, path, secret, headers["Enrolment-Key"], body?.decodeToString()).joinToString(" ")
         answers.removeFirst() ?: throw IOException("cut")
     }
     private val app = App(api, MemoryStore(), sleep = { waits += it }, chance = { 1.0 })
@@ -101,18 +102,19 @@ class ClientTest {
 
     fun `a registration that ended is forgotten`() {
         for ((status, code, step) in listOf(
-            Triple(401, "not-authorized", Step.REGISTER_AGAIN),
+            Triple(401, "not-authorized", Step.NOT_REGISTERED),
+            Triple(410, "gone", Step.REGISTER_AGAIN),
             Triple(410, "wiped", Step.WIPE),
-            Triple(409, "replaced", Step.FORGET),
+            Triple(409, "replaced", Step.NOT_REGISTERED),
         )) {
             registered()
             relay(problem(status, code))
             assertEquals(step, app.opened(old).step)
             assertNull(app.identity)
-            assertEquals(Step.REGISTER_AGAIN, app.opened(old).step)
-            assertEquals(Step.REGISTER_AGAIN, app.tokenChanged(old).step)
-            assertEquals(Step.REGISTER_AGAIN, app.credentialChanged(Basic("x")).step)
-            assertEquals(Step.REGISTER_AGAIN, app.testPush().step)
+            assertEquals(Step.NOT_REGISTERED, app.opened(old).step)
+            assertEquals(Step.NOT_REGISTERED, app.tokenChanged(old).step)
+            assertEquals(Step.NOT_REGISTERED, app.credentialChanged(Basic("x")).step)
+            assertEquals(Step.NOT_REGISTERED, app.testPush().step)
             assertEquals(Step.NOTHING, app.logout().step)
         }
     }
@@ -125,6 +127,15 @@ class ClientTest {
         assertEquals("r1", app.identity?.id)
         assertEquals(Step.NOTHING, app.logout().step)
         assertNull(app.identity)
+    }
+
+    fun `an enrolment key goes with the registration only`() {
+        relay(active(), active())
+        app.register(Wish("ann@example.com", Basic("secret"), old, enrolmentKey = "key"))
+        app.opened(old)
+
+        assertTrue(asked.first().startsWith("POST /v1/registrations key {"))
+        assertTrue(" key" !in asked.last())
     }
 
     fun `a test push is not repeated`() {

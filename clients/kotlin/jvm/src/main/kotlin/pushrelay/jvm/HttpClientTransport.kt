@@ -15,12 +15,11 @@ import pushrelay.readBounded
 class HttpClientTransport(private val base: String, tls: SSLContext = SSLContext.getDefault()) : Transport {
     private val client = HttpClient.newBuilder().sslContext(tls).connectTimeout(Duration.ofSeconds(15)).build()
 
-    override fun exchange(method: String, path: String, bearer: String?, body: ByteArray?): Answer {
+    override fun exchange(method: String, path: String, headers: Map<String, String>, body: ByteArray?): Answer {
         val publisher =
             if (body == null) HttpRequest.BodyPublishers.noBody() else HttpRequest.BodyPublishers.ofByteArray(body)
         val request = HttpRequest.newBuilder(URI(base + path)).timeout(Duration.ofSeconds(30)).method(method, publisher)
-        if (bearer != null) request.header("Authorization", "Bearer $bearer")
-        if (body != null) request.header("Content-Type", "application/json")
+        for ((name, value) in headers) request.header(name, value)
         val response = try {
             client.send(request.build(), HttpResponse.BodyHandlers.ofInputStream())
         } catch (error: InterruptedException) {

@@ -1,0 +1,90 @@
+import Foundation
+
+/// The requests of the API, one method each; nothing is repeated here. Throws `Problem` or `Unreachable`.
+public struct RelayAPI: Sendable {
+    let base: URL
+    let session: URLSession
+
+    /// `session` with a delegate of your own pins a certificate; a company's CA that the MDM installed needs none.
+    public init(base: URL, session: URLSession = RelayAPI.quiet) {
+        self.base = base
+        self.session = session
+    }
+
+    /// A session that writes nothing to disk and answers in bounded time.
+    public static let quiet: URLSession = {
+        let configuration = URLSessionConfiguration.ephemeral
+        configuration.timeoutIntervalForRequest = 30
+        configuration.waitsForConnectivity = false
+        return URLSession(configuration: configuration)
+    }()
+
+    /// Register under an id and a secret that the relay makes.
+    public func post(_ wish: Wish) async throws -> (Registration, Identity) {
+        let answer = try await ask("POST", "", nil, wish.body, key: wish.enrolmentKey)
+        let registration = try read(answer)
+        return (registration, Identity(id: registration.id, secret: answer["secret"] as? String ?? ""))
+    }
+
+    public func get(_ identity: Identity) async throws -> Registration {
+        try read(await ask("GET", "/\(identity.id)", identity))
+    }
+
+    /// Change the address of the device, the credential, or of the `wishes` classes, subfolders, mode, locale.
+    public func patch(
+        _ identity: Identity, device: Device? = nil, credential: Credential? = nil, wishes: [String: Any] = [:]
+    ) async throws -> Registration {
+        var body = wishes
+        body["device"] = device?.address
+        body["credential"] = credential?.fields
+        return try read(await ask("PATCH", "/\(identity.id)", identity, body))
+    }
+
+    public func delete(_ identity: Identity) async throws {
+        _ = try await ask("DELETE", "/\(identity.id)", identity)
+    }
+
+    /// Ask for a test push; returns the answer.
+    public func testPush(_ identity: Identity) async throws -> [String: Any] {
+        try await ask("POST", "/\(identity.id)/test-push", identity)
+    }
+
+    private func read(_ answer: [String: Any]) throws -> Registration {
+        guard let registration = Registration(answer: answer) else {
+            throw Unreachable(what: "the answer is not a registration")
+        }
+        return registration
+    }
+
+    private func ask(
+        _ method: String, _ path: String, _ identity: Identity?, _ body: [String: Any]? = nil, key: String? = nil
+    ) async throws -> [String: Any] {
+        guard let url = URL(string: "/v1/registrations" + path, relativeTo: base) else {
+            throw Unreachable(what: "the address of the relay is no URL")
+        }
+        var request = URLRequest(url: url)
+        request.httpMethod = method
+        if let identity { request.setValue("Bearer \(identity.secret)", forHTTPHeaderField: "Authorization") }
+        if let key { request.setValue(key, forHTTPHeaderField: "Enrolment-Key") }
+        if let body {
+            request.setValue("application/json", forHTTPHeaderField: "Content-Type")
+            request.httpBody = try JSONSerialization.data(withJSONObject: body)
+        }
+        let data: Data
+        let response: URLResponse
+        do {
+            (data, response) = try await session.data(for: request)
+        } catch let error as URLError {
+            throw Unreachable(what: "\(method): \(error.code.rawValue)")
+        }
+        guard let http = response as? HTTPURLResponse else { throw Unreachable(what: "\(method): no HTTP") }
+        let document = (try? JSONSerialization.jsonObject(with: data)) as? [String: Any]
+        guard (200..<300).contains(http.statusCode) else {
+            let retryAfter = http.value(forHTTPHeaderField: "Retry-After")
+            throw Problem(status: http.statusCode, document: document, retryAfter: retryAfter)
+        }
+        if http.statusCode == 204 { return [:] }
+        guard let document else { throw Unreachable(what: "\(method): the answer is not a relay's") }
+        return document
+    }
+}
