@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from functools import lru_cache
+from typing import ClassVar, Final
 
 from eas_watcher.commands.reading import is_empty, read_number, read_root, read_status
 from eas_watcher.commands.request import Command, HttpReply
@@ -10,7 +11,9 @@ from eas_watcher.commands.status import COMMON_FROM, raise_for_status
 from eas_watcher.errors import ServerBusy
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion
 from eas_watcher.wbxml.element import PING, Element
-from eas_watcher.wbxml.encode import encode
+from eas_watcher.wbxml.encode import PLACE, Template
+
+KNOWN: Final = 256  # forms of a request that are kept; a fleet asks for a few sets of classes
 
 
 class PingStatus(IntEnum):
@@ -53,10 +56,8 @@ class Ping(Command[PingReply]):
 
     def encode(self, version: ProtocolVersion) -> bytes:  # noqa: ARG002 -- alike in all versions
         """Write heartbeat and folders, in this order; the other one is refused [observed: Z-Push 2.7.1, 2026-11]."""
-        folders = (
-            PING("Folder", PING("Id", collection), PING("Class", cls.wire)) for collection, cls in self.collections
-        )
-        return encode(PING("Ping", PING("HeartbeatInterval", str(self.heartbeat)), PING("Folders", *folders)))
+        template = _template(tuple([cls for _, cls in self.collections]))
+        return template.fill([str(self.heartbeat), *(id_ for id_, _ in self.collections)])
 
     def read(self, reply: HttpReply) -> PingReply:
         """Read why the Ping ended; raises ServerBusy for an unknown status, or what a common status means."""
@@ -70,6 +71,13 @@ class Ping(Command[PingReply]):
             read_number(root, "HeartbeatInterval"),
             read_number(root, "MaxFolders"),
         )
+
+
+@lru_cache(maxsize=KNOWN)
+def _template(classes: tuple[CollectionClass, ...]) -> Template:
+    """Return the request for folders of these classes, without heartbeat and ids."""
+    folders = (PING("Folder", PING("Id", PLACE), PING("Class", cls.wire)) for cls in classes)
+    return Template(PING("Ping", PING("HeartbeatInterval", PLACE), PING("Folders", *folders)))
 
 
 def _read_status(root: Element) -> PingStatus:

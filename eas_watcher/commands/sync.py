@@ -5,6 +5,7 @@ Of an item only three properties are read: its ServerId, whether it is read, and
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -28,10 +29,12 @@ from eas_watcher.errors import (
 )
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
-from eas_watcher.wbxml.encode import encode
+from eas_watcher.wbxml.encode import PLACE, Template
 
 WINDOW_SIZE: Final = 25
 """Items per answer, which may have 8 MiB; some servers send 222 kB of each unasked [observed: SOGo 5.8, 2026-11]."""
+
+KNOWN: Final = 256  # forms of a request that are kept; a fleet asks for a few sets of classes
 
 FILTER_TYPES: Final = MappingProxyType(
     {
@@ -119,8 +122,9 @@ class Sync(Command[SyncReply]):
 
     def encode(self, version: ProtocolVersion) -> bytes:
         """Write the collections; the order of elements matters [MS-ASCMD 2.2.3.29.2]."""
-        collections = (_write_collection(collection, version) for collection in self.collections)
-        return encode(AIRSYNC("Sync", AIRSYNC("Collections", *collections)))
+        shapes = tuple([(each.cls, each.sync_key == NO_SYNC_KEY) for each in self.collections])
+        texts = [text for each in self.collections for text in (each.sync_key, each.id)]
+        return _template(shapes, version).fill(texts)
 
     def read(self, reply: HttpReply) -> SyncReply:
         """Read the changes, without the content of the items.
@@ -160,19 +164,26 @@ def raise_for_sync(status: int, limit: int | None = None) -> None:
     raise_for_status("Sync", status)
 
 
-def _write_collection(collection: CollectionRequest, version: ProtocolVersion) -> Element:
+@lru_cache(maxsize=KNOWN)
+def _template(shapes: tuple[tuple[CollectionClass, bool], ...], version: ProtocolVersion) -> Template:
+    """Return the request for collections by their classes, and whether they are primed, without keys and ids."""
+    collections = (_write_collection(cls, version, primes=primes) for cls, primes in shapes)
+    return Template(AIRSYNC("Sync", AIRSYNC("Collections", *collections)))
+
+
+def _write_collection(cls: CollectionClass, version: ProtocolVersion, *, primes: bool) -> Element:
     """Write Class, SyncKey, CollectionId, GetChanges, WindowSize, Options, in this order [MS-ASCMD 2.2.3.29.2]."""
-    parts = [AIRSYNC("SyncKey", collection.sync_key), AIRSYNC("CollectionId", collection.id)]
+    parts = [AIRSYNC("SyncKey", PLACE), AIRSYNC("CollectionId", PLACE)]
     old = version <= ProtocolVersion.V12_1
     if old:
         # Later versions allow Class only within Options [MS-ASCMD 2.2.3.27.5].
-        parts.insert(0, AIRSYNC("Class", collection.cls.wire))
-    if collection.sync_key == NO_SYNC_KEY:
+        parts.insert(0, AIRSYNC("Class", cls.wire))
+    if primes:
         # To prime with GetChanges is malformed; with Options it is slow [MS-ASCMD 2.2.3.84].
         return AIRSYNC("Collection", *parts)
     if old:
         parts.append(AIRSYNC("GetChanges"))  # later versions imply it [MS-ASCMD 2.2.3.84]
-    parts += [AIRSYNC("WindowSize", str(WINDOW_SIZE)), _write_options(collection.cls)]
+    parts += [AIRSYNC("WindowSize", str(WINDOW_SIZE)), _write_options(cls)]
     return AIRSYNC("Collection", *parts)
 
 

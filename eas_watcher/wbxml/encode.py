@@ -1,5 +1,6 @@
 """How a tree is written as WBXML bytes [MS-ASWBXML 2.1.2; WBXML 1.3]."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from eas_watcher.wbxml.codepages import TOKENS
@@ -12,6 +13,11 @@ STR_I: Final = 0x03
 OPAQUE: Final = 0xC3
 HAS_CONTENT: Final = 0x40
 CONTINUES: Final = 0x80  # set in every byte of an mb_u_int32 but the last
+PLACE: Final = "\ue000"  # for private use [Unicode 23.5]: no element, number or option of ours has it
+
+_TEXT: Final = bytes((STR_I,))
+_TEXT_ENDS: Final = b"\0"
+_PLACE: Final = _TEXT + PLACE.encode() + _TEXT_ENDS
 
 
 def encode(root: Element) -> bytes:
@@ -22,6 +28,28 @@ def encode(root: Element) -> bytes:
     out = bytearray(HEADER)
     _write(out, root, 0)
     return bytes(out)
+
+
+class Template:
+    """A document whose texts change: all but those is written once."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, root: Element) -> None:
+        """Take a document with PLACE where a text comes; raises ValueError as `encode` does."""
+        self._pieces = encode(root).split(_PLACE)
+
+    def fill(self, texts: Sequence[str]) -> bytes:
+        """Return the document with these texts, in the order of their places.
+
+        Raises ValueError for an empty text, and for those of which `encode` raises it.
+        """
+        written = [self._pieces[0]]
+        for text, piece in zip(texts, self._pieces[1:], strict=True):
+            if not text or "\0" in text:
+                raise ValueError("a text that is empty or holds a NUL")
+            written += (_TEXT, text.encode(), _TEXT_ENDS, piece)
+        return b"".join(written)
 
 
 def _write(out: bytearray, element: Element, page: int) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from eas_watcher.wbxml.element import AIRSYNC, Element
-from eas_watcher.wbxml.encode import encode
+from eas_watcher.wbxml.encode import PLACE, Template, encode
 from tests.unit.eas_watcher.wbxml.vectors import Vector, of_kind
 
 
@@ -38,3 +38,26 @@ def test_refuses_a_name_without_a_token() -> None:
 def test_refuses_text_that_no_string_can_hold(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 -- two kinds of it; that it is raised is the point
         encode(AIRSYNC("SyncKey", text))
+
+
+def test_a_template_writes_what_the_tree_with_its_texts_encodes() -> None:
+    def tree(key: str, id_: str) -> Element:
+        collection = AIRSYNC("Collection", AIRSYNC("SyncKey", key), AIRSYNC("CollectionId", id_), AIRSYNC("GetChanges"))
+        return AIRSYNC("Sync", AIRSYNC("Collections", collection))
+
+    template = Template(tree(PLACE, PLACE))
+
+    for texts in (("1", "5"), ("k\x03e", PLACE), ("schl\u00fcssel", "mail%2Finbox")):
+        assert template.fill(texts) == encode(tree(*texts))
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "\ud800"])
+def test_a_template_refuses_text_that_no_place_can_hold(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- two kinds of it; that it is raised is the point
+        Template(AIRSYNC("SyncKey", PLACE)).fill([text])
+
+
+@pytest.mark.parametrize("texts", [[], ["1", "2"]])
+def test_a_template_wants_a_text_for_each_place(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="argument 2"):
+        Template(AIRSYNC("SyncKey", PLACE)).fill(texts)
