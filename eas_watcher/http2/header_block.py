@@ -5,6 +5,7 @@ writes: values that differ in each request, or must stay secret, enter no table,
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from eas_watcher.http2.huffman import unhuffman
@@ -43,6 +44,9 @@ ENTRY: Final = 32  # octets that each header counts beside name and value [RFC 9
 NAMES_KEPT: Final = 64
 """Names of headers that a reader remembers in Huffman's code; a server sends some 20."""
 SHORT_NAME: Final = 64  # octets; a longer one is not remembered
+SHORT_VALUE: Final = 48  # octets in Huffman's code; a longer value is not remembered
+VALUES_KEPT: Final = 512
+"""Values that are remembered for all connections: most headers of a server's answers say the same each time."""
 
 _SHORT: Final = 0x7F  # a length below this takes one octet [RFC 7541 5.1]
 _MOST: Final = 28
@@ -94,6 +98,9 @@ def integer(value: int, bits: int, first: int = 0) -> bytes:
     return bytes((*written, value))
 
 
+_decoded: Final = lru_cache(VALUES_KEPT)(unhuffman)
+
+
 class HeaderReader:
     """Reads the header blocks of one server."""
 
@@ -136,7 +143,7 @@ class HeaderReader:
                     coded, at = block[at] & 0x80, start + length
                     value = block[start:at]
                     if coded and (wanted is None or name in wanted or name[:1] == b":"):
-                        value = unhuffman(value)
+                        value = _decoded(value) if len(value) <= SHORT_VALUE else unhuffman(value)
                 size += len(name) + len(value) + ENTRY
                 if size > self._largest:
                     raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "a header list longer than its limit")

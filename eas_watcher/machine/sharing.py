@@ -5,7 +5,7 @@ each watch would otherwise keep as objects of its own: a set of one class takes 
 """
 
 from collections.abc import Hashable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import Collection, Partnership
@@ -114,5 +114,5 @@ def _fold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
 
 def _unfold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
     if len(seen) == 1 and seen[0].startswith(END):
-        return tuple(map(ServerId, seen[0][1:].split(END)))
+        return cast("tuple[ServerId, ...]", tuple(seen[0][1:].split(END)))
     return seen

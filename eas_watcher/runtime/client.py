@@ -27,7 +27,7 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.memory import Partnership
 from eas_watcher.names import NO_SYNC_KEY, MailboxId
 from eas_watcher.ports import Done, HeldRequest, Transport
-from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.account import Account, host_of
 from eas_watcher.runtime.http_request import compose, compose_lookup
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.admissions import Admissions
@@ -346,7 +346,7 @@ class EasClient:
     def _note(self, http: HttpReply) -> None:
         """Keep the cookies of an answer, and its date."""
         took = asyncio.get_running_loop().time() - self._standing.sent_at
-        self._admissions.clocks.answered(urlsplit(self._url).hostname or "", http.headers.get("date", ""), took)
+        self._admissions.clocks.answered(host_of(self._url), http.headers.get("date", ""), took)
         if self._cookies is None and http.set_cookies:
             self._cookies = CookieJar()
         if self._cookies is not None:

@@ -1,5 +1,6 @@
 """How commands and questions to Autodiscover become HTTP requests: URL, headers, body and deadline."""
 
+from re import compile as pattern
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from eas_watcher.runtime.account import Account
 
 CONTENT_TYPE: Final = "application/vnd.ms-sync.wbxml"
 PATIENCE: Final = 120.0  # seconds; the first Sync of a large folder takes that long on some servers
+_PLAIN: Final = pattern(r"[A-Za-z0-9_.~@-]*")
 LOOKUP_PATIENCE: Final = 30.0  # seconds; a user who registers waits for the answer of Autodiscover
 
 
@@ -45,11 +47,14 @@ def compose(
     if key is not None and command.carries_policy_key:
         headers["X-MS-PolicyKey"] = key
     # The name of a command, a device id and our device type have no character that must be quoted.
-    query = (
-        f"Cmd={command.name}&User={quote(account.user, safe='')}&DeviceId={account.device_id}&DeviceType={DEVICE_TYPE}"
-    )
+    query = f"Cmd={command.name}&User={_quoted(account.user)}&DeviceId={account.device_id}&DeviceType={DEVICE_TYPE}"
     patience = deadline(command.heartbeat) if isinstance(command, Ping) else PATIENCE
     return HttpRequest("POST", f"{url}?{query}", headers, body, patience, command.largest)
+
+
+def _quoted(user: str) -> str:
+    """Return a user as a query has it; most are addresses, in which only the @ must be quoted."""
+    return user.replace("@", "%40") if _PLAIN.fullmatch(user) else quote(user, safe="")
 
 
 def compose_lookup(lookup: Lookup, account: Account) -> HttpRequest:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 from eas_watcher import backoff
 from eas_watcher.auth.credential import Credential
@@ -43,7 +42,7 @@ from eas_watcher.machine.state import (
 from eas_watcher.machine.step import begin, refused_ago, step
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import HeldRequest, Transport
-from eas_watcher.runtime.account import Account
+from eas_watcher.runtime.account import Account, host_of
 from eas_watcher.runtime.client import Admitted, Answer, EasClient
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.relocation import Seeker, astray, look_for
@@ -280,7 +279,7 @@ class Runner:
 
     def _capacity(self) -> str:
         """Return what the server's capacity means for its mailboxes, in words; empty: all are held."""
-        return self._client.admission.capacity.describe(urlsplit(self._client.url).hostname or "")
+        return self._client.admission.capacity.describe(host_of(self._client.url))
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
@@ -367,7 +366,7 @@ class Runner:
         if queues:
             seconds = admission.expected_wait() or 0.0
         if progress.condition is not None:
-            known = "" if failure is None else admission.describe(urlsplit(failure.url).hostname or "")
+            known = "" if failure is None else admission.describe(host_of(failure.url))
             condition = replace(progress.condition, retry_in=seconds, detail=known or progress.condition.detail)
             await self._commit(replace(progress, condition=condition))
             log.info(

@@ -6,13 +6,14 @@ certificates, which need that, use HTTP/1.1.
 """
 
 import asyncio
+from functools import lru_cache
 from typing import Final, Protocol
 
 from eas_watcher.commands.request import LARGE, SMALL, HttpReply, HttpRequest
 from eas_watcher.errors import EasError, ProtocolViolation, Unreachable
 from eas_watcher.http2.client import Http2Client
 from eas_watcher.http2.events import Answered, Broken, Event, Failed, GoneAway, Settled, Widened
-from eas_watcher.http2.header_block import Header, header_block
+from eas_watcher.http2.header_block import Header, header_block, header_name, string
 from eas_watcher.http2.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from eas_watcher.http2.limits import Limits
 from eas_watcher.http2.violations import ErrorCode, error_name
@@ -33,6 +34,7 @@ ENDED: Final = "the server ends connections before they carry a request"
 OK, MISDIRECTED = 200, 421
 REPEATED: Final = frozenset({"ms-asprotocolversions", "www-authenticate"})
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
+REMEMBERED: Final = 64  # parts of header blocks that requests have in common
 PING_SIZE: Final = 8  # octets of its content [RFC 9113 6.7]
 
 
@@ -406,20 +408,25 @@ class StreamExchange:
 
 def http2_block(request: HttpRequest, target: Target) -> bytes:
     """Return the header block of a request; its values enter no table, for one of them is a password."""
-    headers: list[Header] = [
-        (b":method", request.method.encode("ascii")),
-        (b":scheme", b"https"),
-        (b":authority", target.authority.encode("ascii")),
-        (b":path", target.path.encode("ascii")),
-    ]
-    # A server's cookie goes back as it came, in whatever encoding.
-    headers += (
-        (name.lower().encode("ascii"), value.encode("utf-8", "surrogateescape"))
-        for name, value in request.headers.items()
-    )
+    block = [_start(request.method, target.authority), string(target.path.encode("ascii"))]
+    for name, value in request.headers.items():
+        # A server's cookie goes back as it came, in whatever encoding.
+        block += (_named(name), string(value.encode("utf-8", "surrogateescape")))
     if request.body or request.method == "POST":
-        headers.append((b"content-length", b"%d" % len(request.body)))
-    return header_block(headers)
+        block += (_named("content-length"), string(b"%d" % len(request.body)))
+    return b"".join(block)
+
+
+@lru_cache(REMEMBERED)
+def _start(method: str, authority: str) -> bytes:
+    """Return the headers of all requests to a server, up to the value of `:path`."""
+    start = ((b":method", method.encode("ascii")), (b":scheme", b"https"), (b":authority", authority.encode("ascii")))
+    return header_block(start) + header_name(b":path")
+
+
+@lru_cache(REMEMBERED)
+def _named(name: str) -> bytes:
+    return header_name(name.lower().encode("ascii"))
 
 
 def read_reply(status: int, headers: list[Header], body: bytes, largest: int) -> HttpReply:

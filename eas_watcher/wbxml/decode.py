@@ -104,15 +104,6 @@ class _Reader:
         self.at += length
         return slice(start, self.at)
 
-    def skip_string(self) -> slice:
-        """Skip an inline string and its closing 00; return the place of the string."""
-        start = self.at
-        end = self.body.find(0, start)
-        if end < 0:
-            raise self.fail("a string does not end", 0)
-        self.at = end + 1
-        return slice(start, end)
-
 
 def _read_header(reader: _Reader) -> None:
     """Check and skip version, public id, charset and string table [WBXML 1.3, 5.3]."""
@@ -157,11 +148,13 @@ class _Open:
         """Return the element."""
         if self.text is None and self.children is None:
             return _empty(self.name)
-        page, tag = names_of(self.name >> PAGE, self.name & TOKEN)
+        page, tag = _named(self.name)
         return Element(page, tag, tuple(self.children or ()), self._read_text())
 
     def _read_text(self) -> str | bytes:
-        text = b"" if self.text is None else bytes(self.text)
+        if self.text is None:
+            return ""
+        text = bytes(self.text)
         if self.opaque:
             return text
         try:
@@ -170,46 +163,59 @@ class _Open:
             return text
 
 
-def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0912 -- one loop, because each call costs
+def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0912, PLR0915 -- one loop: calls cost
     """Read the root element; bytes after it are ignored.
 
     A hostile answer costs as much time as this loop takes for MAX_TOKENS tokens, so it calls little.
     """
-    body, size = reader.body, len(reader.body)
+    body, at, size = reader.body, reader.at, len(reader.body)
     page = 0  # [WBXML 1.3, 5.8.1]
     elements: list[_Open] = []
     skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
     for _ in range(MAX_TOKENS):
-        if reader.at >= size:
-            raise reader.fail("the document ends too early", 0)
-        token = body[reader.at]
-        reader.at += 1
-        if token == SWITCH_PAGE:
-            page = reader.byte() << PAGE
+        if at >= size:
+            raise WbxmlError("the document ends too early", at)
+        token = body[at]
+        at += 1
+        if token == STR_I:
+            if not elements:
+                raise WbxmlError("text or END outside of the root element", at - 1)
+            start, at = at, body.find(0, at) + 1
+            if not at:
+                raise WbxmlError("a string does not end", start)
+            if not skipped and not (sparse and elements[-1].name == APPLICATION_DATA):
+                elements[-1].add_text(body[start : at - 1], opaque=False)
         elif token == END:
             if skipped:
                 skipped -= 1
                 continue
             if not elements:
-                raise reader.fail("text or END outside of the root element")
+                raise WbxmlError("text or END outside of the root element", at - 1)
             element = elements.pop().close()
             if not elements:
                 return element
             elements[-1].add(element)
-        elif token in {STR_I, OPAQUE}:
+        elif token == SWITCH_PAGE:
+            if at >= size:
+                raise WbxmlError("the document ends too early", at)
+            page = body[at] << PAGE
+            at += 1
+        elif token == OPAQUE:
             if not elements:
-                raise reader.fail("text or END outside of the root element")
-            where = reader.skip_string() if token == STR_I else reader.skip(reader.mb_u_int32())
+                raise WbxmlError("text or END outside of the root element", at - 1)
+            reader.at = at
+            where = reader.skip(reader.mb_u_int32())
+            at = reader.at
             if not skipped and not (sparse and elements[-1].name == APPLICATION_DATA):
-                elements[-1].add_text(body[where], opaque=token == OPAQUE)
+                elements[-1].add_text(body[where], opaque=True)
         else:
             name = page | token & TOKEN
             if token & TOKEN < FIRST_TOKEN:
-                raise reader.fail("a global token that ActiveSync does not use")
+                raise WbxmlError("a global token that ActiveSync does not use", at - 1)
             if token & HAS_ATTRIBUTES:
-                raise reader.fail("an element has attributes")
+                raise WbxmlError("an element has attributes", at - 1)
             if len(elements) + skipped >= MAX_DEPTH:
-                raise reader.fail("elements are nested too deep")
+                raise WbxmlError("elements are nested too deep", at - 1)
             if skipped or (sparse and elements and _skips(elements[-1].name, name)):
                 skipped += bool(token & HAS_CONTENT)
             elif token & HAS_CONTENT:
@@ -218,7 +224,7 @@ def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0
                 elements[-1].add(_empty(name))
             else:
                 return _empty(name)
-    raise reader.fail("too many tokens", 0)
+    raise WbxmlError("too many tokens", at)
 
 
 def _skips(parent: int, name: int) -> bool:
@@ -228,6 +234,12 @@ def _skips(parent: int, name: int) -> bool:
 
 
 @cache
+def _named(name: int) -> tuple[str, str]:
+    """Return the page and the tag of a name."""
+    return names_of(name >> PAGE, name & TOKEN)
+
+
+@cache
 def _empty(name: int) -> Element:
     """Return the one value for all empty elements of a name, so that one byte of input does not take 100 of memory."""
-    return Element(*names_of(name >> PAGE, name & TOKEN))
+    return Element(*_named(name))

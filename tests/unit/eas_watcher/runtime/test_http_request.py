@@ -1,4 +1,4 @@
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
@@ -127,3 +127,12 @@ def test_a_question_to_autodiscover_shows_the_credential_only_if_it_needs_it() -
     assert second.headers["Authorization"] == account().credential.authorization()
     assert second.headers["Content-Type"] == "text/xml; charset=utf-8"
     assert (first.deadline, second.deadline) == (LOOKUP_PATIENCE, LOOKUP_PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "user", ["ann@example.com", "EXAMPLE\\ann", "ann+calls@example.com", "\u00e4nn", "a/b&c=d", "a~b_c.d-e"]
+)
+def test_each_user_is_quoted_as_a_query_wants_it(user: str) -> None:
+    url = compose(account(user), FOLDER_SYNC, V14_1, KEY).url
+
+    assert f"&User={quote(user, safe='')}&" in url
