@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from relay.api.documents import LimitsAnswer
 from relay.api.guard import ONE, STRANGERS, Guard
-from relay.api.operations import COLLECTION
+from relay.api.operations import OPERATIONS
 from relay.api.problems import refusal
 from relay.api.rate import Allowance
 from relay.api.routes import Routes, shown
@@ -29,6 +29,8 @@ from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
 
+REGISTER: Final = frozenset((row.method, row.path) for row in OPERATIONS if row.enrols)
+"""The operations that may make a registration, which have a limit of their own."""
 KIB: Final = 1024  # bytes
 LARGEST: Final = 32 * KIB
 """Bytes of a request as it comes, with its head: twice the largest body. 10,000 chunks cost 6 ms of the loop's time."""
@@ -108,7 +110,8 @@ def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
         """Refuse a request before anything is done for it; in a flood the log would be one too."""
         access = shown(request)
         client = proxies.client(request.remote, request.headers.getall(proxies.header, []))
-        registers = request.method == hdrs.METH_POST and request.path == COLLECTION
+        resource = request.match_info.route.resource
+        registers = resource is not None and (request.method, resource.canonical) in REGISTER
         try:
             guard.admit(client, access, registers=registers)
         except (TooManyRequests, Busy) as error:
