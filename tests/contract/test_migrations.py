@@ -222,3 +222,31 @@ async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(post
         await migrate.upgrade(engine)
         assert not await migrate.pending(engine)
     await postgres.drop(name)
+
+
+async def test_sqlite_checks_rows_in_their_tables_and_leaves_those_that_were_there(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'relay.db'}"
+    async with open_database(url) as engine, open_database(url) as other:
+        await migrate_to(engine, "0017")
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("DROP TRIGGER ck_outbox_attempts_update"))
+            for statement in (*FILLED, "UPDATE outbox SET attempts = -1"):
+                await connection.execute(sa.text(statement))
+        async with transaction(other) as connection:
+            assert await connection.scalar(sa.text("SELECT attempts FROM outbox")) == -1
+            again = "CREATE TRIGGER ck_outbox_attempts_update UPDATE ON node BEGIN SELECT 1; END"
+            await connection.execute(sa.text(again))
+
+        await migrate.upgrade(engine)
+
+        for each in (engine, other):
+            async with transaction(each) as connection:
+                triggers = await connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+                assert all(name.startswith(("ck_registration_classes", "ck_registration_sub")) for name in triggers)
+                assert await connection.scalar(sa.text("PRAGMA foreign_key_check")) is None
+                await connection.execute(sa.text("UPDATE outbox SET count = count + 1"))
+                assert await connection.scalar(sa.text("SELECT attempts FROM outbox")) == -1
+                with pytest.raises(sa.exc.IntegrityError, match="ck_outbox_attempts"):
+                    await connection.execute(sa.text("UPDATE outbox SET attempts = -2"))
+                with pytest.raises(sa.exc.IntegrityError, match="ck_mailbox_state"):
+                    await connection.execute(sa.text("UPDATE mailbox SET state = 'bogus'"))
