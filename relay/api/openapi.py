@@ -126,12 +126,13 @@ def _operation(row: Operation, schemas: _Schemas, by_code: Mapping[str, Kind]) -
         if f"{{{name}}}" in row.path
     ] + [
         {
-            "name": query.name,
-            "in": "query",
-            "description": query.meaning,
-            "schema": {"type": "string", "minLength": 1, "maxLength": query.largest},
+            "name": each.name,
+            "in": place,
+            "description": each.meaning,
+            "schema": {"type": "string", "minLength": 1, "maxLength": each.largest},
         }
-        for query in row.query
+        for place, several in (("query", row.query), ("header", row.headers))
+        for each in several
     ]
     if row.enrols:
         parameters.append(dict(ENROLMENT_KEY))

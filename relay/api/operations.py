@@ -60,7 +60,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parameter in the query."""
+    """A parameter in the query, or a header."""
 
     name: str
     meaning: str
@@ -86,6 +86,8 @@ class Operation:
     query: tuple[Query, ...] = ()
     enrols: bool = False
     """True if the request may have to show an enrolment key."""
+    headers: tuple[Query, ...] = ()
+    """The headers that a request may have, besides those of HTTP."""
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -133,10 +135,52 @@ OPERATIONS: Final = (
             "unsupported-device",
             "mailbox-full",
             "too-many-registrations",
+            "key-reused",
+            "gone",
+            "wiped",
             "unavailable",
         ),
         body=RegistrationBody,
         body_example=examples.WISH,
+        enrols=True,
+        headers=(
+            Query(
+                "Idempotency-Key",
+                "at least 128 random bits: the same request with the same key makes no second registration",
+                257,
+            ),
+        ),
+    ),
+    Operation(
+        "put",
+        "PUT",
+        ONE,
+        "Register a device with an id and a secret that the app made, or make a registration what the body says",
+        (
+            _SHOWN,
+            Reply(
+                HTTPStatus.CREATED,
+                "the mail server accepted the credential; the registration is new and active",
+                RegistrationAnswer,
+                headers=("Location",),
+                example=examples.REGISTRATION,
+            ),
+            Reply(
+                HTTPStatus.ACCEPTED,
+                "the mail server has not answered yet; the relay asks again by itself",
+                RegistrationAnswer,
+                headers=("Location", *_PENDING),
+                example=examples.REGISTRATION,
+            ),
+        ),
+        (
+            *_OF_CREDENTIAL,
+            *("unknown-server", "unknown-app", "unsupported-device", "mailbox-full", "mailbox-wiped", "other-mailbox"),
+            *("gone", "enrolment-refused", "too-many-registrations"),
+        ),
+        body=RegistrationBody,
+        body_example=examples.WISH,
+        secret=True,
         enrols=True,
     ),
     Operation("view", "GET", ONE, "Look at a registration", (_SHOWN,), ("gone",), secret=True),

@@ -21,6 +21,7 @@ from relay.registration.errors import (
     FieldRefused,
     Gone,
     InvalidRequest,
+    KeyReused,
     MailboxWiped,
     NoSecret,
     NoSuchTest,
@@ -81,6 +82,7 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     UnknownServer: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-server", "No configured server is meant"),
     UnknownApp: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-app", "The relay may not push to this app"),
     UnsupportedDevice: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported-device", "The device cannot be pushed to"),
+    KeyReused: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", "The Idempotency-Key belongs to another request"),
     UnsupportedCredential: Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported-credential", "The server takes other credentials"
     ),

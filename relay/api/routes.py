@@ -40,6 +40,7 @@ def read_bearer(registration_id: str, header: str | None) -> Access:
 
 
 ENROLMENT_KEY: Final = "Enrolment-Key"
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 LATER: Final = {hdrs.RETRY_AFTER: "10"}
 """For 202: seconds until the client looks again."""
 CACHED: Final = "public, max-age=3600"
@@ -75,6 +76,7 @@ class Routes:
         """Add every operation; raises KeyError for one that has no handler here."""
         handlers: Mapping[str, Handler] = {
             "register": self.register,
+            "put": self.put,
             "view": self.view,
             "change": self.change,
             "remove": self.remove,
@@ -95,7 +97,7 @@ class Routes:
         """Answer 201 with an active registration, 202 with one that has no verdict yet."""
         wanted = (await self._read(request, RegistrationBody)).request()
         with self._writes.passing():
-            registered = await self._service.register(wanted)
+            registered = await self._service.register(wanted, request.headers.get(IDEMPOTENCY_KEY))
         own = registered.view.registration
         active = own.state is not RegistrationState.VERIFYING
         return web.json_response(
@@ -103,6 +105,20 @@ class Routes:
             status=HTTPStatus.CREATED if active else HTTPStatus.ACCEPTED,
             headers={hdrs.LOCATION: f"{COLLECTION}/{own.id}"} | ({} if active else LATER),
         )
+
+    async def put(self, request: web.Request) -> web.Response:
+        """Answer 201 with an active registration that was made, 200 with one that was there, 202 without a verdict."""
+        access = _access(request)
+        wanted = (await self._read(request, RegistrationBody)).request()
+        with self._writes.passing():
+            registered = await self._service.put(access, wanted)
+        view = registered.view
+        status, headers = HTTPStatus.CREATED if registered.made else HTTPStatus.OK, {}
+        if view.candidate_pending or view.registration.state is RegistrationState.VERIFYING:
+            status, headers = HTTPStatus.ACCEPTED, LATER
+        if registered.made:
+            headers = {hdrs.LOCATION: f"{COLLECTION}/{view.registration.id}", **headers}
+        return web.json_response(documents.registration(view), status=status, headers=headers)
 
     async def view(self, request: web.Request) -> web.Response:
         """Answer 200 with the registration."""

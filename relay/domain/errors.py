@@ -11,6 +11,10 @@ class MailboxExists(RelayError):
     """This server and user already have a mailbox with another id: look it up and try again."""
 
 
+class RegistrationExists(RelayError):
+    """There is a registration of this id already: look it up."""
+
+
 class MailboxFull(RelayError):
     """A mailbox has as many registrations as it may have, and each of them works or may soon."""
 

@@ -1,6 +1,7 @@
 """The values that the roles exchange through the store: mailboxes, registrations and dirty marks."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,6 +20,8 @@ AUTODISCOVER: Final = "autodiscover"  # the server's name in mailboxes whose ser
 
 RegistrationId = NewType("RegistrationId", str)
 """Opaque, random, safe in URLs; the only name of a registration that a provider ever sees."""
+ISSUED_ID: Final = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
+"""The id of a registration, whether the relay makes it or the app: 18 random bytes in base64url."""
 
 
 class Role(StrEnum):
@@ -162,6 +165,8 @@ class Registration:
     """Set while the provider refuses its device token."""
     subfolders: frozenset[CollectionClass] = frozenset()
     """The classes whose sub-folders count too; only those that are among `classes`."""
+    credential_proof: bytes = field(default=b"", repr=False)
+    """Shows whether the app sends its last credential again, to those who know the secret; empty: unknown."""
 
 
 class PushTestState(StrEnum):
@@ -228,6 +233,8 @@ class RegistrationChange:
     locale: str | None = None
     sealed_candidate: bytes | None = None
     subfolders: frozenset[CollectionClass] | None = None
+    credential_proof: bytes | None = field(default=None, repr=False)
+    """Comes with `sealed_candidate`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class NotActive(RelayError):
     """The registration gets no pushes in its present state."""
 
 
+class KeyReused(FieldRefused):
+    """The `Idempotency-Key` of a POST made a registration with another credential before."""
+
+
 class Replaced(RelayError):
     """The registration was removed, or replaced by a later one, while the API waited for the verdict."""
 

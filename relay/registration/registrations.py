@@ -4,6 +4,7 @@ If the mailbox's server answers soon, the app gets its verdict on the credential
 server, and this role waits until the verdict is in the store.
 """
 
+import hmac
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from eas_watcher.auth.credential import UnusableCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.devices import normalise_token
-from relay.domain.errors import MailboxExists, RelayError, StoreUnavailable
+from relay.domain.errors import MailboxExists, RegistrationExists, RelayError, StoreUnavailable
 from relay.domain.model import (
     Ending,
     Mark,
@@ -37,6 +38,7 @@ from relay.registration.errors import (
     CredentialRefused,
     Gone,
     InvalidRequest,
+    KeyReused,
     MailboxWiped,
     NoSuchTest,
     NotActive,
@@ -50,7 +52,7 @@ from relay.registration.errors import (
 )
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
-from relay.registration.secret import Access, grants, hash_secret
+from relay.registration.secret import Access, check_identity, derive, grants, hash_secret, proof
 from relay.registration.verdicts import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
 from relay.security.invitations import Invitations
@@ -69,14 +71,25 @@ RACES: Final = 3  # tries while other requests register the same mailbox
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A new registration with its secret, which the API shows this one time only."""
+    """A registration with its secret, which the API shows in the answer to a POST."""
 
     view: RegistrationView
     secret: str = field(repr=False)
+    made: bool = True
+    """False: it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A request whose device can be pushed to, with the mailbox that it means."""
+
+    request: RegistrationRequest
+    server: str
+    user: str
 
 
 class Registrations:
-    """Serves the requests of apps; every method but `register` needs the registration's id and secret."""
+    """Serves the requests of apps; every method but `register` and `put` needs the registration's id and secret."""
 
     def __init__(
         self,
@@ -110,38 +123,88 @@ class Registrations:
         self._limits = limits
         self._logins = logins
 
-    async def register(self, request: RegistrationRequest) -> Registered:
-        """Make a registration and wait for the verdict on its credential.
+    async def register(self, request: RegistrationRequest, idempotency_key: str | None = None) -> Registered:
+        """Make a registration and wait for the verdict on its credential; with a key, as `put` does.
 
         The registration is active, or verifying if the server has not answered yet. Raises InvalidRequest,
         UnknownServer, UnsupportedCredential, UnknownApp, UnsupportedDevice, TooManyRefusals, MailboxFull,
-        StoreUnavailable, and
-        CredentialRefused: then no registration is left.
+        StoreUnavailable, KeyReused, and CredentialRefused: then no registration is left.
         """
+        if idempotency_key is None:
+            access = Access(RegistrationId(self._tokens(18)), self._tokens(32))
+            return await self._make(access, self._checked(request))
+        try:
+            return await self._put(derive(idempotency_key, request.login), request)
+        except NotAuthorized as error:
+            raise KeyReused("came with another credential before: make a new key", "Idempotency-Key") from error
+
+    async def put(self, access: Access, request: RegistrationRequest) -> Registered:
+        """Make the registration whose id and secret the app made, or make the one that is there what the request says.
+
+        A credential that comes again is not tried again, and a registration that has ended does not come back. Raises
+        what `register` and `change` raise, and NotAuthorized if the id is taken and has another secret.
+        """
+        check_identity(access)
+        return await self._put(access, request)
+
+    async def _put(self, access: Access, request: RegistrationRequest) -> Registered:
+        checked = self._checked(request)
+        id_ = access.registration_id
+        if await self._store.view(id_) is None and await self._store.tombstone(id_) is None:
+            try:
+                return await self._make(access, checked)
+            except RegistrationExists:
+                log.debug("registration was made meanwhile", extra={"registration": id_})
+        return Registered(await self._renew(await self.view(access), access, checked), access.secret, made=False)
+
+    def _checked(self, request: RegistrationRequest) -> _Checked:
         device = replace(request.device, token=normalise_token(request.device.platform, request.device.token))
-        request = replace(request, device=device)
         if device.app not in self._apps.get(device.platform, frozenset()):
             raise UnknownApp(f"the relay may not push to this app through {device.platform.value}", "device.app")
         check_device(device.platform, device.token, device.environment, self._services)
         address = _user("mailbox", request.mailbox)
         user = address if request.login.user is None else _user("credential.user", request.login.user)
-        server = self._servers.find(request.server, address, user)
+        return _Checked(replace(request, device=device), self._servers.find(request.server, address, user), user)
+
+    async def _make(self, access: Access, checked: _Checked) -> Registered:
+        request, server, user = checked.request, checked.server, checked.user
         self._check_invitation(request, server, user)
         credential = await self._logins.credential(server, user, request.login)
         await self._check_tries(server, user, owner=False)
-        secret = self._tokens(32)
-        id_ = await self._create(request, server, credential, secret)
-        verdict, view = await self._verdicts.wait(id_)
+        await self._create(request, server, credential, access)
+        verdict, view = await self._verdicts.wait(access.registration_id)
         if verdict is Verdict.REFUSED:
-            await self._withdraw(id_)
+            await self._withdraw(access.registration_id)
             raise CredentialRefused(
                 "the server of the mailbox refused user or password; no registration was made", "credential"
             )
         if verdict is Verdict.WIPED:
-            await self._withdraw(id_)
+            await self._withdraw(access.registration_id)
             raise MailboxWiped(FORBIDDEN)
-        log.info("registered", extra={"registration": id_, "mailbox": view.mailbox.id, "verdict": verdict.name})
-        return Registered(view, secret)
+        fields = {"registration": access.registration_id, "mailbox": view.mailbox.id, "verdict": verdict.name}
+        log.info("registered", extra=fields)
+        return Registered(view, access.secret)
+
+    async def _renew(self, view: RegistrationView, access: Access, checked: _Checked) -> RegistrationView:
+        """Make a registration what a request says; raises what `change` raises."""
+        own, device = view.registration, checked.request.device
+        if (checked.server, checked.user) != (view.mailbox.server, view.mailbox.user):
+            raise OtherMailbox("this registration is for another mailbox: make a new one, with another id", "mailbox")
+        if (device.platform, device.app) != (own.platform, own.app):
+            raise OtherMailbox("this registration is for another app: make a new one, with another id", "device.app")
+        change, login = _difference(own, checked.request), checked.request.login
+        if not _settled(view, proof(access.secret, login)):
+            return await self.change(access, change, login)
+        if change != RegistrationChange():
+            view = await self.change(access, change)
+        if not view.candidate_pending:
+            return view
+        verdict, view = await self._verdicts.wait(own.id)
+        if verdict is Verdict.REFUSED:
+            raise CredentialRefused("the server of the mailbox refused user or password", "credential")
+        if verdict is Verdict.WIPED:
+            raise Wiped(WIPED)
+        return view
 
     def _check_invitation(self, request: RegistrationRequest, server: str, user: str) -> None:
         """Raise InvalidRequest if the user needs an invitation and has none; one of Kerberos has its own check."""
@@ -184,11 +247,13 @@ class Registrations:
             change = replace(change, device_token=normalise_token(platform, change.device_token))
         check_device(platform, change.device_token, change.environment, self._services)
         if login is not None:
-            return await self._change_login(view, change, login)
+            return await self._change_login(view, change, login, proof(access.secret, login))
         await self._store.change(access.registration_id, change, self._clock())
         return await self.view(access)
 
-    async def _change_login(self, view: RegistrationView, change: RegistrationChange, login: Login) -> RegistrationView:
+    async def _change_login(
+        self, view: RegistrationView, change: RegistrationChange, login: Login, shown: bytes
+    ) -> RegistrationView:
         id_, mailbox = view.registration.id, view.mailbox
         if login.user is not None and _user("credential.user", login.user) != mailbox.user:
             raise OtherMailbox(
@@ -198,7 +263,9 @@ class Registrations:
         sealed = self._key.seal(mailbox, credential)
         owner = view.registration.state is RegistrationState.ACTIVE
         await self._check_tries(mailbox.server, mailbox.user, owner=owner)
-        await self._store.change(id_, RegistrationChange(sealed_candidate=sealed), self._clock())
+        await self._store.change(
+            id_, RegistrationChange(sealed_candidate=sealed, credential_proof=shown), self._clock()
+        )
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
             raise CredentialRefused(
@@ -255,19 +322,19 @@ class Registrations:
             raise TooManyRefusals(wait)
 
     async def _create(
-        self, request: RegistrationRequest, server: str, credential: StoredCredential, secret: str
-    ) -> RegistrationId:
+        self, request: RegistrationRequest, server: str, credential: StoredCredential, access: Access
+    ) -> None:
         """Store a new registration on its mailbox, which another request may make at the same moment."""
         for race in range(RACES):
             mailbox = await self._mailbox(server, credential.user)
             sealed = self._key.seal(mailbox, credential)
-            registration = self._registration(request, mailbox.id, secret)
+            registration = self._registration(request, mailbox.id, access)
             try:
                 await self._store.create(mailbox, registration, sealed)
             except MailboxExists:
                 log.debug("mailbox was made meanwhile", extra={"mailbox": mailbox.id, "race": race})
             else:
-                return registration.id
+                return
         raise StoreUnavailable("the mailbox is made and forgotten at the same time, again and again")
 
     async def _withdraw(self, id_: RegistrationId) -> None:
@@ -284,12 +351,12 @@ class Registrations:
         id_ = MailboxId(self._tokens(12))
         return NewMailbox(id_, server, user, derive_device_id(self._key, server, user), shard_of(id_))
 
-    def _registration(self, request: RegistrationRequest, mailbox: MailboxId, secret: str) -> Registration:
+    def _registration(self, request: RegistrationRequest, mailbox: MailboxId, access: Access) -> Registration:
         now = self._clock()
         return Registration(
-            id=RegistrationId(self._tokens(18)),
+            id=access.registration_id,
             mailbox_id=mailbox,
-            secret_hash=hash_secret(secret),
+            secret_hash=hash_secret(access.secret),
             app=request.device.app,
             platform=request.device.platform,
             environment=request.device.environment,
@@ -301,7 +368,32 @@ class Registrations:
             locale=request.locale,
             state=RegistrationState.VERIFYING,
             created_at=now,
+            credential_proof=proof(access.secret, request.login),
         )
+
+
+def _difference(own: Registration, request: RegistrationRequest) -> RegistrationChange:
+    """Return what a request changes of a registration."""
+    device = request.device
+    return RegistrationChange(
+        device_token=None if device.token == own.device_token else device.token,
+        environment=None if device.environment is own.environment else device.environment,
+        classes=None if request.classes == own.classes else request.classes,
+        subfolders=None if request.subfolders == own.subfolders else request.subfolders,
+        mode=None if request.mode is own.mode else request.mode,
+        locale=None if request.locale == own.locale else request.locale,
+    )
+
+
+def _settled(view: RegistrationView, shown: bytes) -> bool:
+    """Return True if a credential is the last one of a registration, and was accepted or still waits for its verdict.
+
+    One that was refused is tried again, as often as its account bears: the user may have got access meanwhile.
+    """
+    if not hmac.compare_digest(view.registration.credential_proof, shown):
+        return False
+    accepted = view.registration.state in {RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
+    return view.candidate_pending or (accepted and not view.candidate_refused)
 
 
 def _user(field_name: str, user: str) -> str:

@@ -45,11 +45,11 @@ _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy"
 
 _NEW: Final = (
     *("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash"),
-    *("token_since", "classes", "subfolders", "mode", "locale", "state", "created_at"),
+    *("token_since", "classes", "subfolders", "mode", "locale", "state", "created_at", "credential_proof"),
 )
 _CHANGED: Final = (
     *("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
-    *("candidate_refused", "tested_at", *_QUARANTINE),
+    *("candidate_refused", "tested_at", "credential_proof", *_QUARANTINE),
 )
 _MARKED: Final = (
     *("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at"),

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from eas_watcher.machine.memory import WatchState
 from relay.domain.devices import fingerprint
-from relay.domain.errors import MailboxExists, MailboxFull, RowUnreadable
+from relay.domain.errors import MailboxExists, MailboxFull, RegistrationExists, RowUnreadable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
     Ending,
@@ -110,7 +110,8 @@ class SqlRegistrationStore:
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked.
-        Raises MailboxExists when (server, user) has another id already, MailboxFull when there is no room.
+        Raises MailboxExists when (server, user) has another id already, RegistrationExists when its id is taken,
+        MailboxFull when there is no room.
         """
         await self._write(_create, mailbox, registration, sealed_candidate, self._retention)
         self._wakeups.wake(Topic.MAILBOXES)
@@ -254,6 +255,8 @@ def _create(
     connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes, retention: Retention
 ) -> None:
     _insert_mailbox(connection, owner, new.created_at)
+    if _REGISTRATION.rows(connection, {"_id": new.id}):
+        raise RegistrationExists(new.id)
     mend(connection, new.mailbox_id, new.platform, new.device_token)
     _end_unchecked(connection, new, retention)
     _make_room(connection, new, retention)
@@ -434,8 +437,12 @@ def _insert_registration(connection: sa.Connection, new: Registration) -> None:
         "locale": new.locale,
         "state": new.state.value,
         "created_at": new.created_at,
+        "credential_proof": new.credential_proof,
     }
-    _INSERT_REGISTRATION.execute(connection, values)
+    try:
+        _INSERT_REGISTRATION.execute(connection, values)
+    except IntegrityError as error:  # of another mailbox, whose lock is another one
+        raise RegistrationExists(new.id) from error
 
 
 def _other_devices() -> sa.Select[Any]:
@@ -478,6 +485,7 @@ _INSERT_REGISTRATION: Final = Prepared(
         "locale",
         "state",
         "created_at",
+        "credential_proof",
     ),
 )
 _REGISTRATION: Final = Prepared(sa.select(*REGISTRATION).where(registration.c.id == sa.bindparam("_id")))
@@ -514,7 +522,7 @@ def _values(change: RegistrationChange, platform: Platform, now: datetime) -> di
         values["token_hash"] = fingerprint(platform, change.device_token)
         revivals.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
     if change.sealed_candidate is not None:
-        values["candidate_refused"] = False
+        values |= {"candidate_refused": False, "credential_proof": change.credential_proof}
         revivals.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))
     if revivals:
         values["state"] = sa.case(*revivals, else_=state)

@@ -95,6 +95,7 @@ REGISTRATION: Final = (
     registration.c.created_at,
     registration.c.last_push_at,
     registration.c.last_outcome,
+    registration.c.credential_proof,
     *QUARANTINE,
 )
 
@@ -186,6 +187,7 @@ def read_registration(row: AnyRow) -> Registration:
         last_push_at=row.last_push_at,
         last_outcome=LastOutcome.read(row.last_outcome),
         quarantine=_read_quarantine(row),
+        credential_proof=row.credential_proof or b"",
     )
 
 

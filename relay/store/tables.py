@@ -160,6 +160,7 @@ registration = sa.Table(
     sa.Column("quarantine_remedy", sa.Text, nullable=False, server_default=""),
     sa.Column("rechecks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("recheck_at", Moment),
+    sa.Column("credential_proof", sa.LargeBinary),
 )
 
 """By `token_hash` the watch role, which may not read device tokens, sees whether two registrations mean the same app on

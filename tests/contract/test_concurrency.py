@@ -293,3 +293,22 @@ async def test_a_credential_for_a_registration_that_is_being_removed_goes_with_i
         await connection.execute(sa.text("DELETE FROM registration"))
 
     assert await registrations.view(phone.id) is None
+
+
+async def test_one_id_that_is_put_twice_at_the_same_time_makes_one_registration(
+    postgres_engine: Database, other_engine: Database
+) -> None:
+    stores = [SqlRegistrationStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+    for number in range(20):
+        taken = RegistrationId(f"taken-{number}")
+        names = (f"ann{number}", f"ben{number}" if number % 2 else f"ann{number}")
+
+        found = await asyncio.gather(
+            *(register(store, name, id=taken) for store, name in zip(stores, names, strict=True)),
+            return_exceptions=True,
+        )
+
+        assert sorted(type(each).__name__ for each in found) == ["Registration", "RegistrationExists"]
+        view = await stores[0].view(taken)
+        assert view is not None
+        assert view.candidate_pending

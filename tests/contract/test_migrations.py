@@ -209,7 +209,7 @@ async def test_an_upgrade_names_the_rows_that_the_new_schema_does_not_allow(post
     async with open_database(postgres.url(name)) as engine:
         await migrate_to(engine, "0010")
         async with transaction(engine) as connection:
-            for statement in FILLED:
+            for statement in FILLED[:4]:  # a later migration makes the table of the last one
                 await connection.execute(sa.text(statement))
             await connection.execute(sa.text("UPDATE registration SET state = 'paused', classes = '7'"))
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.domain.errors import MailboxExists
+from relay.domain.errors import MailboxExists, RegistrationExists
 from relay.domain.model import (
     Environment,
     Mark,
@@ -278,3 +278,31 @@ async def test_a_registration_replaces_unchecked_ones_of_the_same_device(
     assert await registrations.view(first.id) is None
     for each in (proved, pad, again):
         assert await registrations.view(each.id) is not None
+
+
+async def test_the_id_of_a_registration_is_used_once(
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    made = await register(registrations)
+
+    for name in ("ann", "ben"):
+        taken = new_registration(name, id=made.id, device_token=made.device_token)
+        with pytest.raises(RegistrationExists):
+            await registrations.create(new_mailbox(name), taken, b"other")
+
+    async with transaction(engine) as connection:
+        assert list(await connection.scalars(sa.select(candidate.c.sealed))) == [b"sealed"]
+        assert list(await connection.scalars(sa.select(mailbox.c.id))) == ["mb-ann"]
+
+
+async def test_the_proof_of_the_last_credential_is_kept(registrations: SqlRegistrationStore) -> None:
+    made = await register(registrations, credential_proof=b"first")
+    assert (await viewed(registrations, made.id)).registration.credential_proof == b"first"
+
+    await registrations.change(made.id, RegistrationChange(locale="fr"), LATER)
+    assert (await viewed(registrations, made.id)).registration.credential_proof == b"first"
+    change = RegistrationChange(sealed_candidate=b"new", credential_proof=b"second")
+    await registrations.change(made.id, change, LATER)
+    assert (await viewed(registrations, made.id)).registration.credential_proof == b"second"
+    await registrations.change(made.id, RegistrationChange(sealed_candidate=b"newer"), LATER)
+    assert (await viewed(registrations, made.id)).registration.credential_proof == b""

@@ -32,7 +32,7 @@ NEW_MARK: Final = "registration_id mark platform count generation certain first_
 MARK_GROWS: Final = "count generation certain last_at due_at cause"
 NEW_REGISTRATION: Final = (
     "id mailbox_id secret_hash app platform environment device_token token_hash token_since classes subfolders mode"
-    " locale state created_at"
+    " locale state created_at credential_proof"
 )
 # Table -> role -> right -> columns; whole tables for DELETE. What is not here is denied.
 MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
@@ -53,7 +53,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "SELECT": ALL,
             "INSERT": NEW_REGISTRATION,
             "UPDATE": "device_token token_hash token_since environment classes subfolders mode locale state"
-            f" candidate_refused tested_at {QUARANTINE}",
+            f" candidate_refused tested_at credential_proof {QUARANTINE}",
             "DELETE": ALL,
         },
         WATCH: {

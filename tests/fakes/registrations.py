@@ -10,7 +10,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.devices import fingerprint
-from relay.domain.errors import MailboxExists, MailboxFull, StoreUnavailable
+from relay.domain.errors import MailboxExists, MailboxFull, RegistrationExists, StoreUnavailable
 from relay.domain.model import (
     MOST_REGISTRATIONS,
     Ending,
@@ -49,6 +49,8 @@ class MemoryRegistrationStore:
         self.falls_after_create = False
         self.goes_at_change = False
         """Whether another process removes a registration before a change that is no credential."""
+        self.appears = False
+        """Whether another request makes the same registration first."""
         self.rivals = 0
         """The number of times that another process creates the same mailbox first."""
         self.mailboxes: dict[MailboxId, Mailbox] = {}
@@ -85,6 +87,11 @@ class MemoryRegistrationStore:
         known = await self.mailbox_of(mailbox.server, mailbox.user)
         if known is not None and known.id != mailbox.id:
             raise MailboxExists(f"{mailbox.user} at {mailbox.server}")
+        if self.appears:
+            self.appears = False
+            await self.create(mailbox, registration, sealed_candidate)
+        if registration.id in self.registrations:
+            raise RegistrationExists(registration.id)
         if known is None:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
         for earlier in [*self.registrations.values()]:
@@ -139,6 +146,9 @@ class MemoryRegistrationStore:
             subfolders=registration.subfolders if change.subfolders is None else change.subfolders,
             mode=change.mode or registration.mode,
             locale=change.locale or registration.locale,
+            credential_proof=(
+                registration.credential_proof if change.sealed_candidate is None else change.credential_proof or b""
+            ),
         )
         self.registrations[registration_id] = changed
         if changed.state is RegistrationState.ACTIVE and (change.device_token or change.environment):

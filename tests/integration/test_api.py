@@ -159,6 +159,68 @@ async def test_every_path_of_a_wiped_registration_answers_410_wiped(api: Api) ->
     assert made["id"] not in api.world.store.registrations
 
 
+OWN_ID, OWN_SECRET = "Vq0zM3yX8sT1bN6kR4wJcLhP", "2r5uGvTjJ1rN4QkO0mWc7yYxVb8eLhZq"
+OWN_PATH = f"/v1/registrations/{OWN_ID}"
+
+
+async def test_an_app_that_makes_id_and_secret_may_send_its_registration_again_and_again(api: Api) -> None:
+    async with judging(api.world):
+        response, made = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
+        assert (response.status, made["id"], made["state"]) == (201, OWN_ID, "active")
+        assert response.headers["Location"] == OWN_PATH
+        assert "secret" not in made
+
+        response, again = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
+        assert (response.status, again) == (200, made)
+        response, changed = await api.call("PUT", OWN_PATH, wish(locale="fr"), OWN_SECRET)
+        assert (response.status, changed["locale"]) == (200, "fr")
+
+    assert api.world.judged == [GOOD]
+    await api.problem((401, "not-authorized"), "PUT", OWN_PATH, wish(), "0123456789abcdef" * 4)
+    await api.problem((401, "not-authorized"), "PUT", OWN_PATH, wish())
+    await api.problem((422, "other-mailbox"), "PUT", OWN_PATH, wish(mailbox="ben@example.com"), OWN_SECRET)
+    assert OWN_SECRET not in str(api.answers)
+
+
+async def test_a_registration_that_is_put_waits_for_a_silent_server_as_one_that_is_posted(api: Api) -> None:
+    for _ in range(2):
+        response, made = await api.call("PUT", OWN_PATH, wish(SILENT), OWN_SECRET)
+
+        assert (response.status, made["state"], made["credential"]["pending"]) == (202, "verifying", True)
+        assert response.headers["Retry-After"] == "10"
+
+
+async def test_an_identity_that_can_be_guessed_is_refused_by_its_parts(api: Api) -> None:
+    answer = await api.problem((400, "invalid-request"), "PUT", "/v1/registrations/mine", wish(), "canary")
+
+    assert [fault["field"] for fault in answer["errors"]] == ["id", "Authorization"]
+    assert "canary" not in str(answer)
+
+
+async def test_a_post_whose_answer_was_lost_is_sent_again_with_its_key(api: Api) -> None:
+    key = {"Idempotency-Key": '"3f0a9c1e-7b52-4d68-9e01-c2d4f6a8b7e5"'}
+    async with judging(api.world):
+        answers = [await api.call("POST", "/v1/registrations", wish(), headers=key) for _ in range(2)]
+
+    assert [response.status for response, _ in answers] == [201, 201]
+    assert answers[0][1] == answers[1][1]
+    assert len(api.world.store.registrations) == 1
+    await api.problem((422, "key-reused"), "POST", "/v1/registrations", wish("other"), headers=key)
+    weak = {"Idempotency-Key": "canary"}
+    answer = await api.problem((400, "invalid-request"), "POST", "/v1/registrations", wish(), headers=weak)
+    assert [fault["field"] for fault in answer["errors"]] == ["Idempotency-Key"]
+
+
+async def test_new_registrations_that_are_put_count_as_those_that_are_posted() -> None:
+    async with serving(Limits(registrations_per_minute=1)) as api, judging(api.world):
+        response, _ = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
+        assert response.status == 201
+
+        await api.problem((429, "too-many-registrations"), "PUT", OWN_PATH[:-1] + "Q", wish(), OWN_SECRET)
+        response, _ = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
+        assert response.status == 200
+
+
 async def test_an_fcm_device_is_registered_too(api: Api) -> None:
     made = await api.register(device={"platform": "fcm", "app": FCM_APP, "token": FCM_TOKEN})
 
@@ -336,7 +398,7 @@ async def test_bodies_of_the_wrong_kind_have_their_codes(api: Api, options: Json
         ("GET", "/v1/registrations/a%2Fb", 404, "no-such-resource"),
         ("GET", "/v1/registrations/" + "a" * 55, 404, "no-such-resource"),
         ("GET", "/v1/registrations", 405, "method-not-allowed"),
-        ("PUT", "/v1/registrations/abc", 405, "method-not-allowed"),
+        ("POST", "/v1/registrations/abc", 405, "method-not-allowed"),
     ],
 )
 async def test_paths_and_methods_that_are_not_there_have_their_codes(
@@ -346,9 +408,9 @@ async def test_paths_and_methods_that_are_not_there_have_their_codes(
 
 
 async def test_a_method_that_is_not_there_tells_those_that_are(api: Api) -> None:
-    response, _ = await api.call("PUT", "/v1/registrations/abc")
+    response, _ = await api.call("POST", "/v1/registrations/abc")
 
-    assert set(response.headers["Allow"].split(", ")) >= {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH"}
+    assert set(response.headers["Allow"].split(", ")) >= {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PUT"}
 
 
 async def test_a_body_that_comes_too_slowly_is_408() -> None:
@@ -461,7 +523,8 @@ class BrokenWorld(ApiWorld):
         super().__init__()
         self.service.register = self._break  # type: ignore[method-assign]
 
-    async def _break(self, request: RegistrationRequest) -> Registered:
+    async def _break(self, request: RegistrationRequest, idempotency_key: str | None = None) -> Registered:
+        assert idempotency_key is None
         assert isinstance(request.login, BasicLogin)
         raise RuntimeError(request.login.password)
 

@@ -115,6 +115,17 @@ async def test_a_key_is_demanded_before_the_body_is_read_and_another_may_follow_
     assert "canary" not in told + caplog.text
 
 
+async def test_who_makes_id_and_secret_needs_a_key_too() -> None:
+    world = ApiWorld(verdict_wait=0.3, enrolment=Enrolment([KEY], [SECRET]))
+    async with serving(world=world) as api, judging(world):
+        path, own = "/v1/registrations/Vq0zM3yX8sT1bN6kR4wJcLhP", "2r5uGvTjJ1rN4QkO0mWc7yYxVb8eLhZq"
+        await api.problem(REFUSED, "PUT", path, wish(), own)
+        assert not world.store.registrations
+
+        response, _ = await api.call("PUT", path, wish(), own, headers={"Enrolment-Key": SECRET})
+        assert response.status == 201
+
+
 async def test_both_may_be_demanded_together(site: Site) -> None:
     async with site.api("ann@example.com", enrolment=Enrolment([KEY | MTLS], [SECRET])) as api:
         await api.problem(REFUSED, "POST", "/v1/registrations", wish())

@@ -35,8 +35,9 @@ class RegistrationStore(Protocol):
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked: an
-        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already, and
-        MailboxFull when MOST_REGISTRATIONS of other devices are left after those whose check came to nothing are gone.
+        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already,
+        RegistrationExists when the registration's id is taken, and MailboxFull when MOST_REGISTRATIONS of other devices
+        are left after those whose check came to nothing are gone.
         """
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.domain.fcm_device import FcmDevice
-from relay.domain.model import Mark, Mode, Platform, RegistrationId
+from relay.domain.model import ISSUED_ID, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 
@@ -26,8 +26,6 @@ START: Final = "0" * 64
 UNKEYED: Final = frozenset({"n", "at", "provider", "app", "device", "body", "prev"})
 """The fields of a line without a key."""
 FIELDS: Final = UNKEYED | {"key"}
-ISSUED_ID: Final = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)
-"""A registration id as the relay issues it: 18 random bytes in base64url."""
 DEVICE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 APP: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 
