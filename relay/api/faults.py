@@ -28,6 +28,8 @@ WORD: Final = re.compile(r"[a-z_]{1,32}", re.ASCII)
 """The form of an unknown field that a text may name."""
 NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", re.ASCII)
 """The form of names of apps and servers."""
+VISIBLE: Final = re.compile(r"^[!-~]+\Z", re.ASCII)
+"""The form of names that other servers give out, as OAuth's client ids [RFC 6749 A.1]."""
 
 OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("devicetoken", "pushtoken", "registrationtoken", "fcmtoken", "apnstoken"), "token"),
@@ -49,6 +51,7 @@ OTHER_NAMES: Final[Mapping[str, str]] = {
 
 PATTERNS: Final[Mapping[str, str]] = {
     NAME.pattern: "must be letters, digits and . _ - only, and begin with a letter or a digit",
+    VISIBLE.pattern: "must be visible ASCII without spaces",
 }
 """The words for each pattern of the models: a regular expression is no help to most."""
 _UNDESCRIBED: Final = "has a form that docs/api.md does not describe"

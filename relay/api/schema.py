@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from eas_watcher.names import CollectionClass
-from relay.api.faults import NAME, Strict, complaint, misread
+from relay.api.faults import NAME, VISIBLE, Strict, complaint, misread
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
@@ -204,6 +204,15 @@ class MalformedJson(InvalidRequest):
     """The body is not JSON."""
 
 
+def _decoded(text: str) -> bytes:
+    """Return the bytes of base64 in either alphabet, with line ends as Android's default writes them, padded or not.
+
+    Raises ValueError.
+    """
+    digits = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    return b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+
+
 class BasicBody(Strict):
     """A login with user and password."""
 
@@ -221,7 +230,7 @@ class OAuthBody(Strict):
 
     kind: Literal["oauth"]
     refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=8192)]
-    client_id: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=VISIBLE)] | None = None
     user: User | None = None
 
     def login(self) -> OAuthLogin:
@@ -242,7 +251,7 @@ class CertificateBody(Strict):
     @classmethod
     def _is_base64(cls, value: SecretStr | None) -> SecretStr | None:
         try:
-            b64decode("" if value is None else value.get_secret_value(), validate=True)
+            _decoded("" if value is None else value.get_secret_value())
         except ValueError:
             raise PydanticCustomError("base64", "must be base64") from None
         return value
@@ -255,7 +264,7 @@ class CertificateBody(Strict):
 
     def login(self) -> CertificateLogin:
         """Return the login as a value."""
-        pkcs12 = b"" if self.pkcs12 is None else b64decode(self.pkcs12.get_secret_value())
+        pkcs12 = b"" if self.pkcs12 is None else _decoded(self.pkcs12.get_secret_value())
         pem = "" if self.pem is None else self.pem.get_secret_value()
         passphrase = "" if self.passphrase is None else self.passphrase.get_secret_value()
         return CertificateLogin(pkcs12, pem, passphrase, self.user)
@@ -270,7 +279,7 @@ class KerberosBody(Strict):
 
     def login(self) -> KerberosLogin:
         """Return the login as a value."""
-        return KerberosLogin(self.invitation.get_secret_value(), self.user)
+        return KerberosLogin(self.invitation.get_secret_value().strip(), self.user)
 
 
 CredentialBody = Annotated[BasicBody | OAuthBody | CertificateBody | KerberosBody, Field(discriminator="kind")]
@@ -300,7 +309,7 @@ class RegistrationBody(Strict):
             subfolders=self.subfolders or frozenset(),
             mode=self.mode or Mode.ALERT,
             locale=self.locale or DEFAULT_LOCALE,
-            invitation="" if self.invitation is None else self.invitation.get_secret_value(),
+            invitation="" if self.invitation is None else self.invitation.get_secret_value().strip(),
         )
 
 

@@ -128,6 +128,7 @@ def _service(found: re.Match[str]) -> str | None:
 
 
 def _bytes(text: str, size: int) -> bytes:
+    text = "".join(text.split())  # Android's Base64.DEFAULT breaks lines
     digits = text.rstrip("=").replace("+", "-").replace("/", "_")
     content = b""
     if len(text) <= 2 * size and _BASE64.fullmatch(text):

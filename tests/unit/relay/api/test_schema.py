@@ -1,5 +1,6 @@
 import json
 import re
+from base64 import b64encode, encodebytes, urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription
 from relay.registration.errors import InvalidRequest
-from relay.registration.requests import BasicLogin, Device, RegistrationRequest
+from relay.registration.requests import BasicLogin, CertificateLogin, Device, KerberosLogin, RegistrationRequest
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -96,6 +97,8 @@ def test_the_fullest_body_is_taken_as_it_is() -> None:
         ({"credential": {"kind": "basic", "password": "canary" * 200}}, "credential.password"),
         ({"credential": {"kind": "basic", "password": ["canary"]}}, "credential.password"),
         ({"credential": {"kind": "basic", "password": "canary", "user": "a" * 321}}, "credential.user"),
+        ({"credential": {"kind": "oauth", "refresh_token": "canary", "client_id": "a b"}}, "credential.client_id"),
+        ({"credential": {"kind": "certificate", "pkcs12": "canary!"}}, "credential.pkcs12"),
         ({"credential": "canary"}, "credential"),
         ({"device": {"platform": "wns", "app": "a", "token": "t"}}, "device.platform"),
         ({"device": {"platform": "apns", "app": "a b", "token": "t"}}, "device.app"),
@@ -210,6 +213,23 @@ def test_what_a_browser_says_of_its_subscription_is_taken() -> None:
 
     change = {"endpoint": "https://push.example.com/x", "keys": KEYS, "expirationTime": None}
     assert parse(ChangeBody, json.dumps({"device": change}).encode()).change().device_token == plain.token
+
+
+def test_base64_is_taken_as_libraries_write_it() -> None:
+    content = bytes(range(250, 256)) * 20 + b"\0"
+    written = [b64encode(content), encodebytes(content), urlsafe_b64encode(content), b64encode(content).rstrip(b"=")]
+
+    for text in written:
+        login = read(body(credential={"kind": "certificate", "pkcs12": text.decode()})).login
+        assert login == CertificateLogin(pkcs12=content)
+    lines = {name: encodebytes(urlsafe_b64decode(f"{value}==")).decode() for name, value in KEYS.items()}
+    assert "\n" in lines["p256dh"][:-1]
+    assert read(body(device=subscription(keys=lines))).device == read(body(device=subscription())).device
+
+
+def test_an_invitation_is_taken_with_the_line_end_of_its_file() -> None:
+    assert read(body(invitation=" canary\r\n")).invitation == "canary"
+    assert read(body(credential={"kind": "kerberos", "invitation": "canary\n"})).login == KerberosLogin("canary")
 
 
 def test_null_is_absent_in_a_new_registration_too() -> None:

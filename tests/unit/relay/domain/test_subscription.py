@@ -150,12 +150,19 @@ def test_the_client_asks_the_host_and_path_that_were_checked(endpoint: str) -> N
         base64url(b"\x02" + KEY[1:33]),
         base64url(b"\x05" + KEY[1:]),
         "A" * 10_000,
-        base64url(KEY).replace("-", "+") + "\n",
+        base64url(KEY) + "*",
     ],
 )
 def test_what_is_no_point_of_the_curve_is_no_key(text: str) -> None:
     with pytest.raises(SubscriptionInvalid):
         read_p256dh(text)
+
+
+def test_keys_are_read_in_both_alphabets_of_base64_and_over_lines() -> None:
+    standard = base64url(KEY).replace("-", "+").replace("_", "/")
+
+    assert read_p256dh(standard + "=\n") == read_p256dh(f"{standard[:76]}\r\n{standard[76:]}") == KEY
+    assert read_auth(base64url(AUTH) + "==\n") == AUTH
 
 
 @pytest.mark.parametrize("text", ["", base64url(AUTH[:15]), base64url(AUTH + b"x"), "A" * 21, "A" * 1000, "ä" * 22])
