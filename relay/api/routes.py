@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from typing import Final
@@ -23,10 +25,12 @@ from relay.domain.model import RegistrationId, RegistrationState
 from relay.http.kinds import ENCODINGS
 from relay.registration.capabilities import Capabilities
 from relay.registration.enrolment import Shown
-from relay.registration.errors import InvalidRequest, NoSecret, NotAuthorized
+from relay.registration.errors import EnrolmentRefused, InvalidRequest, NoSecret, NotAuthorized
 from relay.registration.registrations import Registrations
 from relay.registration.secret import Access
 from relay.security.client_names import user_names
+
+log = logging.getLogger(__name__)
 
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | re.IGNORECASE)
 
@@ -200,7 +204,8 @@ class Routes:
         """
         enrols, shown_by = issubclass(model, RegistrationBody), _device(request)
         if enrols:
-            self._capabilities.enrolment.admit(shown_by)
+            with _told(shown_by):
+                self._capabilities.enrolment.admit(shown_by)
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
         encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
@@ -215,7 +220,8 @@ class Routes:
             raise BrokenBody("the body ended early, or is not encoded as its headers say") from error
         read = parse(model, body)
         if isinstance(read, RegistrationBody):
-            self._capabilities.enrolment.check(shown_by, read.mailbox, read.credential.user)
+            with _told(shown_by):
+                self._capabilities.enrolment.check(shown_by, read.mailbox, read.credential.user)
         return read
 
 
@@ -224,6 +230,17 @@ def described() -> tuple[bytes, str]:
     """Return the OpenAPI document as it is served, and its ETag; the first call takes some 50 ms."""
     body = written(document(OPERATIONS, KINDS))
     return body, hashlib.sha256(body).hexdigest()[:32]
+
+
+@contextmanager
+def _told(shown_by: Shown) -> Iterator[None]:
+    """Log which of its proofs a refused device has shown, and nothing of them."""
+    try:
+        yield
+    except EnrolmentRefused:
+        proofs = {"key_shown": shown_by.key is not None, "certificate_shown": shown_by.names is not None}
+        log.info("enrolment refused", extra=proofs)
+        raise
 
 
 def _device(request: web.Request) -> Shown:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -34,6 +35,9 @@ def read_address(text: str | None) -> Address | None:
     return mapped or address
 
 
+@lru_cache(
+    1024
+)  # to read an address costs more than all else of a limit, and each request is counted and told its rest
 def shares(address: str) -> tuple[tuple[str, int], ...]:
     """Return the keys under which one client is counted, the narrowest first, each with its multiple of the limit."""
     found = read_address(address)

@@ -87,7 +87,8 @@ class Enrolment:
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    """Return the hash of a key; a header may hold any bytes, which come as lone surrogates where they are no UTF-8."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _names(names: frozenset[str], mailbox: str, user: str | None) -> bool:

@@ -99,7 +99,7 @@ async def test_a_key_is_demanded_before_the_body_is_read_and_another_may_follow_
     caplog.set_level(logging.DEBUG)
     world = ApiWorld(verdict_wait=0.3, enrolment=Enrolment([KEY], [SECRET, NEXT]))
     async with serving(world=world) as api:
-        for headers in ({}, {"Enrolment-Key": "canary-guess"}):
+        for headers in ({}, {"Enrolment-Key": "canary-guess"}, {"Enrolment-Key": "\udcff"}):
             answer = await api.problem(REFUSED, "POST", "/v1/registrations", {"password": "canary"}, headers=headers)
             assert "Enrolment-Key" in answer["detail"]
         assert not world.judged
@@ -113,6 +113,8 @@ async def test_a_key_is_demanded_before_the_body_is_read_and_another_may_follow_
         told = " ".join(answer for answer in api.answers if made["secret"] not in answer)
 
     assert "canary" not in told + caplog.text
+    lines = [record for record in caplog.records if record.getMessage() == "enrolment refused"]
+    assert [vars(line)["key_shown"] for line in lines] == [False, True, True]
 
 
 async def test_who_makes_id_and_secret_needs_a_key_too() -> None:

@@ -23,7 +23,8 @@ def test_by_default_the_credential_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "admitted"), [(NEW, True), (OLD, True), (None, False), ("", False), (NEW[:-1], False), (f"{NEW} ", False)]
+    ("key", "admitted"),
+    [(NEW, True), (OLD, True), (None, False), ("", False), (NEW[:-1], False), (f"{NEW} ", False), ("k\udcff", False)],
 )
 def test_any_of_the_keys_opens_so_that_one_can_follow_another(key: str | None, admitted: bool) -> None:
     assert admits(Enrolment([KEY], [NEW, OLD]), Shown(key)) is admitted
