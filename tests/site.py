@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from push_relay_client import Identity, RelayApi
 
 from eas_watcher.names import CollectionClass, ServerId
 from relay.sandbox.installation import APP
@@ -21,6 +22,11 @@ IPHONE: Final = "4a" * 32
 ANDROID: Final = "fcm-token-of-an-android-phone"
 PATIENT: Final = 30.0
 """Seconds that a registration waits for the verdict: on a busy machine longer than most phones would wait."""
+
+
+def identity_of(answer: Mapping[str, Any]) -> Identity:
+    """Return id and secret of an answer that has both."""
+    return Identity(answer["id"], answer["secret"])
 
 
 @dataclass
@@ -56,10 +62,13 @@ class Site:
 
     async def register_webpush(self, user: str = ANN, **wish: Any) -> tuple[int, dict[str, Any]]:
         """Subscribe a phone without Google, with the key that the relay publishes, and register it."""
-        async with self.api.get("/v1/webpush") as response:
-            key = (await response.json())["vapid_public_key"]
-        subscription = self.sandbox.webpush.subscribe(key)
+        subscription = self.sandbox.webpush.subscribe(await self.client.vapid_public_key())
         return await self.register(user, device={"platform": "webpush", "app": APP, **subscription}, **wish)
+
+    @property
+    def client(self) -> RelayApi:
+        """The API as apps ask it, by the reference client."""
+        return RelayApi(self.api)
 
     def deliver(self, user: str = ANN, cls: CollectionClass = CollectionClass.EMAIL, **mail: Any) -> ServerId:
         return self.sandbox.eas.deliver(user, cls, **mail)

@@ -1,18 +1,15 @@
 """Sub-folders on request, from the API to the push: only registrations that ask get their pushes, while they ask."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from eas_watcher.names import CollectionClass
-from tests.site import ANN, Site
+from tests.site import ANN, Site, identity_of
 from tests.waiting import SOON, until
 
 
-async def patch(site: Site, registration: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {registration['secret']}"}
-    async with site.api.patch(f"/v1/registrations/{registration['id']}", json=change, headers=headers) as response:
-        assert response.status == 200
-        answer: dict[str, Any] = await response.json()
-        return answer
+async def patch(site: Site, registration: dict[str, Any], change: dict[str, Any]) -> Mapping[str, Any]:
+    return (await site.client.patch(identity_of(registration), wishes=change)).answer
 
 
 async def test_only_whoever_asks_hears_of_mail_in_subfolders(site: Site) -> None:

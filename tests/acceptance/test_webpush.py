@@ -3,12 +3,17 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
+from push_relay_client import Refused, WebPush
 
 from relay.cli.audit import audit
 from relay.push.webpush.vapid import public_key
+from relay.sandbox.installation import APP
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
-from tests.site import Site
+from tests.site import Site, identity_of
 from tests.waiting import SOON, until
 
 
@@ -25,29 +30,27 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
         assert push.status == 201
         read = json.loads(webpush.messages[0])
         assert read == {"v": 1, "registration": made["id"], "kind": "new-items", "class": "email", "count": 1}
-        headers = {"Authorization": f"Bearer {made['secret']}"}
-        path = f"/v1/registrations/{made['id']}"
+        client, identity = site.client, identity_of(made)
 
-        async def outcome() -> tuple[str, str]:
-            async with site.api.get(path, headers=headers) as response:
-                answer = await response.json()
-            return answer["state"], answer["last_outcome"] or ""
+        async def outcome() -> tuple[str, str | None]:
+            seen = await client.get(identity)
+            return seen.state, seen.last_outcome
 
         # The phone unsubscribes, and subscribes again.
         webpush.gone(push.device_token)
-        async with site.api.post(f"{path}/test-push", headers=headers) as response:
-            assert response.status == 202
+        assert (await client.test_push(identity)).state == "queued"
         await webpush.wait(2, SOON)
         async with asyncio.timeout(SOON):
             while (told := await outcome()) != ("token-gone", "token-gone: http-410"):
                 assert told[0] == "active"
                 await asyncio.sleep(0.05)
 
-        fresh = webpush.subscribe()
-        async with site.api.patch(path, json={"device": fresh}, headers=headers) as response:
-            assert (response.status, (await response.json())["state"]) == (200, "active")
-        async with site.api.post(f"{path}/test-push", headers=headers) as response:
-            assert (response.status, "Retry-After" in response.headers) == (429, True)
+        fresh: dict[str, Any] = webpush.subscribe()
+        device = WebPush(APP, fresh["endpoint"], fresh["keys"])
+        assert (await client.patch(identity, device=device)).state == "active"
+        with pytest.raises(Refused, match="429 too-many-tests") as refused:
+            await client.test_push(identity)
+        assert refused.value.problem.retry_after
         site.deliver(subject="canary")
         await until(lambda: json.loads(webpush.messages[-1])["kind"] == "new-items" and len(webpush.messages) > 1)
         assert webpush.received[-1].device_token == fresh["endpoint"]

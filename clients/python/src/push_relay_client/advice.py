@@ -4,7 +4,7 @@ from enum import Enum
 from typing import Final
 
 from push_relay_client.problem import Problem
-from push_relay_client.registration import Registration
+from push_relay_client.registration import Registration, TestResult
 
 
 class Step(Enum):
@@ -35,7 +35,8 @@ def advise(registration: Registration) -> Step:
         return Step.WIPE
     if registration.state == "token-gone" or registration.quarantined:
         return Step.SEND_TOKEN
-    match registration.remedy_by:
+    proving = registration.state == "proving"  # wait for the challenge push, which `App.received` answers
+    match "nobody" if proving else registration.remedy_by:
         case "user":
             return Step.ASK_USER
         case "administrator":
@@ -53,6 +54,7 @@ REFUSALS: Final = {
     "gone": Step.REGISTER_AGAIN,
     "replaced": Step.NOT_REGISTERED,
     "credential-refused": Step.ASK_USER,
+    "wrong-proof": Step.WAIT,
     "mailbox-wiped": Step.TELL_ADMINISTRATOR,
     "enrolment-refused": Step.TELL_ADMINISTRATOR,
     "mailbox-full": Step.TELL_ADMINISTRATOR,
@@ -79,6 +81,15 @@ def advise_refusal(problem: Problem) -> Step:
 
 
 # endregion
+
+
+def advise_test(test: TestResult) -> Step:
+    """Return what to do about a test push."""
+    if test.state == "queued":
+        return Step.WAIT
+    if test.state != "refused":
+        return Step.NOTHING
+    return Step.SEND_TOKEN if test.remedy_by == "app" else Step.TELL_ADMINISTRATOR
 
 
 FIRST: Final = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 
 from push_relay_client.problem import Problem, Refused, Unreachable
-from push_relay_client.registration import Identity, Registration
+from push_relay_client.registration import Identity, Registration, TestResult
 from push_relay_client.wish import Credential, Device, Wish
 
 COLLECTION = "/v1/registrations"
@@ -25,10 +25,13 @@ class RelayApi:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=seconds)
 
-    async def post(self, wish: Wish) -> tuple[Registration, Identity]:
-        """Register under an id and a secret that the relay makes; an answer that gets lost leaves a registration."""
-        registration = await self._registration("POST", COLLECTION, body=wish.body(), key=wish.enrolment_key)
-        return registration, Identity(registration.id, str(registration.answer.get("secret", "")))
+    async def put(self, identity: Identity, wish: Wish) -> Registration:
+        """Register under an id and a secret that the app made, or make the registration what the wish says.
+
+        The same again makes no second registration and tries no accepted credential again: so repeat it until an
+        answer comes.
+        """
+        return await self._registration("PUT", _path(identity), identity, wish.body(), wish.enrolment_key)
 
     async def get(self, identity: Identity) -> Registration:
         """Return the registration as it is now."""
@@ -54,9 +57,21 @@ class RelayApi:
         """Remove the registration."""
         await self._ask("DELETE", _path(identity), identity)
 
-    async def test_push(self, identity: Identity) -> Mapping[str, Any]:
-        """Ask for a test push; return the answer."""
-        return await self._ask("POST", f"{_path(identity)}/test-push", identity)
+    async def test_push(self, identity: Identity) -> TestResult:
+        """Ask for a test push; return it as it is queued."""
+        return TestResult.read(await self._ask("POST", f"{_path(identity)}/test-push", identity))
+
+    async def test_result(self, identity: Identity, test: TestResult) -> TestResult:
+        """Return what became of a test push."""
+        return TestResult.read(await self._ask("GET", f"{_path(identity)}/test-pushes/{test.id}", identity))
+
+    async def prove(self, identity: Identity, nonce: str) -> Registration:
+        """Give back the nonce of a challenge push: this phone holds the device token."""
+        return await self._registration("POST", f"{_path(identity)}/proof", identity, {"nonce": nonce})
+
+    async def challenge(self, identity: Identity) -> None:
+        """Ask for another challenge push."""
+        await self._ask("POST", f"{_path(identity)}/challenge", identity)
 
     async def vapid_public_key(self) -> str:
         """Return the key with which an app subscribes at its push service; 404 where the relay has no WebPush."""

@@ -4,15 +4,16 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from push_relay_client.advice import Step, advise, advise_refusal, wait
+from push_relay_client.advice import Step, advise, advise_refusal, advise_test, wait
 from push_relay_client.api import RelayApi
 from push_relay_client.problem import Refused, Unreachable
-from push_relay_client.push import Push, read_push
+from push_relay_client.push import Challenge, Push, read_push
 from push_relay_client.registration import Identity, Registration
 from push_relay_client.wish import Credential, Device, Wish
 
+T = TypeVar("T")
 ATTEMPTS = 5
 """How often a request is sent before the app gives up for now, and waits for its next start or its background job."""
 
@@ -25,8 +26,11 @@ class Kept:
     """What an app keeps between its starts."""
 
     identity: Identity
-    device: Device
-    """The device as the relay last took it: a start sends nothing unless the system gave out another token."""
+    device: Device | None
+    """The device as the relay last took it: a start sends nothing unless the system gave out another token.
+
+    None: no request to register was answered yet.
+    """
 
 
 class Store(Protocol):
@@ -74,6 +78,8 @@ class Told:
     registration: Registration | None = None
     detail: str = ""
     """For logs and an administrator, in English."""
+    retry_after: float | None = None
+    """With REPEAT: seconds that the relay asks to wait before a later try."""
 
 
 class App:
@@ -99,16 +105,30 @@ class App:
         kept = self._store.load()
         return None if kept is None else kept.identity
 
+    # region register
     async def register(self, wish: Wish) -> Told:
-        """Register, after the user gave a credential."""
-        try:
-            registration, identity = await self._api.post(wish)
-        except Refused as refused:
-            return self._refused(refused)
-        except Unreachable as lost:
-            return Told(Step.REPEAT, detail=str(lost))
-        self._store.save(Kept(identity, wish.device))
-        return Told(advise(registration), registration)
+        """Register, after the user gave a credential; again for the same mailbox at a new log-in.
+
+        Id and secret are kept before the request leaves: if all answers are lost, the next call goes on with them.
+        """
+        kept = self._store.load()
+        told = await self._put(
+            kept or Kept(Identity.make(), None), wish, known=kept is not None and kept.device is not None
+        )
+        if kept is not None and told.step in (Step.NOT_REGISTERED, Step.REGISTER_AGAIN):
+            told = await self._put(Kept(Identity.make(), None), wish, known=False)  # what was kept had ended
+        return told
+
+    async def _put(self, kept: Kept, wish: Wish, *, known: bool) -> Told:
+        self._store.save(kept)
+        told = await self._repeated(lambda: self._api.put(kept.identity, wish))
+        if told.registration is not None:
+            self._store.save(Kept(kept.identity, wish.device))
+        elif told.step is not Step.REPEAT and not known:
+            self._store.erase()  # the relay kept nothing
+        return told
+
+    # endregion
 
     # region opened
     async def opened(self, device: Device) -> Told:
@@ -121,7 +141,10 @@ class App:
             return Told(Step.NOT_REGISTERED)
         if device != kept.device:
             return await self.token_changed(device)
-        return await self._repeated(lambda: self._api.get(kept.identity))
+        told = await self._repeated(lambda: self._api.get(kept.identity))
+        if told.registration is not None and told.registration.state == "proving" and told.step is Step.WAIT:
+            await self._asked(self._api.challenge(kept.identity))  # the last challenge push may be lost
+        return told
 
     # endregion
 
@@ -142,25 +165,36 @@ class App:
             return Told(Step.NOT_REGISTERED)
         return await self._repeated(lambda: self._api.patch(kept.identity, credential=credential))
 
+    # region received
     async def received(self, data: Mapping[str, Any]) -> Push | None:
-        """Return what a push says; None: it is not for this registration, so show nothing."""
+        """Return what a push says; None: it is not for this registration, so show nothing.
+
+        A challenge is answered here: until the relay has its nonce back, no other push comes.
+        """
         push, kept = read_push(data), self._store.load()
         if push is None or kept is None or push.registration != kept.identity.id:
             return None
+        if isinstance(push, Challenge):
+            await self._repeated(lambda: self._api.prove(kept.identity, push.nonce))
         return push
 
-    async def test_push(self) -> Told:
-        """Ask for a test push. It is not repeated: a lost answer may stand for a push that is on its way."""
+    # endregion
+
+    async def test_push(self, looks: int = 5) -> Told:
+        """Send a test push and return what became of it, after so many looks at most.
+
+        The request is not repeated: a lost answer may stand for a push that is on its way.
+        """
         kept = self._store.load()
         if kept is None:
             return Told(Step.NOT_REGISTERED)
-        try:
-            await self._api.test_push(kept.identity)
-        except Refused as refused:
-            return self._refused(refused)
-        except Unreachable as lost:
-            return Told(Step.REPEAT, detail=str(lost))
-        return Told(Step.NOTHING)
+        test = await self._asked(self._api.test_push(kept.identity))
+        for look in range(1, looks + 1):
+            if isinstance(test, Told) or test.state != "queued":
+                break
+            await self._sleep(wait(look, None, self._chance()))
+            test = await self._asked(self._api.test_result(kept.identity, test))
+        return test if isinstance(test, Told) else Told(advise_test(test), detail=test.remedy or test.state)
 
     async def logout(self) -> Told:
         """Remove the registration. Without an answer it is kept, so that the next start can try again."""
@@ -173,25 +207,30 @@ class App:
             return Told(Step.NOTHING)
         return told
 
+    async def _asked(self, request: Awaitable[T]) -> T | Told:
+        """Send a request once; return its answer, or what to do about its refusal."""
+        try:
+            return await request
+        except Refused as refused:
+            return self._refused(refused)
+        except Unreachable as lost:
+            return Told(Step.REPEAT, detail=str(lost))
+
     async def _repeated(self, request: Callable[[], Awaitable[Registration | None]]) -> Told:
         """Send a request that may be repeated, and say what to do about its answer."""
         attempt = 0
         while True:
             attempt += 1
-            try:
-                registration = await request()
-                return Told(Step.NOTHING if registration is None else advise(registration), registration)
-            except Refused as refused:
-                told, retry_after = self._refused(refused), refused.problem.retry_after
-            except Unreachable as lost:
-                told, retry_after = Told(Step.REPEAT, detail=str(lost)), None
-            if told.step is not Step.REPEAT or attempt == ATTEMPTS:
-                return told
-            await self._sleep(wait(attempt, retry_after, self._chance()))
+            answer = await self._asked(request())
+            if not isinstance(answer, Told):
+                return Told(Step.NOTHING if answer is None else advise(answer), answer)
+            if answer.step is not Step.REPEAT or attempt == ATTEMPTS:
+                return answer
+            await self._sleep(wait(attempt, answer.retry_after, self._chance()))
 
     def _refused(self, refused: Refused) -> Told:
         """Return what a refusal asks for; a registration that ended is forgotten."""
         step = advise_refusal(refused.problem)
         if step in ENDED:
             self._store.erase()
-        return Told(step, detail=str(refused))
+        return Told(step, detail=str(refused), retry_after=refused.problem.retry_after)

@@ -64,6 +64,33 @@ class Registration:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """A test push, and what became of it."""
+
+    __test__ = False  # not a test for pytest
+    id: str
+    state: str
+    """`queued`, `delivered`, `refused`, `superseded` or `expired`."""
+    reason: str | None
+    """The provider's code, if it refused the push or has not taken it yet."""
+    remedy_by: str
+    remedy: str
+
+    @classmethod
+    def read(cls, answer: Mapping[str, Any]) -> "TestResult":
+        """Return the test of an answer, or the one beside a registration."""
+        test = _part(answer, "test") or answer
+        remedy = _part(test, "remedy")
+        return cls(
+            id=str(test.get("id", "")),
+            state=str(test.get("state", "queued")),
+            reason=test.get("reason"),
+            remedy_by=str(remedy.get("by", "nobody")),
+            remedy=str(remedy.get("text", "")),
+        )
+
+
 def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = answer.get(name)
     return part if isinstance(part, Mapping) else {}

@@ -28,6 +28,7 @@ public enum Step: Equatable, Sendable {
 public func advise(_ registration: Registration) -> Step {
     if registration.state == "wiped" || ["wiped", "wiping"].contains(registration.mailboxState ?? "") { return .wipe }
     if registration.state == "token-gone" || registration.quarantined { return .sendToken }
+    if registration.state == "proving" { return .wait } // for the challenge push
     switch registration.remedyBy {
     case "user": return .askUser
     case "administrator": return .tellAdministrator
@@ -44,7 +45,7 @@ public func advise(_ problem: Problem) -> Step {
     case "gone": return .registerAgain
     case "credential-refused", "unsupported-credential": return .askUser
     case "mailbox-full", "mailbox-wiped", "enrolment-refused", "unknown-server", "unknown-app": return .tellAdministrator
-    case "not-active": return .wait
+    case "not-active", "wrong-proof": return .wait
     case "broken-body", "too-slow": return .repeatLater
     default: break
     }
@@ -55,6 +56,16 @@ public func advise(_ problem: Problem) -> Step {
     }
 }
 // endregion
+
+/// What to do about a test push.
+public func advise(_ test: TestResult) -> Step {
+    switch (test.state, test.remedyBy) {
+    case ("queued", _): return .wait
+    case ("refused", "app"): return .sendToken
+    case ("refused", _): return .tellAdministrator
+    default: return .nothing
+    }
+}
 
 /// Seconds before repetition `attempt` (from 1): doubled each time up to an hour, spread by `chance` (0 to 1), so that
 /// the phones of a company do not come back in the same second. A time that the relay named is never shortened.

@@ -49,3 +49,23 @@ public struct Registration: Equatable, Sendable {
         quarantined = answer["quarantine"] is [String: Any]
     }
 }
+
+/// A test push, and what became of it.
+public struct TestResult: Equatable, Sendable {
+    public let id: String
+    /// `queued`, `delivered`, `refused`, `superseded` or `expired`.
+    public let state: String
+    /// Apple's code, if it refused the push or has not taken it yet.
+    public let reason: String?
+    public let remedyBy: String
+    public let remedy: String
+
+    public init(answer: [String: Any]) {
+        let told = answer["remedy"] as? [String: Any]
+        id = answer["id"] as? String ?? ""
+        state = answer["state"] as? String ?? "queued"
+        reason = answer["reason"] as? String
+        remedyBy = told?["by"] as? String ?? "nobody"
+        remedy = told?["text"] as? String ?? ""
+    }
+}

@@ -19,11 +19,10 @@ public struct RelayAPI: Sendable {
         return URLSession(configuration: configuration)
     }()
 
-    /// Register under an id and a secret that the relay makes.
-    public func post(_ wish: Wish) async throws -> (Registration, Identity) {
-        let answer = try await ask("POST", "", nil, wish.body, key: wish.enrolmentKey)
-        let registration = try read(answer)
-        return (registration, Identity(id: registration.id, secret: answer["secret"] as? String ?? ""))
+    /// Register under an id and a secret that the app made, or make the registration what the wish says. The same again
+    /// makes no second registration and tries no accepted credential again: so repeat it until an answer comes.
+    public func put(_ identity: Identity, _ wish: Wish) async throws -> Registration {
+        try read(await ask("PUT", "/\(identity.id)", identity, wish.body, key: wish.enrolmentKey))
     }
 
     public func get(_ identity: Identity) async throws -> Registration {
@@ -44,9 +43,25 @@ public struct RelayAPI: Sendable {
         _ = try await ask("DELETE", "/\(identity.id)", identity)
     }
 
-    /// Ask for a test push; returns the answer.
-    public func testPush(_ identity: Identity) async throws -> [String: Any] {
-        try await ask("POST", "/\(identity.id)/test-push", identity)
+    /// Ask for a test push; returns it as it is queued.
+    public func testPush(_ identity: Identity) async throws -> TestResult {
+        let answer = try await ask("POST", "/\(identity.id)/test-push", identity)
+        return TestResult(answer: answer["test"] as? [String: Any] ?? [:])
+    }
+
+    /// What became of a test push.
+    public func testResult(_ identity: Identity, _ test: TestResult) async throws -> TestResult {
+        TestResult(answer: try await ask("GET", "/\(identity.id)/test-pushes/\(test.id)", identity))
+    }
+
+    /// Give back the nonce of a challenge push: this phone holds the device token.
+    public func prove(_ identity: Identity, nonce: String) async throws -> Registration {
+        try read(await ask("POST", "/\(identity.id)/proof", identity, ["nonce": nonce]))
+    }
+
+    /// Ask for another challenge push.
+    public func challenge(_ identity: Identity) async throws {
+        _ = try await ask("POST", "/\(identity.id)/challenge", identity)
     }
 
     private func read(_ answer: [String: Any]) throws -> Registration {
@@ -57,14 +72,14 @@ public struct RelayAPI: Sendable {
     }
 
     private func ask(
-        _ method: String, _ path: String, _ identity: Identity?, _ body: [String: Any]? = nil, key: String? = nil
+        _ method: String, _ path: String, _ identity: Identity, _ body: [String: Any]? = nil, key: String? = nil
     ) async throws -> [String: Any] {
         guard let url = URL(string: "/v1/registrations" + path, relativeTo: base) else {
             throw Unreachable(what: "the address of the relay is no URL")
         }
         var request = URLRequest(url: url)
         request.httpMethod = method
-        if let identity { request.setValue("Bearer \(identity.secret)", forHTTPHeaderField: "Authorization") }
+        request.setValue("Bearer \(identity.secret)", forHTTPHeaderField: "Authorization")
         if let key { request.setValue(key, forHTTPHeaderField: "Enrolment-Key") }
         if let body {
             request.setValue("application/json", forHTTPHeaderField: "Content-Type")

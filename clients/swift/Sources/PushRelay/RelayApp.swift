@@ -5,9 +5,16 @@ public struct Told: Sendable {
     public let step: Step
     public var registration: Registration?
     /// For logs and an administrator, in English.
-    public var detail = ""
+    public var detail: String
     /// With `repeatLater`: seconds that the relay asks to wait before a later try.
     public var retryAfter: Double?
+
+    public init(step: Step, registration: Registration? = nil, detail: String = "", retryAfter: Double? = nil) {
+        self.step = step
+        self.registration = registration
+        self.detail = detail
+        self.retryAfter = retryAfter
+    }
 }
 
 /// Drives one mailbox in one app on one phone: call it at the events of the app, and do what it returns.
@@ -25,18 +32,28 @@ public actor RelayApp {
 
     public var identity: Identity? { store.load()?.identity }
 
-    /// Register, after the user gave a credential.
+    // region register
+    /// Register, after the user gave a credential; again for the same mailbox at a new log-in. Id and secret are kept
+    /// before the request leaves: if all answers are lost, the next call goes on with them.
     public func register(_ wish: Wish) async throws -> Told {
-        do {
-            let (registration, identity) = try await api.post(wish)
-            try store.save(Kept(identity: identity, token: wish.device.token))
-            return Told(step: advise(registration), registration: registration)
-        } catch let problem as Problem {
-            return told(problem)
-        } catch let lost as Unreachable {
-            return Told(step: .repeatLater, detail: lost.what)
-        }
+        let kept = store.load()
+        let told = try await put(kept ?? Kept(identity: .make(), token: ""), wish)
+        let ended = told.step == .notRegistered || told.step == .registerAgain
+        if kept == nil || !ended { return told }
+        return try await put(Kept(identity: .make(), token: ""), wish) // what was kept had ended
     }
+
+    private func put(_ kept: Kept, _ wish: Wish) async throws -> Told {
+        try store.save(kept)
+        let told = try await repeated { try await self.api.put(kept.identity, wish) }
+        if told.registration != nil {
+            try store.save(Kept(identity: kept.identity, token: wish.device.token))
+        } else if told.step != .repeatLater && kept.token.isEmpty {
+            store.erase() // the relay kept nothing
+        }
+        return told
+    }
+    // endregion
 
     // region opened
     /// Look at the registration: at each start, when the app comes to the foreground, after `attention`. `device` is
@@ -44,7 +61,14 @@ public actor RelayApp {
     public func opened(_ device: Device) async throws -> Told {
         guard let kept = store.load() else { return Told(step: .notRegistered) }
         if device.token != kept.token { return try await tokenChanged(device) }
-        return try await repeated { try await self.api.get(kept.identity) }
+        let told = try await repeated { try await self.api.get(kept.identity) }
+        if told.registration?.state == "proving" && told.step == .wait {
+            _ = try await asked { // the last challenge push may be lost
+                try await self.api.challenge(kept.identity)
+                return Told(step: .wait)
+            }
+        }
+        return told
     }
     // endregion
 
@@ -62,22 +86,27 @@ public actor RelayApp {
         return try await repeated { try await self.api.patch(kept.identity, credential: credential) }
     }
 
-    /// What a push says; nil: it is not for this registration, so do nothing.
-    public func received(_ userInfo: [AnyHashable: Any]) -> Push? {
-        guard let push = Push(userInfo: userInfo), push.registration == identity?.id else { return nil }
+    /// What a push says; nil: it is not for this registration, so do nothing. A challenge is answered here: until the
+    /// relay has its nonce back, no other push comes.
+    public func received(_ userInfo: [AnyHashable: Any]) async -> Push? {
+        guard let push = Push(userInfo: userInfo), let identity, push.registration == identity.id else { return nil }
+        if case let .challenge(_, nonce) = push {
+            _ = try? await repeated { try await self.api.prove(identity, nonce: nonce) }
+        }
         return push
     }
 
-    /// Ask for a test push. It is not repeated: a lost answer may stand for a push that is on its way.
-    public func testPush() async throws -> Told {
+    /// Send a test push; returns what became of it, after so many looks at most. The request is not repeated: a lost
+    /// answer may stand for a push that is on its way.
+    public func testPush(looks: Int = 5) async throws -> Told {
         guard let kept = store.load() else { return Told(step: .notRegistered) }
-        do {
-            _ = try await api.testPush(kept.identity)
-            return Told(step: .nothing)
-        } catch let problem as Problem {
-            return told(problem)
-        } catch let lost as Unreachable {
-            return Told(step: .repeatLater, detail: lost.what)
+        return try await asked {
+            var test = try await self.api.testPush(kept.identity)
+            for look in 1...looks where test.state == "queued" {
+                try await self.pause(wait(attempt: look, retryAfter: nil, chance: Double.random(in: 0...1)))
+                test = try await self.api.testResult(kept.identity, test)
+            }
+            return Told(step: advise(test), detail: test.remedy.isEmpty ? test.state : test.remedy)
         }
     }
 
@@ -97,19 +126,27 @@ public actor RelayApp {
         var attempt = 0
         while true {
             attempt += 1
-            var last: Told
-            do {
+            let last = try await asked {
                 let registration = try await request()
                 return Told(step: registration.map(advise) ?? .nothing, registration: registration)
-            } catch let problem as Problem {
-                last = told(problem)
-            } catch let lost as Unreachable {
-                last = Told(step: .repeatLater, detail: lost.what)
             }
             if last.step != .repeatLater || attempt == attempts { return last }
-            let seconds = wait(attempt: attempt, retryAfter: last.retryAfter, chance: Double.random(in: 0...1))
-            try await Task.sleep(nanoseconds: UInt64(seconds * 1_000_000_000))
+            try await pause(wait(attempt: attempt, retryAfter: last.retryAfter, chance: Double.random(in: 0...1)))
         }
+    }
+
+    private func asked(_ request: () async throws -> Told) async throws -> Told {
+        do {
+            return try await request()
+        } catch let problem as Problem {
+            return told(problem)
+        } catch let lost as Unreachable {
+            return Told(step: .repeatLater, detail: lost.what)
+        }
+    }
+
+    private func pause(_ seconds: Double) async throws {
+        try await Task.sleep(nanoseconds: UInt64(seconds * 1_000_000_000))
     }
 
     /// What a refusal asks for; a registration that ended is forgotten.

@@ -46,6 +46,17 @@ final class PushRelayTests: XCTestCase {
         XCTAssertEqual(Problem(status: 502, document: nil, retryAfter: "soon").code, "http-502")
     }
 
+    func testATestPushSaysWhatTheAppDoes() {
+        func step(_ state: String, _ by: String) -> Step {
+            advise(TestResult(answer: ["id": "t", "state": state, "remedy": ["by": by]]))
+        }
+
+        XCTAssertEqual(step("queued", "nobody"), .wait)
+        XCTAssertEqual(step("delivered", "nobody"), .nothing)
+        XCTAssertEqual(step("refused", "app"), .sendToken)
+        XCTAssertEqual(step("refused", "administrator"), .tellAdministrator)
+    }
+
     func testATokenIsLowerCaseHexadecimal() {
         let device = Device(app: "com.example.mail", token: Data([0x0A, 0xFF]), environment: .sandbox)
 

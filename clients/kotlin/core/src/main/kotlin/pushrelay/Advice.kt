@@ -32,6 +32,7 @@ fun advise(registration: Registration): Step = with(registration) {
     when {
         state == "wiped" || mailboxState == "wiped" || mailboxState == "wiping" -> Step.WIPE
         state == "token-gone" || quarantined -> Step.SEND_TOKEN
+        state == "proving" -> Step.WAIT // for the challenge push
         remedyBy == "user" -> Step.ASK_USER
         remedyBy == "administrator" -> Step.TELL_ADMINISTRATOR
         remedyBy == "app" -> Step.SEND_TOKEN
@@ -47,7 +48,7 @@ fun advise(problem: Problem): Step = when (problem.code) {
     "gone" -> Step.REGISTER_AGAIN
     "credential-refused", "unsupported-credential" -> Step.ASK_USER
     "mailbox-full", "mailbox-wiped", "enrolment-refused", "unknown-server", "unknown-app" -> Step.TELL_ADMINISTRATOR
-    "not-active" -> Step.WAIT
+    "not-active", "wrong-proof" -> Step.WAIT
     "broken-body", "too-slow" -> Step.REPEAT
     else -> when (problem.status) {
         410 -> Step.NOT_REGISTERED
@@ -56,6 +57,14 @@ fun advise(problem: Problem): Step = when (problem.code) {
     }
 }
 // endregion
+
+/** What to do about a test push. */
+fun advise(test: TestResult): Step = when {
+    test.state == "queued" -> Step.WAIT
+    test.state != "refused" -> Step.NOTHING
+    test.remedyBy == "app" -> Step.SEND_TOKEN
+    else -> Step.TELL_ADMINISTRATOR
+}
 
 /**
  * Milliseconds before repetition [attempt] (from 1): doubled each time up to an hour, spread by [chance] (0 to 1), so

@@ -5,7 +5,7 @@ import kotlin.random.Random
 /** What an app keeps between its starts. */
 class Kept(
     val identity: Identity,
-    /** A fingerprint of the device as the relay last took it: a start sends nothing unless it changed. */
+    /** A fingerprint of the device as the relay last took it: a start sends nothing unless it changed; empty: send it. */
     val device: String,
 )
 
@@ -47,16 +47,28 @@ class App(
 ) {
     val identity: Identity? get() = store.load()?.identity
 
-    /** Register, after the user gave a credential. */
-    fun register(wish: Wish): Told = try {
-        val (registration, identity) = api.post(wish)
-        store.save(Kept(identity, fingerprint(wish.device)))
-        Told(advise(registration), registration)
-    } catch (refused: Refused) {
-        told(refused)
-    } catch (lost: Unreachable) {
-        Told(Step.REPEAT, detail = lost.message.orEmpty())
+    // region register
+    /**
+     * Register, after the user gave a credential; again for the same mailbox at a new log-in. Id and secret are kept
+     * before the request leaves: if all answers are lost, the next call goes on with them.
+     */
+    fun register(wish: Wish): Told {
+        val kept = store.load()
+        val told = put(kept?.identity ?: Identity.make(), kept?.device.orEmpty(), wish)
+        val ended = told.step == Step.NOT_REGISTERED || told.step == Step.REGISTER_AGAIN
+        return if (kept != null && ended) put(Identity.make(), "", wish) else told
     }
+
+    private fun put(identity: Identity, before: String, wish: Wish): Told {
+        store.save(Kept(identity, before))
+        val told = repeated { api.put(identity, wish) }
+        when {
+            told.registration != null -> store.save(Kept(identity, fingerprint(wish.device)))
+            told.step != Step.REPEAT && before.isEmpty() -> store.erase() // the relay kept nothing
+        }
+        return told
+    }
+    // endregion
 
     // region opened
     /**
@@ -66,7 +78,11 @@ class App(
     fun opened(device: Device): Told {
         val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
         if (fingerprint(device) != kept.device) return tokenChanged(device)
-        return repeated { api.get(kept.identity) }
+        val told = repeated { api.get(kept.identity) }
+        if (told.registration?.state == "proving" && told.step == Step.WAIT) {
+            asked { api.challenge(kept.identity) } // the last challenge push may be lost
+        }
+        return told
     }
     // endregion
 
@@ -83,6 +99,12 @@ class App(
         store.load()?.let { store.save(Kept(it.identity, device = "")) }
     }
 
+    /** Give back the nonce of a [Challenge]: until the relay has it, no other push comes. */
+    fun prove(nonce: String): Told {
+        val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
+        return repeated { api.prove(kept.identity, nonce) }
+    }
+
     /** Send the credential that the user just typed; a refused one is never repeated. */
     fun credentialChanged(credential: Credential): Told {
         val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
@@ -92,16 +114,20 @@ class App(
     /** What a push says; null: it is not for this registration, so show nothing. */
     fun received(push: Push?): Push? = push?.takeIf { it.registration == store.load()?.identity?.id }
 
-    /** Ask for a test push. It is not repeated: a lost answer may stand for a push that is on its way. */
-    fun testPush(): Told {
+    /**
+     * Send a test push; returns what became of it, after so many looks at most. The request is not repeated: a lost
+     * answer may stand for a push that is on its way.
+     */
+    fun testPush(looks: Int = 5): Told {
         val kept = store.load() ?: return Told(Step.NOT_REGISTERED)
-        return try {
-            api.testPush(kept.identity)
-            Told(Step.NOTHING)
-        } catch (refused: Refused) {
-            told(refused)
-        } catch (lost: Unreachable) {
-            Told(Step.REPEAT, detail = lost.message.orEmpty())
+        return asked {
+            var test = api.testPush(kept.identity)
+            for (look in 1..looks) {
+                if (test.state != "queued") break
+                sleep(wait(look, null, chance()))
+                test = api.testResult(kept.identity, test)
+            }
+            Told(advise(test), detail = test.remedy.ifEmpty { test.state })
         }
     }
 
@@ -121,17 +147,21 @@ class App(
         var attempt = 0
         while (true) {
             attempt++
-            val told = try {
+            val told = asked {
                 val registration = request()
-                return Told(if (registration == null) Step.NOTHING else advise(registration), registration)
-            } catch (refused: Refused) {
-                told(refused)
-            } catch (lost: Unreachable) {
-                Told(Step.REPEAT, detail = lost.message.orEmpty())
+                Told(if (registration == null) Step.NOTHING else advise(registration), registration)
             }
             if (told.step != Step.REPEAT || attempt == attempts) return told
             sleep(wait(attempt, told.retryAfter, chance()))
         }
+    }
+
+    private fun asked(request: () -> Any): Told = try {
+        request() as? Told ?: Told(Step.NOTHING)
+    } catch (refused: Refused) {
+        told(refused)
+    } catch (lost: Unreachable) {
+        Told(Step.REPEAT, detail = lost.message.orEmpty())
     }
 
     /** What a refusal asks for; a registration that ended is forgotten. */

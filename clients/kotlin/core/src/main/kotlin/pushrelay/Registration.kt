@@ -39,3 +39,16 @@ class Registration(val answer: Map<String, Any?>) {
     /** The provider refuses the device token: most often the app is built for another Firebase project. */
     val quarantined: Boolean = answer["quarantine"] != null
 }
+
+/** A test push, and what became of it. */
+class TestResult(answer: Map<String, Any?>) {
+    val id: String = answer.text("id").orEmpty()
+
+    /** `queued`, `delivered`, `refused`, `superseded` or `expired`. */
+    val state: String = answer.text("state") ?: "queued"
+
+    /** The provider's code, if it refused the push or has not taken it yet. */
+    val reason: String? = answer.text("reason")
+    val remedyBy: String = answer["remedy"].members().text("by") ?: "nobody"
+    val remedy: String = answer["remedy"].members().text("text").orEmpty()
+}

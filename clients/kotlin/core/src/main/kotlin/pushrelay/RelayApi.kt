@@ -82,11 +82,12 @@ fun trusting(ca: InputStream): SSLContext {
 
 /** The requests of the API, one method each; nothing is repeated here. Throws [Refused] or [Unreachable]. */
 class RelayApi(private val transport: Transport) {
-    /** Register under an id and a secret that the relay makes. */
-    fun post(wish: Wish): Pair<Registration, Identity> {
-        val registration = Registration(ask("POST", COLLECTION, null, wish.body(), wish.enrolmentKey))
-        return registration to Identity(registration.id, registration.answer.text("secret").orEmpty())
-    }
+    /**
+     * Register under an id and a secret that the app made, or make the registration what the wish says. The same again
+     * makes no second registration and tries no accepted credential again: so repeat it until an answer comes.
+     */
+    fun put(identity: Identity, wish: Wish) =
+        Registration(ask("PUT", path(identity), identity, wish.body(), wish.enrolmentKey))
 
     fun get(identity: Identity) = Registration(ask("GET", path(identity), identity))
 
@@ -107,8 +108,21 @@ class RelayApi(private val transport: Transport) {
         ask("DELETE", path(identity), identity)
     }
 
-    /** Ask for a test push; returns the answer. */
-    fun testPush(identity: Identity) = ask("POST", "${path(identity)}/test-push", identity)
+    /** Ask for a test push; returns it as it is queued. */
+    fun testPush(identity: Identity) = TestResult(ask("POST", "${path(identity)}/test-push", identity)["test"].members())
+
+    /** What became of a test push. */
+    fun testResult(identity: Identity, test: TestResult) =
+        TestResult(ask("GET", "${path(identity)}/test-pushes/${test.id}", identity))
+
+    /** Give back the nonce of a challenge push: this phone holds the device token. */
+    fun prove(identity: Identity, nonce: String) =
+        Registration(ask("POST", "${path(identity)}/proof", identity, mapOf("nonce" to nonce)))
+
+    /** Ask for another challenge push. */
+    fun challenge(identity: Identity) {
+        ask("POST", "${path(identity)}/challenge", identity)
+    }
 
     /** The key with which an app subscribes at its push service; 404 where the relay has no WebPush. */
     fun vapidPublicKey(): String =

@@ -17,6 +17,7 @@ class AdviceTest {
         assertEquals(Step.ASK_USER, seen("credential-refused", "user"))
         assertEquals(Step.TELL_ADMINISTRATOR, seen("active", "administrator"))
         assertEquals(Step.SEND_TOKEN, seen("token-gone", "app"))
+        assertEquals(Step.WAIT, seen("proving", "app"))
         assertEquals(Step.SEND_TOKEN, seen("active", "app"))
         assertEquals(Step.SEND_TOKEN, seen("active", "nobody", "quarantine" to mapOf("reason" to "x")))
         assertEquals(Step.WIPE, seen("wiped", "user"))

@@ -3,6 +3,8 @@ package pushrelay
 import java.io.IOException
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlin.test.assertNotEquals
+import kotlin.test.assertNotNull
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
 
@@ -26,8 +28,9 @@ class ClientTest {
     private val waits = mutableListOf<Long>()
     private val answers = ArrayDeque<Answer?>()
     private val api = RelayApi { method, path, headers, body ->
-        val secret = headers["Authorization"]?.removePrefix("Bearer ")
-        asked += listOfNotNull(method, path, secret, headers["Enrolment-Key"], body?.decodeToString()).joinToString(" ")
+        val shown = path.replace(Regex("(?<=registrations/)[A-Za-z0-9_-]{24}(?=$|/)"), "ID")
+        val secret = headers["Authorization"]?.replace(Regex("^Bearer [A-Za-z0-9_-]{43}$"), "SECRET")
+        asked += listOfNotNull(method, shown, secret, headers["Enrolment-Key"], body?.decodeToString()).joinToString(" ")
         answers.removeFirst() ?: throw IOException("cut")
     }
     private val app = App(api, MemoryStore(), sleep = { waits += it }, chance = { 1.0 })
@@ -39,13 +42,13 @@ class ClientTest {
     private fun answer(status: Int, body: String, retryAfter: String? = null) =
         Answer(status, retryAfter, body.encodeToByteArray())
 
-    private fun active(secret: String = "") = answer(200, """{"id":"r1","state":"active"$secret}""")
+    private fun active() = answer(200, """{"id":"r1","state":"active"}""")
 
     private fun problem(status: Int, code: String, retryAfter: String? = null) =
         answer(status, """{"code":"$code"}""", retryAfter)
 
     private fun registered() {
-        relay(active(""","secret":"s1""""))
+        relay(active())
         assertEquals(Step.NOTHING, app.register(Wish("ann@example.com", Basic("secret"), old)).step)
         asked.clear()
     }
@@ -57,8 +60,8 @@ class ClientTest {
         assertEquals(Step.NOTHING, app.opened(new).step)
         assertEquals(Step.NOTHING, app.opened(new).step)
 
-        val patch = """PATCH /v1/registrations/r1 s1 {"device":{"token":"new-token"}}"""
-        assertEquals(listOf(patch, "GET /v1/registrations/r1 s1"), asked)
+        val patch = """PATCH /v1/registrations/ID SECRET {"device":{"token":"new-token"}}"""
+        assertEquals(listOf(patch, "GET /v1/registrations/ID SECRET"), asked)
     }
 
     fun `a device that was announced again is sent again`() {
@@ -69,8 +72,8 @@ class ClientTest {
 
         assertEquals(Step.NOTHING, app.opened(Fid("com.example.mail", "fid")).step)
         assertEquals(Step.NOTHING, app.opened(Fid("com.example.mail", "fid")).step)
-        assertEquals("""PATCH /v1/registrations/r1 s1 {"device":{"fid":"fid"}}""", asked.first())
-        assertEquals("GET /v1/registrations/r1 s1", asked.last())
+        assertEquals("""PATCH /v1/registrations/ID SECRET {"device":{"fid":"fid"}}""", asked.first())
+        assertEquals("GET /v1/registrations/ID SECRET", asked.last())
     }
 
     fun `what passes is repeated after the time that the relay names`() {
@@ -96,7 +99,7 @@ class ClientTest {
         relay(problem(403, "credential-refused"))
 
         assertEquals(Step.ASK_USER, app.credentialChanged(Basic("wrong")).step)
-        assertEquals(listOf("""PATCH /v1/registrations/r1 s1 {"credential":{"kind":"basic","password":"wrong"}}"""), asked)
+        assertEquals(listOf("""PATCH /v1/registrations/ID SECRET {"credential":{"kind":"basic","password":"wrong"}}"""), asked)
         assertTrue(waits.isEmpty())
     }
 
@@ -124,7 +127,7 @@ class ClientTest {
         relay(null, null, null, answer(204, ""))
 
         assertEquals(Step.REPEAT, app.logout().step)
-        assertEquals("r1", app.identity?.id)
+        assertNotNull(app.identity)
         assertEquals(Step.NOTHING, app.logout().step)
         assertNull(app.identity)
     }
@@ -134,22 +137,51 @@ class ClientTest {
         app.register(Wish("ann@example.com", Basic("secret"), old, enrolmentKey = "key"))
         app.opened(old)
 
-        assertTrue(asked.first().startsWith("POST /v1/registrations key {"))
+        assertTrue(asked.first().startsWith("PUT /v1/registrations/ID SECRET key {"))
         assertTrue(" key" !in asked.last())
     }
 
     fun `a test push is not repeated`() {
         registered()
-        relay(null, problem(429, "too-many-tests", "10"), active())
+        relay(null, problem(429, "too-many-tests", "10"))
 
-        assertEquals(listOf(Step.REPEAT, Step.REPEAT, Step.NOTHING), (1..3).map { app.testPush().step })
+        assertEquals(listOf(Step.REPEAT, Step.REPEAT), (1..2).map { app.testPush().step })
         assertTrue(waits.isEmpty())
     }
 
+    fun `a test push tells what became of it`() {
+        val steps = mapOf(
+            """"state":"delivered"""" to Step.NOTHING,
+            """"state":"refused","remedy":{"by":"app","text":"token"}""" to Step.SEND_TOKEN,
+            """"state":"refused","remedy":{"by":"administrator","text":"key"}""" to Step.TELL_ADMINISTRATOR,
+        )
+        for ((found, step) in steps) {
+            registered()
+            relay(answer(202, """{"id":"r1","test":{"id":"t1","state":"queued"}}"""), answer(200, """{"id":"t1",$found}"""))
+            assertEquals(step, app.testPush().step)
+            assertEquals("GET /v1/registrations/ID/test-pushes/t1 SECRET", asked.last())
+        }
+        relay(answer(202, """{"test":{"id":"t1"}}"""), *Array(5) { answer(200, """{"id":"t1","state":"queued"}""") })
+        assertEquals(Step.WAIT, app.testPush().step)
+    }
+
+    fun `a challenge is answered and another one asked for`() {
+        val proving = answer(200, """{"id":"r1","state":"proving","remedy":{"by":"app"}}""")
+        relay(proving, proving, problem(429, "too-many-challenges"), active())
+
+        assertEquals(Step.NOT_REGISTERED, app.prove("n").step)
+        assertEquals(Step.WAIT, app.register(Wish("ann@example.com", Basic("secret"), old)).step)
+        assertEquals(Step.WAIT, app.opened(old).step)
+        assertEquals(Step.NOTHING, app.prove("n").step)
+        assertEquals("POST /v1/registrations/ID/challenge SECRET", asked[2])
+        assertEquals("""POST /v1/registrations/ID/proof SECRET {"nonce":"n"}""", asked[3])
+    }
+
     fun `only pushes of its own registration count`() {
-        assertNull(app.received(TestPush("r1")))
+        assertNull(app.received(TestPush("other")))
         registered()
-        assertEquals<Push?>(TestPush("r1"), app.received(TestPush("r1")))
+        val own = TestPush(app.identity!!.id)
+        assertEquals<Push?>(own, app.received(own))
         assertNull(app.received(TestPush("other")))
         assertNull(app.received(null))
     }
@@ -163,13 +195,52 @@ class ClientTest {
         assertEquals("BK", api.vapidPublicKey())
     }
 
-    fun `neither refusals nor lost answers register`() {
-        relay(problem(403, "credential-refused"), null)
+    fun `a refused password leaves nothing`() {
+        relay(problem(403, "credential-refused"))
         val wish = Wish("ann@example.com", Basic("secret"), WebPush("com.example.mail", "https://push.example.com/1", "p", "a"))
 
-        assertEquals(listOf(Step.ASK_USER, Step.REPEAT), (1..2).map { app.register(wish).step })
+        assertEquals(Step.ASK_USER, app.register(wish).step)
         assertNull(app.identity)
         val device = """"device":{"platform":"webpush","app":"com.example.mail","endpoint":"https://push.example.com/1","""
         assertTrue(device + """"keys":{"p256dh":"p","auth":"a"}}""" in asked.first())
+    }
+
+    fun `a registration without an answer goes on under the same id and secret`() {
+        relay(null, null, null, active())
+        val wish = Wish("ann@example.com", Basic("secret"), old)
+
+        assertEquals(Step.REPEAT, app.register(wish).step)
+        val kept = app.identity!!.id
+        assertEquals(Step.NOTHING, app.register(wish).step)
+        assertEquals(kept, app.identity!!.id)
+        assertTrue(asked.all { it.startsWith("PUT /v1/registrations/ID SECRET {") })
+    }
+
+    fun `a new log-in keeps the registration even if its password is refused`() {
+        registered()
+        val kept = app.identity!!.id
+        relay(problem(403, "credential-refused"), active())
+        val wish = Wish("ann@example.com", Basic("secret"), old)
+
+        assertEquals(listOf(Step.ASK_USER, Step.NOTHING), (1..2).map { app.register(wish).step })
+        assertEquals(kept, app.identity!!.id)
+    }
+
+    fun `a log-in after the end takes a new identity`() {
+        for ((status, code) in listOf(410 to "gone", 401 to "not-authorized")) {
+            registered()
+            val before = app.identity!!.id
+            relay(problem(status, code), active())
+            assertEquals(Step.NOTHING, app.register(Wish("ann@example.com", Basic("secret"), old)).step)
+            assertNotEquals(before, app.identity!!.id)
+        }
+    }
+
+    fun `a wiped phone does not register again by itself`() {
+        registered()
+        relay(problem(410, "wiped"))
+
+        assertEquals(Step.WIPE, app.register(Wish("ann@example.com", Basic("secret"), old)).step)
+        assertNull(app.identity)
     }
 }

@@ -76,7 +76,10 @@ object Relay {
                 look(context)
             }
             is TestPush -> host.show(own)
-            is Challenge -> look(context)
+            is Challenge -> {
+                SealedFile(context, NONCE).write(own.nonce)
+                look(context)
+            }
         }
     }
     // endregion
@@ -135,6 +138,7 @@ object Relay {
 
     private val online = Constraints.Builder().setRequiredNetworkType(NetworkType.CONNECTED).build()
     private const val DEVICE = "push-relay-device"
+    internal const val NONCE = "push-relay-nonce"
 }
 
 // region workers
@@ -143,8 +147,10 @@ class LookWorker(context: Context, parameters: WorkerParameters) : Worker(contex
         val host = applicationContext as RelayHost
         val device = Relay.device(applicationContext) ?: return Result.success()
         if (host.relay.identity == null) return Result.success() // not logged in
-        val told = host.relay.opened(device)
+        val nonce = SealedFile(applicationContext, Relay.NONCE)
+        val told = nonce.read()?.let(host.relay::prove) ?: host.relay.opened(device)
         if (told.step == Step.REPEAT) return Result.retry()
+        nonce.delete()
         host.act(told)
         return Result.success()
     }

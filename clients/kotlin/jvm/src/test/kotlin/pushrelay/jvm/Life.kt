@@ -3,6 +3,7 @@ package pushrelay.jvm
 import java.io.File
 import pushrelay.App
 import pushrelay.Basic
+import pushrelay.Challenge
 import pushrelay.Device
 import pushrelay.Fcm
 import pushrelay.Fid
@@ -41,7 +42,10 @@ class Phone(private val app: App, private val asAndroid: RelayApi) {
         "password" -> result(app.credentialChanged(password(order)))
         "test" -> result(app.testPush())
         "logout" -> result(app.logout())
-        "push" -> mapOf("push" to app.received(readPush((order["data"] as String).encodeToByteArray()))?.toString())
+        "push" -> {
+            val push = app.received(readPush((order["data"] as String).encodeToByteArray()))
+            if (push is Challenge) result(app.prove(push.nonce)) else mapOf("push" to push?.toString())
+        }
         else -> throw IllegalArgumentException("no such order")
     }
 
