@@ -39,3 +39,8 @@ def test_the_modes_are_those_of_the_api() -> None:
     values = parsed("ios-specfile.xml").findall("dict/string[@keyName='mode']/constraints/values/value")
 
     assert [each.text for each in values] == [mode.value for mode in Mode]
+    arrays = {each.get("name"): [item.text for item in each] for each in parsed("android-values.xml")}
+    assert arrays["relay_mode_values"] == [mode.value for mode in Mode]
+    (mode,) = [each for each in parsed("android-restrictions.xml") if each.get(f"{ANDROID}key") == "mode"]
+    named = {mode.get(f"{ANDROID}entries"), mode.get(f"{ANDROID}entryValues")}
+    assert named == {f"@array/{name}" for name in arrays}
