@@ -44,7 +44,7 @@ GRANT UPDATE ("dirty") ON public.mailbox TO relay_api;
 GRANT SELECT ON public.registration TO relay_api;
 GRANT DELETE ON public.registration TO relay_api;
 GRANT INSERT ("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash", "token_since", "classes", "subfolders", "mode", "locale", "state", "created_at", "credential_proof") ON public.registration TO relay_api;
-GRANT UPDATE ("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state", "candidate_refused", "tested_at", "credential_proof", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_api;
+GRANT UPDATE ("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state", "candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_api;
 GRANT SELECT ("registration_id", "account") ON public.candidate TO relay_api;
 GRANT INSERT ON public.candidate TO relay_api;
 GRANT DELETE ON public.candidate TO relay_api;

@@ -85,5 +85,5 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     port = await stack.enter_async_context(
         open_listener(app, api.host, api.port, tls, admission=door, pace=pace, largest=LARGEST)
     )
-    running.jobs.append(("expiry", partial(sweep_forever, store, now)))
+    running.jobs.append(("expiry", partial(sweep_forever, store, now, settings.retention.period)))
     log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})

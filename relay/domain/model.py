@@ -209,6 +209,8 @@ class RegistrationView:
     """Whether a candidate waits for its credential check."""
     candidate_refused: bool
     """Whether the last candidate was refused while the registration continues with an older credential."""
+    seen_at: datetime | None = None
+    """When its app was seen last, to the day; None: never since it registered."""
 
 
 @dataclass(frozen=True, slots=True)

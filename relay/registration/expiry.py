@@ -1,8 +1,7 @@
-"""The end of registrations that are kept no longer: strangers' attempts, phones that gave up, wiped mailboxes."""
+"""The end of registrations that are kept no longer: attempts of strangers, apps that are gone, wiped mailboxes."""
 
 import asyncio
 import logging
-from typing import Final
 
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
@@ -10,11 +9,9 @@ from relay.domain.ports.registration import RegistrationStore
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 600.0  # seconds between two looks
 
-
-async def sweep_forever(store: RegistrationStore, clock: Clock, period: float = PERIOD) -> None:
-    """End what is kept no longer, again and again until cancelled; several processes may do so at once."""
+async def sweep_forever(store: RegistrationStore, clock: Clock, period: float) -> None:
+    """End what is kept no longer, every `period` seconds until cancelled; several processes may do so at once."""
     while True:
         try:
             ended = await store.sweep(clock())

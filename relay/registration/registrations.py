@@ -66,6 +66,8 @@ WIPED: Final = (
     "an administrator wiped the device: remove the data of the account, and do not register again by yourself"
 )
 FORBIDDEN: Final = "an administrator wiped the mailbox's device: ask the administrator of the relay for leave"
+SEEN: Final = timedelta(days=1)
+"""Between two notes that an app was seen."""
 RACES: Final = 3  # tries while other requests register the same mailbox
 
 
@@ -225,7 +227,18 @@ class Registrations:
             raise await self._ended(access)
         if view.registration.state is RegistrationState.WIPED:
             raise Wiped(WIPED)
+        await self._saw(view)
         return view
+
+    async def _saw(self, view: RegistrationView) -> None:
+        """Note that the app was seen, about once a day: a read is no write."""
+        now, before = self._clock(), view.seen_at or view.registration.created_at
+        if abs(now - before) < SEEN:  # a moment ahead was noted while the clock was wrong
+            return
+        try:
+            await self._store.saw(view.registration.id, now)
+        except StoreUnavailable:
+            log.debug("app seen, but not noted: the database is away", extra={"registration": view.registration.id})
 
     async def _ended(self, access: Access) -> RelayError:
         """Return why nothing opens with an id and a secret."""

@@ -116,7 +116,12 @@ class Checks:
             ),
             push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
             wiped_needs_administrator=registrations.wiped_needs_administrator,
-            retention=Retention(timedelta(days=registrations.retain_tombstone_days)),
+            retention=Retention(
+                timedelta(days=registrations.retain_tombstone_days),
+                token_gone=_days(registrations.retain_token_gone_days),
+                refused=_days(registrations.retain_refused_days),
+                untouched=_days(registrations.retain_untouched_days),
+            ),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,
                 egress.file_megabytes * MEGABYTE,
@@ -273,3 +278,8 @@ def key_files(files: Files, state_dir: Path, sealing: SealingSection) -> tuple[P
         state_dir / PRIVATE_KEY if private is None else files.path(private),
         state_dir / PUBLIC_KEY if public is None else files.path(public),
     )
+
+
+def _days(number: float) -> timedelta | None:
+    """Return a time that is kept; 0 stands for ever."""
+    return timedelta(days=number) if number else None

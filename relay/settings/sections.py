@@ -440,6 +440,18 @@ class RegistrationsSection(Section):
         default=True,
         description="nobody registers for a wiped mailbox before `relay wipes allow USER`",
     )
+    retain_token_gone_days: float = Field(
+        default=30.0, ge=0, le=3650, description="days until a registration ends whose app is gone; 0: never"
+    )
+    retain_refused_days: float = Field(
+        default=30.0, ge=0, le=3650, description="days until one ends whose credential is refused; 0: never"
+    )
+    retain_untouched_days: float = Field(
+        default=180.0,
+        ge=0,
+        le=3650,
+        description="days until one ends whose app was not seen and that got no push; 0: never",
+    )
     retain_tombstone_days: float = Field(
         default=30.0,
         gt=0,

@@ -49,7 +49,7 @@ _NEW: Final = (
 )
 _CHANGED: Final = (
     *("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
-    *("candidate_refused", "tested_at", "credential_proof", *_QUARANTINE),
+    *("candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", *_QUARANTINE),
 )
 _MARKED: Final = (
     *("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at"),

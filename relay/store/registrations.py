@@ -39,7 +39,7 @@ from relay.domain.retention import Retention
 from relay.domain.tries import Load, account_key
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tombstones, tries
-from relay.store.bulk import Among
+from relay.store.bulk import Among, in_order
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, outbox_topics, set_marks
 from relay.store.prepared import Prepared
@@ -176,6 +176,10 @@ class SqlRegistrationStore:
         """Return what is left of a registration that ended; None: nothing, or it did not end."""
         return await self._reads.run(tombstones.find, registration_id)
 
+    async def saw(self, registration_id: RegistrationId, now: datetime) -> None:
+        """Note that the app of a registration showed its secret."""
+        await self._write(_saw, registration_id, now)
+
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
         return await self._database.run(_may_test, registration_id, now, pause)
@@ -186,6 +190,8 @@ class SqlRegistrationStore:
         Mailboxes without any registration are marked dirty, so that the watch role forgets them.
         """
         await self._write(tombstones.clear, now)
+        while await self._write(_note_idle, now, at_once):
+            pass
         ended: Counter[Ending] = Counter()
         while True:
             looked, some = await self._write(_sweep, now, self._retention, at_once)
@@ -214,6 +220,7 @@ def _read_view(row: AnyRow) -> RegistrationView:
         mailbox=read_mailbox(row),
         candidate_pending=bool(row.candidate_pending),
         candidate_refused=row.candidate_refused,
+        seen_at=row.seen_at,
     )
 
 
@@ -223,6 +230,7 @@ _VIEWS: Final = Reader(
         *REGISTRATION,
         *MAILBOX,
         registration.c.candidate_refused,
+        registration.c.seen_at,
         candidate.c.registration_id.is_not(None).label("candidate_pending"),
     )
     .join_from(registration, mailbox)
@@ -278,7 +286,9 @@ def _change(
     if _revives(change):
         _supersede(connection, own, change)
     if values:
-        update = sa.update(registration).where(registration.c.id == registration_id).values(values)
+        update = (
+            sa.update(registration).where(registration.c.id == registration_id).values(values | {"idle_since": None})
+        )
         platforms.update(connection.scalars(update.returning(registration.c.platform)))
     if _revives(change):
         # Whatever made the marks wait concerned the old token.
@@ -341,8 +351,8 @@ def _may_test(connection: sa.Connection, registration_id: RegistrationId, now: d
 
 def _sweep(connection: sa.Connection, now: datetime, retention: Retention, at_once: int) -> tuple[int, Counter[Ending]]:
     """End one slice of what is kept no longer; return how many mailboxes were looked at, and what ended."""
+    over = _over(now, retention)
     before = now - retention.unproved
-    over = _over(before)
     owners = sa.select(registration.c.mailbox_id).where(sa.or_(*over.values())).distinct()
     named = sa.exists().where(registration.c.mailbox_id == mailbox.c.id)
     ghosts = sa.select(mailbox.c.id).where(mailbox.c.since < before, ~named)
@@ -359,14 +369,48 @@ def _sweep(connection: sa.Connection, now: datetime, retention: Retention, at_on
     return len(ids), ended
 
 
-def _over(before: datetime) -> Mapping[Ending, sa.ColumnElement[bool]]:
+def _over(now: datetime, retention: Retention) -> Mapping[Ending, sa.ColumnElement[bool]]:
     """Return which registrations end, and how: wiped ones once their phone was told, or cannot be."""
     farewell = sa.exists().where(outbox.c.registration_id == registration.c.id, outbox.c.mark == Mark.ATTENTION.value)
-    wiped = registration.c.state == RegistrationState.WIPED.value
-    return {
-        Ending.WIPED: wiped & ~farewell,
-        Ending.EXPIRED: ~wiped & registration.c.proved_at.is_(None) & (registration.c.created_at < before),
-    }
+    state = registration.c.state
+    wiped = state == RegistrationState.WIPED.value
+    stranger = registration.c.proved_at.is_(None)
+    useless: list[sa.ColumnElement[bool]] = [stranger & (registration.c.created_at < now - retention.unproved)]
+    if retention.token_gone is not None:
+        gone = state == RegistrationState.TOKEN_GONE.value
+        useless.append(gone & (registration.c.idle_since < now - retention.token_gone))
+    if retention.refused is not None:
+        before = now - retention.refused
+        refused = mailbox.c.state == WatchState.CREDENTIAL_REFUSED.value
+        useless.append(state.in_(UNPROVED) & (registration.c.idle_since < before))
+        useless.append(
+            sa.exists(mailbox.c.id).where(mailbox.c.id == registration.c.mailbox_id, refused, mailbox.c.since < before)
+        )
+    if retention.untouched is not None:
+        moments = (registration.c.seen_at, registration.c.last_push_at, registration.c.created_at)
+        before = now - retention.untouched
+        useless.append(sa.and_(*(sa.or_(moment.is_(None), moment < before) for moment in moments)))
+    return {Ending.WIPED: wiped & ~farewell, Ending.EXPIRED: ~wiped & sa.or_(*useless)}
+
+
+def _note_idle(connection: sa.Connection, now: datetime, at_once: int) -> bool:
+    """Note since when registrations are of no use, or that they are of use again; return whether some may be left.
+
+    The column follows the state within one look, whoever changed the state. Rows that are in use wait for the next one.
+    """
+    idle = registration.c.state.in_((*UNPROVED, RegistrationState.TOKEN_GONE.value))
+    since = registration.c.idle_since
+    found: list[str] = []
+    for stale, value in ((idle & since.is_(None), now), (~idle & since.is_not(None), None)):
+        some = sa.select(registration.c.id).where(stale).order_by(*in_order(registration.c.id)).limit(at_once)
+        ids = list(connection.scalars(some.with_for_update(key_share=True, skip_locked=True)))
+        connection.execute(sa.update(registration).where(registration.c.id.in_(ids)).values(idle_since=value))
+        found += ids
+    return len(found) >= at_once
+
+
+def _saw(connection: sa.Connection, registration_id: RegistrationId, now: datetime) -> None:
+    connection.execute(sa.update(registration).where(registration.c.id == registration_id).values(seen_at=now))
 
 
 def _mark(

@@ -161,6 +161,8 @@ registration = sa.Table(
     sa.Column("rechecks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("recheck_at", Moment),
     sa.Column("credential_proof", sa.LargeBinary),
+    sa.Column("idle_since", Moment),
+    sa.Column("seen_at", Moment),
 )
 
 """By `token_hash` the watch role, which may not read device tokens, sees whether two registrations mean the same app on

@@ -19,7 +19,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, new_mailbox, new_registration
 from tests.fakes.registrations import MemoryRegistrationStore
 
-SHORT = Retention(timedelta(minutes=30), unproved=timedelta(minutes=20))
+SHORT = Retention(timedelta(minutes=30), timedelta(minutes=20), None, None, None)
 NAMES = ("ann", "ben")
 DEVICES = ("phone", "pad")
 STEPS = 100

@@ -53,7 +53,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "SELECT": ALL,
             "INSERT": NEW_REGISTRATION,
             "UPDATE": "device_token token_hash token_since environment classes subfolders mode locale state"
-            f" candidate_refused tested_at credential_proof {QUARANTINE}",
+            f" candidate_refused tested_at idle_since seen_at credential_proof {QUARANTINE}",
             "DELETE": ALL,
         },
         WATCH: {

@@ -61,6 +61,7 @@ class MemoryRegistrationStore:
         self.tries: dict[tuple[str, str], Tries] = {}
         self.marks: list[tuple[RegistrationId, Mark]] = []
         self.proved: set[RegistrationId] = set()
+        self.seen: dict[RegistrationId, datetime] = {}
         self.tombstones: dict[RegistrationId, tuple[Tombstone, datetime]] = {}
         self.tested: dict[RegistrationId, datetime] = {}
         self.tests: dict[RegistrationId, list[PushTest]] = {}
@@ -115,6 +116,7 @@ class MemoryRegistrationStore:
             self.mailboxes[registration.mailbox_id],
             candidate_pending=registration_id in self.candidates,
             candidate_refused=registration_id in self.refused,
+            seen_at=self.seen.get(registration_id),
         )
 
     async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
@@ -176,6 +178,10 @@ class MemoryRegistrationStore:
             waits = other.state in unproved and other.id in self.candidates
             if other.id != mine.id and _device(other) == _device(mine) and not waits:
                 self._delete(other.id)
+
+    async def saw(self, registration_id: RegistrationId, now: datetime) -> None:
+        self._reach("saw")
+        self.seen[registration_id] = now
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         self._reach("may_test")

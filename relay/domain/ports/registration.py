@@ -66,11 +66,14 @@ class RegistrationStore(Protocol):
     async def tombstone(self, registration_id: RegistrationId) -> Tombstone | None:
         """Return what is left of a registration that ended; None: nothing, or it did not end."""
 
+    async def saw(self, registration_id: RegistrationId, now: datetime) -> None:
+        """Note that the app of a registration showed its secret."""
+
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
 
     async def sweep(self, now: datetime) -> Mapping[Ending, int]:
-        """End what is kept no longer: registrations that no mail server ever accepted, and those of wiped mailboxes.
+        """End what is kept no longer: registrations that are of no use for too long, and those of wiped mailboxes.
 
         Returns how many registrations ended, and how. Tombstones whose time is over go too. Mailboxes without any
         registration are marked dirty, so that the watch role forgets them.

@@ -576,6 +576,25 @@ async def test_every_use_of_a_wiped_registration_says_so_before_and_after_its_en
             await use
 
 
+async def test_an_app_that_shows_its_secret_is_noted_once_a_day() -> None:
+    world = ApiWorld()
+    made = await registered(world)
+    id_ = made.view.registration.id
+
+    await world.service.view(access(made))
+    assert world.store.seen == {}
+    world.time.forward(days=1)
+    await world.service.view(access(made))
+    first = world.time()
+    assert world.store.seen == {id_: first}
+    world.time.forward(hours=23)
+    await world.service.view(access(made))
+    assert world.store.seen == {id_: first}
+    world.time.forward(hours=1)
+    world.store.failing.add("saw")
+    assert (await world.service.view(access(made))).registration.id == id_
+
+
 async def test_a_registration_is_removed_once_and_stays_removed() -> None:
     world = ApiWorld()
     made = await registered(world)
