@@ -43,8 +43,8 @@ GRANT INSERT ("id", "server", "user", "device_id", "shard", "state", "since", "d
 GRANT UPDATE ("dirty") ON public.mailbox TO relay_api;
 GRANT SELECT ON public.registration TO relay_api;
 GRANT DELETE ON public.registration TO relay_api;
-GRANT INSERT ("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash", "token_since", "classes", "subfolders", "mode", "locale", "state", "created_at", "credential_proof") ON public.registration TO relay_api;
-GRANT UPDATE ("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state", "candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_api;
+GRANT INSERT ("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash", "token_since", "classes", "subfolders", "mode", "locale", "state", "created_at", "credential_proof", "must_prove") ON public.registration TO relay_api;
+GRANT UPDATE ("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state", "candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", "must_prove", "challenge_hash", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_api;
 GRANT SELECT ("registration_id", "account") ON public.candidate TO relay_api;
 GRANT INSERT ON public.candidate TO relay_api;
 GRANT DELETE ON public.candidate TO relay_api;
@@ -52,6 +52,7 @@ GRANT SELECT ON public.tries TO relay_api;
 GRANT SELECT ON public.outbox TO relay_api;
 GRANT INSERT ("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at", "attempts", "cause") ON public.outbox TO relay_api;
 GRANT UPDATE ("count", "generation", "certain", "last_at", "due_at", "cause", "aside") ON public.outbox TO relay_api;
+GRANT DELETE ON public.outbox TO relay_api;
 GRANT SELECT ON public.push_test TO relay_api;
 GRANT DELETE ON public.push_test TO relay_api;
 GRANT INSERT ("id", "registration_id", "asked_at") ON public.push_test TO relay_api;
@@ -69,7 +70,7 @@ GRANT DELETE ON public.collection TO relay_watch;
 GRANT SELECT ON public.hierarchy TO relay_watch;
 GRANT INSERT ON public.hierarchy TO relay_watch;
 GRANT DELETE ON public.hierarchy TO relay_watch;
-GRANT SELECT ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", "token_hash", "app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at") ON public.registration TO relay_watch;
+GRANT SELECT ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", "token_hash", "must_prove", "app", "environment", "quarantine_reason", "quarantine_remedy", "recheck_at") ON public.registration TO relay_watch;
 GRANT UPDATE ("state", "candidate_refused", "proved_at") ON public.registration TO relay_watch;
 GRANT DELETE ON public.registration TO relay_watch;
 GRANT SELECT ON public.candidate TO relay_watch;
@@ -99,6 +100,11 @@ GRANT SELECT ("id", "state", "reason") ON public.mailbox TO relay_push;
 GRANT UPDATE ("dirty") ON public.mailbox TO relay_push;
 GRANT SELECT ("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state", "mailbox_id", "last_push_at", "last_outcome", "pushed", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_push;
 GRANT UPDATE ("state", "last_push_at", "last_outcome", "pushed", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at") ON public.registration TO relay_push;
+GRANT UPDATE ("challenge_hash", "challenged_at") ON public.registration TO relay_push;
+GRANT SELECT ON public.challenged TO relay_push;
+GRANT INSERT ON public.challenged TO relay_push;
+GRANT UPDATE ON public.challenged TO relay_push;
+GRANT DELETE ON public.challenged TO relay_push;
 GRANT DELETE ON public.registration TO relay_push;
 GRANT SELECT ON public.outbox TO relay_push;
 GRANT DELETE ON public.outbox TO relay_push;
@@ -128,10 +134,10 @@ CREATE TRIGGER api_inserts_unproved BEFORE INSERT ON public.registration FOR EAC
     WHEN (current_user = 'relay_api' AND (NEW.state <> 'verifying')) EXECUTE FUNCTION public.relay_forbid();
 DROP TRIGGER IF EXISTS api_activates_nothing ON public.registration;
 CREATE TRIGGER api_activates_nothing BEFORE UPDATE ON public.registration FOR EACH ROW
-    WHEN (current_user = 'relay_api' AND (NEW.state <> OLD.state AND NOT (OLD.state = 'credential-refused' AND NEW.state = 'verifying') AND NOT (OLD.state = 'token-gone' AND NEW.state = 'active' AND (NEW.device_token <> OLD.device_token OR NEW.token_since <> OLD.token_since)))) EXECUTE FUNCTION public.relay_forbid();
+    WHEN (current_user = 'relay_api' AND (NEW.state <> OLD.state AND NOT (OLD.state = 'credential-refused' AND NEW.state = 'verifying') AND NOT (OLD.state IN ('active', 'token-gone') AND NEW.state = 'proving') AND NOT (OLD.state = 'proving' AND NEW.state = 'active') AND NOT (OLD.state = 'token-gone' AND NEW.state = 'active' AND (NEW.device_token <> OLD.device_token OR NEW.token_since <> OLD.token_since)))) EXECUTE FUNCTION public.relay_forbid();
 DROP TRIGGER IF EXISTS push_ends_tokens_only ON public.registration;
 CREATE TRIGGER push_ends_tokens_only BEFORE UPDATE ON public.registration FOR EACH ROW
-    WHEN (current_user = 'relay_push' AND (NEW.state <> OLD.state AND NOT (OLD.state = 'active' AND NEW.state = 'token-gone'))) EXECUTE FUNCTION public.relay_forbid();
+    WHEN (current_user = 'relay_push' AND (NEW.state <> OLD.state AND NOT (OLD.state IN ('active', 'proving') AND NEW.state = 'token-gone'))) EXECUTE FUNCTION public.relay_forbid();
 DROP TRIGGER IF EXISTS push_deletes_wiped_only ON public.registration;
 CREATE TRIGGER push_deletes_wiped_only BEFORE DELETE ON public.registration FOR EACH ROW
     WHEN (current_user = 'relay_push' AND (OLD.state <> 'wiped')) EXECUTE FUNCTION public.relay_forbid();
@@ -146,7 +152,10 @@ CREATE TRIGGER push_clears_no_flag BEFORE UPDATE ON public.mailbox FOR EACH ROW
     WHEN (current_user = 'relay_push' AND (NOT NEW.dirty)) EXECUTE FUNCTION public.relay_forbid();
 DROP TRIGGER IF EXISTS api_sets_test_marks_only ON public.outbox;
 CREATE TRIGGER api_sets_test_marks_only BEFORE INSERT ON public.outbox FOR EACH ROW
-    WHEN (current_user = 'relay_api' AND (NEW.mark <> 'test')) EXECUTE FUNCTION public.relay_forbid();
+    WHEN (current_user = 'relay_api' AND (NEW.mark NOT IN ('test', 'challenge'))) EXECUTE FUNCTION public.relay_forbid();
+DROP TRIGGER IF EXISTS api_deletes_challenges_only ON public.outbox;
+CREATE TRIGGER api_deletes_challenges_only BEFORE DELETE ON public.outbox FOR EACH ROW
+    WHEN (current_user = 'relay_api' AND (OLD.mark <> 'challenge')) EXECUTE FUNCTION public.relay_forbid();
 
 DO $relay$
 DECLARE

@@ -19,6 +19,7 @@ WISH: Final[Json] = {
     "locale": "de-AT",
 }
 CHANGE: Final[Json] = {"device": {"token": "beef" * 16}, "credential": {"kind": "basic", "password": "..."}}
+PROOF: Final[Json] = {"nonce": "o0Z3kqXb1vT9sWm2cYgRPA"}
 REGISTRATION: Final[Json] = {
     "id": ID,
     "state": "active",

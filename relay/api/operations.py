@@ -20,7 +20,7 @@ from relay.api.documents import (
     WebPushAnswer,
     WithTestAnswer,
 )
-from relay.api.schema import ChangeBody, RegistrationBody
+from relay.api.schema import ChangeBody, ProofBody, RegistrationBody
 from relay.registration.identity import LONGEST
 
 ID: Final = "[A-Za-z0-9_-]{1,54}"
@@ -113,7 +113,7 @@ OPERATIONS: Final = (
         (
             Reply(
                 HTTPStatus.CREATED,
-                "the mail server accepted the credential; the registration is active",
+                "the mail server accepted the credential; the registration is active, or proving",
                 RegisteredAnswer,
                 headers=("Location",),
                 example=examples.REGISTERED,
@@ -205,6 +205,34 @@ OPERATIONS: Final = (
         secret=True,
     ),
     Operation("remove", "DELETE", ONE, "Remove a registration", (Reply(HTTPStatus.NO_CONTENT, "done"),), secret=True),
+    Operation(
+        "challenge",
+        "POST",
+        ONE + "/challenge",
+        "Ask for another challenge push",
+        (
+            Reply(
+                HTTPStatus.ACCEPTED,
+                "a challenge is on its way, unless the registration is active already",
+                RegistrationAnswer,
+                headers=_PENDING,
+                example=examples.REGISTRATION,
+            ),
+        ),
+        ("not-active", "too-many-challenges"),
+        secret=True,
+    ),
+    Operation(
+        "prove",
+        "POST",
+        ONE + "/proof",
+        "Return the nonce of a challenge push: the registration becomes active",
+        (_SHOWN,),
+        ("not-active", "wrong-proof"),
+        body=ProofBody,
+        body_example=examples.PROOF,
+        secret=True,
+    ),
     Operation(
         "test_push",
         "POST",

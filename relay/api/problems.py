@@ -29,6 +29,7 @@ from relay.registration.errors import (
     NotAuthorized,
     OtherMailbox,
     Replaced,
+    TooManyChallenges,
     TooManyOfRegistration,
     TooManyRefusals,
     TooManyRegistrations,
@@ -39,6 +40,7 @@ from relay.registration.errors import (
     UnsupportedCredential,
     UnsupportedDevice,
     Wiped,
+    WrongProof,
 )
 
 CHALLENGE: Final = 'Bearer realm="registration"'
@@ -72,6 +74,8 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     MailboxWiped: Kind(HTTPStatus.FORBIDDEN, "mailbox-wiped", "An administrator wiped the mailbox's device"),
     TooSlow: Kind(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The body did not arrive in time"),
     Replaced: Kind(HTTPStatus.CONFLICT, "replaced", "The registration was removed or replaced meanwhile"),
+    WrongProof: Kind(HTTPStatus.FORBIDDEN, "wrong-proof", "The nonce is not that of the last challenge"),
+    TooManyChallenges: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-challenges", "Too many challenges"),
     NoSuchTest: Kind(HTTPStatus.NOT_FOUND, "no-such-test", "There is no test push of this id"),
     Wiped: Kind(HTTPStatus.GONE, "wiped", "An administrator wiped the device"),
     Gone: Kind(HTTPStatus.GONE, "gone", "The registration has ended"),
@@ -140,7 +144,7 @@ def _headers(error: RelayError) -> dict[str, str]:
             headers[hdrs.WWW_AUTHENTICATE] = f'{CHALLENGE}, error="invalid_token"'  # [RFC 6750 3]
         case UnknownEncoding():
             headers[hdrs.ACCEPT_ENCODING] = ", ".join(ENCODINGS)  # [RFC 9110 15.5.16]
-        case TooManyRefusals() | TooManyRequests() | TooManyTests():
+        case TooManyRefusals() | TooManyRequests() | TooManyTests() | TooManyChallenges():
             headers[hdrs.RETRY_AFTER] = str(error.retry_after)
         case Busy():
             headers[hdrs.RETRY_AFTER] = str(PAUSE)

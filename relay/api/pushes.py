@@ -10,8 +10,9 @@ from relay.domain.model import Mark, Mode, Platform
 from relay.domain.reasons import Cause
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
 
-Kind = Literal["new-items", "attention", "test"]
+Kind = Literal["new-items", "attention", "test", "challenge"]
 Json = Mapping[str, object]
+NONCE: Final = "o0Z3kqXb1vT9sWm2cYgRPA"
 
 
 class _Push(BaseModel):
@@ -30,6 +31,7 @@ class PushData(_Push):
     count: int | None = Field(default=None, ge=1, description="of changes, roughly")
     certain: bool | None = Field(default=None, description="false: only inferred, or maybe the mail server's fault")
     reason: Cause | None = Field(default=None, description="what an attention is about")
+    nonce: str | None = Field(default=None, description="of a challenge: the app returns it as proof")
 
 
 class ApnsAlert(_Push):
@@ -65,6 +67,7 @@ class FcmPush(_Push):
     count: str | None = None
     certain: str | None = None
     reason: Cause | None = None
+    nonce: str | None = None
 
 
 MODELS: Final[Mapping[Platform, type[BaseModel]]] = {
@@ -85,7 +88,8 @@ def bodies(platform: Platform) -> Iterator[tuple[str, Json]]:
         for mode in Mode:
             for certain in (True, False):
                 name = f"{mark.value}, {mode.value}{'' if certain else ', uncertain'}"
-                yield name, _RENDER[platform](Notice(mark, 3, certain, ID, mode, "en"))
+                notice = Notice(mark, 3, certain, ID, mode, "en", nonce=NONCE if mark is Mark.CHALLENGE else "")
+                yield name, _RENDER[platform](notice)
     for cause in Cause:
         yield (
             f"attention, {cause.value}",
@@ -101,5 +105,6 @@ def examples(platform: Platform) -> dict[str, Json]:
         f"{Mark.EMAIL.value}, alert",
         f"{Mark.ATTENTION.value}, {Cause.CREDENTIAL.value}",
         f"{Mark.TEST.value}, alert",
+        f"{Mark.CHALLENGE.value}, alert",
     )
     return {name.partition(",")[0]: body for name, body in bodies(platform) if name in wanted}

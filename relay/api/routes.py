@@ -20,7 +20,7 @@ from relay.api.guard import Gate
 from relay.api.openapi import document, written
 from relay.api.operations import COLLECTION, ID, MAILBOX, OPERATIONS, SERVER, Query
 from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow, UnknownEncoding
-from relay.api.schema import Body, ChangeBody, RegistrationBody, parse
+from relay.api.schema import Body, ChangeBody, ProofBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
 from relay.http.kinds import ENCODINGS
 from relay.registration.capabilities import Capabilities
@@ -84,6 +84,8 @@ class Routes:
             "view": self.view,
             "change": self.change,
             "remove": self.remove,
+            "challenge": self.challenge,
+            "prove": self.prove,
             "test_push": self.test_push,
             "push_test": self.push_test,
             "webpush": self.webpush,
@@ -148,6 +150,21 @@ class Routes:
         with self._writes.passing():
             await self._service.remove(access)
         return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def challenge(self, request: web.Request) -> web.Response:
+        """Answer 202 with the registration."""
+        access = _access(request)
+        with self._writes.passing():
+            view = await self._service.challenge(access)
+        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=LATER)
+
+    async def prove(self, request: web.Request) -> web.Response:
+        """Answer 200 with the registration, which is active now."""
+        access = _access(request)
+        body = await self._read(request, ProofBody)
+        with self._writes.passing():
+            view = await self._service.prove(access, body.nonce)
+        return web.json_response(documents.registration(view))
 
     async def test_push(self, request: web.Request) -> web.Response:
         """Answer 202 with the registration and the test push."""

@@ -341,7 +341,13 @@ class ChangeBody(Strict):
         )
 
 
-Body = TypeVar("Body", RegistrationBody, ChangeBody)
+class ProofBody(Strict):
+    """The body of POST /v1/registrations/{id}/proof."""
+
+    nonce: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+Body = TypeVar("Body", RegistrationBody, ChangeBody, ProofBody)
 
 
 def parse(model: type[Body], body: bytes) -> Body:

@@ -57,6 +57,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         settings.webpush.services,
         settings.limits,
         invitations=api.invitations,
+        proving=api.proving,
     )
     limits = Limits(
         registrations_per_minute=api.registrations_per_minute,

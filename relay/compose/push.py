@@ -1,5 +1,6 @@
 """Builds the push role: a sender and a dispatcher for each configured provider."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -12,10 +13,12 @@ from relay.domain.ports.outbox import Capacities, Capacity, PushSender
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.breaker import unbounded
+from relay.push.challenges import ChallengingSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.push.webpush.sender import WebPushSender
+from relay.store.challenges import SqlChallengeStore
 from relay.store.outbox import SqlOutboxStore
 
 
@@ -56,11 +59,12 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         capacities[Platform.WEBPUSH] = webpush.services.capacities
         senders[Platform.WEBPUSH] = webpush, settings.webpush.sender.in_flight
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
+    challenges = SqlChallengeStore(running.database)
     for platform, (sender, slots) in senders.items():
         dispatcher = Dispatcher(
             store,
             platform,
-            sender,
+            ChallengingSender(sender, challenges, now, secrets.token_urlsafe),
             running.wakeups,
             now,
             running.random,

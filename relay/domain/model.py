@@ -57,7 +57,7 @@ class Mode(StrEnum):
 
 
 class Mark(StrEnum):
-    """What is dirty for a registration: a class with new items, or one of the two notices without a class."""
+    """What is dirty for a registration: a class with new items, or a notice without a class."""
 
     EMAIL = "email"
     CALENDAR = "calendar"
@@ -66,6 +66,8 @@ class Mark(StrEnum):
     NOTES = "notes"
     ATTENTION = "attention"
     TEST = "test"
+    CHALLENGE = "challenge"
+    """The app must return what this push brings, to prove that it is on the device."""
 
     @classmethod
     def of(cls, collection_class: CollectionClass) -> "Mark":
@@ -78,6 +80,8 @@ class RegistrationState(StrEnum):
 
     VERIFYING = "verifying"
     """The mail server has not accepted its credential yet; it is never pushed to."""
+    PROVING = "proving"
+    """Its credential was accepted; the app has not shown yet that it is on the device: it gets challenges alone."""
     ACTIVE = "active"
     REFUSED = "credential-refused"
     TOKEN_GONE = "token-gone"
@@ -167,6 +171,8 @@ class Registration:
     """The classes whose sub-folders count too; only those that are among `classes`."""
     credential_proof: bytes = field(default=b"", repr=False)
     """Shows whether the app sends its last credential again, to those who know the secret; empty: unknown."""
+    must_prove: bool = False
+    """Whether the app has yet to return the nonce of a challenge push to this device token."""
 
 
 class PushTestState(StrEnum):
@@ -237,6 +243,8 @@ class RegistrationChange:
     subfolders: frozenset[CollectionClass] | None = None
     credential_proof: bytes | None = field(default=None, repr=False)
     """Comes with `sealed_candidate`."""
+    proves: bool = False
+    """Whether a new device token must be proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +330,8 @@ class DuePush:
     locale: str
     cause: Cause | None = None
     """What an `attention` is about; None: unknown, or another mark."""
+    nonce: str = field(default="", repr=False)
+    """What the app returns to a `challenge`; it is made when the push leaves."""
 
 
 SHARDS: Final = 256

@@ -10,7 +10,7 @@ from relay.domain.model import Mark
 COALESCE_MOST: Final = 60.0  # seconds; people take a longer delay for a fault
 JITTER_MOST: Final = 300.0  # seconds; COALESCE_MOST added, it stays below what the store takes for a wrong clock
 
-NOTICES: Final = frozenset({Mark.ATTENTION, Mark.TEST})
+NOTICES: Final = frozenset({Mark.ATTENTION, Mark.TEST, Mark.CHALLENGE})
 """Marks that leave at once: a person waits for them, and they do not show who got the same mail."""
 LASTING: Final = frozenset({Mark.ATTENTION})
 """Marks that stay true at any age."""

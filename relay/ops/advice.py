@@ -122,6 +122,7 @@ _OWN: Final = (
 )
 _BY_REGISTRATION: Final = {
     RegistrationState.VERIFYING: "Nothing yet: its credential waits for the mail server's word.",
+    RegistrationState.PROVING: "The app must return the nonce of a challenge push: open it on the phone.",
     RegistrationState.ACTIVE: "Nothing.",
     RegistrationState.REFUSED: "The user must enter the right password in the app.",
     RegistrationState.TOKEN_GONE: "The app is gone from the device, or must send its present token: open it there.",

@@ -1,15 +1,15 @@
 """The fixed templates of pushes: everything that may ever leave the company, and nothing else.
 
 A body is made from a `Notice` only, and a notice has no field that could hold mail data: a mark, a count, whether it is
-certain, one word of a closed list, the opaque registration id, the mode and a locale. Senders get a message made of a
-notice; there is no way to pass a body.
+certain, one word of a closed list, the opaque registration id, a random nonce, the mode and a locale. Senders get a
+message made of a notice; there is no way to pass a body.
 """
 
 import json
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
@@ -88,21 +88,30 @@ MOST: Final = 9999
 OPAQUE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,54}", re.ASCII)
 """What a registration id may look like; 54 bytes and the longest mark make 64, APNs' limit of a collapse id."""
 
+A_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+"""What a nonce looks like: 16 bytes in base64url."""
+
 HOUR: Final = 3600  # seconds
 
-LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR}
-"""Seconds a provider keeps a push for a phone that is off: a long weekend, a week, and an hour for a test."""
+LIFETIME: Final = {"new-items": 72 * HOUR, "attention": 168 * HOUR, "test": HOUR, "challenge": HOUR}
+"""Seconds a provider keeps a push for a phone that is off: a long weekend, a week; an hour if somebody waits for it."""
 
 SHAPES: Final = 1024
 """Templates that are kept rendered: there are some hundred with the locales of all phones."""
 _SOME_ID: Final = "a-registration-id-that-no-text-contains"
 _COUNT: Final = '"count": '
+SOME_NONCE: Final = "any-nonce-of-22-bytes_"
+"""Stands for the nonce in templates that are kept."""
 
 COLLAPSE: Final = {"new-items": "items", "attention": "attention"}
 """The ends of FCM's collapse keys."""
 
-Kind = Literal["new-items", "attention", "test"]
-KINDS: Final[Mapping[Mark, Kind]] = {Mark.ATTENTION: "attention", Mark.TEST: "test"}
+Kind = Literal["new-items", "attention", "test", "challenge"]
+KINDS: Final[Mapping[Mark, Kind]] = {
+    Mark.ATTENTION: "attention",
+    Mark.TEST: "test",
+    Mark.CHALLENGE: "challenge",
+}
 """The templates of marks without a class; all classes share one."""
 
 
@@ -118,8 +127,12 @@ class Notice:
     locale: str
     cause: Cause | None = None
     """What an `attention` is about."""
+    nonce: str = field(default="", repr=False)
+    """What the app returns to a `challenge`: random, so it says nothing."""
 
     def __post_init__(self) -> None:
+        if (self.mark is Mark.CHALLENGE) is not (A_NONCE.fullmatch(self.nonce) is not None):
+            raise ValueError("a challenge has a nonce of 16 bytes, and nothing else has one")
         if self.cause is not None and self.mark is not Mark.ATTENTION:
             raise ValueError("only an attention has a cause")
         if not OPAQUE_ID.fullmatch(self.registration_id):
@@ -129,7 +142,8 @@ class Notice:
     def of(cls, push: DuePush) -> "Notice":
         """Return what of a due push may leave the company."""
         cause = push.cause if push.mark is Mark.ATTENTION else None
-        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale, cause)
+        nonce = push.nonce if push.mark is Mark.CHALLENGE else ""
+        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale, cause, nonce)
 
     @property
     def kind(self) -> Kind:
@@ -139,15 +153,18 @@ class Notice:
     @property
     def uncertain(self) -> bool:
         """True if new items are only inferred, or if `attention` may be the mail server's fault and not the user's."""
-        return self.kind != "test" and not self.certain
+        return self.kind in {"new-items", "attention"} and not self.certain
 
     @property
     def silent(self) -> bool:
         """True if the push goes in the background; an inferred change must not ring.
 
-        `attention` and `test` ring in every mode: a person must act, or waits for them.
+        `attention` and `test` ring in every mode: a person must act, or waits for them. A `challenge` is for the app
+        alone.
         """
-        return self.kind == "new-items" and (self.mode is Mode.BACKGROUND or not self.certain)
+        if self.kind == "new-items":
+            return self.mode is Mode.BACKGROUND or not self.certain
+        return self.kind == "challenge"
 
     @property
     def collapse_id(self) -> str:
@@ -181,10 +198,12 @@ class ApnsMessage:
 
     def __init__(self, notice: Notice) -> None:
         self.notice = notice
-        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause)
+        nonce = SOME_NONCE if notice.nonce else ""
+        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause, nonce)
         """What this message shares with others."""
         before, between, after, *_ = self.shape
         count = "" if after is None else f"{_clip(notice.count)}{after}"
+        between = between.replace(SOME_NONCE, notice.nonce) if nonce else between
         self.rendered = f"{before}{notice.registration_id}{between}{count}"
         """The text that is sent, and recorded in the egress log: the body as JSON."""
 
@@ -229,9 +248,9 @@ def former_fcm(notice: Notice) -> dict[str, str]:
 
 
 @lru_cache(SHAPES)
-def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None) -> ApnsShape:
+def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None, nonce: str) -> ApnsShape:
     """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
-    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause)
+    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause, nonce)
     before, _, rest = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
     between, counted, after = rest.partition(_COUNT)
     rest_after = after.removeprefix("1") if counted else None
@@ -269,6 +288,8 @@ class FcmMessage:
             data["certain"] = "false"
         if notice.cause is not None:
             data["reason"] = notice.cause.value
+        if notice.nonce:
+            data["nonce"] = notice.nonce
         return data
 
     @property
@@ -285,7 +306,7 @@ class FcmMessage:
         registration uses two: one for the new items of all classes, one for `attention`, which no other message may
         replace.
         """
-        if self.notice.kind == "test":
+        if self.notice.kind not in COLLAPSE:
             return None
         return f"{self.notice.registration_id}.{COLLAPSE[self.notice.kind]}"
 
@@ -326,6 +347,8 @@ def _data(notice: Notice) -> dict[str, object]:
         data["certain"] = False
     if notice.cause is not None:
         data["reason"] = notice.cause.value
+    if notice.nonce:
+        data["nonce"] = notice.nonce
     return data
 
 

@@ -30,6 +30,8 @@ STALE_GONE: Final = timedelta(minutes=15)
 FAREWELL: Final = timedelta(days=1)
 """How long a wiped registration is kept for a provider that does not take its last push."""
 
+PUSHED: Final = frozenset({RegistrationState.ACTIVE, RegistrationState.PROVING})
+"""States whose device tokens a provider's answers concern; of a proving one it answers challenges."""
 TEST_LASTS: Final = timedelta(hours=1)
 """How long a test push is tried: a person waits for it."""
 
@@ -180,7 +182,7 @@ def _update_registrations(
         before: Recipient | RegistrationUpdate = update or recipient
         pushed, quarantine = before.pushed, before.quarantine
         last_push_at = None if update is None else update.last_push_at
-        if recipient.state is RegistrationState.ACTIVE and _is_for(push, recipient):
+        if recipient.state in PUSHED and _is_for(push, recipient):
             quarantine = _quarantine(outcome, quarantine, now, random)
         if isinstance(outcome, Delivered):
             pushed, last_push_at = {**pushed, push.mark.value: seconds}, now
@@ -221,7 +223,7 @@ def _ends_token(settlement: Settlement, recipient: Recipient) -> bool:
     push, outcome = settlement.push, settlement.outcome
     if not isinstance(outcome, TokenGone) or recipient.device_token != push.device_token:
         return False
-    if recipient.state is not RegistrationState.ACTIVE:
+    if recipient.state not in PUSHED:
         return False  # a new token would make one active whose credential was never accepted
     # An app that registers with FCM again keeps its FID, and APNs may issue the same token again: what the app has sent
     # since the push was claimed is newer than the answer.
@@ -250,8 +252,10 @@ def _is_too_old(push: DuePush, now: datetime) -> bool:
 
 
 def _ends_test(settlement: Settlement, now: datetime) -> bool:
-    """Return True for a test push that is not tried again: its refusal is the answer that somebody waits for."""
+    """Return True for a test push or a challenge that is not tried again: the app sees its refusal and asks again."""
     push, outcome = settlement.push, settlement.outcome
+    if push.mark is Mark.CHALLENGE:
+        return isinstance(outcome, Refused) and not outcome.channel
     if push.mark is not Mark.TEST:
         return False
     return isinstance(outcome, Refused) or (isinstance(outcome, RetryLater) and _is_too_old(push, now))

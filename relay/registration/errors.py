@@ -118,6 +118,19 @@ class TooManyTests(RelayError):
         self.retry_after = max(1, math.ceil(seconds))
 
 
+class WrongProof(RelayError):
+    """The nonce is not that of the registration's last challenge, or came too late."""
+
+
+class TooManyChallenges(RelayError):
+    """A registration asks for challenges too often."""
+
+    def __init__(self, seconds: float) -> None:
+        """Set up with the seconds until the next challenge is allowed."""
+        super().__init__("a challenge was asked for a moment ago; wait before the next one")
+        self.retry_after = max(1, math.ceil(seconds))
+
+
 class NoSuchTest(RelayError):
     """The registration has no test push of this id, or had it so long ago that it is forgotten."""
 

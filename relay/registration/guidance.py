@@ -5,7 +5,7 @@ from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
-from relay.domain.model import Mailbox, PushTest, PushTestState, RegistrationState, RegistrationView
+from relay.domain.model import Mailbox, PushTest, PushTestState, Quarantine, RegistrationState, RegistrationView
 from relay.domain.reasons import REASONS, STATES, Actor, Concern, row_of
 
 
@@ -23,6 +23,7 @@ def proved(view: RegistrationView) -> bool:
     Only then does the API show what its mailbox does.
     """
     return view.registration.state in {
+        RegistrationState.PROVING,
         RegistrationState.ACTIVE,
         RegistrationState.TOKEN_GONE,
         RegistrationState.WIPED,
@@ -34,6 +35,8 @@ def advise(view: RegistrationView) -> Advice:
     match view.registration.state:
         case RegistrationState.VERIFYING:
             return _verifying(view)
+        case RegistrationState.PROVING:
+            return _proving(view)
         case RegistrationState.REFUSED:
             return Advice(Actor.USER, "The mailbox's server refused the credential: enter it again.")
         case RegistrationState.TOKEN_GONE:
@@ -112,15 +115,26 @@ def _verifying(view: RegistrationView) -> Advice:
             return Advice(row.actor, row.words)
 
 
+def _proving(view: RegistrationView) -> Advice:
+    quarantine = view.registration.quarantine
+    if quarantine is None:
+        text = "Send the nonce of the challenge push as proof; ask for another challenge if none comes."
+        return Advice(Actor.APP, text)
+    return Advice(Actor.APP, _refused_token(quarantine))
+
+
+def _refused_token(quarantine: Quarantine) -> str:
+    return (
+        f"The push provider refuses the device token ({quarantine.reason}): send the present one and its environment."
+    )
+
+
 def _active(view: RegistrationView) -> Advice:
     """Return the advice for an active registration; a mailbox without a watch comes before a refused device token."""
     quarantine, advice = view.registration.quarantine, _watched(view)
     if quarantine is None or advice.by is not Actor.NOBODY:
         return advice
-    text = (
-        f"The push provider refuses the device token ({quarantine.reason}): send the present one and its environment."
-    )
-    return Advice(Actor.APP, text)
+    return Advice(Actor.APP, _refused_token(quarantine))
 
 
 def _watched(view: RegistrationView) -> Advice:

@@ -45,10 +45,12 @@ from relay.registration.errors import (
     NotAuthorized,
     OtherMailbox,
     Replaced,
+    TooManyChallenges,
     TooManyRefusals,
     TooManyTests,
     UnknownApp,
     Wiped,
+    WrongProof,
 )
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
@@ -68,6 +70,8 @@ WIPED: Final = (
 FORBIDDEN: Final = "an administrator wiped the mailbox's device: ask the administrator of the relay for leave"
 SEEN: Final = timedelta(days=1)
 """Between two notes that an app was seen."""
+CHALLENGE_PAUSE: Final = timedelta(seconds=30)
+"""Between two challenges that an app asks for."""
 RACES: Final = 3  # tries while other requests register the same mailbox
 
 
@@ -106,13 +110,15 @@ class Registrations:
         services: frozenset[str] = frozenset(),
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
         invitations: Invitations | None = None,
+        proving: frozenset[Platform] = frozenset(),
     ) -> None:
         """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
 
         `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
         returns URL-safe text of that many random bytes. With `invitations`, only users whom the operator
-        invited may register.
+        invited may register. Apps of the platforms in `proving` must prove that they are on their device.
         """
+        self._proving = proving
         self._invitations = invitations
         self._services = services
         self._store = store
@@ -257,7 +263,8 @@ class Registrations:
         view = await self.view(access)
         platform = view.registration.platform
         if change.device_token is not None:
-            change = replace(change, device_token=normalise_token(platform, change.device_token))
+            token = normalise_token(platform, change.device_token)
+            change = replace(change, device_token=token, proves=platform in self._proving)
         check_device(platform, change.device_token, change.environment, self._services)
         if login is not None:
             return await self._change_login(view, change, login, proof(access.secret, login))
@@ -314,6 +321,42 @@ class Registrations:
         test = PushTest(self._tokens(12), PushTestState.QUEUED, now)
         await self._store.mark(access.registration_id, Mark.TEST, now, test.id)
         return view, test
+
+    async def challenge(self, access: Access) -> RegistrationView:
+        """Have another challenge sent; raises NotAuthorized, NotActive, TooManyChallenges.
+
+        A registration that has nothing to prove stays as it is.
+        """
+        view = await self.view(access)
+        if view.registration.state is RegistrationState.ACTIVE:
+            return view
+        if view.registration.state is not RegistrationState.PROVING:
+            raise NotActive(f"the registration is {view.registration.state.value}: it has no challenge")
+        now = self._clock()
+        if view.registration.platform not in self._proving:  # the administrator switched it off meanwhile
+            same = RegistrationChange(device_token=view.registration.device_token)
+            await self._store.change(access.registration_id, same, now)
+            return await self.view(access)
+        if not await self._store.may_test(access.registration_id, now, CHALLENGE_PAUSE):
+            raise TooManyChallenges(CHALLENGE_PAUSE.total_seconds())
+        await self._store.mark(access.registration_id, Mark.CHALLENGE, now)
+        return view
+
+    async def prove(self, access: Access, nonce: str) -> RegistrationView:
+        """Make a registration active whose app returns the nonce of its challenge; raises WrongProof and others.
+
+        Raises NotAuthorized, and NotActive in states without a challenge. One that is active already stays so: the
+        answer to the first proof may have been lost.
+        """
+        view = await self.view(access)
+        if view.registration.state is RegistrationState.ACTIVE:
+            return view
+        if view.registration.state is not RegistrationState.PROVING:
+            raise NotActive(f"the registration is {view.registration.state.value}: it has no challenge")
+        if not await self._store.prove(access.registration_id, nonce, self._clock()):
+            raise WrongProof("the nonce is not that of the last challenge, or is older than an hour")
+        log.info("device proved", extra={"registration": access.registration_id})
+        return await self.view(access)
 
     async def push_test(self, access: Access, test: str) -> PushTest:
         """Return what became of a test push; raises NotAuthorized, NoSuchTest."""
@@ -382,6 +425,7 @@ class Registrations:
             state=RegistrationState.VERIFYING,
             created_at=now,
             credential_proof=proof(access.secret, request.login),
+            must_prove=request.device.platform in self._proving,
         )
 
 
@@ -405,7 +449,8 @@ def _settled(view: RegistrationView, shown: bytes) -> bool:
     """
     if not hmac.compare_digest(view.registration.credential_proof, shown):
         return False
-    accepted = view.registration.state in {RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
+    states = {RegistrationState.PROVING, RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
+    accepted = view.registration.state in states
     return view.candidate_pending or (accepted and not view.candidate_refused)
 
 

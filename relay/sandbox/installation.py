@@ -23,6 +23,8 @@ host = "127.0.0.1"
 port = {api}
 certificate_file = "api.pem"
 key_file = "api.pem"
+# Apps that run elsewhere do not get the pushes of simulated providers: remove this when yours returns challenges.
+prove_possession = []
 
 [ops]
 port = {ops}

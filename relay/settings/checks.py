@@ -195,6 +195,7 @@ class Checks:
             connections_per_address=api.connections_per_address,
             enrolment=read_enrolment(api, self._files),
             client_ca_file=self._files.ca("api.client_ca_file", api.client_ca_file),
+            proving=frozenset(map(Platform, api.prove_possession)),
             invitations=None
             if api.invitation_key_file is None
             else read_invitations(self._files, "api.invitation_key_file", api.invitation_key_file),

@@ -77,6 +77,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
 Apps = Annotated[tuple[Annotated[Text, AfterValidator(app_name)], ...], BeforeValidator(split)]
 Domains = Annotated[tuple[Annotated[Text, AfterValidator(mail_domain)], ...], BeforeValidator(split)]
+Platforms = Annotated[tuple[Literal["apns", "fcm", "webpush"], ...], BeforeValidator(split)]
 InFlight = Annotated[int, Field(ge=1, le=1000)]
 ProviderProxy = Annotated[
     Text | None,
@@ -175,6 +176,10 @@ class ApiSection(Section):
     )
     client_ca_file: Text | None = Field(
         default=None, description="PEM file of the CA whose client certificates open `mtls` to the user they name"
+    )
+    prove_possession: Platforms = Field(
+        default=("apns", "fcm", "webpush"),
+        description="platforms whose apps must return the nonce of a challenge push before a registration is active",
     )
     registrations_per_minute: int = Field(
         default=30, ge=1, le=100_000, description="registrations per minute and client address, at least 1"

@@ -98,6 +98,8 @@ class ApiSettings:
     """What a registration must show besides."""
     client_ca_file: Path | None = None
     """The CA of devices' certificates; None: none is asked for."""
+    proving: frozenset[Platform] = frozenset()
+    """Platforms whose apps must prove that they are on their device."""
 
 
 @dataclass(frozen=True, slots=True)

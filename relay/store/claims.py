@@ -52,10 +52,15 @@ _PARK: Final = (
     .values(attempts=count_up(outbox.c.attempts))
 )
 _RECHECK: Final = registration.c.recheck_at
-_IS_TEST: Final = outbox.c.mark == Mark.TEST.value
+_ASKED: Final = sa.or_(outbox.c.mark == Mark.TEST.value, outbox.c.mark == Mark.CHALLENGE.value)
+"""Marks that an app asks for, to learn whether its token and environment are right."""
 _RIPE: Final = sa.or_(_RECHECK <= _NOW, sa.bindparam("far_recheck", type_=Moment) < _RECHECK)
-_SENDABLE: Final = (registration.c.state == RegistrationState.ACTIVE.value) | (
-    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value)
+_IS_CHALLENGE: Final = outbox.c.mark == Mark.CHALLENGE.value
+_SENDABLE: Final = sa.or_(
+    (registration.c.state == RegistrationState.ACTIVE.value) & ~_IS_CHALLENGE,
+    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value),
+    # Until the app has shown that it is on the device, somebody else may have the phone.
+    (registration.c.state == RegistrationState.PROVING.value) & _IS_CHALLENGE,
 )
 
 
@@ -131,8 +136,9 @@ def _due(form: LanesForm) -> Prepared:
     fresh = (outbox.c.last_at >= sa.bindparam("fresh", type_=Moment)) | lasting
     sibling = outbox.alias("sibling")
     tried = sa.exists().where(sibling.c.registration_id == registration.c.id, _claimed(sibling))
-    # Registrations in quarantine are left out, but for test pushes, and one trial at a time once their re-check is due.
-    trusted = _RECHECK.is_(None) | _IS_TEST | (_RIPE & sa.not_(tried))
+    # Registrations in quarantine are left out, but for what their app asks for, and one trial at a time once their
+    # re-check is due.
+    trusted = _RECHECK.is_(None) | _ASKED | (_RIPE & sa.not_(tried))
     return Prepared(
         READABLE.query.where(*conditions(form), due, free_or_run_out(), fresh, _SENDABLE, trusted)
         .order_by(*first, outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
@@ -143,7 +149,7 @@ def _due(form: LanesForm) -> Prepared:
 
 @lru_cache(FORMS)
 def _next_due(form: LanesForm) -> Prepared:
-    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), sa.case((_IS_TEST, sa.null()), else_=_RECHECK))
+    due = _later(_later(outbox.c.due_at, outbox.c.claimed_until), sa.case((_ASKED, sa.null()), else_=_RECHECK))
     return Prepared(sa.select(sa.func.min(due)).join_from(outbox, registration).where(_SENDABLE, *conditions(form)))
 
 
@@ -198,9 +204,9 @@ def _sort(marks: Iterable[DueMark], trials: Collection[str], now: datetime, paci
 def _is_trial(due: DueMark) -> bool:
     """Return True if a mark is claimed as the one trial of a registration in quarantine.
 
-    A test push is sent all the same: an app asks for it to learn whether its token and environment are right now.
+    A test push or a challenge is sent all the same: it shows whether token and environment are right now.
     """
-    return due.quarantined and due.push.mark is not Mark.TEST
+    return due.quarantined and due.push.mark not in {Mark.TEST, Mark.CHALLENGE}
 
 
 def _parked(bad: Bad, now: datetime) -> dict[str, Any]:

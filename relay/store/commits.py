@@ -1,8 +1,8 @@
 """The hot path: progress of many watches in one transaction, a few statements whatever their number.
 
-Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, push_test, wipe, tries, and by
-key within each, so that transactions wait for each other, but never in a circle. A candidate is locked only while its
-mailbox is.
+Rows are locked in the order shard, mailbox, collection, hierarchy, registration, outbox, push_test, wipe, challenged,
+tries, and by key within each, so that transactions wait for each other, but never in a circle. A candidate is locked
+only while its mailbox is.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from relay.domain.model import Platform
+from relay.domain.model import Mark, Platform
 from relay.domain.ports.wakeups import Topic
 from relay.store.bulk import ROWS, inserts
 from relay.store.prepared import Prepared
@@ -27,6 +27,11 @@ class NewMark(NamedTuple):
     certain: bool
     cause: str = ""
     """What an `attention` is about; empty for all other marks."""
+
+
+def challenge_mark(registration_id: str, platform: str) -> NewMark:
+    """Return the mark of a challenge push."""
+    return NewMark(registration_id, Mark.CHALLENGE.value, platform, 1, certain=True)
 
 
 def outbox_topics(platforms: Collection[str]) -> list[Topic]:

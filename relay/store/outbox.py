@@ -27,6 +27,7 @@ from relay.push.settlement import (
     settle,
 )
 from relay.store.bulk import Among, in_order
+from relay.store.challenges import SqlChallengeStore
 from relay.store.claims import (
     FAR,
     FORMS,
@@ -150,6 +151,7 @@ class SqlOutboxStore:
 
     async def expire(self, platform: Platform, now: datetime) -> int:
         """Drop the unclaimed marks whose newest change is too old for a push; return how many."""
+        await SqlChallengeStore(self._database).sweep(now)
         total = 0
         while True:
             dropped = await self._database.run(_expire, platform, now, self._pacing)

@@ -10,6 +10,7 @@ from relay.store.engine import Database
 from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import (
     candidate,
+    challenged,
     collection,
     hierarchy,
     mailbox,
@@ -45,11 +46,22 @@ _TOKENS: Final = ("app", "environment", "quarantine_reason", "quarantine_remedy"
 
 _NEW: Final = (
     *("id", "mailbox_id", "secret_hash", "app", "platform", "environment", "device_token", "token_hash"),
-    *("token_since", "classes", "subfolders", "mode", "locale", "state", "created_at", "credential_proof"),
+    *(
+        "token_since",
+        "classes",
+        "subfolders",
+        "mode",
+        "locale",
+        "state",
+        "created_at",
+        "credential_proof",
+        "must_prove",
+    ),
 )
 _CHANGED: Final = (
     *("device_token", "token_hash", "token_since", "environment", "classes", "subfolders", "mode", "locale", "state"),
-    *("candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", *_QUARANTINE),
+    *("candidate_refused", "tested_at", "idle_since", "seen_at", "credential_proof", "must_prove", "challenge_hash"),
+    *_QUARANTINE,
 )
 _MARKED: Final = (
     *("registration_id", "mark", "platform", "count", "generation", "certain", "first_at", "last_at", "due_at"),
@@ -92,6 +104,7 @@ GRANTS: Final = (
     *_whole(API, outbox, "SELECT"),
     Grant(API, "outbox", "INSERT", _MARKED),
     Grant(API, "outbox", "UPDATE", (*_GROWN, "aside")),
+    Grant(API, "outbox", "DELETE"),  # of a challenge that was answered
     *_whole(API, push_test, "SELECT", "DELETE"),
     Grant(API, "push_test", "INSERT", ("id", "registration_id", "asked_at")),
     Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
@@ -105,7 +118,18 @@ GRANTS: Final = (
         WATCH,
         "registration",
         "SELECT",
-        ("id", "mailbox_id", "platform", "classes", "subfolders", "state", "proved_at", "token_hash", *_TOKENS),
+        (
+            "id",
+            "mailbox_id",
+            "platform",
+            "classes",
+            "subfolders",
+            "state",
+            "proved_at",
+            "token_hash",
+            "must_prove",
+            *_TOKENS,
+        ),
     ),
     Grant(WATCH, "registration", "UPDATE", ("state", "candidate_refused", "proved_at")),
     Grant(WATCH, "registration", "DELETE"),  # with a wipe, by the version before
@@ -125,6 +149,8 @@ GRANTS: Final = (
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
+    Grant(PUSH, "registration", "UPDATE", ("challenge_hash", "challenged_at")),
+    *_whole(PUSH, challenged, "SELECT", "INSERT", "UPDATE", "DELETE"),
     Grant(PUSH, "registration", "DELETE"),  # after the last push to a wiped one, by the version before
     *_whole(PUSH, outbox, "SELECT", "DELETE"),
     Grant(
@@ -161,6 +187,8 @@ GUARDS: Final = (
         "registration",
         "UPDATE",
         "NEW.state <> OLD.state AND NOT (OLD.state = 'credential-refused' AND NEW.state = 'verifying')"
+        " AND NOT (OLD.state IN ('active', 'token-gone') AND NEW.state = 'proving')"
+        " AND NOT (OLD.state = 'proving' AND NEW.state = 'active')"
         " AND NOT (OLD.state = 'token-gone' AND NEW.state = 'active'"
         " AND (NEW.device_token <> OLD.device_token OR NEW.token_since <> OLD.token_since))",
     ),
@@ -169,14 +197,15 @@ GUARDS: Final = (
         PUSH,
         "registration",
         "UPDATE",
-        "NEW.state <> OLD.state AND NOT (OLD.state = 'active' AND NEW.state = 'token-gone')",
+        "NEW.state <> OLD.state AND NOT (OLD.state IN ('active', 'proving') AND NEW.state = 'token-gone')",
     ),
     # A mailbox without registrations is forgotten, and its credential destroyed.
     Guard("push_deletes_wiped_only", PUSH, "registration", "DELETE", "OLD.state <> 'wiped'"),
     Guard("api_inserts_mailboxes_unproved", API, "mailbox", "INSERT", "NEW.state <> 'verifying' OR NOT NEW.dirty"),
     Guard("api_clears_no_flag", API, "mailbox", "UPDATE", "NOT NEW.dirty"),
     Guard("push_clears_no_flag", PUSH, "mailbox", "UPDATE", "NOT NEW.dirty"),
-    Guard("api_sets_test_marks_only", API, "outbox", "INSERT", "NEW.mark <> 'test'"),
+    Guard("api_sets_test_marks_only", API, "outbox", "INSERT", "NEW.mark NOT IN ('test', 'challenge')"),
+    Guard("api_deletes_challenges_only", API, "outbox", "DELETE", "OLD.mark <> 'challenge'"),
 )
 
 _TRAPS: Final = """\

@@ -40,8 +40,9 @@ from relay.domain.tries import Load, account_key
 from relay.domain.unreadable import UnreadableRows
 from relay.store import tombstones, tries
 from relay.store.bulk import Among, in_order
+from relay.store.challenges import prove
 from relay.store.engine import Database, scrub
-from relay.store.marks import NewMark, outbox_topics, set_marks
+from relay.store.marks import NewMark, challenge_mark, outbox_topics, set_marks
 from relay.store.prepared import Prepared
 from relay.store.push_tests import ONE, TESTS, note_asked
 from relay.store.reading import WRONG, Bad, Reader, faults
@@ -207,6 +208,13 @@ class SqlRegistrationStore:
         for topic in await self._write(_mark, registration_id, mark, now, test):
             self._wakeups.wake(topic)
 
+    async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
+        """Make a proving registration active if the nonce is that of its challenge; return whether it is."""
+        proved = await self._write(_prove, registration_id, nonce, now)
+        if proved:
+            self._wakeups.wake(Topic.MAILBOXES)
+        return proved
+
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
         """Read a test push of a registration; the last few of each are kept."""
         found, bad = await self._reads.run(TESTS.all, ONE, {"_registration": registration_id, "_id": test})
@@ -295,6 +303,9 @@ def _change(
         connection.execute(
             sa.update(outbox).where(outbox.c.registration_id == registration_id).values(due_at=now, aside="")
         )
+        changed = _own(connection, registration_id)
+        if changed is not None and changed.state is RegistrationState.PROVING:
+            set_marks(connection, [challenge_mark(registration_id, own.platform.value)], now)
     if change.sealed_candidate is not None:
         # Not an upsert: that needs the right to read sealed credentials, which this role does not have.
         connection.execute(sa.delete(candidate).where(candidate.c.registration_id == registration_id))
@@ -374,7 +385,9 @@ def _over(now: datetime, retention: Retention) -> Mapping[Ending, sa.ColumnEleme
     farewell = sa.exists().where(outbox.c.registration_id == registration.c.id, outbox.c.mark == Mark.ATTENTION.value)
     state = registration.c.state
     wiped = state == RegistrationState.WIPED.value
-    stranger = registration.c.proved_at.is_(None)
+    # An app that sent another device token since may be on a phone that is off for days.
+    unproved = sa.and_(registration.c.must_prove, registration.c.token_since == registration.c.created_at)
+    stranger = registration.c.proved_at.is_(None) | unproved
     useless: list[sa.ColumnElement[bool]] = [stranger & (registration.c.created_at < now - retention.unproved)]
     if retention.token_gone is not None:
         gone = state == RegistrationState.TOKEN_GONE.value
@@ -424,6 +437,12 @@ def _mark(
     if test:
         note_asked(connection, registration_id, test, now)
     return topics
+
+
+def _prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
+    if _mark_dirty(connection, registration_id) is None:
+        return False
+    return prove(connection, registration_id, nonce, now)
 
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:
@@ -482,6 +501,7 @@ def _insert_registration(connection: sa.Connection, new: Registration) -> None:
         "state": new.state.value,
         "created_at": new.created_at,
         "credential_proof": new.credential_proof,
+        "must_prove": new.must_prove,
     }
     try:
         _INSERT_REGISTRATION.execute(connection, values)
@@ -530,6 +550,7 @@ _INSERT_REGISTRATION: Final = Prepared(
         "state",
         "created_at",
         "credential_proof",
+        "must_prove",
     ),
 )
 _REGISTRATION: Final = Prepared(sa.select(*REGISTRATION).where(registration.c.id == sa.bindparam("_id")))
@@ -564,7 +585,16 @@ def _values(change: RegistrationChange, platform: Platform, now: datetime) -> di
     if change.device_token is not None:
         values |= {"device_token": change.device_token, "token_since": now}
         values["token_hash"] = fingerprint(platform, change.device_token)
-        revivals.append((state == RegistrationState.TOKEN_GONE.value, RegistrationState.ACTIVE.value))
+        # The same token was proved already, unless it is still to be proved.
+        moved = registration.c.device_token != change.device_token
+        unproved = sa.or_(moved, registration.c.must_prove) if change.proves else sa.false()
+        revived = sa.case((unproved, RegistrationState.PROVING.value), else_=RegistrationState.ACTIVE.value)
+        ready = (RegistrationState.TOKEN_GONE, RegistrationState.ACTIVE, RegistrationState.PROVING)
+        revivals.append((state.in_([each.value for each in ready]), revived))
+        values |= {
+            "must_prove": sa.case((unproved, sa.true()), else_=sa.false()),
+            "challenge_hash": sa.case((moved, sa.null()), else_=registration.c.challenge_hash),
+        }
     if change.sealed_candidate is not None:
         values |= {"candidate_refused": False, "credential_proof": change.credential_proof}
         revivals.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))

@@ -96,6 +96,7 @@ REGISTRATION: Final = (
     registration.c.last_push_at,
     registration.c.last_outcome,
     registration.c.credential_proof,
+    registration.c.must_prove,
     *QUARANTINE,
 )
 
@@ -188,6 +189,7 @@ def read_registration(row: AnyRow) -> Registration:
         last_outcome=LastOutcome.read(row.last_outcome),
         quarantine=_read_quarantine(row),
         credential_proof=row.credential_proof or b"",
+        must_prove=row.must_prove,
     )
 
 

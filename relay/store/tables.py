@@ -1,4 +1,4 @@
-"""The schema: fourteen tables, the same on SQLite and PostgreSQL."""
+"""The schema: fifteen tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -155,6 +155,9 @@ registration = sa.Table(
     sa.Column("last_push_at", Moment),
     sa.Column("last_outcome", sa.Text, nullable=False, server_default=""),
     sa.Column("pushed", sa.JSON),
+    sa.Column("must_prove", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("challenge_hash", sa.LargeBinary),
+    sa.Column("challenged_at", Moment),
     sa.Column("quarantined_at", Moment),
     sa.Column("quarantine_reason", sa.Text, nullable=False, server_default=""),
     sa.Column("quarantine_remedy", sa.Text, nullable=False, server_default=""),
@@ -249,6 +252,15 @@ push_test = sa.Table(
     sa.Column("channel", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 """The last test pushes of each registration. Of those that are `queued`, the test mark in the outbox is the latest."""
+
+challenged = sa.Table(
+    "challenged",
+    metadata,
+    sa.Column("device", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("since", Moment, nullable=False, index=True),
+)
+"""How many challenges each device got lately, by the hash of its device token, of all registrations together."""
 
 shard = sa.Table(
     "shard",

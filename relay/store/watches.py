@@ -40,7 +40,7 @@ from relay.store import tries, wipes
 from relay.store.bulk import Among, count_up, in_order
 from relay.store.commits import Committed, commit, still_leased
 from relay.store.engine import Database, scrub
-from relay.store.marks import outbox_topics
+from relay.store.marks import challenge_mark, outbox_topics, set_marks
 from relay.store.news import COMMIT_NEWS, are_news, news, read_news
 from relay.store.prepared import Prepared
 from relay.store.reading import SHOWN, WRONG, Bad, Reader
@@ -96,6 +96,10 @@ _ACCEPTED_BESIDE: Final = (
         mailbox.c.state == WatchState.WATCHING.value,
     )
 )
+_ACCEPTED: Final = tuple(
+    state.value for state in (RegistrationState.PROVING, RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE)
+)
+"""States of registrations whose credential was accepted, and may be doubted again."""
 _WAITS_FOR_CREDENTIAL: Final = (
     WatchState.VERIFYING.value,
     WatchState.CREDENTIAL_REFUSED.value,
@@ -229,6 +233,7 @@ class SqlWatchStore:
     ) -> None:
         """Make an accepted candidate the mailbox's credential, its registration active, the mailbox dirty.
 
+        A registration whose app must prove that it is on the device becomes proving, and gets a challenge.
         The mailbox's other registrations of the same app on the same device are deleted.
 
         A wipe destroys the candidates that wait: one that is still there came afterwards, with a new registration, and
@@ -236,10 +241,14 @@ class SqlWatchStore:
         becomes `wiped`.
         """
         limits = self._limits if succeeded else None
-        guards = self._guards_wipes
-        end = await self._database.run(_accept, candidate, now, url, limits, replaces=replaces, guards_wipes=guards)
-        if end is None:
+        accepted = await self._database.run(
+            _accept, candidate, now, url, limits, replaces=replaces, guards_wipes=self._guards_wipes
+        )
+        if accepted is None:
             return
+        end, topics = accepted
+        for topic in topics:
+            self._wakeups.wake(topic)
         if end is Acceptance.FORBIDDEN:
             ids = {"mailbox": candidate.mailbox_id, "registration": candidate.registration_id}
             log.warning("registration refused: an administrator wiped the mailbox", extra=ids)
@@ -622,8 +631,10 @@ def _accept(
     *,
     replaces: bool,
     guards_wipes: bool,
-) -> Acceptance | None:
-    """Accept a candidate, unless an administrator forbids it; return None if it is not in its place any more.
+) -> tuple[Acceptance, list[Topic]] | None:
+    """Accept a candidate, unless an administrator forbids it; return whom to wake for a challenge, too.
+
+    None: it is not in its place any more.
 
     With the limits of servers, forget the tries of the mailbox's user.
     """
@@ -637,18 +648,20 @@ def _accept(
         connection.execute(refused.values(state=RegistrationState.WIPED.value))
         if succeeded_at is not None:
             _succeeded(connection, accepted.mailbox_id, succeeded_at)
-        return Acceptance.FORBIDDEN
+        return Acceptance.FORBIDDEN, []
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
         connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
     twins = delete_twins_of(connection, accepted.registration_id)
-    _ACTIVATE.execute(connection, {"_registration": accepted.registration_id, "_now": now})
+    activated = _ACTIVATE.rows(connection, {"_registration": accepted.registration_id, "_now": now})
+    proving = [row for row in activated if row.state == RegistrationState.PROVING.value]
+    topics = set_marks(connection, [challenge_mark(row.id, row.platform) for row in proving], now)
     if replaces:
         _doubt_others(connection, accepted)
     if succeeded_at is not None:
         _succeeded(connection, accepted.mailbox_id, succeeded_at)
-    return Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST
+    return (Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST), topics
 
 
 def _forbidden(connection: sa.Connection, accepted: Candidate, *, guards_wipes: bool) -> bool:
@@ -707,7 +720,7 @@ def _doubt_others(connection: sa.Connection, accepted: Candidate) -> None:
     others = (
         sa.update(registration)
         .where(registration.c.mailbox_id == accepted.mailbox_id, registration.c.id != accepted.registration_id)
-        .where(registration.c.state.in_((RegistrationState.ACTIVE.value, RegistrationState.TOKEN_GONE.value)))
+        .where(registration.c.state.in_(_ACCEPTED))
         .values(state=RegistrationState.VERIFYING.value, candidate_refused=False)
     )
     ids = list(connection.scalars(others.returning(registration.c.id)))
@@ -748,10 +761,15 @@ def _activating() -> sa.Update:
         sa.update(registration)
         .where(registration.c.id == sa.bindparam("_registration"))
         .values(
-            state=sa.case((gone, registration.c.state), else_=RegistrationState.ACTIVE.value),
+            state=sa.case(
+                (gone, registration.c.state),
+                (registration.c.must_prove, RegistrationState.PROVING.value),
+                else_=RegistrationState.ACTIVE.value,
+            ),
             candidate_refused=False,
             proved_at=sa.func.coalesce(registration.c.proved_at, sa.bindparam("_now", type_=Moment)),
         )
+        .returning(registration.c.id, registration.c.platform, registration.c.state)
     )
 
 

@@ -32,6 +32,7 @@ def some_change(random: Random) -> RegistrationChange:
         classes=random.choice((None, frozenset({CollectionClass.NOTES}))),
         mode=random.choice((None, *Mode)),
         locale=random.choice((None, "fr")),
+        proves=random.choice((False, True)),
         sealed_candidate=random.choice((None, b"sealed again")),
     )
 
@@ -84,7 +85,9 @@ class Pair:
         match what:
             case "create" if id_ not in self.memory.registrations:
                 token = random.choice(("one-token", f"token-{device}"))
-                registration = new_registration(name, device, created_at=now, device_token=token)
+                registration = new_registration(
+                    name, device, created_at=now, device_token=token, must_prove=random.random() < 0.3
+                )
                 await self.both(lambda store: store.create(new_mailbox(name), registration, b"sealed"))
             case "rival":
                 mailbox = replace(new_mailbox(name), id=MailboxId("mb-rival"))

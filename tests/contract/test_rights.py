@@ -32,7 +32,7 @@ NEW_MARK: Final = "registration_id mark platform count generation certain first_
 MARK_GROWS: Final = "count generation certain last_at due_at cause"
 NEW_REGISTRATION: Final = (
     "id mailbox_id secret_hash app platform environment device_token token_hash token_since classes subfolders mode"
-    " locale state created_at credential_proof"
+    " locale state created_at credential_proof must_prove"
 )
 # Table -> role -> right -> columns; whole tables for DELETE. What is not here is denied.
 MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
@@ -53,11 +53,12 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "SELECT": ALL,
             "INSERT": NEW_REGISTRATION,
             "UPDATE": "device_token token_hash token_since environment classes subfolders mode locale state"
-            f" candidate_refused tested_at idle_since seen_at credential_proof {QUARANTINE}",
+            " candidate_refused tested_at idle_since seen_at credential_proof must_prove challenge_hash"
+            f" {QUARANTINE}",
             "DELETE": ALL,
         },
         WATCH: {
-            "SELECT": "id mailbox_id platform classes subfolders state proved_at token_hash app environment"
+            "SELECT": "id mailbox_id platform classes subfolders state proved_at must_prove token_hash app environment"
             " quarantine_reason quarantine_remedy recheck_at",
             "UPDATE": "state candidate_refused proved_at",
             "DELETE": ALL,
@@ -65,7 +66,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         PUSH: {
             "SELECT": "id app platform environment device_token token_since mode locale state mailbox_id last_push_at"
             f" last_outcome pushed {QUARANTINE}",
-            "UPDATE": f"state last_push_at last_outcome pushed {QUARANTINE}",
+            "UPDATE": f"state last_push_at last_outcome pushed challenge_hash challenged_at {QUARANTINE}",
             "DELETE": ALL,
         },
     },
@@ -77,7 +78,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
     "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "tries": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "outbox": {
-        API: {"SELECT": ALL, "INSERT": NEW_MARK, "UPDATE": f"{MARK_GROWS} aside"},
+        API: {"SELECT": ALL, "INSERT": NEW_MARK, "UPDATE": f"{MARK_GROWS} aside", "DELETE": ALL},
         WATCH: {"SELECT": ALL, "INSERT": NEW_MARK, "UPDATE": MARK_GROWS, "DELETE": ALL},
         PUSH: {
             "SELECT": ALL,
@@ -85,6 +86,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "DELETE": ALL,
         },
     },
+    "challenged": {PUSH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "push_test": {
         API: {
             "SELECT": ALL,

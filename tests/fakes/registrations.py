@@ -64,6 +64,8 @@ class MemoryRegistrationStore:
         self.seen: dict[RegistrationId, datetime] = {}
         self.tombstones: dict[RegistrationId, tuple[Tombstone, datetime]] = {}
         self.tested: dict[RegistrationId, datetime] = {}
+        self.nonces: dict[RegistrationId, str] = {}
+        """The nonce of the last challenge of each registration, which a test sets."""
         self.tests: dict[RegistrationId, list[PushTest]] = {}
 
     async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
@@ -130,10 +132,13 @@ class MemoryRegistrationStore:
         registration = self.registrations.get(registration_id)
         if registration is None or registration.state is RegistrationState.WIPED:
             return
-        state, token_since = registration.state, registration.token_since
+        state, token_since, must_prove = registration.state, registration.token_since, registration.must_prove
         if change.device_token is not None:
             token_since = now
-            state = RegistrationState.ACTIVE if state is RegistrationState.TOKEN_GONE else state
+            moved = change.device_token != registration.device_token
+            must_prove = change.proves and (moved or must_prove)
+            if state in {RegistrationState.TOKEN_GONE, RegistrationState.ACTIVE, RegistrationState.PROVING}:
+                state = RegistrationState.PROVING if must_prove else RegistrationState.ACTIVE
         if change.sealed_candidate is not None:
             self.candidates[registration_id] = change.sealed_candidate
             self.refused.discard(registration_id)
@@ -142,6 +147,7 @@ class MemoryRegistrationStore:
             registration,
             state=state,
             token_since=token_since,
+            must_prove=must_prove,
             device_token=change.device_token or registration.device_token,
             environment=change.environment or registration.environment,
             classes=change.classes or registration.classes,
@@ -240,6 +246,16 @@ class MemoryRegistrationStore:
         for r in useless[:surplus]:
             self._end(r.id, Ending.EXPIRED, new.created_at)
 
+    async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
+        self._reach("prove")
+        registration = self.registrations.get(registration_id)
+        if registration is None or registration.state is not RegistrationState.PROVING or not nonce:
+            return False
+        if self.nonces.pop(registration_id, None) != nonce:
+            return False
+        self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE, must_prove=False)
+        return True
+
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
         self._reach("push_test")
         return next((each for each in self.tests.get(registration_id, []) if each.id == test), None)
@@ -267,7 +283,8 @@ class MemoryRegistrationStore:
         self.refused.discard(registration_id)
         self.proved.add(registration_id)
         if registration.state is not RegistrationState.TOKEN_GONE:
-            self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE)
+            accepted = RegistrationState.PROVING if registration.must_prove else RegistrationState.ACTIVE
+            self.registrations[registration_id] = replace(registration, state=accepted)
             self._supersede(registration)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)

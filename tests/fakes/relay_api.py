@@ -82,6 +82,7 @@ class ApiWorld:
         certificates: CertificateReader | None = None,
         invites: bool = False,
         enrolment: Enrolment | None = None,
+        proving: frozenset[Platform] = frozenset(),
     ) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
@@ -114,6 +115,7 @@ class ApiWorld:
             Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
             frozenset({SERVICE}),
             invitations=Invitations([self.inviting.public_key()]) if invites else None,
+            proving=proving,
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eas_watcher.machine.memory import WatchState
 from relay.api.app import LARGEST, Limits, create_app
 from relay.domain.fcm_device import FcmDevice
-from relay.domain.model import Mark, RegistrationId, RegistrationState
+from relay.domain.model import Mark, Platform, RegistrationId, RegistrationState
 from relay.http.addresses import Proxies
 from relay.http.admission import Admission
 from relay.http.listeners import open_listener
@@ -219,6 +219,28 @@ async def test_new_registrations_that_are_put_count_as_those_that_are_posted() -
         await api.problem((429, "too-many-registrations"), "PUT", OWN_PATH[:-1] + "Q", wish(), OWN_SECRET)
         response, _ = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
         assert response.status == 200
+
+
+async def test_a_device_is_proved_before_its_registration_is_active() -> None:
+    async with serving(world=ApiWorld(verdict_wait=0.3, proving=frozenset({Platform.APNS}))) as api:
+        made = await api.register()
+        path, secret = f"/v1/registrations/{made['id']}", made["secret"]
+        assert (made["state"], made["remedy"]["by"]) == ("proving", "app")
+        api.world.store.nonces[made["id"]] = "canary-nonce"
+
+        await api.problem((409, "not-active"), "POST", path + "/test-push", secret=secret)
+        await api.problem((400, "invalid-request"), "POST", path + "/proof", {"nonce": ""}, secret)
+        response, _ = await api.call("POST", path + "/challenge", secret=secret)
+        assert response.status == 202
+        refused, _ = await api.call("POST", path + "/challenge", secret=secret)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "30")
+        await api.problem((401, "not-authorized"), "POST", path + "/proof", {"nonce": "canary-nonce"}, "guess")
+        response, seen = await api.call("POST", path + "/proof", {"nonce": "canary-nonce"}, secret)
+        assert (response.status, seen["state"]) == (200, "active")
+
+        await api.call("PATCH", path, {"device": {"token": "cd" * 32}}, secret)
+        await api.problem((403, "wrong-proof"), "POST", path + "/proof", {"nonce": "canary-nonce"}, secret)
+        assert "canary-nonce" not in str(api.answers)
 
 
 async def test_an_fcm_device_is_registered_too(api: Api) -> None:

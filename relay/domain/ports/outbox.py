@@ -120,6 +120,16 @@ class Capacities(Protocol):
         """Return these lanes; every other lane takes as many pushes as there are slots. `now` is `loop.time()`."""
 
 
+class ChallengeStore(Protocol):
+    """The challenges of registrations, for senders."""
+
+    async def issue(self, push: DuePush, nonce_hash: bytes, now: datetime) -> float | None:
+        """Note the nonce of a challenge that is about to leave; return the seconds to wait instead, None: it may leave.
+
+        It replaces the nonce of an earlier challenge of the registration. The challenges of a device are limited.
+        """
+
+
 class PushSender(Protocol):
     """Hands pushes to a provider."""
 

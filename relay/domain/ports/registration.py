@@ -82,5 +82,11 @@ class RegistrationStore(Protocol):
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         """Set a dirty mark for a test push, and note the test under an id; one that waits is superseded."""
 
+    async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
+        """Make a proving registration active if the nonce is that of its challenge; return whether it is.
+
+        A nonce is good once, and for an hour.
+        """
+
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
         """Read a test push of a registration; the last few of each are kept."""

@@ -14,7 +14,8 @@ from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMes
 from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
-MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale", "cause"}
+MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale", "cause", "nonce"}
+NONCE = "o0Z3kqXb1vT9sWm2cYgRPA"
 
 MOMENTS = st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1), max_value=datetime(2040, 1, 1))  # noqa: DTZ001  # Hypothesis wants naive bounds
 IDS = st.from_regex(r"[A-Za-z0-9_-]{1,54}", fullmatch=True).map(RegistrationId)
@@ -35,6 +36,7 @@ PUSHES = st.builds(
     mode=st.sampled_from(Mode),
     locale=st.text(max_size=12),
     cause=st.sampled_from([None, *Cause]),
+    nonce=st.from_regex(r"[A-Za-z0-9_-]{22}", fullmatch=True),
 )
 
 
@@ -205,7 +207,7 @@ def test_fcm_gets_data_only_all_of_it_strings() -> None:
 
 
 def test_a_registration_uses_two_of_the_four_collapse_keys_of_fcm() -> None:
-    keys = {mark: FcmMessage(Notice.of(due_push(mark=mark))).android.get("collapse_key") for mark in Mark}
+    keys = {mark: FcmMessage(Notice.of(due_push(mark=mark, nonce=NONCE))).android.get("collapse_key") for mark in Mark}
 
     assert set(keys.values()) == {"registration-1.items", "registration-1.attention", None}
     assert [mark for mark in Mark if keys[mark] == "registration-1.attention"] == [Mark.ATTENTION]
@@ -221,6 +223,33 @@ def test_attention_and_test_ring_in_background_mode_too(mark: Mark) -> None:
     assert "alert" in apns.rendered
     assert FcmMessage(notice).android["priority"] == "HIGH"
     assert WebPushMessage(notice).headers["Urgency"] == "high"
+
+
+def test_a_challenge_is_silent_and_carries_its_nonce_and_nothing_else() -> None:
+    notice = Notice.of(due_push(mark=Mark.CHALLENGE, nonce=NONCE, count=7, certain=False))
+    data = {"v": 1, "registration": "registration-1", "kind": "challenge", "nonce": NONCE}
+    apns, fcm, webpush = ApnsMessage(notice), FcmMessage(notice), WebPushMessage(notice)
+
+    assert json.loads(apns.rendered) == apns.body == {"aps": {"content-available": 1}, "relay": data}
+    assert (apns.push_type, apns.priority) == ("background", 5)
+    assert fcm.data == {name: str(value) for name, value in data.items()}
+    assert fcm.android == {"priority": "NORMAL", "ttl": "3600s"}
+    assert webpush.body == data
+    assert NONCE not in repr(notice)
+
+
+@pytest.mark.parametrize(
+    ("mark", "nonce"),
+    [
+        (Mark.CHALLENGE, ""),
+        (Mark.CHALLENGE, NONCE + "A"),
+        (Mark.CHALLENGE, "a password of ann's!"),
+        (Mark.TEST, NONCE),
+    ],
+)
+def test_a_nonce_has_one_form_and_only_a_challenge_has_one(mark: Mark, nonce: str) -> None:
+    with pytest.raises(ValueError, match="nonce"):
+        Notice(mark, 1, certain=True, registration_id=RegistrationId("r"), mode=Mode.ALERT, locale="en", nonce=nonce)
 
 
 def test_what_former_versions_sent_is_still_known() -> None:

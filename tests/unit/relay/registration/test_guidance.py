@@ -5,7 +5,7 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
-from relay.domain.model import PushTest, PushTestState, RegistrationState, RegistrationView
+from relay.domain.model import PushTest, PushTestState, Quarantine, RegistrationState, RegistrationView
 from relay.domain.reasons import Actor, row_of
 from relay.registration.guidance import advise, advise_test, proved
 from tests.fakes import records
@@ -34,6 +34,7 @@ def view(
         (RegistrationState.VERIFYING, WatchState.VERIFYING, Reason.HTTP_404, Actor.ADMINISTRATOR, "asks again"),
         (RegistrationState.VERIFYING, WatchState.VERIFYING, Reason.HTTP_451, Actor.NOBODY, "has not answered"),
         (RegistrationState.VERIFYING, WatchState.BLOCKED, Reason.EAS_126, Actor.NOBODY, "has not answered"),
+        (RegistrationState.PROVING, WatchState.STARTING, None, Actor.APP, "nonce of the challenge"),
         (RegistrationState.REFUSED, WatchState.WATCHING, None, Actor.USER, "refused"),
         (RegistrationState.TOKEN_GONE, WatchState.WATCHING, None, Actor.APP, "device token"),
         (RegistrationState.WIPED, WatchState.WIPED, Reason.REMOTE_WIPE, Actor.ADMINISTRATOR, "register again"),
@@ -75,6 +76,14 @@ def test_each_state_has_its_remedy(
     assert word in advice.text
 
 
+def test_a_token_that_the_provider_refuses_comes_before_its_proof() -> None:
+    quarantine = Quarantine(BEGAN, "BadDeviceToken", "compare the environment", BEGAN)
+    proving = view(RegistrationState.PROVING)
+    proving = replace(proving, registration=replace(proving.registration, quarantine=quarantine))
+
+    assert "BadDeviceToken" in advise(proving).text
+
+
 @pytest.mark.parametrize("watch", list(WatchState))
 @pytest.mark.parametrize("state", list(RegistrationState))
 def test_every_state_of_both_is_decided(state: RegistrationState, watch: WatchState) -> None:
@@ -97,6 +106,7 @@ def test_a_verifying_registration_without_a_candidate_needs_its_user() -> None:
 
 def test_only_a_registration_whose_credential_was_accepted_once_counts_as_proved() -> None:
     assert [state for state in RegistrationState if proved(view(state))] == [
+        RegistrationState.PROVING,
         RegistrationState.ACTIVE,
         RegistrationState.TOKEN_GONE,
         RegistrationState.WIPED,

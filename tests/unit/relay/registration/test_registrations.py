@@ -31,11 +31,13 @@ from relay.registration.errors import (
     NotAuthorized,
     OtherMailbox,
     Replaced,
+    TooManyChallenges,
     TooManyRefusals,
     UnknownApp,
     UnknownServer,
     UnsupportedDevice,
     Wiped,
+    WrongProof,
 )
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, Device, RegistrationRequest
@@ -727,3 +729,74 @@ async def test_an_invited_user_registers_and_needs_no_invitation_for_a_new_passw
         changed = await world.service.change(access(made), RegistrationChange(), BasicLogin(GOOD))
 
     assert changed.registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_device_is_proved_by_the_nonce_of_its_challenge() -> None:
+    world = ApiWorld(proving=frozenset({Platform.APNS}))
+    made = await registered(world)
+    id_ = made.view.registration.id
+    assert made.view.registration.state is RegistrationState.PROVING
+    world.store.nonces[id_] = "nonce"
+
+    with pytest.raises(NotActive):
+        await world.service.test_push(access(made))
+    with pytest.raises(WrongProof):
+        await world.service.prove(access(made), "guess")
+    world.store.nonces[id_] = "nonce"
+    view = await world.service.prove(access(made), "nonce")
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    again = await world.service.prove(access(made), "nonce")
+    assert again == view, "the answer to the first proof may have been lost"
+    assert await world.service.challenge(access(made)) == view
+    with pytest.raises(NotAuthorized):
+        await world.service.prove(Access(id_, "guess"), "nonce")
+
+
+async def test_another_challenge_may_be_asked_for_once_in_a_while() -> None:
+    world = ApiWorld(proving=frozenset({Platform.APNS}))
+    made = await registered(world)
+
+    await world.service.challenge(access(made))
+    with pytest.raises(TooManyChallenges) as refused:
+        await world.service.challenge(access(made))
+    world.time.forward(seconds=30)
+    await world.service.challenge(access(made))
+
+    assert refused.value.retry_after == 30
+    assert world.store.marks == [(made.view.registration.id, Mark.CHALLENGE)] * 2
+
+
+async def test_without_an_accepted_credential_there_is_no_challenge() -> None:
+    world = ApiWorld(proving=frozenset({Platform.APNS}))
+    made = await registered(world, SILENT)
+
+    with pytest.raises(NotActive):
+        await world.service.challenge(access(made))
+    with pytest.raises(NotActive):
+        await world.service.prove(access(made), "nonce")
+    assert world.store.marks == []
+
+
+async def test_a_new_token_is_to_be_proved_again_where_proofs_are_asked_for() -> None:
+    for proving, state in ((frozenset({Platform.APNS}), RegistrationState.PROVING), (frozenset(), None)):
+        world = ApiWorld(proving=frozenset(proving))
+        made = await registered(world)
+        if state is not None:
+            world.store.nonces[made.view.registration.id] = "nonce"
+            await world.service.prove(access(made), "nonce")
+
+        view = await world.service.change(access(made), RegistrationChange(device_token="cd" * 32))
+
+        assert view.registration.state is (state or RegistrationState.ACTIVE)
+
+
+async def test_a_registration_that_proves_is_active_at_once_when_proofs_are_switched_off() -> None:
+    world = ApiWorld(proving=frozenset({Platform.APNS}))
+    made = await registered(world)
+    world.service._proving = frozenset()
+
+    view = await world.service.challenge(access(made))
+
+    assert view.registration.state is RegistrationState.ACTIVE
+    assert world.store.marks == []

@@ -38,6 +38,12 @@ FID = FcmDevice.of_fid("cAnInventedFid_0123-ab")
 AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId(ID), mode=Mode.ALERT, locale="en")
 BODY = ApnsMessage(NOTICE).rendered
+NONCE = "o0Z3kqXb1vT9sWm2cYgRPA"
+FORMER = [mark for mark in Mark if mark is not Mark.CHALLENGE]
+
+
+def nonce_of(mark: Mark) -> str:
+    return NONCE if mark is Mark.CHALLENGE else ""
 
 
 def fcm_body(notice: Notice, device: str = DEVICE, to: FcmDevice = TOKEN) -> str:
@@ -166,7 +172,7 @@ def test_a_token_in_an_fcm_body_is_that_of_its_line() -> None:
     assert not is_template("fcm", fcm_body(NOTICE, "the password of ann is hunter2!!"), DEVICE)
 
 
-@pytest.mark.parametrize(("mark", "mode"), list(product(Mark, Mode)))
+@pytest.mark.parametrize(("mark", "mode"), list(product(FORMER, Mode)))
 def test_what_former_versions_sent_is_a_template(mark: Mark, mode: Mode) -> None:
     notice = Notice(mark, 3, certain=True, registration_id=RegistrationId(ID), mode=mode, locale="en")
     message = {"android": former_fcm(notice), "data": FcmMessage(notice).data, "token": DEVICE}
@@ -260,11 +266,25 @@ def test_a_body_that_is_no_template_is_found() -> None:
     ("mark", "mode", "certain", "locale"), list(product(Mark, Mode, (True, False), (*TEXTS, "de-AT", "xx")))
 )
 def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
-    notice = Notice(mark, 3, certain, RegistrationId(ID), mode, locale)
+    notice = Notice(mark, 3, certain, RegistrationId(ID), mode, locale, nonce=nonce_of(mark))
 
     assert is_template("apns", ApnsMessage(notice).rendered)
     assert is_template("fcm", fcm_body(notice), DEVICE)
     assert is_template("fcm", fcm_body(notice, to=FID), DEVICE)
+
+
+@pytest.mark.parametrize("nonce", ["Minutes of Monday", NONCE + NONCE, "", '", "subject": "x'])
+def test_a_challenge_whose_nonce_may_say_something_is_no_template(nonce: str) -> None:
+    notice = replace(NOTICE, mark=Mark.CHALLENGE, nonce=NONCE)
+
+    for provider, body in (
+        ("apns", ApnsMessage(notice).rendered),
+        ("fcm", fcm_body(notice)),
+        ("webpush", WebPushMessage(notice).content.decode()),
+    ):
+        assert is_template(provider, body, DEVICE)
+        assert not is_template(provider, body.replace(NONCE, nonce), DEVICE)
+        assert not is_template(provider, body.replace('"challenge"', '"test"'), DEVICE)
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -359,7 +379,7 @@ def test_a_body_with_two_targets_is_no_template() -> None:
 
 def test_every_webpush_template_is_known_and_no_other_body() -> None:
     for mark, certain, mode in product(Mark, (True, False), Mode):
-        notice = Notice(mark, 7, certain, RegistrationId(ID), mode, "de")
+        notice = Notice(mark, 7, certain, RegistrationId(ID), mode, "de", nonce=nonce_of(mark))
         body = WebPushMessage(notice).content.decode()
         assert is_template("webpush", body), body
         for wrong in ({"subject": "x"}, {"count": "7"}, {"v": 2}, {"certain": None}):
