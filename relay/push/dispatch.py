@@ -39,11 +39,11 @@ DRAIN: Final = 5.0
 """Seconds that pushes under way may take when the dispatcher is stopped."""
 STORE_CEILING: Final = 30.0
 """Seconds between two tries while the database is away, at most."""
-GATHER: Final = 0.05
-"""Seconds at least from one transaction that records outcomes to the next, unless many outcomes wait. What is sent in
-that time is sent again if the process is killed: a repeat collapses on the phone."""
-MANY: Final = 4
-"""Many is one part in so many of the slots: more that wait for their settlement would leave the provider idle."""
+GATHER: Final = 0.25
+"""Seconds that an outcome waits for others, to be recorded with them; many do not wait. What is sent in that time is
+sent again if the process is killed: a repeat collapses on the phone."""
+MANY: Final = 12
+"""Many is one part in so many of the slots: so many pushes at most are sent again, and the provider is never idle."""
 
 
 class Ended(NamedTuple):
@@ -315,8 +315,8 @@ class Handovers:
 class SettlementWriter:
     """Writes the outcomes of one platform to the store: in groups, kept while the database is away.
 
-    An outcome after a pause is written at once; those that follow it soon wait and share a transaction. One outcome
-    that cannot be recorded does not stop the others of its group.
+    Outcomes wait a moment for others that share their transaction. One outcome that cannot be recorded does not stop
+    the others of its group.
     """
 
     def __init__(
@@ -340,8 +340,6 @@ class SettlementWriter:
         """The pushes of these outcomes; of two with one mark the later one."""
         self._due = asyncio.Event()
         """Set when outcomes must be written."""
-        self._next_at = 0.0
-        """From when on an outcome does not wait for others, in `loop.time()`."""
         self._timer: asyncio.TimerHandle | None = None
         self._spoilt: set[tuple[RegistrationId, Mark]] = set()
         """Marks that can neither be settled nor parked."""
@@ -359,7 +357,7 @@ class SettlementWriter:
         return key in self._spoilt or self._known.get(key) == push
 
     async def run(self) -> None:
-        """Write in groups: outcomes that come during one transaction, or soon after it, go with the next."""
+        """Write in groups: outcomes that come during one transaction, or soon after one another, share the next."""
         failures = 0
         while True:
             await self._due.wait()
@@ -376,26 +374,27 @@ class SettlementWriter:
     async def flush(self) -> None:
         """Write all outcomes; raise StoreUnavailable and keep them while the database is away."""
         group = list(self._ended)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if group:
             await self._record([ended.settlement for ended in group])
             del self._ended[: len(group)]
             self._known = {
                 (e.settlement.push.registration_id, e.settlement.push.mark): e.settlement.push for e in self._ended
             }
-            self._next_at = asyncio.get_running_loop().time() + GATHER
         self._due.clear()
         self._plan()
         self._settled(group)
 
     def _plan(self) -> None:
-        """Write now if many outcomes wait, or if none was written lately; else when their time comes."""
+        """Write now if many outcomes wait; else when the time of the first one comes."""
         if not self._ended or self._due.is_set():
             return
-        loop = asyncio.get_running_loop()
-        if len(self._ended) >= self._many or loop.time() >= self._next_at:
+        if len(self._ended) >= self._many:
             self._due.set()
         elif self._timer is None:
-            self._timer = loop.call_at(self._next_at, self._ring)
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._ring)
 
     def _ring(self) -> None:
         self._timer = None

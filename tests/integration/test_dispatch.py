@@ -165,6 +165,7 @@ async def test_only_a_410_not_older_than_the_token_ends_a_registration_and_its_w
         world.simulator.gone(TOKEN, NOW - timedelta(days=1))
         await world.change("ann")
         await until(lambda: world.dispatcher.stats.outcomes[OutcomeKind.TOKEN_GONE] == 1)
+        await world.shown(ann, lambda own: own.last_outcome is not None)
         assert (await world.view(ann)).state is RegistrationState.ACTIVE
         await world.watches.take_dirty(await leases(world.watches, range(256)), world.now)
 

@@ -9,7 +9,7 @@ import pytest
 from relay.domain.model import DuePush, Environment, Mark, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater
 from relay.push.breaker import IN_A_ROW
-from relay.push.dispatch import LEASE, SLOTS, SWEEP
+from relay.push.dispatch import GATHER, LEASE, SLOTS, SWEEP
 from relay.push.outcomes import TRIES
 from relay.push.stats import Outage
 from tests.fakes.outbox import BEGAN, MemoryOutbox
@@ -76,7 +76,7 @@ async def test_a_few_failures_are_no_outage_and_count_as_tries() -> None:
     outbox.put(due_push())
 
     async with running(under_test):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1 + GATHER)
         assert [row.attempts for row in outbox.rows.values()] == [1]
         await asyncio.sleep(60)
 
@@ -136,7 +136,7 @@ async def test_news_of_a_remedy_ends_an_absence_at_once() -> None:
         assert under_test.stats.dead
         provider.answer = lambda push: Delivered()
         under_test.hurry()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2 + GATHER)
 
         assert outbox.rows == {}
         assert not under_test.stats.dead
