@@ -20,7 +20,7 @@ from relay.process.clock import now
 from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
-from relay.store import seals, wipes
+from relay.store import restoring, seals, wipes
 from relay.store.engine import Database, embedded_lock, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
@@ -129,6 +129,17 @@ async def forget_credentials(database: DatabaseSettings) -> int:
         engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
         with refusals():
             return await seals.forget_credentials(engine, now())
+
+
+async def distrust(settings: Settings) -> int:
+    """Let no registration of a restored database ring before its app was seen; return how many there are.
+
+    Raises DatabaseInUse, DatabaseRefuses, MigrationsPending, StoreUnavailable.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database.file is not None:
+            stack.enter_context(embedded_lock(settings.database.file))
+        return await restoring.distrust(await stack.enter_async_context(_migrated(settings)))
 
 
 async def wiped_accounts(settings: Settings) -> Sequence[WipedAccount]:

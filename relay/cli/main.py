@@ -234,6 +234,24 @@ def explain(
         fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 
+@cli.command()
+def restored(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+    """Say that the database was restored from a backup: no phone rings before its app has sent its device token again.
+
+    Run it after the restore and `relay migrate`, before any role starts: what was removed since the backup is in the
+    database again.
+    """
+    from relay import app
+    from relay.process import log
+
+    settings = _load_database(config, role)
+    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    with failing("cannot reach the database"):
+        number = _run(app.distrust(settings))
+    logging.getLogger(__name__).info("database restored", extra={"registrations": number})
+    say(f"{number} registrations ring again once their apps have sent their device tokens")
+
+
 @wipes.command("list")
 def list_wipes(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """List the accounts that nobody may register for, since their device was wiped: user, server, when; by tabs."""

@@ -40,7 +40,10 @@ def advise(view: RegistrationView) -> Advice:
         case RegistrationState.REFUSED:
             return Advice(Actor.USER, "The mailbox's server refused the credential: enter it again.")
         case RegistrationState.TOKEN_GONE:
-            return Advice(Actor.APP, "The push provider says the app left the device: send the present device token.")
+            return Advice(
+                Actor.APP,
+                "The app left the device, says the push provider, or the relay was restored: send the present token.",
+            )
         case RegistrationState.WIPED:
             return Advice(STATES[WatchState.WIPED].actor, STATES[WatchState.WIPED].words)
         case RegistrationState.ACTIVE:
