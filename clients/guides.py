@@ -14,7 +14,7 @@ from textwrap import dedent
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-GUIDES: Final = ("docs/android.md", "docs/ios.md", "docs/webpush.md")
+GUIDES: Final = ("clients/python/README.md", "docs/android.md", "docs/ios.md", "docs/webpush.md")
 EXAMPLE: Final = re.compile(r"(?P<mark><!-- example: (?P<file>\S+) (?P<name>\S+) -->\n)(?:```.*?\n```\n)?", re.DOTALL)
 LANGUAGES: Final = {".kt": "kotlin", ".py": "python", ".swift": "swift", ".xml": "xml", ".plist": "xml"}
 

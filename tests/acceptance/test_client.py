@@ -1,7 +1,11 @@
 """An app's life with the reference client against a real relay and the sandbox, on each kind of phone."""
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +28,7 @@ from push_relay_client.wish import Device
 
 from relay.sandbox.installation import APP
 from tests.site import ANN, PASSWORD, Site
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 
 def an_iphone(site: Site, life: int) -> Device:
@@ -93,3 +97,25 @@ async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Call
             f"/v1/registrations/{identity.id}", headers={"Authorization": f"Bearer {identity.secret}"}
         ) as response:
             assert (response.status, (await response.json())["code"]) == (410, "gone")
+
+
+async def test_the_example_of_the_readme_shows_the_first_push(site: Site) -> None:
+    example = Path(__file__).parents[2] / "clients/python/examples/first_push.py"
+    arguments = (site.sandbox.api_url, str(site.sandbox.folder / "ca.pem"), site.sandbox.control_url, PASSWORD)
+    async with site.relay():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(example), *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(example.parents[1] / "src")},
+        )
+        await site.held()
+        site.deliver(subject="canary")
+        async with asyncio.timeout(SOON):
+            out, _ = await process.communicate()
+
+    said = out.decode().splitlines()
+    assert process.returncode == 0
+    assert said[0].startswith("registered: ")
+    assert said[-2].startswith("push: NewItems(")
+    assert "cls='email', count=1" in said[-2]
+    assert said[-1] == "logged out: NOTHING"

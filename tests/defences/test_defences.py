@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-COPIED: Final = ("eas_watcher", "relay", "tests", "config", "docs", "pyproject.toml")
+COPIED: Final = ("clients", "eas_watcher", "relay", "tests", "config", "docs", "pyproject.toml")
 LONGEST: Final = 90
 """Seconds a test may take; one that hangs without its defence has noticed, too."""
 
