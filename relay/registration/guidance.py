@@ -42,7 +42,7 @@ def advise(view: RegistrationView) -> Advice:
         case RegistrationState.TOKEN_GONE:
             return Advice(
                 Actor.APP,
-                "The app left the device, says the push provider, or the relay was restored: send the present token.",
+                "The push provider says the app left, or the relay was restored: send the present device token.",
             )
         case RegistrationState.WIPED:
             return Advice(STATES[WatchState.WIPED].actor, STATES[WatchState.WIPED].words)
